@@ -1,0 +1,223 @@
+"""What every source of state offers, and what a restore asks of it.
+
+    source.view()      one consistent look at live state      -> collections, parts, rows
+    source.target(...) a place to write restored state to     -> preflight, apply, commit or abort
+
+A source says what it holds as Arrow tables with declared key columns; everything after that (canonical types,
+keys, digests, differences) is the stages' work and the same for all sources.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+from prefect.blocks.core import Block
+from pydantic import JsonValue
+
+from blocks.selection import Selection
+
+Bounds = dict[str, JsonValue]
+
+PART_SIZE_BYTES = 64 * 1024 * 1024
+"""Arrow bytes a part is drawn for."""
+
+
+@dataclass(frozen=True)
+class CollectionSpec:
+    """A collection as its source sees it.
+
+    Attributes:
+        name: Name within the source, e.g. a table's name.
+        key: The columns that identify a row; no two rows share a value of all of them.
+        label: The key columns whose text a person's key pattern is matched against.
+        columns: Name and declared type of each column, in order; the key columns are among them.
+        definition: What a restore needs besides rows (statements that create the table, say).
+    """
+
+    name: str
+    key: tuple[str, ...]
+    label: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    definition: dict[str, JsonValue] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when rows kept before can no longer stand beside rows read now: then the next backup is a full."""
+        shape = [self.name, self.key, self.columns]
+        return hashlib.sha256(json.dumps(shape, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Known(Protocol):
+    """What the base already holds of a part; given to `read` so that a source can leave out what did not change."""
+
+    def same(self, rows: pa.Table) -> pa.BooleanArray:
+        """Tell for each row whether the base holds it with the same key and the same content.
+
+        `rows` has the collection's full set of columns, as `read` would return them.
+        """
+        ...
+
+    def under(self, parents: pa.Array) -> pa.LargeBinaryArray:
+        """Return the base's `_key`s whose first key column (text or binary) is one of `parents`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of a part.
+
+    Attributes:
+        rows: Rows with the collection's columns, in any order.
+        unchanged: `_key`s (from `Known.under`) that are still there and were not read again.
+        whole_part_unchanged: True where the source knows that nothing in the part changed since the base.
+        warnings: What a person should know, each a sentence naming the record.
+    """
+
+    rows: pa.Table
+    unchanged: pa.LargeBinaryArray | None = None
+    whole_part_unchanged: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class View(Protocol):
+    """One consistent look at a source. Methods may be called from several threads."""
+
+    taken_at: datetime
+    """The moment (aware, UTC) whose state is seen."""
+    token: str | None
+    """Equal tokens of two views mean that nothing at all changed between them; None where that cannot be told."""
+    system: str
+    """Product, version and place, without secrets."""
+    definition: dict[str, JsonValue]
+    """What a restore needs besides the collections (views, triggers, settings)."""
+    warnings: tuple[str, ...]
+    """What this backup does not cover, each a sentence; recorded in the manifest."""
+
+    def collections(self) -> Sequence[CollectionSpec]:
+        """Return all collections, in a stable order."""
+        ...
+
+    def draw(self, collection: CollectionSpec) -> Sequence[Bounds]:
+        """Draw part boundaries of about PART_SIZE_BYTES each. They cover everything, now and for any later row.
+
+        At least one part, also for an empty collection; the first is open downwards, the last open upwards.
+        """
+        ...
+
+    def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
+        """Read the rows of one part.
+
+        Args:
+            collection: One of `collections()`.
+            bounds: Drawn by this view or by that of the chain's full.
+            known: The base's content of the part where native change tracking may be used, else None: read all.
+
+        Raises:
+            SourceUnavailable: The source went away.
+            SourceChanged: It kept changing under the reader.
+            UnsupportedState: A value cannot be kept exactly; names the record.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Called after all parts were read and before the backup is committed.
+
+        Raises:
+            SourceChanged: Something that spans several parts changed while it was read.
+        """
+        ...
+
+
+class RestoreMode(StrEnum):
+    """How restored rows meet what is already at the target."""
+
+    PREVIEW = "preview"
+    """Write nothing; say what would be done."""
+    MERGE = "merge"
+    """Put the backup's rows; leave everything else as it is."""
+    EXACT = "exact"
+    """Afterwards the target holds the backup's rows of the selection, and no others."""
+
+
+@dataclass(frozen=True)
+class RestoreScope:
+    """What a restore is going to write to one source.
+
+    Attributes:
+        definition: The source's definition from the manifest.
+        collections: The collections to restore, as they were backed up, each with its total of rows.
+        mode: MERGE or EXACT.
+        selection: Which collections and keys; `selection.everything` when nothing was narrowed down.
+        size_bytes: Estimate of the Arrow bytes to be written.
+    """
+
+    definition: dict[str, JsonValue]
+    collections: tuple[tuple[CollectionSpec, int], ...]
+    mode: RestoreMode
+    selection: Selection
+    size_bytes: int
+
+
+class Target(Protocol):
+    """Where restored state is written. `apply` may be called from several threads, part by part, in any order."""
+
+    def preflight(self) -> tuple[str, ...]:
+        """Check everything that can be checked before the first write; return sentences worth showing.
+
+        Raises:
+            RestoreRefused: The restore would do harm, or cannot succeed.
+        """
+        ...
+
+    def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
+        """Write the rows of one part, already narrowed to the selection; return how many."""
+        ...
+
+    def commit(self) -> None:
+        """Make the restored state live, at once where the target can."""
+        ...
+
+    def abort(self) -> None:
+        """Leave the target as it was before the first `apply`."""
+        ...
+
+
+class StateSource(Block):
+    """Base of all sources: common behaviour only, never saved by itself."""
+
+    _documentation_url = "https://github.com/lastgood/lastgood/blob/main/docs/sources.md"  # type: ignore[assignment]
+    _is_anonymous = None
+
+    def anchored(self, folder: Path) -> StateSource:
+        """Return a copy whose relative paths are resolved against `folder` (that of the plan file)."""
+        return self
+
+    @abstractmethod
+    def view(self) -> AbstractContextManager[View]:
+        """Open one consistent look at live state.
+
+        Raises:
+            SourceUnavailable: It cannot be reached or read.
+        """
+
+    @abstractmethod
+    def target(self, scope: RestoreScope, to: str | None = None) -> Target:
+        """Prepare a target: the live place, or another one named by `to` (a path or URL of the source's kind)."""
+
+    @abstractmethod
+    def at(self, place: str) -> StateSource:
+        """Return this source as it would be at another place; verification reads a scratch restore through it."""
+
+    @abstractmethod
+    def scratch(self, folder: Path) -> str:
+        """Name a place inside an empty folder to which a verification can really restore."""

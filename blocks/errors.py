@@ -6,6 +6,8 @@
     │   ├── SourceChanged             3   it changed under the reader until the attempts ran out
     │   └── UnsupportedState          3   it holds a value that cannot be kept exactly
     ├── RepositoryUnavailable         4   the place where backups are kept cannot be reached
+    ├── ObjectMissing                 4   a tier has no object of that name
+    ├── AlreadyExists                 4   exclusive creation found another object of that name
     ├── RepositoryLocked              5   another run holds the plan's lease
     ├── BackupNotFound                6   no backup matches the id, time or word
     ├── WrongKey                      7   no credential opens the repository, or the role is not enough
@@ -65,6 +67,18 @@ class UnsupportedState(SourceUnavailable):
 
 class RepositoryUnavailable(LastgoodError):
     """The place where backups are kept cannot be reached, read or written."""
+
+    exit_code = 4
+
+
+class ObjectMissing(LastgoodError):
+    """A tier has no object of that name; the repository says what that means."""
+
+    exit_code = 4
+
+
+class AlreadyExists(LastgoodError):
+    """An exclusive creation found another object of that name; nothing was written."""
 
     exit_code = 4
 

@@ -223,6 +223,7 @@ class BackupMetadata(Record):
 class Verification(Record):
     """The result of one verification of one backup."""
 
+    format_version: int = FORMAT_VERSION
     plan: str
     backup_id: str
     manifest_sha256: str
@@ -239,6 +240,7 @@ class Verification(Record):
 class Expiry(Record):
     """What one retention run removed, and why; written before the removal."""
 
+    format_version: int = FORMAT_VERSION
     plan: str
     expired_at: UtcTime
     removed: tuple[Link, ...]

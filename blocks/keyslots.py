@@ -29,9 +29,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from blocks.credential import KEY_BYTES, ResolvedSecret, SecretKind
 from blocks.manifest import Record
-from blocks.sealing import SALT_BYTES, length_prefixed
+from blocks.objectcontext import length_prefixed
 
 _NONCE_BYTES = 12
+SALT_BYTES = 32
 _MLKEM_PUBLIC_BYTES = 1184
 _MLKEM_SEED_BYTES = 64
 

@@ -13,10 +13,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from io import BytesIO
 
 from cryptography.exceptions import InvalidTag
@@ -26,9 +24,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from typing_extensions import Buffer
 
 from blocks.errors import CorruptionDetected
+from blocks.objectcontext import DAMAGED_HINT, VERSION, ObjectContext, ObjectKind
+
+__all__ = ["CHUNK_BYTES", "ObjectContext", "ObjectKind", "plaintext_size", "seal", "unseal", "unseal_range"]
 
 MAGIC = b"LASTGOOD"
-VERSION = 1
 KEY_BYTES = 32
 SALT_BYTES = 32
 CHUNK_BYTES = 1024 * 1024
@@ -36,10 +36,6 @@ TAG_BYTES = 16
 DIGEST_BYTES = 32
 HEADER_BYTES = len(MAGIC) + 2 + SALT_BYTES
 _SEALED_CHUNK_BYTES = CHUNK_BYTES + TAG_BYTES
-_HINT = (
-    "The stored bytes were damaged or replaced. Restore this object from a copy of the repository, "
-    "or use a backup that does not stand on this one."
-)
 
 
 class Mode(IntEnum):
@@ -47,60 +43,6 @@ class Mode(IntEnum):
 
     PLAINTEXT = 0
     AES_256_GCM = 1
-
-
-class ObjectKind(StrEnum):
-    """What a sealed object holds."""
-
-    SEGMENT = "segment"
-    INDEX = "index"
-    MANIFEST = "manifest"
-    VERIFICATION = "verification"
-    EXPIRY = "expiry"
-
-
-@dataclass(frozen=True)
-class ObjectContext:
-    """The place of an object, bound into its bytes: opened anywhere else it is refused.
-
-    Attributes:
-        repository_id: Id of the repository from lastgood.json.
-        plan: Name of the plan.
-        backup_id: Id of the backup; for an expiry, whatever names the retention run.
-        kind: What the object holds.
-        collection: Number of the collection in the manifest; 0 where it does not apply.
-        part: Number of the part; 0 where it does not apply.
-    """
-
-    repository_id: str
-    plan: str
-    backup_id: str
-    kind: ObjectKind
-    collection: int = 0
-    part: int = 0
-
-    def encode(self) -> bytes:
-        """Return the format version, four length-prefixed texts and two numbers: injective, so nothing is confused."""
-        texts = (self.repository_id, self.plan, self.backup_id, self.kind.value)
-        prefixed = b"".join(length_prefixed(text) for text in texts)
-        return struct.pack(">B", VERSION) + prefixed + struct.pack(">QQ", self.collection, self.part)
-
-    def __str__(self) -> str:
-        """Name the object for a person."""
-        place = f"{self.kind.value} of backup {self.backup_id} of plan {self.plan}"
-        if self.kind in (ObjectKind.SEGMENT, ObjectKind.INDEX):
-            place += f", collection {self.collection}, part {self.part}"
-        return place
-
-    def damaged(self, what: str) -> CorruptionDetected:
-        """Make the error that names this object and says what is wrong with it."""
-        return CorruptionDetected(f"{self}: {what}", hint=_HINT)
-
-
-def length_prefixed(text: str) -> bytes:
-    """Return UTF-8 bytes behind their length (4 bytes, big-endian)."""
-    data = text.encode("utf-8")
-    return struct.pack(">I", len(data)) + data
 
 
 def seal(plaintext: Buffer, key: bytes | None, context: ObjectContext) -> bytes:
@@ -213,7 +155,7 @@ def plaintext_size(sealed_size: int, *, encrypted: bool = True) -> int:
     """
     size = _size_inside(sealed_size, Mode.AES_256_GCM if encrypted else Mode.PLAINTEXT)
     if size is None:
-        raise CorruptionDetected(f"no sealed object has a size of {sealed_size} bytes", hint=_HINT)
+        raise CorruptionDetected(f"no sealed object has a size of {sealed_size} bytes", hint=DAMAGED_HINT)
     return size
 
 

@@ -1,8 +1,8 @@
 """One run at a time on a plan: a lease that expires by itself, with a fencing token that only grows.
 
 A lease is an object `locks/<plan>/<token>`; the highest token counts. Taking it means creating the next token
-exclusively, so of several that try exactly one wins, also over a lease that has expired. The object with the highest token
-is never deleted, so tokens never come back.
+exclusively, so of several that try exactly one wins, also over a lease that has expired. The object with the
+highest token is never deleted, so tokens never come back.
 
 Expiry compares the holder's clock with the reader's. Clocks that differ by less than two thirds of the lease (it is
 renewed after each third) cannot make a live lease look expired; beyond that a running backup may be taken over: it
@@ -272,9 +272,10 @@ class Leases:
 
     def _locked(self, record: LeaseRecord) -> RepositoryLocked:
         what = f"{record.purpose} {record.backup_id}" if record.backup_id else record.purpose
+        since, until = (f"{moment:%Y-%m-%d %H:%M:%S} UTC" for moment in (record.acquired_at, record.expires_at))
         return RepositoryLocked(
-            f"plan {self.plan} is locked by {record.holder} for {what} since {record.acquired_at:%Y-%m-%d %H:%M:%S} UTC; "
-            f"the lease expires at {record.expires_at:%Y-%m-%d %H:%M:%S} UTC unless it is renewed",
+            f"plan {self.plan} is locked by {record.holder} for {what} since {since}; "
+            f"the lease expires at {until} unless it is renewed",
             hint="Wait until that run has finished. If it is dead, the lease expires by itself and can then be taken.",
         )
 

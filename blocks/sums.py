@@ -1,4 +1,4 @@
-"""SHA256SUMS: the digests of a backup's sealed objects, as the `sha256sum` tool of any system writes and checks them."""
+"""SHA256SUMS: the digests of a backup's sealed objects, as the tool `sha256sum` writes and checks them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sums_text(digests: dict[str, str]) -> str:
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
 
 
-def checksum(objects: Sequence[StoredObject]) -> str:
+def sums_checksum(objects: Sequence[StoredObject]) -> str:
     """Return the SHA-256 of SHA256SUMS without the manifest's own line: `BackupMetadata.checksum`."""
     text = sums_text({stored.name: stored.sha256 for stored in objects})
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,133 @@
+"""Removing: whole backups in an order that is safe to be interrupted, and what crashes left behind."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from blocks import names
+from blocks.errors import Partial, RepositoryUnavailable
+from blocks.lease import LeaseRecord, Leases
+from blocks.tiers import StorageTier, StoredName
+
+logger = logging.getLogger(__name__)
+
+
+def remove_backups(tier: StorageTier, plan: str, ids: Sequence[str]) -> None:
+    """Remove backups: all manifests first, durably, so that an interrupted removal leaves nothing half there.
+
+    Raises:
+        Partial: Some objects could not be removed; names them. A backup whose manifest stayed is still whole.
+    """
+    manifests = {names.manifest(plan, backup_id): backup_id for backup_id in ids}
+    stuck = _remove(tier, manifests)
+    gone = [backup_id for name, backup_id in manifests.items() if name not in stuck]
+    rest = []
+    for backup_id in gone:
+        stored = [*tier.list(names.backup(plan, backup_id)), *tier.leftovers(names.backup(plan, backup_id))]
+        stored += tier.list(names.verifications(plan, backup_id))
+        rest += [one.name for one in stored if one.name != names.sums(plan, backup_id)]
+    stuck += _remove(tier, rest)
+    stuck += _remove(tier, [names.sums(plan, backup_id) for backup_id in gone])
+    if stuck:
+        raise Partial(
+            f"of {len(ids)} backups of plan {plan}, these objects could not be removed: {', '.join(stuck)}",
+            hint="Check the permissions in the repository, then run `lastgood retention` again.",
+        )
+
+
+def _remove(tier: StorageTier, objects: Iterable[str]) -> list[str]:
+    """Remove objects in one batch; if that fails, one by one. Returns what could not be removed."""
+    wanted = list(objects)
+    try:
+        tier.remove(wanted)
+    except RepositoryUnavailable as exc:
+        logger.warning("removing a batch failed, going on one by one: %s", exc)
+    else:
+        return []
+    stuck = []
+    for name in wanted:
+        try:
+            tier.remove([name])
+        except RepositoryUnavailable as exc:
+            logger.warning("%s", exc)
+            stuck.append(name)
+    return stuck
+
+
+class Sweeper:
+    """Finds and removes what interrupted runs of one plan left behind; never what a running one is making.
+
+    Args:
+        tier: Where the repository is.
+        leases: Those of the plan.
+    """
+
+    def __init__(self, tier: StorageTier, leases: Leases) -> None:
+        self._tier = tier
+        self._leases = leases
+        self._plan = leases.plan
+
+    def abandoned(self) -> list[str]:
+        """Return the ids of folders without a manifest that no live lease is working on."""
+        live = self._leases.live()
+        return [folder for folder in self._incomplete() if not _protected(folder, (), live)]
+
+    def sweep(self, grace: timedelta, now: datetime) -> list[str]:
+        """Remove unfinished backups, temporary files and old leases.
+
+        Args:
+            grace: How long an object must have been left alone.
+            now: The time that is counted from, aware.
+
+        Returns:
+            The names of what was removed.
+        """
+        before = now - grace
+        doomed = [*self._unfinished(before), *self._orphaned(before), *self._temporary(before)]
+        self._tier.remove(doomed)
+        doomed += self._leases.tidy(self._leases.tokens())
+        for prefix in (names.backups(self._plan), names.verifications(self._plan)):
+            self._tier.prune(prefix, before)
+        return doomed
+
+    def _incomplete(self) -> list[str]:
+        folders = [f for f in self._tier.folders(names.backups(self._plan)) if names.is_backup_id(f)]
+        return [folder for folder in folders if not self._tier.exists(names.manifest(self._plan, folder))]
+
+    def _unfinished(self, before: datetime) -> list[str]:
+        doomed = []
+        for folder in self._incomplete():
+            prefix = names.backup(self._plan, folder)
+            stored = [*self._tier.list(prefix), *self._tier.leftovers(prefix)]
+            if all(one.modified_at < before for one in stored) and not self._working_on(folder, stored):
+                # SHA256SUMS last, as a removal does it
+                doomed += sorted((one.name for one in stored), key=lambda n: n == names.sums(self._plan, folder))
+        return doomed
+
+    def _working_on(self, folder: str, stored: Sequence[StoredName]) -> bool:
+        # asked right before each folder, and a manifest committed meanwhile is asked for once more
+        if self._tier.exists(names.manifest(self._plan, folder)):
+            return True
+        return _protected(folder, stored, self._leases.live())
+
+    def _orphaned(self, before: datetime) -> list[str]:
+        """Find verifications of backups whose removal was interrupted."""
+        kept = set(self._tier.folders(names.backups(self._plan)))
+        prefix = names.verifications(self._plan)
+        orphans = [folder for folder in self._tier.folders(prefix) if folder not in kept]
+        stored = [one for folder in orphans for one in self._tier.list(f"{prefix}{folder}/")]
+        return [one.name for one in stored if one.modified_at < before]
+
+    def _temporary(self, before: datetime) -> list[str]:
+        return [one.name for one in self._tier.leftovers() if one.modified_at < before]
+
+
+def _protected(folder: str, stored: Sequence[StoredName], live: LeaseRecord | None) -> bool:
+    if live is None:
+        return False
+    if live.backup_id is not None:
+        return live.backup_id == folder
+    # a run that has not said yet which backup it makes: whatever is younger than its lease may be its
+    return any(one.modified_at >= live.acquired_at for one in stored)

@@ -111,8 +111,11 @@ class Collection(Record):
     key: tuple[str, ...]
     label: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
+    tracking: tuple[str, ...] = ()
     definition: dict[str, JsonValue]
     fingerprint: str
+    selected_keys: tuple[str, ...] = ()
+    """Key globs that an emergency backup was narrowed to; empty where the collection is whole."""
     parts: tuple[Part, ...]
 
     @property
@@ -168,7 +171,7 @@ class BackupMetadata(Record):
     promoted_because: str | None = None
     """Why a type that needs a base became a full."""
     timestamp: UtcTime
-    """When the first source's view was taken: the point in time that a restore returns to."""
+    """When the last source's view was taken: the point in time that a restore returns to."""
     sequence: int
     """Counts the plan's committed backups from 1."""
     fencing_token: int
@@ -191,6 +194,8 @@ class BackupMetadata(Record):
     retention_days: float | None
     source_system: str
     backup_duration_seconds: float
+    whole: bool = True
+    """False where an emergency backup was narrowed to what the plan calls critical."""
     tags: tuple[str, ...] = ()
     tool_versions: dict[str, str]
 

@@ -13,9 +13,9 @@ from blocks.variant import is_variant, variant_text
 
 
 def glob_regex(glob: str) -> str:
-    """Translate a glob to an RE2 pattern: `*` any run, `?` one character, `[...]` a class.
+    r"""Translate a glob to an RE2 pattern: `*` any run, `?` one character, `[...]` a class.
 
-    Written out because `fnmatch.translate` emits atomic groups and `\\Z`, which RE2 does not know.
+    Written out because `fnmatch.translate` emits atomic groups and `\Z`, which RE2 does not know.
     """
     out, i = ["(?s)^"], 0
     while i < len(glob):

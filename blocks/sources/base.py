@@ -42,6 +42,7 @@ class CollectionSpec:
         label: The key columns whose text a person's key pattern is matched against.
         columns: Name and declared type of each column, in order; the key columns are among them.
         definition: What a restore needs besides rows (statements that create the table, say).
+        tracking: Columns that only tell whether a row changed (an inode, say) and are not restored.
     """
 
     name: str
@@ -49,6 +50,7 @@ class CollectionSpec:
     label: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
     definition: dict[str, JsonValue] = field(default_factory=dict)
+    tracking: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:

@@ -1,0 +1,109 @@
+"""A chain of backups opened for reading: the full at its bottom, the wanted backup on top."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import pyarrow as pa
+
+from blocks.canonical import PartIndex, merge_indexes
+from blocks.errors import CorruptionDetected
+from blocks.manifest import BackupMetadata, Collection, Part, Segment
+from blocks.repository import Repository
+from blocks.rowdigest import RowDigest
+from blocks.sealing import ObjectContext, ObjectKind, unseal
+from blocks.selection import Selection
+from flows.parcel import Piece, RestorePart
+from flows.stages.compress import from_parquet
+
+
+class Chain:
+    """A backup and those it stands on, full first.
+
+    Args:
+        repository: The unlocked repository.
+        target: The backup on top.
+    """
+
+    def __init__(self, repository: Repository, target: BackupMetadata) -> None:
+        self.repository = repository
+        self.backups: Sequence[BackupMetadata] = repository.chain(target)
+        self.target = target
+        self.digest = RowDigest(repository.keys.digest_key)
+        self._by_name = [{c.name: c for c in backup.collections} for backup in self.backups]
+
+    @cached_property
+    def data_keys(self) -> dict[str, bytes | None]:
+        """The data key of each backup by id; needs a reader's credential."""
+        keys = self.repository.keys
+        return {
+            b.backup_id: keys.open_data_key(b.encapsulated_key, b.encryption_key_id, b.plan, b.backup_id)
+            for b in self.backups
+        }
+
+    def parts(self, selection: Selection) -> Iterator[RestorePart]:
+        """Yield the parts of the selected collections."""
+        for collection in self.target.collections:
+            if selection.has_collection(collection.name):
+                narrowed = Selection(keys=selection.keys) if selection.keys else None
+                for part in collection.parts:
+                    yield RestorePart(self, collection, part, narrowed)
+
+    def segments(self, collection: str, part: int) -> list[tuple[BackupMetadata, Collection, Segment]]:
+        """Return the segments of one part, oldest first, each with the backup and the collection it is in."""
+        found = []
+        for backup, collections in zip(self.backups, self._by_name, strict=True):
+            if collection not in collections:
+                raise CorruptionDetected(f"backup {backup.backup_id} of the chain lacks collection {collection}")
+            record = collections[collection]
+            if (segment := _part(record, part, backup).segment) is not None:
+                found.append((backup, record, segment))
+        return found
+
+    def pieces(self, part: RestorePart) -> list[Piece]:
+        """Fetch the sealed data of one part's chain."""
+        name, number = part.collection.name, part.part.number
+        return [
+            self._piece(backup, collection, number, segment, ObjectKind.SEGMENT)
+            for backup, collection, segment in self.segments(name, number)
+        ]
+
+    def index(self, collection: str, part: int) -> PartIndex:
+        """Fetch, open and merge the indexes of one part.
+
+        Raises:
+            CorruptionDetected: One is missing or is not what was stored.
+        """
+        return merge_indexes([self._index_table(b, c, part, s) for b, c, s in self.segments(collection, part)])
+
+    def _index_table(self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment) -> pa.Table:
+        piece = self._piece(backup, collection, part, segment, ObjectKind.INDEX)
+        table = from_parquet(pa.py_buffer(unseal(piece.sealed, piece.key, piece.context)), piece.name)
+        if table.num_rows != segment.upserts + segment.tombstones:
+            raise CorruptionDetected(f"{piece.name}: {table.num_rows} entries where the manifest counts otherwise")
+        return table
+
+    def _piece(
+        self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment, kind: ObjectKind
+    ) -> Piece:
+        data = kind is ObjectKind.SEGMENT
+        stored = segment.data if data else segment.index
+        sealed = self.repository.get_object(backup.plan, backup.backup_id, stored)
+        context = ObjectContext(
+            repository_id=backup.repository_id,
+            plan=backup.plan,
+            backup_id=backup.backup_id,
+            kind=kind,
+            collection=collection.number,
+            part=part,
+        )
+        key = self.data_keys[backup.backup_id] if data else self.repository.keys.catalogue_key
+        return Piece(sealed, key, context, f"{backup.backup_id}/{stored.name} ({collection.name}#{part})")
+
+
+def _part(collection: Collection, number: int, backup: BackupMetadata) -> Part:
+    for part in collection.parts:
+        if part.number == number:
+            return part
+    raise CorruptionDetected(f"backup {backup.backup_id} of the chain lacks part {collection.name}#{number}")

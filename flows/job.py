@@ -1,0 +1,319 @@
+"""One backup while it is being made: the lease, the views, the base it stands on, and what was stored so far."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import cached_property, partial
+
+from blocks.canonical import PartIndex, merge_indexes
+from blocks.errors import BackupNotFound, BaseUnusable, CorruptionDetected, SourceUnavailable, WrongKey
+from blocks.lease import Lease
+from blocks.manifest import (
+    BackupMetadata,
+    BackupStatus,
+    BackupType,
+    Collection,
+    Part,
+    SourceState,
+    StoredObject,
+)
+from blocks.plan import BackupPlan
+from blocks.repository import Repository
+from blocks.rowdigest import RowDigest
+from blocks.sealing import ObjectContext, ObjectKind
+from blocks.selection import Selection
+from blocks.sources.base import Bounds, CollectionSpec, StateSource, View
+from blocks.sums import sums_checksum
+from flows.chain import Chain
+from flows.line import retried
+from flows.parcel import PartJob, Stored
+from flows.versions import tool_versions
+
+
+class BackupJob:
+    """A backup in the making. Prints as its id.
+
+    Attributes:
+        warnings: What a person should know, by source.
+        warned: Called with each warning as it comes.
+    """
+
+    def __init__(self, plan: BackupPlan, repository: Repository, lease: Lease, views: dict[str, View]) -> None:
+        self.plan, self.repository, self.lease, self.views = plan, repository, lease, views
+        self.started = time.monotonic()
+        self.digest = RowDigest(repository.keys.digest_key)
+        self.index_key = repository.keys.catalogue_key
+        self.compression_level = plan.compression.level
+        self.warnings: dict[str, list[str]] = {name: list(view.warnings) for name, view in views.items()}
+        self._guard = threading.Lock()
+        self.tags: tuple[str, ...] = ()
+
+    def begin(self, requested: BackupType, base: Chain | None, because: str | None, tags: Sequence[str]) -> None:
+        """Settle the type and the base, and draw a fresh id and data key."""
+        self.requested, self.base, self.promoted_because, self.tags = requested, base, because, tuple(tags)
+        self.backup_type = BackupType.FULL if because else requested
+        self.backup_id = self.repository.new_id(self.plan.name, self.backup_type, datetime.now(UTC))
+        self.lease.work_on(self.backup_id)
+        self.data_key, self.encapsulated = self.repository.keys.new_data_key(self.plan.name, self.backup_id)
+        self.stored: dict[tuple[str, int], Stored] = {}
+        self._objects: list[StoredObject] = []
+        self._numbers: dict[tuple[str, int], int] = {}
+
+    def __str__(self) -> str:
+        """Name the backup as people see it in the UI."""
+        return self.backup_id
+
+    @property
+    def tracks_changes(self) -> bool:
+        """Whether sources may leave out what they know did not change; a differential always reads all."""
+        return self.backup_type is BackupType.INCREMENTAL and self.base is not None
+
+    @cached_property
+    def specs(self) -> dict[str, CollectionSpec]:
+        """All collections of all sources by full name."""
+        return {f"{n}/{spec.name}": spec for n, view in self.views.items() for spec in view.collections()}
+
+    def selection(self, collection: str) -> Selection | None:
+        """Tell what this backup takes of a collection: None for nothing."""
+        if self.backup_type is BackupType.EMERGENCY:
+            return self.plan.emergency_selection(collection)
+        return Selection()
+
+    def parts(self) -> Iterator[PartJob]:
+        """Yield the parts that have to be read; the boundaries are those of the base, or fresh ones."""
+        self.drawn: dict[str, list[PartJob]] = {}
+        for name, spec in self.specs.items():
+            if (selection := self.selection(name)) is None:
+                continue
+            source = name.partition("/")[0]
+            bounds = self._bounds(name, spec)
+            view, keys = self.views[source], selection if selection.keys else None
+            jobs = [PartJob(self, name, n, spec, b, view, keys) for n, b in enumerate(bounds)]
+            self.drawn[name] = jobs
+            if self._untouched(source):
+                self._carry_over(name)
+            else:
+                yield from jobs
+
+    def _bounds(self, name: str, spec: CollectionSpec) -> list[Bounds]:
+        if self.base is not None:
+            return [part.bounds for part in self._base_collection(name).parts]
+        return list(self.views[name.partition("/")[0]].draw(spec))
+
+    def _base_collection(self, name: str) -> Collection:
+        assert self.base is not None
+        return next(c for c in self.base.target.collections if c.name == name)
+
+    def _untouched(self, source: str) -> bool:
+        if not self.tracks_changes or self.base is None:
+            return False
+        before = next(s.token for s in self.base.target.sources if s.name == source)
+        return before is not None and before == self.views[source].token
+
+    def _carry_over(self, name: str) -> None:
+        for part in self._base_collection(name).parts:
+            self.stored[name, part.number] = Stored(None, part.rows)
+
+    def base_index(self, part: PartJob) -> PartIndex:
+        """Read what the base holds of a part.
+
+        Raises:
+            BaseUnusable: An index of the chain is missing or damaged.
+        """
+        if self.base is None:
+            return merge_indexes([])
+        try:
+            return self.base.index(part.collection_name, part.number)
+        except CorruptionDetected as exc:
+            raise BaseUnusable(f"base {self.base.target.backup_id}: {exc.message}", hint=exc.hint) from exc
+
+    def context(self, part: PartJob, kind: ObjectKind) -> ObjectContext:
+        """Make the context that binds an object to its place."""
+        return ObjectContext(
+            repository_id=self.repository.repository_id,
+            plan=self.plan.name,
+            backup_id=self.backup_id,
+            kind=kind,
+            collection=list(self.drawn).index(part.collection_name),
+            part=part.number,
+        )
+
+    def segment_number(self, part: PartJob) -> int:
+        """Return the number of a part's objects, the same when a stage is tried again."""
+        with self._guard:
+            return self._numbers.setdefault((part.collection_name, part.number), len(self._numbers))
+
+    def put(self, name: str, sealed: bytes | bytearray | memoryview) -> StoredObject:
+        """Store a sealed object of this backup."""
+        stored = self.repository.put_object(self.plan.name, self.backup_id, name, sealed)
+        with self._guard:
+            self._objects = [o for o in self._objects if o.name != name] + [stored]
+        return stored
+
+    def note(self, part: PartJob, warnings: Sequence[str]) -> None:
+        """Remember warnings of a source for the manifest."""
+        with self._guard:
+            self.warnings[part.collection_name.partition("/")[0]] += warnings
+
+    def done(self, part: PartJob, stored: Stored) -> None:
+        """Take the result of a part's last stage."""
+        self.stored[part.collection_name, part.number] = stored
+
+    def commit(self) -> BackupMetadata:
+        """Let the sources have their last word, then commit the manifest."""
+        for view in self.views.values():
+            view.finish()
+        metadata = self._metadata()
+        self.repository.commit(metadata, self._objects, self.lease)
+        return metadata
+
+    def _metadata(self) -> BackupMetadata:
+        sequence, previous = self.repository.next_position(self.plan.name)
+        collections = tuple(self._collection(n, name) for n, name in enumerate(self.drawn))
+        segments = [part.segment for c in collections for part in c.parts if part.segment]
+        return BackupMetadata(
+            repository_id=self.repository.repository_id,
+            plan=self.plan.name,
+            backup_id=self.backup_id,
+            backup_type=self.backup_type,
+            requested_type=self.requested,
+            promoted_because=self.promoted_because,
+            timestamp=max(view.taken_at for view in self.views.values()),
+            sequence=sequence,
+            fencing_token=self.lease.token,
+            base=self.base.target.backup_id if self.base else None,
+            chain=tuple(self.repository.link(b) for b in self.base.backups) if self.base else (),
+            previous=previous,
+            sources=tuple(self._source_state(name, view) for name, view in self.views.items()),
+            collections=collections,
+            size_bytes=sum(s.size_bytes for s in segments),
+            size_compressed=sum(s.size_compressed for s in segments),
+            size_stored=sum(o.size_bytes for o in self._objects),
+            checksum=sums_checksum(self._objects),
+            encryption_key_id=self.repository.keys.key_id,
+            encapsulated_key=self.encapsulated,
+            storage_tiers=("primary",),
+            retention_days=self.plan.retention_days(self.backup_type),
+            source_system=f"{socket.gethostname()} ({platform.system()} {platform.machine()})",
+            backup_duration_seconds=round(time.monotonic() - self.started, 3),
+            whole=self.backup_type is not BackupType.EMERGENCY or not self.plan.critical,
+            tags=self.tags,
+            tool_versions=tool_versions(),
+        )
+
+    def _collection(self, number: int, name: str) -> Collection:
+        spec, selection = self.specs[name], self.selection(name)
+        return Collection(
+            number=number,
+            name=name,
+            key=spec.key,
+            label=spec.label,
+            columns=spec.columns,
+            tracking=spec.tracking,
+            definition=spec.definition,
+            fingerprint=spec.fingerprint,
+            selected_keys=selection.keys if selection else (),
+            parts=tuple(
+                Part(number=part.number, bounds=part.bounds, rows=stored.rows, segment=stored.segment)
+                for part in self.drawn[name]
+                if (stored := self.stored[name, part.number])
+            ),
+        )
+
+    def _source_state(self, name: str, view: View) -> SourceState:
+        return SourceState(
+            name=name,
+            type=self.plan.sources[name].type,
+            system=view.system,
+            taken_at=view.taken_at,
+            token=view.token,
+            definition=view.definition,
+            warnings=tuple(dict.fromkeys(self.warnings[name])),
+        )
+
+
+@contextmanager
+def open_backup(
+    plan: BackupPlan, kind: BackupType, tags: Sequence[str] = (), wait_seconds: float = 0
+) -> Iterator[BackupJob]:
+    """Take the plan's lease, open a view of every source, and settle the backup's type and base.
+
+    Args:
+        plan: What to back up.
+        kind: The wanted type; one that needs a base and finds none becomes a full one, and says so.
+        tags: Kept in the manifest.
+        wait_seconds: How long to wait for another run on the same plan.
+
+    Raises:
+        RepositoryLocked: Another run holds the lease.
+        SourceUnavailable: A source cannot be read; nothing was written.
+    """
+    repository = plan.repository.unlock(plan.encryption)
+    holder = f"{socket.gethostname()}:{os.getpid()}"
+    with repository.lease(plan.name, holder, f"{kind.value} backup", wait_seconds) as lease, ExitStack() as opened:
+        views = {
+            name: retried(partial(_open_view, opened, name, source), retries=2) for name, source in plan.sources.items()
+        }
+        job = BackupJob(plan, repository, lease, views)
+        base, because = find_base(repository, plan.name, kind, job.specs)
+        job.begin(kind, base, because, tags)
+        yield job
+
+
+def _open_view(opened: ExitStack, name: str, source: StateSource) -> View:
+    try:
+        return opened.enter_context(source.view())
+    except SourceUnavailable as exc:
+        raise type(exc)(f"source {name}: {exc.message}", hint=exc.hint) from exc
+
+
+def find_base(
+    repository: Repository, plan: str, kind: BackupType, specs: dict[str, CollectionSpec]
+) -> tuple[Chain | None, str | None]:
+    """Find the base of a backup: the chain it stands on, or why there is none that can serve."""
+    if not kind.needs_base:
+        return None, None
+    wanted = (BackupType.FULL,) if kind is BackupType.DIFFERENTIAL else tuple(t for t in BackupType if t.can_be_base)
+    survey = repository.survey(plan)
+    if survey.findings:
+        return None, f"the history is damaged: {survey.findings[0]}"
+    candidates = [b for b in survey.backups if b.backup_type in wanted]
+    if not candidates:
+        return None, f"there is no {' or '.join(wanted)} backup to stand on"
+    newest = candidates[-1]
+    try:
+        chain = Chain(repository, newest)
+        reason = unusable(repository, chain) or schema_change(newest, specs)
+    except (CorruptionDetected, BackupNotFound, WrongKey) as exc:
+        chain, reason = None, f"base {newest.backup_id} cannot be used: {exc.message}"
+    return (None, reason) if reason else (chain, None)
+
+
+def unusable(repository: Repository, chain: Chain) -> str | None:
+    """Tell why a chain cannot be a base: an object is gone, or a verification failed."""
+    for backup in chain.backups:
+        if missing := repository.missing(backup):
+            return f"base {backup.backup_id} lacks {missing[0]}"
+        if repository.status(backup) is BackupStatus.CORRUPTED:
+            return f"base {backup.backup_id} failed its verification"
+        if backup.encryption_key_id != repository.keys.key_id:
+            return f"base {backup.backup_id} was made under key {backup.encryption_key_id}"
+    return None
+
+
+def schema_change(base: BackupMetadata, specs: dict[str, CollectionSpec]) -> str | None:
+    """Tell how the shape of state changed since the base, or None where rows of both can stand side by side."""
+    before = {c.name: c.fingerprint for c in base.collections}
+    if new := sorted(specs.keys() - before.keys()):
+        return f"collection {new[0]} is new"
+    if gone := sorted(before.keys() - specs.keys()):
+        return f"collection {gone[0]} is gone"
+    changed = [name for name, spec in specs.items() if spec.fingerprint != before[name]]
+    return f"collection {changed[0]} changed its columns or its key" if changed else None

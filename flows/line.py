@@ -1,0 +1,175 @@
+"""The line that parts travel along: stages submitted as Prefect tasks, a window of parts at a time.
+
+Inside a flow run the stages run as its tasks. Outside of one (a command on a machine with no Prefect server, on the worst
+day) the same stages run in plain threads, with the same retries. Either way the pool has a thread for each stage of each
+part in the window, because a stage that waits for the one before it holds its thread.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Generic, Protocol, TypeVar
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+from prefect.states import State
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.tasks import exponential_backoff
+
+from blocks.errors import LastgoodError, RepositoryUnavailable, SourceUnavailable, UnsupportedState
+from flows.progress import Progress
+
+R = TypeVar("R")
+P = TypeVar("P")
+
+WINDOW = 2
+STAGES = 6
+RETRIES = 3
+
+stage_runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=WINDOW * STAGES + 2)
+
+
+def may_help(error: BaseException) -> bool:
+    """Whether trying again can help: the outside was unavailable, rather than wrong."""
+    return isinstance(error, SourceUnavailable | RepositoryUnavailable | OSError) and not isinstance(
+        error, UnsupportedState
+    )
+
+
+def _retry_condition(_task: Task[..., Any], _run: Any, state: State[Any]) -> bool:
+    try:
+        state.result()
+    except LastgoodError as error:
+        return may_help(error)
+    except OSError:
+        return True
+    except Exception:  # noqa: BLE001  a bug is not retried; the state keeps and shows it
+        return False
+    return False
+
+
+INSIDE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+"""Options of a stage that only computes."""
+
+OUTSIDE: dict[str, Any] = INSIDE | {
+    "retries": RETRIES,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=1),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": _retry_condition,
+}
+"""Options of a stage that touches the outside: retried with exponential backoff and jitter."""
+
+
+class Outcome(Protocol):
+    """What `Line.submit` gives back: a Prefect future, or a thread's."""
+
+    def result(self) -> Any:
+        """Wait and return the stage's result, or raise what it raised."""
+        ...
+
+
+class Line:
+    """Submits stages; arguments that are outcomes of earlier stages are awaited by the stage that takes them."""
+
+    def __init__(self, pool: ThreadPoolExecutor | None) -> None:
+        self._pool = pool
+
+    def submit(self, stage: Task[..., Any], *args: Any, after: Sequence[Outcome] = ()) -> Any:
+        """Submit one stage; `after` names outcomes it follows without taking their results."""
+        if self._pool is None:
+            return stage.submit(*args, wait_for=list(after) or None)
+        return self._pool.submit(_run_plain, stage, args)
+
+
+@contextmanager
+def open_line() -> Iterator[Line]:
+    """Open a line: on Prefect inside a flow run, on plain threads elsewhere."""
+    if FlowRunContext.get() is not None:
+        yield Line(None)
+        return
+    with ThreadPoolExecutor(WINDOW * STAGES + 2, thread_name_prefix="lastgood") as pool:
+        yield Line(pool)
+
+
+def _run_plain(stage: Task[..., Any], args: tuple[Any, ...]) -> Any:
+    ready = [arg.result() if isinstance(arg, Future) else arg for arg in args]
+    return retried(lambda: stage.fn(*ready), stage.retries)
+
+
+def retried(work: Callable[[], R], retries: int = RETRIES) -> R:
+    """Do work that touches the outside, again after a failure that may pass; backoff in seconds 1, 2, 4 with jitter."""
+    for attempt in range(retries):
+        try:
+            return work()
+        except (LastgoodError, OSError) as error:
+            if not may_help(error):
+                raise
+            time.sleep(2**attempt * random.uniform(0.5, 1.5))  # noqa: S311  jitter needs no secrecy
+    return work()
+
+
+class Window(Generic[P]):
+    """Walks parts so that no more than `size` are on the line at once, and collects what the last stage gave.
+
+    Iterate it, and give the outcomes of each part's stages to `follow`, first stage first.
+    """
+
+    def __init__(
+        self,
+        parts: Iterable[P],
+        size: int = WINDOW,
+        done: Callable[[P, Any], None] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._parts, self._size, self._done, self._progress = parts, size, done, progress
+        self._running: list[tuple[P, tuple[Outcome, ...]]] = []
+        self.last: list[Outcome] = []
+        """The last stage of each part that came through: what stands after the line follows them."""
+
+    def __iter__(self) -> Iterator[P]:
+        """Yield the next part when there is room for it; at the end, wait for all."""
+        try:
+            for part in self._parts:
+                while len(self._running) >= self._size:
+                    self._settle()
+                if self._progress is not None:
+                    self._progress.entered(str(part))
+                yield part
+            while self._running:
+                self._settle()
+        finally:
+            # on a failure the other parts still finish, so that nothing writes after the flow has given up
+            for _, outcomes in self._running:
+                for outcome in outcomes:
+                    _wait_quietly(outcome)
+
+    def follow(self, part: P, *outcomes: Outcome) -> None:
+        """Remember the stages a part is on."""
+        self._running.append((part, outcomes))
+
+    def _settle(self) -> None:
+        part, outcomes = self._running.pop(0)
+        try:
+            # in order: the first failure is the cause, later stages only fail because of it
+            results = [outcome.result() for outcome in outcomes]
+        except BaseException:
+            for outcome in outcomes:
+                _wait_quietly(outcome)
+            raise
+        self.last.append(outcomes[-1])
+        if self._done is not None:
+            self._done(part, results[-1])
+        if self._progress is not None:
+            self._progress.left(str(part))
+
+
+def _wait_quietly(outcome: Outcome) -> None:
+    if isinstance(outcome, Future):
+        outcome.exception()
+    else:
+        outcome.wait()  # type: ignore[attr-defined]

@@ -1,0 +1,85 @@
+"""What a verification has proved so far, and the comparisons it proves with."""
+
+from __future__ import annotations
+
+import threading
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from blocks.canonical import DIGEST, KEY, PartIndex
+from blocks.errors import CorruptionDetected
+from blocks.manifest import BackupStatus
+from blocks.plan import BackupPlan
+from blocks.quality import QualitySuite, load_suites
+
+
+class Proof:
+    """Collects what was compared and what was wrong; keeps the rows that quality suites ask for.
+
+    Args:
+        plan: Its quality suites are read at once, so that a bad file is refused before any work.
+    """
+
+    def __init__(self, plan: BackupPlan) -> None:
+        self.suites: list[QualitySuite] = load_suites(plan.quality)
+        self.findings: list[str] = []
+        self.corrupted = False
+        self.rows = 0
+        self._guard = threading.Lock()
+        self.expectations = 0
+        self._kept: dict[str, list[pa.Table]] = {suite.collection: [] for suite in self.suites}
+
+    @property
+    def status(self) -> BackupStatus:
+        """Verified where nothing was found; corrupted where bytes are wrong; else (bad data) only completed."""
+        if self.corrupted:
+            return BackupStatus.CORRUPTED
+        return BackupStatus.COMPLETED if self.findings else BackupStatus.VERIFIED
+
+    def corrupt(self, finding: str) -> None:
+        """Take note that the backup is not what was stored."""
+        self.corrupted = True
+        self.findings.append(finding)
+
+    def count(self, rows: int) -> None:
+        """Count rows that were compared and found the same."""
+        with self._guard:
+            self.rows += rows
+
+    def keep(self, collection: str, rows: pa.Table) -> None:
+        """Keep restored rows for the quality suites, where one asks for the collection."""
+        if collection in self._kept and rows.num_columns:
+            self._kept[collection].append(rows)
+
+    def run_suites(self) -> None:
+        """Run the quality suites on the rows that were kept."""
+        for suite in self.suites:
+            rows = pa.concat_tables(self._kept[suite.collection], promote_options="permissive")
+            result = suite.run(rows, {"expected_rows": rows.num_rows})
+            self.expectations += result.evaluated
+            self.findings += [f"{suite.collection}: {finding}" for finding in result.findings]
+
+
+def compare(what: str, expected: PartIndex, rows: pa.Table) -> None:
+    """Compare rows with an index, key by key.
+
+    Args:
+        what: What errors call the part.
+        expected: Keys and digests as they were recorded.
+        rows: Normalised rows as they came back.
+
+    Raises:
+        CorruptionDetected: A row is missing, is not the same, or is one too many.
+    """
+    keys = rows.column(KEY).combine_chunks()
+    found = pc.index_in(expected.keys, keys)
+    lost = found.null_count
+    same = pc.equal(rows.column(DIGEST).combine_chunks().take(found.drop_null()), expected.digests.filter(found.is_valid()))
+    different = len(same) - (same.true_count if len(same) else 0)
+    extra = rows.num_rows - (len(expected) - lost)
+    if lost or different or extra:
+        raise CorruptionDetected(
+            f"{what}: {lost} rows are missing, {different} differ and {extra} are too many",
+            hint="Restore an earlier backup; `lastgood check --read-data` tells what else is damaged.",
+        )

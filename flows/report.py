@@ -1,0 +1,122 @@
+"""What a run leaves in the Prefect UI: artifacts with its numbers. Outside of a flow run, nothing."""
+
+from __future__ import annotations
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.context import FlowRunContext
+
+from blocks.manifest import BackupMetadata, Verification
+from flows.targets import RestoreResult
+from flows.units import human_bytes, human_seconds, human_time
+
+
+def _in_flow_run() -> bool:
+    return FlowRunContext.get() is not None
+
+
+def _key(*words: str) -> str:
+    return "-".join(words).lower().replace("_", "-").replace(".", "-")
+
+
+def publish_backup(made: BackupMetadata) -> None:
+    """Publish a summary of a backup, a table of its collections, and a link to its base."""
+    if not _in_flow_run():
+        return
+    create_markdown_artifact(key=_key("backup", made.plan), markdown=backup_markdown(made), description=made.backup_id)
+    create_table_artifact(
+        key=_key("collections", made.plan),
+        table=[
+            {
+                "collection": c.name,
+                "rows": c.rows,
+                "upserts": c.upserts,
+                "tombstones": c.tombstones,
+                "parts": len(c.parts),
+                "stored bytes": sum(p.segment.data.size_bytes + p.segment.index.size_bytes for p in c.parts if p.segment),
+            }
+            for c in made.collections
+        ],
+        description=f"Collections of {made.backup_id}",
+    )
+    if made.base is not None:
+        create_link_artifact(
+            key=_key("base", made.plan),
+            link=f"/artifacts/key/{_key('backup', made.plan)}",
+            link_text=f"{made.backup_id} stands on {made.base}",
+            description=f"The base of {made.backup_id}",
+        )
+
+
+def backup_markdown(made: BackupMetadata) -> str:
+    """Describe a backup in Markdown."""
+    promoted = f"\n> Asked for {made.requested_type.value}, made full: {made.promoted_because}\n" if made.promoted_because else ""
+    warnings = [f"- {s.name}: {w}" for s in made.sources for w in s.warnings]
+    ratio = made.size_bytes / made.size_stored if made.size_stored else 0
+    lines = [
+        f"# {made.backup_type.value.title()} backup `{made.backup_id}`",
+        promoted,
+        "| | |",
+        "|---|---|",
+        f"| plan | {made.plan} |",
+        f"| state as of | {human_time(made.timestamp)} |",
+        f"| base | {made.base or 'none, it stands alone'} |",
+        f"| rows | {made.rows:,} |",
+        f"| changed | {made.upserts:,} upserts, {made.tombstones:,} tombstones |",
+        f"| size | {human_bytes(made.size_bytes)} |",
+        f"| stored | {human_bytes(made.size_stored)} ({ratio:.1f} : 1) |",
+        f"| took | {human_seconds(made.backup_duration_seconds)} |",
+        f"| key | {made.encryption_key_id} |",
+    ]
+    return "\n".join(lines + (["", "## Warnings", *warnings] if warnings else []))
+
+
+def publish_restore(result: RestoreResult) -> None:
+    """Publish what a restore did, or would do."""
+    if not _in_flow_run():
+        return
+    head = [
+        f"# Restore of `{result.backup_id}` ({result.mode.value})",
+        f"State as of {human_time(result.timestamp)}; took {human_seconds(result.seconds)}.",
+        f"\nUndo with `{result.undo}`\n" if result.undo else "",
+        "| collection | rows | added | changed | removed |",
+        "|---|---|---|---|---|",
+    ]
+    rows = [f"| {c.collection} | {c.rows:,} | {_n(c.added)} | {_n(c.changed)} | {_n(c.removed)} |" for c in result.collections]
+    notes = [f"- {note}" for note in result.notes]
+    create_markdown_artifact(key=_key("restore", result.plan), markdown="\n".join([*head, *rows, "", *notes]))
+
+
+def _n(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def publish_verification(result: Verification) -> None:
+    """Publish the result of a verification."""
+    if not _in_flow_run():
+        return
+    kind = "deep verification" if result.deep else "verification"
+    findings = [f"- {finding}" for finding in result.findings] or ["Nothing was found wrong."]
+    markdown = "\n".join(
+        [
+            f"# {kind.capitalize()} of `{result.backup_id}`: {result.status.value}",
+            f"{result.rows:,} rows compared, {result.expectations} expectations, {human_seconds(result.seconds)}.",
+            "",
+            *findings,
+        ]
+    )
+    create_markdown_artifact(key=_key("verification", result.plan), markdown=markdown, description=result.backup_id)
+
+
+def publish_retention(result: RetentionResult) -> None:
+    """Publish what retention removed, and why."""
+    if not _in_flow_run():
+        return
+    verb = "would go" if result.dry_run else "went"
+    create_table_artifact(
+        key=_key("retention", result.plan),
+        table=[
+            {"backup": d.backup_id, "decision": verb if d.remove else "kept", "why": d.reason, "bytes": d.size_stored}
+            for d in result.decisions
+        ],
+        description=f"{len(result.removed)} backups {verb}, {len(result.swept)} leftovers swept",
+    )

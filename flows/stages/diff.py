@@ -1,0 +1,105 @@
+"""Stage 3: keep what changed against the base, and lay a chain's changes over its full.
+
+The rows of a segment are its upserts, without `_key` (the key columns tell it), and its tombstones: `_key`, and NULL in
+every other column. Going down, only indexes are compared; going up, only rows are read.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from prefect import task
+
+from blocks.canonical import DIGEST, KEY, PartIndex, escape, newest, unify
+from blocks.rowkeys import encode_keys
+from flows.box import Box
+from flows.line import INSIDE
+from flows.parcel import Changes, Normal, PartJob, RestorePart
+
+DELETED = "_deleted"
+
+
+@task(task_run_name="diff {part}", tags=["stage"], **INSIDE)
+def diff(part: PartJob, normal: Box[Normal]) -> Box[Changes | None]:
+    """Compare one part with the base's index of it; None where nothing changed."""
+    now = normal.take()
+    base = part.base()
+    if now.whole_part_unchanged:
+        part.rows = len(base)
+        return Box(None)
+    changes = changes_between(base, now.rows, now.unchanged)
+    part.rows = now.rows.num_rows + (len(now.unchanged) if now.unchanged is not None else 0)
+    part.drop_base()
+    return Box(changes if changes.upserts or changes.tombstones else None)
+
+
+@task(task_run_name="merge {part}", tags=["stage"], **INSIDE)
+def merge(part: RestorePart, tables: Box[list[pa.Table]]) -> Box[pa.Table]:
+    """Lay the segments of one part's chain, oldest first, over each other: the part as it was."""
+    return Box(merged(tables.take(), part.spec.key))
+
+
+def changes_between(base: PartIndex, rows: pa.Table, unchanged: pa.LargeBinaryArray | None = None) -> Changes:
+    """Find the upserts and tombstones that lead from a base to the rows of now.
+
+    Args:
+        base: Keys and digests of the base.
+        rows: Normalised rows of now.
+        unchanged: Keys of the base which are still there with the same content and are not among `rows`.
+    """
+    keys = rows.column(KEY).combine_chunks()
+    if not len(base):
+        gone, upserts = pa.array([], pa.large_binary()), rows
+    else:
+        found = pc.index_in(keys, base.keys)
+        same = pc.fill_null(pc.equal(base.digests.take(found), rows.column(DIGEST).combine_chunks()), False)
+        upserts = rows.filter(pc.invert(same))
+        still = keys if unchanged is None else pa.concat_arrays([keys, unchanged])
+        gone = base.keys.filter(pc.invert(pc.is_in(base.keys, still)))
+    return Changes(_segment_rows(upserts, gone), _index(upserts, gone), upserts.num_rows, len(gone))
+
+
+def merged(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:
+    """Merge segments, oldest first, into rows with `_key`, without tombstones, sorted by key.
+
+    A part that never had a row has no segment, and merges into a table without columns.
+    """
+    if not tables:
+        return pa.table({})
+    keyed = [_with_keys(table, key) for table in tables]
+    if len(keyed) == 1 and not keyed[0].column(DELETED).combine_chunks().true_count:
+        return keyed[0].drop_columns([DELETED])
+    whole = pa.concat_tables(unify(keyed)[::-1]).combine_chunks()
+    latest = whole.take(pa.array(newest(whole.column(KEY).combine_chunks())))
+    alive = latest.filter(pc.invert(latest.column(DELETED))).drop_columns([DELETED])
+    return alive.take(pc.sort_indices(alive.column(KEY).combine_chunks()))
+
+
+def _with_keys(table: pa.Table, key: tuple[str, ...]) -> pa.Table:
+    stored = table.column(KEY).combine_chunks()
+    rows = table.drop_columns([KEY])
+    deleted = stored.is_valid()
+    keys = encode_keys(rows, [escape(name) for name in key])
+    if deleted.true_count:
+        keys = pc.coalesce(stored, keys)
+    return rows.add_column(0, DELETED, deleted).add_column(0, KEY, keys)
+
+
+def _segment_rows(upserts: pa.Table, gone: pa.LargeBinaryArray) -> pa.Table:
+    rows = upserts.drop_columns([DIGEST, KEY]).add_column(0, KEY, pa.nulls(upserts.num_rows, pa.large_binary()))
+    if not len(gone):
+        return rows
+    nothing = [gone, *(pa.nulls(len(gone), field.type) for field in list(rows.schema)[1:])]
+    return pa.concat_tables([rows, pa.Table.from_arrays(nothing, schema=rows.schema)])
+
+
+def _index(upserts: pa.Table, gone: pa.LargeBinaryArray) -> pa.Table:
+    keys, digests = upserts.column(KEY).combine_chunks(), upserts.column(DIGEST).combine_chunks()
+    if len(gone):
+        keys = pa.concat_arrays([keys, gone])
+        digests = pa.concat_arrays([digests, pa.repeat(pa.scalar(0, pa.uint64()), len(gone))])
+    deleted = pa.concat_arrays(
+        [pa.repeat(pa.scalar(False), upserts.num_rows), pa.repeat(pa.scalar(True), len(gone))]
+    )
+    index = pa.table({KEY: keys, DIGEST: digests, DELETED: deleted})
+    return index.take(pc.sort_indices(keys)) if len(gone) else index

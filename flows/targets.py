@@ -1,0 +1,221 @@
+"""The targets of one restore: one for each source and set of keys, all committed or all aborted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from blocks.errors import BackupNotFound, ConfigurationError, LastgoodError, Partial
+from blocks.manifest import Collection
+from blocks.plan import BackupPlan
+from blocks.selection import Selection
+from blocks.sources.base import RestoreMode, RestoreScope, StateSource, Target
+from flows.chain import Chain
+from flows.parcel import RestorePart, spec_of
+
+
+class CollectionResult(BaseModel):
+    """What a restore did, or would do, to one collection; counts are rows."""
+
+    collection: str
+    rows: int
+    added: int | None = None
+    changed: int | None = None
+    removed: int | None = None
+
+
+class RestoreResult(BaseModel):
+    """The outcome of a restore or of its preview."""
+
+    plan: str
+    backup_id: str
+    timestamp: datetime
+    mode: RestoreMode
+    collections: list[CollectionResult]
+    places: dict[str, str]
+    rescue_id: str | None = None
+    """The emergency backup of the live state as it was before."""
+    undo: str | None = None
+    """The command that brings the state from before back."""
+    notes: list[str] = []
+    seconds: float
+
+    @property
+    def rows(self) -> int:
+        """Rows restored."""
+        return sum(c.rows for c in self.collections)
+
+
+@dataclass
+class Rescue:
+    """The emergency backup before a restore: its id, or why there is none."""
+
+    backup_id: str | None
+    notes: list[str]
+
+
+class Targets:
+    """Where the parts of one restore are written."""
+
+    def __init__(self, plan: BackupPlan, chain: Chain, mode: RestoreMode, places: dict[str, str]) -> None:
+        self._plan, self._chain, self._mode, self._places = plan, chain, mode, places
+        self._targets: dict[tuple[str, tuple[str, ...]], Target] = {}
+        self._group: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._rows: dict[str, int] = {}
+        self.notes: list[str] = []
+        self.rescue: Rescue | None = None
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the sources that are written to."""
+        return list(dict.fromkeys(source for source, _ in self._targets))
+
+    def add(self, key: tuple[str, tuple[str, ...]], target: Target, collections: Sequence[Collection]) -> None:
+        """Take one target for a group of collections."""
+        self._targets[key] = target
+        self._group.update(dict.fromkeys((c.name for c in collections), key))
+        self._rows.update(dict.fromkeys((c.name for c in collections), 0))
+
+    def of(self, part: RestorePart) -> Target:
+        """Return the target of a part."""
+        return self._targets[self._group[part.collection.name]]
+
+    def done(self, part: RestorePart, rows: int) -> None:
+        """Count what was written."""
+        self._rows[part.collection.name] += rows
+
+    def preflight(self) -> None:
+        """Let every target look before the first write to any of them."""
+        for target in self._targets.values():
+            self.notes += target.preflight()
+
+    def commit(self) -> None:
+        """Make everything live.
+
+        Raises:
+            Partial: A later target failed after an earlier one was committed; both are named.
+        """
+        committed: list[str] = []
+        for (source, _), target in self._targets.items():
+            try:
+                target.commit()
+            except LastgoodError as exc:
+                if not committed:
+                    raise
+                raise Partial(
+                    f"{', '.join(committed)} restored, but {source} failed: {exc.message}",
+                    hint=self._undo() or exc.hint,
+                ) from exc
+            committed.append(source)
+        self._targets = {}
+
+    def abort(self) -> None:
+        """Leave every target that is not committed as it was."""
+        for target in self._targets.values():
+            target.abort()
+
+    def _undo(self) -> str | None:
+        if self.rescue is None or self.rescue.backup_id is None:
+            return None
+        return f"lastgood restore PLAN {self.rescue.backup_id} --mode exact --yes"
+
+    def result(self, started: float) -> RestoreResult:
+        """Sum up."""
+        target = self._chain.target
+        return RestoreResult(
+            plan=self._plan.name,
+            backup_id=target.backup_id,
+            timestamp=target.timestamp,
+            mode=self._mode,
+            collections=[CollectionResult(collection=name, rows=rows) for name, rows in self._rows.items()],
+            places=self._places,
+            rescue_id=self.rescue.backup_id if self.rescue else None,
+            undo=self._undo(),
+            notes=self.notes + (self.rescue.notes if self.rescue else []),
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+
+def place_of(source: StateSource, name: str, to: str | None, several: bool, make: bool = True) -> str | None:
+    """Name the place a source is restored to: None for the live one; `make` creates the folder above it."""
+    if to is None or not several:
+        return to
+    folder = Path(to).absolute() / name
+    if make:
+        folder.mkdir(parents=True, exist_ok=True)
+    return source.scratch(folder)
+
+
+def selected(chain: Chain, selection: Selection) -> list[Collection]:
+    """Return the selected collections of a backup.
+
+    Raises:
+        BackupNotFound: It holds none of them.
+    """
+    found = [c for c in chain.target.collections if selection.has_collection(c.name)]
+    if not found:
+        held = ", ".join(c.name for c in chain.target.collections) or "nothing"
+        raise BackupNotFound(
+            f"backup {chain.target.backup_id} holds no collection {' or '.join(selection.collections)}",
+            hint=f"It holds {held}.",
+        )
+    return found
+
+
+@contextmanager
+def open_targets(
+    plan: BackupPlan, chain: Chain, selection: Selection, to: str | None | dict[str, str], mode: RestoreMode
+) -> Iterator[Targets]:
+    """Prepare and check every target; abort them all where the restore does not come to its end.
+
+    `to` is a place as a person gives it, or the place of each source by name.
+    """
+    groups: dict[tuple[str, tuple[str, ...]], list[Collection]] = {}
+    for collection in selected(chain, selection):
+        groups.setdefault((collection.source, collection.selected_keys), []).append(collection)
+    sources = {source for source, _ in groups}
+    if missing := sorted(sources - plan.sources.keys()):
+        raise ConfigurationError(
+            f"plan {plan.name} has no source {missing[0]}, which backup {chain.target.backup_id} holds",
+            hint=f"Add it to the plan, or select others with --collection (there is {', '.join(plan.sources)}).",
+        )
+    places = {s: to[s] if isinstance(to, dict) else place_of(plan.sources[s], s, to, len(sources) > 1) for s in sources}
+    targets = Targets(plan, chain, mode, {s: place or "live" for s, place in places.items()})
+    for (name, keys), collections in groups.items():
+        scope = _scope(chain, name, keys, collections, selection, mode)
+        targets.add((name, keys), plan.sources[name].target(scope, places[name]), collections)
+    try:
+        targets.preflight()
+        yield targets
+    finally:
+        targets.abort()
+
+
+def _scope(
+    chain: Chain,
+    source: str,
+    keys: tuple[str, ...],
+    collections: Sequence[Collection],
+    selection: Selection,
+    mode: RestoreMode,
+) -> RestoreScope:
+    target = chain.target
+    of_source = {c.name for c in target.collections if c.source == source}
+    whole = target.whole and not selection.keys and {c.name for c in collections} == of_source
+    names = () if whole else tuple(c.name for c in collections)
+    if keys and selection.keys:
+        mode = RestoreMode.MERGE  # what lies outside the emergency backup's own keys is not known
+    segments = [s for c in collections for part in c.parts for _, _, s in chain.segments(c.name, part.number)]
+    return RestoreScope(
+        definition=next(s.definition for s in target.sources if s.name == source),
+        collections=tuple((spec_of(c), c.rows) for c in collections),
+        mode=mode,
+        selection=Selection(names, selection.keys or keys),
+        size_bytes=sum(s.size_bytes for s in segments),
+    )

@@ -1,0 +1,178 @@
+"""Files as rows: the columns, and the ranges that parts are."""
+
+from __future__ import annotations
+
+import re
+import stat
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import JsonValue
+
+from blocks.errors import CorruptionDetected
+from blocks.sources.base import Bounds, CollectionSpec
+from blocks.sources.files_tree import STATS, Stats
+
+CHUNK_BYTES = 1 << 20
+"""Content is kept in pieces of this size; the last one of a file is shorter."""
+
+FILE, FOLDER, LINK, SPAN = range(4)
+KINDS = ("file", "dir", "symlink", "span")
+"""Values of the column `kind`, numbered by the constants above."""
+
+SCHEMA = pa.schema(
+    [
+        ("path", pa.large_binary()),
+        ("offset", pa.int64()),
+        ("kind", pa.large_string()),
+        ("mode", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("size", pa.int64()),
+        ("uid", pa.int64()),
+        ("gid", pa.int64()),
+        ("target", pa.large_binary()),
+        ("inode", pa.int64()),
+        ("ctime_ns", pa.int64()),
+        ("data", pa.large_binary()),
+    ]
+)
+
+TREE = CollectionSpec(
+    name="tree",
+    key=("path", "offset"),
+    label=("path",),
+    columns=tuple((field.name, str(field.type)) for field in SCHEMA),
+    definition={"chunk_size_bytes": CHUNK_BYTES, "tracking_columns": ["inode", "ctime_ns"]},
+)
+
+# which columns a kind of entry row fills, beside path, offset and kind
+_FILLED = {
+    "mode": (FILE, FOLDER, LINK),
+    "mtime_ns": (FILE, FOLDER, LINK, SPAN),
+    "size": (FILE, SPAN),
+    "uid": (FILE, FOLDER, LINK),
+    "gid": (FILE, FOLDER, LINK),
+    "inode": (FILE, SPAN),
+    "ctime_ns": (FILE, SPAN),
+}
+
+UNKNOWN = np.iinfo(np.int64).min
+"""In `ctime_ns`: not to be trusted, kept as NULL, so that no later stat equals it."""
+
+_EDGE = re.compile(r"(?:[0-9a-f]{2})*")
+
+
+class Edge(NamedTuple):
+    """A place between two rows: just before a chunk of a path, or before its entry where the chunk is 0."""
+
+    path: bytes
+    chunk: int
+
+    def to_json(self) -> list[JsonValue]:
+        """Write the edge as a key that no row has: two below the chunk's offset."""
+        return [self.path.hex(), self.chunk * CHUNK_BYTES - 2]
+
+    @classmethod
+    def parse(cls, value: JsonValue) -> Edge | None:
+        """Read what `to_json` wrote, or null.
+
+        Raises:
+            CorruptionDetected: It is something else.
+        """
+        match value:
+            case None:
+                return None
+            case [str(path), int(offset)] if _EDGE.fullmatch(path) and offset >= -2 and (offset + 2) % CHUNK_BYTES == 0:
+                return cls(bytes.fromhex(path), (offset + 2) // CHUNK_BYTES)
+        raise CorruptionDetected(f"a part of the tree has bounds that no tree has: {value!r}")
+
+
+class Range(NamedTuple):
+    """The rows of a part: those between two edges; None is open."""
+
+    after: Edge | None
+    upto: Edge | None
+
+    def to_json(self) -> Bounds:
+        """Write the range as the bounds of a part."""
+        return {
+            "after": self.after.to_json() if self.after else None,
+            "upto": self.upto.to_json() if self.upto else None,
+        }
+
+    @classmethod
+    def parse(cls, bounds: Bounds) -> Range:
+        """Read what `to_json` wrote.
+
+        Raises:
+            CorruptionDetected: It is something else.
+        """
+        return cls(Edge.parse(bounds.get("after")), Edge.parse(bounds.get("upto")))
+
+    def locate(self, paths: list[bytes]) -> slice:
+        """Find the paths, of a sorted list, that have rows in this range or may have."""
+        low = bisect_left(paths, self.after.path) if self.after else 0
+        if self.upto is None:
+            return slice(low, len(paths))
+        return slice(low, (bisect_right if self.upto.chunk else bisect_left)(paths, self.upto.path))
+
+    def first_chunk(self, path: bytes) -> int:
+        """Return the first chunk of a path in this range; 0 where its entry is here too."""
+        return self.after.chunk if self.after and self.after.path == path else 0
+
+    def stop_chunk(self, path: bytes) -> int | None:
+        """Return the first chunk of a path beyond this range, None where all the rest is here."""
+        return self.upto.chunk if self.upto and self.upto.path == path else None
+
+    def splits(self, path: bytes) -> bool:
+        """Tell whether another part holds, or may hold, rows of the same path."""
+        return self.first_chunk(path) > 0 or self.stop_chunk(path) is not None
+
+
+def kinds_of(stats: Stats) -> npt.NDArray[np.int8]:
+    """Number the kinds (FILE, FOLDER, LINK) of walked entries."""
+    formats = stats[:, 0] & 0o170000
+    return np.where(formats == stat.S_IFREG, FILE, np.where(formats == stat.S_IFDIR, FOLDER, LINK)).astype(np.int8)
+
+
+def entry_rows(
+    paths: Sequence[bytes],
+    firsts: npt.NDArray[np.int64],
+    kinds: npt.NDArray[np.int8],
+    stats: Stats,
+    targets: Sequence[bytes | None] | None = None,
+) -> pa.Table:
+    """Make the entry rows of a part.
+
+    Args:
+        paths: One path per row.
+        firsts: First chunk of the path in the part; where it is not 0 the row becomes a span.
+        kinds: One of the kinds' numbers per row.
+        stats: One row of `STATS` per row.
+        targets: Target of each symbolic link, None for others.
+    """
+    kinds = np.where(firsts > 0, SPAN, kinds).astype(np.int8)
+    columns: dict[str, pa.Array] = {
+        "path": pa.array(paths, pa.large_binary()),
+        "offset": pa.array(firsts * CHUNK_BYTES - 1),
+        "kind": pa.array(KINDS, pa.large_string()).take(pa.array(kinds)),
+        "target": pa.array(targets or [None] * len(paths), pa.large_binary()),
+        "data": pa.nulls(len(paths), pa.large_binary()),
+    }
+    for name, filled in _FILLED.items():
+        values = stats[:, STATS.index(name)]
+        if name == "mode":
+            values = values & 0o7777
+        hollow = ~np.isin(kinds, filled) | (values == UNKNOWN if name == "ctime_ns" else False)
+        columns[name] = pa.array(values, mask=hollow)
+    return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def chunk_rows(paths: pa.Array, offsets: npt.NDArray[np.int64], data: pa.Array) -> pa.Table:
+    """Make the content rows of a part."""
+    columns = {"path": paths, "offset": pa.array(offsets), "data": data}
+    return pa.table([columns.get(field.name, pa.nulls(len(paths), field.type)) for field in SCHEMA], schema=SCHEMA)

@@ -56,14 +56,14 @@ class HeadAnchor:
             return Head.model_validate_json(self.path(plan).read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValidationError) as exc:
+        except (OSError, RuntimeError, ValidationError) as exc:  # RuntimeError: there is no home
             logger.warning("the newest backup seen of plan %s cannot be read: %s", plan, exc)
             return None
 
     def write(self, plan: str, head: Head | None) -> None:
         """Remember a backup, or forget; a failure is logged only."""
-        path = self.path(plan)
         try:
+            path = self.path(plan)
             if head is None:
                 path.unlink(missing_ok=True)
                 return
@@ -72,7 +72,7 @@ class HeadAnchor:
             temporary.write_text(head.model_dump_json())
             temporary.chmod(0o600)
             os.replace(temporary, path)
-        except OSError as exc:
+        except (OSError, RuntimeError) as exc:
             logger.warning("the newest backup seen of plan %s cannot be remembered: %s", plan, exc)
 
 

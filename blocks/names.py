@@ -12,6 +12,7 @@ locks/<plan>/<fencing token>               leases; the highest token counts
 from __future__ import annotations
 
 import re
+import secrets
 from datetime import UTC, datetime
 
 from blocks.errors import BackupNotFound, ConfigurationError, CorruptionDetected
@@ -19,12 +20,23 @@ from blocks.errors import BackupNotFound, ConfigurationError, CorruptionDetected
 CONFIG = "lastgood.json"
 MANIFEST = "manifest"
 SUMS = "SHA256SUMS"
+_PROBE = "probe-"
 
 _PLAN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _BACKUP = re.compile(r"(?:FUL|DIF|INC|SNA|EME)_[0-9]{8}_[0-9]{6}_[0-9a-f]{4}")
 _OBJECT = re.compile(r"[0-9]{5}\.(?:seg|idx)")
 _TOKEN = re.compile(r"[0-9]{12}")
 _MOMENT = "%Y%m%dT%H%M%S.%fZ"
+
+
+def probe() -> str:
+    """Name an object that is made only to see whether it can be made twice."""
+    return f"{_PROBE}{secrets.token_hex(8)}"
+
+
+def is_probe(name: str) -> bool:
+    """Tell whether a name was made by `probe`; a crash can leave such an object behind."""
+    return name.startswith(_PROBE)
 
 
 def checked_plan(plan: str) -> str:

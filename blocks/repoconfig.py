@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from blocks import names
@@ -58,7 +56,7 @@ def probe_exclusive_creation(tier: StorageTier) -> None:
     Raises:
         RepositoryUnavailable: It does not fail, or the place cannot be written.
     """
-    name = f"probe-{secrets.token_hex(8)}"
+    name = names.probe()
     try:
         tier.put(name, b"first", exclusive=True)
         tier.put(name, b"second", exclusive=True)

@@ -121,7 +121,14 @@ class Sweeper:
         return [one.name for one in stored if one.modified_at < before]
 
     def _temporary(self, before: datetime) -> list[str]:
-        return [one.name for one in self._tier.leftovers() if one.modified_at < before]
+        """Find what interrupted writes left in the plan's folders and at the top."""
+        live = self._leases.live()
+        until = min(before, live.acquired_at) if live else before
+        folders = (names.backups, names.verifications, names.expired, names.locks)
+        found = [one for folder in folders for one in self._tier.leftovers(folder(self._plan))]
+        found += [one for one in self._tier.leftovers() if "/" not in one.name]
+        found += [one for one in self._tier.list() if names.is_probe(one.name)]
+        return [one.name for one in found if one.modified_at < until]
 
 
 def _protected(folder: str, stored: Sequence[StoredName], live: LeaseRecord | None) -> bool:

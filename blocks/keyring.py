@@ -44,12 +44,14 @@ from blocks.keyslots import (
 from blocks.keystore import (
     CIPHER,
     MOST_SLOTS,
+    PLAIN,
     VERSION,
     EncryptionObject,
     StoredKeys,
     authenticate,
     authenticated,
     damaged,
+    is_plain,
     parse,
 )
 from blocks.manifest import Record
@@ -166,7 +168,7 @@ def create_keys(
         ConfigurationError: The credential cannot be read.
     """
     if isinstance(settings, NoEncryption):
-        return {"version": VERSION, "cipher": "none"}, Keys(repository_id), None
+        return dict(PLAIN), Keys(repository_id), None
     secret = settings.credential.resolve()
     recovery = RecoveryKey(secrets.token_bytes(KEY_BYTES))
     catalogue_key, reader_key, seed = (secrets.token_bytes(KEY_BYTES) for _ in range(3))
@@ -210,7 +212,7 @@ def unlock(encryption: EncryptionObject, settings: Keyring | NoEncryption, repos
         WrongKey: No slot opens with the credential.
         CorruptionDetected: lastgood.json was damaged or changed by somebody without its keys.
     """
-    plain = encryption.get("cipher") == "none"
+    plain = is_plain(encryption)
     if isinstance(settings, NoEncryption) and plain:
         return Keys(repository_id)
     if isinstance(settings, NoEncryption) or plain:
@@ -279,7 +281,7 @@ def list_slots(encryption: EncryptionObject) -> tuple[SlotInfo, ...]:
         ConfigurationError: The object asks for something this version does not know.
         CorruptionDetected: lastgood.json was damaged.
     """
-    if encryption.get("cipher") == "none":
+    if is_plain(encryption):
         return ()
     return tuple(
         SlotInfo(id=slot.id, label=slot.label, role=slot.role, kind=slot.kind) for slot in parse(encryption).slots

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
@@ -24,6 +25,7 @@ VERSION = 1
 MOST_SLOTS = 32
 MOST_EPOCHS = 1000
 EncryptionObject = dict[str, JsonValue]
+PLAIN: Mapping[str, JsonValue] = MappingProxyType({"version": VERSION, "cipher": "none"})
 
 
 class StoredKeys(Record):
@@ -43,6 +45,21 @@ class StoredKeys(Record):
         if numbers != sorted(set(numbers)) or len({slot.id for slot in self.slots}) != len(self.slots):
             raise ValueError("epochs must ascend and slots must differ")
         return self
+
+
+def is_plain(encryption: EncryptionObject) -> bool:
+    """Tell whether the object says, in full, that nothing is encrypted.
+
+    Raises:
+        ConfigurationError: The version is not known.
+        CorruptionDetected: It says something else besides.
+    """
+    if encryption.get("cipher") != "none":
+        return False
+    _known("version", encryption.get("version"), {VERSION})
+    if encryption != PLAIN:
+        raise damaged("its `encryption` says none, and something else besides")
+    return True
 
 
 def parse(encryption: EncryptionObject) -> StoredKeys:

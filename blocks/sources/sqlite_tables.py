@@ -1,0 +1,115 @@
+"""What a table is as a collection: its key, the order it is stored in, and the virtual table it may belong to."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from blocks.errors import UnsupportedState
+from blocks.sources.base import CollectionSpec
+from blocks.sources.sqlite_rows import quoted
+from blocks.sources.sqlite_schema import SchemaObject, TableShape
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What the database says of one table."""
+
+    columns: tuple[tuple[str, str], ...]
+    primary: tuple[str, ...]
+    nullable: tuple[str, ...]
+    """Columns of the primary key that may hold NULL."""
+    alias: bool
+    """Whether the primary key is the rowid."""
+    without_rowid: bool
+
+
+def _inspect(connection: sqlite3.Connection, name: str) -> _Table:
+    info = connection.execute(
+        'SELECT name, type, pk, "notnull" FROM pragma_table_xinfo(?) WHERE hidden = 0 ORDER BY cid', (name,)
+    ).fetchall()
+    keys = sorted((row for row in info if row[2]), key=lambda row: int(row[2]))
+    (without_rowid,) = connection.execute(
+        "SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?", (name,)
+    ).fetchone()
+    indexed = connection.execute("SELECT 1 FROM pragma_index_list(?) WHERE origin = 'pk'", (name,)).fetchone()
+    return _Table(
+        columns=tuple((row[0], row[1]) for row in info),
+        primary=tuple(row[0] for row in keys),
+        nullable=tuple(row[0] for row in keys if not row[3]),
+        alias=not without_rowid and len(keys) == 1 and indexed is None,
+        without_rowid=bool(without_rowid),
+    )
+
+
+def table_spec(connection: sqlite3.Connection, name: str) -> CollectionSpec:
+    """Describe a table as a collection.
+
+    The key is the primary key, or the rowid where there is none or where it holds a NULL. A rowid that is no
+    column of its own is carried as an extra one, so that restored rows keep it.
+
+    Raises:
+        UnsupportedState: The table's columns hide its rowid.
+    """
+    table = _inspect(connection, name)
+    if table.alias or table.without_rowid:
+        return _spec(name, table, key=table.primary, locator=table.primary, rowid=None)
+    taken = {column.lower() for column, _ in table.columns}
+    rowid = next((word for word in ("rowid", "_rowid_", "oid") if word not in taken), None)
+    if rowid is None:
+        raise UnsupportedState(
+            f"table {name!r} has columns named rowid, _rowid_ and oid, so that its rowids cannot be read",
+            hint="Rename one of the columns, or leave the table out with `exclude`.",
+        )
+    keyed = bool(table.primary) and not _has_null(connection, name, table.nullable)
+    return _spec(name, table, key=table.primary if keyed else (rowid,), locator=(rowid,), rowid=rowid)
+
+
+def _spec(
+    name: str, table: _Table, key: tuple[str, ...], locator: tuple[str, ...], rowid: str | None
+) -> CollectionSpec:
+    extra = ((rowid, "INTEGER"),) if rowid else ()
+    shape = TableShape(locator=locator, rowid=rowid, without_rowid=table.without_rowid)
+    return CollectionSpec(name, key, key, table.columns + extra, shape.to_manifest())
+
+
+def _has_null(connection: sqlite3.Connection, name: str, columns: tuple[str, ...]) -> bool:
+    if not columns:
+        return False
+    test = " OR ".join(f"{quoted(column)} IS NULL" for column in columns)
+    return connection.execute(f"SELECT 1 FROM {quoted(name)} WHERE {test} LIMIT 1").fetchone() is not None
+
+
+def shadow_tables(
+    connection: sqlite3.Connection, objects: Iterable[SchemaObject]
+) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Find the shadow tables of each virtual table, and the virtual tables whose module is not here."""
+    objects = list(objects)
+    virtual = sorted((thing.name for thing in objects if thing.virtual), key=len, reverse=True)
+    unknown = [name for name in virtual if not _opens(connection, name)]
+    kinds = dict(connection.execute("SELECT name, type FROM pragma_table_list WHERE schema = 'main'"))
+    shadows: dict[str, list[str]] = {name: [] for name in virtual}
+    for thing in objects:
+        owner = next((name for name in virtual if thing.name.startswith(f"{name}_")), None)
+        # without its module SQLite does not know a shadow table for one, and only the name tells
+        if owner and thing.type == "table" and (kinds.get(thing.name) == "shadow" or owner in unknown):
+            shadows[owner].append(thing.name)
+    return {name: tuple(tables) for name, tables in shadows.items()}, unknown
+
+
+def _opens(connection: sqlite3.Connection, name: str) -> bool:
+    try:
+        connection.execute(f"SELECT * FROM {quoted(name)} LIMIT 0")
+    except sqlite3.OperationalError:
+        return False
+    return True
+
+
+def shape_of(collection: CollectionSpec) -> TableShape:
+    """Read a table's shape from its collection.
+
+    Raises:
+        RestoreRefused: The manifest does not describe a table of SQLite.
+    """
+    return TableShape.from_manifest(collection.definition)

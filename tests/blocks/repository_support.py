@@ -1,0 +1,112 @@
+"""A repository with a clock that tests turn, and backups made of arbitrary bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from blocks.keyring import Credential, Keyring, generate_key_file
+from blocks.lease import Clock, Lease
+from blocks.manifest import BackupMetadata, BackupType, Collection, Link, Part, Segment, StoredObject
+from blocks.repository import BackupRepository, Repository
+from blocks.sums import sums_checksum
+
+PLAN = "trading"
+START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+class TurnedClock(Clock):
+    """Stands still until it is turned; sleeping turns it."""
+
+    def __init__(self) -> None:
+        self.time = START
+
+    def now(self) -> datetime:
+        return self.time
+
+    def turn(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+    def sleep(self, seconds: float) -> None:
+        self.turn(seconds)
+
+    def wait(self, stop: threading.Event, seconds: float) -> bool:
+        return stop.wait()
+
+
+class Shelf:
+    """A fresh encrypted repository below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        key = folder / "key"
+        generate_key_file(key)
+        self.keyring = Keyring(credential=Credential(key_file=key), kem="x25519")
+        self.block = BackupRepository(url=str(folder / "repository"))
+        self.kit = self.block.initialize(self.keyring)
+        self.root = folder / "repository"
+        self.clock = TurnedClock()
+        self.repository = self.open()
+
+    def open(self) -> Repository:
+        """Open it again, as another process would."""
+        return self.block.unlock(self.keyring, self.clock)
+
+    def folder(self, backup: BackupMetadata | str) -> Path:
+        return self.root / "backups" / PLAN / (backup if isinstance(backup, str) else backup.backup_id)
+
+    def draft(
+        self,
+        lease: Lease,
+        kind: BackupType = BackupType.FULL,
+        base: BackupMetadata | None = None,
+        parts: Sequence[bytes] = (b"part",),
+    ) -> tuple[BackupMetadata, list[StoredObject]]:
+        """Store the objects of a backup and make its manifest, without committing."""
+        repository = self.repository
+        backup_id = repository.new_id(PLAN, kind, self.clock.now())
+        lease.work_on(backup_id)
+        objects, made = [], []
+        for number, data in enumerate(parts):
+            pair = [
+                repository.put_object(PLAN, backup_id, f"{number:05d}.{suffix}", suffix.encode() + data)
+                for suffix in ("seg", "idx")
+            ]
+            segment = Segment(
+                number=number, data=pair[0], index=pair[1], upserts=1, tombstones=0, size_bytes=9, size_compressed=9
+            )
+            made.append(Part(number=number, bounds={}, rows=1, segment=segment))
+            objects += pair
+        collection = Collection(
+            number=0, name="s/c", key=("k",), label=("k",), columns=(("k", "int64"),), definition={},
+            fingerprint="f", parts=tuple(made),
+        )  # fmt: skip
+        sequence, previous = repository.next_position(PLAN)
+        metadata = BackupMetadata(
+            repository_id=repository.repository_id, plan=PLAN, backup_id=backup_id, backup_type=kind,
+            requested_type=kind, timestamp=self.clock.now(), sequence=sequence, fencing_token=lease.token,
+            base=base.backup_id if base else None,
+            chain=(*base.chain, repository.link(base)) if base else (),
+            previous=previous, sources=(), collections=(collection,), size_bytes=9, size_compressed=9,
+            size_stored=9, checksum=sums_checksum(objects), encryption_key_id=repository.keys.key_id,
+            encapsulated_key=None, storage_tiers=("primary",), retention_days=30.0, source_system="test",
+            backup_duration_seconds=0.1, tool_versions={},
+        )  # fmt: skip
+        return metadata, objects
+
+    def back_up(
+        self,
+        kind: BackupType = BackupType.FULL,
+        base: BackupMetadata | None = None,
+        parts: Sequence[bytes] = (b"part",),
+    ) -> BackupMetadata:
+        """Make and commit a backup, a minute after the one before."""
+        with self.repository.lease(PLAN, "host:1", "backup") as lease:
+            metadata, objects = self.draft(lease, kind, base, parts)
+            self.repository.commit(metadata, objects, lease)
+        self.clock.turn(60)
+        return metadata
+
+    def links(self, *backups: BackupMetadata) -> tuple[Link, ...]:
+        return tuple(self.repository.link(backup) for backup in backups)

@@ -5,15 +5,24 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
+import hmac
 import json
 import pickle
 import stat
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hpke
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -663,3 +672,54 @@ def test_golden_repositories_open_for_ever(name: str, monkeypatch: pytest.Monkey
         data_key = keys.open_data_key(golden["encapsulated_key"], "epoch-1", golden["plan"], golden["backup_id"])
         assert data_key is not None
         assert data_key.hex() == golden["data_key"]
+
+
+def written_down_again(*names: str, purpose: str) -> bytes:
+    return b"lastgood/1/" + purpose.encode() + b"".join(len(n.encode()).to_bytes(4, "big") + n.encode() for n in names)
+
+
+def derived(key: bytes, purpose: str, *names: str, salt: bytes | None = None) -> bytes:
+    return HKDF(SHA256(), 32, salt, written_down_again(*names, purpose=purpose)).derive(key)
+
+
+def unwrapped(key: bytes, text: str, bound: bytes) -> bytes:
+    data = base64.b64decode(text)
+    return AESGCM(key).decrypt(data[:12], data[12:], bound)
+
+
+def test_the_golden_hybrid_repository_opens_from_the_specification_alone() -> None:
+    golden = VECTOR["repositories"]["mlkem768-x25519"]
+    name, encryption = golden["repository_id"], golden["encryption"]
+    slot, recovery, epoch = encryption["slots"][0], encryption["slots"][1], encryption["epochs"][0]
+    kdf = slot["kdf"]
+    argon = Argon2id(
+        salt=base64.b64decode(kdf["salt"]),
+        length=32,
+        iterations=kdf["iterations"],
+        lanes=kdf["lanes"],
+        memory_cost=kdf["memory_kib"],
+    )
+    slot_key = argon.derive(unicodedata.normalize("NFKC", golden["passphrase"]).encode())
+    bound = written_down_again(name, slot["id"], "reader", "passphrase", purpose="slot")
+    payload = unwrapped(slot_key, slot["wrapped"], bound)
+    typed = base64.b32decode(golden["recovery_key"].removeprefix("LASTGOOD-KEY-1-").replace("-", ""))[:32]
+    slot_key = derived(typed, "slot", name, recovery["id"], salt=base64.b64decode(recovery["kdf"]["salt"]))
+    bound = written_down_again(name, recovery["id"], "reader", "key-file", purpose="slot")
+    assert unwrapped(slot_key, recovery["wrapped"], bound) == payload
+    catalogue_key, reader_key = payload[:32], payload[32:]
+    assert catalogue_key.hex() == golden["catalogue_key"]
+    assert derived(catalogue_key, "digest", name).hex() == golden["digest_key"]
+    body = {field: value for field, value in encryption.items() if field not in ("mac", "checksum")}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    assert hmac.new(derived(catalogue_key, "mac", name), text, "sha256").hexdigest() == encryption["mac"]
+    bound = written_down_again(name, purpose="epoch") + (1).to_bytes(4, "big") + base64.b64decode(epoch["public_key"])
+    seed = unwrapped(derived(reader_key, "epoch", name), epoch["private_key"], bound)
+    expanded = hashlib.shake_256(seed).digest(96)
+    private_key = hpke.MLKEM768X25519PrivateKey(
+        MLKEM768PrivateKey.from_seed_bytes(expanded[:64]), X25519PrivateKey.from_private_bytes(expanded[64:])
+    )
+    suite = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+    info = written_down_again(name, golden["plan"], golden["backup_id"], purpose="data-key")
+    assert (
+        suite.decrypt(base64.b64decode(golden["encapsulated_key"]), private_key, info=info).hex() == golden["data_key"]
+    )

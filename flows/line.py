@@ -1,8 +1,8 @@
 """The line that parts travel along: stages submitted as Prefect tasks, a window of parts at a time.
 
-Inside a flow run the stages run as its tasks. Outside of one (a command on a machine with no Prefect server, on the worst
-day) the same stages run in plain threads, with the same retries. Either way the pool has a thread for each stage of each
-part in the window, because a stage that waits for the one before it holds its thread.
+Inside a flow run the stages run as its tasks. Outside of one (a command on a machine with no Prefect server, on the
+worst day) the same stages run in plain threads, with the same retries. Either way the pool has a thread for each stage
+of each part in the window, because a stage that waits for the one before it holds its thread.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.states import State
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
 from blocks.errors import LastgoodError, RepositoryUnavailable, SourceUnavailable, UnsupportedState
@@ -31,7 +31,7 @@ WINDOW = 2
 STAGES = 6
 RETRIES = 3
 
-stage_runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=WINDOW * STAGES + 2)
+stage_runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=WINDOW * STAGES + 2)
 
 
 def may_help(error: BaseException) -> bool:

@@ -15,11 +15,12 @@ from blocks.selection import Selection
 from blocks.sources.base import RestoreMode, View
 from flows.chain import Chain
 from flows.parcel import RestorePart, spec_of
+from flows.results import CollectionResult, RestoreResult
 from flows.stages.compress import from_parquet
 from flows.stages.diff import changes_between, merged
 from flows.stages.encrypt import open_piece
 from flows.stages.normalize import from_normal, to_normal
-from flows.targets import CollectionResult, RestoreResult, place_of, selected
+from flows.targets import place_of, selected
 
 
 def preview_restore(
@@ -91,4 +92,3 @@ def _live(part: RestorePart, view: View | None, digest: RowDigest) -> PartIndex:
         rows = part.selection.rows(rows, spec.label)
     normal = comparable(rows, part, digest)
     return PartIndex(normal.column(KEY).combine_chunks(), normal.column(DIGEST).combine_chunks())
-

@@ -6,12 +6,12 @@ import threading
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from blocks.quality import QualitySuite, load_suites
 
 from blocks.canonical import DIGEST, KEY, PartIndex
 from blocks.errors import CorruptionDetected
 from blocks.manifest import BackupStatus
 from blocks.plan import BackupPlan
-from blocks.quality import QualitySuite, load_suites
 
 
 class Proof:
@@ -75,7 +75,9 @@ def compare(what: str, expected: PartIndex, rows: pa.Table) -> None:
     keys = rows.column(KEY).combine_chunks()
     found = pc.index_in(expected.keys, keys)
     lost = found.null_count
-    same = pc.equal(rows.column(DIGEST).combine_chunks().take(found.drop_null()), expected.digests.filter(found.is_valid()))
+    same = pc.equal(
+        rows.column(DIGEST).combine_chunks().take(found.drop_null()), expected.digests.filter(found.is_valid())
+    )
     different = len(same) - (same.true_count if len(same) else 0)
     extra = rows.num_rows - (len(expected) - lost)
     if lost or different or extra:

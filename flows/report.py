@@ -6,7 +6,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.context import FlowRunContext
 
 from blocks.manifest import BackupMetadata, Verification
-from flows.targets import RestoreResult
+from flows.results import RestoreResult, RetentionResult
 from flows.units import human_bytes, human_seconds, human_time
 
 
@@ -32,7 +32,9 @@ def publish_backup(made: BackupMetadata) -> None:
                 "upserts": c.upserts,
                 "tombstones": c.tombstones,
                 "parts": len(c.parts),
-                "stored bytes": sum(p.segment.data.size_bytes + p.segment.index.size_bytes for p in c.parts if p.segment),
+                "stored bytes": sum(
+                    p.segment.data.size_bytes + p.segment.index.size_bytes for p in c.parts if p.segment
+                ),
             }
             for c in made.collections
         ],
@@ -49,7 +51,11 @@ def publish_backup(made: BackupMetadata) -> None:
 
 def backup_markdown(made: BackupMetadata) -> str:
     """Describe a backup in Markdown."""
-    promoted = f"\n> Asked for {made.requested_type.value}, made full: {made.promoted_because}\n" if made.promoted_because else ""
+    promoted = (
+        f"\n> Asked for {made.requested_type.value}, made full: {made.promoted_because}\n"
+        if made.promoted_because
+        else ""
+    )
     warnings = [f"- {s.name}: {w}" for s in made.sources for w in s.warnings]
     ratio = made.size_bytes / made.size_stored if made.size_stored else 0
     lines = [
@@ -81,7 +87,10 @@ def publish_restore(result: RestoreResult) -> None:
         "| collection | rows | added | changed | removed |",
         "|---|---|---|---|---|",
     ]
-    rows = [f"| {c.collection} | {c.rows:,} | {_n(c.added)} | {_n(c.changed)} | {_n(c.removed)} |" for c in result.collections]
+    rows = [
+        f"| {c.collection} | {c.rows:,} | {_n(c.added)} | {_n(c.changed)} | {_n(c.removed)} |"
+        for c in result.collections
+    ]
     notes = [f"- {note}" for note in result.notes]
     create_markdown_artifact(key=_key("restore", result.plan), markdown="\n".join([*head, *rows, "", *notes]))
 

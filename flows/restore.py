@@ -15,8 +15,9 @@ from flows.line import Line, Outcome, Window, open_line, stage_runner
 from flows.parcel import RestorePart
 from flows.preview import preview_restore
 from flows.progress import Progress
-from flows.rescue import rescue_live_state
 from flows.report import publish_restore
+from flows.rescue import rescue_live_state
+from flows.results import RestoreResult
 from flows.stages.collect import apply
 from flows.stages.compress import decompress
 from flows.stages.diff import merge
@@ -24,7 +25,7 @@ from flows.stages.encrypt import decrypt
 from flows.stages.normalize import denormalize
 from flows.stages.record import find
 from flows.stages.store import fetch
-from flows.targets import RestoreResult, Targets, open_targets
+from flows.targets import Targets, open_targets
 
 
 @flow(name="restore", flow_run_name="restore {backup} of {plan}", task_runner=stage_runner, persist_result=False)

@@ -7,7 +7,6 @@ import socket
 from datetime import UTC, datetime
 
 from prefect import flow, task
-from pydantic import BaseModel
 
 from blocks.errors import CorruptionDetected
 from blocks.manifest import Expiry
@@ -16,29 +15,7 @@ from blocks.repository import Repository
 from blocks.retention import Decision
 from flows.line import OUTSIDE, Line, open_line, stage_runner
 from flows.report import publish_retention
-
-
-class Outgoing(BaseModel):
-    """One backup that retention decided about."""
-
-    backup_id: str
-    remove: bool
-    reason: str
-    size_stored: int
-
-
-class RetentionResult(BaseModel):
-    """The outcome of a retention run, or of its dry run; sizes in bytes."""
-
-    plan: str
-    dry_run: bool
-    decisions: list[Outgoing]
-    swept: list[str]
-
-    @property
-    def removed(self) -> list[Outgoing]:
-        """The backups that went, or would go."""
-        return [d for d in self.decisions if d.remove]
+from flows.results import Outgoing, RetentionResult
 
 
 @flow(name="retention", flow_run_name="retention of {plan}", task_runner=stage_runner, persist_result=False)
@@ -127,9 +104,7 @@ def _result(plan: BackupPlan, decisions: list[Decision], swept: list[str], dry_r
         plan=plan.name,
         dry_run=dry_run,
         decisions=[
-            Outgoing(
-                backup_id=d.backup.backup_id, remove=d.remove, reason=d.reason, size_stored=d.backup.size_stored
-            )
+            Outgoing(backup_id=d.backup.backup_id, remove=d.remove, reason=d.reason, size_stored=d.backup.size_stored)
             for d in decisions
         ],
         swept=swept,

@@ -6,10 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-
-from pydantic import BaseModel
 
 from blocks.errors import BackupNotFound, ConfigurationError, LastgoodError, Partial
 from blocks.manifest import Collection
@@ -18,38 +15,7 @@ from blocks.selection import Selection
 from blocks.sources.base import RestoreMode, RestoreScope, StateSource, Target
 from flows.chain import Chain
 from flows.parcel import RestorePart, spec_of
-
-
-class CollectionResult(BaseModel):
-    """What a restore did, or would do, to one collection; counts are rows."""
-
-    collection: str
-    rows: int
-    added: int | None = None
-    changed: int | None = None
-    removed: int | None = None
-
-
-class RestoreResult(BaseModel):
-    """The outcome of a restore or of its preview."""
-
-    plan: str
-    backup_id: str
-    timestamp: datetime
-    mode: RestoreMode
-    collections: list[CollectionResult]
-    places: dict[str, str]
-    rescue_id: str | None = None
-    """The emergency backup of the live state as it was before."""
-    undo: str | None = None
-    """The command that brings the state from before back."""
-    notes: list[str] = []
-    seconds: float
-
-    @property
-    def rows(self) -> int:
-        """Rows restored."""
-        return sum(c.rows for c in self.collections)
+from flows.results import CollectionResult, RestoreResult
 
 
 @dataclass
@@ -170,7 +136,7 @@ def selected(chain: Chain, selection: Selection) -> list[Collection]:
 
 @contextmanager
 def open_targets(
-    plan: BackupPlan, chain: Chain, selection: Selection, to: str | None | dict[str, str], mode: RestoreMode
+    plan: BackupPlan, chain: Chain, selection: Selection, to: str | dict[str, str] | None, mode: RestoreMode
 ) -> Iterator[Targets]:
     """Prepare and check every target; abort them all where the restore does not come to its end.
 

@@ -27,8 +27,8 @@ from flows.proof import Proof, compare
 from flows.report import publish_verification
 from flows.scratch import Scratch, open_scratch
 from flows.stages.compress import decompress
-from flows.stages.encrypt import decrypt
 from flows.stages.diff import merge
+from flows.stages.encrypt import decrypt
 from flows.stages.normalize import from_normal, to_normal
 from flows.stages.record import find
 from flows.stages.store import fetch
@@ -119,8 +119,8 @@ def prove(part: RestorePart, proof: Proof, scratch: Scratch | None, merged: Box[
             scratch.apply(part, rows)
     elif len(expected):
         raise CorruptionDetected(f"{part}: the index holds {len(expected)} rows, the data none")
-    proof.count(rows.num_rows)
-    return rows.num_rows
+    proof.count(len(expected))
+    return len(expected)
 
 
 def failure(result: Verification) -> LastgoodError | None:

@@ -98,8 +98,6 @@ def _index(upserts: pa.Table, gone: pa.LargeBinaryArray) -> pa.Table:
     if len(gone):
         keys = pa.concat_arrays([keys, gone])
         digests = pa.concat_arrays([digests, pa.repeat(pa.scalar(0, pa.uint64()), len(gone))])
-    deleted = pa.concat_arrays(
-        [pa.repeat(pa.scalar(False), upserts.num_rows), pa.repeat(pa.scalar(True), len(gone))]
-    )
+    deleted = pa.concat_arrays([pa.repeat(pa.scalar(False), upserts.num_rows), pa.repeat(pa.scalar(True), len(gone))])
     index = pa.table({KEY: keys, DIGEST: digests, DELETED: deleted})
     return index.take(pc.sort_indices(keys)) if len(gone) else index

@@ -36,4 +36,3 @@ def open_piece(piece: Piece) -> pa.Buffer:
         CorruptionDetected: It is not what was sealed for this place.
     """
     return pa.py_buffer(unseal(piece.sealed, piece.key, piece.context))
-

@@ -32,8 +32,9 @@ def normalize(part: PartJob, reading: Box[Reading]) -> Box[Normal]:
 def denormalize(part: RestorePart, rows: Box[pa.Table]) -> Box[pa.Table]:
     """Give canonical rows the names their source knows, narrowed to what was asked for."""
     restored = from_normal(rows.take())
-    narrow = part.selection is not None and restored.num_columns
-    return Box(part.selection.rows(restored, part.spec.label) if narrow else restored)
+    if part.selection is None or not restored.num_columns:
+        return Box(restored)
+    return Box(part.selection.rows(restored, part.spec.label))
 
 
 def to_normal(rows: pa.Table, key: tuple[str, ...], digest: RowDigest) -> pa.Table:

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Installs the programs that tests compare with, where they are missing; fails loudly where it cannot.
+set -eu
+missing=""
+need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
+need sqlite3 sqlite3
+need sha256sum coreutils
+need chromium chromium
+[ -z "$missing" ] && exit 0
+echo "installing:$missing"
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "these programs are needed by the tests and cannot be installed here:$missing" >&2
+    exit 1
+fi
+run=""
+[ "$(id -u)" = 0 ] || run="sudo"
+$run apt-get update -qq
+# shellcheck disable=SC2086  the list is meant to be split
+DEBIAN_FRONTEND=noninteractive $run apt-get install -y -qq $missing

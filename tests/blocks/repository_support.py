@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import os
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from blocks.keyring import Credential, Keyring, generate_key_file
+from blocks.keyring import Credential, Keyring, NoEncryption, generate_key_file
 from blocks.lease import Clock, Lease
-from blocks.manifest import BackupMetadata, BackupType, Collection, Link, Part, Segment, StoredObject
+from blocks.manifest import (
+    BackupMetadata,
+    BackupStatus,
+    BackupType,
+    Collection,
+    Expiry,
+    Link,
+    Part,
+    Segment,
+    StoredObject,
+    Verification,
+)
 from blocks.repository import BackupRepository, Repository
+from blocks.sealing import ObjectContext, ObjectKind, seal
 from blocks.sums import sums_checksum
 
 PLAN = "trading"
+HOUR = timedelta(hours=1)
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 
@@ -37,12 +53,13 @@ class TurnedClock(Clock):
 
 
 class Shelf:
-    """A fresh encrypted repository below a folder."""
+    """A fresh repository below a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, encrypted: bool = True) -> None:
         key = folder / "key"
         generate_key_file(key)
-        self.keyring = Keyring(credential=Credential(key_file=key), kem="x25519")
+        ring = Keyring(credential=Credential(key_file=key))
+        self.keyring = ring if encrypted else NoEncryption(type="none")
         self.block = BackupRepository(url=str(folder / "repository"))
         self.kit = self.block.initialize(self.keyring)
         self.root = folder / "repository"
@@ -110,3 +127,50 @@ class Shelf:
 
     def links(self, *backups: BackupMetadata) -> tuple[Link, ...]:
         return tuple(self.repository.link(backup) for backup in backups)
+
+
+def chain_of_three(shelf: Shelf):
+    full = shelf.back_up()
+    differential = shelf.back_up(BackupType.DIFFERENTIAL, full)
+    return full, differential, shelf.back_up(BackupType.INCREMENTAL, differential)
+
+
+def verification(shelf: Shelf, backup, status=BackupStatus.VERIFIED, at: datetime = START) -> Verification:
+    return Verification(
+        plan=PLAN, backup_id=backup.backup_id, manifest_sha256=shelf.repository.link(backup).manifest_sha256,
+        verified_at=at, deep=True, status=status, rows=1, expectations=0, seconds=0.5,
+    )  # fmt: skip
+
+
+def expire(shelf: Shelf, *backups) -> None:
+    """Remove on record, as retention does."""
+    links = shelf.links(*backups)
+    shelf.repository.record_expiry(
+        Expiry(plan=PLAN, expired_at=shelf.clock.now(), removed=links, reasons={}, head=None)
+    )
+    shelf.repository.remove(PLAN, [backup.backup_id for backup in backups])
+
+
+def sealed_by_hand(shelf: Shelf, backup, **changes) -> bytes:
+    """Seal what is no manifest of ours with the real key, as a stolen worker could."""
+    data = backup.model_dump(mode="json") | changes
+    context = ObjectContext(
+        repository_id=shelf.repository.repository_id,
+        plan=PLAN,
+        backup_id=backup.backup_id,
+        kind=ObjectKind.MANIFEST,
+    )
+    return seal(gzip.compress(json.dumps(data).encode()), shelf.repository.keys.catalogue_key, context)
+
+
+def age(shelf: Shelf, hours: float) -> None:
+    """Make every object look that old, as seen from the turned clock."""
+    moment = (shelf.clock.now() - timedelta(hours=hours)).timestamp()
+    for path in sorted(shelf.root.rglob("*"), reverse=True):
+        os.utime(path, (moment, moment))
+
+
+def abandon(shelf: Shelf):
+    """Leave an unfinished backup behind."""
+    with shelf.repository.lease(PLAN, "host:1", "backup") as lease:
+        return shelf.draft(lease)[0]

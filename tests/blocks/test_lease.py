@@ -209,7 +209,8 @@ def test_a_release_that_fails_does_not_hide_the_error_of_the_work(leases, tier):
             tier.remove(["locks/plan/000000000001"])
             _ = 1 / 0
 
-    pytest.raises(ZeroDivisionError, work)
+    with pytest.raises(ZeroDivisionError):
+        work()
 
 
 def test_of_many_threads_exactly_one_gets_the_lease(tier, clock):

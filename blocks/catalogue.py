@@ -24,6 +24,7 @@ from blocks.errors import (
     CorruptionDetected,
     LastgoodError,
     ObjectMissing,
+    UnsupportedState,
 )
 from blocks.keyring import Keys
 from blocks.manifest import FORMAT_VERSION, BackupMetadata, Link, Record
@@ -59,8 +60,12 @@ class Survey:
 
 
 def encode_record(record: Record) -> bytes:
-    """Write a record as compressed canonical JSON; equal records give equal bytes."""
-    text = json.dumps(record.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    """Write a record as compressed canonical JSON; equal records give equal bytes.
+
+    Raises:
+        ValueError: It holds a number that JSON does not know.
+    """
+    text = json.dumps(record.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return gzip.compress(text.encode("ascii"), mtime=0)
 
 
@@ -110,8 +115,20 @@ class Catalogue:
         self._guard = threading.Lock()
 
     def seal(self, record: Record, kind: ObjectKind, plan: str, name: str) -> bytes:
-        """Seal a record; `name` is the backup's id or, for an expiry, its time."""
-        return seal(encode_record(record), self._keys.catalogue_key, self._context(kind, plan, name))
+        """Seal a record; `name` is the backup's id or, for an expiry, its time.
+
+        Raises:
+            UnsupportedState: The record would not be read back as it is (text that is not Unicode, say).
+        """
+        context = self._context(kind, plan, name)
+        try:
+            data = encode_record(record)
+            same = decode_record(data, type(record), str(context)) == record
+        except (CorruptionDetected, ValueError) as exc:
+            raise UnsupportedState(f"{context} cannot be written exactly: {exc}") from exc
+        if not same:
+            raise UnsupportedState(f"{context} would not be read back as it is")
+        return seal(data, self._keys.catalogue_key, context)
 
     def open(self, sealed: bytes, model: type[R], kind: ObjectKind, plan: str, name: str) -> R:
         """Open what `seal` made for the same place.

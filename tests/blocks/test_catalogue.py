@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import gzip
 import shutil
+from datetime import UTC
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from blocks.catalogue import encode_record
-from blocks.errors import (
-    ConfigurationError,
-    CorruptionDetected,
-)
-from blocks.manifest import BackupStatus
+from blocks.catalogue import decode_record, encode_record
+from blocks.errors import ConfigurationError, CorruptionDetected, UnsupportedState
+from blocks.manifest import BackupStatus, Expiry, Link
 from blocks.sums import objects_of
 from tests.blocks.repository_support import (
     HOUR,
@@ -143,3 +144,42 @@ def test_a_verification_that_was_changed_moved_or_is_of_another_manifest_proves_
     other = verification(shelf, first, at=START + HOUR).model_copy(update={"manifest_sha256": "0" * 64})
     repository.record_verification(other)
     assert repository.status(first) is BackupStatus.COMPLETED
+
+
+# Encoding
+
+
+@given(
+    reasons=st.dictionaries(st.text(), st.text()),
+    removed=st.lists(st.builds(Link, backup_id=st.text(), manifest_sha256=st.text())),
+    moment=st.datetimes(timezones=st.just(UTC)),
+)
+def test_a_record_is_decoded_to_what_was_encoded(reasons, removed, moment):
+    made = Expiry(plan=PLAN, expired_at=moment, removed=tuple(removed), reasons=reasons, head=None)
+    data = encode_record(made)
+    assert decode_record(data, Expiry, "the record") == made
+    assert gzip.decompress(data).isascii()
+
+
+def test_a_record_that_is_cut_prolonged_or_no_json_is_refused():
+    good = encode_record(Expiry(plan=PLAN, expired_at=START, removed=(), reasons={}, head=None))
+    for bad in (b"", good[:-1], good + b"x", good + good, b"{}", gzip.compress(b"{}"), gzip.compress(b"[]")):
+        with pytest.raises(CorruptionDetected, match="the record"):
+            decode_record(bad, Expiry, "the record")
+
+
+def test_a_record_that_unpacks_to_more_than_any_record_is_refused(monkeypatch):
+    monkeypatch.setattr("blocks.catalogue.MAX_RECORD_BYTES", 1000)
+    with pytest.raises(CorruptionDetected, match="larger than any record"):
+        decode_record(gzip.compress(b" " * 1_000_000), Expiry, "the record")
+
+
+@pytest.mark.parametrize("value", ["not unicode \udc80", float("nan"), float("inf")])
+def test_a_manifest_that_could_not_be_read_back_is_never_committed(shelf, value):
+    with shelf.repository.lease(PLAN, "host:1", "backup") as lease:
+        metadata, objects = shelf.draft(lease)
+        collection = metadata.collections[0].model_copy(update={"definition": {"sql": value}})
+        metadata = metadata.model_copy(update={"collections": (collection,)})
+        with pytest.raises(UnsupportedState, match=metadata.backup_id):
+            shelf.repository.commit(metadata, objects, lease)
+    assert shelf.repository.backups(PLAN) == []

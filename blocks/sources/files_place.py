@@ -53,7 +53,11 @@ class Placement:
         try:
             self._open()
         except FileNotFoundError:
-            self._fd = -1
+            pass  # it is made when everything is ready
+        except OSError as exc:
+            raise RestoreRefused(
+                f"{shown(self._root)} cannot be opened: {exc.strerror or exc}", hint="Nothing was changed."
+            ) from exc
         return self
 
     def _open(self) -> None:
@@ -209,17 +213,20 @@ class Placement:
             i = entries.folders.get(path)
             if i is not None:
                 self._dress(self._ladder.folder(path), None, entries, i)
-            elif path in self._loosened and self._ladder.lstat(path) is not None:
+            elif path in self._loosened and self._is_folder(path):
                 os.fchmod(self._ladder.folder(path), self._loosened[path])
+
+    def _is_folder(self, path: bytes) -> bool:
+        status = self._ladder.lstat(path)
+        return status is not None and stat.S_ISDIR(status.st_mode)
 
     def _sync(self, entries: Entries) -> None:
         touched = entries.folders.keys() | {parent(path) for path, _ in self._removals}
         if len(touched) > _SYNCED_SINGLY:
             sync_file_system(self._fd)
             return
-        for path in touched:
-            if self._ladder.lstat(path) is not None:
-                os.fsync(self._ladder.folder(path))
+        for path in filter(self._is_folder, touched):
+            os.fsync(self._ladder.folder(path))
         above = os.open(os.path.dirname(self._root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(above)

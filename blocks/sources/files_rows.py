@@ -46,7 +46,8 @@ TREE = CollectionSpec(
     key=("path", "offset"),
     label=("path",),
     columns=tuple((field.name, str(field.type)) for field in SCHEMA),
-    definition={"chunk_size_bytes": CHUNK_BYTES, "tracking_columns": ["inode", "ctime_ns"]},
+    definition={"chunk_size_bytes": CHUNK_BYTES},
+    tracking=("inode", "ctime_ns"),
 )
 
 # which columns a kind of entry row fills, beside path, offset and kind

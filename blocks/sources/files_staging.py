@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -9,11 +10,15 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from blocks.errors import CorruptionDetected
 from blocks.sources.files_rows import CHUNK_BYTES
 from blocks.sources.files_tree import STAGING_PREFIX, shown
+
+Positions = npt.NDArray[np.int64]
 
 _SYNCED_SINGLY = 64
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -57,18 +62,24 @@ class Staging:
         """Return the paths for which content came."""
         return self._numbers.keys()
 
-    def write(self, rows: pa.RecordBatch) -> None:
+    def write(self, rows: pa.RecordBatch, wanted: Positions) -> None:
         """Write content rows straight from Arrow memory; rows of one file that follow each other share an open file.
 
+        Args:
+            rows: Rows with `path`, `offset` and `data`.
+            wanted: The positions of the content rows among them.
+
         Raises:
-            CorruptionDetected: A row has no content.
+            CorruptionDetected: A row has no content, or too much.
             OSError: The disk is full or fails.
         """
-        paths = rows.column("path").to_pylist()
-        offsets = rows.column("offset").to_pylist()
+        paths = rows.column("path").take(pa.array(wanted)).to_pylist()
+        offsets = rows.column("offset").to_numpy()[wanted].tolist()
         number, current, fd, reach = 0, None, -1, 0
         try:
-            for path, offset, content in zip(paths, offsets, _contents(rows.column("data"), paths), strict=True):
+            for path, offset, content in zip(
+                paths, offsets, _contents(rows.column("data"), wanted, paths), strict=True
+            ):
                 if path != current:
                     if fd >= 0:
                         self._close(fd, number, reach)
@@ -117,24 +128,26 @@ class Staging:
     def remove(self) -> None:
         """Remove the folder and what is left in it."""
         os.close(self.fd)
+        inside = os.path.dirname(self.path)
+        before = os.stat(inside)
         shutil.rmtree(self.path)
+        # where this is the restored root itself, its time has been set already
+        with contextlib.suppress(PermissionError):
+            os.utime(inside, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def _contents(data: pa.Array, paths: list[bytes]) -> Iterator[memoryview]:
-    """Yield each value as a view of the Arrow buffer."""
-    if data.null_count:
-        bare = paths[data.is_null().to_pylist().index(True)]
-        raise CorruptionDetected(f"a piece of the file {shown(bare)} has no content")
+def _contents(data: pa.Array, wanted: Positions, paths: list[bytes]) -> Iterator[memoryview]:
+    """Yield each wanted value as a view of the Arrow buffer."""
     _, ends, values = data.buffers()
-    if values is None:  # only empty values
-        yield from (memoryview(b"") for _ in paths)
-        return
-    offsets = memoryview(ends).cast("q")[data.offset : data.offset + len(data) + 1]
-    memory = memoryview(values)
-    for i in range(len(data)):
-        if offsets[i + 1] - offsets[i] > CHUNK_BYTES:
-            raise CorruptionDetected(f"a piece of the file {shown(paths[i])} is larger than {CHUNK_BYTES} bytes")
-        yield memory[offsets[i] : offsets[i + 1]]
+    offsets = np.frombuffer(ends, np.int64, len(data) + 1, data.offset * 8)
+    starts, stops = offsets[wanted], offsets[wanted + 1]
+    wrong = (stops - starts > CHUNK_BYTES) | data.is_null().to_numpy(zero_copy_only=False)[wanted]
+    if wrong.any():
+        path = paths[int(np.argmax(wrong))]
+        raise CorruptionDetected(f"a piece of the file {shown(path)} has no content, or more than fits a piece")
+    memory = memoryview(values if values is not None else b"")
+    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+        yield memory[start:stop]
 
 
 def sync_file_system(fd: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.errors import CorruptionDetected, LastgoodError, Partial, RestoreRefused
+from blocks.errors import CorruptionDetected, Partial, RestoreRefused
 from blocks.sources.base import CollectionSpec, RestoreMode, RestoreScope
 from blocks.sources.files_entries import Entries, check_paths
 from blocks.sources.files_place import Placement
@@ -95,36 +95,25 @@ class FilesTarget:
         """
         rows = _plain(rows)
         staging = self._staged()
-        offsets = rows.column("offset")
-        entry = pc.equal(offsets, -1)
-        entries = rows.filter(entry).drop_columns(["data"])
+        described = rows.drop_columns(["data"])
+        entries = described.filter(pc.equal(described.column("offset"), -1))
         check_paths(entries.column("path").to_pylist())
-        with self._lock:
-            self._entries.append(entries)
-        # a mask over each batch, as filtering the table would copy all content
         for batch in rows.to_batches():
-            values = batch.column("offset").to_numpy(zero_copy_only=False)
-            self._check_offsets(batch, values)
-            wanted = np.flatnonzero((values >= 0) & (values % CHUNK_BYTES == 0))
-            self._write(staging, batch, wanted)
+            self._write(staging, batch)
+        with self._lock:  # last, so that a part that failed may be applied again
+            self._entries.append(entries)
         return int(rows.num_rows)
 
-    def _check_offsets(self, batch: pa.RecordBatch, offsets: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-        odd = np.flatnonzero((offsets < -1) | ~np.isin(offsets % CHUNK_BYTES, (0, CHUNK_BYTES - 1)))
+    def _write(self, staging: Staging, batch: pa.RecordBatch) -> None:
+        offsets = batch.column("offset").to_numpy()
+        # what a file's entry (-1) and spans have over a multiple of the chunk's size is not content
+        over = offsets % CHUNK_BYTES
+        odd = np.flatnonzero((offsets < -1) | ((over != 0) & (over != CHUNK_BYTES - 1)))
         if len(odd):
-            i = int(odd[0])
-            raise CorruptionDetected(
-                f"{shown(batch.column('path')[i].as_py())} has a piece at the impossible offset {offsets[i]}"
-            )
-
-    def _write(
-        self, staging: Staging, batch: pa.RecordBatch, wanted: np.ndarray[tuple[int], np.dtype[np.int64]]
-    ) -> None:
+            path, offset = batch.column("path")[int(odd[0])].as_py(), offsets[odd[0]]
+            raise CorruptionDetected(f"{shown(path)} has a piece at the impossible offset {offset}")
         try:
-            # runs of content rows are slices, which copy nothing
-            for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1):
-                if len(run):
-                    staging.write(batch.slice(int(run[0]), len(run)))
+            staging.write(batch, np.flatnonzero(over == 0))
         except OSError as exc:
             raise RestoreRefused(
                 f"files to be put into {shown(self._root)} cannot be staged: {exc.strerror or exc}",
@@ -157,8 +146,6 @@ class FilesTarget:
                 ) from exc
             try:
                 placement.carry_out(entries, staging)
-            except LastgoodError:
-                raise
             except OSError as exc:
                 raise Partial(
                     f"the restore to {shown(self._root)} stopped at {shown(placement.at)}: {exc.strerror or exc}",

@@ -84,23 +84,27 @@ class Ladder:
         while held < min(len(names), len(self._names)) and names[held] == self._names[held]:
             held += 1
         self._drop(held)
-        for name in names[held:]:
-            fd = os.open(name, FOLDER_FLAGS, dir_fd=self._fds[-1])
-            if len(self._names) < _DEEPEST_HELD:
-                self._names.append(name)
-                self._fds.append(fd)
-            else:  # only the end of a very deep path is held: a joined name equals no component later
-                os.close(self._fds[-1])
-                self._fds[-1] = fd
-                self._names[-1] += b"/" + name
-        self._path = path
+        try:
+            for name in names[held:]:
+                self._descend(name)
+        finally:  # also where a component was missing: what is held is where it stands
+            self._path = b"/".join(self._names)
         return self._fds[-1]
+
+    def _descend(self, name: bytes) -> None:
+        fd = os.open(name, FOLDER_FLAGS, dir_fd=self._fds[-1])
+        if len(self._names) < _DEEPEST_HELD:
+            self._names.append(name)
+            self._fds.append(fd)
+        else:  # only the end of a very deep path is held: a joined name equals no component later
+            os.close(self._fds[-1])
+            self._fds[-1] = fd
+            self._names[-1] += b"/" + name
 
     def _drop(self, keep: int) -> None:
         for fd in self._fds[keep + 1 :]:
             os.close(fd)
         del self._fds[keep + 1 :], self._names[keep:]
-        self._path = b"/".join(self._names)
 
     def lstat(self, path: bytes) -> os.stat_result | None:
         """Stat an entry without following links; None where it, or a folder above it, is not there."""

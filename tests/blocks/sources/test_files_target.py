@@ -1,0 +1,364 @@
+"""What a restore of files touches, and what it never touches."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from blocks.errors import ConfigurationError, CorruptionDetected, Partial, RestoreRefused
+from blocks.selection import Selection
+from blocks.sources.base import RestoreMode, RestoreScope
+from blocks.sources.files import FilesSource
+from blocks.sources.files_rows import SCHEMA, TREE
+from tests.blocks.sources.files_kit import MIB, back_up, look, restore, rows_of, source_of
+
+EXACT, MERGE = RestoreMode.EXACT, RestoreMode.MERGE
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "tree"
+    (folder / "d").mkdir(parents=True)
+    (folder / "a").write_text("a")
+    (folder / "d" / "b").write_text("b")
+    os.symlink("a", folder / "l")
+    return folder
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "b").write_text("untouched")
+    return folder
+
+
+def untouched(folder: Path) -> bool:
+    return [(p.name, p.read_text()) for p in folder.iterdir()] == [("b", "untouched")]
+
+
+def target_of(source: FilesSource, mode: RestoreMode = EXACT, size: int = 0, to: str | None = None) -> object:
+    return source.target(RestoreScope({}, ((TREE, 0),), mode, Selection(), size), to)
+
+
+def test_an_exact_restore_in_place_brings_back_the_tree_and_nothing_else(tree: Path) -> None:
+    source = source_of(tree)
+    before = look(tree)
+    _, tables = back_up(source)
+    (tree / "a").write_text("spoiled")
+    (tree / "d" / "b").unlink()
+    (tree / "new" / "deep").mkdir(parents=True)
+    (tree / "new" / "deep" / "file").write_text("new")
+    os.unlink(tree / "l")
+    (tree / "l").mkdir()
+    (tree / "l" / "in the way").write_text("x")
+    restore(source, tables)
+    assert look(tree) == before
+
+
+def test_a_merge_leaves_what_the_backup_does_not_have(tree: Path) -> None:
+    source = source_of(tree)
+    _, tables = back_up(source)
+    (tree / "a").write_text("spoiled")
+    (tree / "d" / "new").write_text("new")
+    restore(source, tables, mode=MERGE)
+    assert (tree / "a").read_text() == "a"
+    assert (tree / "d" / "new").read_text() == "new"
+
+
+def test_excluded_files_are_left_alone_by_an_exact_restore(tree: Path) -> None:
+    source = source_of(tree, exclude=["*.log", "cache"])
+    (tree / "cache").mkdir()
+    (tree / "cache" / "entry").write_text("cached")
+    (tree / "d" / "x.log").write_text("log")
+    _, tables = back_up(source)
+    assert {path for table in tables for path in table["path"].to_pylist()} == {b"", b"a", b"d", b"d/b", b"l"}
+    (tree / "surplus").mkdir()
+    (tree / "surplus" / "y.log").write_text("log")
+    (tree / "surplus" / "gone").write_text("gone")
+    restore(source, tables)
+    assert (tree / "cache" / "entry").read_text() == "cached"
+    assert (tree / "d" / "x.log").read_text() == "log"
+    assert os.listdir(tree / "surplus") == ["y.log"]
+
+
+def test_includes_keep_what_they_cover_and_the_folders_that_lead_there(tree: Path) -> None:
+    (tree / "d" / "e" / "f").mkdir(parents=True)
+    (tree / "d" / "e" / "f" / "model.bin").write_text("m")
+    (tree / "empty").mkdir()
+    source = source_of(tree, include=["d/e/", "*.bin", "./a"])
+    _, tables = back_up(source)
+    kept = {path for table in tables for path in table["path"].to_pylist()}
+    assert kept == {b"", b"a", b"d", b"d/e", b"d/e/f", b"d/e/f/model.bin"}
+    restore(source, tables)
+    assert (tree / "d" / "b").exists()
+    assert (tree / "empty").exists()
+
+
+def test_a_selection_restores_and_deletes_only_what_it_names(tree: Path) -> None:
+    source = source_of(tree)
+    _, tables = back_up(source)
+    for path in ("a", "d/b", "d/surplus", "surplus"):
+        (tree / path).write_text("spoiled")
+    restore(source, tables, keys=("d/*",))
+    assert (tree / "d" / "b").read_text() == "b"
+    assert not (tree / "d" / "surplus").exists()
+    assert (tree / "a").read_text() == (tree / "surplus").read_text() == "spoiled"
+
+
+def test_a_selected_file_comes_back_with_the_folders_above_it(tree: Path) -> None:
+    source = source_of(tree)
+    _, tables = back_up(source)
+    restore(source, tables, tree.parent / "copy", keys=("d/b",))
+    assert (tree.parent / "copy" / "d" / "b").read_text() == "b"
+    assert os.listdir(tree.parent / "copy") == ["d"]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a", "folder"), ("d", "file"), ("d", "link")])
+def test_a_merge_refuses_what_is_of_another_kind_and_changes_nothing(
+    tree: Path, outside: Path, name: str, kind: str
+) -> None:
+    source = source_of(tree)
+    _, tables = back_up(source)
+    (tree / name).rename(tree.parent / "moved")
+    if kind == "folder":
+        (tree / name).mkdir()
+    elif kind == "file":
+        (tree / name).write_text("file")
+    else:
+        os.symlink(outside, tree / name)
+    before = look(tree.parent)
+    with pytest.raises(RestoreRefused, match=f"in the way: {name} "):
+        restore(source, tables, mode=MERGE)
+    after = look(tree.parent)
+    assert {path: seen[4] for path, seen in after.items()} == {path: seen[4] for path, seen in before.items()}
+
+
+def test_an_exact_restore_replaces_a_link_and_never_follows_it(tree: Path, outside: Path) -> None:
+    source = source_of(tree)
+    before = look(tree)
+    _, tables = back_up(source)
+    (tree / "d").rename(tree.parent / "moved")
+    os.symlink(outside, tree / "d")
+    restore(source, tables)
+    assert look(tree) == before
+    assert untouched(outside)
+
+
+def test_a_link_above_a_selected_file_is_refused_in_both_modes(tree: Path, outside: Path) -> None:
+    source = source_of(tree)
+    _, tables = back_up(source)
+    (tree / "d").rename(tree.parent / "moved")
+    os.symlink(outside, tree / "d")
+    for mode in (EXACT, MERGE):
+        with pytest.raises(RestoreRefused, match="in the way: d "):
+            restore(source, tables, mode=mode, keys=("d/b",))
+    assert untouched(outside)
+
+
+@pytest.mark.parametrize("protected", ["keep.log", "pipe"])
+def test_a_folder_with_protected_content_is_not_replaced_by_a_file(tree: Path, protected: str) -> None:
+    source = source_of(tree, exclude=["*.log"])
+    _, tables = back_up(source)
+    os.unlink(tree / "a")
+    (tree / "a" / "deep").mkdir(parents=True)
+    (tree / "a" / "deep" / "other").write_text("x")
+    os.mkfifo(tree / "a" / "deep" / protected)
+    with pytest.raises(RestoreRefused, match=f"a/deep/{protected} must stay"):
+        restore(source, tables)
+    assert (tree / "a" / "deep" / "other").exists()
+
+
+def test_an_aborted_restore_leaves_no_trace(tree: Path) -> None:
+    source = source_of(tree)
+    _, tables = back_up(source)
+    (tree / "a").write_text("newer")
+    before = look(tree)
+    target = target_of(source)
+    target.preflight()
+    target.apply(TREE, tables[0])
+    assert look(tree) == before
+    assert any(name.startswith(".lastgood-restore-") for name in os.listdir(tree.parent))
+    target.abort()
+    target.abort()
+    assert look(tree) == before
+    assert os.listdir(tree.parent) == ["tree"]
+
+
+def test_what_is_staged_is_private(tree: Path) -> None:
+    source = source_of(tree)
+    _, tables = back_up(source)
+    target = target_of(source)
+    target.apply(TREE, tables[0])
+    (staging,) = (path for path in tree.parent.iterdir() if path != tree)
+    assert staging.stat().st_mode & 0o777 == 0o700
+    assert {file.stat().st_mode & 0o777 for file in staging.iterdir()} == {0o600}
+    target.abort()
+
+
+def test_an_exact_restore_of_nothing_selected_deletes_nothing(tree: Path) -> None:
+    before = look(tree)
+    target = source_of(tree).target(RestoreScope({}, (), EXACT, Selection(("other/*",)), 0))
+    target.commit()
+    assert {path: seen[4] for path, seen in look(tree).items()} == {path: seen[4] for path, seen in before.items()}
+
+
+def test_a_part_that_failed_may_be_applied_again(tree: Path) -> None:
+    source = source_of(tree)
+    _, (rows,) = back_up(source)
+    target = target_of(source, to=str(tree.parent / "copy"))
+    torn = rows.set_column(rows.column_names.index("data"), "data", pa.nulls(rows.num_rows, pa.large_binary()))
+    with pytest.raises(CorruptionDetected, match="has no content"):
+        target.apply(TREE, torn)
+    target.apply(TREE, rows)
+    target.commit()
+    assert look(tree.parent / "copy") == look(tree)
+
+
+def test_there_must_be_a_place_and_room(tree: Path) -> None:
+    source = source_of(tree)
+    with pytest.raises(RestoreRefused, match="are free"):
+        target_of(source, size=1 << 60).preflight()
+    with pytest.raises(RestoreRefused, match="No such file"):
+        target_of(source, to=str(tree / "missing" / "copy")).preflight()
+    with pytest.raises(RestoreRefused, match="is no folder"):
+        target_of(source, to=str(tree / "a")).preflight()
+    (sentence,) = target_of(source).preflight()
+    assert "deleted" in sentence
+    (tree.parent / ".lastgood-restore-old").mkdir()
+    assert any("interrupted" in sentence for sentence in target_of(source, MERGE).preflight())
+
+
+def test_a_restore_through_a_link_to_the_root_serves_the_folder_it_names(tree: Path) -> None:
+    os.symlink(tree, tree.parent / "current")
+    source = source_of(tree.parent / "current")
+    before = look(tree)
+    _, tables = back_up(source)
+    (tree / "a").unlink()
+    restore(source, tables)
+    assert look(tree) == before
+    assert (tree.parent / "current").is_symlink()
+
+
+HOSTILE = [b"/etc/x", b"../x", b"a/../../x", b"..", b".", b"./x", b"a//x", b"x/", b"/", b"a\0b"]
+
+
+@pytest.mark.parametrize("path", HOSTILE)
+@pytest.mark.parametrize("kind", ["file", "dir", "symlink"])
+def test_a_path_that_leads_out_is_refused(tree: Path, path: bytes, kind: str) -> None:
+    rows = rows_of({"path": b"", "kind": "dir"}, {"path": path, "kind": kind, "target": b"/etc"})
+    with pytest.raises(CorruptionDetected, match="leads out of the tree"):
+        restore(source_of(tree), [rows], tree.parent / "copy")
+    assert os.listdir(tree.parent) == ["tree"]
+
+
+@pytest.mark.parametrize("path", [*HOSTILE, b"x"])
+def test_content_without_a_file_is_refused(tree: Path, path: bytes) -> None:
+    rows = rows_of({"path": b"", "kind": "dir"}, {"path": path, "offset": 0, "kind": None, "data": b"evil"})
+    with pytest.raises(CorruptionDetected, match="which is no file"):
+        restore(source_of(tree), [rows], tree.parent / "copy")
+    assert os.listdir(tree.parent) == ["tree"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([{"path": b"l", "kind": "symlink", "target": b"OUT"}, {"path": b"l/b", "kind": "file"}], "lies beneath l"),
+        ([{"path": b"l", "kind": "symlink", "target": b"OUT"}, {"path": b"l/x/b", "kind": "dir"}], "lies beneath l"),
+        ([{"path": b"f", "kind": "file"}, {"path": b"f/x/y", "kind": "file"}], "lies beneath f"),
+        ([{"path": b"f", "kind": "file"}, {"path": b"f", "kind": "dir"}], "f is in the backup twice"),
+        ([{"path": b"l", "kind": "symlink", "target": b"OUT"}, {"path": b"l", "kind": "file"}], "twice"),
+        ([{"path": b"", "kind": "symlink", "target": b"OUT"}], "root is no folder"),
+        ([{"path": b"f", "kind": "socket"}], "not known"),
+        ([{"path": b"f", "kind": None}], "not known"),
+        ([{"path": b"l", "kind": "symlink", "target": None}], "no valid target"),
+        ([{"path": b"l", "kind": "symlink", "target": b""}], "no valid target"),
+        ([{"path": b"l", "kind": "symlink", "target": b"a\0b"}], "no valid target"),
+        ([{"path": b"f", "kind": "file", "offset": -2}], "impossible offset"),
+        ([{"path": b"f", "kind": "file", "offset": 5, "data": b"x"}], "impossible offset"),
+        ([{"path": b"f", "kind": "file"}, {"path": b"f", "offset": 0, "data": None}], "has no content"),
+        ([{"path": b"f", "kind": "file"}, {"path": b"f", "offset": 0, "data": b"x" * (MIB + 1)}], "more than fits"),
+        ([{"path": b"d", "kind": "dir"}, {"path": b"d", "offset": 0, "data": b"x"}], "which is no file"),
+        ([{"path": b"f", "kind": "file", "uid": 1 << 40}], "size, owner or time"),
+    ],
+)
+def test_rows_that_contradict_each_other_are_refused(
+    tree: Path, outside: Path, entries: list[dict[str, object]], message: str
+) -> None:
+    out = os.fsencode(outside)
+    rows = rows_of(*({**e, "target": out} if e.get("target") == b"OUT" else e for e in entries))
+    before = look(tree)
+    for order in (rows, rows.take(list(range(rows.num_rows))[::-1])):
+        with pytest.raises(CorruptionDetected, match=message):
+            restore(source_of(tree), [order])
+    assert look(tree) == before
+    assert untouched(outside)
+
+
+@pytest.mark.parametrize("size", [-1, 1 << 62])
+def test_an_impossible_size_is_refused_before_anything_changes(tree: Path, size: int) -> None:
+    before = look(tree)
+    rows = rows_of({"path": b"f", "kind": "file", "size": size})
+    with pytest.raises((RestoreRefused, CorruptionDetected)):
+        restore(source_of(tree), [rows])
+    assert look(tree) == before
+
+
+def test_a_column_of_a_wrong_type_is_refused(tree: Path) -> None:
+    rows = rows_of({"path": b"f", "kind": "file"})
+    wrong = rows.set_column(rows.column_names.index("mode"), "mode", pa.array(["rw"], pa.large_string()))
+    with pytest.raises(CorruptionDetected, match="'mode'"):
+        restore(source_of(tree), [wrong])
+    without = rows.set_column(SCHEMA.get_field_index("offset"), "offset", pa.nulls(1))
+    with pytest.raises(CorruptionDetected, match="no path or no offset"):
+        restore(source_of(tree), [without])
+
+
+def test_a_root_taken_by_somebody_else_is_refused_at_the_last_moment(tree: Path) -> None:
+    _, (rows,) = back_up(source_of(tree))
+    copy = tree.parent / "copy"
+    target = target_of(source_of(tree), to=str(copy))
+    target.apply(TREE, rows)
+    copy.write_text("somebody was faster")
+    with pytest.raises(RestoreRefused, match="cannot be opened"):
+        target.commit()
+    target.abort()
+    assert sorted(os.listdir(tree.parent)) == ["copy", "tree"]
+    assert copy.read_text() == "somebody was faster"
+
+
+def test_what_the_file_system_refuses_is_refused_before_or_told_as_partial(tree: Path) -> None:
+    rows = rows_of({"path": b"", "kind": "dir", "mode": 0o755}, {"path": b"x" * 300, "kind": "file"})
+    before = look(tree)
+    with pytest.raises(RestoreRefused, match="cannot be prepared: File name too long"):
+        restore(source_of(tree), [rows])
+    assert look(tree) == before
+    with pytest.raises(Partial, match="File name too long"):
+        restore(source_of(tree), [rows], tree.parent / "copy")
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x", "gs://b", "sftp://h/x", "zip::file:///x", "file://host/x", " "])
+def test_other_places_than_local_folders_are_refused(tree: Path, url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        FilesSource(url=url)
+    with pytest.raises(ConfigurationError):
+        target_of(FilesSource(url=str(tree)), to=url)
+
+
+@pytest.mark.parametrize("glob", ["/abs", "", "../x", "a/../b", "."])
+def test_patterns_that_leave_the_folder_are_refused(glob: str) -> None:
+    for field in ("include", "exclude"):
+        with pytest.raises(ConfigurationError, match="names nothing inside"):
+            FilesSource(url="x", **{field: [glob]})
+
+
+def test_a_relative_folder_is_resolved_against_that_of_the_plan(tree: Path) -> None:
+    assert FilesSource(url="./tree").anchored(tree.parent).root == tree
+    assert FilesSource(url=f"file://{tree}").anchored(Path("/elsewhere")).root == tree
+    source = FilesSource(url=str(tree), exclude=["d"])
+    scratch = source.at(source.scratch(tree.parent))
+    assert scratch.exclude == ["d"]
+    assert scratch.root.parent == tree.parent

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
@@ -130,8 +131,14 @@ class Staging:
         os.close(self.fd)
         inside = os.path.dirname(self.path)
         before = os.stat(inside)
+        mode = stat.S_IMODE(before.st_mode)
+        # where this is the restored root itself, it has its mode and time already
+        shut = mode & 0o700 != 0o700 and before.st_uid == os.geteuid()
+        if shut:
+            os.chmod(inside, mode | 0o700)
         shutil.rmtree(self.path)
-        # where this is the restored root itself, its time has been set already
+        if shut:
+            os.chmod(inside, mode)
         with contextlib.suppress(PermissionError):
             os.utime(inside, ns=(before.st_atime_ns, before.st_mtime_ns))
 

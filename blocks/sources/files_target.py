@@ -77,10 +77,9 @@ class FilesTarget:
             raise RestoreRefused(
                 f"{shown(root)} is there already and is no folder", hint="Move it away, or restore elsewhere."
             )
-        writable = os.W_OK | os.X_OK
-        if (here is None or here.st_dev == above.st_dev) and root != beside and os.access(beside, writable):
+        if (here is None or here.st_dev == above.st_dev) and root != beside and _writable(beside):
             return beside
-        if here and os.access(root, writable):
+        if here and _writable(root):
             return root
         raise RestoreRefused(
             f"{shown(root)} cannot be written to", hint="Run as a user who may, or restore elsewhere with --to."
@@ -123,7 +122,14 @@ class FilesTarget:
     def _staged(self) -> Staging:
         with self._lock:
             if self._staging is None:
-                self._staging = Staging(self._place())
+                place = self._place()
+                try:
+                    self._staging = Staging(place)
+                except OSError as exc:
+                    raise RestoreRefused(
+                        f"no folder can be created in {shown(place)}: {exc.strerror or exc}",
+                        hint="Free space there, or restore to another disk with --to.",
+                    ) from exc
             return self._staging
 
     def commit(self) -> None:
@@ -159,6 +165,10 @@ class FilesTarget:
             staging, self._staging, self._entries = self._staging, None, []
         if staging:
             staging.remove()
+
+
+def _writable(folder: bytes) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _plain(rows: pa.Table) -> pa.Table:

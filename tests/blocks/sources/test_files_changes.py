@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from blocks.errors import SourceChanged, SourceUnavailable
 from blocks.sources.files import FilesSource
-from blocks.sources.files_part import trusted, unsettled_ns
 from blocks.sources.files_rows import TREE
 from tests.blocks.sources.files_kit import (
     MIB,
@@ -202,38 +201,6 @@ def test_a_missing_root_and_a_root_that_is_a_file_are_unavailable(tree: Path) ->
     for place in (tree / "missing", tree / "a"):
         with pytest.raises(SourceUnavailable, match=place.name), source_of(place).view():
             pass
-
-
-def test_a_stamp_counts_only_when_a_later_change_must_differ_from_it() -> None:
-    now = 1_700_000_000_500_000_000
-    assert unsettled_ns(now - 21_000_000, now) == 0
-    assert unsettled_ns(now - 5_000_000, now) == 15_000_000
-    assert unsettled_ns(now + 5_000_000, now) == 25_000_000
-    assert unsettled_ns(1_700_000_000_000_000_000, now) == 1_600_000_000, "whole seconds are a coarse clock"
-    assert unsettled_ns(now + 60_000_000_001, now) == 0
-    assert not trusted(now + 60_000_000_001, now)
-    assert trusted(now - 21_000_000, now)
-
-
-def test_a_file_just_written_is_read_only_when_the_clock_has_moved_on(tree: Path) -> None:
-    (tree / "b").write_text("now")
-    source = source_of(tree)
-    watch = source._watch
-    assert isinstance(watch, Bystander)
-    watch.ahead_ns = (tree / "b").stat().st_ctime_ns + 1_000_001 - watch.now_ns()
-    back_up(source)
-    assert watch.opened.count(b"b") == 1
-    assert watch.now_ns() - (tree / "b").stat().st_ctime_ns > 20_000_000
-
-
-def test_a_file_stamped_in_the_future_is_never_taken_as_unchanged(tree: Path) -> None:
-    source = source_of(tree)
-    watch = source._watch
-    assert isinstance(watch, Bystander)
-    watch.ahead_ns = -3_600_000_000_000
-    bounds, tables = back_up(source)
-    follow_up(source, bounds, tables)
-    assert watch.opened == [b"a", b"b", b"c"] * 2
 
 
 def test_unchanged_files_are_not_opened_again(tree: Path) -> None:

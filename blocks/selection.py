@@ -82,5 +82,5 @@ def label_text(rows: pa.Table, label: tuple[str, ...]) -> pa.ChunkedArray:
         return texts[0]
     if any(pa.types.is_large_binary(t.type) or pa.types.is_binary(t.type) for t in texts):
         texts = [pc.cast(t, pa.large_binary()) for t in texts]
-        return pc.binary_join_element_wise(*texts, b":")
-    return pc.binary_join_element_wise(*texts, ":")
+        return pc.binary_join_element_wise(*texts, pa.scalar(b":", pa.large_binary()))
+    return pc.binary_join_element_wise(*texts, pa.scalar(":", pa.large_string()))

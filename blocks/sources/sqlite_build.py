@@ -65,6 +65,7 @@ class BuildTarget:
     def preflight(self) -> tuple[str, ...]:
         """Check the folder, the space, the lock and every statement of the manifest."""
         check_folder(self._path, self._scope.size_bytes * (2 if self._found is Condition.READABLE else 1))
+        check_described(self._scope, {thing.name for thing in self._objects() if thing.type == "table"})
         if problems := rehearse(self._objects()):
             raise RestoreRefused(
                 f"{self._path} cannot be built: {' '.join(problems)}",
@@ -225,6 +226,7 @@ def insert_rows(connection: sqlite3.Connection, collection: CollectionSpec, rows
 def examine(connection: sqlite3.Connection) -> list[str]:
     """Check a finished database; what the original may have had as well (a broken foreign key) is only noted."""
     notes = []
+    connection.execute("PRAGMA ignore_check_constraints = OFF")
     for pragma, words in (("integrity_check(10)", "integrity check"), ("foreign_key_check", "foreign key check")):
         try:
             found = connection.execute(f"PRAGMA {pragma}").fetchmany(10)
@@ -251,6 +253,17 @@ def check_folder(path: Path, needed_bytes: int) -> None:
             f"{folder} has {free_bytes} bytes free, the restore needs about {needed_bytes}",
             hint="Make room, or name another place with --to.",
         )
+
+
+def check_described(scope: RestoreScope, tables: set[str]) -> None:
+    """Check that each table to be restored is there or can be created.
+
+    Raises:
+        RestoreRefused: The manifest lists a table that its definition does not create.
+    """
+    for spec, _ in scope.collections:
+        if spec.name not in tables:
+            raise RestoreRefused(f"the manifest does not say how table {spec.name!r} is created")
 
 
 def check_writable(path: Path, timeout_seconds: float) -> None:

@@ -153,7 +153,7 @@ def change_token(path: Path) -> str | None:
     wal = Path(f"{path}-wal")
     facts = [_facts(path), _facts(Path(f"{path}-journal")), _facts(wal)]
     now = time.time_ns()
-    if any(fact and now - max(fact[2:]) < _RACY_NS for fact in facts):
+    if any(fact and now - fact[2] < _RACY_NS for fact in facts):
         return None
     header = b""
     if facts[2]:

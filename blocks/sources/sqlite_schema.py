@@ -189,7 +189,7 @@ def create(connection: sqlite3.Connection, thing: SchemaObject) -> None:
     """
     if not thing.sql or not _CREATE[thing.type].match(thing.sql):
         raise RestoreRefused(f"the manifest's statement for {thing.type} {thing.name!r} is not a CREATE of it")
-    if not sqlite3.complete_statement(f"{thing.sql}\n;"):
+    if "\0" in thing.sql or not sqlite3.complete_statement(f"{thing.sql}\n;"):
         raise RestoreRefused(f"the manifest's statement for {thing.type} {thing.name!r} is not complete")
     try:
         with _guarded(connection):
@@ -197,7 +197,7 @@ def create(connection: sqlite3.Connection, thing: SchemaObject) -> None:
             connection.execute(f"EXPLAIN {thing.sql}" if thing.virtual else thing.sql).fetchall()
         if thing.virtual:
             _insert_virtual(connection, thing)
-    except (sqlite3.Error, ValueError) as exc:
+    except sqlite3.Error as exc:
         raise RestoreRefused(
             f"{thing.type} {thing.name!r} cannot be created here: {exc}",
             hint="A function, collation or module that the application adds may be missing here.",

@@ -83,7 +83,7 @@ class Line:
         """Submit one stage; `after` names outcomes it follows without taking their results."""
         if self._pool is None:
             return stage.submit(*args, wait_for=list(after) or None)
-        return self._pool.submit(_run_plain, stage, args)
+        return self._pool.submit(_run_plain, stage, args, after)
 
 
 @contextmanager
@@ -96,7 +96,9 @@ def open_line() -> Iterator[Line]:
         yield Line(pool)
 
 
-def _run_plain(stage: Task[..., Any], args: tuple[Any, ...]) -> Any:
+def _run_plain(stage: Task[..., Any], args: tuple[Any, ...], after: Sequence[Outcome]) -> Any:
+    for earlier in after:
+        earlier.result()
     ready = [arg.result() if isinstance(arg, Future) else arg for arg in args]
     return retried(lambda: stage.fn(*ready), stage.retries)
 

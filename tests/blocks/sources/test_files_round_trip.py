@@ -250,3 +250,18 @@ def test_any_tree_comes_back_onto_nothing_and_onto_any_other(nodes: dict, others
         shutil.rmtree(f"{folder}/tree")
         assert look(base + b"/copy") == truth
         assert look(base + b"/other") == truth
+
+
+def test_a_restored_tree_reads_as_the_backup_but_for_the_columns_that_only_track(tree: Path) -> None:
+    (tree / "d").mkdir()
+    (tree / "d" / "big").write_bytes(random.Random(1).randbytes(3 * MIB))
+    os.symlink("d", tree / "link")
+    source = source_of(tree, part_size_bytes=MIB)
+    bounds, tables = back_up(source)
+    restore(source, tables, tree.parent / "copy")
+    order = [("path", "ascending"), ("offset", "ascending")]
+    with source.at(str(tree.parent / "copy")).view() as view:
+        for piece, table in zip(bounds, tables, strict=True):
+            again = view.read(TREE, piece, None).rows
+            kept = [name for name in again.column_names if name not in TREE.tracking]
+            assert again.select(kept).sort_by(order).equals(table.select(kept).sort_by(order))

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from blocks.errors import UnsupportedState
 from blocks.rowdigest import RowDigest
-from blocks.rowkeys import encode_keys, encode_parents
+from blocks.rowkeys import encode_keys, encode_parents, trimmed
 from blocks.variant import is_variant, to_variant, variant_field
 
 KEY = "_key"
@@ -189,5 +189,5 @@ class KnownPart:
 
     def under(self, parents: pa.Array) -> pa.LargeBinaryArray:
         """Return the base's keys whose first column is one of `parents`; the second is an integer (9 bytes)."""
-        prefixes = pc.binary_slice(self._index.keys, 0, -9)
+        prefixes = trimmed(self._index.keys, tail=9)
         return self._index.keys.filter(pc.is_in(prefixes, encode_parents(parents)))

@@ -34,6 +34,9 @@ _SIGN = np.uint64(1 << 63)
 
 Bytes = npt.NDArray[np.uint8]
 
+_FARTHEST = (1 << 31) - 1
+"""Where a slice ends: beyond it Arrow's binary_slice overflows, and asks for memory of a negative size."""
+
 
 def encode_keys(rows: pa.Table, key: Sequence[str]) -> pa.LargeBinaryArray:
     """Encode the key columns of canonical rows; one `_key` per row.
@@ -46,11 +49,7 @@ def encode_keys(rows: pa.Table, key: Sequence[str]) -> pa.LargeBinaryArray:
         _component(rows.column(name).combine_chunks(), rows.schema.field(name), escaped=n != last)
         for n, name in enumerate(key)
     ]
-    return (
-        parts[0]
-        if len(parts) == 1
-        else pc.binary_join_element_wise(*parts, pa.scalar(b"", pa.large_binary()))
-    )
+    return parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, pa.scalar(b"", pa.large_binary()))
 
 
 def encode_parents(parents: pa.Array) -> pa.LargeBinaryArray:
@@ -70,9 +69,7 @@ def _component(column: pa.Array, field: pa.Field, *, escaped: bool) -> pa.LargeB
         made = _varlen(column.cast(pa.large_binary()), tag, escaped=escaped)
     else:
         made = _fixed(column, field)
-    return (
-        pc.if_else(column.is_null(), pa.scalar(NULL, pa.large_binary()), made) if column.null_count else made
-    )
+    return pc.if_else(column.is_null(), pa.scalar(NULL, pa.large_binary()), made) if column.null_count else made
 
 
 def _fixed(column: pa.Array, field: pa.Field) -> pa.LargeBinaryArray:
@@ -93,17 +90,11 @@ def _fixed(column: pa.Array, field: pa.Field) -> pa.LargeBinaryArray:
         return _integers(_DATE, filled.view(pa.int32()).cast(pa.int64()))
     if pa.types.is_decimal(kind):
         return _decimals(filled)
-    raise UnsupportedState(
-        f"key column {field.name!r} has type {kind}, which has no order-preserving encoding"
-    )
+    raise UnsupportedState(f"key column {field.name!r} has type {kind}, which has no order-preserving encoding")
 
 
 def _zero(kind: pa.DataType) -> pa.Scalar:
-    return (
-        pa.scalar(False)
-        if pa.types.is_boolean(kind)
-        else pa.scalar(0).cast(pa.int32()).cast(pa.int64()).cast(kind)
-    )
+    return pa.scalar(False) if pa.types.is_boolean(kind) else pa.scalar(0).cast(pa.int32()).cast(pa.int64()).cast(kind)
 
 
 def _integers(tag: int, column: pa.Array) -> pa.LargeBinaryArray:
@@ -129,9 +120,7 @@ def _tagged(tag: int, payload: Bytes) -> pa.LargeBinaryArray:
     out[:, 0] = tag
     out[:, 1:] = payload
     offsets = np.arange(count + 1, dtype=np.int64) * (width + 1)
-    return pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(out)]
-    )
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(out)])
 
 
 def _varlen(column: pa.Array, tag: int, *, escaped: bool) -> pa.LargeBinaryArray:
@@ -155,14 +144,45 @@ def _variant(column: pa.Array, *, escaped: bool) -> pa.LargeBinaryArray:
 
 def variant_kinds(column: pa.Array) -> list[tuple[bytes, tuple[pa.BooleanArray, pa.Array]]]:
     """Split a variant column by the type of its values: for each tag the rows' mask and the typed values."""
-    tags, rest = pc.binary_slice(column, 0, 1), pc.binary_slice(column, 1, 2**62)
+    valid = column.is_valid().to_numpy(zero_copy_only=False)
+    present = column.drop_null()
+    tags, rest = _first_bytes(present), trimmed(present, head=1)
     found = []
     for tag in (b"i", b"f", b"t", b"x", b"b"):
-        mask = pc.fill_null(pc.equal(tags, pa.scalar(tag, pa.large_binary())), False)
-        payload = rest.filter(mask)
-        if len(payload):
-            found.append((tag, (mask, _typed(tag, payload))))
+        hit = tags == tag[0]
+        if hit.any():
+            mask = np.zeros(len(column), np.bool_)
+            mask[valid] = hit
+            found.append((tag, (pa.array(mask), _typed(tag, rest.filter(pa.array(hit))))))
     return found
+
+
+def trimmed(column: pa.LargeBinaryArray, head: int = 0, tail: int = 0) -> pa.LargeBinaryArray:
+    """Take bytes off both ends of every value; values are not NULL and at least as long as what is taken.
+
+    Written out because Arrow's `binary_slice` miscounts its output and fails on some short values.
+    """
+    offsets = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]
+    data = _data(column)[offsets[0] : offsets[-1]]
+    offsets = offsets - offsets[0]
+    keep = np.ones(len(data), np.bool_)
+    for n in range(head):
+        keep[offsets[:-1] + n] = False
+    for n in range(tail):
+        keep[offsets[1:] - 1 - n] = False
+    shorter = offsets - np.arange(len(offsets), dtype=np.int64) * (head + tail)
+    buffers = [None, pa.py_buffer(shorter), pa.py_buffer(data[keep])]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(column), buffers)
+
+
+def _data(column: pa.LargeBinaryArray) -> Bytes:
+    buffer = column.buffers()[2]
+    return np.frombuffer(buffer, np.uint8) if buffer is not None else np.zeros(0, np.uint8)
+
+
+def _first_bytes(column: pa.LargeBinaryArray) -> Bytes:
+    offsets = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column)]
+    return _data(column)[offsets]
 
 
 def _typed(tag: bytes, payload: pa.LargeBinaryArray) -> pa.Array:
@@ -171,6 +191,6 @@ def _typed(tag: bytes, payload: pa.LargeBinaryArray) -> pa.Array:
     if tag in (b"x", b"b"):
         return payload
     offsets = np.frombuffer(payload.buffers()[1], np.int64)[payload.offset :]
-    raw = np.frombuffer(payload.buffers()[2], np.uint8)[offsets[0] : offsets[0] + 8 * len(payload)]
+    raw = _data(payload)[offsets[0] : offsets[0] + 8 * len(payload)]
     values = raw.view(">i8" if tag == b"i" else ">f8")
     return pa.array(values.astype(np.int64 if tag == b"i" else np.float64))

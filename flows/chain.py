@@ -15,7 +15,7 @@ from blocks.rowdigest import RowDigest
 from blocks.sealing import ObjectContext, ObjectKind, unseal
 from blocks.selection import Selection
 from flows.parcel import Piece, RestorePart
-from flows.stages.compress import from_parquet
+from flows.parquet import from_parquet
 
 
 class Chain:

@@ -15,8 +15,8 @@ from blocks.selection import Selection
 from blocks.sources.base import RestoreMode, View
 from flows.chain import Chain
 from flows.parcel import RestorePart, spec_of
+from flows.parquet import from_parquet
 from flows.results import CollectionResult, RestoreResult
-from flows.stages.compress import from_parquet
 from flows.stages.diff import changes_between, merged
 from flows.stages.encrypt import open_piece
 from flows.stages.normalize import from_normal, to_normal

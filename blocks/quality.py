@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import yaml
 from prefect.blocks.core import Block
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from blocks.errors import ConfigurationError
-from blocks.variant import decode_variant, is_variant
+from blocks.frames import make_frame
+from blocks.variant import is_variant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +35,12 @@ _NEEDS_SQL = frozenset(
         "expect_table_row_count_to_equal_other_table",
         "unexpected_rows_expectation",
     }
+)
+_NUMBER = "lastgood_number"
+# what decides how an expectation is run and reported is not for a suite to say
+_RESERVED = frozenset(
+    {"batch_id", "catch_exceptions", "description", "id", "meta", "notes", "rendered_content", "result_format"}
+    | {"severity", "windows"}
 )
 _HINT = "The docstring of blocks.quality.QualitySuite shows a suite."
 
@@ -80,7 +86,7 @@ class QualitySuite(Block):
     """What the restored rows of one collection must satisfy; the number of rows is checked without being asked.
 
     A suite is a JSON or YAML file (or one of several in a list) that a plan names under `quality`. NaN counts as NULL.
-    Times need a zone (`2026-01-01T00:00:00+00:00`), and times of day are compared as text (`09:30:00.000000`).
+    Limits of times carry their zone (`2026-01-01T00:00:00+00:00`); times of day are text (`09:30:00.000000`).
 
     Example:
         ```python
@@ -138,7 +144,11 @@ class QualitySuite(Block):
         pinned = Expectation(type="expect_table_row_count_to_equal", kwargs={"value": parameters[EXPECTED_ROWS]})
         expectations = [pinned, *self.expectations]
         built = [_build(self, number - 1, each, parameters) for number, each in enumerate(expectations)]
-        results = _evaluate(_frame(rows, expectations), built)
+        try:
+            read = {name for name in rows.column_names if any(each.reads(name) for each in expectations)}
+            results = _evaluate(make_frame(rows, read), built)
+        except Exception as exc:  # noqa: BLE001  whatever it is, the rows were not proved good; its text may hold values
+            return QualityResult(0, (f"suite {self.name!r}: nothing was evaluated ({type(exc).__name__})",))
         findings: list[str] = []
         warnings: list[str] = []
         for number, expectation in enumerate(expectations):
@@ -219,19 +229,15 @@ def _build(suite: QualitySuite, number: int, expectation: Expectation, parameter
         raise ConfigurationError(f"{where}: kwargs may not hold {', '.join(reserved)}", hint=_HINT)
     try:
         kwargs, _ = build_suite_parameters(expectation.kwargs, parameters)
-        return ExpectationConfiguration(
+        built = ExpectationConfiguration(
             type=expectation.type, kwargs=kwargs, meta={_NUMBER: number + 1}
         ).to_domain_obj()
     except (GreatExpectationsError, ValueError, TypeError) as exc:
         raise ConfigurationError(f"{where}: {exc}", hint=_HINT) from exc
-
-
-_NUMBER = "lastgood_number"
-# what decides how an expectation is run and reported is not for a suite to say
-_RESERVED = frozenset(
-    {"batch_id", "catch_exceptions", "description", "id", "meta", "notes", "rendered_content", "result_format"}
-    | {"severity", "windows"}
-)
+    # limits are kept as floats, which do not hold every integer
+    if rounded := [key for key, value in kwargs.items() if isinstance(value, int) and getattr(built, key) != value]:
+        raise ConfigurationError(f"{where}: {', '.join(rounded)} has more digits than can be compared exactly")
+    return built
 
 
 def _evaluate(frame: pd.DataFrame, built: list[Any]) -> dict[int, Any]:
@@ -270,10 +276,13 @@ def _finding(expectation: Expectation, result: Any, rows: pa.Table) -> str | Non
     if result is None:
         return f"{what}: was not evaluated"
     if _raised(result.exception_info):
-        types = ", ".join(str(rows.schema.field(name).type) for name in expectation.columns)
+        fields = [rows.schema.field(name) for name in expectation.columns]
+        types = ", ".join("variant" if is_variant(field) else str(field.type) for field in fields)
         return f"{what}: could not be evaluated" + (f" on values of type {types}" if types else "")
     if expectation.type.startswith("expect_table_row_count"):
-        return f"{what}: does not hold for {rows.num_rows} rows"
+        value = expectation.kwargs.get("value")
+        wanted = f", {value} were expected" if isinstance(value, int) else " and does not hold"
+        return f"{what}: there are {rows.num_rows} rows{wanted}"
     unexpected, total = result.result.get("unexpected_count"), result.result.get("element_count")
     if unexpected is None or total is None:
         return f"{what}: does not hold"
@@ -284,34 +293,3 @@ def _raised(info: Any) -> bool:
     if not isinstance(info, dict):
         return False
     return bool(info.get("raised_exception")) or any(_raised(inner) for inner in info.values())
-
-
-def _frame(rows: pa.Table, expectations: list[Expectation]) -> pd.DataFrame:
-    """Make a frame of the columns that expectations read; the others are there by name only, all NULL."""
-    import pandas as pd
-
-    columns = {}
-    for field in rows.schema:
-        if any(each.reads(field.name) for each in expectations):
-            columns[field.name] = _series(rows.column(field.name), field)
-        else:
-            columns[field.name] = pd.Series(pd.arrays.ArrowExtensionArray(pa.chunked_array([pa.nulls(rows.num_rows)])))
-    return pd.DataFrame(columns, index=pd.RangeIndex(rows.num_rows), copy=False)
-
-
-def _series(column: pa.ChunkedArray, field: pa.Field) -> pd.Series[Any]:
-    """Convert one column so that comparisons are exact and a NULL does not change the type."""
-    import pandas as pd
-
-    if is_variant(field):
-        values = decode_variant(column)
-        # a bytearray has no hash, which looking for duplicates needs
-        return pd.Series([bytes(v) if isinstance(v, bytearray) else v for v in values], dtype=object)
-    if pa.types.is_time(column.type):
-        column = pc.cast(column, pa.large_string())
-    if pa.types.is_decimal(column.type):
-        return pd.Series(pd.arrays.ArrowExtensionArray(column))
-    # NULLs would turn integers into floats, which do not hold every integer
-    nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()} if column.null_count else {}
-    series: pd.Series[Any] = column.to_pandas(types_mapper=nullable.get)
-    return series

@@ -1,0 +1,76 @@
+"""The folder that the demo lives in; wiped at the start, but only where a marker says that the demo made it."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+from blocks.errors import ConfigurationError
+
+MARKER = ".lastgood-demo"
+PLAN = "trading.yaml"
+
+
+class DemoFolder:
+    """Names of everything inside of the demo's folder.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.state = self.path / "state"
+        self.plan = self.path / PLAN
+        self.prefect = self.path / "prefect"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether a demo made this folder."""
+        return (self.path / MARKER).is_file()
+
+    def renew(self) -> None:
+        """Make the folder anew; what an earlier demo left goes, but not the data of its Prefect server.
+
+        Raises:
+            ConfigurationError: Something else is there.
+        """
+        if self.path.exists() and not self.is_ours and any(self.path.iterdir()):
+            raise ConfigurationError(
+                f"{self.path} is not empty and no earlier demo made it", hint="Choose another folder with --folder."
+            )
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for entry in self.path.iterdir():
+            if entry.name in (MARKER, self.prefect.name):
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        (self.path / MARKER).touch()
+
+    def write_plan(self) -> Path:
+        """Write the example plan, adapted: its passphrase is drawn here, and incrementals expire within seconds."""
+        plans = resources.files("deployments") / "plans"
+        plan = yaml.safe_load((plans / PLAN).read_text(encoding="utf-8"))
+        passphrase = self.path / "secrets" / "passphrase"
+        passphrase.parent.mkdir(mode=0o700)
+        passphrase.touch(mode=0o600)
+        passphrase.write_text(secrets.token_urlsafe(24) + "\n", encoding="utf-8")
+        plan["encryption"] = {"credential": {"passphrase_file": "./secrets/passphrase"}}
+        plan["retention"]["incremental"] = "1s"
+        self.plan.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
+        self._copy(["quality/ledger.json"])
+        return self.plan
+
+    def _copy(self, names: Sequence[str]) -> None:
+        plans = resources.files("deployments") / "plans"
+        for name in names:
+            target = self.path / name
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes((plans / name).read_bytes())

@@ -41,9 +41,7 @@ def to_canonical(rows: pa.Table) -> pa.Table:
             ) from exc
         columns.append(column)
         fields.append(
-            pa.field(
-                escape(field.name), kind, metadata=variant_field("").metadata if is_variant(field) else None
-            )
+            pa.field(escape(field.name), kind, metadata=variant_field("").metadata if is_variant(field) else None)
         )
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
@@ -86,12 +84,7 @@ def _canonical_type(kind: pa.DataType) -> pa.DataType:
         return pa.time64("us")
     if types.is_dictionary(kind):
         return _canonical_type(kind.value_type)
-    if (
-        types.is_boolean(kind)
-        or types.is_null(kind)
-        or types.is_decimal128(kind)
-        or types.is_decimal256(kind)
-    ):
+    if types.is_boolean(kind) or types.is_null(kind) or types.is_decimal128(kind) or types.is_decimal256(kind):
         return kind
     raise UnsupportedState(
         f"Arrow type {kind} has no canonical form", hint="Read the column as text or binary instead."

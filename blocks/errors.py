@@ -1,21 +1,21 @@
 """Every error that lastgood raises on purpose, each with its exit code and a hint of what to do next.
 
-    LastgoodError                     1
-    ├── ConfigurationError            2   the plan, a parameter or a setting is wrong
-    ├── SourceUnavailable             3   live state cannot be read or reached
-    │   ├── SourceChanged             3   it changed under the reader until the attempts ran out
-    │   └── UnsupportedState          3   it holds a value that cannot be kept exactly
-    ├── RepositoryUnavailable         4   the place where backups are kept cannot be reached
-    ├── ObjectMissing                 4   a tier has no object of that name
-    ├── AlreadyExists                 4   exclusive creation found another object of that name
-    ├── RepositoryLocked              5   another run holds the plan's lease
-    ├── BackupNotFound                6   no backup matches the id, time or word
-    ├── WrongKey                      7   no credential opens the repository, or the role is not enough
-    ├── CorruptionDetected            8   stored bytes are not what was stored
-    │   └── BaseUnusable              8   the base of an incremental cannot be read (it becomes a full)
-    ├── QualityFailed                 9   restored state breaks an expectation of its quality suite
-    ├── RestoreRefused               10   the restore would do harm, nothing was written
-    └── Partial                      11   the work was done in part; what is missing is named
+LastgoodError                     1
+├── ConfigurationError            2   the plan, a parameter or a setting is wrong
+├── SourceUnavailable             3   live state cannot be read or reached
+│   ├── SourceChanged             3   it changed under the reader until the attempts ran out
+│   └── UnsupportedState          3   it holds a value that cannot be kept exactly
+├── RepositoryUnavailable         4   the place where backups are kept cannot be reached
+├── ObjectMissing                 4   a tier has no object of that name
+├── AlreadyExists                 4   exclusive creation found another object of that name
+├── RepositoryLocked              5   another run holds the plan's lease
+├── BackupNotFound                6   no backup matches the id, time or word
+├── WrongKey                      7   no credential opens the repository, or the role is not enough
+├── CorruptionDetected            8   stored bytes are not what was stored
+│   └── BaseUnusable              8   the base of an incremental cannot be read (it becomes a full)
+├── QualityFailed                 9   restored state breaks an expectation of its quality suite
+├── RestoreRefused               10   the restore would do harm, nothing was written
+└── Partial                      11   the work was done in part; what is missing is named
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The records of a backup: frozen, exact mirrors of what docs/format.md specifies for a manifest.
 
-    BackupMetadata            one backup: identity, base, chain, numbers
-    ├── SourceState           one source: when its view was taken, its change token
-    └── Collection            one table or tree: key, columns, definition
-        └── Part              one disjoint piece: its bounds
-            └── Segment       what this backup stored for the part: sealed data and its index
+BackupMetadata            one backup: identity, base, chain, numbers
+├── SourceState           one source: when its view was taken, its change token
+└── Collection            one table or tree: key, columns, definition
+└── Part              one disjoint piece: its bounds
+└── Segment       what this backup stored for the part: sealed data and its index
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Part(Record):
 
 
 class Collection(Record):
-    """One table, keyspace or tree. The number binds its objects; the definition is what a restore needs besides rows."""
+    """One table, keyspace or tree. Its number binds its objects; a restore needs its definition besides the rows."""
 
     number: int
     name: str
@@ -240,6 +240,8 @@ class Verification(Record):
     seconds: float
     findings: tuple[str, ...] = ()
     """What was wrong, in words; empty where the backup was proved good."""
+    warnings: tuple[str, ...] = ()
+    """Expectations that are broken but not critical."""
 
 
 class Expiry(Record):

@@ -22,7 +22,7 @@ def parse_duration(value: object) -> object:
     A bare number is refused, because it does not say of what.
     """
     if isinstance(value, int | float) or (isinstance(value, str) and value.isdigit()):
-        raise ValueError(f"{value} needs a unit, for instance {value}d")  # noqa: TRY004  pydantic wants ValueError
+        raise ValueError(f"{value} needs a unit, for instance {value}d")
     if isinstance(value, str) and (match := re.fullmatch(r"(\d+)([smhdw])", value.strip())):
         return timedelta(**{_UNITS[match[2]]: int(match[1])})
     return value
@@ -49,8 +49,8 @@ class Decision:
 class RetentionPolicy(Block):
     """How long backups of each type are kept.
 
-    A backup is removed when it is older than its type allows, unless a backup that is kept stands on it, or it belongs to
-    the newest chains. The newest backup that can be restored never goes, however old it is.
+    A backup is removed when it is older than its type allows, unless a backup that is kept stands on it. The newest full
+    backups and the newest backup that can be restored never go, however old they are.
 
     Example:
         ```python

@@ -121,9 +121,7 @@ class RowDigest:
                 _mul(sums, keys, 2, bits >> _32)
 
     def _add_varlen(self, sums: Words, values: pa.Array, keys: Words, number: int) -> None:
-        offsets = np.frombuffer(values.buffers()[1], np.int64)[
-            values.offset : values.offset + len(values) + 1
-        ]
+        offsets = np.frombuffer(values.buffers()[1], np.int64)[values.offset : values.offset + len(values) + 1]
         lengths = np.diff(offsets).astype(np.uint64)
         long = lengths > SHORT_BYTES
         _mul(sums, keys, 0, np.where(long, np.uint64(number + 1), np.uint64(number)))

@@ -31,6 +31,8 @@ class Chain:
         self.backups: Sequence[BackupMetadata] = repository.chain(target)
         self.target = target
         self.digest = RowDigest(repository.keys.digest_key)
+        self.beyond_privileges: dict[str, frozenset[str]] = {}
+        """By source, the columns that this process could not restore."""
         self._by_name = [{c.name: c for c in backup.collections} for backup in self.backups]
 
     @cached_property

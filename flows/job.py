@@ -80,6 +80,13 @@ class BackupJob:
         """All collections of all sources by full name."""
         return {f"{n}/{spec.name}": spec for n, view in self.views.items() for spec in view.collections()}
 
+    def outgrown(self, base: Chain) -> str | None:
+        """Name a collection with a part too large to be held in memory, as the base drew it."""
+        for c in base.target.collections:
+            if self.views[c.source].outgrown(self.specs[c.name], [part.bounds for part in c.parts]):
+                return c.name
+        return None
+
     def selection(self, collection: str) -> Selection | None:
         """Tell what this backup takes of a collection: None for nothing."""
         if self.backup_type is BackupType.EMERGENCY:
@@ -263,6 +270,8 @@ def open_backup(
         }
         job = BackupJob(plan, repository, lease, views)
         base, because = find_base(repository, plan.name, kind, job.specs)
+        if base is not None and (grown := job.outgrown(base)):
+            base, because = None, f"a part of {grown} has outgrown its bounds"
         job.begin(kind, base, because, tags)
         yield job
 

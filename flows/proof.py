@@ -6,12 +6,12 @@ import threading
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from blocks.quality import QualitySuite, load_suites
 
-from blocks.canonical import DIGEST, KEY, PartIndex
+from blocks.canonical import DIGEST, KEY, PartIndex, unify
 from blocks.errors import CorruptionDetected
-from blocks.manifest import BackupStatus
+from blocks.manifest import BackupMetadata, BackupStatus, Collection
 from blocks.plan import BackupPlan
+from blocks.quality import QualitySuite, load_suites
 
 
 class Proof:
@@ -24,6 +24,7 @@ class Proof:
     def __init__(self, plan: BackupPlan) -> None:
         self.suites: list[QualitySuite] = load_suites(plan.quality)
         self.findings: list[str] = []
+        self.warnings: list[str] = []
         self.corrupted = False
         self.rows = 0
         self._guard = threading.Lock()
@@ -52,13 +53,23 @@ class Proof:
         if collection in self._kept and rows.num_columns:
             self._kept[collection].append(rows)
 
-    def run_suites(self) -> None:
-        """Run the quality suites on the rows that were kept."""
+    def run_suites(self, backup: BackupMetadata) -> None:
+        """Run the quality suites on the rows that were kept; the manifest says how many there must be."""
+        collections = {c.name: c for c in backup.collections}
         for suite in self.suites:
-            rows = pa.concat_tables(self._kept[suite.collection], promote_options="permissive")
-            result = suite.run(rows, {"expected_rows": rows.num_rows})
+            if suite.collection not in collections:
+                self.findings.append(f"suite {suite.name}: the backup holds no collection {suite.collection}")
+                continue
+            collection = collections[suite.collection]
+            result = suite.run(self._rows(collection), {"expected_rows": collection.rows})
             self.expectations += result.evaluated
             self.findings += [f"{suite.collection}: {finding}" for finding in result.findings]
+            self.warnings += [f"{suite.collection}: {warning}" for warning in result.warnings]
+
+    def _rows(self, collection: Collection) -> pa.Table:
+        if kept := self._kept[collection.name]:
+            return pa.concat_tables(unify(kept))
+        return pa.table({name: pa.nulls(0) for name, _ in collection.columns})
 
 
 def compare(what: str, expected: PartIndex, rows: pa.Table) -> None:

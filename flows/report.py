@@ -105,6 +105,7 @@ def publish_verification(result: Verification) -> None:
         return
     kind = "deep verification" if result.deep else "verification"
     findings = [f"- {finding}" for finding in result.findings] or ["Nothing was found wrong."]
+    findings += [f"- {warning}" for warning in result.warnings]
     markdown = "\n".join(
         [
             f"# {kind.capitalize()} of `{result.backup_id}`: {result.status.value}",

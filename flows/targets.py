@@ -79,6 +79,7 @@ class Targets:
                     hint=self._undo() or exc.hint,
                 ) from exc
             committed.append(source)
+            self.notes += target.notes
         self._targets = {}
 
     def abort(self) -> None:

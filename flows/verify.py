@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 from prefect import flow, task
 
-from blocks.errors import CorruptionDetected, LastgoodError, QualityFailed
+from blocks.errors import CorruptionDetected, LastgoodError, QualityFailed, UnsupportedState
 from blocks.manifest import BackupStatus, Verification
 from blocks.plan import BackupPlan, load_plan
 from blocks.selection import Selection
@@ -62,13 +62,14 @@ def make_verification(
         with ExitStack() as opened, open_line() as line:
             found = line.submit(find, repository, plan.name, target.backup_id)
             chain: Chain = found.result()
+            chain.beyond_privileges = {name: source.beyond_privileges for name, source in plan.sources.items()}
             chain.data_keys  # noqa: B018  a credential that may not read proves nothing and is refused here
             scratch = opened.enter_context(open_scratch(plan, chain)) if deep else None
             prove_parts(chain, proof, scratch, line, [found], progress)
             if scratch is not None:
                 scratch.compare_restored()
-        proof.run_suites()
-    except CorruptionDetected as exc:
+        proof.run_suites(target)
+    except (CorruptionDetected, UnsupportedState) as exc:
         proof.corrupt(exc.message)
     result = Verification(
         plan=plan.name,
@@ -81,6 +82,7 @@ def make_verification(
         expectations=proof.expectations,
         seconds=round(time.monotonic() - started, 3),
         findings=tuple(proof.findings),
+        warnings=tuple(proof.warnings),
     )
     repository.record_verification(result)
     return result

@@ -31,6 +31,9 @@ Bounds = dict[str, JsonValue]
 PART_SIZE_BYTES = 64 * 1024 * 1024
 """Arrow bytes a part is drawn for."""
 
+OUTGROWN = 4
+"""How many times that size a part may reach within a chain."""
+
 
 @dataclass(frozen=True)
 class CollectionSpec:
@@ -116,6 +119,13 @@ class View(Protocol):
         """
         ...
 
+    def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
+        """Whether a part of an older full has grown beyond OUTGROWN times the size parts are drawn for.
+
+        A part is held in memory as a whole, so the chain then ends and the next full draws new boundaries.
+        """
+        ...
+
     def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
         """Read the rows of one part.
 
@@ -193,12 +203,22 @@ class Target(Protocol):
         """Leave the target as it was before the first `apply`."""
         ...
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What `commit` found worth telling, each a sentence."""
+        ...
+
 
 class StateSource(Block):
     """Base of all sources: common behaviour only, never saved by itself."""
 
     _documentation_url = "https://github.com/lastgood/lastgood/blob/main/docs/sources.md"  # type: ignore[assignment]
     _is_anonymous = None
+
+    @property
+    def beyond_privileges(self) -> frozenset[str]:
+        """Columns that a restore cannot bring back with the privileges of this process."""
+        return frozenset()
 
     def anchored(self, folder: Path) -> StateSource:
         """Return a copy whose relative paths are resolved against `folder` (that of the plan file)."""

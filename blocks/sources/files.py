@@ -94,6 +94,11 @@ class FilesSource(StateSource):
         """The folder as a path."""
         return _local(self.url)
 
+    @property
+    def beyond_privileges(self) -> frozenset[str]:
+        """Only root can give files to other owners."""
+        return frozenset() if os.geteuid() == 0 else frozenset({"uid", "gid"})
+
     def anchored(self, folder: Path) -> Self:
         """Return a copy whose relative folder is resolved against `folder`."""
         return self._elsewhere(str(folder / self.root))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,9 @@ class FilesTarget:
         scope: What is restored.
         one_file_system: Whether folders on other file systems belong to the source.
     """
+
+    notes: Sequence[str] = ()
+    """Nothing: whatever a restore of files has to tell, it tells before the first write."""
 
     def __init__(self, root: bytes, rules: Rules, scope: RestoreScope, *, one_file_system: bool) -> None:
         self._root = os.path.realpath(root)

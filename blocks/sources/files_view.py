@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from pydantic import JsonValue
 
-from blocks.sources.base import Bounds, CollectionSpec, Known, Reading
+from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
 from blocks.sources.files_chunks import data_chunks
 from blocks.sources.files_part import PartReader, Signature, open_file, signature, split_changed
 from blocks.sources.files_rows import CHUNK_BYTES, TREE, Edge, Range
@@ -112,18 +112,42 @@ class FilesView:
     def _inside(self, ladder: Ladder, path: bytes, content: int, limit: int) -> tuple[list[Edge], int, int]:
         """Cut a large file by the chunks that hold data; return also what its last part holds so far."""
         last = -(-content // CHUNK_BYTES)
-        try:
-            fd = open_file(ladder.folder(parent(path)), leaf(path))
-        except OSError:  # reading it will say what is wrong with it
-            chunks = list(range(last))
-        else:
-            try:
-                chunks = list(data_chunks(fd, 0, last))
-            finally:
-                os.close(fd)
+        chunks = self._data_chunks(ladder, path, 0, last)
         step = limit // CHUNK_BYTES
         rest = len(chunks) % step or min(step, len(chunks))
         return [Edge(path, chunk) for chunk in chunks[step::step]], rest * CHUNK_BYTES, rest + 1
+
+    def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
+        """Whether a part holds much more content than parts are drawn for; holes do not count."""
+        limit = OUTGROWN * max(self.options.part_size_bytes, CHUNK_BYTES)
+        with Ladder(self.root) as ladder:
+            return any(self._content(ladder, Range.parse(part), limit) > limit for part in bounds)
+
+    def _content(self, ladder: Ladder, part: Range, limit: int) -> int:
+        """Sum up the content of a part in bytes; files larger than the limit are looked at for holes."""
+        inside = part.locate(self.listing.paths)
+        stats = self.listing.stats[inside]
+        regular = (stats[:, 0] & 0o170000) == stat.S_IFREG
+        total = 0
+        for path, size in zip(self.listing.paths[inside], np.where(regular, stats[:, _SIZE], 0).tolist(), strict=True):
+            first, stop = part.first_chunk(path), part.stop_chunk(path)
+            last = -(-size // CHUNK_BYTES) if stop is None else stop
+            count = max(last - first, 0)
+            if count * CHUNK_BYTES > limit:
+                count = len(self._data_chunks(ladder, path, first, last))
+            total += min(count * CHUNK_BYTES, size)
+        return total
+
+    def _data_chunks(self, ladder: Ladder, path: bytes, first: int, last: int) -> list[int]:
+        """Number the chunks of a file that hold data; all where it cannot be opened, which reading will explain."""
+        try:
+            fd = open_file(ladder.folder(parent(path)), leaf(path))
+        except OSError:
+            return list(range(first, last))
+        try:
+            return list(data_chunks(fd, first, last))
+        finally:
+            os.close(fd)
 
     def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
         """Read the rows of one part.

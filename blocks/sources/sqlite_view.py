@@ -11,7 +11,7 @@ from threading import RLock
 
 from pydantic import JsonValue
 
-from blocks.sources.base import Bounds, CollectionSpec, Known, Reading
+from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
 from blocks.sources.sqlite_connect import translated
 from blocks.sources.sqlite_rows import (
     Row,
@@ -126,6 +126,17 @@ class SQLiteView:
                 if not cuts.add_chunk(total, last):
                     cuts.add_rows([self._connection.execute(chunk, values).fetchall()])
             last = end
+
+    def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
+        """Whether the last part, which takes the rows that are appended, has grown much beyond its size."""
+        sizes, _ = _sizes(collection)
+        body, order, columns = sizes.partition(" ORDER BY ")
+        where, values = _within(collection, bounds[-1])
+        with translated(self._path, f"cannot measure table {collection.name!r} of"), self._lock:
+            row = self._connection.execute(
+                f"SELECT sum(bytes) FROM ({body} {where}{order}{columns})", values
+            ).fetchone()
+        return (row[0] or 0) > OUTGROWN * self._part_size_bytes
 
     def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
         """Read the rows of one part; `known` is of no use here, since SQLite does not track changes of rows."""

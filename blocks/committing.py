@@ -44,9 +44,7 @@ class Committer:
         plan, backup_id = metadata.plan, metadata.backup_id
         sealed = self._catalogue.seal(metadata, ObjectKind.MANIFEST, plan, backup_id)
         link = Link(backup_id=backup_id, manifest_sha256=hashlib.sha256(sealed).hexdigest())
-        digests = {stored.name: stored.sha256 for stored in objects}
-        text = sums_text({**digests, names.MANIFEST: link.manifest_sha256})
-        self._tier.put(names.sums(plan, backup_id), text.encode())
+        self.write_sums(metadata, link)
         lease.check()
         try:
             self._tier.put(names.manifest(plan, backup_id), sealed, exclusive=True)
@@ -54,6 +52,12 @@ class Committer:
             raise _other_run(metadata) from exc
         self._remember(metadata, link)
         return link
+
+    def write_sums(self, metadata: BackupMetadata, link: Link) -> None:
+        """Write a backup's SHA256SUMS, from what its manifest says."""
+        digests = {stored.name: stored.sha256 for stored in objects_of(metadata)}
+        text = sums_text({**digests, names.MANIFEST: link.manifest_sha256})
+        self._tier.put(names.sums(metadata.plan, metadata.backup_id), text.encode())
 
     def missing(self, plan: str, backup_id: str, objects: Sequence[StoredObject]) -> list[str]:
         """Return the names of objects that are absent or of another size, by one listing."""

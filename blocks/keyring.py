@@ -91,7 +91,7 @@ class Keyring(Block):
     _block_type_name = "Backup Keyring"
     _block_type_slug = "backup-keyring"
     _documentation_url = "https://github.com/lastgood/lastgood/blob/main/docs/format.md"  # type: ignore[assignment]
-    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/keyring.png"  # type: ignore[assignment]
+    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/logo.png"  # type: ignore[assignment]
 
     type: Literal["keyring"] = Field(default="keyring", description="Tells an encrypted repository from a plain one.")
     credential: Credential = Field(description="Where the passphrase or key that opens the repository is read from.")
@@ -117,7 +117,7 @@ class NoEncryption(Block):
     _block_type_name = "No Encryption"
     _block_type_slug = "no-encryption"
     _documentation_url = "https://github.com/lastgood/lastgood/blob/main/docs/format.md"  # type: ignore[assignment]
-    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/keyring.png"  # type: ignore[assignment]
+    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/logo.png"  # type: ignore[assignment]
 
     type: Literal["none"] = Field(default="none", description="The word none, so that plaintext is never a default.")
 

@@ -50,7 +50,7 @@ class BackupPlan(Block):
     _block_type_name = "Backup Plan"
     _block_type_slug = "backup-plan"
     _documentation_url = "https://github.com/lastgood/lastgood/blob/main/README.md"  # type: ignore[assignment]
-    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/logo.png"  # type: ignore[assignment]
+    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/logo.png"  # type: ignore[assignment]
 
     name: str = Field(pattern=_PLAN_NAME, description="Name of the plan; its backups are kept under it.")
     sources: dict[str, Source] = Field(min_length=1, description="The places where state lives, by name.")

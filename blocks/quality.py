@@ -114,7 +114,7 @@ class QualitySuite(Block):
     _block_type_name = "Quality Suite"
     _block_type_slug = "quality-suite"
     _documentation_url = "https://github.com/lastgood/lastgood/blob/main/README.md"  # type: ignore[assignment]
-    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/logo.png"  # type: ignore[assignment]
+    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/logo.png"  # type: ignore[assignment]
 
     name: str = Field(min_length=1, description="Name of the suite.")
     collection: str = Field(pattern=r"^[^/]+/.+$", description="Full name (source/collection) of what is checked.")

@@ -60,7 +60,7 @@ class BackupRepository(Block):
     _block_type_name = "Backup Repository"
     _block_type_slug = "backup-repository"
     _documentation_url = "https://github.com/lastgood/lastgood/blob/main/docs/format.md"  # type: ignore[assignment]
-    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/repository.png"  # type: ignore[assignment]
+    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/logo.png"  # type: ignore[assignment]
 
     url: str = Field(description="Folder of the repository: a path or a file:// URL.")
     lease_seconds: int = Field(

@@ -49,8 +49,8 @@ class Decision:
 class RetentionPolicy(Block):
     """How long backups of each type are kept.
 
-    A backup is removed when it is older than its type allows, unless a backup that is kept stands on it. The newest full
-    backups and the newest backup that can be restored never go, however old they are.
+    A backup is removed when it is older than its type allows, unless a backup that is kept stands on it. The newest
+    full backups and the newest backup that can be restored never go, however old they are.
 
     Example:
         ```python
@@ -63,7 +63,7 @@ class RetentionPolicy(Block):
     _block_type_name = "Retention Policy"
     _block_type_slug = "retention-policy"
     _documentation_url = "https://github.com/lastgood/lastgood/blob/main/README.md"  # type: ignore[assignment]
-    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/logo.png"  # type: ignore[assignment]
+    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/logo.png"  # type: ignore[assignment]
 
     full: Duration = Field(default=timedelta(days=90), description="How long full backups are kept, such as 90d.")
     differential: Duration = Field(default=timedelta(days=30), description="How long differential backups are kept.")

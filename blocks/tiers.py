@@ -57,7 +57,7 @@ class StorageTier(Block):
     _block_type_name = "Storage Tier"
     _block_type_slug = "storage-tier"
     _documentation_url = "https://github.com/lastgood/lastgood/blob/main/docs/architecture.md"  # type: ignore[assignment]
-    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/repository.png"  # type: ignore[assignment]
+    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/logo.png"  # type: ignore[assignment]
 
     durable: ClassVar[DurableHook] = staticmethod(unobserved)
     """The one place where durable operations can be watched; a crash test sets it."""

@@ -40,7 +40,7 @@ class SQLiteSource(StateSource):
 
     _block_type_name = "SQLite Source"
     _block_type_slug = "sqlite-source"
-    _logo_url = "https://www.sqlite.org/images/sqlite370_banner.gif"  # type: ignore[assignment]
+    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/logo.png"  # type: ignore[assignment]
 
     type: Literal["sqlite"] = "sqlite"
     path: str = Field(description="The database file.")

@@ -32,7 +32,7 @@ class FilesSource(StateSource):
 
     What is not kept: hard links come back as separate files; FIFOs, sockets and devices, extended attributes and access
     lists are left out. A tree is *not* seen at one point in time: each file is read whole and untorn, but one after
-    another. Quiesce the application with a hook where files must agree with each other. A program that writes through
+    another. Let the application pause where files must agree with each other. A program that writes through
     a shared memory mapping leaves no trace in a file's times until the system notices; pause it too.
 
     Example:
@@ -48,6 +48,7 @@ class FilesSource(StateSource):
 
     _block_type_name = "Files Source"
     _block_type_slug = "files-source"
+    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/logo.png"  # type: ignore[assignment]
     _watch: Watch = PrivateAttr(default_factory=Watch)
 
     type: Literal["files"] = Field("files", description="Kind of source.")

@@ -13,11 +13,10 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 
 from blocks.canonical import PartIndex, merge_indexes
-from blocks.errors import BackupNotFound, BaseUnusable, CorruptionDetected, SourceUnavailable, WrongKey
+from blocks.errors import BaseUnusable, CorruptionDetected, SourceUnavailable
 from blocks.lease import Lease
 from blocks.manifest import (
     BackupMetadata,
-    BackupStatus,
     BackupType,
     Collection,
     Part,
@@ -31,6 +30,7 @@ from blocks.sealing import ObjectContext, ObjectKind
 from blocks.selection import Selection
 from blocks.sources.base import Bounds, CollectionSpec, StateSource, View
 from blocks.sums import sums_checksum
+from flows.bases import find_base
 from flows.chain import Chain
 from flows.line import retried
 from flows.parcel import PartJob, Stored
@@ -281,48 +281,3 @@ def _open_view(opened: ExitStack, name: str, source: StateSource) -> View:
         return opened.enter_context(source.view())
     except SourceUnavailable as exc:
         raise type(exc)(f"source {name}: {exc.message}", hint=exc.hint) from exc
-
-
-def find_base(
-    repository: Repository, plan: str, kind: BackupType, specs: dict[str, CollectionSpec]
-) -> tuple[Chain | None, str | None]:
-    """Find the base of a backup: the chain it stands on, or why there is none that can serve."""
-    if not kind.needs_base:
-        return None, None
-    wanted = (BackupType.FULL,) if kind is BackupType.DIFFERENTIAL else tuple(t for t in BackupType if t.can_be_base)
-    survey = repository.survey(plan)
-    if survey.findings:
-        return None, f"the history is damaged: {survey.findings[0]}"
-    candidates = [b for b in survey.backups if b.backup_type in wanted]
-    if not candidates:
-        return None, f"there is no {' or '.join(wanted)} backup to stand on"
-    newest = candidates[-1]
-    try:
-        chain = Chain(repository, newest)
-        reason = unusable(repository, chain) or schema_change(newest, specs)
-    except (CorruptionDetected, BackupNotFound, WrongKey) as exc:
-        chain, reason = None, f"base {newest.backup_id} cannot be used: {exc.message}"
-    return (None, reason) if reason else (chain, None)
-
-
-def unusable(repository: Repository, chain: Chain) -> str | None:
-    """Tell why a chain cannot be a base: an object is gone, or a verification failed."""
-    for backup in chain.backups:
-        if missing := repository.missing(backup):
-            return f"base {backup.backup_id} lacks {missing[0]}"
-        if repository.status(backup) is BackupStatus.CORRUPTED:
-            return f"base {backup.backup_id} failed its verification"
-        if backup.encryption_key_id != repository.keys.key_id:
-            return f"base {backup.backup_id} was made under key {backup.encryption_key_id}"
-    return None
-
-
-def schema_change(base: BackupMetadata, specs: dict[str, CollectionSpec]) -> str | None:
-    """Tell how the shape of state changed since the base, or None where rows of both can stand side by side."""
-    before = {c.name: c.fingerprint for c in base.collections}
-    if new := sorted(specs.keys() - before.keys()):
-        return f"collection {new[0]} is new"
-    if gone := sorted(before.keys() - specs.keys()):
-        return f"collection {gone[0]} is gone"
-    changed = [name for name, spec in specs.items() if spec.fingerprint != before[name]]
-    return f"collection {changed[0]} changed its columns or its key" if changed else None

@@ -44,7 +44,7 @@ class Committer:
         plan, backup_id = metadata.plan, metadata.backup_id
         sealed = self._catalogue.seal(metadata, ObjectKind.MANIFEST, plan, backup_id)
         link = Link(backup_id=backup_id, manifest_sha256=hashlib.sha256(sealed).hexdigest())
-        self.write_sums(metadata, link)
+        self._tier.put(names.sums(plan, backup_id), _sums(metadata, link))
         lease.check()
         try:
             self._tier.put(names.manifest(plan, backup_id), sealed, exclusive=True)
@@ -53,11 +53,13 @@ class Committer:
         self._remember(metadata, link)
         return link
 
-    def write_sums(self, metadata: BackupMetadata, link: Link) -> None:
-        """Write a backup's SHA256SUMS, from what its manifest says."""
-        digests = {stored.name: stored.sha256 for stored in objects_of(metadata)}
-        text = sums_text({**digests, names.MANIFEST: link.manifest_sha256})
-        self._tier.put(names.sums(metadata.plan, metadata.backup_id), text.encode())
+    def repair_sums(self, metadata: BackupMetadata, link: Link) -> bool:
+        """Write SHA256SUMS again from the manifest where it is missing or says something else; tell whether it was."""
+        name, right = names.sums(metadata.plan, metadata.backup_id), _sums(metadata, link)
+        if self._tier.exists(name) and self._tier.get(name) == right:
+            return False
+        self._tier.put(name, right)
+        return True
 
     def missing(self, plan: str, backup_id: str, objects: Sequence[StoredObject]) -> list[str]:
         """Return the names of objects that are absent or of another size, by one listing."""
@@ -104,3 +106,8 @@ def _other_run(metadata: BackupMetadata) -> RepositoryLocked:
         f"another run has committed backup {metadata.backup_id} of plan {metadata.plan}; this one committed nothing",
         hint="Run it again.",
     )
+
+
+def _sums(metadata: BackupMetadata, link: Link) -> bytes:
+    digests = {stored.name: stored.sha256 for stored in objects_of(metadata)}
+    return sums_text({**digests, names.MANIFEST: link.manifest_sha256}).encode()

@@ -230,18 +230,15 @@ class Repository:
 
     def audit(self, plan: str) -> list[str]:
         """Check that the history of a plan adds up; return findings, each a sentence that names the backup."""
-        return self._audit(plan).run()
+        return Audit(self._tier, self._catalogue, self._history, self._anchor, plan).run()
 
     def repair_sums(self, metadata: BackupMetadata) -> bool:
         """Write a committed backup's SHA256SUMS again where it is missing or damaged; return whether it was."""
-        if not self._audit(metadata.plan).sums_findings(metadata):
-            return False
-        self._committer.write_sums(metadata, self.link(metadata))
-        return True
+        return self._committer.repair_sums(metadata, self.link(metadata))
 
     def accept_head(self, plan: str) -> None:
         """Take the newest backup there is as the newest that this machine has seen, after a rollback on purpose."""
-        self._audit(plan).accept()
+        Audit(self._tier, self._catalogue, self._history, self._anchor, plan).accept()
 
     # Removing
 
@@ -260,9 +257,6 @@ class Repository:
     def sweep(self, plan: str, grace: timedelta, now: datetime) -> list[str]:
         """Remove what interrupted runs left behind longer ago than `grace`; return the names of the removed objects."""
         return Sweeper(self._tier, self._leases(plan)).sweep(grace, now)
-
-    def _audit(self, plan: str) -> Audit:
-        return Audit(self._tier, self._catalogue, self._history, self._anchor, plan)
 
     def _leases(self, plan: str) -> Leases:
         return Leases(self._tier, plan, self._lease_seconds, self._clock)

@@ -1,0 +1,151 @@
+"""Commands that make and remove backups: init, backup, retention."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+from pydantic import JsonValue
+from rich.panel import Panel
+from rich.table import Table
+
+from blocks.manifest import BackupMetadata, BackupStatus, BackupType
+from blocks.repository import RecoveryKit
+from flows.backup import backup as backup_flow
+from flows.backup import make_backup
+from flows.cli.console import note, say, say_json
+from flows.cli.options import Json, NoServer, Plan
+from flows.cli.planning import open_plan, run_reference
+from flows.cli.render import backup_json, changed, collections_table, fields, grid
+from flows.cli.running import run_verb
+from flows.results import RetentionResult
+from flows.retention import apply_retention
+from flows.retention import retention as retention_flow
+from flows.units import human_bytes, human_seconds, human_time
+
+_KEEP = (
+    "Print this or write it down, and keep it away from this machine: it is shown only this once. With the repository "
+    "and this key anybody can restore; without any key nobody can. To use it, put the recovery key into a file that "
+    "only you can read and name that file in the plan: encryption: {credential: {key_file: PATH}}."
+)
+_PLAIN = "The backups are not encrypted: whoever can read the repository can read them, and no key is needed."
+
+
+def init(plan: Plan, /, *, json: Json = False) -> None:
+    """Create the repository and its keys, and print the recovery kit once."""
+    opened = open_plan(plan)
+    kit = opened.repository.initialize(opened.encryption)
+    if json:
+        say_json(_kit_json(kit))
+    else:
+        say(_kit_panel(kit))
+        note(f"next: lastgood backup {plan}")
+
+
+def _kit_panel(kit: RecoveryKit) -> Panel:
+    rows = [("repository", kit.url), ("id", kit.repository_id), ("recovery key", kit.recovery_key or "")]
+    table = fields(rows)
+    table.add_row("", "")
+    table.add_row("what to do", _KEEP if kit.recovery_key else _PLAIN)
+    return Panel(table, title="lastgood recovery kit", expand=False)
+
+
+def _kit_json(kit: RecoveryKit) -> JsonValue:
+    return {
+        "url": kit.url,
+        "repository_id": kit.repository_id,
+        "recovery_key": kit.recovery_key,
+        "what_to_do": _KEEP if kit.recovery_key else _PLAIN,
+    }
+
+
+def backup(
+    plan: Plan,
+    /,
+    *,
+    backup_type: Annotated[
+        BackupType,
+        Parameter(
+            name="--type", help="What to make; a type that needs a base and finds none becomes a full one and says so."
+        ),
+    ] = BackupType.INCREMENTAL,
+    tag: Annotated[list[str] | None, Parameter(negative=(), help="A word to keep with it; may be repeated.")] = None,
+    wait: Annotated[float, Parameter(help="Seconds to wait where another run holds the plan.")] = 0,
+    no_server: NoServer = False,
+    json: Json = False,
+) -> None:
+    """Back up all sources of a plan, or none."""
+    opened, tags = open_plan(plan), tag or []
+    made = run_verb(
+        backup_flow,
+        lambda progress: make_backup(opened, backup_type, tags, wait, progress),
+        no_server,
+        {"plan": run_reference(plan), "backup_type": backup_type, "tags": tags, "wait_seconds": wait},
+    )
+    if json:
+        say_json(backup_json(made, BackupStatus.COMPLETED))
+    else:
+        _say_backup(made)
+
+
+def _say_backup(made: BackupMetadata) -> None:
+    if made.promoted_because:
+        note(f"asked for {made.requested_type.value}, made {made.backup_type.value}: {made.promoted_because}")
+    for source in made.sources:
+        for warning in source.warnings:
+            note(f"warning: {source.name}: {warning}")
+    say(
+        fields(
+            [
+                ("backup", made.backup_id),
+                ("type", made.backup_type.value),
+                ("state as of", human_time(made.timestamp)),
+                ("base", made.base or "none, it stands alone"),
+                ("rows", f"{made.rows:,}, changed {changed(made.upserts, made.tombstones)}"),
+                ("stored", f"{human_bytes(made.size_stored)} of {human_bytes(made.size_bytes)}"),
+                ("took", human_seconds(made.backup_duration_seconds)),
+            ]
+        )
+    )
+    say("")
+    say(collections_table(made))
+
+
+def retention(
+    plan: Plan,
+    /,
+    *,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Only tell what would go, and why.")] = False,
+    no_server: NoServer = False,
+    json: Json = False,
+) -> None:
+    """Remove the backups that the plan's policy no longer keeps, and what unfinished ones left behind."""
+    opened = open_plan(plan)
+    result = run_verb(
+        retention_flow,
+        lambda _: apply_retention(opened, dry_run),
+        no_server,
+        {"plan": run_reference(plan), "dry_run": dry_run},
+    )
+    if json:
+        say_json(result.model_dump(mode="json"))
+    else:
+        say(_retention_table(result))
+        _say_retention(result)
+
+
+def _retention_table(result: RetentionResult) -> Table:
+    table = grid("id", "decision", ">stored", "why")
+    table.columns[0].no_wrap = True
+    for one in result.decisions:
+        goes = "would go" if result.dry_run else "removed"
+        table.add_row(one.backup_id, goes if one.remove else "kept", human_bytes(one.size_stored), one.reason)
+    return table
+
+
+def _say_retention(result: RetentionResult) -> None:
+    freed = human_bytes(sum(one.size_stored for one in result.removed))
+    verb = "would be removed" if result.dry_run else "removed"
+    say(f"\n{len(result.removed)} of {len(result.decisions)} backups {verb} ({freed})")
+    if result.swept:
+        say(f"{len(result.swept)} leftovers of unfinished runs removed")

@@ -1,0 +1,141 @@
+"""Commands that only read what is known of backups: list and show. They need no Prefect server and no data key."""
+
+from __future__ import annotations
+
+from pydantic import JsonValue
+from rich.table import Table
+
+from blocks.errors import CorruptionDetected
+from blocks.manifest import BackupMetadata, BackupStatus
+from blocks.repository import Repository
+from flows.cli.console import note, say, say_json
+from flows.cli.options import Backup, Json, Plan
+from flows.cli.planning import open_plan
+from flows.cli.render import (
+    backup_json,
+    backups_table,
+    chain_text,
+    changed,
+    collections_table,
+    fields,
+    lease_json,
+    status_text,
+    verifications_table,
+)
+from flows.units import human_bytes, human_seconds, human_time
+
+
+def list_backups(plan: Plan, /, *, json: Json = False) -> int:
+    """List a plan's backups, oldest first; exit code 8 where a manifest is damaged."""
+    opened = open_plan(plan)
+    repository = opened.repository.unlock(opened.encryption)
+    survey, lease = repository.survey(opened.name), repository.current_lease(opened.name)
+    backups = [(made, repository.status(made)) for made in survey.backups]
+    if json:
+        say_json(
+            {
+                "plan": opened.name,
+                "repository": repository.url,
+                "backups": [backup_json(made, status) for made, status in backups],
+                "in_progress": lease_json(lease),
+                "findings": list(survey.findings),
+            }
+        )
+    elif not backups and not survey.findings and lease is None:
+        note(f"plan {opened.name} has no backups yet: run `lastgood backup {plan}`")
+    else:
+        say(backups_table(backups, lease))
+        if lease is not None and lease.backup_id is None:
+            say(f"\nin progress: {lease.purpose} by {lease.holder} since {human_time(lease.acquired_at)}")
+    for finding in survey.findings:
+        note(f"damaged: {finding}")
+    return CorruptionDetected.exit_code if survey.findings else 0
+
+
+def show(plan: Plan, backup: Backup, /, *, json: Json = False) -> None:
+    """Show one backup: its numbers, its collections, its chain and its verifications."""
+    opened = open_plan(plan)
+    repository = opened.repository.unlock(opened.encryption)
+    made = repository.find(opened.name, backup)
+    if json:
+        say_json(_show_json(repository, made))
+        return
+    status = repository.status(made)
+    say(_summary(made, status))
+    say("")
+    say(collections_table(made))
+    for source in made.sources:
+        say(f"\n{source.name} ({source.type}): {source.system}, seen {human_time(source.taken_at)}")
+        for warning in source.warnings:
+            say(f"  warning: {warning}")
+    if verifications := repository.verifications(opened.name, made.backup_id):
+        say("")
+        say(verifications_table(verifications))
+    else:
+        say("\nnever verified")
+
+
+def _summary(made: BackupMetadata, status: BackupStatus) -> Table:
+    promoted = f"asked for {made.requested_type.value}: {made.promoted_because}" if made.promoted_because else ""
+    kept = "for ever" if made.retention_days is None else f"{made.retention_days:g} days"
+    return fields(
+        [
+            ("backup", made.backup_id),
+            ("plan", f"{made.plan}, number {made.sequence}"),
+            ("type", made.backup_type.value),
+            ("", promoted),
+            ("holds", "" if made.whole else "only what the plan calls critical"),
+            ("state as of", human_time(made.timestamp)),
+            ("status", status_text(status)),
+            ("chain", chain_text(made)),
+            ("", " ← ".join(link.backup_id for link in reversed(made.chain))),
+            ("rows", f"{made.rows:,}, changed {changed(made.upserts, made.tombstones)}"),
+            ("size", f"{human_bytes(made.size_bytes)}, stored {human_bytes(made.size_stored)}"),
+            ("took", human_seconds(made.backup_duration_seconds)),
+            ("kept", kept),
+            ("tags", ", ".join(made.tags)),
+            ("made on", made.source_system),
+            ("made with", ", ".join(f"{name} {version}" for name, version in made.tool_versions.items())),
+            ("key", made.encryption_key_id if made.encapsulated_key else "none, not encrypted"),
+            ("checksum", made.checksum),
+        ]
+    )
+
+
+def _show_json(repository: Repository, made: BackupMetadata) -> JsonValue:
+    head = backup_json(made, repository.status(made))
+    return head | {
+        "plan": made.plan,
+        "sequence": made.sequence,
+        "source_system": made.source_system,
+        "encryption_key_id": made.encryption_key_id,
+        "checksum": made.checksum,
+        "tool_versions": dict(made.tool_versions),
+        "sources": [
+            {
+                "name": s.name,
+                "type": s.type,
+                "system": s.system,
+                "taken_at": s.taken_at.isoformat(),
+                "warnings": list(s.warnings),
+            }
+            for s in made.sources
+        ],
+        "collections": [
+            {
+                "name": c.name,
+                "key": list(c.key),
+                "columns": [list(column) for column in c.columns],
+                "rows": c.rows,
+                "upserts": c.upserts,
+                "tombstones": c.tombstones,
+                "parts": len(c.parts),
+                "selected_keys": list(c.selected_keys),
+            }
+            for c in made.collections
+        ],
+        "verifications": [
+            v.model_dump(mode="json", exclude={"format_version"})
+            for v in repository.verifications(made.plan, made.backup_id)
+        ],
+    }

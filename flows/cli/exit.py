@@ -1,0 +1,60 @@
+"""From an error to what is printed and the exit code; the only place that catches everything."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from cyclopts import CycloptsError
+
+from blocks.errors import LastgoodError
+from flows.cli.console import note
+
+UNEXPECTED = 1
+USAGE = 2
+INTERRUPTED = 130
+"""128 and the number of SIGINT, as shells have it."""
+BROKEN_PIPE = 141
+
+
+def guarded(work: Callable[[], object], debug: bool) -> int:
+    """Do a command's work and turn whatever it raises into one message on stderr and an exit code."""
+    try:
+        code = work()
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        # the reader (head, less) went away; what is left in the buffer has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        note("interrupted")
+        return INTERRUPTED
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else UNEXPECTED
+    except Exception as exc:  # noqa: BLE001  the last line of defence: a person sees one line, not a traceback
+        if debug:
+            traceback.print_exception(exc)
+        return explain(exc)
+
+
+def explain(error: Exception) -> int:
+    """Print what went wrong and what to do next; return the exit code."""
+    if isinstance(error, LastgoodError):
+        note(f"error: {error.message}")
+        if error.hint:
+            note(f"hint: {error.hint}")
+        return error.exit_code
+    if isinstance(error, CycloptsError):
+        note(f"error: {error}")
+        note("hint: `lastgood COMMAND --help` shows how a command is written.")
+        return USAGE
+    note(f"error: unexpected {type(error).__name__}: {_first_line(error)}")
+    note("hint: This is a fault in lastgood or below it. Run the command again with --debug for the traceback.")
+    return UNEXPECTED
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")

@@ -46,7 +46,8 @@ def from_parquet(data: pa.Buffer | bytes, what: str) -> pa.Table:
         CorruptionDetected: It is not one; `what` names it.
     """
     try:
-        return pq.read_table(pa.BufferReader(data))
+        # not `read_table`: the threads of its scanner may outlive it, and abort the interpreter at its exit
+        return pq.ParquetFile(pa.BufferReader(data)).read()
     except (pa.ArrowException, OSError) as exc:
         raise CorruptionDetected(
             f"{what}: not a Parquet file that can be read: {exc}", hint="Restore an earlier backup."

@@ -62,7 +62,7 @@ def _component(column: pa.Array, field: pa.Field, *, escaped: bool) -> pa.LargeB
     kind = column.type
     if is_variant(field):
         return _variant(column, escaped=escaped)
-    if pa.types.is_null(kind):
+    if pa.types.is_null(kind) or column.null_count == len(column) > 0:
         return pa.repeat(pa.scalar(NULL, pa.large_binary()), len(column))
     if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
         tag = _TEXT if pa.types.is_large_string(kind) else _BINARY
@@ -74,7 +74,8 @@ def _component(column: pa.Array, field: pa.Field, *, escaped: bool) -> pa.LargeB
 
 def _fixed(column: pa.Array, field: pa.Field) -> pa.LargeBinaryArray:
     kind = column.type
-    filled = column.fill_null(_zero(kind)) if column.null_count else column
+    # the encoding of a NULL's place is overwritten; any value will do
+    filled = column.fill_null(column.drop_null()[0]) if column.null_count else column
     if pa.types.is_boolean(kind):
         return _tagged(_BOOL, filled.cast(pa.uint8()).to_numpy(zero_copy_only=False).reshape(-1, 1))
     if pa.types.is_int64(kind):
@@ -91,10 +92,6 @@ def _fixed(column: pa.Array, field: pa.Field) -> pa.LargeBinaryArray:
     if pa.types.is_decimal(kind):
         return _decimals(filled)
     raise UnsupportedState(f"key column {field.name!r} has type {kind}, which has no order-preserving encoding")
-
-
-def _zero(kind: pa.DataType) -> pa.Scalar:
-    return pa.scalar(False) if pa.types.is_boolean(kind) else pa.scalar(0).cast(pa.int32()).cast(pa.int64()).cast(kind)
 
 
 def _integers(tag: int, column: pa.Array) -> pa.LargeBinaryArray:

@@ -1,0 +1,343 @@
+"""The format is what docs/format.md says: its own Python, with no line of lastgood, restores real repositories."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blocks.canonical import to_canonical
+from blocks.credential import RecoveryKey
+from blocks.keyslots import Epoch, Slot
+from blocks.lease import LeaseRecord
+from blocks.manifest import (
+    BackupMetadata,
+    Collection,
+    Expiry,
+    Link,
+    Part,
+    Record,
+    Segment,
+    SourceState,
+    StoredObject,
+    Verification,
+)
+from blocks.plan import BackupPlan
+from blocks.rowdigest import RowDigest
+from blocks.rowkeys import encode_keys
+from blocks.sealing import ObjectContext, ObjectKind, unseal
+from blocks.sources.sqlite_schema import Database, TableShape
+from blocks.variant import encode_variant, variant_field
+from tests.blocks.sources.sqlite_kit import GALLERY, dump
+from tests.format_support import MIB, back_up, make_plan, run_sql, see_tree, write
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "format.md"
+PASSPHRASE = "a passphrase for tests: ﬁre"  # the ligature is another text in NFKC
+KEY = bytes(range(32))
+
+_GUARD = """
+import runpy, sys
+for name in ("blocks", "flows", "prefect", "pydantic", "numpy", "pandas"):
+    sys.modules[name] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state-home"))
+    monkeypatch.setenv("LASTGOOD_TEST_PASSPHRASE", PASSPHRASE)
+
+
+def program() -> str:
+    return "\n".join(re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL))
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The names that the document's Python defines."""
+    names: dict[str, Any] = {"__name__": "document", "Decimal": Decimal}
+    exec(compile(program(), str(DOCUMENT), "exec", dont_inherit=True), names)
+    return names
+
+
+def examples(header: str) -> list[list[str]]:
+    """The rows of the table with a header, without their backquotes."""
+    table = DOCUMENT.read_text().partition(f"\n| {header} |")[2].partition("\n\n")[0]
+    return [[cell.strip(" `") for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
+
+
+# The document restores what lastgood stored
+
+
+def test_the_documents_python_needs_nothing_but_cryptography_pyarrow_and_the_standard_library() -> None:
+    imported = set()
+    for node in ast.walk(ast.parse(program())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level
+            imported.add(str(node.module).partition(".")[0])
+    assert imported - set(sys.stdlib_module_names) == {"cryptography", "pyarrow"}
+
+
+def begin(folder: Path) -> None:
+    run_sql(folder / "ledger.db", "PRAGMA journal_mode = WAL;" + GALLERY)
+    run_sql(
+        folder / "ledger.db",
+        """
+        CREATE TABLE orders (id INTEGER PRIMARY KEY, symbol TEXT, price, "_key" TEXT);
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900)
+        INSERT INTO orders SELECT i, 'sym' || i % 7, i * 1.5, printf('%050d', i) FROM n;
+        """,
+    )
+    root = os.fsencode(folder / "models")
+    os.mkdir(root)
+    os.mkdir(root + b"/deep", 0o750)
+    os.mkdir(root + b"/empty")
+    write(root + b"/deep/large", (0, os.urandom(3 * MIB + 17)), mode=0o600)
+    write(root + b"/deep/shrinks", (0, os.urandom(2 * MIB + 5)))
+    write(root + b"/sparse", (5 * MIB + 3, b"far out"), size_bytes=9 * MIB)
+    write(root + b"/zeros", size_bytes=MIB + 1)
+    write(root + b"/not \xff UTF-8\n", (0, b"named in bytes"))
+    write(root + b"/empty file")
+    write(root + b"/goes", (0, b"soon"))
+    os.symlink(b"deep/\xfe nowhere", root + b"/link")
+
+
+def change(folder: Path, step: int) -> None:
+    """Change something of every kind; each step differs, and step 3 takes step 2's additions back."""
+    root = os.fsencode(folder / "models")
+    if step == 1:
+        run_sql(
+            folder / "ledger.db",
+            """
+            DELETE FROM orders WHERE id % 10 = 3; UPDATE orders SET price = 'a text' WHERE id % 90 = 4;
+            INSERT INTO orders VALUES (5000, CAST(x'ff00' AS TEXT), x'00ff', NULL);
+            DELETE FROM composite WHERE a = 1; DELETE FROM "nothing"; INSERT INTO counted (v) VALUES (1.5);
+            DELETE FROM mixed; UPDATE plain SET n = n WHERE id = 1; UPDATE notes SET text = 'delta' WHERE title = 'one';
+            """,
+        )
+        os.unlink(root + b"/goes")
+        os.truncate(root + b"/deep/shrinks", MIB - 1)
+        write(root + b"/deep/large", (2 * MIB, b"changed in the middle"))
+    elif step == 2:
+        run_sql(
+            folder / "ledger.db", "INSERT INTO orders VALUES (-1, 'back', 9e999, ''); INSERT INTO mixed VALUES (2, 3);"
+        )
+        write(root + b"/goes", (0, b"is back"))
+        shutil.rmtree(root + b"/empty")
+        write(root + b"/empty", (0, b"a folder became a file"))
+    elif step == 3:
+        run_sql(
+            folder / "ledger.db",
+            'DELETE FROM orders WHERE id IN (-1, 5000, 7); INSERT INTO "nothing" VALUES (1, NULL);',
+        )
+        os.unlink(root + b"/goes")
+        os.unlink(root + b"/link")
+        os.symlink(b"sparse", root + b"/link")
+
+
+def make_history(folder: Path, plan: BackupPlan, kinds: list[str]) -> dict[str, tuple[bytes, object]]:
+    """Make backups of a state that changes between them; return what each should restore to."""
+    wanted = {}
+    for step, kind in enumerate(kinds):
+        begin(folder) if step == 0 else change(folder, step)
+        wanted[back_up(plan, kind).backup_id] = (dump(folder / "ledger.db"), see_tree(folder / "models"))
+    return wanted
+
+
+def restore(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the document's program as somebody without lastgood would: no project on its path, no blocks to import."""
+    script = folder / "restore.py"
+    script.write_text(program())
+    return subprocess.run(
+        [sys.executable, "-I", "-c", _GUARD, str(script), str(folder / "backups"), "trading", *arguments],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def check_restored(folder: Path, wanted: dict[str, tuple[bytes, object]], *arguments: str, **environment: str) -> None:
+    for backup_id, (database, tree) in wanted.items():
+        to = folder / f"restored-{backup_id}"
+        done = restore(folder, backup_id, "--to", str(to), "--check", *arguments, **environment)
+        assert done.returncode == 0, done.stderr
+        assert dump(to / "ledger") == database
+        assert see_tree(to / "models") == tree
+
+
+def test_the_document_restores_every_backup_of_a_chain_with_the_passphrase(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, {"credential": {"passphrase_env": "LASTGOOD_TEST_PASSPHRASE"}})
+    plan.repository.initialize(plan.encryption)
+    wanted = make_history(tmp_path, plan, ["full", "incremental", "differential", "incremental"])
+    spelled_otherwise = PASSPHRASE.replace("ﬁ", "fi")
+    check_restored(tmp_path, wanted, LASTGOOD_PASSPHRASE=spelled_otherwise)
+    listed = restore(tmp_path, "--list", LASTGOOD_PASSPHRASE=PASSPHRASE).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == list(wanted)
+    assert "no slot" in restore(tmp_path, "--list", LASTGOOD_PASSPHRASE="another").stderr
+    assert "cipher" in restore(tmp_path, "--list", "--no-encryption").stderr
+
+
+@pytest.mark.parametrize("kem", ["mlkem768-x25519", "x25519"])
+def test_the_document_restores_with_the_recovery_key(tmp_path: Path, kem: str) -> None:
+    plan = make_plan(tmp_path, {"credential": {"passphrase_env": "LASTGOOD_TEST_PASSPHRASE"}, "kem": kem}, MIB)
+    kit = plan.repository.initialize(plan.encryption)
+    wanted = make_history(tmp_path, plan, ["full", "incremental"])
+    assert kit.recovery_key is not None
+    (tmp_path / "paper").write_text(f"# typed by hand\n{kit.recovery_key.lower().replace('-', ' ')}\n")
+    check_restored(tmp_path, dict(list(wanted.items())[1:]), "--key-file", str(tmp_path / "paper"))
+
+
+def test_the_document_restores_an_unencrypted_repository_when_told_that_it_is_one(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, "none", MIB)
+    plan.repository.initialize(plan.encryption)
+    wanted = make_history(tmp_path, plan, ["full", "snapshot"])
+    check_restored(tmp_path, dict(list(wanted.items())[1:]), "--no-encryption")
+    assert "cipher" in restore(tmp_path, "--list", LASTGOOD_PASSPHRASE="any").stderr
+
+
+def test_the_document_refuses_a_damaged_segment(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, "none", MIB)
+    plan.repository.initialize(plan.encryption)
+    (backup_id,) = make_history(tmp_path, plan, ["full"])
+    damaged = tmp_path / "backups" / "backups" / "trading" / backup_id / "00000.seg"
+    data = bytearray(damaged.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    assert "refused: 00000.seg" in restore(tmp_path, "--no-encryption", "--to", str(tmp_path / "out")).stderr
+
+
+# The document's examples are what lastgood computes
+
+
+def column(values: list[object]) -> tuple[pa.Field, pa.Array]:
+    """Make the canonical column that holds Python values as the document has them."""
+    Moment = document()["Moment"]
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {Moment}:
+        (tag,) = {value.tag for value in values if value is not None}  # type: ignore[attr-defined]
+        kind = {0x14: pa.timestamp("us", "UTC"), 0x15: pa.date32(), 0x16: pa.time64("us")}[tag]
+        width = pa.int32() if tag == 0x15 else pa.int64()
+        array = pa.array([None if v is None else v.number for v in values], width).view(kind)  # type: ignore[attr-defined]
+    elif len(kinds) > 1 or kinds == {bytearray}:
+        return variant_field("c"), encode_variant(values)  # type: ignore[arg-type]
+    else:
+        plain = {int: pa.int64(), float: pa.float64(), str: pa.large_string(), bytes: pa.large_binary()}
+        array = pa.array(values, plain.get(next(iter(kinds))) if kinds else pa.null())
+    return pa.field("c", array.type), array
+
+
+def rows_of(rows: list[dict[str, object]]) -> pa.Table:
+    made = {name: column([row[name] for row in rows]) for name in rows[0]}
+    schema = pa.schema([field.with_name(name) for name, (field, _) in made.items()])
+    return to_canonical(pa.table([array for _, array in made.values()], schema=schema))
+
+
+@pytest.mark.parametrize(("columns", "key"), examples("key columns | `_key` (hex)"))
+def test_the_documents_examples_of_keys_are_right(columns: str, key: str) -> None:
+    value = eval(columns, document())
+    table = rows_of([{f"c{n}": one for n, one in enumerate(value)}])
+    assert encode_keys(table, table.column_names).to_pylist() == [bytes.fromhex(key)]
+    assert document()["encode_key"](value) == bytes.fromhex(key)
+
+
+@pytest.mark.parametrize(("row", "digest"), examples("row | `_digest` (hex)"))
+def test_the_documents_examples_of_digests_are_right(row: str, digest: str) -> None:
+    value = eval(row, document())
+    assert RowDigest(KEY)(rows_of([value])).to_pylist() == [int(digest, 16)]
+    assert document()["make_digest"](KEY)(value) == int(digest, 16)
+
+
+@pytest.mark.parametrize(("mode", "sealed"), examples("mode | sealed object (hex)"))
+def test_the_documents_examples_of_sealed_objects_are_right(mode: str, sealed: str) -> None:
+    key = KEY if mode == "1" else None
+    place = ("00112233445566778899aabbccddeeff", "trading", "FUL_20260102_030405_9f3a")
+    context = ObjectContext(*place, ObjectKind.SEGMENT, 1, 2)
+    assert unseal(bytes.fromhex(sealed), key, context) == b"hello"
+    assert document()["unseal"](bytes.fromhex(sealed), key, document()["context"](*place, "segment", 1, 2)) == b"hello"
+
+
+@pytest.mark.parametrize(("key", "text"), examples("key (hex) | text"))
+def test_the_documents_example_of_a_keys_text_is_right(key: str, text: str) -> None:
+    assert RecoveryKey(bytes.fromhex(key)).text == text
+    assert document()["read_key"](text) == bytes.fromhex(key)
+
+
+def tables() -> st.SearchStrategy[list[dict[str, object]]]:
+    moment = document()["Moment"]
+    odd_text = st.binary(min_size=1).map(lambda data: bytearray(data + b"\xff"))
+    scalars: list[st.SearchStrategy[object]] = [
+        st.integers(-(2**63), 2**63 - 1),
+        st.floats(allow_nan=False),
+        st.text(st.characters(exclude_categories=["Cs"])),
+        st.binary() | st.integers(500, 520).map(bytes),
+        st.one_of(
+            st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.text("aé\x00"), st.binary(), odd_text
+        ),
+        st.booleans(),
+        st.integers(-(2**50), 2**50).map(lambda n: moment(0x14, n)),
+        st.integers(-(2**20), 2**20).map(lambda n: moment(0x15, n)),
+        st.integers(0, 86_399_999_999).map(lambda n: moment(0x16, n)),
+        st.integers(-(10**18), 10**18).map(lambda n: Decimal(n).scaleb(-3)),
+    ]
+    kinds = st.lists(st.sampled_from(scalars), min_size=1, max_size=4)
+    names = ("id", "_id", "é", "when")
+    return kinds.flatmap(
+        lambda chosen: st.lists(
+            st.fixed_dictionaries({names[n]: st.none() | kind for n, kind in enumerate(chosen)}), min_size=1, max_size=5
+        )
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(tables())
+def test_the_document_and_lastgood_agree_on_values_keys_and_digests(rows: list[dict[str, object]]) -> None:
+    table, names = rows_of(rows), list(rows[0])
+    escape = document()["escape"]
+    found = [document()["values"](field, table.column(n)) for n, field in enumerate(table.schema)]
+    values = [[row[name] for name in names] for row in rows]
+    assert [list(map(repr, row)) for row in zip(*found, strict=True)] == [list(map(repr, row)) for row in values]
+    keys = encode_keys(table, [escape(name) for name in names]).to_pylist()
+    assert list(map(document()["encode_key"], values)) == keys
+    digest = document()["make_digest"](KEY)
+    assert [digest(row) for row in rows] == RowDigest(KEY)(table).to_pylist()
+
+
+# The document leaves nothing out
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        BackupMetadata, SourceState, Collection, Part, Segment, StoredObject, Link, Verification, Expiry, LeaseRecord,
+        Slot, Epoch, Database, TableShape,
+    ],
+)  # fmt: skip
+def test_the_document_names_every_field(model: type[Record]) -> None:
+    named = set(re.findall(r"[a-z_0-9]+", " ".join(re.findall(r"`([^`\n]+)`", DOCUMENT.read_text()))))
+    assert not model.model_fields.keys() - named
+
+
+def test_the_documents_command_extracts_its_program(tmp_path: Path) -> None:
+    (tmp_path / "format.md").write_text(DOCUMENT.read_text())
+    command = re.search(r"^sed .*restore.py$", DOCUMENT.read_text(), re.MULTILINE)
+    assert command is not None
+    subprocess.run(["sh", "-c", command[0]], cwd=tmp_path, check=True)
+    assert ast.dump(ast.parse((tmp_path / "restore.py").read_text())) == ast.dump(ast.parse(program()))

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Annotated
 
 from prefect.blocks.core import Block
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from blocks.manifest import BackupMetadata, BackupType
 
@@ -34,7 +34,18 @@ def _positive(value: timedelta) -> timedelta:
     return value
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_positive)]
+def format_duration(span: timedelta) -> str:
+    """Write a duration as `parse_duration` reads it: a saved block holds `90d`, not a bare number."""
+    for name in "dhms":
+        unit = timedelta(**{_UNITS[name]: 1})
+        if not span % unit:
+            return f"{span // unit}{name}"
+    return f"PT{span.total_seconds():f}S"
+
+
+Duration = Annotated[
+    timedelta, BeforeValidator(parse_duration), AfterValidator(_positive), PlainSerializer(format_duration)
+]
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
+from prefect.utilities.urls import url_for
 
 from blocks.manifest import BackupMetadata, Verification
 from flows.results import RestoreResult, RetentionResult
 from flows.units import human_bytes, human_seconds, human_time
+
+MOST_ARTIFACTS = 200
+"""How many summaries of a plan's backups are searched for that of a base; the API gives no more at once."""
 
 
 def _in_flow_run() -> bool:
@@ -43,10 +50,26 @@ def publish_backup(made: BackupMetadata) -> None:
     if made.base is not None:
         create_link_artifact(
             key=_key("base", made.plan),
-            link=f"/artifacts/key/{_key('backup', made.plan)}",
+            link=_page_of(made.plan, made.base),
             link_text=f"{made.backup_id} stands on {made.base}",
             description=f"The base of {made.backup_id}",
         )
+
+
+def _page_of(plan: str, backup_id: str) -> str:
+    """Return the page of the run that made a backup; where Prefect does not know it, that of the plan's backups."""
+    key = _key("backup", plan)
+    with get_client(sync_client=True) as client:
+        published = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
+            sort=ArtifactSort.CREATED_DESC,
+            limit=MOST_ARTIFACTS,
+            offset=0,
+        )
+    for artifact in published:
+        if artifact.description == backup_id and artifact.flow_run_id is not None:
+            return url_for("flow-run", obj_id=artifact.flow_run_id) or f"/runs/flow-run/{artifact.flow_run_id}"
+    return f"/artifacts/key/{key}"
 
 
 def backup_markdown(made: BackupMetadata) -> str:
@@ -61,9 +84,8 @@ def backup_markdown(made: BackupMetadata) -> str:
     lines = [
         f"# {made.backup_type.value.title()} backup `{made.backup_id}`",
         promoted,
-        "| | |",
-        "|---|---|",
         f"| plan | {made.plan} |",
+        "|---|---|",
         f"| state as of | {human_time(made.timestamp)} |",
         f"| base | {made.base or 'none, it stands alone'} |",
         f"| rows | {made.rows:,} |",
@@ -92,7 +114,9 @@ def publish_restore(result: RestoreResult) -> None:
         for c in result.collections
     ]
     notes = [f"- {note}" for note in result.notes]
-    create_markdown_artifact(key=_key("restore", result.plan), markdown="\n".join([*head, *rows, "", *notes]))
+    create_markdown_artifact(
+        key=_key("restore", result.plan), markdown="\n".join([*head, *rows, "", *notes]), description=result.backup_id
+    )
 
 
 def _n(value: int | None) -> str:

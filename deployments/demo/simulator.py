@@ -143,11 +143,11 @@ class Trader:
             (count,),
         )
 
-    def cancel(self, count: int) -> None:
-        """Cancel the newest open orders."""
+    def cancel(self, count: int, order: str = "id DESC") -> None:
+        """Cancel open orders, the newest ones first."""
         self._ledger.execute(
             "UPDATE orders SET status = 'cancelled' WHERE id IN "
-            "(SELECT id FROM orders WHERE status = 'open' ORDER BY id DESC LIMIT ?)",
+            f"(SELECT id FROM orders WHERE status = 'open' ORDER BY {order} LIMIT ?)",
             (count,),
         )
 
@@ -160,8 +160,8 @@ class Trader:
         )
 
     def purge(self) -> int:
-        """Delete cancelled orders and the oldest tenth of the performance; return how many rows went."""
-        self.cancel(2_000)
+        """Cancel the cheapest orders, delete all cancelled ones and a tenth of the performance; return how many rows went."""
+        self.cancel(2_000, order="price_cents")
         orders = self._ledger.execute("DELETE FROM orders WHERE status = 'cancelled'")
         measured = self._ledger.execute(
             "DELETE FROM performance WHERE rowid IN (SELECT rowid FROM performance ORDER BY rowid "

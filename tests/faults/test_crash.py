@@ -1,0 +1,86 @@
+"""SIGKILL before and after every durable operation; then another process looks at what is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.faults.crash_scenarios import SCENARIOS, Case
+
+ROOT = Path(__file__).parents[2]
+ZYGOTES = 2
+FEWEST = {"a verification": 4, "a retention run": 30}
+"""Durable operations that a run has at least: fewer would mean that the hook misses some."""
+
+
+class Zygote:
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.zygote"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )
+
+    def run(self, case: Case) -> dict:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(case.to_json(), file=self._process.stdin, flush=True)
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def zygotes() -> Iterator[list[Zygote]]:
+    made = [Zygote() for _ in range(ZYGOTES)]
+    yield made
+    for zygote in made:
+        zygote.close()
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {}
+
+
+def seed_of(seeds: dict[str, Path], scenario: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    if scenario not in seeds:
+        seeds[scenario] = folder
+        monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        SCENARIOS[scenario].prepare(folder)
+    return seeds[scenario]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_killed_at_any_durable_operation_nothing_is_lost_and_nothing_half_made_is_seen(
+    scenario, when, zygotes, seeds, tmp_path, monkeypatch
+):
+    seed = seed_of(seeds, scenario, tmp_path / "seed", monkeypatch)
+    numbers = iter(range(1, 1000))
+
+    def work(zygote: Zygote) -> list[tuple[int, dict]]:
+        outcomes = []
+        for number in numbers:
+            outcome = zygote.run(Case(scenario, seed, tmp_path / str(number), when, number))
+            outcomes.append((number, outcome))
+            if not outcome["killed"]:
+                return outcomes
+        raise AssertionError("no end of durable operations")
+
+    with ThreadPoolExecutor(ZYGOTES) as pool:
+        outcomes = sorted((o for found in pool.map(work, zygotes) for o in found), key=lambda outcome: outcome[0])
+    wrong = [f"{number}: killed {found['at']}: {text}" for number, found in outcomes for text in found["problems"]]
+    assert not wrong, f"{len(wrong)} of {len(outcomes)}\n" + "\n".join(wrong[:4])
+    assert sum(found["killed"] for _, found in outcomes) >= FEWEST.get(scenario, 36)

@@ -82,6 +82,12 @@ class RowDigest:
             lanes += keys[:, :1]
             return
         present = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
+        if present is not None and (pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)):
+            # leaving the NULLs out would copy the values, which may be large
+            sums = np.zeros((2, len(column)), np.uint64)
+            self._add_present(sums, column, keys)
+            lanes += np.where(present, sums, keys[:, :1])
+            return
         values = column if present is None else column.drop_null()
         sums = np.zeros((2, len(values)), np.uint64)
         self._add_present(sums, values, keys)
@@ -123,6 +129,8 @@ class RowDigest:
     def _add_varlen(self, sums: Words, values: pa.Array, keys: Words, number: int) -> None:
         offsets = np.frombuffer(values.buffers()[1], np.int64)[values.offset : values.offset + len(values) + 1]
         lengths = np.diff(offsets).astype(np.uint64)
+        if values.null_count:  # what lies under a NULL is not its value
+            lengths[values.is_null().to_numpy(zero_copy_only=False)] = 0
         long = lengths > SHORT_BYTES
         _mul(sums, keys, 0, np.where(long, np.uint64(number + 1), np.uint64(number)))
         _mul(sums, keys, 1, lengths & _LOW)
@@ -136,7 +144,7 @@ class RowDigest:
                 digest.update(view[offsets[row] : offsets[row + 1]])
                 for n, word in enumerate(np.frombuffer(digest.digest()[:16], "<u4")):
                     sums[:, row] += keys[:, 2 + n] * np.uint64(word)
-        short = np.flatnonzero(~long)
+        short = np.flatnonzero(~long & (lengths > 0))
         _add_words(sums, keys, data, offsets[:-1][short], lengths[short], short)
 
 
@@ -153,8 +161,9 @@ def _add_words(
         return
     low, high = int(starts.min()), int((starts + lengths.astype(np.int64)).max())
     # eight spare bytes let the last value be read in whole words
-    raw = np.zeros(high - low + 8, np.uint8)
-    raw[: high - low] = np.frombuffer(data, np.uint8)[low:high]
+    raw = np.frombuffer(data, np.uint8)[low : high + 8]
+    if len(raw) < high - low + 8:
+        raw = np.append(raw[: high - low], np.zeros(8, np.uint8))
     words = np.ndarray((high - low + 1,), "<u8", raw.data, strides=(1,))
     starts = starts - low
     for done in range(0, longest, 8):

@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from blocks.sources.files_rows import CHUNK_BYTES
 
+_SPARE_BYTES = 8
+
 
 def data_chunks(fd: int, first: int, stop: int) -> Iterator[int]:
     """Yield the numbers of the chunks in a range that are not wholly a hole; all where holes cannot be seen."""
@@ -43,7 +45,8 @@ class Chunks:
         self._allocate(max(capacity_bytes, 1))
 
     def _allocate(self, size_bytes: int) -> None:
-        self._buffer = pa.allocate_buffer(size_bytes)
+        # the digest reads short values in whole words and would copy where the last one ends with the buffer
+        self._buffer = pa.allocate_buffer(size_bytes + _SPARE_BYTES)
         self._memory = memoryview(self._buffer)
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from blocks.errors import SourceChanged, SourceUnavailable
 from blocks.sources.base import Known, Reading
 from blocks.sources.files_chunks import Chunks
-from blocks.sources.files_rows import CHUNK_BYTES, FILE, LINK, UNKNOWN, Range, chunk_rows, entry_rows, kinds_of
+from blocks.sources.files_rows import CHUNK_BYTES, FILE, LINK, UNKNOWN, Range, entry_rows, kinds_of, part_rows
 from blocks.sources.files_tree import STATS, Ladder, leaf, parent, shown, stat_row
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ class PartReader:
         )
         owners, offsets, data = self._chunks.rows()
         paths = pa.array([self._paths[i] for i in owners.tolist()], pa.large_binary())
-        return pa.concat_tables([entries, chunk_rows(paths, offsets, data)])
+        return part_rows(entries, paths, (here, owners), offsets, data)
 
 
 def split_changed(path: bytes) -> SourceChanged:

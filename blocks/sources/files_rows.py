@@ -17,6 +17,8 @@ from blocks.errors import CorruptionDetected
 from blocks.sources.base import Bounds, CollectionSpec
 from blocks.sources.files_tree import STATS, Stats
 
+Places = npt.NDArray[np.int64]
+
 CHUNK_BYTES = 1 << 20
 """Content is kept in pieces of this size; the last one of a file is shorter."""
 
@@ -173,7 +175,33 @@ def entry_rows(
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def chunk_rows(paths: pa.Array, offsets: npt.NDArray[np.int64], data: pa.Array) -> pa.Table:
-    """Make the content rows of a part."""
-    columns = {"path": paths, "offset": pa.array(offsets), "data": data}
-    return pa.table([columns.get(field.name, pa.nulls(len(paths), field.type)) for field in SCHEMA], schema=SCHEMA)
+def part_rows(
+    entries: pa.Table, owned: pa.Array, places: tuple[Places, Places], offsets: Places, data: pa.LargeBinaryArray
+) -> pa.Table:
+    """Lay content rows between the entry rows they belong to, in key order, without copying the content.
+
+    Args:
+        entries: Entry rows by path.
+        owned: Path of each content row; they are in key order.
+        places: Positions of the entries and of the owners of the content, in one count that ascends in both.
+        offsets: Offset of each content row in its file.
+        data: The contents, back to back from the beginning of their buffer.
+    """
+    count = len(owned)
+    if not count:
+        return entries
+    columns = {"path": owned, "offset": pa.array(offsets)}
+    small = [columns.get(f.name, pa.nulls(count, f.type)) for f in SCHEMA if f.name != "data"]
+    both = pa.concat_tables([entries.drop_columns(["data"]), pa.table(small, schema=SCHEMA.remove(len(SCHEMA) - 1))])
+    order = np.argsort(np.concatenate(places), kind="stable")  # stable: an entry comes before its content
+    return both.take(pa.array(order)).append_column(SCHEMA.field("data"), _spread(data, order >= entries.num_rows))
+
+
+def _spread(data: pa.LargeBinaryArray, filled: npt.NDArray[np.bool_]) -> pa.LargeBinaryArray:
+    """Put NULLs between values without moving them: a NULL has no length."""
+    ends = np.zeros(len(filled) + 1, np.int64)
+    lengths = np.diff(np.frombuffer(data.buffers()[1], np.int64)[: len(data) + 1])
+    ends[1:][filled] = lengths
+    valid = pa.py_buffer(np.packbits(filled, bitorder="little"))
+    offsets = pa.py_buffer(np.cumsum(ends))
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(filled), [valid, offsets, data.buffers()[2]])

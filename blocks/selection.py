@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,15 +38,24 @@ def glob_regex(glob: str) -> str:
 
 @dataclass(frozen=True)
 class Selection:
-    """Globs over full collection names (`source/collection`) and over key labels; empty means everything."""
+    """Globs over full collection names (`source/collection`) and over key labels; empty means everything.
+
+    `within` is a second set of key globs: those that an emergency backup was narrowed to. A row has to match both.
+    """
 
     collections: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
 
     @property
     def everything(self) -> bool:
         """Whether nothing is narrowed down."""
-        return not self.collections and not self.keys
+        return not self.collections and not self.narrows_keys
+
+    @property
+    def narrows_keys(self) -> bool:
+        """Whether some rows of a selected collection may be left out."""
+        return bool(self.keys or self.within)
 
     def has_collection(self, name: str) -> bool:
         """Whether a collection, by its full name, is selected."""
@@ -53,11 +63,12 @@ class Selection:
 
     def mask(self, rows: pa.Table, label: tuple[str, ...]) -> pa.BooleanArray | None:
         """Tell for each row whether its key label matches one of the key globs; None means all do."""
-        if not self.keys:
+        wanted = [globs for globs in (self.keys, self.within) if globs]
+        patterns = ["|".join(f"(?:{glob_regex(glob)})" for glob in globs) for globs in wanted]
+        if not patterns:
             return None
         labels = label_text(rows, label)
-        pattern = "|".join(f"(?:{glob_regex(glob)})" for glob in self.keys)
-        return pc.match_substring_regex(labels, pattern)
+        return reduce(pc.and_, [pc.match_substring_regex(labels, pattern) for pattern in patterns])
 
     def rows(self, rows: pa.Table, label: tuple[str, ...]) -> pa.Table:
         """Keep the selected rows."""

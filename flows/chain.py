@@ -48,7 +48,8 @@ class Chain:
         """Yield the parts of the selected collections."""
         for collection in self.target.collections:
             if selection.has_collection(collection.name):
-                narrowed = Selection(keys=selection.keys) if selection.keys else None
+                keys = Selection(keys=selection.keys, within=collection.selected_keys)
+                narrowed = keys if keys.narrows_keys else None
                 for part in collection.parts:
                     yield RestorePart(self, collection, part, narrowed)
 

@@ -1,4 +1,4 @@
-"""The targets of one restore: one for each source and set of keys, all committed or all aborted."""
+"""The targets of one restore: one for each source, all committed or all aborted."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ class Targets:
 
     def __init__(self, plan: BackupPlan, chain: Chain, mode: RestoreMode, places: dict[str, str]) -> None:
         self._plan, self._chain, self._mode, self._places = plan, chain, mode, places
-        self._targets: dict[tuple[str, tuple[str, ...]], Target] = {}
-        self._group: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._targets: dict[str, Target] = {}
         self._rows: dict[str, int] = {}
         self.notes: list[str] = []
         self.rescue: Rescue | None = None
@@ -40,17 +39,16 @@ class Targets:
     @property
     def sources(self) -> list[str]:
         """Names of the sources that are written to."""
-        return list(dict.fromkeys(source for source, _ in self._targets))
+        return list(self._targets)
 
-    def add(self, key: tuple[str, tuple[str, ...]], target: Target, collections: Sequence[Collection]) -> None:
-        """Take one target for a group of collections."""
-        self._targets[key] = target
-        self._group.update(dict.fromkeys((c.name for c in collections), key))
+    def add(self, source: str, target: Target, collections: Sequence[Collection]) -> None:
+        """Take the target of a source's collections."""
+        self._targets[source] = target
         self._rows.update(dict.fromkeys((c.name for c in collections), 0))
 
     def of(self, part: RestorePart) -> Target:
         """Return the target of a part."""
-        return self._targets[self._group[part.collection.name]]
+        return self._targets[part.collection.source]
 
     def done(self, part: RestorePart, rows: int) -> None:
         """Count what was written."""
@@ -68,7 +66,7 @@ class Targets:
             Partial: A later target failed after an earlier one was committed; both are named.
         """
         committed: list[str] = []
-        for (source, _), target in self._targets.items():
+        for source, target in self._targets.items():
             try:
                 target.commit()
             except LastgoodError as exc:
@@ -120,19 +118,28 @@ def place_of(source: StateSource, name: str, to: str | None, several: bool, make
 
 
 def selected(chain: Chain, selection: Selection) -> list[Collection]:
-    """Return the selected collections of a backup.
+    """Return the selected collections of a backup; none where all of an empty state is.
 
     Raises:
         BackupNotFound: It holds none of them.
     """
     found = [c for c in chain.target.collections if selection.has_collection(c.name)]
-    if not found:
+    if not found and not (selection.everything and chain.target.whole):
         held = ", ".join(c.name for c in chain.target.collections) or "nothing"
         raise BackupNotFound(
-            f"backup {chain.target.backup_id} holds no collection {' or '.join(selection.collections)}",
+            f"backup {chain.target.backup_id} holds no collection {' or '.join(selection.collections)}".rstrip(),
             hint=f"It holds {held}.",
         )
     return found
+
+
+def by_source(chain: Chain, selection: Selection) -> dict[str, list[Collection]]:
+    """Return the selected collections by source; where all is, also the sources whose state was empty."""
+    everything = selection.everything and chain.target.whole
+    groups: dict[str, list[Collection]] = {s.name: [] for s in chain.target.sources} if everything else {}
+    for collection in selected(chain, selection):
+        groups.setdefault(collection.source, []).append(collection)
+    return groups
 
 
 @contextmanager
@@ -143,20 +150,17 @@ def open_targets(
 
     `to` is a place as a person gives it, or the place of each source by name.
     """
-    groups: dict[tuple[str, tuple[str, ...]], list[Collection]] = {}
-    for collection in selected(chain, selection):
-        groups.setdefault((collection.source, collection.selected_keys), []).append(collection)
-    sources = {source for source, _ in groups}
-    if missing := sorted(sources - plan.sources.keys()):
+    groups = by_source(chain, selection)
+    if missing := sorted(groups.keys() - plan.sources.keys()):
         raise ConfigurationError(
             f"plan {plan.name} has no source {missing[0]}, which backup {chain.target.backup_id} holds",
             hint=f"Add it to the plan, or select others with --collection (there is {', '.join(plan.sources)}).",
         )
-    places = {s: to[s] if isinstance(to, dict) else place_of(plan.sources[s], s, to, len(sources) > 1) for s in sources}
+    places = {s: to[s] if isinstance(to, dict) else place_of(plan.sources[s], s, to, len(groups) > 1) for s in groups}
     targets = Targets(plan, chain, mode, {s: place or "live" for s, place in places.items()})
-    for (name, keys), collections in groups.items():
-        scope = _scope(chain, name, keys, collections, selection, mode)
-        targets.add((name, keys), plan.sources[name].target(scope, places[name]), collections)
+    for name, collections in groups.items():
+        scope = _scope(chain, name, collections, selection, mode)
+        targets.add(name, plan.sources[name].target(scope, places[name]), collections)
     try:
         targets.preflight()
         yield targets
@@ -167,7 +171,6 @@ def open_targets(
 def _scope(
     chain: Chain,
     source: str,
-    keys: tuple[str, ...],
     collections: Sequence[Collection],
     selection: Selection,
     mode: RestoreMode,
@@ -176,13 +179,12 @@ def _scope(
     of_source = {c.name for c in target.collections if c.source == source}
     whole = target.whole and not selection.keys and {c.name for c in collections} == of_source
     names = () if whole else tuple(c.name for c in collections)
-    if keys and selection.keys:
-        mode = RestoreMode.MERGE  # what lies outside the emergency backup's own keys is not known
     segments = [s for c in collections for part in c.parts for _, _, s in chain.segments(c.name, part.number)]
     return RestoreScope(
         definition=next(s.definition for s in target.sources if s.name == source),
         collections=tuple((spec_of(c), c.rows) for c in collections),
         mode=mode,
-        selection=Selection(names, selection.keys or keys),
+        selection=Selection(names, selection.keys),
         size_bytes=sum(s.size_bytes for s in segments),
+        narrowed={spec_of(c).name: c.selected_keys for c in collections if c.selected_keys},
     )

@@ -12,9 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -171,6 +171,8 @@ class RestoreScope:
         mode: MERGE or EXACT.
         selection: Which collections and keys; `selection.everything` when nothing was narrowed down.
         size_bytes: Estimate of the Arrow bytes to be written.
+        narrowed: Key globs that an emergency backup was narrowed to, by the collection's name: of other keys it
+            knows nothing, so an exact restore leaves them alone.
     """
 
     definition: dict[str, JsonValue]
@@ -178,6 +180,11 @@ class RestoreScope:
     mode: RestoreMode
     selection: Selection
     size_bytes: int
+    narrowed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def selection_of(self, collection: str) -> Selection:
+        """Return what is restored of one collection."""
+        return replace(self.selection, within=self.narrowed.get(collection, ()))
 
 
 class Target(Protocol):

@@ -125,7 +125,7 @@ class Placement:
             return {}
         listing = Walk(self._fd, self._rules, one_file_system=self._one_file_system).listing()
         table = pa.table({"path": pa.array(listing.paths, pa.large_binary())})
-        mask = self._scope.selection.mask(table, TREE.label)
+        mask = self._scope.selection_of(TREE.name).mask(table, TREE.label)
         selected = [True] * len(listing.paths) if mask is None else mask.to_pylist()
         wanted = set(entries.paths) | entries.folders.keys()
         return {

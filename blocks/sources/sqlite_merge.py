@@ -11,7 +11,14 @@ import pyarrow as pa
 
 from blocks.errors import RestoreRefused
 from blocks.sources.base import CollectionSpec, RestoreMode, RestoreScope
-from blocks.sources.sqlite_build import belonging, check_described, check_folder, check_writable, insert_rows
+from blocks.sources.sqlite_build import (
+    belonging,
+    check_described,
+    check_folder,
+    check_writable,
+    insert_rows,
+    left_behind,
+)
 from blocks.sources.sqlite_connect import open_reading, open_writing, translated
 from blocks.sources.sqlite_rows import Rows, arrow_table, placeholder, quoted, quoted_list, value_from_json, write_rows
 from blocks.sources.sqlite_schema import (
@@ -111,7 +118,8 @@ class MergeTarget:
     def _emptied(self, table: str) -> bool:
         """Whether all live rows of a table go before its rows come."""
         shadow = any(table in self._database.shadows[name] for name in self._virtual_tables())
-        return shadow or (self._scope.mode is RestoreMode.EXACT and not self._scope.selection.keys)
+        whole = not self._scope.selection_of(table).narrows_keys
+        return shadow or (self._scope.mode is RestoreMode.EXACT and whole)
 
     def _missing(self, live: set[str]) -> list[SchemaObject]:
         """Return what has to be created: missing tables with all that is theirs; missing views if all is restored."""
@@ -146,7 +154,8 @@ class MergeTarget:
         statements = {thing.name: thing.sql for thing in self._database.objects if thing.virtual}
         for name in self._virtual_tables():
             shadows = self._database.shadows[name]
-            if self._scope.selection.keys or not self._specs.keys() >= set(shadows):
+            narrowed = any(self._scope.selection_of(table).narrows_keys for table in shadows)
+            if narrowed or not self._specs.keys() >= set(shadows):
                 raise RestoreRefused(
                     f"virtual table {name!r} can only be restored as a whole, with {', '.join(shadows)}",
                     hint=f"Select the collections {name}_* without keys, or leave them out.",
@@ -189,7 +198,7 @@ class MergeTarget:
             return f"INSERT INTO {_DOOMED} VALUES ({_marks(len(locator), as_text)})"
 
         for batch in Rows(connection, RLock(), sql).batches():
-            doomed = self._scope.selection.rows(arrow_table(names, [batch]), spec.label)
+            doomed = self._scope.selection_of(spec.name).rows(arrow_table(names, [batch]), spec.label)
             write_rows(connection, statement, doomed.select(list(locator)))
         connection.execute(
             f"DELETE FROM {quoted(spec.name)} WHERE ({quoted_list(locator)}) IN (SELECT * FROM {_DOOMED})"

@@ -1,0 +1,156 @@
+"""A small live application (a ledger and a folder of models), its plan, and exact pictures of its state."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from blocks.keyring import Credential, Keyring, NoEncryption, generate_key_file
+from blocks.manifest import BackupMetadata, BackupStatus, BackupType, Segment
+from blocks.plan import BackupPlan
+from blocks.repository import BackupRepository, Repository
+from blocks.selection import Selection
+from blocks.sources.base import RestoreMode
+from blocks.sources.files import FilesSource
+from blocks.sources.sqlite import SQLiteSource
+from flows.backup import make_backup
+from flows.restore import make_restore
+from flows.results import RestoreResult
+
+FULL, DIFFERENTIAL, INCREMENTAL = BackupType.FULL, BackupType.DIFFERENTIAL, BackupType.INCREMENTAL
+SNAPSHOT, EMERGENCY = BackupType.SNAPSHOT, BackupType.EMERGENCY
+PREVIEW, MERGE, EXACT = RestoreMode.PREVIEW, RestoreMode.MERGE, RestoreMode.EXACT
+VERIFIED, CORRUPTED, COMPLETED = BackupStatus.VERIFIED, BackupStatus.CORRUPTED, BackupStatus.COMPLETED
+
+Picture = dict[str, Any]
+
+
+class Shop:
+    """An application's live state below `state/`, and its plan with a repository below `repository/`."""
+
+    def __init__(self, folder: Path, encrypted: bool = True, part_size_bytes: int = 800, **fields: Any) -> None:
+        self.folder = folder
+        self.database, self.tree = folder / "state" / "ledger.db", folder / "state" / "models"
+        self.tree.mkdir(parents=True)
+        self.db = sqlite3.connect(self.database, isolation_level=None)
+        key = folder / "key"
+        generate_key_file(key)
+        self.plan = BackupPlan(
+            name="trading",
+            sources={
+                "ledger": SQLiteSource(path=str(self.database), part_size_bytes=part_size_bytes),
+                "models": FilesSource(url=str(self.tree)),
+            },
+            repository=BackupRepository(url=str(folder / "repository")),
+            encryption=Keyring(credential=Credential(key_file=key)) if encrypted else NoEncryption(type="none"),
+            **fields,
+        )
+        self.kit = self.plan.repository.initialize(self.plan.encryption)
+
+    @property
+    def repository(self) -> Repository:
+        return self.plan.repository.unlock(self.plan.encryption)
+
+    @property
+    def ids(self) -> list[str]:
+        return [backup.backup_id for backup in self.repository.backups("trading")]
+
+    def objects(self, backup: BackupMetadata) -> Path:
+        return self.folder / "repository" / "backups" / "trading" / backup.backup_id
+
+    def reopen(self) -> None:
+        self.db.close()
+        self.db = sqlite3.connect(self.database, isolation_level=None)
+
+    def back_up(self, kind: BackupType = INCREMENTAL, **options: Any) -> BackupMetadata:
+        return make_backup(self.plan, kind, **options)
+
+    def restore(
+        self,
+        backup: BackupMetadata | str = "latest",
+        mode: RestoreMode = EXACT,
+        collections: Sequence[str] = (),
+        keys: Sequence[str] = (),
+        **options: Any,
+    ) -> RestoreResult:
+        wanted = backup if isinstance(backup, str) else backup.backup_id
+        return make_restore(
+            self.plan, wanted, selection=Selection(tuple(collections), tuple(keys)), mode=mode, **options
+        )
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        return self.db.execute(sql).fetchall()
+
+    def fill(self, rows: int = 40) -> None:
+        """Make two tables of several parts each, and a few files."""
+        self.db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, symbol TEXT, price REAL)")
+        self.db.execute("CREATE TABLE positions (symbol TEXT PRIMARY KEY NOT NULL, quantity)")
+        self.db.executemany(
+            "INSERT INTO orders VALUES (?, ?, ?)", [(n, f"S{n % 7}", n / 4) for n in range(1, rows + 1)]
+        )
+        self.db.executemany("INSERT INTO positions VALUES (?, ?)", [(f"S{n}", n * 10) for n in range(7)])
+        (self.tree / "deep").mkdir()
+        (self.tree / "a.bin").write_bytes(bytes(range(256)) * 8)
+        (self.tree / "deep" / "b.txt").write_text("hello")
+        (self.tree / "link").symlink_to("a.bin")
+
+    def picture(self) -> Picture:
+        return picture(self.database, self.tree)
+
+    def age_database(self) -> None:
+        """Let the database's files look untouched for long, so that its change token is one.
+
+        Only the modification time can be set; the inode's change time becomes now, and it is part of the token. So
+        whatever is written afterwards still shows, and two looks with no write between them still agree.
+        """
+        for suffix in ("", "-wal", "-journal"):
+            path = Path(f"{self.database}{suffix}")
+            if path.exists():
+                os.utime(path, (1_700_000_000, 1_700_000_000))
+
+
+def picture(database: Path, tree: Path) -> Picture:
+    """Describe state exactly: the dump of a database, its rows with their rowids, and every entry of a tree."""
+    connection = sqlite3.connect(database)
+    try:
+        tables = [n for (n,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        rows = {table: _table(connection, table) for table in tables if not table.startswith("sqlite_")}
+        return {"dump": list(connection.iterdump()), "rows": rows, "tree": walk(tree)}
+    finally:
+        connection.close()
+
+
+def _table(connection: sqlite3.Connection, table: str) -> list[tuple[Any, ...]]:
+    try:
+        return connection.execute(f'SELECT rowid, * FROM "{table}" ORDER BY rowid').fetchall()
+    except sqlite3.OperationalError:  # WITHOUT ROWID
+        return connection.execute(f'SELECT NULL, * FROM "{table}"').fetchall()
+
+
+def walk(tree: Path) -> dict[str, tuple[Any, ...]]:
+    """Describe every entry of a tree, the root included."""
+    found = {}
+    for path in [tree, *sorted(tree.rglob("*"))]:
+        status = path.lstat()
+        name, mode, moment = str(path.relative_to(tree)), stat.S_IMODE(status.st_mode), status.st_mtime_ns
+        if path.is_symlink():
+            found[name] = ("link", os.readlink(path), moment)
+        elif path.is_dir():
+            found[name] = ("dir", mode, moment)
+        else:
+            found[name] = ("file", mode, moment, path.read_bytes())
+    return found
+
+
+def segments(backup: BackupMetadata, collection: str) -> list[Segment | None]:
+    """Return what a backup stored of each part of a collection."""
+    return [part.segment for part in next(c for c in backup.collections if c.name == collection).parts]
+
+
+def bounds(backup: BackupMetadata, collection: str) -> list[Any]:
+    """Return the part boundaries of a collection."""
+    return [part.bounds for part in next(c for c in backup.collections if c.name == collection).parts]

@@ -58,7 +58,7 @@ class BuildTarget:
         """What was noticed about the finished database, as sentences."""
         self._path, self._found, self._scope, self._timeout = path, found, scope, timeout_seconds
         self._database = Database.from_manifest(scope.definition)
-        self._new = path.with_name(f".{path.name}.lastgood-{secrets.token_hex(4)}")
+        self._new = path.with_name(f"{_building(path)}{secrets.token_hex(4)}")
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
 
@@ -73,10 +73,12 @@ class BuildTarget:
             )
         if self._found is Condition.READABLE:
             check_writable(self._path, self._timeout)
-            return (f"The whole content of {self._path} is replaced in one transaction.",)
-        if self._found is Condition.DAMAGED:
-            return (f"{self._path} is damaged; it is kept under another name beside the restored one.",)
-        return (f"{self._path} is made new.",)
+            said = f"The whole content of {self._path} is replaced in one transaction."
+        elif self._found is Condition.DAMAGED:
+            said = f"{self._path} is damaged; it is kept under another name beside the restored one."
+        else:
+            said = f"{self._path} is made new."
+        return (said, *left_behind(self._path))
 
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
         """Insert rows under the rowids they had."""
@@ -197,6 +199,20 @@ class BuildTarget:
             self._connection.close()
         for suffix in ("", *_SIDE_FILES):
             Path(f"{self._new}{suffix}").unlink(missing_ok=True)
+
+
+def left_behind(path: Path) -> list[str]:
+    """Name the unfinished databases beside a destination: they are whole copies, and nobody else would notice."""
+    found = sorted(entry for entry in os.listdir(path.parent) if entry.startswith(_building(path)))
+    return [
+        f"{path.parent / name} was left by an interrupted restore, or another one is at work; remove it if none is."
+        for name in found
+        if not name.endswith(_SIDE_FILES)
+    ]
+
+
+def _building(path: Path) -> str:
+    return f".{path.name}.lastgood-"
 
 
 def belonging(database: Database, tables: set[str]) -> list[SchemaObject]:

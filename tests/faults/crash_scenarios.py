@@ -21,6 +21,7 @@ from blocks.tiers import StorageTier
 from flows.backup import make_backup
 from flows.retention import apply_retention
 from flows.verify import make_verification
+from tests.faults.killing import at_durable_operations
 from tests.faults.live_state import PLAN, LiveState, Oracle, make_key, make_plan, restored
 
 DAY = timedelta(days=1)
@@ -180,6 +181,7 @@ def check_after_backup(case: Case) -> None:
 
 
 def retain(case: Case) -> object:
+    at_durable_operations(case.folder, case.when, case.number)
     return apply_retention(case.plan(), now=datetime.now(UTC) + LONG_AFTER)
 
 
@@ -209,6 +211,7 @@ def check_after_retention(case: Case) -> None:
 
 
 def verify(case: Case) -> object:
+    at_durable_operations(case.folder, case.when, case.number)
     return make_verification(case.plan(), list(case.oracles)[-2], deep=False)
 
 
@@ -230,7 +233,11 @@ def _backup(kind: BackupType, *before: BackupType) -> Scenario:
     def prepare(seed: Path) -> None:
         prepared(seed, *before)
 
-    return Scenario(prepare, lambda case: make_backup(case.plan(), kind), check_after_backup)
+    def doing(case: Case) -> object:
+        at_durable_operations(case.folder, case.when, case.number)
+        return make_backup(case.plan(), kind)
+
+    return Scenario(prepare, doing, check_after_backup)
 
 
 def _prepare_verification(seed: Path) -> None:

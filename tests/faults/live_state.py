@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from blocks.keyring import Credential, Keyring, Kem, NoEncryption, generate_key_file
+from blocks.keyring import Credential, Kem, Keyring, NoEncryption, generate_key_file
 from blocks.lease import Clock
 from blocks.opened import Repository
 from blocks.plan import BackupPlan

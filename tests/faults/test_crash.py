@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.crash_scenarios import SCENARIOS, Case
+from tests.faults.restore_scenarios import RESTORES
 
 ROOT = Path(__file__).parents[2]
 ZYGOTES = 2
@@ -58,8 +59,28 @@ def seed_of(seeds: dict[str, Path], scenario: str, folder: Path, monkeypatch: py
     if scenario not in seeds:
         seeds[scenario] = folder
         monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
-        SCENARIOS[scenario].prepare(folder)
+        (SCENARIOS | RESTORES)[scenario].prepare(folder)
     return seeds[scenario]
+
+
+def kill_at_all(zygotes: list[Zygote], scenario: str, seed: Path, folder: Path, when: str) -> int:
+    """Run a scenario as often as it can be killed, and once to its end; return how often it was killed."""
+    numbers = iter(range(1, 1000))
+
+    def work(zygote: Zygote) -> list[tuple[int, dict]]:
+        outcomes = []
+        for number in numbers:
+            outcome = zygote.run(Case(scenario, seed, folder / str(number), when, number))
+            outcomes.append((number, outcome))
+            if not outcome["killed"]:
+                return outcomes
+        raise AssertionError("there is no end of moments to die at")
+
+    with ThreadPoolExecutor(ZYGOTES) as pool:
+        outcomes = sorted((o for found in pool.map(work, zygotes) for o in found), key=lambda outcome: outcome[0])
+    wrong = [f"{number}: killed {found['at']}: {text}" for number, found in outcomes for text in found["problems"]]
+    assert not wrong, f"{len(wrong)} of {len(outcomes)}\n" + "\n".join(wrong[:4])
+    return sum(found["killed"] for _, found in outcomes)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -68,19 +89,20 @@ def test_killed_at_any_durable_operation_nothing_is_lost_and_nothing_half_made_i
     scenario, when, zygotes, seeds, tmp_path, monkeypatch
 ):
     seed = seed_of(seeds, scenario, tmp_path / "seed", monkeypatch)
-    numbers = iter(range(1, 1000))
+    assert kill_at_all(zygotes, scenario, seed, tmp_path, when) >= FEWEST.get(scenario, 36)
 
-    def work(zygote: Zygote) -> list[tuple[int, dict]]:
-        outcomes = []
-        for number in numbers:
-            outcome = zygote.run(Case(scenario, seed, tmp_path / str(number), when, number))
-            outcomes.append((number, outcome))
-            if not outcome["killed"]:
-                return outcomes
-        raise AssertionError("no end of durable operations")
 
-    with ThreadPoolExecutor(ZYGOTES) as pool:
-        outcomes = sorted((o for found in pool.map(work, zygotes) for o in found), key=lambda outcome: outcome[0])
-    wrong = [f"{number}: killed {found['at']}: {text}" for number, found in outcomes for text in found["problems"]]
-    assert not wrong, f"{len(wrong)} of {len(outcomes)}\n" + "\n".join(wrong[:4])
-    assert sum(found["killed"] for _, found in outcomes) >= FEWEST.get(scenario, 36)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_restore_killed_at_any_step_leaves_the_old_or_the_new_state_and_can_be_repeated(
+    when, zygotes, seeds, tmp_path, monkeypatch
+):
+    seed = seed_of(seeds, "a restore in place", tmp_path / "seed", monkeypatch)
+    assert kill_at_all(zygotes, "a restore in place", seed, tmp_path, when) >= 12
+
+
+@pytest.mark.parametrize("scenario", [name for name in RESTORES if "SQLite" in name])
+def test_a_database_killed_in_the_middle_of_its_restore_is_the_old_or_the_new_one(
+    scenario, zygotes, seeds, tmp_path, monkeypatch
+):
+    seed = seed_of(seeds, scenario, tmp_path / "seed", monkeypatch)
+    assert kill_at_all(zygotes, scenario, seed, tmp_path, "inside") >= 4

@@ -9,7 +9,6 @@ Importing Prefect and Arrow, and all that happens only once, for every one of se
 from __future__ import annotations
 
 import gc
-import itertools
 import json
 import os
 import shutil
@@ -21,25 +20,13 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from blocks.tiers import StorageTier
 from tests.faults.crash_scenarios import SCENARIOS, Case
+from tests.faults.killing import DIED
+from tests.faults.restore_scenarios import RESTORES
 
-_DIED, _PROBLEMS = "died", "problems"
-
-
-def _kill_at(case: Case) -> None:
-    """Kill this process at the wanted durable operation."""
-    numbers, guard = itertools.count(1), threading.Lock()
-
-    def durable(operation: str, name: str, when: str) -> None:
-        if when != case.when:
-            return
-        with guard:
-            if next(numbers) == case.number:
-                (case.folder / _DIED).write_text(f"{when} {operation} {name}")
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    StorageTier.durable = staticmethod(durable)
+ALL = SCENARIOS | RESTORES
+_PROBLEMS = "problems"
+_KILLED = (signal.SIGKILL, signal.SIGXFSZ)
 
 
 def _in_child(case: Case, work: Callable[[], None]) -> int:
@@ -57,23 +44,19 @@ def _in_child(case: Case, work: Callable[[], None]) -> int:
         os._exit(code)
 
 
-def _victim(case: Case) -> None:
-    _kill_at(case)
-    SCENARIOS[case.scenario].doing(case)
-
-
 def _run(case: Case) -> dict[str, object]:
     case.folder.mkdir(parents=True)
     for name in ("repository", "state"):
         shutil.copytree(case.seed / name, case.folder / name)
-    status = _in_child(case, lambda: _victim(case))
-    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    scenario = ALL[case.scenario]
+    status = _in_child(case, lambda: scenario.doing(case))
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in _KILLED
     problems = []
     if not killed and status:
         problems.append("the victim failed by itself:\n" + (case.folder / _PROBLEMS).read_text())
-    elif _in_child(case, lambda: SCENARIOS[case.scenario].witness(case)):
+    elif _in_child(case, lambda: scenario.witness(case)):
         problems.append((case.folder / _PROBLEMS).read_text())
-    at = (case.folder / _DIED).read_text() if killed else "the end"
+    at = (case.folder / DIED).read_text() if killed else "the end"
     if not problems:
         shutil.rmtree(case.folder)
     return {"killed": killed, "at": at, "problems": problems}
@@ -86,7 +69,7 @@ def _warm_up() -> None:
         os.environ["XDG_STATE_HOME"] = str(seed / "state")
         for scenario in ("a differential backup", "a verification"):
             SCENARIOS[scenario].prepare(seed / scenario)
-            case = Case(scenario, seed / scenario, seed / scenario, "", 0)
+            case = Case(scenario, seed / scenario, seed / scenario, "before", 0)
             SCENARIOS[scenario].doing(case)
             SCENARIOS[scenario].witness(case)
     assert threading.active_count() == 1

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 from blocks.manifest import BackupMetadata, BackupType
 from blocks.plan import BackupPlan, parse_plan
 from flows.backup import make_backup
 
+DOCUMENT = Path(__file__).parent.parent / "docs" / "format.md"
 MIB = 1 << 20
 MOMENT_NS = 1_700_000_000_123_456_789
+
+_GUARD = """
+import runpy, sys
+for name in ("blocks", "flows", "prefect", "pydantic", "numpy", "pandas"):
+    sys.modules[name] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def make_plan(folder: Path, encryption: object, part_size_bytes: int = 4096) -> BackupPlan:
@@ -94,3 +106,22 @@ def see_database(path: Path) -> dict[str, object]:
             tables[str(name)] = ask(f"SELECT {rowid}{shown} FROM {quoted} ORDER BY {rowid}{order}")
     connection.close()
     return {"schema": schema, "pragmas": pragmas, "tables": tables}
+
+
+def program() -> str:
+    """Put together the Python of the document."""
+    return "\n".join(re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL))
+
+
+def restore(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the document's program as somebody without lastgood would: no project on its path, no blocks to import."""
+    script = folder / "restore.py"
+    script.write_text(program())
+    return subprocess.run(
+        [sys.executable, "-I", "-c", _GUARD, str(script), str(folder / "backups"), "trading", *arguments],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )

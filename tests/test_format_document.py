@@ -41,29 +41,15 @@ from blocks.sealing import ObjectContext, ObjectKind, unseal
 from blocks.sources.sqlite_schema import Database, TableShape
 from blocks.variant import encode_variant, variant_field
 from tests.blocks.sources.sqlite_kit import GALLERY, dump
-from tests.format_support import MIB, back_up, make_plan, run_sql, see_tree, write
+from tests.format_support import DOCUMENT, MIB, back_up, make_plan, program, restore, run_sql, see_tree, write
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "format.md"
 PASSPHRASE = "a passphrase for tests: ﬁre"  # the ligature is another text in NFKC
 KEY = bytes(range(32))
 
-_GUARD = """
-import runpy, sys
-for name in ("blocks", "flows", "prefect", "pydantic", "numpy", "pandas"):
-    sys.modules[name] = None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
 
 @pytest.fixture(autouse=True)
-def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state-home"))
+def _passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LASTGOOD_TEST_PASSPHRASE", PASSPHRASE)
-
-
-def program() -> str:
-    return "\n".join(re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL))
 
 
 @cache
@@ -158,20 +144,6 @@ def make_history(folder: Path, plan: BackupPlan, kinds: list[str]) -> dict[str, 
         begin(folder) if step == 0 else change(folder, step)
         wanted[back_up(plan, kind).backup_id] = (dump(folder / "ledger.db"), see_tree(folder / "models"))
     return wanted
-
-
-def restore(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the document's program as somebody without lastgood would: no project on its path, no blocks to import."""
-    script = folder / "restore.py"
-    script.write_text(program())
-    return subprocess.run(
-        [sys.executable, "-I", "-c", _GUARD, str(script), str(folder / "backups"), "trading", *arguments],
-        cwd=folder,
-        env={"PATH": os.environ["PATH"], **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 def check_restored(folder: Path, wanted: dict[str, tuple[bytes, object]], *arguments: str, **environment: str) -> None:

@@ -29,7 +29,7 @@ def preview_restore(
     plan: BackupPlan, chain: Chain, selection: Selection, to: str | None, started: float
 ) -> RestoreResult:
     """Count, for each selected collection, the rows a restore would add, change and (an exact one) remove."""
-    groups = by_source(chain, selection)
+    groups = by_source(plan, chain, selection)
     places, notes, results = {}, [], []
     with ExitStack() as opened:
         for name, collections in groups.items():

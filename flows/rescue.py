@@ -23,8 +23,11 @@ def rescue_live_state(plan: BackupPlan, sources: Sequence[str]) -> Rescue:
     for name in sources:
         try:
             with plan.sources[name].view() as view:
-                view.collections()
-            readable[name] = plan.sources[name]
+                held = [f"{name}/{spec.name}" for spec in view.collections()]
+            if plan.critical and not any(plan.emergency_selection(collection) for collection in held):
+                notes.append(f"{name}: no emergency backup of the live state, the plan calls nothing of it critical")
+            else:
+                readable[name] = plan.sources[name]
         except SourceUnavailable as exc:
             notes.append(f"{name}: no emergency backup of the live state, it cannot be read ({exc.message})")
     if not readable:
@@ -34,4 +37,6 @@ def rescue_live_state(plan: BackupPlan, sources: Sequence[str]) -> Rescue:
         made = make_backup(narrowed, BackupType.EMERGENCY, ["before-restore"], WAIT_SECONDS)
     except SourceUnavailable as exc:
         return Rescue(None, [*notes, f"no emergency backup of the live state, it cannot be read ({exc.message})"])
+    if plan.critical:
+        notes.append("The emergency backup holds only what the plan calls critical; undoing brings back no more.")
     return Rescue(made.backup_id, [*notes, *(w for s in made.sources for w in s.warnings)])

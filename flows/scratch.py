@@ -68,7 +68,7 @@ def open_scratch(plan: BackupPlan, chain: Chain) -> Iterator[Scratch]:
     """Open a scratch restore of a whole backup; the folder is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="lastgood-verify-") as name:
         folder = Path(name)
-        for source in by_source(chain, Selection()):
+        for source in by_source(plan, chain, Selection()):
             (folder / source).mkdir(mode=0o700)
         places = {s: plan.sources[s].scratch(folder / s) for s in plan.sources}
         with open_targets(plan, chain, Selection(), places, RestoreMode.EXACT) as targets:

@@ -133,12 +133,21 @@ def selected(chain: Chain, selection: Selection) -> list[Collection]:
     return found
 
 
-def by_source(chain: Chain, selection: Selection) -> dict[str, list[Collection]]:
-    """Return the selected collections by source; where all is, also the sources whose state was empty."""
+def by_source(plan: BackupPlan, chain: Chain, selection: Selection) -> dict[str, list[Collection]]:
+    """Return the selected collections by source; where everything is, also the sources whose state was empty.
+
+    Raises:
+        ConfigurationError: The plan lacks one of the sources.
+    """
     everything = selection.everything and chain.target.whole
     groups: dict[str, list[Collection]] = {s.name: [] for s in chain.target.sources} if everything else {}
     for collection in selected(chain, selection):
         groups.setdefault(collection.source, []).append(collection)
+    if missing := sorted(groups.keys() - plan.sources.keys()):
+        raise ConfigurationError(
+            f"plan {plan.name} has no source {missing[0]}, which backup {chain.target.backup_id} holds",
+            hint=f"Add it to the plan, or select others with --collection (there is {', '.join(plan.sources)}).",
+        )
     return groups
 
 
@@ -150,12 +159,7 @@ def open_targets(
 
     `to` is a place as a person gives it, or the place of each source by name.
     """
-    groups = by_source(chain, selection)
-    if missing := sorted(groups.keys() - plan.sources.keys()):
-        raise ConfigurationError(
-            f"plan {plan.name} has no source {missing[0]}, which backup {chain.target.backup_id} holds",
-            hint=f"Add it to the plan, or select others with --collection (there is {', '.join(plan.sources)}).",
-        )
+    groups = by_source(plan, chain, selection)
     places = {s: to[s] if isinstance(to, dict) else place_of(plan.sources[s], s, to, len(groups) > 1) for s in groups}
     targets = Targets(plan, chain, mode, {s: place or "live" for s, place in places.items()})
     for name, collections in groups.items():

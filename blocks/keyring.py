@@ -289,7 +289,9 @@ def list_slots(encryption: EncryptionObject) -> tuple[SlotInfo, ...]:
 
 
 def _opened(stored: StoredKeys, secret: ResolvedSecret, repository_id: str) -> Keys:
-    payloads = (open_slot(slot, secret, repository_id) for slot in stored.slots)
+    # a credential that was a writer's and became a reader's has a slot of each
+    slots = sorted(stored.slots, key=lambda slot: slot.role is not Role.READER)
+    payloads = (open_slot(slot, secret, repository_id) for slot in slots)
     payload = next((found for found in payloads if found is not None), None)
     if payload is None:
         raise WrongKey(

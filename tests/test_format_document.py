@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import hmac
 import os
 import re
 import shutil
@@ -15,12 +17,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocks.canonical import to_canonical
 from blocks.credential import RecoveryKey
-from blocks.keyslots import Epoch, Slot
+from blocks.keyslots import Epoch, Kem, Slot, encapsulate, from_base64, public_bytes
 from blocks.lease import LeaseRecord
 from blocks.manifest import (
     BackupMetadata,
@@ -196,6 +200,22 @@ def test_the_document_refuses_a_damaged_segment(tmp_path: Path) -> None:
     assert "refused: 00000.seg" in restore(tmp_path, "--no-encryption", "--to", str(tmp_path / "out")).stderr
 
 
+def test_the_document_lists_what_it_can_and_restores_one_source_where_another_is_damaged(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, "none", MIB)
+    plan.repository.initialize(plan.encryption)
+    whole, broken = make_history(tmp_path, plan, ["full", "snapshot"])
+    tree = see_tree(tmp_path / "models")
+    (tmp_path / "backups" / "backups" / "trading" / whole / "manifest").write_bytes(b"LASTGOOD, but cut off")
+    listed = restore(tmp_path, "--list", "--no-encryption").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == [broken, whole]
+    assert "cannot be opened" in listed[1]
+    assert "name the backup" in restore(tmp_path, "--no-encryption", "--to", "out").stderr
+    (tmp_path / "backups" / "backups" / "trading" / broken / "00000.seg").unlink()
+    done = restore(tmp_path, broken, "--no-encryption", "--to", str(tmp_path / "out"), "--source", "models")
+    assert done.returncode == 0, done.stderr
+    assert see_tree(tmp_path / "out" / "models") == tree
+
+
 # The document's examples are what lastgood computes
 
 
@@ -250,6 +270,32 @@ def test_the_documents_examples_of_sealed_objects_are_right(mode: str, sealed: s
 def test_the_documents_example_of_a_keys_text_is_right(key: str, text: str) -> None:
     assert RecoveryKey(bytes.fromhex(key)).text == text
     assert document()["read_key"](text) == bytes.fromhex(key)
+
+
+def test_a_hybrid_encapsulation_opens_from_the_parts_that_the_document_names() -> None:
+    seed, info, payload = bytes(range(100, 132)), b"info", bytes(range(32))
+    public = public_bytes(Kem.HYBRID, seed)
+    data = from_base64(encapsulate(Kem.HYBRID, public, payload, info))
+    lattice_text, share, sealed = data[:1088], data[1088:1120], data[1120:]
+    expanded = hashlib.shake_256(seed).digest(96)
+    lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(expanded[:64]).decapsulate(lattice_text)
+    curve = x25519.X25519PrivateKey.from_private_bytes(expanded[64:]).exchange(
+        x25519.X25519PublicKey.from_public_bytes(share)
+    )
+    shared = hashlib.sha3_256(lattice + curve + share + public[1184:] + bytes.fromhex("5c2e2f2f5e5c")).digest()
+    suite = b"HPKE" + (0x647A).to_bytes(2, "big") + b"\x00\x01\x00\x02"
+
+    def extract(salt: bytes, label: bytes, data: bytes) -> bytes:
+        return hmac.digest(salt, b"HPKE-v1" + suite + label + data, "sha256")
+
+    def expand(secret: bytes, label: bytes, data: bytes, length: int) -> bytes:
+        labelled = length.to_bytes(2, "big") + b"HPKE-v1" + suite + label + data
+        return hmac.digest(secret, labelled + b"\x01", "sha256")[:length]
+
+    place = b"\x00" + extract(b"", b"psk_id_hash", b"") + extract(b"", b"info_hash", info)
+    secret = extract(shared, b"secret", b"")
+    cipher = AESGCM(expand(secret, b"key", place, 32))
+    assert cipher.decrypt(expand(secret, b"base_nonce", place, 12), sealed, b"") == payload
 
 
 def tables() -> st.SearchStrategy[list[dict[str, object]]]:

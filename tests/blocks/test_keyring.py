@@ -181,6 +181,14 @@ def test_an_added_reader_reads_and_a_removed_one_no_longer_does(created: Created
     assert encryption == before
 
 
+def test_a_writer_that_was_made_a_reader_reads(created: Created, folder: Path) -> None:
+    encryption, keys, _ = created
+    writer = holder(folder, "writer")
+    assert unlock(encryption, writer, REPOSITORY).role is Role.WRITER
+    more = add_slot(encryption, keys, writer.credential, Role.READER, "promoted")
+    assert unlock(more, writer, REPOSITORY).role is Role.READER
+
+
 def test_the_last_reader_stays(created: Created) -> None:
     encryption, keys, _ = created
     reader, recovery, writer = list_slots(encryption)

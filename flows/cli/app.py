@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words or os.environ.get("LASTGOOD_DEBUG", "") not in ("", "0")
     tokens = [word for word in words if word != "--debug"]
     prepare_process(quiet=words[:1] not in (["serve"], ["demo"]))
-    return guarded(lambda: build_app()(tokens), debug)
+    reference = next((word for word in tokens if word.endswith((".yaml", ".yml")) or os.sep in word), None)
+    return guarded(lambda: build_app()(tokens), debug, reference)
 
 
 def prepare_process(quiet: bool) -> None:

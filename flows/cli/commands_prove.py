@@ -80,6 +80,8 @@ def _show(result: Verification, json: bool) -> None:
     )
     for finding in result.findings:
         say(f"found: {finding}")
+    for warning in result.warnings:
+        note(f"warning: {warning}")
 
 
 def check(

@@ -55,6 +55,8 @@ def restore(
     except LastgoodError as exc:
         exc.hint = _for_plan(exc.hint, plan)
         raise
+    if result.rescue_id and opened.critical:
+        note(f"the emergency backup holds only what the plan calls critical: {', '.join(opened.critical)}")
     _show(result.model_copy(update={"undo": _for_plan(result.undo or "", plan) or None}), json)
 
 
@@ -103,8 +105,7 @@ class _Wanted:
 def _moment(at: str | None) -> datetime | None:
     if at is None:
         return None
-    now = datetime.now(UTC).astimezone()
-    moment = parse_time(at, now)
+    moment = parse_time(at, datetime.now(UTC))
     local = moment.astimezone()
     note(f"as of {local:%Y-%m-%d %H:%M:%S %Z} (local time), which is {human_time(moment)}")
     return moment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -19,8 +20,14 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 
-def guarded(work: Callable[[], object], debug: bool) -> int:
-    """Do a command's work and turn whatever it raises into one message on stderr and an exit code."""
+def guarded(work: Callable[[], object], debug: bool, reference: str | None = None) -> int:
+    """Do a command's work and turn whatever it raises into one message on stderr and an exit code.
+
+    Args:
+        work: The command.
+        debug: Show the traceback of an error.
+        reference: The plan as it was typed, for hints that name a command to type next.
+    """
     try:
         code = work()
         sys.stdout.flush()
@@ -37,15 +44,15 @@ def guarded(work: Callable[[], object], debug: bool) -> int:
     except Exception as exc:  # noqa: BLE001  the last line of defence: a person sees one line, not a traceback
         if debug:
             traceback.print_exception(exc)
-        return explain(exc)
+        return explain(exc, reference)
 
 
-def explain(error: Exception) -> int:
+def explain(error: Exception, reference: str | None = None) -> int:
     """Print what went wrong and what to do next; return the exit code."""
     if isinstance(error, LastgoodError):
         note(f"error: {error.message}")
         if error.hint:
-            note(f"hint: {error.hint}")
+            note(f"hint: {_as_typed(error.hint, reference)}")
         return error.exit_code
     if isinstance(error, CycloptsError):
         note(f"error: {error}")
@@ -58,3 +65,10 @@ def explain(error: Exception) -> int:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "")
+
+
+def _as_typed(hint: str, reference: str | None) -> str:
+    """Name the plan in a command as it was typed: what gave the hint knows only the plan's own name."""
+    if reference is None:
+        return hint
+    return re.sub(r"`lastgood (list|backup) [a-z0-9._-]+`", lambda m: f"`lastgood {m[1]} {reference}`", hint)

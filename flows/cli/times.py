@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta, tzinfo
 
 from blocks.errors import ConfigurationError
 
@@ -12,39 +12,35 @@ _AGO = re.compile(r"(\d+)\s*(s|m|min|h|d|w)\s+ago")
 _DAY = re.compile(r"(today|yesterday)(?:\s+(\d{1,2}:\d{2}(?::\d{2})?))?")
 
 
-def parse_time(text: str, now: datetime) -> datetime:
+def parse_time(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
     """Read a time; one without a zone is taken as local time.
 
     Args:
         text: What was typed.
-        now: The moment that relative times count from, aware, in the zone that `yesterday` is meant in.
+        now: The moment that relative times count from, aware.
+        zone: The local zone; None asks the system, which knows the offset of any day.
 
     Raises:
         ConfigurationError: It is not a time.
     """
     words = text.strip().lower()
-    if words == "now":
-        return now.astimezone(UTC)
-    if match := _AGO.fullmatch(words):
-        return (now - timedelta(**{_UNITS[match[2][0]]: int(match[1])})).astimezone(UTC)
     try:
+        if words == "now":
+            return now.astimezone(UTC)
+        if match := _AGO.fullmatch(words):
+            return now.astimezone(UTC) - timedelta(**{_UNITS[match[2][0]]: int(match[1])})
         if match := _DAY.fullmatch(words):
-            day = now.date() - timedelta(days=match[1] == "yesterday")
-            return _local(datetime.combine(day, time.fromisoformat(_padded(match[2] or "00:00"))), now)
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError as exc:
+            day = now.astimezone(zone).date() - timedelta(days=match[1] == "yesterday")
+            return _utc(datetime.combine(day, time.fromisoformat((match[2] or "00:00").zfill(5))), zone)
+        return _utc(datetime.fromisoformat(text.strip()), zone)
+    except (ValueError, OverflowError) as exc:
         raise ConfigurationError(
             f"{text!r} is not a time",
             hint="Write 2026-01-02T03:04:05Z, 2026-01-02 03:04 (local time), 2h ago, or yesterday 14:00.",
         ) from exc
-    return moment.astimezone(UTC) if moment.tzinfo else _local(moment, now)
 
 
-def _local(moment: datetime, now: datetime) -> datetime:
-    # astimezone() of a naive time asks the system for the offset of that day, which need not be today's
-    system = now.astimezone().tzinfo == now.tzinfo
-    return (moment.astimezone() if system else moment.replace(tzinfo=now.tzinfo)).astimezone(UTC)
-
-
-def _padded(clock: str) -> str:
-    return clock if clock.index(":") == 2 else f"0{clock}"
+def _utc(moment: datetime, zone: tzinfo | None) -> datetime:
+    if moment.tzinfo is None and zone is not None:
+        moment = moment.replace(tzinfo=zone)
+    return moment.astimezone(UTC)

@@ -1,0 +1,220 @@
+"""The command as a whole: usage, errors, exit codes, output that suits a terminal and one that does not."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from blocks import errors
+from flows.cli import main
+from flows.cli.exit import guarded
+from flows.cli.progress import PlainProgress
+from flows.cli.times import parse_time
+from tests.flows.cli.desk import PASSPHRASE, Desk
+
+ROOT = Path(__file__).parents[3]
+COMMAND = [sys.executable, "-c", "import sys; from flows.cli import main; sys.exit(main())"]
+COMMANDS = ["init", "backup", "list", "show", "diff", "restore", "verify", "retention", "check", "serve", "demo"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return bare | {"PYTHONPATH": str(ROOT), "LASTGOOD_PASSPHRASE": PASSPHRASE} | more
+
+
+def lastgood(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *words], env=environment(**more), capture_output=True, text=True, timeout=60)
+
+
+def test_version_and_help_need_neither_plan_nor_prefect(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("lastgood ")
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f" {name} " in listed for name in [*COMMANDS, "key", "plan"])
+
+
+@pytest.mark.parametrize("words", [[name] for name in COMMANDS] + [["key", "add"], ["key", "remove"], ["plan", "save"]])
+def test_every_command_explains_itself(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--help"]) == 0
+    assert f"lastgood {' '.join(words)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["backp"],
+        ["show"],
+        ["show", "plan.yaml"],
+        ["list", "plan.yaml", "--nonsense"],
+        ["backup", "p.yaml", "--type", "x"],
+    ],
+)
+def test_wrong_usage_exits_2_and_says_where_help_is(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "error:" in captured.err
+    assert "--help" in captured.err
+
+
+def test_a_plan_that_is_wrong_or_not_there_exits_2(empty_desk: Desk) -> None:
+    assert empty_desk.run("list", "nowhere.yaml").code == 2
+    empty_desk.plan.write_text(empty_desk.plan.read_text() + "encrpytion: none\n")
+    ran = empty_desk.run("list", "PLAN")
+    assert ran.code == 2
+    assert "encrpytion" in ran.err
+
+
+def test_a_saved_plan_cannot_be_asked_for_where_no_server_answers(empty_desk: Desk) -> None:
+    ran = empty_desk.run("list", "trading")
+    assert ran.code == 2
+    assert "no Prefect server answers" in ran.err
+    ran = empty_desk.run("plan", "save", "PLAN")
+    assert ran.code == 2
+    assert "no Prefect server answers" in ran.err
+
+
+def test_a_repository_that_is_not_there_exits_4(empty_desk: Desk) -> None:
+    ran = empty_desk.run("list", "PLAN")
+    assert ran.code == 4
+    assert "lastgood init" in ran.err
+
+
+def test_a_wrong_passphrase_exits_7_and_is_not_shown(empty_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty_desk.done("init", "PLAN")
+    monkeypatch.setenv("LASTGOOD_PASSPHRASE", "something else entirely")
+    ran = empty_desk.run("list", "PLAN")
+    assert ran.code == 7
+    assert "something else entirely" not in ran.out + ran.err
+
+
+LEAVES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.LastgoodError)]
+
+
+@pytest.mark.parametrize("kind", LEAVES)
+def test_every_error_prints_message_and_hint_and_has_its_code(
+    kind: type[errors.LastgoodError], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        raise kind("what [happened]", hint="What to do.")
+
+    assert guarded(work, debug=False) == kind.exit_code
+    assert capsys.readouterr().err == "error: what [happened]\nhint: What to do.\n"
+
+
+def test_an_unexpected_error_is_one_line_and_with_debug_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise ZeroDivisionError("one\ntwo")
+
+    assert guarded(work, debug=False) == 1
+    text = capsys.readouterr().err
+    assert "unexpected ZeroDivisionError: one" in text
+    assert "Traceback" not in text
+    assert guarded(work, debug=True) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_exits_130(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise KeyboardInterrupt
+
+    assert guarded(work, debug=False) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_the_real_command_reads_without_a_server_and_without_the_engine(desk: Desk) -> None:
+    made = desk.backup()
+    ran = lastgood("list", str(desk.plan), "--json", PREFECT_HOME=str(desk.folder / "prefect"))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert json.loads(ran.stdout)["backups"][0]["id"] == made
+    probe = "import sys; from flows.cli import main; code = main(); print(*sys.modules); sys.exit(code)"
+    words = [sys.executable, "-c", probe, "list", str(desk.plan), "--json"]
+    loaded = subprocess.run(words, env=environment(), capture_output=True, text=True, check=True).stdout.split()
+    assert not {"great_expectations", "pandas", "prefect.server", "flows.backup", "flows.line"} & set(loaded)
+
+
+def test_the_real_command_exits_with_the_codes_of_errors(desk: Desk) -> None:
+    assert lastgood("show", str(desk.plan), "latest").returncode == 6
+    assert lastgood("restore", str(desk.plan), "--yes", PREFECT_API_URL="http://127.0.0.1:9/api").returncode == 6
+
+
+def test_a_reader_that_goes_away_is_no_error(desk: Desk) -> None:
+    desk.backup()
+    words = f"{sys.executable} -c '{COMMAND[2]}' show {desk.plan} latest --json | head -n 1; exit ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(["bash", "-c", words], env=environment(), capture_output=True, text=True)
+    assert ran.stderr == ""
+    assert ran.returncode in (0, 141)
+
+
+def test_on_a_terminal_a_restore_asks_and_shows_progress(desk: Desk) -> None:
+    desk.backup()
+    desk.sql("delete from orders")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "restore", str(desk.plan)],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=environment(TERM="xterm", COLUMNS="80"), close_fds=True,
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    while b"Type yes: " not in seen:
+        seen += os.read(ours, 1024)
+    assert b"would restore" in seen
+    os.write(ours, b"yes\n")
+    try:
+        while piece := os.read(ours, 1024):
+            seen += piece
+    except OSError:  # the terminal's other end is closed
+        pass
+    assert process.wait() == 0
+    os.close(ours)
+    assert b"parts done" in seen
+    assert b"To undo this restore" in seen
+    assert desk.sql("select count(*) from orders") == [(200,)]
+
+
+def test_plain_progress_prints_few_lines() -> None:
+    out = io.StringIO()
+    progress = PlainProgress(Console(file=out, width=100), "backup", "parts")
+    for number in range(1000):
+        progress.entered(f"a/b#{number}")
+        progress.left(f"a/b#{number}")
+    assert len(out.getvalue().splitlines()) < 5
+
+
+NOON = datetime(2026, 3, 4, 12, 0, tzinfo=timezone(timedelta(hours=2)))
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-01-02T03:04:05Z", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("2026-01-02 03:04+01:00", datetime(2026, 1, 2, 2, 4, tzinfo=UTC)),
+        ("2026-01-02 03:04", datetime(2026, 1, 2, 1, 4, tzinfo=UTC)),
+        ("2026-01-02", datetime(2026, 1, 1, 22, 0, tzinfo=UTC)),
+        ("2h ago", datetime(2026, 3, 4, 8, 0, tzinfo=UTC)),
+        ("30 min ago", datetime(2026, 3, 4, 9, 30, tzinfo=UTC)),
+        ("3d ago", datetime(2026, 3, 1, 10, 0, tzinfo=UTC)),
+        ("yesterday 14:00", datetime(2026, 3, 3, 12, 0, tzinfo=UTC)),
+        ("Yesterday 9:30", datetime(2026, 3, 3, 7, 30, tzinfo=UTC)),
+        ("today", datetime(2026, 3, 3, 22, 0, tzinfo=UTC)),
+        ("now", datetime(2026, 3, 4, 10, 0, tzinfo=UTC)),
+    ],
+)
+def test_times_are_read_as_people_write_them(text: str, moment: datetime) -> None:
+    assert parse_time(text, NOON, NOON.tzinfo) == moment
+
+
+@pytest.mark.parametrize("text", ["", "soon", "2h", "25:00", "yesterday 25:00", "2026-13-01", "99999999999999w ago"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match="is not a time"):
+        parse_time(text, NOON, NOON.tzinfo)

@@ -1,0 +1,283 @@
+"""Verification: it proves what is good, finds what is not, and remembers both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from blocks.catalogue import encode_record
+from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, QualityFailed, WrongKey
+from blocks.keyring import Credential, Role, add_slot, generate_key_file
+from blocks.manifest import BackupMetadata, BackupStatus, StoredObject
+from blocks.sealing import ObjectContext, ObjectKind, seal, unseal
+from flows.chain import Chain
+from flows.parquet import from_parquet, index_to_parquet, rows_to_parquet
+from flows.verify import failure, make_verification
+from tests.flows.flow_support import COMPLETED, CORRUPTED, EMERGENCY, FULL, INCREMENTAL, VERIFIED, Shop
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    shop = Shop(tmp_path)
+    shop.fill()
+    return shop
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that temporary folders are made in."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_good_chain_is_verified_and_nothing_is_left_behind(shop: Shop, scratch: Path, deep: bool) -> None:
+    shop.back_up()
+    shop.db.execute("DELETE FROM orders WHERE id > 20")
+    (shop.tree / "a.bin").write_bytes(b"new")
+    made = shop.back_up()
+    live = shop.picture()
+    result = make_verification(shop.plan, deep=deep)
+    assert (result.backup_id, result.status, result.deep) == (made.backup_id, VERIFIED, deep)
+    assert (result.rows, result.findings, result.expectations) == (made.rows, (), 0)
+    assert failure(result) is None
+    assert list(scratch.iterdir()) == []
+    assert shop.picture() == live
+    assert shop.ids[-1] == made.backup_id  # no emergency backup was taken: nothing live was touched
+
+
+def test_the_result_is_kept_beside_the_backup_and_tells_its_status(shop: Shop) -> None:
+    first, second = shop.back_up(), shop.back_up()
+    repository = shop.repository
+    assert repository.status(first) is BackupStatus.COMPLETED
+    results = [make_verification(shop.plan, first.backup_id, deep) for deep in (False, True)]
+    assert repository.verifications("trading", first.backup_id) == results
+    assert (repository.status(first), repository.status(second)) == (VERIFIED, COMPLETED)
+
+
+def test_the_newest_result_counts(shop: Shop) -> None:
+    made = shop.back_up()
+    index = shop.objects(made) / "00000.idx"
+    good = index.read_bytes()
+    make_verification(shop.plan)
+    index.write_bytes(good[:-1])
+    assert make_verification(shop.plan).status is CORRUPTED
+    assert shop.repository.status(made) is CORRUPTED
+    index.write_bytes(good)
+    assert make_verification(shop.plan).status is VERIFIED
+    assert shop.repository.status(made) is VERIFIED
+
+
+def test_a_backup_that_failed_its_verification_is_no_base(shop: Shop) -> None:
+    made = shop.back_up(FULL)
+    segment = shop.objects(made) / "00000.seg"
+    good = segment.read_bytes()
+    segment.write_bytes(good[:50] + bytes([good[50] ^ 1]) + good[51:])
+    result = make_verification(shop.plan)
+    assert isinstance(error := failure(result), CorruptionDetected)
+    assert "00000.seg" in error.message
+    promoted = shop.back_up(INCREMENTAL)
+    assert promoted.promoted_because == f"base {made.backup_id} failed its verification"
+
+
+def test_verifying_a_narrowed_emergency_backup_restores_it_too(tmp_path: Path, scratch: Path) -> None:
+    shop = Shop(tmp_path, critical=["ledger/orders:1*", "ledger/positions", "models/tree:deep*"])
+    shop.fill()
+    made = shop.back_up(EMERGENCY)
+    result = make_verification(shop.plan, made.backup_id)
+    assert (result.status, result.findings, result.rows) == (VERIFIED, (), made.rows)
+    assert list(scratch.iterdir()) == []
+
+
+def test_verifying_an_empty_state(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.plan = shop.plan.model_copy(update={"sources": {"ledger": shop.plan.sources["ledger"]}})
+    shop.db.execute("PRAGMA user_version = 7")
+    shop.back_up()
+    result = make_verification(shop.plan)
+    assert (result.status, result.findings, result.rows) == (VERIFIED, (), 0)
+
+
+class Forger:
+    """Somebody who holds every key, and changes what one part says."""
+
+    def __init__(self, shop: Shop, backup: BackupMetadata) -> None:
+        self.shop, self.repository = shop, shop.repository
+        self.chain = Chain(self.repository, backup)
+        self.backup = backup.model_dump(mode="json")
+        self.id = backup.backup_id
+
+    def forge(self, change: Callable[[pa.Table], pa.Table], kind: ObjectKind, collection: int = 0) -> None:
+        """Change the rows or the index of a collection's first part, and make the manifest agree with it."""
+        part = self.chain.target.collections[collection].parts[0]
+        assert part.segment is not None
+        data = kind is ObjectKind.SEGMENT
+        stored = part.segment.data if data else part.segment.index
+        key = self.chain.data_keys[self.id] if data else self.repository.keys.catalogue_key
+        path = self.shop.objects(self.chain.target) / stored.name
+        context = self._context(kind, collection, part.number)
+        table = change(from_parquet(pa.py_buffer(unseal(path.read_bytes(), key, context)), "forged"))
+        sealed = seal(rows_to_parquet(table, 3) if data else index_to_parquet(table), key, context)
+        path.write_bytes(sealed)
+        new = StoredObject(
+            name=stored.name, size_bytes=len(sealed), sha256=hashlib.sha256(sealed).hexdigest()
+        ).model_dump()
+        self.backup["collections"][collection]["parts"][0]["segment"]["data" if data else "index"] = new
+        self.seal_manifest()
+
+    def seal_manifest(self) -> None:
+        record = BackupMetadata.model_validate_json(json.dumps(self.backup))
+        sealed = seal(
+            encode_record(record), self.repository.keys.catalogue_key, self._context(ObjectKind.MANIFEST, 0, 0)
+        )
+        (self.shop.objects(self.chain.target) / "manifest").write_bytes(sealed)
+
+    def _context(self, kind: ObjectKind, collection: int, part: int) -> ObjectContext:
+        return ObjectContext(self.repository.repository_id, "trading", self.id, kind, collection, part)
+
+
+def another_price(rows: pa.Table) -> pa.Table:
+    at = rows.column_names.index("price")
+    return rows.set_column(at, "price", pc.add(rows.column("price"), 1.0))
+
+
+FORGERIES = {
+    "another value": (another_price, ObjectKind.SEGMENT, "differ"),
+    "a row is missing": (lambda rows: rows.slice(1), ObjectKind.SEGMENT, "1 rows are missing"),
+    "a key is another": (
+        lambda rows: rows.set_column(rows.column_names.index("id"), "id", pc.subtract(rows.column("id"), 1000)),
+        ObjectKind.SEGMENT,
+        "are missing",
+    ),
+    "no rows": (lambda rows: rows.slice(0, 0), ObjectKind.SEGMENT, "missing"),
+    "the index lacks a row": (lambda index: index.slice(1), ObjectKind.INDEX, "entries where the manifest counts"),
+    "the index has another digest": (
+        lambda index: index.set_column(
+            1, "_digest", pc.bit_wise_xor(index.column("_digest"), pa.scalar(1, pa.uint64()))
+        ),
+        ObjectKind.INDEX,
+        "differ",
+    ),
+    "one row is another's": (
+        lambda rows: rows.set_column(
+            rows.column_names.index("symbol"), "symbol", rows.column("symbol").combine_chunks()[::-1]
+        ),
+        ObjectKind.SEGMENT,
+        "differ",
+    ),
+}
+
+
+@pytest.mark.parametrize("deep", [True, False])
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_wrong_row_is_found_though_every_seal_is_right(shop: Shop, scratch: Path, name: str, deep: bool) -> None:
+    made = shop.back_up()
+    change, kind, words = FORGERIES[name]
+    Forger(shop, made).forge(change, kind)
+    result = make_verification(shop.plan, deep=deep)
+    assert result.status is CORRUPTED
+    assert words in result.findings[0]
+    assert "ledger/orders#0" in result.findings[0]
+    assert isinstance(failure(result), CorruptionDetected)
+    assert shop.repository.status(shop.repository.manifest("trading", made.backup_id)) is CORRUPTED
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_manifest_that_counts_otherwise_is_found(shop: Shop) -> None:
+    forger = Forger(shop, shop.back_up())
+    forger.backup["collections"][0]["parts"][0]["rows"] += 1
+    forger.seal_manifest()
+    result = make_verification(shop.plan, deep=False)
+    assert "the index holds" in result.findings[0]
+
+
+def test_a_definition_that_does_not_fit_its_rows_is_never_called_verified(shop: Shop, scratch: Path) -> None:
+    made = shop.back_up()
+    forger = Forger(shop, made)
+    definition = forger.backup["sources"][0]["definition"]
+    for thing in definition["objects"]:
+        if thing["name"] == "positions" and thing["sql"]:
+            thing["sql"] = "CREATE TABLE positions (symbol TEXT PRIMARY KEY NOT NULL, amount)"
+    forger.seal_manifest()
+    with pytest.raises(LastgoodError, match="positions"):
+        make_verification(shop.plan, deep=True)
+    assert shop.repository.verifications("trading", made.backup_id) == []
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_chain_that_lost_its_full_is_found(shop: Shop) -> None:
+    full, made = shop.back_up(FULL), shop.back_up(INCREMENTAL)
+    shop.repository.remove("trading", [full.backup_id])
+    result = make_verification(shop.plan)
+    assert (result.backup_id, result.status) == (made.backup_id, CORRUPTED)
+    assert full.backup_id in result.findings[0]
+
+
+def test_a_writer_proves_nothing_and_leaves_no_result(shop: Shop, tmp_path: Path) -> None:
+    made = shop.back_up()
+    writer = tmp_path / "writer"
+    generate_key_file(writer)
+    config = shop.plan.repository.read_config()
+    credential = Credential(key_file=writer)
+    shop.plan.repository.save_encryption(
+        add_slot(config.encryption, shop.repository.keys, credential, Role.WRITER, "worker")
+    )
+    worker = shop.plan.model_copy(
+        update={"encryption": shop.plan.encryption.model_copy(update={"credential": credential})}
+    )
+    with pytest.raises(WrongKey):
+        make_verification(worker)
+    assert shop.repository.verifications("trading", made.backup_id) == []
+
+
+def suite(tmp_path: Path, **kwargs: object) -> str:
+    expectation = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "price", **kwargs}}
+    path = tmp_path / "suite.json"
+    path.write_text(json.dumps({"name": "orders", "collection": "ledger/orders", "expectations": [expectation]}))
+    return str(path)
+
+
+def test_bad_data_in_a_whole_backup_fails_the_quality_and_leaves_it_completed(shop: Shop, tmp_path: Path) -> None:
+    shop.plan = shop.plan.model_copy(update={"quality": [suite(tmp_path, min_value=0, max_value=9)]})
+    shop.db.execute("UPDATE orders SET price = -5 WHERE id = 7")
+    made = shop.back_up()
+    result = make_verification(shop.plan)
+    assert (result.status, result.rows) == (COMPLETED, made.rows)
+    assert result.expectations >= 1
+    assert result.findings[0].startswith("ledger/orders: ")
+    assert isinstance(failure(result), QualityFailed)
+    assert shop.repository.status(made) is COMPLETED
+    assert shop.back_up().base == made.backup_id  # bad data is still a faithful backup
+    shop.db.execute("UPDATE orders SET price = 5")
+    shop.back_up()
+    assert make_verification(shop.plan).status is VERIFIED
+
+
+def test_a_quality_suite_that_cannot_be_read_is_refused_before_any_work(shop: Shop, tmp_path: Path) -> None:
+    made = shop.back_up()
+    shop.plan = shop.plan.model_copy(update={"quality": [str(tmp_path / "missing.json")]})
+    with pytest.raises(ConfigurationError, match=r"missing\.json"):
+        make_verification(shop.plan)
+    assert shop.repository.verifications("trading", made.backup_id) == []
+
+
+def test_a_suite_about_a_collection_that_has_no_rows_or_is_not_there(shop: Shop, tmp_path: Path) -> None:
+    shop.plan = shop.plan.model_copy(update={"quality": [suite(tmp_path, min_value=0)]})
+    shop.db.execute("DELETE FROM orders")
+    shop.back_up()
+    empty = make_verification(shop.plan, deep=False)
+    assert empty.status is COMPLETED or empty.findings == ()
+    shop.db.execute("DROP TABLE orders")
+    shop.back_up()
+    gone = make_verification(shop.plan, deep=False)
+    assert isinstance(failure(gone), QualityFailed)
+    assert "no collection ledger/orders" in gone.findings[0]

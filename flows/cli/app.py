@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from cyclopts import App
 
+from flows.cli.console import note
 from flows.cli.exit import guarded
 
 _EPILOGUE = """PLAN is the path of a YAML plan, or the name of a saved Backup Plan block.
@@ -89,12 +90,15 @@ def prepare_process(quiet: bool) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names of files need not be text that the terminal can show
             stream.reconfigure(errors="backslashreplace")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("warning: %(message)s"))
     for name in ("blocks", "flows"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.setLevel(logging.WARNING)
+        logging.getLogger(name).handlers = [_Warnings(logging.WARNING)] if quiet else []
+
+
+class _Warnings(logging.Handler):
+    """Prints what the layers below log as warnings the way a command says things."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"warning: {record.getMessage()}")
 
 
 def _spelled_out(words: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from pydantic import JsonValue
+from rich.box import HORIZONTALS
 from rich.panel import Panel
 from rich.table import Table
 
@@ -13,7 +14,7 @@ from blocks.manifest import BackupMetadata, BackupStatus, BackupType
 from blocks.repository import RecoveryKit
 from flows.backup import backup as backup_flow
 from flows.backup import make_backup
-from flows.cli.console import note, say, say_json
+from flows.cli.console import note, say, say_json, stdout
 from flows.cli.options import Json, NoServer, Plan
 from flows.cli.planning import open_plan, run_reference
 from flows.cli.render import backup_json, changed, collections_table, fields, grid
@@ -22,6 +23,9 @@ from flows.results import RetentionResult
 from flows.retention import apply_retention
 from flows.retention import retention as retention_flow
 from flows.units import human_bytes, human_seconds, human_time
+
+_KIT_WIDTH = 110
+"""Columns that the recovery kit needs for a key on one line."""
 
 _KEEP = (
     "Print this or write it down, and keep it away from this machine: it is shown only this once. With the repository "
@@ -43,11 +47,22 @@ def init(plan: Plan, /, *, json: Json = False) -> None:
 
 
 def _kit_panel(kit: RecoveryKit) -> Panel:
-    rows = [("repository", kit.url), ("id", kit.repository_id), ("recovery key", kit.recovery_key or "")]
+    width = min(stdout().width, _KIT_WIDTH)
+    rows = [("repository", kit.url), ("id", kit.repository_id), ("recovery key", _key_text(kit, width))]
     table = fields(rows)
     table.add_row("", "")
     table.add_row("what to do", _KEEP if kit.recovery_key else _PLAIN)
-    return Panel(table, title="lastgood recovery kit", expand=False)
+    # no lines at the sides, so that what is copied from the terminal is the key and nothing else
+    return Panel(table, title="lastgood recovery kit", box=HORIZONTALS, width=width)
+
+
+def _key_text(kit: RecoveryKit, width: int) -> str:
+    """Write the key on one line, or on two that break between groups; both are accepted when it is typed back."""
+    groups = (kit.recovery_key or "").split("-")
+    if width >= _KIT_WIDTH:
+        return "-".join(groups)
+    half = len(groups) // 2 + 1
+    return "-".join(groups[:half]) + "\n" + "-".join(groups[half:])
 
 
 def _kit_json(kit: RecoveryKit) -> JsonValue:

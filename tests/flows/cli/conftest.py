@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,16 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.keyring import generate_key_file
 from tests.flows.cli.desk import PASSPHRASE, Desk
+
+
+@pytest.fixture(autouse=True)
+def _own_process_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what the command sets for its process."""
+    monkeypatch.setenv("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
+    monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    yield
+    for name in ("blocks", "flows"):
+        logging.getLogger(name).handlers = []
 
 
 @pytest.fixture

@@ -126,3 +126,18 @@ def test_retention_tells_what_would_go_and_then_removes_it(desk: Desk) -> None:
     ran = desk.done("retention", "PLAN")
     assert "kept" in ran.out
     assert "the newest backup" in ran.out or "newest 1 full" in ran.out
+
+
+def test_on_a_narrow_terminal_the_key_breaks_between_groups_and_still_opens(
+    empty_desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.cli.console.WIDTH_WITHOUT_TERMINAL", 80)
+    printed = empty_desk.done("init", "PLAN").out.splitlines()
+    start = next(n for n, line in enumerate(printed) if "LASTGOOD-KEY-1-" in line)
+    typed = "\n".join(line.replace("recovery key", "").strip() for line in printed[start : start + 2])
+    key = empty_desk.folder / "recovery.key"
+    key.write_text(typed)
+    key.chmod(0o600)
+    text = empty_desk.plan.read_text().replace("passphrase_env: LASTGOOD_PASSPHRASE", f"key_file: {key}")
+    empty_desk.plan.write_text(text)
+    empty_desk.done("key", "list", "PLAN")

@@ -84,8 +84,18 @@ def test_the_documents_python_needs_nothing_but_cryptography_pyarrow_and_the_sta
     assert imported - set(sys.stdlib_module_names) == {"cryptography", "pyarrow"}
 
 
+ODD_NAMES = """
+CREATE TABLE "" (a);
+INSERT INTO "" VALUES (1);
+CREATE TABLE "x ORDER BY y" ("" INT, "a.b" TEXT, "_key" TEXT PRIMARY KEY, "_", "__x", "_deleted", "é.ü", "list.element");
+INSERT INTO "x ORDER BY y" VALUES (1, 'x', 'k1', 2, 3.5, x'00', 't', 7), (NULL, NULL, 'k2', NULL, NULL, NULL, NULL, 1);
+CREATE TABLE "a/b" (n NUMERIC PRIMARY KEY, t TEXT) WITHOUT ROWID;
+INSERT INTO "a/b" VALUES (5e-324, CAST(x'eda080' AS TEXT)), (1e15, char(0xfeff) || char(0x10ffff)), ('abc', char(0));
+"""
+
+
 def begin(folder: Path) -> None:
-    run_sql(folder / "ledger.db", "PRAGMA journal_mode = WAL;" + GALLERY)
+    run_sql(folder / "ledger.db", "PRAGMA journal_mode = WAL;" + GALLERY + ODD_NAMES)
     run_sql(
         folder / "ledger.db",
         """
@@ -118,6 +128,7 @@ def change(folder: Path, step: int) -> None:
             DELETE FROM orders WHERE id % 10 = 3; UPDATE orders SET price = 'a text' WHERE id % 90 = 4;
             INSERT INTO orders VALUES (5000, CAST(x'ff00' AS TEXT), x'00ff', NULL);
             DELETE FROM composite WHERE a = 1; DELETE FROM "nothing"; INSERT INTO counted (v) VALUES (1.5);
+            DELETE FROM "x ORDER BY y" WHERE "_key" = 'k2'; UPDATE "a/b" SET n = 7 WHERE n = 1e15;
             DELETE FROM mixed; UPDATE plain SET n = n WHERE id = 1; UPDATE notes SET text = 'delta' WHERE title = 'one';
             """,
         )

@@ -129,13 +129,10 @@ class SQLiteView:
 
     def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
         """Whether the last part, which takes the rows that are appended, has grown much beyond its size."""
-        sizes, _ = _sizes(collection)
-        body, order, columns = sizes.partition(" ORDER BY ")
         where, values = _within(collection, bounds[-1])
+        sql = f"SELECT sum({_size(collection)}) FROM {quoted(collection.name)} {where}"
         with translated(self._path, f"cannot measure table {collection.name!r} of"), self._lock:
-            row = self._connection.execute(
-                f"SELECT sum(bytes) FROM ({body} {where}{order}{columns})", values
-            ).fetchone()
+            row = self._connection.execute(sql, values).fetchone()
         return (row[0] or 0) > OUTGROWN * self._part_size_bytes
 
     def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
@@ -190,10 +187,15 @@ def _summed(terms: Sequence[str]) -> str:
     return f"({_summed(terms[:half])}) + ({_summed(terms[half:])})"
 
 
-def _sizes(collection: CollectionSpec, after: int | None = None) -> tuple[str, list[Scalar]]:
+def _size(collection: CollectionSpec) -> str:
+    """Write the bytes of a row as an expression of SQL."""
     locator = _locator(collection)
     sized = [name for name, _ in collection.columns if locator != (name,) or len(collection.columns) == 1]
-    size = f"{8 * len(collection.columns)} + {_summed([f'({_size_of(name)})' for name in sized])}"
+    return f"{8 * len(collection.columns)} + {_summed([f'({_size_of(name)})' for name in sized])}"
+
+
+def _sizes(collection: CollectionSpec, after: int | None = None) -> tuple[str, list[Scalar]]:
+    locator, size = _locator(collection), _size(collection)
     columns = f"{quoted(locator[0])} AS position" if len(locator) == 1 else quoted_list(locator)
     where = f"WHERE {quoted(locator[0])} > ?" if after is not None else ""
     sql = f"SELECT {columns}, {size} AS bytes FROM {quoted(collection.name)} {where} ORDER BY {quoted_list(locator)}"

@@ -15,6 +15,7 @@ import base64
 import hashlib
 import secrets
 import struct
+import threading
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -35,6 +36,9 @@ _NONCE_BYTES = 12
 SALT_BYTES = 32
 _MLKEM_PUBLIC_BYTES = 1184
 _MLKEM_SEED_BYTES = 64
+
+# OpenSSL's pool of threads is one for the process: two derivations with several lanes wait for each other for ever
+_one_argon2_at_a_time = threading.Lock()
 
 PrivateKey = hpke.MLKEM768X25519PrivateKey | x25519.X25519PrivateKey
 PublicKey = hpke.MLKEM768X25519PublicKey | x25519.X25519PublicKey
@@ -186,13 +190,15 @@ def _slot_key(slot: Slot, secret: ResolvedSecret, repository_id: str) -> bytes:
     salt = from_base64(slot.kdf.salt)
     if isinstance(slot.kdf, Hkdf):
         return derive(secret.value, "slot", repository_id, slot.id, salt=salt)
-    return Argon2id(
+    stretch = Argon2id(
         salt=salt,
         length=KEY_BYTES,
         iterations=slot.kdf.iterations,
         lanes=slot.kdf.lanes,
         memory_cost=slot.kdf.memory_kib,
-    ).derive(secret.value)
+    )
+    with _one_argon2_at_a_time:
+        return stretch.derive(secret.value)
 
 
 def _slot_bound(slot: Slot, repository_id: str) -> bytes:

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 from prefect.settings.legacy import Setting
 
@@ -30,6 +32,7 @@ HOST = "127.0.0.1"
 PREFERRED_PORT = 4200
 START_SECONDS = 90.0
 STOP_SECONDS = 15.0
+DELIVER_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 
 _SERVER_ENVIRONMENT = {
@@ -155,8 +158,18 @@ def local_server(home: Path, port: int | None = None) -> Iterator[LocalServer]:
     try:
         yield server
     finally:
+        deliver()
         if not was_running:
             stop_server(server.home)
+
+
+def deliver() -> None:
+    """Send what this process still holds of logs and events, while the server is there.
+
+    A process that ends without it, after its server, tries for a minute to deliver the rest.
+    """
+    APILogWorker.drain_all(timeout=DELIVER_SECONDS)
+    EventsWorker.drain_all(timeout=DELIVER_SECONDS)
 
 
 @contextmanager

@@ -160,7 +160,7 @@ class Trader:
         )
 
     def purge(self) -> int:
-        """Cancel the cheapest orders, delete all cancelled ones and a tenth of the performance; return how many rows went."""
+        """Cancel cheap orders, delete the cancelled ones and a tenth of the performance; return how many rows went."""
         self.cancel(2_000, order="price_cents")
         orders = self._ledger.execute("DELETE FROM orders WHERE status = 'cancelled'")
         measured = self._ledger.execute(

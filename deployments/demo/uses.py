@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from prefect.client.orchestration import get_client
-from prefect.events.worker import EventsWorker
-from prefect.logging.handlers import APILogWorker, PrefectConsoleHandler
+from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.settings import get_current_settings, temporary_settings
 
-from deployments.server import start_server
+from deployments.server import deliver, start_server
 
-_DRAIN_SECONDS = 10.0
 _CLIENT: dict[str, Any] = {
     # a sync flow waits for its heartbeat thread at its end, up to a second
     "flows.heartbeat_frequency": None,
@@ -44,9 +42,7 @@ class PrefectInUse:
             try:
                 yield
             finally:
-                # while the server still runs: a process that ends without it tries for a minute to deliver the rest
-                APILogWorker.drain_all(timeout=_DRAIN_SECONDS)
-                EventsWorker.drain_all(timeout=_DRAIN_SECONDS)
+                deliver()
 
 
 def use_prefect(home: Path) -> PrefectInUse:

@@ -1,0 +1,79 @@
+"""Plans as blocks: saved with their typed nested blocks, found by name, run by name, with no secret in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.e2e.prefect_support import Prefect, SmallPlan
+
+from blocks.errors import ConfigurationError
+from blocks.keyring import Keyring
+from blocks.plan import BackupPlan, load_plan
+from blocks.repository import BackupRepository
+from blocks.sources.files import FilesSource
+from blocks.sources.sqlite import SQLiteSource
+from flows import backup, restore
+
+pytestmark = pytest.mark.usefixtures("prefect")
+
+
+def saved(plan: BackupPlan, name: str) -> BackupPlan:
+    """Save a plan and load it back by its name."""
+    plan.save(name, overwrite=True, _sync=True)  # type: ignore[call-arg]
+    return load_plan(name)
+
+
+def document(prefect: Prefect, name: str) -> dict[str, object]:
+    """The saved plan as the server keeps it, secrets included."""
+    found: dict[str, object] = prefect.get(
+        f"/block_types/slug/backup-plan/block_documents/name/{name}?include_secrets=true"
+    )
+    return found
+
+
+def test_a_saved_plan_loads_back_equal_with_its_typed_blocks(small_plan: SmallPlan) -> None:
+    plan = small_plan.plan.model_copy(
+        update={"retention": small_plan.plan.retention.model_copy(update={"full": small_plan.plan.retention.snapshot})}
+    )
+    loaded = saved(plan, "equal")
+    assert loaded.model_dump() == plan.model_dump()
+    assert [type(source) for source in loaded.sources.values()] == [SQLiteSource, FilesSource]
+    assert (type(loaded.repository), type(loaded.encryption)) == (BackupRepository, Keyring)
+
+
+def test_a_plan_refers_to_a_repository_that_was_saved_on_its_own(
+    prefect: Prefect, small_plan: SmallPlan, tmp_path: Path
+) -> None:
+    repository = BackupRepository(url=str(tmp_path / "one"))
+    repository.save("shared", overwrite=True, _sync=True)
+    shared = BackupRepository.load("shared", _sync=True)
+    loaded = saved(small_plan.plan.model_copy(update={"repository": shared}), "referring")
+    assert type(loaded.repository) is BackupRepository
+    assert loaded.repository.url == str(tmp_path / "one")
+    assert "repository" in document(prefect, "referring")["block_document_references"]  # type: ignore[operator]
+    BackupRepository(url=str(tmp_path / "two")).save("shared", overwrite=True, _sync=True)
+    assert load_plan("referring").repository.url == str(tmp_path / "two")
+
+
+def test_no_secret_is_in_a_saved_plan(prefect: Prefect, small_plan: SmallPlan) -> None:
+    saved(small_plan.plan, "discreet")
+    kept = json.dumps(document(prefect, "discreet"))
+    assert str(small_plan.folder / "passphrase") in kept
+    assert "correct horse" not in kept
+
+
+def test_flows_run_with_a_plan_by_its_name(small_plan: SmallPlan) -> None:
+    saved(small_plan.plan, "trading")
+    made = backup("trading", "full")
+    assert made.backup_id == small_plan.backups()[0].backup_id
+    small_plan.execute("DELETE FROM orders")
+    restore("trading", mode="exact")
+    assert len(small_plan.quantities()) == 100
+
+
+def test_a_name_that_nobody_saved_is_refused_with_a_hint() -> None:
+    with pytest.raises(ConfigurationError, match="no saved plan named 'nobody'") as refused:
+        load_plan("nobody")
+    assert "plan save" in refused.value.hint

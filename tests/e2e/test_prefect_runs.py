@@ -1,0 +1,125 @@
+"""Runs as they are seen in Prefect: their stages, their artifacts, and two of them at once on one plan."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+
+import pytest
+from tests.e2e.prefect_support import Prefect, SmallPlan, wait_for
+
+from blocks.errors import RepositoryLocked
+from blocks.manifest import BackupMetadata
+from flows import backup, retention, verify
+
+STAGES = ["collect", "normalize", "diff", "compress", "encrypt", "store"]
+
+
+def test_a_backup_leaves_its_numbers_its_collections_and_a_link_to_its_base(
+    prefect: Prefect, small_plan: SmallPlan
+) -> None:
+    full = backup(str(small_plan.path), "full")
+    full_run = prefect.newest_run("backup")["id"]
+    small_plan.execute("DELETE FROM orders WHERE id <= 3")
+    small_plan.execute("UPDATE orders SET quantity = 7 WHERE id = 50")
+    made = backup(str(small_plan.path), "incremental")
+    found = prefect.artifacts(prefect.newest_run("backup")["id"])
+
+    summary = found["backup-shop"]
+    assert (summary["type"], summary["description"]) == ("markdown", made.backup_id)
+    for line in (
+        f"# Incremental backup `{made.backup_id}`",
+        f"| base | {full.backup_id} |",
+        f"| rows | {made.rows} |",
+        "| changed | 1 upserts, 3 tombstones |",
+    ):
+        assert line in summary["data"]
+
+    table = found["collections-shop"]
+    assert table["type"] == "table"
+    assert '"collection": "ledger/orders", "rows": 97, "upserts": 1, "tombstones": 3' in table["data"]
+
+    link = found["base-shop"]["data"]
+    assert link == f"[{made.backup_id} stands on {full.backup_id}]({prefect.server.ui_url}/runs/flow-run/{full_run})"
+
+
+def test_a_base_that_prefect_does_not_know_is_linked_to_the_backups_of_the_plan(
+    prefect: Prefect, small_plan: SmallPlan
+) -> None:
+    backup(str(small_plan.path), "full")
+    for artifact in prefect.artifacts(prefect.newest_run("backup")["id"]).values():
+        prefect.delete(f"/artifacts/{artifact['id']}")
+    backup(str(small_plan.path), "incremental")
+    link = prefect.artifacts(prefect.newest_run("backup")["id"])["base-shop"]["data"]
+    assert link.endswith("(/artifacts/key/backup-shop)")
+
+
+def test_a_full_backup_has_no_link(prefect: Prefect, small_plan: SmallPlan) -> None:
+    backup(str(small_plan.path), "full")
+    assert prefect.artifacts(prefect.newest_run("backup")["id"]).keys() == {"backup-shop", "collections-shop"}
+
+
+def test_verification_and_retention_leave_their_findings(prefect: Prefect, small_plan: SmallPlan) -> None:
+    made = backup(str(small_plan.path), "full")
+    verify(str(small_plan.path), deep=False)
+    told = prefect.artifacts(prefect.newest_run("verify")["id"])["verification-shop"]["data"]
+    assert f"`{made.backup_id}`: verified" in told
+    retention(str(small_plan.path), dry_run=True)
+    table = prefect.artifacts(prefect.newest_run("retention")["id"])["retention-shop"]["data"]
+    assert f'"backup": "{made.backup_id}", "decision": "kept"' in table
+
+
+def test_the_stages_of_each_part_follow_each_other_and_the_record_follows_all(
+    prefect: Prefect, small_plan: SmallPlan
+) -> None:
+    made = backup(str(small_plan.path), "full")
+    run = prefect.newest_run("backup")["id"]
+
+    def recorded() -> dict[str, dict[str, str | None]] | None:
+        tasks = prefect.post("/task_runs/filter", flow_runs={"id": {"any_": [run]}})
+        done = [task for task in tasks if task["state_type"] == "COMPLETED"]
+        return {task["name"]: task for task in done} if len(done) == 2 * len(STAGES) + 1 else None
+
+    tasks = wait_for("the record of all stages", recorded)
+    names = {task["id"]: name for name, task in tasks.items()}
+
+    def before(name: str) -> set[str]:
+        inputs = [i for group in tasks[name]["task_inputs"].values() for i in group]  # type: ignore[union-attr]
+        return {names[i["id"]] for i in inputs if i["input_type"] == "task_run"}
+
+    parts = ["ledger/orders#0", "models/tree#0"]
+    for part in parts:
+        for earlier, later in zip(STAGES, STAGES[1:], strict=False):
+            assert before(f"{later} {part}") == {f"{earlier} {part}"}
+    assert before(f"record {made.backup_id}") == {f"store {part}" for part in parts}
+
+
+def test_of_two_runs_at_once_the_second_waits(prefect: Prefect, small_plan: SmallPlan) -> None:
+    def run() -> BackupMetadata:
+        made: BackupMetadata = backup(str(small_plan.path), "full", wait_seconds=60)
+        return made
+
+    with ThreadPoolExecutor(2) as threads:
+        runs = [threads.submit(copy_context().run, run) for _ in range(2)]
+        made = sorted((r.result() for r in runs), key=lambda m: m.sequence)
+    assert [m.sequence for m in made] == [1, 2]
+    assert made[0].fencing_token < made[1].fencing_token
+    assert made[1].previous is not None
+    assert made[1].previous.backup_id == made[0].backup_id
+    assert [m.backup_id for m in small_plan.backups()] == [m.backup_id for m in made]
+
+
+def test_of_two_runs_at_once_one_that_may_not_wait_is_refused_and_leaves_nothing(
+    prefect: Prefect, small_plan: SmallPlan
+) -> None:
+    repository = small_plan.plan.repository.unlock(small_plan.plan.encryption)
+    with (
+        repository.lease("shop", "another machine", "full backup"),
+        pytest.raises(RepositoryLocked, match="another machine"),
+    ):
+        backup(str(small_plan.path), "full")
+    run = prefect.newest_run("backup")
+    assert run["state_type"] == "FAILED"
+    assert "RepositoryLocked" in run["state"]["message"]
+    assert small_plan.backups() == []
+    assert not (small_plan.folder / "backups" / "backups").exists()

@@ -42,7 +42,7 @@ class DemoFolder:
         """
         if self.path.exists() and not self.is_ours and any(self.path.iterdir()):
             raise ConfigurationError(
-                f"{self.path} is not empty and no earlier demo made it", hint="Choose another folder with --folder."
+                f"{self.path} is not empty and no earlier demo made it", hint="Choose another folder with --dir."
             )
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for entry in self.path.iterdir():

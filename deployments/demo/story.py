@@ -96,7 +96,7 @@ def _say_goodbye(
         narrator.say(f"See the runs, their stages and their artifacts at [bold]{prefect.ui_url}/runs[/]")
     narrator.say(f"Look at the backups with [bold]lastgood list {shown}[/]")
     if kept and prefect.started:
-        option = "" if place.path == DEFAULT_FOLDER.absolute() else f" --folder {place.path}"
+        option = "" if place.path == DEFAULT_FOLDER.absolute() else f" --dir {place.path}"
         narrator.say(f"The Prefect server goes on running; stop it with [bold]lastgood demo --stop{option}[/]")
 
 

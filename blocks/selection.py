@@ -16,24 +16,44 @@ from blocks.variant import is_variant, variant_text
 def glob_regex(glob: str) -> str:
     r"""Translate a glob to an RE2 pattern: `*` any run, `?` one character, `[...]` a class.
 
+    Where labels are bytes (paths), `?` and `[...]` stand for one byte.
+
     Written out because `fnmatch.translate` emits atomic groups and `\Z`, which RE2 does not know.
     """
     out, i = ["(?s)^"], 0
     while i < len(glob):
         c = glob[i]
-        close = glob.find("]", i + 2) if c == "[" else -1
+        negated = glob.startswith("!", i + 1)
+        close = glob.find("]", i + 2 + negated) if c == "[" else -1
         if c == "*":
             out.append(".*")
         elif c == "?":
             out.append(".")
         elif close > 0:
-            inner = glob[i + 1 : close].replace("\\", "\\\\")
-            out.append("[" + ("^" + inner[1:] if inner.startswith("!") else inner) + "]")
+            out.append(_class(glob[i + 1 + negated : close], negated))
             i = close
         else:
             out.append(re.escape(c))
         i += 1
     return "".join([*out, "$"])
+
+
+def _class(inner: str, negated: bool) -> str:
+    """Write a class by numbers, so that no character in it has a meaning; a range that runs backwards is empty."""
+    members, i = [], 0
+    while i < len(inner):
+        wide = i + 2 < len(inner) and inner[i + 1] == "-"
+        first, last = inner[i], inner[i + 2 if wide else i]
+        if first <= last:
+            members.append(f"{_member(first)}-{_member(last)}")
+        i += 3 if wide else 1
+    if not members:
+        return "." if negated else r"\z."  # matches nothing
+    return f"[{'^' if negated else ''}{''.join(members)}]"
+
+
+def _member(c: str) -> str:
+    return rf"\x{{{ord(c):x}}}" if c.isascii() else c
 
 
 @dataclass(frozen=True)

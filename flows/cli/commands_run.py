@@ -11,7 +11,7 @@ from blocks.errors import ConfigurationError
 from blocks.plan import read_plan
 from flows.cli.console import say, say_json
 from flows.cli.options import Json, Plan
-from flows.cli.planning import answering_server, open_plan
+from flows.cli.planning import answering_server, is_path, open_plan
 
 
 def save_plan(
@@ -47,8 +47,8 @@ def serve(*plans: Plan) -> None:
     """Run the schedules of one or more plans in this process, until it is stopped."""
     if not plans:
         raise ConfigurationError("there is nothing to serve", hint="Name at least one plan.")
-    for plan in plans:
-        open_plan(plan)  # a wrong plan is refused before anything is scheduled
+    for plan in filter(is_path, plans):  # a name is asked for on the server that serves
+        open_plan(plan)  # a wrong plan is refused before a server is started for it
     from deployments.serve import serve as serve_plans  # what runs the flows is above them
 
     serve_plans(list(plans))

@@ -87,7 +87,7 @@ def test_the_documents_python_needs_nothing_but_cryptography_pyarrow_and_the_sta
 ODD_NAMES = """
 CREATE TABLE "" (a);
 INSERT INTO "" VALUES (1);
-CREATE TABLE "x ORDER BY y" ("" INT, "a.b" TEXT, "_key" TEXT PRIMARY KEY, "_", "__x", "_deleted", "é.ü", "list.element");
+CREATE TABLE "x ORDER BY y" ("" INT, "a.b" TEXT, "_key" TEXT PRIMARY KEY, "_", "__x", "_deleted", "é.ü", "l.element");
 INSERT INTO "x ORDER BY y" VALUES (1, 'x', 'k1', 2, 3.5, x'00', 't', 7), (NULL, NULL, 'k2', NULL, NULL, NULL, NULL, 1);
 CREATE TABLE "a/b" (n NUMERIC PRIMARY KEY, t TEXT) WITHOUT ROWID;
 INSERT INTO "a/b" VALUES (5e-324, CAST(x'eda080' AS TEXT)), (1e15, char(0xfeff) || char(0x10ffff)), ('abc', char(0));

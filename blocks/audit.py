@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -24,6 +25,9 @@ from blocks.sums import objects_of, sums_text
 from blocks.tiers import StorageTier, StoredName
 
 logger = logging.getLogger(__name__)
+
+_SHOWN = 20
+"""Numbers of vanished backups that a finding lists."""
 
 
 class Head(Record):
@@ -138,10 +142,12 @@ class Audit:
         """Compare the gaps in the numbers of backups with the number of recorded removals."""
         seen = Counter(backup.sequence for backup in self._survey.backups)
         findings = [f"{count} backups of plan {self._plan} are number {n}" for n, count in seen.items() if count > 1]
-        gaps = [number for number in range(1, max(seen, default=0)) if number not in seen]
+        # counted, not listed: whoever writes a manifest chooses its number
+        gaps = max(seen, default=0) - sum(1 for number in seen if number > 0)
         explained = len(self._survey.damaged) + sum(1 for gone in self._expired if gone not in self._links)
-        if len(gaps) > explained:
-            shown = ", ".join(map(str, gaps[:20])) + ("…" if len(gaps) > 20 else "")
+        if gaps > explained:
+            missing = (number for number in range(1, max(seen)) if number not in seen)
+            shown = ", ".join(map(str, islice(missing, _SHOWN))) + ("…" if gaps > _SHOWN else "")
             findings.append(
                 f"backups number {shown} of plan {self._plan} are gone, and only {explained} removals are explained"
             )

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import TypeVar
 
 from blocks import names, sweeping
@@ -263,12 +264,19 @@ class Repository:
 
     def _highest_committed_token(self, plan: str) -> int:
         """Return the fencing token of the newest backup that can be read: a floor where the leases were lost."""
-        for backup_id in sorted(self._catalogue.ids(plan), key=names.id_moment, reverse=True):
-            try:
-                return self.manifest(plan, backup_id).fencing_token
-            except (BackupNotFound, CorruptionDetected, ConfigurationError) as exc:
-                logger.debug("%s tells no token: %s", backup_id, exc)
+        newest_first = sorted(self._catalogue.ids(plan), key=names.id_moment, reverse=True)
+        for _, ids in groupby(newest_first, key=names.id_moment):
+            # several backups of one second: their ids do not tell which came last
+            if tokens := [token for backup_id in ids if (token := self._token_of(plan, backup_id))]:
+                return max(tokens)
         return 0
+
+    def _token_of(self, plan: str, backup_id: str) -> int | None:
+        try:
+            return self.manifest(plan, backup_id).fencing_token
+        except (BackupNotFound, CorruptionDetected, ConfigurationError) as exc:
+            logger.debug("%s tells no token: %s", backup_id, exc)
+            return None
 
     def _read(self, name: str, offset: int, length: int | None) -> bytes:
         try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from blocks.errors import BackupNotFound, CorruptionDetected, WrongKey
 from blocks.manifest import BackupMetadata, BackupStatus, BackupType
-from blocks.repository import Repository
+from blocks.names import id_moment
+from blocks.repository import Repository, Survey
 from blocks.sources.base import CollectionSpec
 from flows.chain import Chain
 
@@ -17,18 +20,32 @@ def find_base(
         return None, None
     wanted = (BackupType.FULL,) if kind is BackupType.DIFFERENTIAL else tuple(t for t in BackupType if t.can_be_base)
     survey = repository.survey(plan)
-    if survey.findings:
-        return None, f"the history is damaged: {survey.findings[0]}"
     candidates = [b for b in survey.backups if b.backup_type in wanted]
-    if not candidates:
+    newest = candidates[-1] if candidates else None
+    if damage := damage_since(survey, wanted, newest):
+        return None, f"the history is damaged: {damage}"
+    if newest is None:
         return None, f"there is no {' or '.join(wanted)} backup to stand on"
-    newest = candidates[-1]
     try:
         chain = Chain(repository, newest)
         reason = unusable(repository, chain) or schema_change(newest, specs)
     except (CorruptionDetected, BackupNotFound, WrongKey) as exc:
         chain, reason = None, f"base {newest.backup_id} cannot be used: {exc.message}"
     return (None, reason) if reason else (chain, None)
+
+
+def damage_since(survey: Survey, wanted: Sequence[BackupType], newest: BackupMetadata | None) -> str | None:
+    """Tell what is wrong with a backup that should have been the base, if one does not open.
+
+    An older one matters only to the chains that stand on it: otherwise one damaged manifest would make a full of every
+    backup from then on.
+    """
+    since = id_moment(newest.backup_id) if newest else ""
+    prefixes = tuple(kind.prefix for kind in wanted)
+    for damaged, finding in zip(survey.damaged, survey.findings, strict=True):
+        if damaged.startswith(prefixes) and id_moment(damaged) >= since:
+            return finding
+    return None
 
 
 def unusable(repository: Repository, chain: Chain) -> str | None:

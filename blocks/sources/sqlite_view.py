@@ -130,10 +130,11 @@ class SQLiteView:
     def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
         """Whether the last part, which takes the rows that are appended, has grown much beyond its size."""
         where, values = _within(collection, bounds[-1])
-        sql = f"SELECT sum({_size(collection)}) FROM {quoted(collection.name)} {where}"
+        sql = f"SELECT count(*), sum({_size(collection)}) FROM {quoted(collection.name)} {where}"
         with translated(self._path, f"cannot measure table {collection.name!r} of"), self._lock:
-            row = self._connection.execute(sql, values).fetchone()
-        return (row[0] or 0) > OUTGROWN * self._part_size_bytes
+            rows, size_bytes = self._connection.execute(sql, values).fetchone()
+        # a single row, however large, is a part of its own in any drawing
+        return bool(rows > 1 and size_bytes > OUTGROWN * self._part_size_bytes)
 
     def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
         """Read the rows of one part; `known` is of no use here, since SQLite does not track changes of rows."""

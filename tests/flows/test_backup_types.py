@@ -140,7 +140,19 @@ def test_a_part_that_has_outgrown_its_bounds_ends_the_chain(shop: Shop) -> None:
     assert shop.back_up(INCREMENTAL).base == made.backup_id
 
 
-def test_a_token_that_did_not_change_saves_the_scan_of_an_incremental_only(shop: Shop) -> None:
+def test_a_single_row_larger_than_any_part_does_not_end_every_chain(shop: Shop) -> None:
+    shop.db.execute("INSERT INTO orders VALUES (9999, ?, 0)", ("x" * 40_000,))
+    shop.back_up(FULL)
+    assert shop.back_up(INCREMENTAL).promoted_because is None
+    shop.db.execute("INSERT INTO orders VALUES (10000, 'small', 0)")
+    assert shop.back_up(INCREMENTAL).promoted_because == "a part of ledger/orders has outgrown its bounds"
+    assert shop.back_up(INCREMENTAL).promoted_because is None
+
+
+@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+def test_a_token_that_did_not_change_saves_the_scan_of_an_incremental_only(shop: Shop, journal_mode: str) -> None:
+    shop.db.execute(f"PRAGMA journal_mode = {journal_mode}")
+    shop.db.execute("UPDATE orders SET price = 7 WHERE id = 7")
     shop.age_database()
     full = shop.back_up(FULL)
     seen = {kind: Entered() for kind in (INCREMENTAL, DIFFERENTIAL)}

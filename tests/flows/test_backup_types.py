@@ -450,3 +450,15 @@ def test_a_narrowed_emergency_backup_is_restored_to_another_place(tmp_path: Path
     there = elsewhere(shop, made, tmp_path / "to")
     assert len(there["rows"]["orders"]) == 11  # type: ignore[index]
     assert len(there["rows"]["positions"]) == 7  # type: ignore[index]
+
+
+def test_keys_that_an_emergency_backup_does_not_hold_are_left_alone(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, encrypted=False, critical=CRITICAL)
+    shop.fill()
+    made = shop.back_up(EMERGENCY)
+    shop.db.execute("INSERT INTO orders VALUES (101, 'new', 0), (201, 'new', 0)")
+    live = shop.picture()
+    shop.restore(made, EXACT, ["ledger/orders"], ["2*"])
+    assert shop.picture() == live
+    shop.restore(made, EXACT, ["ledger/orders"], ["*01"])
+    assert shop.rows("SELECT id FROM orders WHERE id > 100") == [(201,)]

@@ -11,14 +11,7 @@ import pyarrow as pa
 
 from blocks.errors import RestoreRefused
 from blocks.sources.base import CollectionSpec, RestoreMode, RestoreScope
-from blocks.sources.sqlite_build import (
-    belonging,
-    check_described,
-    check_folder,
-    check_writable,
-    insert_rows,
-    left_behind,
-)
+from blocks.sources.sqlite_build import belonging, check_described, check_folder, check_writable, insert_rows
 from blocks.sources.sqlite_connect import open_reading, open_writing, translated
 from blocks.sources.sqlite_rows import Rows, arrow_table, placeholder, quoted, quoted_list, value_from_json, write_rows
 from blocks.sources.sqlite_schema import (

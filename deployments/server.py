@@ -226,7 +226,7 @@ def _free_port(wanted: int | None) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise ConfigurationError(f"port {wanted} is taken", hint="Choose another one with --port.")
+    raise ConfigurationError(f"port {wanted} is taken", hint="Stop what listens there, or choose another port.")
 
 
 def _signal(pid: int, ending: signal.Signals) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from blocks.errors import ConfigurationError
 
 MARKER = ".lastgood-demo"
 PLAN = "trading.yaml"
+_STATE_HOME = "XDG_STATE_HOME"
 
 
 class DemoFolder:
@@ -53,6 +56,18 @@ class DemoFolder:
             else:
                 entry.unlink()
         (self.path / MARKER).touch()
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Keep what lastgood remembers of repositories in here too; the demo leaves nothing elsewhere."""
+        before = os.environ.get(_STATE_HOME)
+        os.environ[_STATE_HOME] = str(self.path / "memory")
+        try:
+            yield
+        finally:
+            os.environ.pop(_STATE_HOME)
+            if before is not None:
+                os.environ[_STATE_HOME] = before
 
     def write_plan(self) -> Path:
         """Write the example plan, adapted: its passphrase is drawn here, and incrementals expire within seconds."""

@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from blocks.finding import LATEST
-from blocks.manifest import BackupMetadata, BackupStatus, BackupType
-from blocks.plan import BackupPlan, read_plan
-from blocks.sources.base import RestoreMode
-from deployments.demo.application import Application
 from deployments.demo.folder import DemoFolder
 from deployments.demo.narrator import Narrator
-from deployments.demo.oracle import (
-    FOLDERS,
-    Oracle,
-    broken_invariants,
-    different_files,
-    different_lines,
-    freeze,
-    order_ids,
-    still_there,
-)
-from deployments.demo.proofs import Proof, Proofs
+from deployments.demo.proofs import Proofs
 from deployments.demo.simulator import create_application
+from deployments.demo.steps import Story
 from deployments.demo.uses import PrefectInUse, use_prefect
-from deployments.server import stop_server
-from flows.backup import backup
-from flows.restore import restore
-from flows.results import RestoreResult
-from flows.retention import retention
-from flows.units import human_bytes, human_seconds
-from flows.verify import verify
+from deployments.server import running_server, stop_server
+from flows.units import human_seconds
 
 DEFAULT_FOLDER = Path(".demo")
-TRANSACTIONS = 15
-"""What the application commits between two backups, at least."""
 
 
 def run_demo(folder: Path = DEFAULT_FOLDER, *, keep_server: bool = True, console: Console | None = None) -> bool:
@@ -62,19 +37,20 @@ def run_demo(folder: Path = DEFAULT_FOLDER, *, keep_server: bool = True, console
     place = DemoFolder(folder)
     place.renew()
     try:
-        with narrator.step("start application, Prefect") as step, ThreadPoolExecutor(1) as aside:
-            created = aside.submit(create_application, place.state)
-            prefect = use_prefect(place.prefect)
-            created.result()
-            step.done(f"orders are being traded; runs at {prefect.ui_url}")
-        with prefect.entered():
+        prefect = _set_the_scene(place, narrator)
+        with prefect.entered(), place.remembering():
             story = Story(place, narrator, save_plan=prefect.started)
             story.tell()
         narrator.table(story.proofs.table())
-        _say_goodbye(narrator, story.proofs, prefect, place, keep_server, time.monotonic() - began)
+        _sum_up(narrator, story.proofs, time.monotonic() - began)
+        _say_where(narrator, prefect, place, keep_server)
     finally:
         if not keep_server:
             stop_server(place.prefect)
+        # also after a failure: the run that failed is there to be looked at
+        elif running_server(place.prefect) is not None:
+            option = "" if place.path == DEFAULT_FOLDER.absolute() else f" --dir {place.path}"
+            narrator.say(f"The Prefect server goes on running; stop it with [bold]lastgood demo --stop{option}[/]")
     return not story.proofs.failed
 
 
@@ -83,255 +59,24 @@ def stop_demo(folder: Path = DEFAULT_FOLDER) -> bool:
     return stop_server(DemoFolder(folder).prefect)
 
 
-def _say_goodbye(
-    narrator: Narrator, proofs: Proofs, prefect: PrefectInUse, place: DemoFolder, kept: bool, seconds: float
-) -> None:
+def _set_the_scene(place: DemoFolder, narrator: Narrator) -> PrefectInUse:
+    with narrator.step("start application, Prefect") as step, ThreadPoolExecutor(1) as aside:
+        created = aside.submit(create_application, place.state)
+        prefect = use_prefect(place.prefect)
+        created.result()
+        step.done(f"orders are being traded; runs at {prefect.ui_url}")
+    return prefect
+
+
+def _sum_up(narrator: Narrator, proofs: Proofs, seconds: float) -> None:
     proved = len(proofs.made) - len(proofs.failed)
     colour = "red" if proofs.failed else "green"
-    narrator.say(f"[bold {colour}]{proved} of {len(proofs.made)} claims proved[/] in {human_seconds(seconds)}.")
-    shown = place.plan
-    if place.plan.is_relative_to(Path.cwd()):
-        shown = place.plan.relative_to(Path.cwd())
-    if kept:
+    narrator.say(f"[bold {colour}]{proved} of {len(proofs.made)} claims proved[/] in {human_seconds(seconds)}.\n")
+
+
+def _say_where(narrator: Narrator, prefect: PrefectInUse, place: DemoFolder, kept: bool) -> None:
+    here = place.plan.is_relative_to(Path.cwd())
+    plan = place.plan.relative_to(Path.cwd()) if here else place.plan
+    narrator.say(f"Look at the backups with [bold]lastgood list {plan}[/]")
+    if kept or not prefect.started:
         narrator.say(f"See the runs, their stages and their artifacts at [bold]{prefect.ui_url}/runs[/]")
-    narrator.say(f"Look at the backups with [bold]lastgood list {shown}[/]")
-    if kept and prefect.started:
-        option = "" if place.path == DEFAULT_FOLDER.absolute() else f" --dir {place.path}"
-        narrator.say(f"The Prefect server goes on running; stop it with [bold]lastgood demo --stop{option}[/]")
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A backup, and what state really was when it was made."""
-
-    made: BackupMetadata
-    oracle: Oracle
-
-
-class Story:
-    """The steps of the demo, in their order, and what they prove.
-
-    Args:
-        place: The demo's folder.
-        narrator: Who tells it.
-        save_plan: Save the plan as a block and run it by its name; not on a server that is not the demo's own.
-    """
-
-    def __init__(self, place: DemoFolder, narrator: Narrator, save_plan: bool) -> None:
-        self._place, self._narrator, self._save_plan = place, narrator, save_plan
-        self._ledger = place.state / "ledger.db"
-        self.proofs = Proofs()
-
-    def tell(self) -> None:
-        """Tell it."""
-        self._initialize()
-        with Application(self._place.state) as application:
-            before = order_ids(self._ledger)
-            full, _ = self._backup_under_writes(application, BackupType.FULL)
-            self._delete_some(application)
-            earlier = self._backup_exactly(application, BackupType.INCREMENTAL)
-            deleted = before - order_ids(self._ledger)
-            self._change_some(application)
-            differential, meanwhile = self._backup_under_writes(application, BackupType.DIFFERENTIAL)
-            application.trade(TRANSACTIONS)
-            latest = self._backup_exactly(application, BackupType.INCREMENTAL)
-            self._lose_everything(application)
-        self._restore_in_place(latest)
-        self._trade_on()
-        self._restore_point_in_time(earlier, deleted)
-        self._restore_made_under_writes(differential, meanwhile)
-        self._compare_sizes(full, latest.made)
-        self._verify(latest.made)
-        self._rehearse_retention()
-
-    def _initialize(self) -> None:
-        with self._narrator.step("lastgood init") as step:
-            path = self._place.write_plan()
-            self._plan: BackupPlan = read_plan(path)
-            self._reference = str(path)
-            if self._save_plan:
-                self._plan.save(self._plan.name, overwrite=True, _sync=True)  # type: ignore[call-arg]
-                self._reference = self._plan.name
-            kit = self._plan.repository.initialize(self._plan.encryption)
-            step.done(f"repository {kit.repository_id[:8]}, keys sealed under a passphrase")
-
-    def _backup(self, kind: BackupType, note: str) -> BackupMetadata:
-        with self._narrator.step(f"{kind.value} backup") as step:
-            made: BackupMetadata = backup(self._reference, kind)
-            changes = "" if kind is BackupType.FULL else f", {made.tombstones:,} deletions"
-            step.done(f"{made.upserts:,} rows{changes}, {human_bytes(made.size_stored)}; {note}")
-        return made
-
-    def _backup_under_writes(self, application: Application, kind: BackupType) -> tuple[BackupMetadata, int]:
-        before = application.trade(1)
-        made = self._backup(kind, "writing on")
-        return made, application.tell("resume")["transactions"] - before
-
-    def _backup_exactly(self, application: Application, kind: BackupType) -> Moment:
-        """Back up while nothing writes, so that what comes back can be compared to the last byte."""
-        application.tell("pause")
-        oracle = freeze(self._ledger, {name: self._place.state / name for name in FOLDERS})
-        made = self._backup(kind, "paused, to compare")
-        application.tell("resume")
-        return Moment(made, oracle)
-
-    def _delete_some(self, application: Application) -> None:
-        with self._narrator.step("changes") as step:
-            application.trade(TRANSACTIONS)
-            gone = application.tell("purge")
-            step.done(f"{gone['rows']:,} rows and {gone['files']} files deleted, new orders")
-
-    def _change_some(self, application: Application) -> None:
-        with self._narrator.step("changes") as step:
-            application.tell("retrain")
-            application.trade(TRANSACTIONS)
-            step.done("one model retrained, one added, settings, new orders")
-
-    def _lose_everything(self, application: Application) -> None:
-        with self._narrator.step("disaster") as step:
-            application.kill()
-            for path in self._place.state.glob("ledger.db*"):
-                path.unlink()
-            shutil.rmtree(self._place.state / "models")
-            step.done("the database and all models are deleted")
-
-    def _restore(
-        self,
-        what: str,
-        note: Callable[[RestoreResult], str],
-        backup_id: str = LATEST,
-        at: datetime | None = None,
-        to: Path | None = None,
-    ) -> RestoreResult:
-        with self._narrator.step(what) as step:
-            place = None if to is None else str(to)
-            result: RestoreResult = restore(self._reference, backup_id, at, to=place, mode=RestoreMode.EXACT)
-            step.done(note(result))
-        return result
-
-    def _restore_in_place(self, latest: Moment) -> None:
-        def told(result: RestoreResult) -> str:
-            rescued = "; the rest kept first" if result.rescue_id else ""
-            return f"{result.rows:,} rows of {result.backup_id}{rescued}"
-
-        result = self._restore("restore latest, in place", told)
-        found = freeze(self._ledger, {name: self._place.state / name for name in FOLDERS})
-        self._prove_equal("latest state is back", latest.oracle, found, result.seconds)
-
-    def _restore_point_in_time(self, earlier: Moment, deleted: set[int]) -> None:
-        moment: datetime = earlier.made.timestamp
-        folder = self._place.path / "restored" / "point-in-time"
-        result = self._restore(
-            f"restore as of {moment:%H:%M:%S}",
-            lambda r: f"{r.rows:,} rows of {r.backup_id}, to a folder",
-            at=moment,
-            to=folder,
-        )
-        found = self._restored(folder)
-        self._prove_equal("point in time is back", earlier.oracle, found, result.seconds)
-        left = still_there(folder / "ledger" / "ledger.db", deleted) + still_there(self._ledger, deleted)
-        self.proofs.add(
-            Proof(
-                "deletions stay deleted", f"{len(deleted):,} deleted orders, {left} are back", left == 0 < len(deleted)
-            )
-        )
-
-    def _restored(self, folder: Path) -> Oracle:
-        return freeze(folder / "ledger" / "ledger.db", {name: folder / name / "tree" for name in FOLDERS})
-
-    def _restore_made_under_writes(self, made: BackupMetadata, meanwhile: int) -> None:
-        folder = self._place.path / "restored" / "under-writes"
-        result = self._restore(
-            "restore the differential",
-            lambda r: f"{r.rows:,} rows of {r.backup_id}, to a folder",
-            backup_id=made.backup_id,
-            to=folder,
-        )
-        broken = broken_invariants(folder / "ledger" / "ledger.db")
-        self.proofs.add(
-            Proof(
-                "backup under writes is consistent",
-                f"{meanwhile} commits, {broken} wrong sums",
-                broken == 0 and meanwhile > 0,
-                result.seconds,
-            )
-        )
-
-    def _prove_equal(self, claim: str, expected: Oracle, found: Oracle, seconds: float) -> None:
-        lines, files = different_lines(expected, found), different_files(expected, found)
-        self.proofs.add(
-            Proof(
-                f"{claim}: database",
-                f"{expected.rows:,} rows of .dump, {len(lines)} differ",
-                not lines and expected.rows > 0,
-                seconds,
-                expected.size_bytes,
-            )
-        )
-        self.proofs.add(
-            Proof(
-                f"{claim}: files",
-                f"{len(expected.files)} with modes, times; {len(files)} differ",
-                not files and bool(expected.files),
-            )
-        )
-
-    def _trade_on(self) -> None:
-        with self._narrator.step("start application again") as step:
-            last = max(order_ids(self._ledger))
-            with Application(self._place.state) as application:
-                application.trade(TRANSACTIONS)
-                application.tell("pause")
-                new = {order for order in order_ids(self._ledger) if order > last}
-            step.done(f"{len(new)} new orders on the restored database")
-        broken = broken_invariants(self._ledger)
-        self.proofs.add(
-            Proof(
-                "application works on it",
-                f"{len(new)} new orders, {broken} wrong sums",
-                bool(new) and broken == 0,
-            )
-        )
-
-    def _compare_sizes(self, full: BackupMetadata, incremental: BackupMetadata) -> None:
-        self.proofs.add(
-            Proof(
-                "incremental stores only changes",
-                f"{incremental.upserts:,} rows; the full {human_bytes(full.size_stored)}",
-                incremental.upserts < incremental.rows and incremental.size_stored * 4 < full.size_stored,
-                incremental.backup_duration_seconds,
-                incremental.size_stored,
-            )
-        )
-
-    def _verify(self, latest: BackupMetadata) -> None:
-        with self._narrator.step("deep verification") as step:
-            result = verify(self._reference, latest.backup_id, deep=True)
-            step.done(f"{result.rows:,} rows restored, compared; {result.expectations} quality checks")
-        self.proofs.add(
-            Proof(
-                "deep verification finds nothing",
-                f"{result.rows:,} rows, {result.expectations} expectations",
-                result.status is BackupStatus.VERIFIED and result.rows == latest.rows and result.expectations > 0,
-                result.seconds,
-                latest.size_bytes,
-            )
-        )
-
-    def _rehearse_retention(self) -> None:
-        repository = self._plan.repository.unlock(self._plan.encryption)
-        before = {made.backup_id for made in repository.backups(self._plan.name)}
-        with self._narrator.step("retention, dry run") as step:
-            result = retention(self._reference, dry_run=True)
-            going = ", ".join(decision.backup_id for decision in result.removed)
-            step.done(f"{len(result.removed)} of {len(result.decisions)} would go: {going}")
-        left = {made.backup_id for made in repository.backups(self._plan.name)}
-        needed = {link.backup_id for made in repository.backups(self._plan.name) for link in made.chain}
-        gone = {decision.backup_id for decision in result.removed}
-        self.proofs.add(
-            Proof(
-                "retention breaks no chain",
-                f"{len(gone)} of {len(before)} would go, {len(gone & needed)} needed",
-                bool(gone) and left == before and not gone & needed,
-            )
-        )

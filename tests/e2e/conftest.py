@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from prefect.settings import temporary_settings
-from tests.e2e.prefect_support import Prefect, SmallPlan
 
 from deployments.server import local_server
+from tests.e2e.prefect_support import Prefect, SmallPlan
 
 
 @pytest.fixture(scope="session")

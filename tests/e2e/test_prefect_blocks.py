@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.e2e.prefect_support import Prefect, SmallPlan
 
 from blocks.errors import ConfigurationError
 from blocks.keyring import Keyring
@@ -15,6 +14,7 @@ from blocks.repository import BackupRepository
 from blocks.sources.files import FilesSource
 from blocks.sources.sqlite import SQLiteSource
 from flows import backup, restore
+from tests.e2e.prefect_support import Prefect, SmallPlan
 
 pytestmark = pytest.mark.usefixtures("prefect")
 

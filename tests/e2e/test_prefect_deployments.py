@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.e2e.prefect_support import ROOT, Prefect, SmallPlan
 
 from deployments.jobs import JOBS, standard_timetable
+from tests.e2e.prefect_support import ROOT, Prefect, SmallPlan
 
 EVERY = {
     "backup/full": timedelta(hours=24),

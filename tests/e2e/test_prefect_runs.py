@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from itertools import pairwise
 
 import pytest
-from tests.e2e.prefect_support import Prefect, SmallPlan, wait_for
 
 from blocks.errors import RepositoryLocked
 from blocks.manifest import BackupMetadata
 from flows import backup, retention, verify
+from tests.e2e.prefect_support import Prefect, SmallPlan, wait_for
 
 STAGES = ["collect", "normalize", "diff", "compress", "encrypt", "store"]
 
@@ -89,7 +90,7 @@ def test_the_stages_of_each_part_follow_each_other_and_the_record_follows_all(
 
     parts = ["ledger/orders#0", "models/tree#0"]
     for part in parts:
-        for earlier, later in zip(STAGES, STAGES[1:], strict=False):
+        for earlier, later in pairwise(STAGES):
             assert before(f"{later} {part}") == {f"{earlier} {part}"}
     assert before(f"record {made.backup_id}") == {f"store {part}" for part in parts}
 

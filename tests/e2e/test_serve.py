@@ -1,0 +1,133 @@
+"""`lastgood serve`: schedules that fire, on a server of its own, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from blocks.errors import ConfigurationError
+from blocks.manifest import BackupType
+from deployments.jobs import Timetable, standard_timetable
+from deployments.serve import plan_deployments, reachable_server, serve
+from deployments.server import LocalServer, answers, running_server, start_server, stop_server
+from tests.e2e.prefect_support import ROOT, Prefect, SmallPlan, end, wait_for
+
+NAMES = [
+    "full-shop",
+    "differential-shop",
+    "incremental-shop",
+    "daily-shop",
+    "weekly-shop",
+    "by-hand-shop",
+]
+DEAD = "http://127.0.0.1:9/api"
+EVERY_TWO_SECONDS = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from prefect.schedules import Interval
+
+from deployments.jobs import Timetable
+from deployments.serve import serve
+
+serve([sys.argv[1]], home=Path(sys.argv[2]), port=0,
+      timetable=Timetable({"backup/incremental": Interval(timedelta(seconds=2))}))
+"""
+
+
+def test_a_schedule_really_fires_on_an_embedded_server_where_the_configured_one_does_not_answer(
+    small_plan: SmallPlan, tmp_path: Path
+) -> None:
+    home, log = tmp_path / "state" / "prefect", tmp_path / "serve.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    with log.open("wb") as out:
+        serving = subprocess.Popen(
+            [sys.executable, "-c", EVERY_TWO_SECONDS, str(small_plan.path), str(home)],
+            # elsewhere than the checkout: runs must find the flows all the same
+            cwd=tmp_path,
+            env=environment | {"PYTHONPATH": str(ROOT), "PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_API_URL": DEAD},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+
+        def started() -> LocalServer | None:
+            assert serving.poll() is None, log.read_text()
+            return (running_server(home) if (home / "server.json").exists() else None) or None
+
+        server = wait_for("the embedded server", started)
+        wait_for("its health", lambda: answers(server.api_url) or None)
+        prefect = Prefect(server)
+
+        def fired() -> list[dict[str, object]] | None:
+            assert serving.poll() is None, log.read_text()
+            done = [r for r in prefect.runs_of("incremental-shop") if r["state_type"] == "COMPLETED"]
+            assert not [r for r in prefect.runs_of("incremental-shop") if r["state_type"] in ("FAILED", "CRASHED")]
+            return done if len(done) >= 2 else None
+
+        runs = wait_for("two scheduled runs", fired)
+    finally:
+        serving.send_signal(signal.SIGTERM)
+        ended = end(serving)
+    assert ended == 0, log.read_text()
+    assert all(run["auto_scheduled"] for run in runs)
+    made = small_plan.backups()
+    assert [m.backup_type for m in made[:2]] == [BackupType.FULL, BackupType.INCREMENTAL]
+    assert made[1].base == made[0].backup_id
+    assert running_server(home) is None
+
+
+def test_each_plan_has_deployments_of_its_own_names(small_plan: SmallPlan, tmp_path: Path) -> None:
+    other = SmallPlan(tmp_path / "other", name="books")
+    made = plan_deployments([str(small_plan.path), str(other.path)], standard_timetable())
+    assert [d.name for d in made] == NAMES + [name.replace("shop", "books") for name in NAMES]
+    assert {d.parameters["plan"] for d in made} == {str(small_plan.path), str(other.path)}
+    assert [bool(d.schedules) for d in made[:6]] == [True] * 5 + [False]
+    assert {d.entrypoint for d in made} == {
+        "flows.backup.backup",
+        "flows.retention.retention",
+        "flows.verify.verify",
+        "flows.restore.restore",
+    }
+
+
+def test_a_relative_plan_is_served_from_wherever_runs_start(
+    small_plan: SmallPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small_plan.folder)
+    made = plan_deployments(["./shop.yaml"], Timetable())
+    assert {d.parameters["plan"] for d in made} == {str(small_plan.path)}
+    assert not any(d.schedules for d in made)
+
+
+@pytest.mark.usefixtures("prefect")
+def test_two_plans_of_one_name_and_no_plan_are_refused(small_plan: SmallPlan, tmp_path: Path) -> None:
+    other = SmallPlan(tmp_path / "other")
+    with pytest.raises(ConfigurationError, match="both named 'shop'"):
+        serve([str(small_plan.path), str(other.path)])
+    with pytest.raises(ConfigurationError, match="no plan to serve"):
+        serve([])
+
+
+def test_a_server_that_answers_is_used_and_none_is_started(prefect: Prefect, tmp_path: Path) -> None:
+    with reachable_server(tmp_path / "home") as api_url:
+        assert api_url == prefect.server.api_url
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_server_is_started_once_and_found_and_stopped_by_its_folder(prefect_server: Prefect, tmp_path: Path) -> None:
+    server = prefect_server.server
+    assert running_server(server.home) == server == start_server(server.home)
+    assert running_server(tmp_path) is None
+    assert stop_server(tmp_path) is False
+
+
+def test_a_taken_port_is_refused_before_anything_starts(prefect_server: Prefect, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=f"port {prefect_server.server.port} is taken"):
+        start_server(tmp_path / "home", port=prefect_server.server.port)

@@ -34,9 +34,6 @@ _SIGN = np.uint64(1 << 63)
 
 Bytes = npt.NDArray[np.uint8]
 
-_FARTHEST = (1 << 31) - 1
-"""Where a slice ends: beyond it Arrow's binary_slice overflows, and asks for memory of a negative size."""
-
 
 def encode_keys(rows: pa.Table, key: Sequence[str]) -> pa.LargeBinaryArray:
     """Encode the key columns of canonical rows; one `_key` per row.

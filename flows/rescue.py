@@ -23,20 +23,16 @@ def rescue_live_state(plan: BackupPlan, sources: Sequence[str]) -> Rescue:
     for name in sources:
         try:
             with plan.sources[name].view() as view:
-                held = [f"{name}/{spec.name}" for spec in view.collections()]
-            if plan.critical and not any(plan.emergency_selection(collection) for collection in held):
-                notes.append(f"{name}: no emergency backup of the live state, the plan calls nothing of it critical")
-            else:
-                readable[name] = plan.sources[name]
+                view.collections()
+            readable[name] = plan.sources[name]
         except SourceUnavailable as exc:
             notes.append(f"{name}: no emergency backup of the live state, it cannot be read ({exc.message})")
     if not readable:
         return Rescue(None, notes)
-    narrowed = plan.model_copy(update={"sources": readable})
+    # all of what is overwritten, not only what the plan calls critical: an undo that brings back half is none
+    narrowed = plan.model_copy(update={"sources": readable, "critical": []})
     try:
         made = make_backup(narrowed, BackupType.EMERGENCY, ["before-restore"], WAIT_SECONDS)
     except SourceUnavailable as exc:
         return Rescue(None, [*notes, f"no emergency backup of the live state, it cannot be read ({exc.message})"])
-    if plan.critical:
-        notes.append("The emergency backup holds only what the plan calls critical; undoing brings back no more.")
     return Rescue(made.backup_id, [*notes, *(w for s in made.sources for w in s.warnings)])

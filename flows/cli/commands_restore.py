@@ -55,8 +55,6 @@ def restore(
     except LastgoodError as exc:
         exc.hint = _for_plan(exc.hint, plan)
         raise
-    if result.rescue_id and opened.critical:
-        note(f"the emergency backup holds only what the plan calls critical: {', '.join(opened.critical)}")
     _show(result.model_copy(update={"undo": _for_plan(result.undo or "", plan) or None}), json)
 
 

@@ -1,4 +1,4 @@
-"""Every command in the documents runs: the `sh` blocks of each, in order, in one scratch folder."""
+"""Every command of the README runs, in order, in one scratch folder. (Those of docs/cli.md run in tests/flows/cli.)"""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def scratch(tmp_path: Path, server: LocalServer) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/cli.md"])
+@pytest.mark.parametrize("name", ["README.md"])
 @pytest.mark.timeout(280)
 def test_every_command_of_a_document_runs(name: str, scratch: dict[str, str]) -> None:
     folder, lines = Path(scratch["PWD"]), commands(ROOT / name)

@@ -194,15 +194,19 @@ def test_an_in_place_restore_can_be_undone(shop: Shop) -> None:
     assert shop.picture() == new
 
 
-def test_an_undo_that_the_plan_narrows_says_what_it_lacks(tmp_path: Path) -> None:
+def test_an_undo_brings_back_what_the_plan_does_not_call_critical_too(tmp_path: Path) -> None:
     shop = Shop(tmp_path, encrypted=False, critical=["ledger/orders"])
     shop.fill()
     made = shop.back_up()
+    shop.db.executescript("CREATE TABLE later (a); INSERT INTO later VALUES (1)")
+    (shop.tree / "new").write_text("new")
+    before = shop.picture()
     result = shop.restore(made)
-    assert any("critical" in note for note in result.notes)
+    assert shop.picture() != before
+    shop.restore(shop.repository.manifest("trading", result.rescue_id or ""))
+    assert shop.picture() == before
     only_models = shop.restore(made, collections=["models/*"])
-    assert only_models.rescue_id is None
-    assert any("critical" in note for note in only_models.notes)
+    assert shop.repository.manifest("trading", only_models.rescue_id or "").data_sources == ("models",)
 
 
 def test_live_state_that_is_gone_is_no_obstacle(shop: Shop) -> None:

@@ -27,6 +27,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 from prefect.settings.legacy import Setting
 
 from blocks.errors import ConfigurationError, LastgoodError
+from deployments import attached as attached_program
 
 HOST = "127.0.0.1"
 PREFERRED_PORT = 4200
@@ -34,6 +35,7 @@ START_SECONDS = 90.0
 STOP_SECONDS = 15.0
 DELIVER_SECONDS = 10.0
 _POLL_SECONDS = 0.1
+_NOTE = "server.json"
 
 _SERVER_ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -101,23 +103,29 @@ def start_server(home: Path, port: int | None = None) -> LocalServer:
         ServerUnavailable: It ended or did not become healthy in time; the message names its log.
         ConfigurationError: The port is taken.
     """
-    home = home.absolute()
+    server, process = _start(home.absolute(), port, attached=False)
+    if process is not None:
+        process.returncode = 0  # it stays when we go: Popen need not warn about a child that still runs
+    return server
+
+
+def _start(home: Path, port: int | None, attached: bool) -> tuple[LocalServer, subprocess.Popen[bytes] | None]:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if (running := running_server(home)) is not None:
         _wait_until_healthy(running, None)
-        return running
+        return running, None
     port = _free_port(port)
     with _lock_of(home) as lock:
-        process = _spawn(home, port, lock)
+        (home / _NOTE).unlink(missing_ok=True)
+        process = _spawn(home, port, lock, attached)
         server = LocalServer(home, port, process.pid)
-        (home / "server.json").write_text(json.dumps({"pid": server.pid, "port": server.port}), encoding="utf-8")
+        (home / _NOTE).write_text(json.dumps({"pid": server.pid, "port": server.port}), encoding="utf-8")
     try:
         _wait_until_healthy(server, process)
     except BaseException:
         stop_server(home)
         raise
-    process.returncode = 0  # it stays when we go: Popen need not warn about a child that still runs
-    return server
+    return server, process
 
 
 def running_server(home: Path) -> LocalServer | None:
@@ -129,7 +137,10 @@ def running_server(home: Path) -> LocalServer | None:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            noted = json.loads((home / "server.json").read_text(encoding="utf-8"))
+            note = home / _NOTE
+            if not note.exists():
+                return None  # another command is just starting it
+            noted = json.loads(note.read_text(encoding="utf-8"))
             return LocalServer(home, noted["port"], noted["pid"])
     return None
 
@@ -152,15 +163,18 @@ def stop_server(home: Path) -> bool:
 
 @contextmanager
 def local_server(home: Path, port: int | None = None) -> Iterator[LocalServer]:
-    """Run a server for as long as the context lasts; one that ran in the folder before is left running."""
-    was_running = running_server(home.absolute()) is not None
-    server = start_server(home, port)
+    """Run a server for as long as the context lasts, and no longer than this process, however it ends.
+
+    One that ran in the folder before is left running.
+    """
+    server, process = _start(home.absolute(), port, attached=True)
     try:
         yield server
     finally:
         deliver()
-        if not was_running:
+        if process is not None:
             stop_server(server.home)
+            process.communicate()
 
 
 def deliver() -> None:
@@ -184,16 +198,18 @@ def _lock_of(home: Path) -> Iterator[int]:
         os.close(lock)
 
 
-def _spawn(home: Path, port: int, lock: int) -> subprocess.Popen[bytes]:
+def _spawn(home: Path, port: int, lock: int, attached: bool) -> subprocess.Popen[bytes]:
     # an environment without the caller's Prefect settings: the API of another server must not leak into this one
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    # -P: the folder of a file that is run is no place to import from
+    program = ["-P", attached_program.__file__] if attached else ["-m", "prefect"]
+    command = [sys.executable, *program, "server", "start", "--host", HOST, "--port", str(port)]
     with (home / "server.log").open("ab") as log:
         return subprocess.Popen(  # noqa: S603  our own interpreter
             command,
             cwd=home,
             env=environment | _SERVER_ENVIRONMENT | {"PREFECT_HOME": str(home)},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             pass_fds=(lock,),

@@ -59,7 +59,7 @@ def test_a_schedule_really_fires_on_an_embedded_server_where_the_configured_one_
 
         def started() -> LocalServer | None:
             assert serving.poll() is None, log.read_text()
-            return (running_server(home) if (home / "server.json").exists() else None) or None
+            return running_server(home)
 
         server = wait_for("the embedded server", started)
         wait_for("its health", lambda: answers(server.api_url) or None)
@@ -131,3 +131,24 @@ def test_a_server_is_started_once_and_found_and_stopped_by_its_folder(prefect_se
 def test_a_taken_port_is_refused_before_anything_starts(prefect_server: Prefect, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=f"port {prefect_server.server.port} is taken"):
         start_server(tmp_path / "home", port=prefect_server.server.port)
+
+
+HOLD = """
+import os, sys
+from pathlib import Path
+
+from deployments.server import local_server
+
+with local_server(Path(sys.argv[1]), port=0):
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_server_does_not_outlive_the_process_that_it_was_started_for(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HOLD, str(tmp_path / "home")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    wait_for("the end of its server", lambda: running_server(tmp_path / "home") is None or None)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 FORMAT_VERSION = 1
 
@@ -62,6 +62,8 @@ def _aware(moment: datetime) -> datetime:
 
 
 UtcTime = Annotated[datetime, AfterValidator(_aware)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+FormatVersion = Annotated[int, Field(ge=1, le=FORMAT_VERSION)]
 
 
 class Record(BaseModel):
@@ -74,30 +76,30 @@ class StoredObject(Record):
     """One sealed object: its name inside the backup's folder, sealed size in bytes, SHA-256 of the sealed bytes."""
 
     name: str
-    size_bytes: int
+    size_bytes: Count
     sha256: str
 
 
 class Segment(Record):
     """What one backup stored for one part: sealed Parquet data and the sealed index of its keys and digests."""
 
-    number: int
+    number: Count
     data: StoredObject
     index: StoredObject
-    upserts: int
-    tombstones: int
-    size_bytes: int
+    upserts: Count
+    tombstones: Count
+    size_bytes: Count
     """Bytes of the Arrow rows before compression."""
-    size_compressed: int
+    size_compressed: Count
     """Bytes of the Parquet files (data and index) before encryption."""
 
 
 class Part(Record):
     """A disjoint piece of a collection. `bounds` are the source's own words; a chain keeps those of its full."""
 
-    number: int
+    number: Count
     bounds: dict[str, JsonValue]
-    rows: int
+    rows: Count
     """Rows of the part as of this backup, base included."""
     segment: Segment | None = None
     """None where nothing changed (or, in a full, where the part is empty)."""
@@ -106,7 +108,7 @@ class Part(Record):
 class Collection(Record):
     """One table, keyspace or tree. Its number binds its objects; a restore needs its definition besides the rows."""
 
-    number: int
+    number: Count
     name: str
     key: tuple[str, ...]
     label: tuple[str, ...]
@@ -117,6 +119,12 @@ class Collection(Record):
     selected_keys: tuple[str, ...] = ()
     """Key globs that an emergency backup was narrowed to; empty where the collection is whole."""
     parts: tuple[Part, ...]
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Collection:
+        if len({part.number for part in self.parts}) != len(self.parts):
+            raise ValueError(f"{self.name} has two parts of one number")
+        return self
 
     @property
     def source(self) -> str:
@@ -162,7 +170,7 @@ class Link(Record):
 class BackupMetadata(Record):
     """The manifest of one backup."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: FormatVersion = FORMAT_VERSION
     repository_id: str
     plan: str
     backup_id: str
@@ -172,7 +180,7 @@ class BackupMetadata(Record):
     """Why a type that needs a base became a full."""
     timestamp: UtcTime
     """When the last source's view was taken: the point in time that a restore returns to."""
-    sequence: int
+    sequence: Count
     """Counts the plan's committed backups from 1."""
     fencing_token: int
     base: str | None
@@ -198,6 +206,13 @@ class BackupMetadata(Record):
     """False where an emergency backup was narrowed to what the plan calls critical."""
     tags: tuple[str, ...] = ()
     tool_versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> BackupMetadata:
+        for what in ({c.number for c in self.collections}, {c.name for c in self.collections}):
+            if len(what) != len(self.collections):
+                raise ValueError("two collections have one number or one name")
+        return self
 
     @property
     def data_sources(self) -> tuple[str, ...]:
@@ -228,7 +243,7 @@ class BackupMetadata(Record):
 class Verification(Record):
     """The result of one verification of one backup."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: FormatVersion = FORMAT_VERSION
     plan: str
     backup_id: str
     manifest_sha256: str
@@ -247,7 +262,7 @@ class Verification(Record):
 class Expiry(Record):
     """What one retention run removed, and why; written before the removal."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: FormatVersion = FORMAT_VERSION
     plan: str
     expired_at: UtcTime
     removed: tuple[Link, ...]

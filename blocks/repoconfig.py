@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from blocks import names
 from blocks.errors import AlreadyExists, ConfigurationError, CorruptionDetected, RepositoryUnavailable
-from blocks.manifest import FORMAT_VERSION, Record, UtcTime
+from blocks.manifest import FORMAT_VERSION, FormatVersion, Record, UtcTime
 from blocks.tiers import StorageTier
 
 
@@ -17,7 +17,7 @@ class _Versioned(BaseModel):
 class RepositoryConfig(Record):
     """The content of lastgood.json, readable without keys."""
 
-    format_version: int
+    format_version: FormatVersion
     repository_id: str = Field(pattern=r"^[0-9a-f]{32}$")
     created_at: UtcTime
     encryption: dict[str, JsonValue]

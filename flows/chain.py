@@ -14,6 +14,7 @@ from blocks.repository import Repository
 from blocks.rowdigest import RowDigest
 from blocks.sealing import ObjectContext, ObjectKind, unseal
 from blocks.selection import Selection
+from blocks.sources.base import Bounds
 from flows.parcel import Piece, RestorePart
 from flows.parquet import from_parquet
 
@@ -24,11 +25,17 @@ class Chain:
     Args:
         repository: The unlocked repository.
         target: The backup on top.
+
+    Raises:
+        CorruptionDetected: A backup is missing or damaged, or its manifest contradicts itself.
     """
 
     def __init__(self, repository: Repository, target: BackupMetadata) -> None:
         self.repository = repository
         self.backups: Sequence[BackupMetadata] = repository.chain(target)
+        for backup in self.backups:
+            _check_collections(backup)
+            _check_parts(self.backups[0], backup)
         self.target = target
         self.digest = RowDigest(repository.keys.digest_key)
         self.beyond_privileges: dict[str, frozenset[str]] = {}
@@ -103,6 +110,35 @@ class Chain:
         )
         key = self.data_keys[backup.backup_id] if data else self.repository.keys.catalogue_key
         return Piece(sealed, key, context, f"{backup.backup_id}/{stored.name} ({collection.name}#{part})")
+
+
+def _check_collections(backup: BackupMetadata) -> None:
+    for collection in backup.collections:
+        columns = {name for name, _ in collection.columns}
+        if collection.source not in backup.data_sources:
+            wrong = "is of a source that it does not name"
+        elif not collection.key or not columns.issuperset(collection.key + collection.label):
+            wrong = "has a key that is not among its columns"
+        else:
+            continue
+        raise CorruptionDetected(
+            f"in the manifest of backup {backup.backup_id}, collection {collection.name!r} {wrong}", hint=_NOT_OURS
+        )
+
+
+def _check_parts(full: BackupMetadata, backup: BackupMetadata) -> None:
+    """A chain keeps the parts of its full: a part that is left out would be rows that are left out."""
+    if _drawn(full) != _drawn(backup):
+        raise CorruptionDetected(
+            f"backup {backup.backup_id} does not have the parts of {full.backup_id}, on which it stands", hint=_NOT_OURS
+        )
+
+
+def _drawn(backup: BackupMetadata) -> dict[str, list[tuple[int, Bounds]]]:
+    return {c.name: [(part.number, part.bounds) for part in c.parts] for c in backup.collections}
+
+
+_NOT_OURS = "The manifest was not made by lastgood. Do not trust this backup."
 
 
 def _part(collection: Collection, number: int, backup: BackupMetadata) -> Part:

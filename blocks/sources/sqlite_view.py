@@ -163,7 +163,7 @@ def _within(collection: CollectionSpec, bounds: Bounds) -> tuple[str, list[Scala
     tests: list[str] = []
     values: list[Scalar] = []
     for edge, comparison in (("after", ">"), ("upto", "<=")):
-        at = bounds[edge]
+        at = bounds.get(edge)
         if not isinstance(at, list):
             continue
         marks = []

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from prefect import task
 
 from blocks.canonical import DIGEST, KEY, PartIndex, escape, newest, unify
+from blocks.errors import CorruptionDetected
 from blocks.rowkeys import encode_keys
 from flows.box import Box
 from flows.line import INSIDE
@@ -63,6 +64,9 @@ def merged(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:
     """Merge segments, oldest first, into rows with `_key`, without tombstones, sorted by key.
 
     A part that never had a row has no segment, and merges into a table without columns.
+
+    Raises:
+        CorruptionDetected: A segment lacks the columns of its key.
     """
     if not tables:
         return pa.table({})
@@ -76,10 +80,17 @@ def merged(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:
 
 
 def _with_keys(table: pa.Table, key: tuple[str, ...]) -> pa.Table:
+    columns = [escape(name) for name in key]
+    lacking = [name for name in (KEY, *columns) if name not in table.column_names]
+    if lacking or table.schema.field(KEY).type != pa.large_binary():
+        raise CorruptionDetected(
+            f"a segment has no column {lacking[0] if lacking else KEY} of the right type",
+            hint="It was not made by lastgood. Do not trust this backup.",
+        )
     stored = table.column(KEY).combine_chunks()
     rows = table.drop_columns([KEY])
     deleted = stored.is_valid()
-    keys = encode_keys(rows, [escape(name) for name in key])
+    keys = encode_keys(rows, columns)
     if deleted.true_count:
         keys = pc.coalesce(stored, keys)
     return rows.add_column(0, DELETED, deleted).add_column(0, KEY, keys)

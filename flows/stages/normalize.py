@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from prefect import task
 
 from blocks.canonical import DIGEST, KEY, escape, from_canonical, is_sorted, to_canonical
-from blocks.errors import UnsupportedState
+from blocks.errors import CorruptionDetected, UnsupportedState
 from blocks.rowdigest import RowDigest
 from blocks.rowkeys import encode_keys
 from blocks.sources.base import Reading
@@ -30,8 +30,17 @@ def normalize(part: PartJob, reading: Box[Reading]) -> Box[Normal]:
 
 @task(task_run_name="denormalize {part}", tags=["stage"], **INSIDE)
 def denormalize(part: RestorePart, rows: Box[pa.Table]) -> Box[pa.Table]:
-    """Give canonical rows the names their source knows, narrowed to what was asked for."""
+    """Give canonical rows the names their source knows, narrowed to what was asked for.
+
+    Raises:
+        CorruptionDetected: They are not as many as the manifest counts.
+    """
     restored = from_normal(rows.take())
+    if restored.num_rows != part.part.rows:
+        raise CorruptionDetected(
+            f"{part}: its chain holds {restored.num_rows} rows, the manifest counts {part.part.rows}",
+            hint="Restore a backup that does not stand on this one.",
+        )
     if part.selection is None or not restored.num_columns:
         return Box(restored)
     return Box(part.selection.rows(restored, part.spec.label))

@@ -68,9 +68,10 @@ class ForgedBackup:
         root: The repository's folder.
         repository: Opened with any role.
         like: A real backup, whose manifest serves as a pattern.
+        source: The one source that the backup is of.
     """
 
-    def __init__(self, root: Path, repository: Repository, like: BackupMetadata) -> None:
+    def __init__(self, root: Path, repository: Repository, like: BackupMetadata, source: str) -> None:
         self._repository = repository
         self.backup_id = new_backup_id(BackupType.FULL, like.timestamp)
         self.folder = root / "backups" / PLAN / self.backup_id
@@ -83,6 +84,7 @@ class ForgedBackup:
             "encapsulated_key": encapsulated,
         }
         self.data["collections"] = []
+        self.data["sources"] = [found for found in self.data["sources"] if found["name"] == source]
         self._like = like
         self._objects = 0
         self.folder.mkdir()

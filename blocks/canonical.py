@@ -171,8 +171,17 @@ def merge_indexes(tables: Sequence[pa.Table]) -> PartIndex:
 class KnownPart:
     """What the base holds of one part, as a source's `read` may ask it (see sources/base.py)."""
 
-    def __init__(self, index: PartIndex, key: Sequence[str], digest: RowDigest) -> None:
+    def __init__(self, index: PartIndex, key: Sequence[str], digest: RowDigest, token: str | None = None) -> None:
         self._index, self._key, self._digest = index, tuple(escape(name) for name in key), digest
+        self.token = token
+
+    def encode(self, keys: pa.Table) -> pa.LargeBinaryArray:
+        """Encode key columns as `_key`s."""
+        return encode_keys(to_canonical(keys), self._key)
+
+    def holds(self, keys: pa.Table) -> pa.BooleanArray:
+        """Tell for each row of key columns whether the base holds a record with that key."""
+        return pc.is_in(self.encode(keys), self._index.keys)
 
     def same(self, rows: pa.Table) -> pa.BooleanArray:
         """Tell for each row whether the base holds it with the same key and the same content."""

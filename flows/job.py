@@ -118,10 +118,15 @@ class BackupJob:
         assert self.base is not None
         return next(c for c in self.base.target.collections if c.name == name)
 
+    def base_token(self, part: PartJob) -> str | None:
+        """Return the token that the base's view of a part's source had."""
+        return self._token_before(part.collection_name.partition("/")[0])
+
+    def _token_before(self, source: str) -> str | None:
+        return next(s.token for s in self.base.target.sources if s.name == source) if self.base else None
+
     def _untouched(self, source: str) -> bool:
-        if not self.tracks_changes or self.base is None:
-            return False
-        before = next(s.token for s in self.base.target.sources if s.name == source)
+        before = self._token_before(source) if self.tracks_changes else None
         return before is not None and before == self.views[source].token
 
     def _carry_over(self, name: str) -> None:

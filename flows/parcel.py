@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from blocks.canonical import PartIndex
+from blocks.canonical import KnownPart, PartIndex
 from blocks.manifest import Collection, Part, Segment
 from blocks.rowdigest import RowDigest
 from blocks.sealing import ObjectContext
@@ -103,6 +103,10 @@ class PartJob:
         if self._base is None:
             self._base = self.job.base_index(self)
         return self._base
+
+    def known(self) -> KnownPart:
+        """Return what a source may leave out of its reading."""
+        return KnownPart(self.base(), self.spec.key, self.digest, self.job.base_token(self))
 
     def drop_base(self) -> None:
         """Forget the base's index, which is as large as the part has rows."""

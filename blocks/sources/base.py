@@ -65,6 +65,17 @@ class CollectionSpec:
 class Known(Protocol):
     """What the base already holds of a part; given to `read` so that a source can leave out what did not change."""
 
+    token: str | None
+    """The token of the base's view: what changed since then is what a source has to read."""
+
+    def holds(self, keys: pa.Table) -> pa.BooleanArray:
+        """Tell for each row of key columns whether the base holds a record with that key."""
+        ...
+
+    def encode(self, keys: pa.Table) -> pa.LargeBinaryArray:
+        """Encode key columns as `_key`s, for `Reading.unchanged`."""
+        ...
+
     def same(self, rows: pa.Table) -> pa.BooleanArray:
         """Tell for each row whether the base holds it with the same key and the same content.
 
@@ -83,7 +94,7 @@ class Reading:
 
     Attributes:
         rows: Rows with the collection's columns, in any order.
-        unchanged: `_key`s (from `Known.under`) that are still there and were not read again.
+        unchanged: `_key`s (from `Known.under` or `Known.encode`) that are still there and were not read again.
         whole_part_unchanged: True where the source knows that nothing in the part changed since the base.
         warnings: What a person should know, each a sentence naming the record.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pyarrow as pa
 from prefect import task
 
-from blocks.canonical import KnownPart
 from blocks.sources.base import Reading, Target
 from flows.box import Box
 from flows.line import INSIDE, OUTSIDE
@@ -15,7 +14,7 @@ from flows.parcel import PartJob, RestorePart
 @task(task_run_name="collect {part}", tags=["stage"], **OUTSIDE)
 def collect(part: PartJob) -> Box[Reading]:
     """Read one part from its source's view; with native change tracking, only what may have changed."""
-    known = KnownPart(part.base(), part.spec.key, part.digest) if part.job.tracks_changes else None
+    known = part.known() if part.job.tracks_changes else None
     reading = part.view.read(part.spec, part.bounds, known)
     part.job.note(part, reading.warnings)
     return Box(reading)

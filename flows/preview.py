@@ -142,8 +142,9 @@ def load_part(part: RestorePart) -> pa.Table:
 
 
 def comparable(rows: pa.Table, part: RestorePart, digest: RowDigest) -> pa.Table:
-    """Normalise rows without the columns that a restore does not bring back."""
+    """Normalise rows without the columns that a restore does not bring back, or cannot in this process."""
     if not rows.num_columns:
         return pa.table({KEY: pa.array([], pa.large_binary()), DIGEST: pa.array([], pa.uint64())})
-    kept = [name for name in rows.column_names if name not in part.spec.tracking]
+    left_out = part.chain.beyond_privileges.get(part.collection.source, frozenset()).union(part.spec.tracking)
+    kept = [name for name in rows.column_names if name not in left_out]
     return to_normal(rows.select(kept), part.spec.key, digest)

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.faults.kept import Kept
+from tests.faults.live_state import LiveState, make_plan
+from tests.faults.place import Place, make_place
 
 
 @pytest.fixture(scope="module")
@@ -14,3 +21,40 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_state_home(state_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(state_home))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, state_home: Path) -> Kept:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(state_home))
+        return Kept(tmp_path_factory.mktemp("kept"))
+
+
+@pytest.fixture
+def copy(kept: Kept, state_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A repository to damage, and a machine that has seen it whole."""
+    shutil.copytree(state_home, tmp_path / "state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    copied = kept.copy()
+    yield copied
+    shutil.rmtree(copied)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        return make_place(folder)
+
+
+@pytest.fixture
+def place(made: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    folder = tmp_path / "place"
+    shutil.copytree(made.folder, folder, symlinks=True)
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    # what a verification restores lies beside everything else, so that an escape from it would be seen
+    (folder / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "scratch"))
+    plan = make_plan(LiveState(folder), folder / "repository", folder / "key")
+    return Place(folder, plan, made.full, made.incremental, made.oracle)

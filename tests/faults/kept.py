@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from blocks.errors import LastgoodError
+from blocks.errors import CorruptionDetected, LastgoodError
 from blocks.manifest import BackupMetadata, BackupStatus, BackupType, Segment
 from blocks.plan import BackupPlan
 from blocks.retention import RetentionPolicy
@@ -132,3 +132,11 @@ def _error(work: Callable[[], object]) -> LastgoodError | None:
     except LastgoodError as error:
         return error
     return None
+
+
+def record_of(repository: Path, folder: str) -> Path:
+    return max((repository / folder / PLAN).rglob("*Z"))
+
+
+def names_it(error: LastgoodError | None, *words: str) -> bool:
+    return isinstance(error, CorruptionDetected) and any(word in error.message for word in words) and bool(error.hint)

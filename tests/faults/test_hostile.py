@@ -1,4 +1,4 @@
-"""Wrong keys, a writer who wants to read, and manifests by someone who holds keys and means harm."""
+"""Wrong keys, a writer who wants to read, settings and manifests by someone who means harm."""
 
 from __future__ import annotations
 
@@ -6,80 +6,29 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, Partial, RestoreRefused, WrongKey
+from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, WrongKey
 from blocks.keyring import Credential, Keyring, Role, add_slot, remove_slot
 from blocks.keyslots import Kem
 from blocks.keystore import _checksum, authenticated
-from blocks.manifest import BackupMetadata, BackupType
+from blocks.manifest import BackupType
 from blocks.plan import BackupPlan
 from blocks.sources.base import RestoreMode
-from blocks.sources.files_rows import SCHEMA
 from flows.backup import make_backup
 from flows.check import check_repository
 from flows.restore import make_restore
 from flows.retention import apply_retention
 from flows.verify import make_verification
-from tests.faults.crash_scenarios import files_of
 from tests.faults.damage import hard_copy, rewrite
-from tests.faults.forging import ForgedBackup, Manifest, replace_manifest, unlocked
-from tests.faults.live_state import PLAN, LiveState, Oracle, make_key, make_plan, restored
-
-
-@dataclass
-class Place:
-    """A repository with a full and an incremental backup, and all that lies around it."""
-
-    folder: Path
-    plan: BackupPlan
-    full: BackupMetadata
-    incremental: BackupMetadata
-    oracle: Oracle
-
-    @property
-    def root(self) -> Path:
-        return self.folder / "repository"
-
-    def with_key(self, key: Path) -> BackupPlan:
-        return make_plan(LiveState(self.folder), self.root, key)
-
-    def around(self) -> dict[str, bytes]:
-        """Everything that no restore to `target` may touch."""
-        return {name: data for name, data in files_of(self.folder).items() if not name.startswith("target/")}
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
-        state = LiveState(folder, rows=30)
-        state.create()
-        plan = make_plan(state, folder / "repository", make_key(folder / "key"))
-        plan.repository.initialize(plan.encryption)
-        full = make_backup(plan, BackupType.FULL)
-        state.change(1)
-        return Place(folder, plan, full, make_backup(plan, BackupType.INCREMENTAL), state.oracle())
-
-
-@pytest.fixture
-def place(made: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    folder = tmp_path / "place"
-    shutil.copytree(made.folder, folder, symlinks=True)
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
-    # what a verification restores lies beside everything else, so that an escape from it would be seen
-    (folder / "scratch").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder / "scratch"))
-    plan = make_plan(LiveState(folder), folder / "repository", folder / "key")
-    return Place(folder, plan, made.full, made.incremental, made.oracle)
+from tests.faults.forged_manifests import BELIEVED, HARMLESS, MANIFESTS
+from tests.faults.forging import Manifest, replace_manifest, unlocked
+from tests.faults.live_state import PLAN, LiveState, make_key, make_plan, restored
+from tests.faults.place import Place, writer_of
 
 
 def refuses_to_read(place: Place, plan: BackupPlan, match: str) -> None:
@@ -127,14 +76,6 @@ def test_a_wrong_passphrase_reads_and_writes_nothing(place, monkeypatch):
     assert restored(right, "latest", place.folder / "target") == place.oracle
 
 
-def writer_of(place: Place) -> BackupPlan:
-    key = make_key(place.folder / "writer")
-    encryption = place.plan.repository.read_config().encryption
-    changed = add_slot(encryption, unlocked(place.plan).keys, Credential(key_file=key), Role.WRITER, "worker")
-    place.plan.repository.save_encryption(changed)
-    return place.with_key(key)
-
-
 def test_a_writer_makes_backups_and_cannot_read_them(place):
     writer = writer_of(place)
     made = make_backup(writer, BackupType.INCREMENTAL)
@@ -152,148 +93,6 @@ def test_a_key_whose_slot_was_removed_opens_nothing(place):
     refuses_to_read(place, writer, "opens none")
     with pytest.raises(WrongKey):
         make_backup(writer, BackupType.FULL)
-
-
-Change = Callable[[Manifest], object]
-
-
-def first_segment(data: Manifest, collection: int = 0) -> Manifest:
-    return next(p["segment"] for p in data["collections"][collection]["parts"] if p["segment"])
-
-
-def named(name: str) -> Change:
-    return lambda data: first_segment(data)["data"].update(name=name)
-
-
-def in_collection(**values: Any) -> Change:
-    return lambda data: data["collections"][0].update(values)
-
-
-def in_part(**values: Any) -> Change:
-    return lambda data: data["collections"][0]["parts"][0].update(values)
-
-
-def in_objects(data: Manifest) -> list[Manifest]:
-    return next(s for s in data["sources"] if s["name"] == "ledger")["definition"]["objects"]
-
-
-def with_sql(sql: str, kind: str = "table", name: str = "evil") -> Change:
-    return lambda data: in_objects(data).append({"type": kind, "name": name, "table": name, "sql": sql})
-
-
-def swap_sql(sql: str) -> Change:
-    return lambda data: in_objects(data)[0].update(sql=sql)
-
-
-ABSURD = 2**62
-ORDERS = "CREATE TABLE orders (id INTEGER PRIMARY KEY, symbol TEXT, price REAL, note)"
-
-MANIFESTS: dict[str, Change] = {
-    "an object above": named("../../../../escaped"),
-    "an object by an absolute path": named("/etc/passwd"),
-    "an object that is the manifest": named("manifest"),
-    "an object of another backup": named("../FUL_20260101_000000_abcd/00000.seg"),
-    "an object that is another part's": lambda d: d["collections"][0]["parts"][0].update(
-        segment=first_segment(d, 1), rows=3
-    ),
-    "an index for a segment": lambda d: first_segment(d).update(data=first_segment(d)["index"]),
-    "an object of absurd size": lambda d: first_segment(d)["data"].update(size_bytes=ABSURD),
-    "an object of negative size": lambda d: first_segment(d)["data"].update(size_bytes=-1),
-    "rows of absurd size": lambda d: first_segment(d).update(size_bytes=ABSURD),
-    "a size beyond 64 bits": lambda d: first_segment(d).update(size_bytes=10**40),
-    "an absurd number of rows": in_part(rows=ABSURD),
-    "a negative number of rows": in_part(rows=-5),
-    "a part left out": lambda d: d["collections"][0]["parts"].pop(),
-    "a segment left out": in_part(segment=None),
-    "a part twice": lambda d: d["collections"][0]["parts"].append(d["collections"][0]["parts"][0]),
-    "a part of an absurd number": in_part(number=ABSURD),
-    "a part of a negative number": in_part(number=-1),
-    "a collection of a negative number": in_collection(number=-1),
-    "a collection twice": lambda d: d["collections"].append(d["collections"][0]),
-    "a collection left out": lambda d: d["collections"].pop(0),
-    "a collection above": in_collection(name="../../escaped"),
-    "a collection of no source": in_collection(name="escaped"),
-    "a collection of an empty source": in_collection(name="/escaped"),
-    "a collection of a source with a NUL": in_collection(name="a\0b/escaped"),
-    "a collection of a source with an endless name": in_collection(name="x" * 5000 + "/y"),
-    "a table above": in_collection(name="ledger/../../escaped"),
-    "a key of unknown columns": in_collection(key=["nothing"], label=["nothing"]),
-    "no key": in_collection(key=[], label=[]),
-    "a label of unknown columns": in_collection(label=["nothing"]),
-    "a table that is a tree": in_collection(name="models/tree"),
-    "a tree that is a table": lambda d: d["collections"][-1].update(name="ledger/tree"),
-    "no bounds": in_part(bounds={}),
-    "bounds of nothing known": in_part(bounds={"after": [[1]], "upto": {"x": 1}}),
-    "bounds that are no bounds of a tree": lambda d: d["collections"][-1]["parts"][0].update(
-        bounds={"after": [1, "x"]}
-    ),
-    "a shape of nothing known": in_collection(definition={"locator": ["x"], "rowid": "x"}),
-    "a shape of other columns": in_collection(
-        definition={"locator": ['" OR 1; --'], "rowid": None, "without_rowid": False}
-    ),
-    "keys that are no globs": in_collection(selected_keys=["[", "(", "\\", "[!"]),
-    "no sources": lambda d: d.update(sources=[]),
-    "a source of nothing known": lambda d: d["sources"][0].update(definition={}),
-    "a page size to choke on": lambda d: d["sources"][0]["definition"].update(page_size=-(10**30)),
-    "a setting that is a statement": lambda d: d["sources"][0]["definition"].update(journal_mode="wal; DROP TABLE x"),
-    "shadows that are nothing": lambda d: d["sources"][0]["definition"].update(shadows={"x": ["y", "orders"]}),
-    "counters of nothing": lambda d: d["sources"][0]["definition"].update(sequence=[[["x"], {"int": "y"}]]),
-    "a chain on itself": lambda d: d.update(
-        base=d["backup_id"], chain=[{"backup_id": d["backup_id"], "manifest_sha256": "0" * 64}]
-    ),
-    "a chain above": lambda d: d.update(base="../../x", chain=[{"backup_id": "../../x", "manifest_sha256": ""}]),
-    "no chain": lambda d: d.update(base=None, chain=[]),
-    "another base": lambda d: d.update(base="FUL_20260101_000000_abcd"),
-    "a number that counts for ever": lambda d: d.update(sequence=10**15),
-    "a negative number": lambda d: d.update(sequence=-3),
-    "an absurd fencing token": lambda d: d.update(fencing_token=10**30),
-    "a plan of another name": lambda d: d.update(plan="other"),
-    "an id of another backup": lambda d: d.update(backup_id="FUL_20260101_000000_abcd"),
-    "another repository": lambda d: d.update(repository_id="0" * 32),
-    "a newer format": lambda d: d.update(format_version=2),
-    "an older format": lambda d: d.update(format_version=0),
-    "an unknown field": lambda d: d.update(surprise=1),
-    "a time without a zone": lambda d: d.update(timestamp="2026-01-01T00:00:00"),
-    "an absurd time": lambda d: d.update(timestamp="9999-12-31T23:59:59Z"),
-    "a data key of nobody": lambda d: d.update(encapsulated_key="AAAA"),
-    "a data key that is not base64": lambda d: d.update(encapsulated_key="\u2603"),
-    "no data key": lambda d: d.update(encapsulated_key=None),
-    "a key that nobody has": lambda d: d.update(encryption_key_id="epoch-9"),
-    "an attached database": with_sql("ATTACH DATABASE 'escaped.db' AS evil"),
-    "two statements": swap_sql(f"{ORDERS}; ATTACH DATABASE 'escaped.db' AS evil"),
-    "a statement that copies": swap_sql("CREATE TABLE orders AS SELECT * FROM sqlite_schema"),
-    "a statement into a file": with_sql("VACUUM INTO 'escaped.db'"),
-    "a trigger that loads code": with_sql(
-        "CREATE TRIGGER evil AFTER INSERT ON orders BEGIN SELECT load_extension('escaped'); END", "trigger"
-    ),
-    "a trigger on inserts": with_sql(
-        "CREATE TRIGGER evil AFTER INSERT ON orders BEGIN DELETE FROM orders; END", "trigger"
-    ),
-    "a virtual table over a file": with_sql("CREATE VIRTUAL TABLE evil USING csv(filename='/etc/passwd')"),
-    "a view that is a pragma": with_sql("PRAGMA writable_schema = ON", "view"),
-    "a table in another schema": with_sql("CREATE TABLE temp.evil (x)"),
-    "no statement": swap_sql(""),
-    "a statement for another table": swap_sql("CREATE TABLE other (x)"),
-    "a comment that hides": swap_sql("/* */ ATTACH DATABASE 'escaped.db' AS evil"),
-}
-HARMLESS = {
-    "a number that counts for ever",
-    "an absurd fencing token",
-    "an absurd time",
-    "a shape of other columns",
-    "a page size to choke on",
-    "a setting that is a statement",
-    "shadows that are nothing",
-    "counters of nothing",
-}
-"""What does not concern the rows of a restore: then they come back right."""
-BELIEVED = {
-    "keys that are no globs",
-    "a trigger on inserts",
-    "a trigger that loads code",
-    "a virtual table over a file",
-}
-"""What an honest backup of another state could say as well: it is restored, but nothing in it acts by itself."""
 
 
 @pytest.mark.parametrize("attack", MANIFESTS)
@@ -333,125 +132,6 @@ def test_a_hostile_manifest_is_refused_in_words_and_writes_nothing_elsewhere(pla
     assert {n: d for n, d in after.items() if not n.startswith("state/")} == {
         n: d for n, d in kept.items() if not n.startswith("state/")
     }
-
-
-def file_rows(*rows: dict[str, Any]) -> pa.Table:
-    defaults = {"offset": -1, "kind": "file", "mode": 0o644, "mtime_ns": 0, "size": 0, "uid": -1, "gid": -1}
-    root = {"path": b"", "kind": "dir", "mode": 0o755}
-    full = [{**dict.fromkeys(SCHEMA.names), **defaults, **row} for row in (root, *rows)]
-    return pa.Table.from_pylist(full, schema=SCHEMA)
-
-
-def link(path: bytes, target: bytes) -> dict[str, Any]:
-    return {"path": path, "kind": "symlink", "target": target, "size": None}
-
-
-def text(path: bytes) -> list[dict[str, Any]]:
-    chunk = {"path": path, "offset": 0, "kind": None, "mode": None, "size": None, "data": b"evil"}
-    return [{"path": path, "size": 4}, chunk]
-
-
-TREES: dict[str, list[dict[str, Any]]] = {
-    "a path above": text(b"../escaped"),
-    "a path above by a detour": text(b"deep/../../escaped"),
-    "an absolute path": text(b"/tmp/escaped"),
-    "a path with a NUL": text(b"esc\0aped"),
-    "an empty name": text(b"deep//escaped"),
-    "the folder itself": text(b"."),
-    "content without an entry": text(b"../escaped")[1:],
-    "through a link of its own": [link(b"way", b"../.."), *text(b"way/escaped")],
-    "over a link of its own": [link(b"way", b"../../escaped"), *text(b"way")],
-    "a link for the root": [{"path": b"", "kind": "symlink", "target": b"../.."}],
-    "a file for the root": [{"path": b"", "kind": "file"}],
-    "a link to nothing": [link(b"way", b"")],
-    "a device": [{"path": b"escaped", "kind": "device"}],
-    "an absurd size": [{"path": b"big", "size": 2**63 - 1}],
-    "a negative size": [{"path": b"small", "size": -7}],
-    "an absurd offset": [{"path": b"big", "size": 4}, text(b"big")[1] | {"offset": 2**62}],
-    "a crooked offset": [{"path": b"odd", "size": 4}, text(b"odd")[1] | {"offset": 17}],
-    "a name that is too long": text(b"x" * 5000),
-    "a file under a file": [*text(b"one"), *text(b"one/two")],
-    "the same file twice": [*text(b"one"), *text(b"one")],
-}
-
-
-@pytest.mark.parametrize("name", TREES)
-def test_rows_of_a_hostile_tree_never_leave_the_target(place, name):
-    forged = ForgedBackup(place.root, unlocked(place.plan), place.full, "models")
-    forged.add("models/tree", file_rows(*TREES[name]))
-    backup_id = forged.commit()
-    before = place.around()
-    target = place.folder / "target"
-    target.mkdir()
-    with pytest.raises(LastgoodError) as caught:
-        make_restore(place.plan, backup_id, to=str(target / "tree"), mode=RestoreMode.EXACT)
-    # the system's own limits show only while files are put into place
-    expected = Partial if name == "a name that is too long" else CorruptionDetected | RestoreRefused
-    assert isinstance(caught.value, expected), repr(caught.value)
-    assert place.around() == before
-    assert not any((target / "tree").rglob("*"))
-    assert list(place.folder.parent.rglob("*escaped*")) == []
-
-
-@pytest.mark.parametrize("mode", [RestoreMode.MERGE, RestoreMode.EXACT])
-def test_links_that_lie_in_the_target_lead_no_file_out_of_it(place, mode):
-    """Someone who may write in the target cannot have a restore write elsewhere for him."""
-    forged = ForgedBackup(place.root, unlocked(place.plan), place.full, "models")
-    forged.add(
-        "models/tree", file_rows({"path": b"way", "kind": "dir", "mode": 0o755}, *text(b"way/file"), *text(b"f"))
-    )
-    backup_id = forged.commit()
-    outside, tree = place.folder / "outside", place.folder / "target" / "tree"
-    outside.mkdir()
-    (outside / "f").write_text("mine")
-    tree.mkdir(parents=True)
-    (tree / "way").symlink_to(outside)
-    (tree / "f").symlink_to(outside / "f")
-    before = place.around()
-    try:
-        make_restore(place.plan, backup_id, to=str(tree), mode=mode)
-    except RestoreRefused:
-        assert mode is RestoreMode.MERGE
-    else:
-        assert (tree / "way" / "file").read_text() == "evil"
-        assert not (tree / "way").is_symlink()
-    assert place.around() == before
-
-
-def table_rows(**columns: Any) -> pa.Table:
-    return pa.table(columns)
-
-
-TABLES: dict[str, pa.Table] = {
-    "no key": table_rows(symbol=["a"], price=[1.0], note=["x"]),
-    "other columns": table_rows(id=[1], escaped=["x"]),
-    "a column that is a statement": pa.table({"id": [1], "x\") VALUES (1); ATTACH 'escaped.db' AS y; --": ["x"]}),
-    "keys twice": table_rows(id=[1, 1], symbol=["a", "b"], price=[1.0, 1.0], note=["x", "x"]),
-    "structures": pa.table({"id": [1], "symbol": [{"a": 1}], "price": [[1.0]], "note": ["x"]}),
-    "another key type": pa.table({"id": [[1]], "symbol": ["a"], "price": [1.0], "note": ["x"]}),
-    "a key that is NULL": pa.table(
-        {"id": pa.array([None], pa.int64()), "symbol": ["a"], "price": [1.0], "note": ["x"]}
-    ),
-    "nothing": pa.table({"x": pa.array([], pa.int64())}),
-}
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_rows_of_a_hostile_table_are_refused_or_written_to_their_table_only(place, name):
-    forged = ForgedBackup(place.root, unlocked(place.plan), place.full, "ledger")
-    forged.add("ledger/orders", TABLES[name])
-    backup_id = forged.commit()
-    before = place.around()
-    for verb in (
-        lambda: make_restore(place.plan, backup_id, to=str(place.folder / "target.db"), mode=RestoreMode.EXACT),
-        lambda: make_restore(place.plan, backup_id),
-        lambda: make_verification(place.plan, backup_id),
-    ):
-        with contextlib.suppress(LastgoodError):
-            verb()
-    outside = {n: d for n, d in place.around().items() if not n.startswith(("target.db", "repository/verif"))}
-    assert outside == before
-    assert list(place.folder.parent.rglob("*escaped*")) == []
 
 
 def test_one_backup_cannot_pass_off_the_segments_of_another(place):

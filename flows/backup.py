@@ -11,6 +11,7 @@ from blocks.manifest import BackupMetadata, BackupType
 from blocks.plan import BackupPlan, load_plan
 from flows.job import BackupJob, open_backup
 from flows.line import Line, Outcome, Window, open_line, stage_runner
+from flows.naming import named
 from flows.progress import Progress
 from flows.report import publish_backup
 from flows.stages.collect import collect
@@ -22,7 +23,9 @@ from flows.stages.record import record
 from flows.stages.store import store
 
 
-@flow(name="backup", flow_run_name="{backup_type} backup of {plan}", task_runner=stage_runner, persist_result=False)
+@flow(
+    name="backup", flow_run_name=named("{backup_type} backup of {plan}"), task_runner=stage_runner, persist_result=False
+)
 def backup(
     plan: str,
     backup_type: BackupType = BackupType.INCREMENTAL,

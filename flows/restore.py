@@ -12,6 +12,7 @@ from blocks.selection import Selection
 from blocks.sources.base import RestoreMode
 from flows.chain import Chain
 from flows.line import Line, Outcome, Window, open_line, stage_runner
+from flows.naming import named
 from flows.parcel import RestorePart
 from flows.preview import preview_restore
 from flows.progress import Progress
@@ -28,7 +29,7 @@ from flows.stages.store import fetch
 from flows.targets import Targets, open_targets
 
 
-@flow(name="restore", flow_run_name="restore {backup} of {plan}", task_runner=stage_runner, persist_result=False)
+@flow(name="restore", flow_run_name=named("restore {backup} of {plan}"), task_runner=stage_runner, persist_result=False)
 def restore(
     plan: str,
     backup: str = "latest",

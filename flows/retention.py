@@ -14,11 +14,12 @@ from blocks.plan import BackupPlan, load_plan
 from blocks.repository import Repository
 from blocks.retention import Decision
 from flows.line import OUTSIDE, Line, open_line, stage_runner
+from flows.naming import named
 from flows.report import publish_retention
 from flows.results import Outgoing, RetentionResult
 
 
-@flow(name="retention", flow_run_name="retention of {plan}", task_runner=stage_runner, persist_result=False)
+@flow(name="retention", flow_run_name=named("retention of {plan}"), task_runner=stage_runner, persist_result=False)
 def retention(plan: str, dry_run: bool = False) -> RetentionResult:
     """Remove the backups that a plan's policy no longer keeps; never one that a kept backup stands on.
 

@@ -21,6 +21,7 @@ from blocks.selection import Selection
 from flows.box import Box
 from flows.chain import Chain
 from flows.line import INSIDE, Line, Outcome, Window, open_line, stage_runner
+from flows.naming import named
 from flows.parcel import RestorePart
 from flows.progress import Progress
 from flows.proof import Proof, compare
@@ -34,7 +35,7 @@ from flows.stages.record import find
 from flows.stages.store import fetch
 
 
-@flow(name="verify", flow_run_name="verify {backup} of {plan}", task_runner=stage_runner, persist_result=False)
+@flow(name="verify", flow_run_name=named("verify {backup} of {plan}"), task_runner=stage_runner, persist_result=False)
 def verify(plan: str, backup: str = "latest", deep: bool = True) -> Verification:
     """Prove that a backup can be restored and is good data; fails where it is not.
 

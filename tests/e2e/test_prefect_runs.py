@@ -55,6 +55,11 @@ def test_a_base_that_prefect_does_not_know_is_linked_to_the_backups_of_the_plan(
     assert link.endswith("(/artifacts/key/backup-shop)")
 
 
+def test_a_run_is_named_after_its_plan_and_not_after_a_path(prefect: Prefect, small_plan: SmallPlan) -> None:
+    backup(str(small_plan.path), "full")
+    assert prefect.newest_run("backup")["name"] == f"full backup of {small_plan.path.stem}"
+
+
 def test_a_full_backup_has_no_link(prefect: Prefect, small_plan: SmallPlan) -> None:
     backup(str(small_plan.path), "full")
     assert prefect.artifacts(prefect.newest_run("backup")["id"]).keys() == {"backup-shop", "collections-shop"}

@@ -43,11 +43,15 @@ def _orders(first: int, stop: int) -> Iterator[tuple[object, ...]]:
             _STATES[drawn % 3],
             1_700_000_000_000_000 + number * 997 + drawn % 900,
             reference,
-            f"order of desk {drawn % 17} routed by {reference[:6]} through gateway {drawn % 5}; checked twice, "
-            f"confirmed by {reference[6:12]}"
-            if drawn % 4
-            else None,
+            _note(drawn, reference) if drawn % 4 else None,
         )
+
+
+def _note(drawn: int, reference: str) -> str:
+    return (
+        f"order of desk {drawn % 17} routed by {reference[:6]} through gateway {drawn % 5}; checked twice by "
+        f"the desk and once by risk, confirmed by {reference[6:12]}, settled in account {drawn % 977} of the custodian"
+    )
 
 
 def change(path: Path, seed: int, rows: int) -> None:

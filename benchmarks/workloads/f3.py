@@ -30,7 +30,7 @@ def run(bench: Bench) -> Outcome:
         it.compare(bench.folder / f"restored-{one.name}")
         _clear(bench, one.name)
     outcome.notes.append("All restored trees were equal to the original in names, content, modes and times.")
-    outcome.notes.append("Ours stages and syncs before it puts files into place; restic and borg do not sync the files.")
+    outcome.notes.append("Ours syncs files before it puts them into place; restic and borg do not sync them.")
     return outcome
 
 

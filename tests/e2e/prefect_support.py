@@ -50,8 +50,16 @@ class Prefect:
         return self._client.get(path).raise_for_status().json()
 
     def delete(self, path: str) -> None:
-        """Delete through the API."""
-        self._client.delete(path).raise_for_status()
+        """Delete through the API, again where SQLite under the server was busy."""
+
+        def deleted() -> bool | None:
+            answer = self._client.delete(path)
+            if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                return None
+            answer.raise_for_status()
+            return True
+
+        wait_for(f"the removal of {path}", deleted)
 
     def environment(self) -> dict[str, str]:
         """The environment of a client of this server."""

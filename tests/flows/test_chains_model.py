@@ -200,8 +200,8 @@ class Chains(RuleBasedStateMachine):
         file = self.shop.tree / path
         if file.is_dir() and not file.is_symlink():
             shutil.rmtree(file)
-        else:
-            file.unlink(missing_ok=True)
+        elif os.path.lexists(file):
+            file.unlink()
 
     @rule(path=paths)
     def put_a_link(self, path: str) -> None:
@@ -272,6 +272,11 @@ class Chains(RuleBasedStateMachine):
     def restore_elsewhere(self, data: st.DataObject) -> None:
         kept = data.draw(st.sampled_from(list(self.kept.values())))
         with tempfile.TemporaryDirectory(prefix="chains-to-") as place:
+            if kept.made.data_sources == ("ledger",):  # from before a merge, which wrote to nothing else
+                self.shop.restore(kept.made, to=f"{place}/ledger.db")
+                restored = picture(Path(place, "ledger.db"), self.shop.tree)
+                assert restored | {"tree": None} == kept.state | {"tree": None}
+                return
             self.shop.restore(kept.made, to=place)
             assert picture(Path(place, "ledger", "ledger.db"), Path(place, "models", "tree")) == kept.state
 
@@ -281,7 +286,8 @@ class Chains(RuleBasedStateMachine):
         kept = data.draw(st.sampled_from(list(self.kept.values())))
         before, shape = self.shop.picture(), self._shape()
         result = self.shop.restore(kept.made)
-        assert self.shop.picture() == kept.state
+        untouched = {} if "models" in kept.made.data_sources else {"tree": before["tree"]}
+        assert self.shop.picture() == kept.state | untouched
         assert result.rescue_id is not None
         rescue = self.shop.repository.manifest("trading", result.rescue_id)
         assert rescue.backup_type is EMERGENCY

@@ -2,6 +2,8 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
+# a file of tests stays together, because its servers and repositories are made once
+PYTEST_OPTIONS ?= --numprocesses 2 --dist loadfile
 
 .PHONY: install demo test lint format bench serve lock clean tools
 

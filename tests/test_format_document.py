@@ -42,7 +42,7 @@ from blocks.plan import BackupPlan
 from blocks.rowdigest import RowDigest
 from blocks.rowkeys import encode_keys
 from blocks.sealing import ObjectContext, ObjectKind, unseal
-from blocks.sources.sqlite_schema import Database, TableShape
+from blocks.sources.sqlite.schema import Database, TableShape
 from blocks.variant import encode_variant, variant_field
 from tests.blocks.sources.sqlite_kit import GALLERY, dump
 from tests.format_support import DOCUMENT, MIB, back_up, make_plan, program, restore, run_sql, see_tree, write

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from blocks.sources.files_target import FilesTarget
-from blocks.sources.sqlite_build import BuildTarget
+from blocks.sources.files.target import FilesTarget
+from blocks.sources.sqlite.build import BuildTarget
 from blocks.tiers import StorageTier
 
 DIED = "died"

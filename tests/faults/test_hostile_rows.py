@@ -10,7 +10,7 @@ import pytest
 
 from blocks.errors import CorruptionDetected, LastgoodError, Partial, RestoreRefused
 from blocks.sources.base import RestoreMode
-from blocks.sources.files_rows import SCHEMA
+from blocks.sources.files.rows import SCHEMA
 from flows.restore import make_restore
 from flows.verify import make_verification
 from tests.faults.forging import ForgedBackup, unlocked

@@ -17,8 +17,8 @@ from blocks.rowkeys import encode_keys
 from blocks.selection import Selection
 from blocks.sources.base import Bounds, Reading, RestoreMode, RestoreScope
 from blocks.sources.files import FilesSource
-from blocks.sources.files_rows import SCHEMA, TREE
-from blocks.sources.files_view import Watch
+from blocks.sources.files.rows import SCHEMA, TREE
+from blocks.sources.files.view import Watch
 
 MIB = 1 << 20
 _DIGEST = RowDigest(b"k" * 32)

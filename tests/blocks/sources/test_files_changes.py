@@ -11,10 +11,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from blocks.errors import SourceChanged, SourceUnavailable
-from blocks.sources.files import FilesSource
-from blocks.sources.files_rows import TREE
 from tests.blocks.sources.files_kit import (
     MIB,
     Bystander,
@@ -27,6 +23,10 @@ from tests.blocks.sources.files_kit import (
     rewrite,
     source_of,
 )
+
+from blocks.errors import SourceChanged, SourceUnavailable
+from blocks.sources.files import FilesSource
+from blocks.sources.files.rows import TREE
 
 
 @pytest.fixture

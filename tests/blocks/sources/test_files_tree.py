@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blocks.sources.files_tree import Ladder, Rules, Walk, shown
+from blocks.sources.files.tree import Ladder, Rules, Walk, shown
 
 FOLDERS = [b"", b"a", b"a/b", b"a/b/c", b"a/d", b"e", b"/".join([b"x"] * 70), b"/".join([b"x"] * 80)]
 MISSING = [b"m", b"a/m", b"a/b/m/n", b"a/file", b"a/file/n", b"link", b"link/b", b"a/b/c/m", b"/".join([b"x"] * 81)]

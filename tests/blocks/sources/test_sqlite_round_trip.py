@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from tests.blocks.sources.sqlite_kit import ask, back_up, build, dump, order, run, source_of
 
 

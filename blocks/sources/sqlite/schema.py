@@ -19,7 +19,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from blocks.errors import RestoreRefused
-from blocks.sources.sqlite_rows import Rows, quoted, value_from_json, value_to_json
+from blocks.sources.sqlite.rows import Rows, quoted, value_from_json, value_to_json
 
 _CREATE = {
     "table": re.compile(r"CREATE\s+(VIRTUAL\s+)?TABLE\s", re.IGNORECASE),

@@ -16,10 +16,10 @@ import numpy as np
 from pydantic import JsonValue
 
 from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
-from blocks.sources.files_chunks import data_chunks
-from blocks.sources.files_part import PartReader, Signature, open_file, signature, split_changed
-from blocks.sources.files_rows import CHUNK_BYTES, TREE, Edge, Range
-from blocks.sources.files_tree import STATS, Ladder, Rules, Walk, leaf, parent, shown
+from blocks.sources.files.chunks import data_chunks
+from blocks.sources.files.part import PartReader, Signature, open_file, signature, split_changed
+from blocks.sources.files.rows import CHUNK_BYTES, TREE, Edge, Range
+from blocks.sources.files.tree import STATS, Ladder, Rules, Walk, leaf, parent, shown
 
 _PART_ROWS = 50_000
 _ENTRY_BYTES = 200

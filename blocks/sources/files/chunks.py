@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from blocks.sources.files_rows import CHUNK_BYTES
+from blocks.sources.files.rows import CHUNK_BYTES
 
 _SPARE_BYTES = 8
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from blocks.errors import SourceChanged, SourceUnavailable
 from blocks.sources.base import Known, Reading
-from blocks.sources.files_chunks import Chunks
-from blocks.sources.files_rows import CHUNK_BYTES, FILE, LINK, UNKNOWN, Range, entry_rows, kinds_of, part_rows
-from blocks.sources.files_tree import STATS, Ladder, leaf, parent, shown, stat_row
+from blocks.sources.files.chunks import Chunks
+from blocks.sources.files.rows import CHUNK_BYTES, FILE, LINK, UNKNOWN, Range, entry_rows, kinds_of, part_rows
+from blocks.sources.files.tree import STATS, Ladder, leaf, parent, shown, stat_row
 
 if TYPE_CHECKING:
-    from blocks.sources.files_view import FilesView
+    from blocks.sources.files.view import FilesView
 
 Signature = tuple[int, int, int, int]
 """Size, mtime, ctime (both in nanoseconds) and inode: what changes when a file's content does."""

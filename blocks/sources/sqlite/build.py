@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 
 from blocks.errors import RestoreRefused, SourceUnavailable
 from blocks.sources.base import CollectionSpec, RestoreScope
-from blocks.sources.sqlite_connect import Condition, error_family, open_reading, open_writing, translated
-from blocks.sources.sqlite_rows import placeholder, quoted, quoted_list, write_rows
-from blocks.sources.sqlite_schema import (
+from blocks.sources.sqlite.connect import Condition, error_family, open_reading, open_writing, translated
+from blocks.sources.sqlite.rows import placeholder, quoted, quoted_list, write_rows
+from blocks.sources.sqlite.schema import (
     Database,
     SchemaObject,
     create,
@@ -29,7 +29,7 @@ from blocks.sources.sqlite_schema import (
     restore_order,
     restore_statistics,
 )
-from blocks.sources.sqlite_tables import shape_of
+from blocks.sources.sqlite.tables import shape_of
 
 _SIDE_FILES = ("-journal", "-wal", "-shm")
 _PAUSE_SECONDS = 0.05

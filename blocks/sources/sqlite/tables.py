@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from blocks.errors import UnsupportedState
 from blocks.sources.base import CollectionSpec
-from blocks.sources.sqlite_rows import quoted
-from blocks.sources.sqlite_schema import SchemaObject, TableShape
+from blocks.sources.sqlite.rows import quoted
+from blocks.sources.sqlite.schema import SchemaObject, TableShape
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from blocks.errors import RestoreRefused
 from blocks.sources.base import CollectionSpec, RestoreMode, RestoreScope
-from blocks.sources.sqlite_build import belonging, check_described, check_folder, check_writable, insert_rows
-from blocks.sources.sqlite_connect import open_reading, open_writing, translated
-from blocks.sources.sqlite_rows import Rows, arrow_table, placeholder, quoted, quoted_list, value_from_json, write_rows
-from blocks.sources.sqlite_schema import (
+from blocks.sources.sqlite.build import belonging, check_described, check_folder, check_writable, insert_rows
+from blocks.sources.sqlite.connect import open_reading, open_writing, translated
+from blocks.sources.sqlite.rows import Rows, arrow_table, placeholder, quoted, quoted_list, value_from_json, write_rows
+from blocks.sources.sqlite.schema import (
     Database,
     SchemaObject,
     create,
@@ -23,7 +23,7 @@ from blocks.sources.sqlite_schema import (
     rehearse,
     restore_order,
 )
-from blocks.sources.sqlite_tables import shape_of, table_spec
+from blocks.sources.sqlite.tables import shape_of, table_spec
 
 _FULL_TEXT = re.compile(r"\bUSING\s+[\"'`\[]?fts[345]\b", re.IGNORECASE)
 _CONTENT = re.compile(r"\bcontent\s*=\s*[\"'`\[]?([^\"'`\],)]+)", re.IGNORECASE)

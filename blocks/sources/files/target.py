@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 
 from blocks.errors import CorruptionDetected, Partial, RestoreRefused
 from blocks.sources.base import CollectionSpec, RestoreMode, RestoreScope
-from blocks.sources.files_entries import Entries, check_paths
-from blocks.sources.files_place import Placement
-from blocks.sources.files_rows import CHUNK_BYTES, SCHEMA
-from blocks.sources.files_staging import Staging
-from blocks.sources.files_tree import STAGING_PREFIX, Rules, shown
+from blocks.sources.files.entries import Entries, check_paths
+from blocks.sources.files.place import Placement
+from blocks.sources.files.rows import CHUNK_BYTES, SCHEMA
+from blocks.sources.files.staging import Staging
+from blocks.sources.files.tree import STAGING_PREFIX, Rules, shown
 from blocks.variant import decode_variant, is_variant
 
 
@@ -137,7 +137,7 @@ class FilesTarget:
             return self._staging
 
     def commit(self) -> None:
-        """Put everything into place; the order is told in `files_place`.
+        """Put everything into place; the order is told in `place.py`.
 
         Raises:
             CorruptionDetected: Entries contradict each other; nothing was changed.

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.errors import CorruptionDetected
-from blocks.sources.files_rows import FILE, FOLDER, KINDS, LINK
-from blocks.sources.files_tree import parent, shown
+from blocks.sources.files.rows import FILE, FOLDER, KINDS, LINK
+from blocks.sources.files.tree import parent, shown
 
 _HINT = "The backup was damaged or made by somebody else; verify it, and restore another one."
 _NUMBERS = ("mode", "mtime_ns", "size", "uid", "gid")

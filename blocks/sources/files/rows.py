@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from blocks.errors import CorruptionDetected
 from blocks.sources.base import Bounds, CollectionSpec
-from blocks.sources.files_tree import STATS, Stats
+from blocks.sources.files.tree import STATS, Stats
 
 Places = npt.NDArray[np.int64]
 

@@ -12,8 +12,8 @@ from threading import RLock
 from pydantic import JsonValue
 
 from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
-from blocks.sources.sqlite_connect import translated
-from blocks.sources.sqlite_rows import (
+from blocks.sources.sqlite.connect import translated
+from blocks.sources.sqlite.rows import (
     Row,
     Rows,
     arrow_table,
@@ -23,8 +23,8 @@ from blocks.sources.sqlite_rows import (
     value_from_json,
     value_to_json,
 )
-from blocks.sources.sqlite_schema import SchemaObject, read_database, read_objects, rehearse
-from blocks.sources.sqlite_tables import shadow_tables, shape_of, table_spec
+from blocks.sources.sqlite.schema import SchemaObject, read_database, read_objects, rehearse
+from blocks.sources.sqlite.tables import shadow_tables, shape_of, table_spec
 from blocks.variant import Scalar
 
 _CHUNK_ROWS = 4096

@@ -14,9 +14,9 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from blocks.errors import ConfigurationError, SourceUnavailable
 from blocks.sources.base import PART_SIZE_BYTES, RestoreScope, StateSource
-from blocks.sources.files_target import FilesTarget
-from blocks.sources.files_tree import Rules
-from blocks.sources.files_view import FilesView, Options, Watch
+from blocks.sources.files.target import FilesTarget
+from blocks.sources.files.tree import Rules
+from blocks.sources.files.view import FilesView, Options, Watch
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)(?:://|::)")
 

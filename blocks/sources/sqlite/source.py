@@ -13,11 +13,11 @@ from pydantic import Field
 
 from blocks.errors import SourceUnavailable
 from blocks.sources.base import PART_SIZE_BYTES, RestoreMode, RestoreScope, StateSource, Target, View
-from blocks.sources.sqlite_build import BuildTarget
-from blocks.sources.sqlite_connect import Condition, change_token, condition, open_reading, translated
-from blocks.sources.sqlite_merge import MergeTarget
-from blocks.sources.sqlite_schema import Database
-from blocks.sources.sqlite_view import SQLiteView
+from blocks.sources.sqlite.build import BuildTarget
+from blocks.sources.sqlite.connect import Condition, change_token, condition, open_reading, translated
+from blocks.sources.sqlite.merge import MergeTarget
+from blocks.sources.sqlite.schema import Database
+from blocks.sources.sqlite.view import SQLiteView
 
 
 class SQLiteSource(StateSource):

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from blocks.errors import CorruptionDetected
-from blocks.sources.files_rows import CHUNK_BYTES
-from blocks.sources.files_tree import STAGING_PREFIX, shown
+from blocks.sources.files.rows import CHUNK_BYTES
+from blocks.sources.files.tree import STAGING_PREFIX, shown
 
 Positions = npt.NDArray[np.int64]
 

@@ -19,10 +19,10 @@ import pyarrow as pa
 
 from blocks.errors import CorruptionDetected, RestoreRefused
 from blocks.sources.base import RestoreMode, RestoreScope
-from blocks.sources.files_entries import Entries
-from blocks.sources.files_rows import FILE, FOLDER, LINK, TREE
-from blocks.sources.files_staging import Staging, sync_file_system
-from blocks.sources.files_tree import FOLDER_FLAGS, Ladder, Rules, Walk, leaf, parent, shown
+from blocks.sources.files.entries import Entries
+from blocks.sources.files.rows import FILE, FOLDER, LINK, TREE
+from blocks.sources.files.staging import Staging, sync_file_system
+from blocks.sources.files.tree import FOLDER_FLAGS, Ladder, Rules, Walk, leaf, parent, shown
 
 _ALL = 0o700
 _SYNCED_SINGLY = 64

@@ -11,6 +11,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from blocks.errors import SourceChanged, SourceUnavailable
+from blocks.sources.files import FilesSource
+from blocks.sources.files.rows import TREE
 from tests.blocks.sources.files_kit import (
     MIB,
     Bystander,
@@ -23,10 +27,6 @@ from tests.blocks.sources.files_kit import (
     rewrite,
     source_of,
 )
-
-from blocks.errors import SourceChanged, SourceUnavailable
-from blocks.sources.files import FilesSource
-from blocks.sources.files.rows import TREE
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.blocks.sources.files_kit import MIB, look, restore, rows_of, source_of
 
 from blocks.errors import CorruptionDetected, RestoreRefused
 from blocks.sources.files.rows import SCHEMA, TREE, Range
+from tests.blocks.sources.files_kit import MIB, look, restore, rows_of, source_of
 
 
 @pytest.fixture

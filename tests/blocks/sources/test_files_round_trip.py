@@ -14,11 +14,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.blocks.sources.files_kit import MIB, back_up, keys_of, look, restore, source_of
 
 from blocks.selection import Selection
 from blocks.sources.base import RestoreMode, RestoreScope
 from blocks.sources.files.rows import TREE, Range
+from tests.blocks.sources.files_kit import MIB, back_up, keys_of, look, restore, source_of
 
 
 @pytest.fixture

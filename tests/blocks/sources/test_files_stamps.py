@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.blocks.sources.files_kit import Bystander, back_up, follow_up, source_of
 
 from blocks.sources.files.part import trusted, unsettled_ns
+from tests.blocks.sources.files_kit import Bystander, back_up, follow_up, source_of
 
 
 @pytest.fixture

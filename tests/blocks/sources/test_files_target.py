@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.blocks.sources.files_kit import back_up, look, restore, rows_of, source_of
 
 from blocks.errors import ConfigurationError, CorruptionDetected, Partial, RestoreRefused, SourceUnavailable
 from blocks.selection import Selection
 from blocks.sources.base import RestoreMode, RestoreScope
 from blocks.sources.files import FilesSource
 from blocks.sources.files.rows import TREE
+from tests.blocks.sources.files_kit import back_up, look, restore, rows_of, source_of
 
 EXACT, MERGE = RestoreMode.EXACT, RestoreMode.MERGE
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.blocks.sources.sqlite_kit import GALLERY, ask, back_up, build, dump, order, run, source_of
 
 from blocks.errors import LastgoodError, RestoreRefused, SourceUnavailable
 from blocks.selection import Selection
 from blocks.sources.base import RestoreMode
 from blocks.variant import encode_variant, variant_field
+from tests.blocks.sources.sqlite_kit import GALLERY, ask, back_up, build, dump, order, run, source_of
 
 EXACT, MERGE = RestoreMode.EXACT, RestoreMode.MERGE
 

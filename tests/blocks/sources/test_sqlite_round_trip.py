@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from tests.blocks.sources.sqlite_kit import ask, back_up, build, dump, order, run, source_of
 
 

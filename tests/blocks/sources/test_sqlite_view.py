@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pydantic import JsonValue
-from tests.blocks.sources.sqlite_kit import ask, back_up, build, run, source_of
 
 from blocks.errors import SourceUnavailable, UnsupportedState
 from blocks.sources.sqlite.rows import value_from_json, value_to_json
+from tests.blocks.sources.sqlite_kit import ask, back_up, build, run, source_of
 
 NUMBERED = """
 CREATE TABLE t (id INTEGER PRIMARY KEY, v);

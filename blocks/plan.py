@@ -12,6 +12,7 @@ from prefect.blocks.core import Block
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from blocks.errors import ConfigurationError
+from blocks.hooks import Hooks
 from blocks.keyring import Keyring, NoEncryption, parse_encryption
 from blocks.manifest import BackupType
 from blocks.repository import BackupRepository
@@ -63,6 +64,7 @@ class BackupPlan(Block):
         description="Collections (source/collection) and keys (source/collection:key) of an emergency backup; globs.",
     )
     retention: RetentionPolicy = Field(default_factory=RetentionPolicy, description="How long backups are kept.")
+    hooks: Hooks = Field(default_factory=Hooks, description="Commands that run before and after state is read.")
     quality: list[str] = Field(default_factory=list, description="Files with the quality suites of restored state.")
 
     @field_validator("sources")
@@ -87,6 +89,7 @@ class BackupPlan(Block):
             "sources": {name: source.anchored(folder) for name, source in self.sources.items()},
             "repository": self.repository.anchored(folder),
             "encryption": self.encryption.anchored(folder),
+            "hooks": self.hooks.anchored(folder.absolute()),
             "quality": [str((folder / path).absolute()) for path in self.quality],
         }
         return self.model_copy(update=update)
@@ -106,6 +109,14 @@ class BackupPlan(Block):
                     return Selection()
                 keys.append(key)
         return Selection(keys=tuple(keys)) if keys else None
+
+    @property
+    def secret_variables(self) -> list[str]:
+        """Names of the environment variables that hold the credential, for hooks to be kept from."""
+        if not isinstance(self.encryption, Keyring):
+            return []
+        credential = self.encryption.credential
+        return [name for name in (credential.passphrase_env, credential.recovery_key_env) if name]
 
     def retention_days(self, kind: BackupType) -> float:
         """Return how many days a backup of a type is kept."""

@@ -65,8 +65,11 @@ def check_file(path: Path) -> None:
         RestoreRefused: It cannot.
     """
     if path.is_file():
-        with open_file(path, Types("", ())):
-            pass
+        try:
+            with open_file(path, Types("", ())):
+                pass
+        except SourceUnavailable as exc:
+            raise RestoreRefused(exc.message, hint="Restore to another file.") from exc
     if not path.parent.is_dir() or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise RestoreRefused(
             f"no file of state can be written at {path}",

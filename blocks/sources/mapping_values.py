@@ -197,9 +197,16 @@ class _Encoder:
         return where
 
     def _refused(self, path: _Path, what: str, hint: str = "") -> UnsupportedState:
-        steps = (step if isinstance(step, str) else f"[{step[0]!r:.60}]" for step in path)
+        steps = (step if isinstance(step, str) else f"[{_shown(step[0])}]" for step in path)
         place = f" at {''.join(steps)}" if path else ""
         return UnsupportedState(f"the value of key {self._key!r}{place} is {what}", hint=hint)
+
+
+def _shown(value: object) -> str:
+    try:
+        return f"{value!r:.60}"
+    except Exception:  # noqa: BLE001  a number of more digits than Python writes, or the user's own __repr__
+        return f"a {type(value).__name__}"
 
 
 _NAMED_BITS = {struct.pack(">d", float(name)) for name in ("nan", "inf", "-inf")}

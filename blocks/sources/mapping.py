@@ -56,8 +56,8 @@ class MappingSource(StateSource):
     )
     types: list[str] = Field(
         default_factory=list,
-        description="Globs of import paths (package.module:Class) of enums and dataclasses that values may be, beside "
-        "those of the object's own package.",
+        description="Globs of import paths (package.module:Class) of enums and dataclasses that values may be, and of "
+        "objects to restore to, beside those of the object's own package.",
     )
     search_path: list[str] = Field(
         default_factory=list, description="Folders where the object's module is looked for if it is not installed."
@@ -132,7 +132,17 @@ class MappingSource(StateSource):
                 )
 
     def at(self, place: str) -> MappingSource:
-        """Return this source for another object, or for a file that a restore was written to."""
+        """Return this source for another object, or for a file that a restore was written to.
+
+        Raises:
+            ConfigurationError: The object is in a package that the plan does not name: a place comes as a parameter of
+                a restore, and whoever may give one must not thereby import and call what they like.
+        """
+        if _IMPORT_PATH.fullmatch(place) and not self._types.allows(place):
+            raise ConfigurationError(
+                f"{place} is outside of the package of {self.object}",
+                hint="Add its import path to the source's `types` if state may be restored to it.",
+            )
         source = self.model_copy()
         source._place = place
         return source

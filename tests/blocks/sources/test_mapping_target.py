@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from blocks.errors import (
+    ConfigurationError,
     CorruptionDetected,
     Partial,
     RestoreRefused,
@@ -78,7 +79,7 @@ def test_an_error_before_the_first_key_changes_nothing_and_a_later_one_says_how_
         restore(rows, shelf.source(full))
 
 
-def test_classes_that_values_name_are_checked_before_anything_is_written(shelf: Shelf) -> None:
+def test_classes_that_values_name_are_checked_before_anything_is_written(shelf: Shelf, tmp_path: Path) -> None:
     source = shelf.source(Store(a=Side.BUY, b=[Point(1.0)]))
     shop = mapping_shop.__name__
     types = definition(source)["types"]
@@ -87,14 +88,20 @@ def test_classes_that_values_name_are_checked_before_anything_is_written(shelf: 
     copied = Store()
     restore(rows, shelf.source(copied), types=types)
     assert copied.values == {"a": Side.BUY, "b": [Point(1.0)]}
-    elsewhere = MappingSource(object="json:decoder")
+    elsewhere, place = MappingSource(object="json:decoder"), str(tmp_path / "state.db")
     for named in (types, []):  # a manifest that does not name them gets no further
         scope = RestoreScope({"patterns": ["*"], "types": named}, ((STATE, 2),), MERGE, Selection(), 1)
-        target = elsewhere.target(scope, shelf.put(copied))
+        target = elsewhere.target(scope, place)
         first = target.preflight if named else partial(target.apply, STATE, rows)
         with pytest.raises(RestoreRefused, match=f"{shop}:.* does not allow"):
             first()
         target.abort()
+
+
+def test_a_restore_imports_no_object_of_another_package(shelf: Shelf) -> None:
+    with pytest.raises(ConfigurationError, match="os:abort is outside of the package"):
+        restore(read(shelf.source(Bag(a=1))), shelf.source(Store()), to="os:abort")
+    assert MappingSource(object="a.b:c", types=["x:*"]).at("x:y")
 
 
 @pytest.mark.parametrize("fields", [{"patterns": None}, {"types": "os:system"}, {"types": [1]}, {"patterns": {}}])

@@ -8,12 +8,14 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from blocks.errors import ConfigurationError, LastgoodError, SourceChanged, SourceUnavailable, UnsupportedState
+
+T = TypeVar("T")
 
 READING = ("get_keys_by_pattern", "get_state")
 WRITING = ("set_state",)
@@ -43,8 +45,17 @@ def finished(result: Any, timeout_seconds: float) -> Any:
         result = _gathered(result)
     if not inspect.isawaitable(result):
         return result
-    waited = asyncio.wait_for(_awaited(result), timeout_seconds)
-    return asyncio.run_coroutine_threadsafe(waited, _loop_of(os.getpid())).result()
+    return on_loop(asyncio.wait_for(_awaited(result), timeout_seconds))
+
+
+def on_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the loop of this process and wait for it."""
+    running = asyncio.run_coroutine_threadsafe(work, _loop_of(os.getpid()))
+    try:
+        return running.result()
+    except BaseException:
+        running.cancel()
+        raise
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:
@@ -127,16 +138,33 @@ class StateObject:
 
         `keep` is called before the next call of the object, which may hand out what it goes on changing.
         """
-        missing = []
+        missing: list[str] = []
         with self._lock:
-            for key in keys:
+            for n, key in enumerate(keys):
                 with self._translated(f"get_state({key!r})"):
                     try:
-                        value = finished(self._made.get_state(key), self._timeout)
+                        value = self._made.get_state(key)
                     except KeyError:
                         missing.append(key)
                         continue
-                    keep(key, value)
+                    if not inspect.isawaitable(value):
+                        keep(key, value)
+                        continue
+                # one visit to the loop for all the rest: a visit costs more than most calls
+                return missing + on_loop(self._read_async(keys[n:], value, keep))
+        return missing
+
+    async def _read_async(self, keys: Sequence[str], first: Awaitable[object], keep: Keep) -> list[str]:
+        missing = []
+        for n, key in enumerate(keys):
+            with self._translated(f"get_state({key!r})"):
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        value = await (self._made.get_state(key) if n else first)
+                except KeyError:
+                    missing.append(key)
+                    continue
+                keep(key, value)
         return missing
 
     def write(self, values: dict[str, object], wrote: Callable[[int], None]) -> None:

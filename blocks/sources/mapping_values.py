@@ -41,6 +41,7 @@ from blocks.sources.mapping_types import Types, import_path
 MAX_DEPTH = 100
 """How deep values may be nested; one that contains itself is found by it."""
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _HEAP_TYPE = 1 << 9
 """In a class's flags: it was made by a class statement, so that its state is its attributes."""
 _WORD_BITS = 64
@@ -63,7 +64,7 @@ def encode(value: object, key: str, types: Types, seen: Callable[[str], None] = 
 
 
 def _text(tree: JsonValue) -> str:
-    return json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _JSON.encode(tree)
 
 
 _Path = tuple[str | tuple[object], ...]

@@ -170,6 +170,17 @@ def test_a_failing_hook_after_is_told_and_the_backup_stays(app: Application) -> 
     assert len(app.backups) == 1
 
 
+def test_the_emergency_backup_before_a_restore_runs_no_hooks(app: Application) -> None:
+    make_backup(app.plan, FULL)
+    app.manager.values["late"] = 1
+    restored = make_restore(app.planned(Hooks(before=("false",), after=(note("resume"),))), mode=RestoreMode.EXACT)
+    assert restored.rescue_id in app.backups
+    assert app.notes == []
+    assert "late" not in app.manager.values
+    make_backup(app.planned(Hooks(before=(note("by-hand"),))), BackupType.EMERGENCY)
+    assert app.notes == ["by-hand"]
+
+
 def test_a_plan_names_hooks_whose_paths_count_from_its_folder(app: Application) -> None:
     path = app.folder / "plan.yaml"
     path.write_text(

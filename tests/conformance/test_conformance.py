@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -107,6 +108,17 @@ def test_reading_twice_gives_the_same(filled: SourceAdapter) -> None:
             assert content_of(spec, once) == content_of(spec, again)
         view.finish()
     assert back_up(filled.source).content() == back_up(filled.source).content()
+
+
+def test_parts_may_be_read_from_several_threads_in_any_order(filled: SourceAdapter) -> None:
+    with filled.source.view() as view:
+        for spec in view.collections():
+            bounds = list(view.draw(spec))
+            one_by_one = [view.read(spec, b, None).rows for b in bounds]
+            with ThreadPoolExecutor(4) as pool:
+                at_once = list(pool.map(lambda b, s=spec: view.read(s, b, None).rows, reversed(bounds)))
+            assert content_of(spec, at_once) == content_of(spec, one_by_one)
+        view.finish()
 
 
 def test_a_view_says_what_it_is(filled: SourceAdapter) -> None:
@@ -384,6 +396,21 @@ def test_a_restore_in_place_can_be_undone(filled: SourceAdapter, rng: random.Ran
     assert done.rescue_id
     make_restore(plan, done.rescue_id, mode=EXACT)
     assert filled.picture() == second
+
+
+def test_an_emergency_backup_of_some_keys_leaves_the_others_alone(filled: SourceAdapter, rng: random.Random) -> None:
+    globs = ("k:*",)
+    plan = plan_of(filled).model_copy(update={"critical": ["state/*:k:*"]})
+    wanted = selected(filled.picture(), globs)
+    made = make_backup(plan, BackupType.EMERGENCY)
+    assert make_verification(plan, made.backup_id, deep=True).findings == ()
+    for _ in range(3):
+        filled.mutate(rng)
+    filled.put("k:98", 1)
+    there = filled.picture()
+    make_restore(plan, made.backup_id, mode=EXACT)
+    assert selected(filled.picture(), globs) == wanted
+    assert beside(filled.picture(), globs) == beside(there, globs)
 
 
 class FailingView:

@@ -181,6 +181,14 @@ def test_the_emergency_backup_before_a_restore_runs_no_hooks(app: Application) -
     assert app.notes == ["by-hand"]
 
 
+def test_a_plan_with_hooks_and_objects_survives_its_json(app: Application) -> None:
+    plan = app.planned(Hooks(before=("pause --now",), after=({"command": ["resume"], "timeout_seconds": 5},)))
+    again = BackupPlan.model_validate(plan.model_dump(mode="json"))
+    assert again.model_dump() == plan.model_dump()
+    assert again.hooks == plan.hooks
+    assert isinstance(again.sources["manager"], MappingSource)
+
+
 def test_a_plan_names_hooks_whose_paths_count_from_its_folder(app: Application) -> None:
     path = app.folder / "plan.yaml"
     path.write_text(

@@ -12,15 +12,17 @@ from prefect.blocks.core import Block
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from blocks.errors import ConfigurationError
+from blocks.hooks import Hooks
 from blocks.keyring import Keyring, NoEncryption, parse_encryption
 from blocks.manifest import BackupType
 from blocks.repository import BackupRepository
 from blocks.retention import RetentionPolicy
 from blocks.selection import Selection
 from blocks.sources.files import FilesSource
+from blocks.sources.mapping import MappingSource
 from blocks.sources.sqlite import SQLiteSource
 
-Source = Annotated[SQLiteSource | FilesSource, Field(discriminator="type")]
+Source = Annotated[SQLiteSource | FilesSource | MappingSource, Field(discriminator="type")]
 Encryption = Annotated[Keyring | NoEncryption, Field(discriminator="type"), BeforeValidator(parse_encryption)]
 
 _PLAN_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
@@ -62,6 +64,7 @@ class BackupPlan(Block):
         description="Collections (source/collection) and keys (source/collection:key) of an emergency backup; globs.",
     )
     retention: RetentionPolicy = Field(default_factory=RetentionPolicy, description="How long backups are kept.")
+    hooks: Hooks = Field(default_factory=Hooks, description="Commands that run before and after state is read.")
     quality: list[str] = Field(default_factory=list, description="Files with the quality suites of restored state.")
 
     @field_validator("sources")
@@ -86,6 +89,7 @@ class BackupPlan(Block):
             "sources": {name: source.anchored(folder) for name, source in self.sources.items()},
             "repository": self.repository.anchored(folder),
             "encryption": self.encryption.anchored(folder),
+            "hooks": self.hooks.anchored(folder.absolute()),
             "quality": [str((folder / path).absolute()) for path in self.quality],
         }
         return self.model_copy(update=update)
@@ -105,6 +109,14 @@ class BackupPlan(Block):
                     return Selection()
                 keys.append(key)
         return Selection(keys=tuple(keys)) if keys else None
+
+    @property
+    def secret_variables(self) -> list[str]:
+        """Names of the environment variables that hold the credential, for hooks to be kept from."""
+        if not isinstance(self.encryption, Keyring):
+            return []
+        credential = self.encryption.credential
+        return [name for name in (credential.passphrase_env, credential.recovery_key_env) if name]
 
     def retention_days(self, kind: BackupType) -> float:
         """Return how many days a backup of a type is kept."""

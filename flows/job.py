@@ -265,11 +265,16 @@ def open_backup(
 
     Raises:
         RepositoryLocked: Another run holds the lease.
-        SourceUnavailable: A source cannot be read; nothing was written.
+        SourceUnavailable: A source cannot be read, or a hook before failed; nothing was written.
+        Partial: The backup is made, but a hook after it failed.
     """
     repository = plan.repository.unlock(plan.encryption)
     holder = f"{socket.gethostname()}:{os.getpid()}"
-    with repository.lease(plan.name, holder, f"{kind.value} backup", wait_seconds) as lease, ExitStack() as opened:
+    with (
+        repository.lease(plan.name, holder, f"{kind.value} backup", wait_seconds) as lease,
+        plan.hooks.around(plan.name, kind.value, plan.secret_variables),
+        ExitStack() as opened,
+    ):
         views = {
             name: retried(partial(_open_view, opened, name, source), retries=2) for name, source in plan.sources.items()
         }

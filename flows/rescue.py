@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blocks.errors import SourceUnavailable
+from blocks.hooks import Hooks
 from blocks.manifest import BackupType
 from blocks.plan import BackupPlan
 from flows.backup import make_backup
@@ -30,7 +31,8 @@ def rescue_live_state(plan: BackupPlan, sources: Sequence[str]) -> Rescue:
     if not readable:
         return Rescue(None, notes)
     # all of what is overwritten, not only what the plan calls critical: an undo that brings back half is none
-    narrowed = plan.model_copy(update={"sources": readable, "critical": []})
+    # no hooks: one that lets paused writers go on would do so just before their state is overwritten
+    narrowed = plan.model_copy(update={"sources": readable, "critical": [], "hooks": Hooks()})
     try:
         made = make_backup(narrowed, BackupType.EMERGENCY, ["before-restore"], WAIT_SECONDS)
     except SourceUnavailable as exc:

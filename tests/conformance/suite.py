@@ -1,0 +1,124 @@
+"""What a source has to bring along to be tested: an adapter, in a file `adapters_<source>.py` beside this one.
+
+`test_conformance.py` finds every concrete `SourceAdapter` in those files and runs all of its tests with each.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from blocks.sources.base import StateSource
+
+Picture = dict[tuple[str, str], object]
+"""State as it can be compared: by collection and key label, all there is to a record."""
+
+
+class SourceAdapter(ABC):
+    """Live state of one kind that a test can change and look at; made anew for each test.
+
+    Record keys are short texts such as `k:07` and `a:3`; their text must be the label that key globs are matched
+    against. Anything more (odd types, several collections, keys that are no text) comes in with `fill` and `mutate`.
+
+    Args:
+        folder: An empty folder of the test's own.
+        shared: What `share` gave.
+    """
+
+    name: ClassVar[str]
+    """How pytest calls the source."""
+
+    def __init__(self, folder: Path, shared: Any) -> None:
+        self.folder, self.shared = folder, shared
+        self._places = 0
+
+    @classmethod
+    def share(cls, folder: Path) -> AbstractContextManager[Any]:
+        """Open what all tests of a module share, a server for instance; the folder lives as long."""
+        return nullcontext()
+
+    @property
+    @abstractmethod
+    def source(self) -> StateSource:
+        """The source block of the live state, with a part size so small that `fill` makes several parts.
+
+        Each call gives an equal block; the state is there, and empty, from the start.
+        """
+
+    @abstractmethod
+    def put(self, key: str, n: int) -> None:
+        """Put a record under a key, new or over what is there; other numbers make other contents."""
+
+    @abstractmethod
+    def remove(self, key: str) -> None:
+        """Delete the record of a key that was put."""
+
+    @abstractmethod
+    def picture(self, place: str | None = None) -> Picture:
+        """Look at the live state, or at that of another place, with other means than the source's.
+
+        A place that holds nothing gives an empty picture.
+        """
+
+    @abstractmethod
+    def place(self) -> str:
+        """Name another, empty place for `target(to=...)` and `at(...)`: a fresh one at each call."""
+
+    @abstractmethod
+    def unwritable(self) -> str:
+        """Name a place that a restore has to refuse in its preflight."""
+
+    def essence(self, rows: pa.Table) -> pa.Table:
+        """Leave out rows that depend on where parts begin, where a source has such."""
+        return rows
+
+    def settle(self) -> None:  # noqa: B027  most sources need none
+        """Make changes made so far look old, where a source trusts its change token only after a while."""
+
+    def close(self) -> None:  # noqa: B027  most adapters hold nothing
+        """End what the adapter opened."""
+
+    def fill(self, rng: random.Random) -> None:
+        """Make a state of several parts. Widen it with what is odd about the source."""
+        for n in range(60):
+            self.put(f"{'kab'[n % 3]}:{n:02d}", rng.randrange(10**6))
+
+    def clear(self) -> None:
+        """Delete every record."""
+        for _, key in list(self.picture()):
+            self.remove(key)
+
+    def mutate(self, rng: random.Random) -> None:
+        """Add, change, move and delete some records. Widen it with what else can happen to the source."""
+        keys = sorted(self.put_keys())
+        for key in rng.sample(keys, min(3, len(keys))):
+            self.put(key, rng.randrange(10**6))
+        for key in rng.sample(keys, min(3, len(keys))):
+            self.remove(key)
+        for _ in range(3):
+            self.put(f"{rng.choice('kabz')}:{rng.randrange(100):02d}", rng.randrange(10**6))
+
+    def put_keys(self) -> list[str]:
+        """Return the keys of records that `put` made and that `put` and `remove` may be called with."""
+        return [key for _, key in self.picture() if key[1:2] == ":" and key[2:].isdigit()]
+
+
+def adapters() -> Iterator[type[SourceAdapter]]:
+    """Find the adapters of all sources."""
+    for path in sorted(Path(__file__).parent.glob("adapters_*.py")):
+        module = importlib.import_module(f"tests.conformance.{path.stem}")
+        for _, found in sorted(inspect.getmembers(module, inspect.isclass)):
+            if (
+                issubclass(found, SourceAdapter)
+                and not inspect.isabstract(found)
+                and found.__module__ == module.__name__
+            ):
+                yield found

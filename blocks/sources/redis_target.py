@@ -165,7 +165,7 @@ class RedisTarget:
         with server.connection(number) as connection, path.open("rb") as file:
             for payload, count in _frames(file):
                 replies = connection.ask(payload, count)
-                if any(isinstance(reply, hiredis.ReplyError | list) for reply in replies):
+                if _failed(replies):
                     _check(connection, payload, replies)
         path.unlink()
 
@@ -212,6 +212,13 @@ def _frames(file: BinaryIO) -> Iterator[Frame]:
     while header := file.read(_HEADER.size):
         size, count = _HEADER.unpack(header)
         yield file.read(size), count
+
+
+def _failed(replies: list[Reply]) -> bool:
+    return any(
+        type(reply) is hiredis.ReplyError or (type(reply) is list and any(type(r) is hiredis.ReplyError for r in reply))
+        for reply in replies
+    )
 
 
 def _check(connection: Connection, payload: bytes, replies: list[Reply]) -> None:

@@ -33,13 +33,15 @@ def free_port() -> int:
 class RedisServer:
     """A redis-server of the tests' own, without persistence."""
 
-    def __init__(self, folder: Path, *options: str, program: str = "redis-server", port: int | None = None) -> None:
-        if shutil.which(program) is None:
-            raise RuntimeError(f"{program} is not installed; `make tools` installs it")
+    def __init__(self, folder: Path, *options: str, sentinel: Path | None = None, port: int | None = None) -> None:
+        if shutil.which("redis-server") is None:
+            raise RuntimeError("redis-server is not installed; `make tools` installs it")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port = folder, port or free_port()
         self.socket = folder / "s"
-        self._program, self._options = program, options
+        words = ["--port", str(self.port), "--unixsocket", str(self.socket), "--dir", str(folder), "--save", ""]
+        words += ["--enable-debug-command", "yes", "--repl-diskless-sync-delay", "0", "--logfile", "log", *options]
+        self._words = words if sentinel is None else [str(sentinel), "--sentinel"]
         self._connection: Connection | None = None
         self.start()
 
@@ -48,16 +50,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        words = ["--port", str(self.port), "--unixsocket", str(self.socket), "--dir", str(self.folder), "--save", ""]
-        words += ["--enable-debug-command", "yes", "--repl-diskless-sync-delay", "0", "--logfile", "log"]
-        if self._program == "redis-sentinel":
-            words = []
-        self._process = subprocess.Popen(
-            [self._program, *self._options[:1], *words, *self._options[1:]]
-            if self._program == "redis-sentinel"
-            else [self._program, *words, *self._options],
-            stdout=subprocess.DEVNULL,
-        )
+        self._process = subprocess.Popen(["redis-server", *self._words], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -68,7 +61,7 @@ class RedisServer:
                 time.sleep(0.01)
             else:
                 return
-        raise RuntimeError(f"{self._program} did not start: {(self.folder / 'log').read_text()[-2000:]}")
+        raise RuntimeError(f"redis-server did not start: {(self.folder / 'log').read_text()[-2000:]}")
 
     def kill(self) -> None:
         self._process.kill()
@@ -147,7 +140,8 @@ def _containers() -> list[tuple[Word, ...]]:
         ("HSET", "h:wide", *[w for n in wide for w in (f"field{n}", f"value{n}")]), ("PEXPIREAT", "h:wide", FAR_MS + 2),
         ("HSET", "h:bytes", *[w for n in range(3) for w in (f"f{n}", "y" * 40_000)]),
         ("RPUSH", "l", "b", "a", "", b"\xff\x00", "a"), ("RPUSH", "l:wide", *[f"i{n % 7}" for n in wide]),
-        ("RPUSH", "l:long", "z" * 100_000, "short"), ("RPUSH", "l:1000", *range(1000)), ("RPUSH", "l:1001", *range(1001)),
+        ("RPUSH", "l:long", "z" * 100_000, "short"), ("RPUSH", "l:1000", *range(1000)),
+        ("RPUSH", "l:1001", *range(1001)),
         ("SADD", "s", "a", "", b"\xff\x00"), ("SADD", "s:int", 3, 1, 2), ("SADD", "s:wide", *[f"m{n}" for n in wide]),
         ("SADD", "s:ints", *wide),
         ("ZADD", "z", "inf", "top", "-inf", "low", "0.1", "tenth", "3", "three", "-0.0", "minus", "1e-320", "tiny"),
@@ -163,7 +157,8 @@ def _streams() -> list[tuple[Word, ...]]:
         ("XGROUP", "CREATE", "x", b"\xff g", "5-1"), ("XGROUP", "CREATECONSUMER", "x", "g", "nobody"),
         ("XREADGROUP", "GROUP", "g", "alice", "COUNT", 20, "STREAMS", "x", ">"),
         ("XREADGROUP", "GROUP", "g", b"bob \xff", "COUNT", 10, "STREAMS", "x", ">"),
-        ("XACK", "x", "g", "3-1", "4-2"), ("XCLAIM", "x", "g", "alice", 0, "25-2"), ("XDEL", "x", "7-2", "50-3", "59-3"),
+        ("XACK", "x", "g", "3-1", "4-2"), ("XCLAIM", "x", "g", "alice", 0, "25-2"),
+        ("XDEL", "x", "7-2", "50-3", "59-3"),
         ("XADD", "x:gone", "5-0", "a", "b"), ("XDEL", "x:gone", "5-0"), ("XGROUP", "CREATE", "x:gone", "g", "0"),
         ("XGROUP", "CREATE", "x:new", "g", "0", "MKSTREAM"), ("PEXPIREAT", "x:new", FAR_MS),
         *[("XADD", "x:cut", f"{n}-0", "a", "b") for n in range(1, 30)], ("XGROUP", "CREATE", "x:cut", "g", "0"),

@@ -20,9 +20,13 @@ from blocks.retention import RetentionPolicy
 from blocks.selection import Selection
 from blocks.sources.files import FilesSource
 from blocks.sources.mapping import MappingSource
+from blocks.sources.redis import RedisSource
 from blocks.sources.sqlite import SQLiteSource
 
-Source = Annotated[SQLiteSource | FilesSource | MappingSource, Field(discriminator="type")]
+Source = Annotated[
+    FilesSource | MappingSource | RedisSource | SQLiteSource,
+    Field(discriminator="type"),
+]
 Encryption = Annotated[Keyring | NoEncryption, Field(discriminator="type"), BeforeValidator(parse_encryption)]
 
 _PLAN_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"

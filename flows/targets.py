@@ -114,7 +114,7 @@ def place_of(source: StateSource, name: str, to: str | None, several: bool, make
     folder = Path(to).absolute() / name
     if make:
         folder.mkdir(parents=True, exist_ok=True)
-    return source.scratch(folder)
+    return source.inside(folder)
 
 
 def selected(chain: Chain, selection: Selection) -> list[Collection]:

@@ -6,6 +6,8 @@ need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
 need sqlite3 sqlite3
 need sha256sum coreutils
 need chromium chromium
+need redis-server redis-server
+need openssl openssl
 [ -z "$missing" ] && exit 0
 echo "installing:$missing"
 if ! command -v apt-get >/dev/null 2>&1; then

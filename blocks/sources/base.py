@@ -261,3 +261,7 @@ class StateSource(Block):
     @abstractmethod
     def scratch(self, folder: Path) -> str:
         """Name a place inside an empty folder to which a verification can really restore."""
+
+    def inside(self, folder: Path) -> str:
+        """Name a place inside a folder, for a restore of several sources at once; what is there stays usable."""
+        return self.scratch(folder)

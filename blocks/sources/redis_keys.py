@@ -1,0 +1,140 @@
+"""All keys of a database, in the order of their hash slots, however many they are.
+
+A key's position is its hash slot (as Redis Cluster counts them) and, below that, the CRC of the whole key: keys that
+share a slot because they share a `{tag}` are told apart by it, so that parts stay small there too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from binascii import crc_hqx
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from blocks.errors import SourceUnavailable
+
+SLOTS = 16384
+END = SLOTS << 16
+"""One more than the highest position."""
+
+_RUN_BYTES = 64 * 1024 * 1024
+_FLUSH_KEYS = 100_000
+
+
+def slot_of(key: bytes) -> int:
+    """Return the hash slot of a key: CRC16 (XMODEM) of it, or of what stands in its first braces."""
+    opening = key.find(b"{")
+    if opening >= 0:
+        closing = key.find(b"}", opening + 1)
+        if closing > opening + 1:
+            key = key[opening + 1 : closing]
+    return crc_hqx(key, 0) & (SLOTS - 1)
+
+
+def position_of(key: bytes) -> int:
+    """Return the position of a key."""
+    crc = crc_hqx(key, 0)
+    return (slot_of(key) << 16 | crc) if b"{" in key else ((crc & (SLOTS - 1)) << 16 | crc)
+
+
+class KeySpool:
+    """Keys sorted by position in runs, on disk where they are many. Filled by one thread, then read by several.
+
+    Args:
+        folder: Where runs go that do not fit into memory.
+        run_bytes: How much is sorted at once.
+    """
+
+    def __init__(self, folder: Path, run_bytes: int = _RUN_BYTES) -> None:
+        self._folder, self._run_bytes = folder, run_bytes
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_bytes = 0
+        self._runs: list[pa.Table] = []
+        self._positions: list[npt.NDArray[np.uint32]] = []
+
+    def __len__(self) -> int:
+        return sum(len(positions) for positions in self._positions)
+
+    def fill(self, batches: Iterable[list[bytes]]) -> None:
+        """Take all keys there are; each may come more than once."""
+        keys: list[bytes] = []
+        for batch in batches:
+            keys += batch
+            if len(keys) >= _FLUSH_KEYS:
+                self.add(keys)
+                keys = []
+        self.add(keys)
+        self.end()
+
+    def add(self, keys: list[bytes]) -> None:
+        """Take some keys; they are found after `end`."""
+        if not keys:
+            return
+        positions = pa.array([position_of(key) for key in keys], pa.uint32())
+        batch = pa.record_batch({"position": positions, "key": pa.array(keys, pa.large_binary())})
+        self._waiting.append(batch)
+        self._waiting_bytes += batch.nbytes
+        if self._waiting_bytes >= self._run_bytes:
+            self._end_run()
+
+    def end(self) -> None:
+        """Say that all keys were added."""
+        self._end_run(last=True)
+
+    def between(self, start: int, end: int) -> pa.LargeBinaryArray:
+        """Return the keys from one position up to before another, each once."""
+        found = []
+        for run, positions in zip(self._runs, self._positions, strict=True):
+            first, last = np.searchsorted(positions, [start, end])
+            found.append(run.column("key").slice(first, last - first).combine_chunks())
+        if not found:
+            return pa.array([], pa.large_binary())
+        return pc.unique(pa.concat_arrays(found))
+
+    def cuts(self, parts: int) -> list[int]:
+        """Return positions that cut the keys into about equal parts: one fewer than parts, or less."""
+        if not len(self):
+            return []
+        everywhere = np.sort(np.concatenate(self._positions))
+        wanted = [everywhere[len(everywhere) * n // parts] for n in range(1, parts)]
+        return [int(cut) for cut in dict.fromkeys(wanted) if cut > everywhere[0]]
+
+    def count(self, start: int, end: int) -> int:
+        """Count the keys in a range; those that SCAN gave twice count twice."""
+        ranges = (np.searchsorted(positions, [start, end]) for positions in self._positions)
+        return int(sum(last - first for first, last in ranges))
+
+    def steps(self, keys: int) -> Iterator[tuple[int, int]]:
+        """Yield ranges of about so many keys that cover all positions."""
+        cuts = [0, *self.cuts(max(1, -(-len(self) // keys))), END]
+        return itertools.pairwise(cuts)
+
+    def _end_run(self, *, last: bool = False) -> None:
+        if not self._waiting:
+            return
+        run = pa.Table.from_batches(self._waiting)
+        self._waiting, self._waiting_bytes = [], 0
+        run = run.take(pc.sort_indices(run, sort_keys=[("position", "ascending")])).combine_chunks()
+        if self._runs or not last:
+            run = self._spilled(run)
+        self._runs.append(run)
+        self._positions.append(run.column("position").combine_chunks().to_numpy())
+
+    def _spilled(self, run: pa.Table) -> pa.Table:
+        try:
+            with tempfile.NamedTemporaryFile(dir=self._folder, prefix="keys-", delete=False) as file:
+                with pa.ipc.new_file(file, run.schema) as writer:
+                    writer.write_table(run)
+                name = file.name
+            return pa.ipc.open_file(pa.memory_map(name)).read_all()
+        except OSError as exc:
+            raise SourceUnavailable(
+                f"the names of keys cannot be kept in {self._folder}: {exc}",
+                hint="Is there room? TMPDIR names the folder.",
+            ) from exc

@@ -1,0 +1,189 @@
+"""Ways to reach a server, and what is said where it cannot be."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from blocks.errors import ConfigurationError, LastgoodError, SourceChanged, SourceUnavailable
+from blocks.sources.redis import RedisSource
+from blocks.sources.redis_place import Kind, parse_place
+from tests.blocks.sources.redis_kit import RedisServer, free_port, prepare, read_all, write_all
+
+SECRET = "correct-horse"
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    command = ["openssl", *words.split(), "-keyout", str(folder / "key"), "-out", str(folder / "cert")]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "live")
+    server("SET", "a", "1")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def guarded(live: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
+    """A server with a backup user who may only read."""
+    may = "+select +info +scan +type +pexpiretime +mget +get +hscan +sscan +lrange +zrange +xinfo +watch +multi +exec"
+    live("ACL", "SETUSER", "reader", "on", f">{SECRET}", "~*", *may.split(), "+ping", "+hgetall", "+smembers", "+dump")
+    live("ACL", "SETUSER", "default", f">{SECRET}")
+    monkeypatch.setenv("CACHE_PASSWORD", SECRET)
+    return live
+
+
+def words_of(error: LastgoodError) -> str:
+    assert SECRET not in f"{error.message}{error.hint}{error!r}"
+    return f"{error.message} {error.hint}"
+
+
+def test_a_unix_socket_serves(live: RedisServer) -> None:
+    assert read_all(RedisSource(url=f"unix://{live.socket}?db=0")).keys() == {b"a"}
+
+
+def test_an_acl_user_who_may_only_read_can_back_up(guarded: RedisServer) -> None:
+    url = guarded.url.replace("//", "//reader@")
+    guarded.many([("HSET", "h", *[w for n in range(30_000) for w in (n, n)]), ("RPUSH", "l", *range(12_000))])
+    source = RedisSource(url=url, password_env="CACHE_PASSWORD")
+    assert read_all(source).keys() == {b"a", b"h", b"l"}
+    with pytest.raises(ConfigurationError) as caught:
+        read_all(source.model_copy(update={"consistent": True}))
+    assert "docs/sources.md" in words_of(caught.value)
+
+
+@pytest.mark.parametrize("password", ["wrong", None])
+def test_a_wrong_or_missing_password_is_a_matter_of_the_plan(
+    guarded: RedisServer, monkeypatch: pytest.MonkeyPatch, password: str | None
+) -> None:
+    monkeypatch.setenv("OTHER", password or "")
+    with pytest.raises(ConfigurationError) as caught:
+        read_all(RedisSource(url=guarded.url, password_env="OTHER" if password else None))
+    assert f"127.0.0.1:{guarded.port}" in words_of(caught.value)
+
+
+def test_a_password_is_never_shown(guarded: RedisServer) -> None:
+    source = RedisSource(url=guarded.url, password=SECRET)  # type: ignore[arg-type]
+    with source.view() as view:
+        assert SECRET not in f"{source!r}{view.system}{view.definition}{view.__dict__}"
+    with pytest.raises(ValidationError, match="password in the URL") as caught:
+        RedisSource(url=f"redis://:{SECRET}@localhost")
+    assert "password_env" in str(caught.value)
+    with pytest.raises(ConfigurationError):
+        source.at(f"redis://:{SECRET}@localhost")
+
+
+def test_another_place_may_have_another_password(
+    guarded: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THERE", "other-word")
+    other = RedisServer(tmp_path / "other", "--requirepass", "other-word")
+    source = RedisSource(url=guarded.url, password_env="CACHE_PASSWORD")
+    write_all(backup := read_all(source), prepare(backup, source, f"{other.url}?password_env=THERE"))
+    assert read_all(source.at(f"{other.url}?password_env=THERE")).keys() == {b"a"}
+    other.kill()
+
+
+def test_tls_with_client_certificates(tmp_path: Path, certificates: Path) -> None:
+    key, cert, port = certificates / "key", certificates / "cert", free_port()
+    options = ["--tls-port", str(port), "--tls-key-file", str(key), "--tls-cert-file", str(cert)]
+    server = RedisServer(tmp_path / "tls", *options, "--tls-ca-cert-file", str(cert))
+    server("SET", "a", "1")
+    source = RedisSource(url=f"rediss://127.0.0.1:{port}", ca_file="cert", cert_file="cert", key_file="key")
+    assert read_all(source.anchored(certificates)).keys() == {b"a"}
+    assert read_all(source.anchored(certificates).model_copy(update={"consistent": True})).keys() == {b"a"}
+    with pytest.raises(SourceUnavailable, match=r"(?i)certificate"):
+        read_all(RedisSource(url=f"rediss://127.0.0.1:{port}"))
+    server.kill()
+
+
+def test_sentinels_lead_to_the_master(live: RedisServer, tmp_path: Path) -> None:
+    folder, port = tmp_path / "sentinel", free_port()
+    folder.mkdir()
+    config = folder / "sentinel.conf"
+    config.write_text(f"port {port}\ndir {folder}\nlogfile log\nsentinel monitor shop 127.0.0.1 {live.port} 1\n")
+    sentinel = RedisServer(folder, sentinel=config, port=port)
+    dead = free_port()
+    source = RedisSource(url=f"redis+sentinel://127.0.0.1:{dead},127.0.0.1:{port}/shop/0")
+    assert read_all(source).keys() == {b"a"}
+    with pytest.raises(SourceUnavailable, match="knows no master 'stock'"):
+        read_all(RedisSource(url=f"redis+sentinel://127.0.0.1:{port}/stock"))
+    sentinel.kill()
+
+
+def test_a_node_of_a_cluster_is_refused_rather_than_taken_for_all(tmp_path: Path) -> None:
+    node = RedisServer(tmp_path / "node", "--cluster-enabled", "yes")
+    with pytest.raises(SourceUnavailable, match="Redis Cluster"):
+        read_all(RedisSource(url=node.url))
+    node.kill()
+
+
+def test_a_server_that_is_down_is_named() -> None:
+    port = free_port()
+    with pytest.raises(SourceUnavailable, match=f"127.0.0.1:{port}: connecting: .*refused"):
+        read_all(RedisSource(url=f"redis://127.0.0.1:{port}"))
+
+
+def test_a_server_that_is_killed_or_restarted_meanwhile_fails_the_backup(live: RedisServer) -> None:
+    with RedisSource(url=live.url).view() as view:
+        [spec] = view.collections()
+        [bounds] = view.draw(spec)
+        view.read(spec, bounds, None)
+        live.kill()
+        with pytest.raises(SourceUnavailable):
+            view.read(spec, bounds, None)
+        live.start()
+        with pytest.raises(SourceChanged, match="restarted"):
+            view.finish()
+
+
+def test_too_many_clients_is_said(live: RedisServer) -> None:
+    live("CONFIG", "SET", "maxclients", 1)
+    with pytest.raises(SourceUnavailable, match="max number of clients"):
+        read_all(RedisSource(url=live.url))
+
+
+def test_a_missing_server_program_is_a_matter_of_the_plan(live: RedisServer) -> None:
+    with pytest.raises(ConfigurationError, match="no-such-redis"):
+        read_all(RedisSource(url=live.url, consistent=True, server_program="no-such-redis"))
+
+
+def test_a_damaged_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "dump.rdb").write_bytes(b"REDIS0010 and then nothing of use")
+    with pytest.raises(SourceUnavailable, match="did not start"):
+        read_all(RedisSource(url=str(tmp_path / "dump.rdb")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://localhost",
+        "redis://h:x/0",
+        "redis://h/a",
+        "redis://h/1/2",
+        "redis+sentinel://h",
+        "redis://h?db=1&x=2",
+        "h",
+    ],
+)
+def test_what_is_no_place_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError):
+        parse_place(text)
+
+
+def test_places_are_read_as_written() -> None:
+    place = parse_place("rediss+sentinel://me@a:1,[::1]/my%20master/7")
+    assert (place.kind, place.hosts, place.master) == (Kind.SENTINEL, (("a", 1), ("::1", 26379)), "my master")
+    assert (place.tls, place.user, place.database) == (True, "me", 7)
+    assert parse_place("redis://localhost").database is None

@@ -1,0 +1,135 @@
+"""Redis through the whole line: backups of all types, verification, restores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blocks.keyring import NoEncryption
+from blocks.manifest import BackupMetadata, BackupStatus, BackupType
+from blocks.plan import BackupPlan
+from blocks.repository import BackupRepository
+from blocks.selection import Selection
+from blocks.sources.base import RestoreMode
+from blocks.sources.redis import RedisSource
+from flows.backup import make_backup
+from flows.restore import make_restore
+from flows.verify import make_verification
+from tests.blocks.sources.redis_kit import RedisServer, fill_gallery, no_children, read_all
+
+FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "live")
+    yield server
+    server.kill()
+
+
+def plan_of(folder: Path, *sources: RedisSource) -> BackupPlan:
+    plan = BackupPlan(
+        name="trading",
+        sources={f"cache{n or ''}": source for n, source in enumerate(sources)},
+        repository=BackupRepository(url=str(folder / "repository")),
+        encryption=NoEncryption(type="none"),
+    )
+    plan.repository.initialize(plan.encryption)
+    return plan
+
+
+def changes(backup: BackupMetadata) -> tuple[int, int]:
+    segments = [part.segment for c in backup.collections for part in c.parts if part.segment]
+    return sum(s.upserts for s in segments), sum(s.tombstones for s in segments)
+
+
+@pytest.mark.parametrize("consistent", [False, True])
+def test_a_chain_is_verified_deeply_and_restored_in_place(live: RedisServer, tmp_path: Path, consistent: bool) -> None:
+    fill_gallery(live)
+    plan = plan_of(tmp_path, RedisSource(url=live.url, consistent=consistent))
+    full = make_backup(plan, FULL)
+    assert full.sources[0].system.startswith("Redis 7")
+    live.many([("HSET", "h:wide", "field7", "other"), ("DEL", "text"), ("ZADD", "z:wide", "1e300", "m5")])
+    live.many([("LPUSH", "l", "more"), ("SET", "new", "x"), ("PERSIST", "goes")])
+    backup = make_backup(plan, INCREMENTAL)
+    assert changes(backup) == (5, 1)
+    before = live.digest(), live.groups()
+    result = make_verification(plan)
+    assert (result.status, result.findings) == (BackupStatus.VERIFIED, ())
+    live.many([("DEL", "x", "h:wide", "l"), ("SET", "z:wide", "no longer"), ("SET", "added", "later")])
+    live("SET", "elsewhere", "x", db=9)
+    restored = make_restore(plan, mode=RestoreMode.EXACT)
+    assert (live.digest(), live.groups()) == before
+    undone = make_restore(plan, restored.rescue_id or "", mode=RestoreMode.EXACT)
+    assert undone.rescue_id
+    assert live("GET", "added") == b"later"
+    assert no_children()
+
+
+def test_a_changed_field_of_a_wide_hash_is_one_row(live: RedisServer, tmp_path: Path) -> None:
+    live.many([("HSET", "wide", *[w for n in range(20_000) for w in (f"f{n}", "v" * 100)])])
+    plan = plan_of(tmp_path, RedisSource(url=live.url))
+    make_backup(plan, FULL)
+    live("HSET", "wide", "f77", "changed")
+    assert changes(make_backup(plan, INCREMENTAL)) == (1, 0)
+    live("HDEL", "wide", "f78")
+    assert changes(make_backup(plan, INCREMENTAL)) == (0, 1)
+    live("PEXPIRE", "wide", 1_000_000)
+    assert changes(make_backup(plan, INCREMENTAL)) == (1, 0)
+
+
+def test_nothing_changed_is_nothing_stored(live: RedisServer, tmp_path: Path) -> None:
+    fill_gallery(live)
+    plan = plan_of(tmp_path, RedisSource(url=live.url))
+    make_backup(plan, FULL)
+    assert changes(make_backup(plan, INCREMENTAL)) == (0, 0)
+
+
+def test_a_key_that_expired_since_is_verified_and_not_restored(live: RedisServer, tmp_path: Path) -> None:
+    live.many([("SET", "session", "x", "PX", 1500), ("HSET", "short", "a", "b"), ("PEXPIRE", "short", 1500)])
+    live("SET", "stays", "y")
+    plan = plan_of(tmp_path, RedisSource(url=live.url))
+    backup = make_backup(plan, FULL)
+    assert backup.collections[0].rows == 3
+    while live("EXISTS", "session", "short"):
+        time.sleep(0.02)
+    assert make_verification(plan).status is BackupStatus.VERIFIED
+    result = make_restore(plan, mode=RestoreMode.EXACT)
+    assert "2 keys had expired since the backup and were not restored." in result.notes
+    assert live("KEYS", "*") == [b"stays"]
+
+
+def test_one_key_is_restored_and_others_stay(live: RedisServer, tmp_path: Path) -> None:
+    live.many([("SET", f"position:{n}", n) for n in range(10)] + [("SET", "order:1", "o")])
+    plan = plan_of(tmp_path, RedisSource(url=live.url))
+    make_backup(plan, FULL)
+    live.many([("SET", "position:3", "bad"), ("SET", "order:1", "later"), ("SET", "position:x", "new")])
+    selection = Selection(keys=("position:3",))
+    make_restore(plan, selection=selection, mode=RestoreMode.EXACT)
+    assert live("MGET", "position:3", "order:1", "position:x") == [b"3", b"later", b"new"]
+    make_restore(plan, selection=Selection(keys=("position:*",)), mode=RestoreMode.EXACT)
+    assert live("MGET", "position:3", "order:1", "position:x") == [b"3", b"later", None]
+
+
+def test_a_preview_counts_what_a_restore_would_do(live: RedisServer, tmp_path: Path) -> None:
+    fill_gallery(live)
+    plan = plan_of(tmp_path, RedisSource(url=live.url))
+    make_backup(plan, FULL)
+    live.many([("DEL", "text"), ("SET", "n", 43), ("SET", "added", "x")])
+    before = live.digest()
+    result = make_restore(plan, mode=RestoreMode.PREVIEW)
+    assert [(c.added, c.changed, c.removed) for c in result.collections] == [(1, 1, 1), (0, 0, 0), (0, 0, 0)]
+    assert live.digest() == before
+
+
+def test_two_sources_go_into_a_folder_as_files_that_redis_loads(live: RedisServer, tmp_path: Path) -> None:
+    fill_gallery(live)
+    plan = plan_of(tmp_path, RedisSource(url=f"{live.url}/0"), RedisSource(url=f"{live.url}/3"))
+    make_backup(plan, FULL)
+    make_restore(plan, to=str(tmp_path / "out"), mode=RestoreMode.EXACT)
+    restored = read_all(RedisSource(url=str(tmp_path / "out" / "cache1" / "dump.rdb")))
+    original = read_all(RedisSource(url=f"{live.url}/3"))
+    assert sorted(restored.table("db3").to_pylist(), key=str) == sorted(original.table("db3").to_pylist(), key=str)

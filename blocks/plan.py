@@ -18,9 +18,10 @@ from blocks.repository import BackupRepository
 from blocks.retention import RetentionPolicy
 from blocks.selection import Selection
 from blocks.sources.files import FilesSource
+from blocks.sources.postgres import PostgresSource
 from blocks.sources.sqlite import SQLiteSource
 
-Source = Annotated[SQLiteSource | FilesSource, Field(discriminator="type")]
+Source = Annotated[SQLiteSource | FilesSource | PostgresSource, Field(discriminator="type")]
 Encryption = Annotated[Keyring | NoEncryption, Field(discriminator="type"), BeforeValidator(parse_encryption)]
 
 _PLAN_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"

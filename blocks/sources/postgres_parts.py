@@ -109,7 +109,8 @@ def draw(session: Session, table: Table, part_size_bytes: int) -> list[Bounds]:
         row = session.execute(f"SELECT coalesce(sum({_size(shape)}), 0)::int8 {source}".encode()).fetchone()
         count = 1 + int(int(str(row[0])) / share / part_size_bytes) if row else 1
         return [{"share": n, "of": count} for n in range(count)]
-    names = [identifier(name) for name in shape.key]
+    # qualified, because ORDER BY takes a bare name for that of a column of the result, which is text
+    names = [f"{identifier(shape.table)}.{identifier(name)}" for name in shape.key]
     keys = ", ".join(f"{name}::pg_catalog.text" for name in names)
     query = f"SELECT {_size(shape)}::int8, {keys} {source} ORDER BY {', '.join(names)}"
     with session.cursor() as cursor:

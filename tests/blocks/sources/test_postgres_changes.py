@@ -27,7 +27,7 @@ INSERT INTO quotes SELECT 'S' || g, g FROM generate_series(1, 100) g;
 @pytest.fixture
 def books(server: PostgresServer, tmp_path: Path) -> Books:
     server.create("changes", TABLES)
-    return Books(server, tmp_path, "changes", part_size_bytes=4000)
+    return Books(server, tmp_path, "changes", part_size_bytes=1500)
 
 
 def changes(backup: BackupMetadata) -> dict[str, tuple[int, int]]:
@@ -80,7 +80,7 @@ def test_nothing_is_read_where_no_transaction_has_ended(books: Books, monkeypatc
 def test_a_transaction_that_commits_after_the_backup_is_in_the_next_one(books: Books) -> None:
     with psycopg.connect(books.server.dsn("changes")) as slow:
         slow.execute("UPDATE orders SET v = 'long' WHERE id = 3")
-        slow.execute("SAVEPOINT inner; UPDATE orders SET v = 'sub' WHERE id = 4; RELEASE inner")
+        slow.execute("SAVEPOINT deep; UPDATE orders SET v = 'sub' WHERE id = 4; RELEASE deep")
         books.run("UPDATE orders SET v = 'short' WHERE id = 5")
         books.back_up(FULL)
         books.run("UPDATE orders SET v = 'later' WHERE id = 6")
@@ -91,10 +91,9 @@ def test_a_transaction_that_commits_after_the_backup_is_in_the_next_one(books: B
 
 
 def test_a_prepared_transaction_is_in_the_backup_after_its_commit(books: Books) -> None:
-    with psycopg.connect(books.server.dsn("changes")) as session:
-        session.tpc_begin("lastgood")
-        session.execute("DELETE FROM orders WHERE id = 1; INSERT INTO orders VALUES (0, 'prepared')")
-        session.tpc_prepare()
+    with books.server.connect("changes") as session:
+        session.execute("BEGIN; DELETE FROM orders WHERE id = 1; INSERT INTO orders VALUES (0, 'prepared')")
+        session.execute("PREPARE TRANSACTION 'lastgood'")
     books.back_up(FULL)
     books.run("SELECT txid_current()", "COMMIT PREPARED 'lastgood'")
     assert changes(books.back_up()) == {"orders": (1, 1)}
@@ -187,7 +186,7 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         try:
-            with psycopg.connect(self._books.server.dsn(self._books.database)) as session:
+            with self._books.server.connect(self._books.database) as session:
                 while not self._stopped.is_set() or self.done < 3:
                     self._transaction(session)
                     self.done += 1
@@ -195,9 +194,8 @@ class Writer(threading.Thread):
             self.error = error
 
     def _transaction(self, session: psycopg.Connection[Any]) -> None:
-        r, name = self._random, f"w{self._seed}_{self.done}"
-        prepared = r.random() < 0.2
-        session.tpc_begin(name) if prepared else None
+        r, name = self._random, f"'w{self._seed}_{self.done}'"
+        session.execute("BEGIN")
         try:
             for _ in range(r.choice((1, 3, 30))):
                 if r.random() < 0.3:
@@ -206,13 +204,13 @@ class Writer(threading.Thread):
                     session.execute(r.choice(("RELEASE s", "ROLLBACK TO s")))
                 else:
                     self._write(session)
-            if prepared:
-                session.tpc_prepare()
-                (session.tpc_commit if r.random() < 0.7 else session.tpc_rollback)(name)
+            if r.random() < 0.2:
+                session.execute(f"PREPARE TRANSACTION {name}")
+                session.execute(r.choice(("COMMIT PREPARED ", "ROLLBACK PREPARED ")) + name)
             else:
-                (session.commit if r.random() < 0.8 else session.rollback)()
+                session.execute(r.choice(("COMMIT", "COMMIT", "ROLLBACK")))
         except (psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
-            session.tpc_rollback() if prepared else session.rollback()
+            session.execute("ROLLBACK")
 
     def _write(self, session: psycopg.Connection[Any]) -> None:
         r = self._random

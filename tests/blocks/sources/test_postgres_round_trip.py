@@ -14,6 +14,10 @@ from tests.blocks.sources.postgres_kit import Books, gallery
 from tests.postgres_server import PostgresServer
 
 
+def quoted(name: object) -> str:
+    return '"' + str(name).replace('"', '""') + '"'
+
+
 @pytest.fixture
 def books(server: PostgresServer, tmp_path: Path) -> Books:
     gallery(server, "gallery")
@@ -23,6 +27,11 @@ def books(server: PostgresServer, tmp_path: Path) -> Books:
 def test_everything_comes_back_into_a_missing_database(books: Books, server: PostgresServer) -> None:
     made = books.back_up(BackupType.FULL)
     assert sum(len(c.parts) for c in made.collections) > len(made.collections)
+    with server.connect("gallery") as session:
+        for collection in made.collections[:-1]:
+            shape = collection.definition
+            counted = session.execute(f'SELECT count(*) FROM ONLY "{shape["schema"]}".{quoted(shape["table"])}').fetchone()
+            assert counted == (collection.rows,), collection.name
     books.restore(made, to=server.dsn("copy"))
     assert books.dump("copy") == books.dump()
     server.run("postgres", "DROP DATABASE copy")

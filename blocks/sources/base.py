@@ -262,5 +262,5 @@ class StateSource(Block):
     def scratch(self, folder: Path) -> str:
         """Name a place inside an empty folder to which a verification can really restore."""
 
-    def discard_scratch(self, place: str) -> None:  # noqa: B027  most scratch places go with their folder
+    def discard_scratch(self, place: str) -> None:
         """Remove a place that `scratch` named, where it is not inside the folder."""

@@ -1,17 +1,17 @@
 """What may have changed since an older snapshot, told by the transaction that wrote each row.
 
-A row version that is visible now and was written by a transaction that had ended before the older snapshot was visible
-there too, with the same content: PostgreSQL never changes a row in place. A transaction had surely ended if its number is
-below `xmin` of that snapshot, the oldest that was still running. Whatever is not below is read again, and the comparison of
-digests decides. That covers long transactions that commit later, prepared ones, and subtransactions, which the snapshot's
-own list of running transactions does not name, but whose numbers are above that of their parent.
+A row version that is visible now and was written by a transaction that had ended before the older snapshot was
+visible there too, with the same content: PostgreSQL never changes a row in place. A transaction had surely ended if its
+number is below `xmin` of that snapshot, the oldest that was still running. Whatever is not below is read again, and the
+comparison of digests decides. That covers long transactions that commit later, prepared ones, and subtransactions,
+which the snapshot's own list of running transactions does not name, but whose numbers are above that of their parent.
 
-The number in a row has 32 bits. It is taken for the latest number not above the next one to be given out. That is right for
-every row written since the older snapshot as long as fewer than 2³² numbers were given out since; a row frozen long ago may be
-taken for a newer one, and is then read in vain.
+The number in a row has 32 bits. It is taken for the latest number below the next one to be given out. That is right
+for every row written since the older snapshot as long as fewer than 2³² numbers were given out since; a row frozen long
+ago may be taken for a newer one, and is then read in vain.
 
-Changes that leave no trace in a row's transaction make a table be read as a whole: another file (TRUNCATE, a rewrite, a table
-swapped for another), other columns (a default that fills them), another definition (the label of an enum).
+Changes that leave no trace in a row's transaction make a table be read as a whole: another file (TRUNCATE, a rewrite, a
+table swapped for another), other columns (a default that fills them), another definition (the label of an enum).
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Token:
 
 
 def server_and_snapshot(session: Session) -> tuple[tuple[str, ...], str] | None:
-    """Identify the server and the snapshot of the open transaction; None on a standby, which has no history of its own."""
+    """Identify the server and the snapshot of the open transaction; None on a standby, which has no own history."""
     standby = session.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
     if standby is None or standby[0]:
         return None

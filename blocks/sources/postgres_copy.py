@@ -1,4 +1,4 @@
-"""Rows as COPY takes them: CSV written by Arrow, in which an unquoted nothing is NULL and a quoted one is empty text."""
+"""Rows as COPY takes them: CSV written by Arrow, in which nothing is NULL and a quoted nothing is empty text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from blocks.sources.postgres_connect import Session, identifier
-from blocks.variant import decode_variant, is_variant
+from blocks.variant import Scalar, decode_variant, is_variant
 
 _ROWS = 1 << 15
 """Rows of one piece of CSV."""
@@ -41,7 +41,7 @@ def _printable(rows: pa.Table) -> pa.Table:
     columns = []
     for field, column in zip(rows.schema, rows.columns, strict=True):
         if is_variant(field):
-            columns.append(pa.array([None if v is None else str(v) for v in decode_variant(column)], pa.large_string()))
+            columns.append(pa.array([_text(value) for value in decode_variant(column)], pa.large_string()))
         elif pa.types.is_large_binary(field.type) or pa.types.is_binary(field.type):
             columns.append(_hex(column.cast(pa.large_binary()).combine_chunks()))
         elif pa.types.is_null(field.type):
@@ -50,6 +50,12 @@ def _printable(rows: pa.Table) -> pa.Table:
             columns.append(column)
     # by position, because the names of columns are of no use here and may be any
     return pa.Table.from_arrays(columns, names=[str(n) for n in range(len(columns))])
+
+
+def _text(value: Scalar) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return f"\\x{value.hex()}" if isinstance(value, bytes | bytearray) else repr(value)
 
 
 def _hex(column: pa.LargeBinaryArray) -> pa.LargeStringArray:

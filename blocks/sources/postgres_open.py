@@ -18,7 +18,6 @@ from blocks.sources.postgres_connect import (
     Session,
     connect,
     identifier,
-    literal,
     place_of,
     translated,
 )
@@ -213,7 +212,9 @@ class _Opened:
         values = " UNION ALL ".join(
             f"SELECT {n}, last_value, is_called FROM {identifier(row[0], row[1])}" for n, row in enumerate(rows)
         )
-        found = {int(str(n)): (int(str(last)), bool(called)) for n, last, called in self._session.execute(values.encode())}
+        found = {
+            int(str(n)): (int(str(last)), bool(called)) for n, last, called in self._session.execute(values.encode())
+        }
         return [[*row, *found[n]] for n, row in enumerate(rows)]
 
     def _chosen_sequence(self, schema: str, name: str, owner_schema: str, owner: str) -> bool:
@@ -232,7 +233,7 @@ class _Opened:
         texts = (definition["before"], definition["after"], self._settings.choice.words)
         return Token(*found, hashed(texts), hashed((sequences, nonce)), tables)
 
-    def _warnings(self, place: str) -> Iterator[str] | list[str]:
+    def _warnings(self, place: str) -> list[str]:
         _, _, _, _, settings, subscriptions, tablespaces, extensions, _ = self._database
         foreign = [".".join(name) for name in self._catalogue.foreign if self._settings.choice.included(*name)]
         found = [f"The rows of foreign table {name} live elsewhere and are not in this backup." for name in foreign]
@@ -247,5 +248,3 @@ class _Opened:
         if not self._tables:
             found.append(f"No table of {place} is backed up.")
         return found
-
-

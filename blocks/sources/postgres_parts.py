@@ -1,9 +1,11 @@
-"""Parts of a table: ranges of its primary key, or shares by a hash where the key has no order that every server knows."""
+"""Parts of a table: ranges of its key, or shares by a hash where the key has no order that every server knows."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+
+from pydantic import JsonValue
 
 from blocks.errors import CorruptionDetected
 from blocks.sources.base import OUTGROWN, Bounds
@@ -118,14 +120,18 @@ def draw(session: Session, table: Table, part_size_bytes: int) -> list[Bounds]:
 
 
 def _ranges(cuts: Sequence[Sequence[str]]) -> list[Bounds]:
-    edges = [None, *map(list, cuts), None]
+    edges: list[JsonValue] = [None]
+    for cut in cuts:
+        edges.append([*cut])
+    edges.append(None)
     return [{"after": after, "upto": upto} for after, upto in itertools.pairwise(edges)]
 
 
 def _cuts(rows: Iterable[Sequence[object]], size_bytes: float) -> list[Sequence[str]]:
     """Fill parts greedily: one ends before the row that would make it too large."""
     made: list[Sequence[str]] = []
-    filled, last = 0, ()
+    filled = 0
+    last: Sequence[str] = ()
     for size, *key in rows:
         assert isinstance(size, int)
         if filled and filled + size > size_bytes:

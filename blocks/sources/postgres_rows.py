@@ -67,8 +67,8 @@ class RowWriter:
             row, number = map(identifier, shape.row)
             lacking = f"WHERE ({row}, {number}) NOT IN (SELECT {row}, {number} FROM ({_numbered(shape)}) live)"
         self._session.execute(
-            f"INSERT INTO {shape.quoted} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {stage} {lacking}"
-            .encode()
+            f"INSERT INTO {shape.quoted} ({columns}) OVERRIDING SYSTEM VALUE"
+            f" SELECT {columns} FROM {stage} {lacking}".encode()
         )
 
     def _complete(self, shape: TableShape, rows: int) -> None:
@@ -88,8 +88,8 @@ class RowWriter:
         if shape.row is not None:
             columns += f", ''::text AS {identifier(shape.row[0])}, 0::int8 AS {identifier(shape.row[1])}"
         self._session.execute(
-            f"CREATE TEMPORARY TABLE {stage} ON COMMIT DROP AS SELECT {columns} FROM ONLY {shape.quoted} WITH NO DATA"
-            .encode()
+            f"CREATE TEMPORARY TABLE {stage} ON COMMIT DROP AS"
+            f" SELECT {columns} FROM ONLY {shape.quoted} WITH NO DATA".encode()
         )
         self._staged[spec.name] = stage
         return stage
@@ -130,7 +130,9 @@ def _numbered(shape: TableShape) -> str:
     row, number = map(identifier, shape.row)
     own = ", ".join(identifier(column.name) for column in shape.columns)
     inner = f"SELECT ctid AS lastgood_place, {own}, {row_hash(shape)} AS {row} FROM ONLY {shape.quoted}"
-    return f"SELECT lastgood_place, {row}, pg_catalog.row_number() OVER (PARTITION BY {row}) AS {number} FROM ({inner}) i"
+    return (
+        f"SELECT lastgood_place, {row}, pg_catalog.row_number() OVER (PARTITION BY {row}) AS {number} FROM ({inner}) i"
+    )
 
 
 _CREATED = re.compile(r"^SELECT pg_catalog\.lo_create\('(\d+)'\);$", re.MULTILINE)
@@ -190,7 +192,9 @@ class LargeObjects:
         if self._fresh or not any(spec.name == LARGE_OBJECTS for spec, _ in self._scope.collections):
             return
         selection = self._scope.selection_of(LARGE_OBJECTS)
-        live = {int(str(n)) for (n,) in self._session.execute("SELECT oid::int8 FROM pg_catalog.pg_largeobject_metadata")}
+        live = {
+            int(str(n)) for (n,) in self._session.execute("SELECT oid::int8 FROM pg_catalog.pg_largeobject_metadata")
+        }
         chosen = _selected(selection, self._all | live)
         self._make_ready((self._all & chosen) - self._ready)
         if self._scope.mode is RestoreMode.EXACT:

@@ -15,7 +15,7 @@ _REFRESH = re.compile(r"^REFRESH MATERIALIZED VIEW (.+);$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Sequence_:  # noqa: N801  `Sequence` is the collection's name everywhere else
+class Sequence_:
     """One sequence: its name, the table that owns it, and its position."""
 
     schema: str
@@ -64,9 +64,7 @@ def set_sequences(
             # RESTART gives the sequence a new file, so that even its position is rolled back with the transaction
             session.execute(f"ALTER SEQUENCE {quoted} RESTART".encode())
             called = "true" if sequence.is_called else "false"
-            session.execute(
-                f"SELECT pg_catalog.setval({literal(quoted)}, {sequence.last_value}, {called})".encode()
-            )
+            session.execute(f"SELECT pg_catalog.setval({literal(quoted)}, {sequence.last_value}, {called})".encode())
     return notes
 
 

@@ -1,7 +1,7 @@
-"""What a table is as a collection: how each column is read and written, what identifies a row, what proves it unchanged.
+"""What a table is as a collection: how its columns are read, what identifies a row, what proves it unchanged.
 
-Numbers, text, booleans and binary travel as Arrow values. Everything else travels as the text that the type's own output
-function gives, which its input function takes back exactly: `numeric`, dates with BC and infinity, arrays, JSON, ranges.
+Numbers, text, booleans and binary travel as Arrow values. Everything else travels as the text that the type's own
+output function gives, which its input function takes back exactly: `numeric`, dates with BC and infinity, arrays, JSON.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Column:
     """As a statement names it, with its modifiers."""
     read: str
     """The expression that reads it."""
+
 
 @dataclass(frozen=True)
 class TableShape:

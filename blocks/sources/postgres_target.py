@@ -1,8 +1,8 @@
 """Restores into a database, in one transaction that nobody sees before its end.
 
-An empty or a missing database is built: definitions, rows, then indexes and constraints. So is one whose definitions differ
-from the backup's, where all of it is restored exactly: what it holds is dropped in the same transaction. Everything else is
-rows written into live tables.
+An empty or a missing database is built: definitions, rows, then indexes and constraints. So is one whose definitions
+differ from the backup's, where all of it is restored exactly: what it holds is dropped in the same transaction.
+Everything else is rows written into live tables.
 """
 
 from __future__ import annotations

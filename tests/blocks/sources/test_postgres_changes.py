@@ -62,7 +62,9 @@ def read_rows(books: Books, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_an_incremental_asks_for_changed_rows_only(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     books.back_up(FULL)
-    books.run("UPDATE orders SET v = 'new' WHERE id = 7; DELETE FROM orders WHERE id = 9; INSERT INTO orders VALUES (500, 'x')")
+    books.run(
+        "UPDATE orders SET v = 'new' WHERE id = 7; DELETE FROM orders WHERE id = 9; INSERT INTO orders VALUES (500, 'x')"
+    )
     queries = read_rows(books, monkeypatch)
     assert changes(books.back_up()) == {"orders": (2, 1)}
     assert queries
@@ -120,7 +122,9 @@ def test_a_prepared_transaction_is_in_the_backup_after_its_commit(books: Books) 
 def test_what_changed_is_found(books: Books, what: str, expected: dict[str, tuple[int, int]]) -> None:
     books.back_up(FULL)
     for statement in what.split("; "):
-        books.run("VACUUM (FREEZE) orders" if statement == "VACUUM_FREEZE" else statement) if "BEGIN" not in what else None
+        books.run(
+            "VACUUM (FREEZE) orders" if statement == "VACUUM_FREEZE" else statement
+        ) if "BEGIN" not in what else None
     if "BEGIN" in what:
         books.run(what)
     made = books.back_up()
@@ -135,7 +139,9 @@ def test_partitions_that_are_attached_or_detached_keep_their_rows(books: Books) 
         "INSERT INTO low VALUES (1), (2); INSERT INTO high VALUES (11)",
     )
     books.back_up(FULL)
-    books.run("ALTER TABLE whole DETACH PARTITION low; ALTER TABLE whole ATTACH PARTITION high FOR VALUES FROM (10) TO (20)")
+    books.run(
+        "ALTER TABLE whole DETACH PARTITION low; ALTER TABLE whole ATTACH PARTITION high FOR VALUES FROM (10) TO (20)"
+    )
     books.run("INSERT INTO low VALUES (3)")
     assert changes(books.back_up()) == {"low": (1, 0)}
     assert_restores(books)

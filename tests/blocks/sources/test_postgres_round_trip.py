@@ -30,7 +30,9 @@ def test_everything_comes_back_into_a_missing_database(books: Books, server: Pos
     with server.connect("gallery") as session:
         for collection in made.collections[:-1]:
             shape = collection.definition
-            counted = session.execute(f'SELECT count(*) FROM ONLY "{shape["schema"]}".{quoted(shape["table"])}').fetchone()
+            counted = session.execute(
+                f'SELECT count(*) FROM ONLY "{shape["schema"]}".{quoted(shape["table"])}'
+            ).fetchone()
             assert counted == (collection.rows,), collection.name
     books.restore(made, to=server.dsn("copy"))
     assert books.dump("copy") == books.dump()

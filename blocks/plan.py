@@ -20,11 +20,12 @@ from blocks.retention import RetentionPolicy
 from blocks.selection import Selection
 from blocks.sources.files import FilesSource
 from blocks.sources.mapping import MappingSource
+from blocks.sources.postgres import PostgresSource
 from blocks.sources.redis import RedisSource
 from blocks.sources.sqlite import SQLiteSource
 
 Source = Annotated[
-    FilesSource | MappingSource | RedisSource | SQLiteSource,
+    FilesSource | MappingSource | PostgresSource | RedisSource | SQLiteSource,
     Field(discriminator="type"),
 ]
 Encryption = Annotated[Keyring | NoEncryption, Field(discriminator="type"), BeforeValidator(parse_encryption)]

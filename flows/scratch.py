@@ -73,5 +73,9 @@ def open_scratch(plan: BackupPlan, chain: Chain) -> Iterator[Scratch]:
         for source in by_source(plan, chain, Selection()):
             (folder / source).mkdir(mode=0o700)
         places = {s: plan.sources[s].scratch(folder / s) for s in plan.sources}
-        with open_targets(plan, chain, Selection(), places, RestoreMode.EXACT) as targets:
-            yield Scratch(plan, chain, folder, targets)
+        try:
+            with open_targets(plan, chain, Selection(), places, RestoreMode.EXACT) as targets:
+                yield Scratch(plan, chain, folder, targets)
+        finally:
+            for source, place in places.items():
+                plan.sources[source].discard_scratch(place)

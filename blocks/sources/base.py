@@ -265,3 +265,6 @@ class StateSource(Block):
     def inside(self, folder: Path) -> str:
         """Name a place inside a folder, for a restore of several sources at once; what is there stays usable."""
         return self.scratch(folder)
+
+    def discard_scratch(self, place: str) -> None:
+        """Remove a place that `scratch` named, where it is not inside the folder."""

@@ -1,0 +1,164 @@
+"""A gallery of odd tables and values, a plan over one database, and ways to look at both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from blocks.keyring import NoEncryption
+from blocks.manifest import BackupMetadata, BackupType
+from blocks.plan import BackupPlan
+from blocks.repository import BackupRepository
+from blocks.selection import Selection
+from blocks.sources.base import RestoreMode
+from blocks.sources.postgres import PostgresSource
+from flows.backup import make_backup
+from flows.restore import make_restore
+from flows.results import RestoreResult
+from tests.postgres_server import PostgresServer
+
+GALLERY = r"""
+CREATE EXTENSION hstore;
+CREATE EXTENSION citext;
+CREATE SCHEMA "Odd.schema";
+CREATE TYPE mood AS ENUM ('sad', 'ok', 'it''s "fine"');
+CREATE TYPE pair AS (a int, b text);
+CREATE TYPE span AS RANGE (subtype = float8);
+CREATE DOMAIN posint AS int CHECK (VALUE > 0);
+CREATE DOMAIN tag AS bytea;
+CREATE DOMAIN name5 AS posint CHECK (VALUE < 100000);
+
+CREATE TABLE every (
+    id bigint PRIMARY KEY, b bool, i2 int2, i4 int4, i8 int8, f4 real, f8 float8, n numeric, n2 numeric(40, 10), t text,
+    v varchar(10), c char(6), c1 "char", na name, by bytea, d date, tm time, tz timetz, ts timestamp, tsz timestamptz,
+    iv interval, u uuid, j json, jb jsonb, ia int[], ta text[][], m mood, ma mood[], p pair, pa pair[], r int4range,
+    mr int4multirange, sp span, dom posint, dom2 name5, tg tag, ip inet, ci cidr, mac macaddr, tv tsvector, tq tsquery,
+    bi bit(5), vb bit varying, mo money, x xml, h hstore, ct citext, pt point, bx box, jp jsonpath, o oid, rc regclass,
+    lsn pg_lsn
+);
+INSERT INTO every (id) VALUES (1);
+INSERT INTO every VALUES (2, true, -32768, -2147483648, -9223372036854775808, 'nan', '-infinity', 'NaN', -0.0000000001,
+    '', '', '', 'x', '', '', '-infinity', '24:00', '23:59:59.999999-15:59', '-infinity', 'infinity', '-178000000 years',
+    '00000000-0000-0000-0000-000000000000', '{ "b":1, "a" : 1.0e5, "a":2}', '{"b": 1e400, "a": [null, "\u00e9"]}',
+    '{}', '{{a,NULL},{"","\"q\\"}}', 'sad', '{sad,NULL}', '(,)', '{"(1,\"x,y\")",NULL}', 'empty', '{}', '[1.5,2.25)', 1, 5,
+    '\x', '::1/64', '10.0.0.0/8', '08:00:2b:01:02:03', '''a b'':1A,2 c:3', 'a & !b', B'10101', B'', '-92233720368547758.08',
+    '<a>é</a>', '"k"=>NULL, "x"=>"a\"b"', 'MiXed', '(1.5,-0)', '(1,1),(0,0)', '$.a[*] ? (@ > 1)', 4294967295, 'pg_class',
+    'FF/FF');
+INSERT INTO every (id, f4, f8, n, t, v, c, by, d, ts, tsz, iv, j, ia, r, mo) VALUES
+  (3, 0.1, 0.1, 123456789012345678901234567890.123456789, E'tab\tnl\ncr\rbs\\ "quote" , \\N \\.', 'é', 'a  b', '\x000102ff',
+   '4713-01-01 BC', '0044-03-15 12:00:00.000001 BC', '294276-12-31 23:59:59.999999+00', '1 mon -2 days 03:04:05.678901',
+   'null', '[0:1]={1,2}', '(,5]', 0.01),
+  (4, '-0', '-0', 'Infinity', E'\\.', '\.', ' ', '\x5c2e', '5874897-12-31', '1970-01-01', '1969-12-31 23:59:59.999999Z',
+   '-00:00:00.000001', '"\ud83d\ude00"', '{{1,2},{3,4}}', '[-5,-2)', -1),
+  (5, 3.4028235e38, 5e-324, '-Infinity', E'\\.\n\\.\n', E'\n', 'abcdef', decode(repeat('ff', 5000), 'hex'), 'infinity',
+   'infinity', '-infinity', '0', '[]', '{NULL}', '(,)', 1e6);
+
+CREATE TABLE parent (id int GENERATED ALWAYS AS IDENTITY (START 10 INCREMENT 5) PRIMARY KEY, name text NOT NULL UNIQUE,
+    shout text GENERATED ALWAYS AS (upper(name)) STORED);
+INSERT INTO parent (name) VALUES ('a'), ('b'), ('c');
+CREATE TABLE child (id serial PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE, note text DEFAULT 'd');
+COMMENT ON CONSTRAINT child_parent_fkey ON child IS 'a child''s own';
+INSERT INTO child (parent) SELECT id FROM parent, generate_series(1, 3);
+CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree DEFERRABLE INITIALLY DEFERRED);
+INSERT INTO tree VALUES (1, 2), (2, 3), (3, 1);
+CREATE TABLE audit (what text, at timestamptz);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.audit VALUES (TG_OP, now()); RETURN NEW; END$$;
+CREATE TRIGGER noted AFTER INSERT OR UPDATE ON child FOR EACH ROW EXECUTE FUNCTION note();
+CREATE TRIGGER always AFTER DELETE ON parent FOR EACH ROW EXECUTE FUNCTION note();
+ALTER TABLE parent ENABLE ALWAYS TRIGGER always;
+UPDATE child SET note = 'n' WHERE id < 3;
+
+CREATE TABLE keyless (a int, b text, f float8);
+INSERT INTO keyless VALUES (1, 'x', 1), (1, 'x', 1), (1, 'x', 1), (NULL, NULL, NULL), (NULL, NULL, NULL), (2, '', '-0'), (2, '', 0);
+CREATE TABLE "Odd.schema"."T ""q"".x" ("Key" text COLLATE "C", "_key" text, "_" int, PRIMARY KEY ("_key", "Key"));
+INSERT INTO "Odd.schema"."T ""q"".x" VALUES ('a', 'B', 1), ('A', 'b', 2), ('', '', 3);
+CREATE TABLE insensitive (k citext PRIMARY KEY, v int);
+INSERT INTO insensitive VALUES ('Alpha', 1), ('beta', 2), ('GAMMA', 3);
+CREATE TABLE moody (m mood PRIMARY KEY, v int);
+INSERT INTO moody VALUES ('sad', 1), ('ok', 2);
+CREATE TABLE chars (k char(3), n numeric, v int, PRIMARY KEY (k, n));
+INSERT INTO chars VALUES ('a', 1.0, 1), ('a', 1.5, 2), ('', 'NaN', 3), ('b', 'Infinity', 4);
+CREATE TABLE blank ();
+INSERT INTO blank DEFAULT VALUES; INSERT INTO blank DEFAULT VALUES;
+CREATE TABLE empty (id int PRIMARY KEY);
+CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY); INSERT INTO unlogged VALUES (1);
+CREATE TABLE base (id int PRIMARY KEY, v text);
+CREATE TABLE derived (w int) INHERITS (base);
+INSERT INTO base VALUES (1, 'b'); INSERT INTO derived VALUES (1, 'd', 2);
+
+CREATE TABLE measured (at date NOT NULL, v int, PRIMARY KEY (at, v)) PARTITION BY RANGE (at);
+CREATE TABLE measured_1 PARTITION OF measured FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+CREATE TABLE measured_2 PARTITION OF measured DEFAULT PARTITION BY HASH (v);
+CREATE TABLE measured_2a PARTITION OF measured_2 FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE measured_2b PARTITION OF measured_2 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+INSERT INTO measured SELECT '2020-06-01'::date + 30 * g, g FROM generate_series(1, 20) g;
+CREATE TABLE refers (id int PRIMARY KEY, at date, v int, FOREIGN KEY (at, v) REFERENCES measured);
+INSERT INTO refers SELECT v, at, v FROM measured WHERE v < 5;
+
+CREATE VIEW seen AS SELECT id, t FROM every;
+CREATE MATERIALIZED VIEW summed AS SELECT count(*) AS n FROM child;
+CREATE UNIQUE INDEX ON summed (n);
+CREATE MATERIALIZED VIEW over AS SELECT n + 1 AS m FROM summed;
+CREATE MATERIALIZED VIEW unfilled AS SELECT 1 AS one WITH NO DATA;
+CREATE SEQUENCE counting INCREMENT -3 MAXVALUE 100 START 100; SELECT nextval('counting'), nextval('counting');
+CREATE SEQUENCE unused;
+CREATE INDEX shouting ON every (lower(t)) WHERE id > 1;
+CREATE STATISTICS st ON id, b FROM every;
+CREATE RULE quiet AS ON DELETE TO empty DO INSTEAD NOTHING;
+ALTER TABLE child ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON child USING (id > 1);
+GRANT SELECT ON every TO PUBLIC; GRANT UPDATE (t) ON every TO reader;
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO reader;
+COMMENT ON TABLE every IS 'every; type';
+SELECT lo_from_bytea(50001, decode(repeat('00ff', 3000), 'hex')), lo_create(50002), lo_from_bytea(50003, 'x');
+GRANT SELECT ON LARGE OBJECT 50003 TO reader;
+SELECT lo_put(50003, 10000, 'sparse');
+"""
+
+
+def gallery(server: PostgresServer, database: str) -> None:
+    """Make a database with one of everything."""
+    server.run(
+        "postgres",
+        "DO $$BEGIN CREATE ROLE reader LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END$$",
+        "GRANT pg_read_all_data TO reader",
+    )
+    server.create(database, GALLERY)
+
+
+class Books:
+    """A database with a plan and a repository."""
+
+    def __init__(self, server: PostgresServer, folder: Path, database: str, **fields: Any) -> None:
+        self.server, self.folder, self.database = server, folder, database
+        fields = {"part_size_bytes": 700} | fields
+        self.source = PostgresSource(dsn=SecretStr(server.dsn(database)), **fields)
+        self.plan = BackupPlan(
+            name="books",
+            sources={"books": self.source},
+            repository=BackupRepository(url=str(folder / "repository")),
+            encryption=NoEncryption(type="none"),
+        )
+        self.plan.repository.initialize(self.plan.encryption)
+
+    def run(self, *statements: str) -> None:
+        self.server.run(self.database, *statements)
+
+    def back_up(self, kind: BackupType = BackupType.INCREMENTAL) -> BackupMetadata:
+        return make_backup(self.plan, kind)
+
+    def restore(
+        self,
+        backup: BackupMetadata | str = "latest",
+        mode: RestoreMode = RestoreMode.EXACT,
+        collections: tuple[str, ...] = (),
+        keys: tuple[str, ...] = (),
+        to: str | None = None,
+    ) -> RestoreResult:
+        wanted = backup if isinstance(backup, str) else backup.backup_id
+        return make_restore(self.plan, wanted, selection=Selection(collections, keys), mode=mode, to=to)
+
+    def dump(self, database: str | None = None) -> list[str]:
+        return self.server.dump(database or self.database)

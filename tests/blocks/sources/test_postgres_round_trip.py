@@ -1,0 +1,106 @@
+"""Databases come back as they were: pg_dump of both is the same text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from blocks.errors import RestoreRefused, SourceUnavailable
+from blocks.manifest import BackupStatus, BackupType
+from blocks.sources.base import RestoreMode
+from flows.verify import make_verification
+from tests.blocks.sources.postgres_kit import Books, gallery
+from tests.postgres_server import PostgresServer
+
+
+def quoted(name: object) -> str:
+    return '"' + str(name).replace('"', '""') + '"'
+
+
+@pytest.fixture
+def books(server: PostgresServer, tmp_path: Path) -> Books:
+    gallery(server, "gallery")
+    return Books(server, tmp_path, "gallery")
+
+
+def test_everything_comes_back_into_a_missing_database(books: Books, server: PostgresServer) -> None:
+    made = books.back_up(BackupType.FULL)
+    assert sum(len(c.parts) for c in made.collections) > len(made.collections)
+    with server.connect("gallery") as session:
+        for collection in made.collections[:-1]:
+            shape = collection.definition
+            counted = session.execute(
+                f'SELECT count(*) FROM ONLY "{shape["schema"]}".{quoted(shape["table"])}'
+            ).fetchone()
+            assert counted == (collection.rows,), collection.name
+    books.restore(made, to=server.dsn("copy"))
+    assert books.dump("copy") == books.dump()
+    server.run("postgres", "DROP DATABASE copy")
+
+
+def test_everything_comes_back_over_what_was_lost(books: Books) -> None:
+    before = books.dump()
+    books.back_up(BackupType.FULL)
+    books.run(
+        "DELETE FROM child; DELETE FROM parent; UPDATE every SET t = 'lost', n = 7; TRUNCATE keyless",
+        "INSERT INTO moody VALUES ('it''s \"fine\"', 9); SELECT setval('counting', -50), lo_unlink(50001), lo_put(50003, 0, 'y')",
+        "REFRESH MATERIALIZED VIEW summed",
+    )
+    books.restore()
+    assert books.dump() == before
+
+
+def test_everything_comes_back_over_other_definitions(books: Books) -> None:
+    before = books.dump()
+    books.back_up(BackupType.FULL)
+    books.run(
+        "DROP TABLE child CASCADE; ALTER TABLE every DROP COLUMN jb; CREATE TABLE other (x int); DROP EXTENSION hstore CASCADE",
+        "CREATE SCHEMA more; CREATE FUNCTION more.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; SELECT lo_create(6)",
+    )
+    books.restore()
+    assert books.dump() == before
+
+
+def test_a_failed_restore_leaves_everything_as_it_was(books: Books) -> None:
+    books.back_up(BackupType.FULL)
+    books.run("DROP TABLE child CASCADE; SELECT setval('counting', -50), setval('unused', 70); DELETE FROM refers")
+    before = books.dump()
+    with books.server.connect("gallery") as holder:
+        holder.execute("BEGIN; LOCK TABLE every IN ACCESS SHARE MODE")
+        impatient = books.source.model_copy(update={"lock_timeout_seconds": 0.2})
+        books.plan.sources["books"] = impatient
+        with pytest.raises((SourceUnavailable, RestoreRefused), match="lock"):
+            books.restore()
+    assert books.dump() == before
+
+
+def test_a_verification_restores_into_a_scratch_database_and_drops_it(books: Books) -> None:
+    books.back_up(BackupType.FULL)
+    result = make_verification(books.plan)
+    assert (result.status, result.findings) == (BackupStatus.VERIFIED, ())
+    with books.server.connect("postgres") as session:
+        assert session.execute("SELECT datname FROM pg_database WHERE datname ~ 'scratch'").fetchall() == []
+
+
+def test_merging_puts_the_rows_of_the_backup_and_keeps_all_others(books: Books) -> None:
+    before = books.dump()
+    books.back_up(BackupType.FULL)
+    books.run(
+        "DELETE FROM keyless WHERE a = 1; INSERT INTO keyless VALUES (9, 'new', 9), (1, 'x', 1)",
+        "UPDATE insensitive SET k = 'ALPHA', v = 7 WHERE k = 'alpha'; INSERT INTO insensitive VALUES ('new', 0)",
+        "UPDATE parent SET name = 'z' WHERE name = 'a'; DELETE FROM every WHERE id = 3",
+    )
+    books.restore(mode=RestoreMode.MERGE)
+    books.run("DELETE FROM keyless WHERE a = 9; DELETE FROM insensitive WHERE k = 'new'")
+    assert books.dump() == before
+
+
+def test_single_rows_come_back_by_their_key(books: Books) -> None:
+    before = books.dump()
+    books.back_up(BackupType.FULL)
+    books.run("UPDATE every SET t = 'lost' WHERE id IN (3, 4); DELETE FROM insensitive WHERE k = 'beta'")
+    books.restore(collections=("books/public.every",), keys=("3",))
+    books.restore(collections=("books/public.every",), keys=("4",), mode=RestoreMode.MERGE)
+    books.restore(collections=("books/public.insensitive",), keys=("be*",))
+    assert books.dump() == before

@@ -1,0 +1,103 @@
+"""PostgreSQL under the conformance suite."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from pydantic import SecretStr
+
+from blocks.sources.postgres import PostgresSource
+from tests.conformance.suite import Picture, SourceAdapter
+from tests.postgres_server import PostgresServer, postgres_server
+
+_TABLES = (
+    "CREATE TABLE records (key text PRIMARY KEY, n numeric, more text)",
+    "CREATE TABLE log (id serial PRIMARY KEY, what bytea, at timestamptz)",
+    "CREATE TABLE loose (a int, b text)",
+)
+
+
+class PostgresAdapter(SourceAdapter):
+    """A database with one table of put records, one of rows with a sequence, and one without a key."""
+
+    name = "postgres"
+
+    def __init__(self, folder: Path, shared: Any) -> None:
+        super().__init__(folder, shared)
+        self._server: PostgresServer
+        self._server, self._numbers = shared
+        self._database = self._fresh()
+        self._server.create(self._database, *_TABLES)
+        self._db = self._server.connect(self._database)
+
+    def _fresh(self) -> str:
+        return f"conformance_{next(self._numbers)}"
+
+    @classmethod
+    @contextmanager
+    def share(cls, folder: Path) -> Iterator[tuple[PostgresServer, count[int]]]:
+        with postgres_server() as server:
+            yield server, count()
+
+    @property
+    def source(self) -> PostgresSource:
+        dsn = self._server.dsn(self._database)
+        return PostgresSource(
+            dsn=SecretStr(dsn), part_size_bytes=700, lock_timeout_seconds=5, connect_timeout_seconds=2
+        )
+
+    def put(self, key: str, n: int) -> None:
+        more = None if n % 3 else f"{n}" * (n % 9)
+        self._db.execute(
+            "INSERT INTO records VALUES (%s, %s, %s)"
+            " ON CONFLICT (key) DO UPDATE SET n = EXCLUDED.n, more = EXCLUDED.more",
+            (key, n, more),
+        )
+
+    def remove(self, key: str) -> None:
+        self._db.execute("DELETE FROM records WHERE key = %s", (key,))
+
+    def clear(self) -> None:
+        self._db.execute("TRUNCATE records, log, loose")
+
+    def fill(self, rng: random.Random) -> None:
+        super().fill(rng)
+        odd = [None, b"", b"\0\xff", b"\\x", rng.randbytes(30)]
+        self._db.cursor().executemany(
+            "INSERT INTO log (what, at) VALUES (%s, 'infinity')", [(rng.choice(odd),) for _ in range(40)]
+        )
+        self._db.execute("INSERT INTO loose SELECT g %% 3, 'x' FROM generate_series(1, %s) g", (rng.randrange(3, 8),))
+
+    def mutate(self, rng: random.Random) -> None:
+        super().mutate(rng)
+        self._db.execute("DELETE FROM log WHERE id %% 7 = %s", (rng.randrange(7),))
+        self._db.execute("INSERT INTO log (what, at) VALUES (%s, now())", (rng.randbytes(3),))
+        self._db.execute("UPDATE log SET id = -id WHERE id %% 11 = %s", (rng.randrange(11),))
+        self._db.execute("VACUUM FREEZE records")
+
+    def picture(self, place: str | None = None) -> Picture:
+        try:
+            with psycopg.connect(place or self._server.dsn(self._database)) as db:
+                records: Picture = {("public.records", r[0]): repr(r) for r in db.execute("SELECT * FROM records")}
+                records |= {
+                    ("public.log", str(r[0])): repr(r) for r in db.execute("SELECT id, what, at::text FROM log")
+                }
+                loose = db.execute("SELECT md5(l::text), repr, count(*) FROM loose l, text(l.a) repr GROUP BY 1, 2")
+                return records | {("public.loose", str(r[0])): repr(r) for r in loose}
+        except psycopg.OperationalError:
+            return {}
+
+    def place(self) -> str:
+        return self._server.dsn(self._fresh())
+
+    def unwritable(self) -> str:
+        return self._server.dsn("x", port="1")
+
+    def close(self) -> None:
+        self._db.close()

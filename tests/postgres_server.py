@@ -1,0 +1,150 @@
+"""A real PostgreSQL server on a free port, with durability off; tests may kill it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "listen_addresses": "127.0.0.1",
+    "max_prepared_transactions": "10",
+    "shared_buffers": "256MB",
+    "max_wal_size": "4GB",
+    "log_min_messages": "fatal",
+    "autovacuum": "off",
+}
+
+
+def binary(name: str) -> str:
+    """Find a server program; Debian keeps them off the PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda p: int(p.parts[-3]))
+    path = shutil.which(name) if not found else str(found[-1])
+    assert path, f"{name} is missing: install postgresql (tests/tools.sh does)"
+    return path
+
+
+def _account() -> dict[str, int]:
+    """The server refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return {"user": entry.pw_uid, "group": entry.pw_gid}
+    raise AssertionError("neither postgres nor nobody is an account here, and the server refuses to run as root")
+
+
+class PostgresServer:
+    """One cluster in a folder of its own."""
+
+    def __init__(self, **settings: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="lastgood-pg-", dir="/tmp"))
+        self._account = _account()
+        if self._account:
+            os.chown(self.folder, self._account["user"], self._account["group"])
+        self.data = self.folder / "data"
+        self._settings = _SETTINGS | settings
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+
+    def _run(self, program: str, *args: str) -> None:
+        done = subprocess.run([binary(program), *args], capture_output=True, cwd="/", **self._account)
+        assert done.returncode == 0, done.stderr.decode()
+
+    def start(self) -> None:
+        options = " ".join(f"-c {name}={value}" for name, value in self._settings.items())
+        self._run(
+            "pg_ctl", "start", "-w", "-D", str(self.data), "-l", str(self.folder / "log"),
+            "-o", f"-p {self.port} -k {self.folder} {options}",
+        )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        return int((self.data / "postmaster.pid").read_text().splitlines()[0])
+
+    def kill(self) -> None:
+        """Take the whole server away at once, as a power cut would."""
+        self._run("pg_ctl", "stop", "-m", "immediate", "-D", str(self.data))
+
+    def kill_backends(self) -> None:
+        """Kill every session but the caller's."""
+        self.run("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+
+    def stop(self) -> None:
+        if (self.data / "postmaster.pid").exists():
+            os.kill(self.pid, signal.SIGQUIT)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def dsn(self, database: str, **options: str) -> str:
+        return make_conninfo(
+            "", **({"host": "127.0.0.1", "port": str(self.port), "user": "postgres", "dbname": database} | options)
+        )
+
+    def connect(self, database: str, **options: str) -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(self.dsn(database, **options), autocommit=True)
+
+    def run(self, database: str, *statements: str) -> None:
+        with self.connect(database) as connection:
+            for statement in statements:
+                connection.execute(statement)  # type: ignore[call-overload]
+
+    def create(self, database: str, *statements: str) -> str:
+        """Make a database and run statements in it; return its DSN."""
+        self.run("postgres", f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)', f'CREATE DATABASE "{database}"')
+        self.run(database, *statements)
+        return self.dsn(database)
+
+    def dump(self, database: str, *options: str) -> list[str]:
+        """Dump a database as text; the rows of each table are sorted, since a heap has no order of its own."""
+        done = subprocess.run(
+            [binary("pg_dump"), *options, "-d", self.dsn(database)], capture_output=True, check=True, text=True
+        )
+        return sorted_rows(done.stdout)
+
+
+def sorted_rows(dump: str) -> list[str]:
+    """Sort the rows of each COPY block of a dump."""
+    out: list[str] = []
+    rows: list[str] | None = None
+    for line in dump.split("\n"):
+        if rows is None:
+            if line.startswith(("\\restrict ", "\\unrestrict ")):
+                continue
+            out.append(line)
+            if line.startswith("COPY ") and line.endswith("FROM stdin;"):
+                rows = []
+        elif line == "\\.":
+            out += [*sorted(rows), line]
+            rows = None
+        else:
+            rows.append(line)
+    return out
+
+
+@contextmanager
+def postgres_server(**settings: str) -> Iterator[PostgresServer]:
+    server = PostgresServer(**settings)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()

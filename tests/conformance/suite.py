@@ -1,6 +1,6 @@
 """What a source has to bring along to be tested: an adapter, in a file `adapters_<source>.py` beside this one.
 
-`test_conformance.py` finds every concrete `SourceAdapter` in those files and runs all of its tests with each.
+Every concrete `SourceAdapter` in those files is found, and all tests here run with each.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -122,3 +123,13 @@ def adapters() -> Iterator[type[SourceAdapter]]:
                 and found.__module__ == module.__name__
             ):
                 yield found
+
+
+def selected(picture: Picture, globs: tuple[str, ...]) -> Picture:
+    """Keep the records whose labels match one of the globs."""
+    return {key: value for key, value in picture.items() if any(fnmatchcase(key[1], glob) for glob in globs)}
+
+
+def beside(picture: Picture, globs: tuple[str, ...]) -> Picture:
+    """Keep the other records."""
+    return {key: value for key, value in picture.items() if key not in selected(picture, globs)}

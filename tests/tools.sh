@@ -8,6 +8,7 @@ need sha256sum coreutils
 need chromium chromium
 need redis-server redis-server
 need openssl openssl
+need cc gcc
 [ -z "$missing" ] && exit 0
 echo "installing:$missing"
 if ! command -v apt-get >/dev/null 2>&1; then

@@ -19,7 +19,7 @@ from blocks.sources.redis_read import KeyReader
 from blocks.sources.redis_rows import ELEMENTS, Content, RowBuilder, elements_of
 from blocks.sources.redis_streams import Group, Pending, StreamHead
 from blocks.sources.redis_wire import packed, unpacked
-from tests.blocks.sources.redis_kit import ODD, RedisServer, fill_gallery, read_all
+from tests.blocks.sources.redis_kit import ODD, RedisServer, fill_gallery, free_port, read_all
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def _empty(live: RedisServer) -> None:
 
 
 def test_slots_are_those_of_redis_cluster(tmp_path: Path) -> None:
-    node = RedisServer(tmp_path / "node", "--cluster-enabled", "yes")
+    node = RedisServer(tmp_path / "node", "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     keys = [
         b"",
         b"a",

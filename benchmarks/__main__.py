@@ -14,6 +14,8 @@ from benchmarks.machine import describe
 from benchmarks.report import Outcome
 
 WORKLOADS = {
+    "R1": "full backup of a Redis",
+    "R2": "incremental backup of a Redis",
     "F1": "full backup of files",
     "F2": "incremental backup of files",
     "F3": "restore of files",

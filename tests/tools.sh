@@ -9,6 +9,7 @@ need chromium chromium
 need redis-server redis-server
 need openssl openssl
 [ -n "$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || need initdb postgresql
+need cc gcc
 [ -z "$missing" ] && exit 0
 echo "installing:$missing"
 if ! command -v apt-get >/dev/null 2>&1; then

@@ -17,7 +17,7 @@ from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable
 from blocks.sources.base import PART_SIZE_BYTES, RestoreScope, StateSource, Target, View
 from blocks.sources.redis_file import RdbTarget
 from blocks.sources.redis_place import PROOF, Kind, Place, parse_place
-from blocks.sources.redis_private import RDB, private_server
+from blocks.sources.redis_private import RDB, Program, private_server
 from blocks.sources.redis_replica import take_rdb
 from blocks.sources.redis_server import Access, Server, tls_context
 from blocks.sources.redis_target import RedisTarget
@@ -73,6 +73,9 @@ class RedisSource(StateSource):
     key_file: str | None = Field(default=None, description="Key of that certificate.")
     timeout_seconds: float = Field(default=30.0, gt=0, description="How long one answer may take, in seconds.")
     server_program: str = Field(default="redis-server", description="Program for private servers on this machine.")
+    server_modules: list[str] = Field(
+        default_factory=list, description="Modules (.so) that private servers load, where keys belong to them."
+    )
     part_size_bytes: int = Field(
         default=PART_SIZE_BYTES, gt=0, description="Bytes of Arrow data that a part is drawn for."
     )
@@ -133,7 +136,7 @@ class RedisSource(StateSource):
                 taken_at = datetime.now(UTC)
                 take_rdb(server, folder / RDB)
                 system = f"{server.product} at {server}"
-            with private_server(folder, self.server_program, self.timeout_seconds) as server:
+            with private_server(folder, self._program) as server:
                 yield self._look(server, folder, place, taken_at, system)
 
     def _look(
@@ -173,7 +176,7 @@ class RedisSource(StateSource):
         databases = source._destinations(place, scope, named=to is not None)
         if place.kind is Kind.FILE:
             put_off = PUT_OFF_MS if place.proof else 0
-            return RdbTarget(place.path, self.server_program, self.timeout_seconds, scope, databases, put_off)
+            return RdbTarget(place.path, source._program, scope, databases, put_off)
         return RedisTarget(lambda: source._server(place), scope, databases, lambda server: None)
 
     def _destinations(self, place: Place, scope: RestoreScope, named: bool) -> Mapping[str, int]:
@@ -212,6 +215,10 @@ class RedisSource(StateSource):
         """Name an RDB file inside a folder."""
         return str(folder / RDB)
 
+    @property
+    def _program(self) -> Program:
+        return Program(self.server_program, tuple(self.server_modules), self.timeout_seconds)
+
     @contextmanager
     def _server(self, place: Place) -> Iterator[Server]:
         server = Server(place, self._access(place))
@@ -227,7 +234,7 @@ class RedisSource(StateSource):
             shutil.copyfile(path, folder / RDB)
         except OSError as exc:
             raise SourceUnavailable(f"{path} cannot be read: {exc.strerror}", hint="Check `url` in the plan.") from exc
-        with private_server(folder, self.server_program, self.timeout_seconds) as server:
+        with private_server(folder, self._program) as server:
             yield server
 
     def _access(self, place: Place) -> Access:

@@ -18,6 +18,7 @@ from blocks.errors import CorruptionDetected, LastgoodError, RestoreRefused
 from blocks.sources.redis_rows import MODULE, SCHEMA, Elements, elements_of
 from blocks.sources.redis_streams import Pending, StreamHead, id_element, id_text
 from blocks.sources.redis_wire import Word, packed, unpacked
+from blocks.variant import decode_variant, is_variant
 
 TEMPORARY = b"lastgood:restoring:"
 """Begins the names under which wide containers are built."""
@@ -230,12 +231,20 @@ def _claim(group: bytes, entry: Pending) -> tuple[Word, ...]:
 
 def _in_order(rows: pa.Table) -> Iterator[tuple[bytes, bytes | None, str, bytes | None, int | None]]:
     """Yield rows sorted by key, each head before its elements."""
-    columns = [rows.column(field.name).cast(field.type) for field in SCHEMA]
+    columns = [_plain(rows, field) for field in SCHEMA]
     table = pa.Table.from_arrays(columns, schema=SCHEMA)
     ranked = table.append_column("inner", table.column("element").is_valid())
     order = pc.sort_indices(ranked, sort_keys=[(name, "ascending") for name in ("key", "inner", "element")])
     for batch in table.take(order).to_batches(_BATCH_ROWS):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _plain(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    """Return a column in its own type, also where a merge of several backups gave it another."""
+    column = rows.column(field.name)
+    if is_variant(rows.schema.field(field.name)):
+        return pa.chunked_array([pa.array(decode_variant(column), field.type)])
+    return column.cast(field.type)
 
 
 def _not_ours(key: bytes, what: str) -> CorruptionDetected:

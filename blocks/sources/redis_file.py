@@ -11,7 +11,7 @@ from pathlib import Path
 
 from blocks.errors import RestoreRefused, SourceUnavailable
 from blocks.sources.base import RestoreScope
-from blocks.sources.redis_private import RDB, private_server
+from blocks.sources.redis_private import RDB, Program, private_server
 from blocks.sources.redis_server import Server
 from blocks.sources.redis_target import RedisTarget
 
@@ -21,8 +21,7 @@ class RdbTarget(RedisTarget):
 
     Args:
         path: The file; it may exist.
-        program: The `redis-server` to run.
-        timeout_seconds: How long one answer may take.
+        program: The private server to run.
         scope: What is restored.
         databases: The number of the database of each collection, by its name.
         put_off_ms: Added to every expiry, in the scratch restore of a verification.
@@ -31,13 +30,12 @@ class RdbTarget(RedisTarget):
     def __init__(
         self,
         path: Path,
-        program: str,
-        timeout_seconds: float,
+        program: Program,
         scope: RestoreScope,
         databases: Mapping[str, int],
         put_off_ms: int,
     ) -> None:
-        self._path, self._program, self._timeout = path.absolute(), program, timeout_seconds
+        self._path, self._program = path.absolute(), program
         self._building = Path()
         super().__init__(self._private_server, scope, databases, self._saved, put_off_ms, private=True)
 
@@ -52,7 +50,7 @@ class RdbTarget(RedisTarget):
         try:
             if self._path.exists():
                 shutil.copyfile(self._path, self._building / RDB)
-            with private_server(self._building, self._program, self._timeout) as server:
+            with private_server(self._building, self._program) as server:
                 yield server
         except OSError as exc:
             raise SourceUnavailable(f"{self._path} cannot be restored: {exc}") from exc

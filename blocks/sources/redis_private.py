@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from blocks.errors import ConfigurationError, SourceUnavailable
@@ -23,14 +24,28 @@ RDB = "dump.rdb"
 _GUARD = 'exec 3<&0; "$@" </dev/null & server=$!; (read -r _ <&3; kill $server) 2>/dev/null & wait $server'
 
 
+@dataclass(frozen=True)
+class Program:
+    """What a private server is.
+
+    Attributes:
+        path: The `redis-server` to run.
+        modules: Modules that it loads.
+        timeout_seconds: How long a single answer may take. Loading takes as long as it takes.
+    """
+
+    path: str
+    modules: tuple[str, ...]
+    timeout_seconds: float
+
+
 @contextmanager
-def private_server(folder: Path, program: str, timeout_seconds: float) -> Iterator[Server]:
+def private_server(folder: Path, program: Program) -> Iterator[Server]:
     """Start a server on the `dump.rdb` of a folder, if there is one, and end it without saving.
 
     Args:
         folder: Where the file is; the socket is elsewhere, because its path has to be short.
-        program: The `redis-server` to run.
-        timeout_seconds: How long a single answer may take. Loading takes as long as it takes.
+        program: What to run.
 
     Raises:
         ConfigurationError: There is no such program.
@@ -40,7 +55,7 @@ def private_server(folder: Path, program: str, timeout_seconds: float) -> Iterat
         socket, log = Path(name) / "s", Path(name) / "log"
         child = _start(folder, socket, log, program)
         try:
-            server = _reached(child, socket, log, timeout_seconds)
+            server = _reached(child, socket, log, program.timeout_seconds)
             try:
                 yield server
             finally:
@@ -49,7 +64,7 @@ def private_server(folder: Path, program: str, timeout_seconds: float) -> Iterat
             _stop(child)
 
 
-def _start(folder: Path, socket: Path, log: Path, program: str) -> subprocess.Popen[bytes]:
+def _start(folder: Path, socket: Path, log: Path, program: Program) -> subprocess.Popen[bytes]:
     settings = {
         "port": "0",
         "unixsocket": str(socket),
@@ -67,15 +82,16 @@ def _start(folder: Path, socket: Path, log: Path, program: str) -> subprocess.Po
         "activerehashing": "no",
     }
     words = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    words += [word for module in program.modules for word in ("--loadmodule", module)]
     try:
-        subprocess.run([program, "--version"], check=True, capture_output=True)  # noqa: S603  named in the plan
+        subprocess.run([program.path, "--version"], check=True, capture_output=True)  # noqa: S603  named in the plan
     except (OSError, subprocess.CalledProcessError) as exc:
         raise ConfigurationError(
-            f"there is no Redis server program {program!r} on this machine",
+            f"there is no Redis server program {program.path!r} on this machine",
             hint="Install redis-server, or name it with `server_program` in the plan.",
         ) from exc
     return subprocess.Popen(  # noqa: S603
-        ["/bin/sh", "-c", _GUARD, "sh", program, *words],
+        ["/bin/sh", "-c", _GUARD, "sh", program.path, *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -7,9 +7,9 @@ while the server watches the key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import compress
-from typing import cast
+from collections.abc import Iterator, Sequence
+from itertools import compress, cycle
+from typing import TypeVar, cast
 
 import hiredis
 import pyarrow as pa
@@ -23,78 +23,129 @@ _ATTEMPTS = 5
 _PIECE = 10_000
 _SMALL, _LARGE = 32, 1024
 _WANTED_BYTES = 512 * 1024
+_GUESSES = 10_000
 _GONE, _FOREVER = -2, -1
 
+_COUNT = b"$%d\r\n%d\r\n" % (len(str(WIDE_ELEMENTS + 1)), WIDE_ELEMENTS + 1)
+_LAST = b"$%d\r\n%d\r\n" % (len(str(WIDE_ELEMENTS)), WIDE_ELEMENTS)
+_EXPIRY = b"*2\r\n$11\r\nPEXPIRETIME\r\n$%d\r\n%b\r\n"
+
+# written out because packing word by word takes most of the time of a read;
 # up to one element more than a narrow container has, so that a larger one shows
-_READS: dict[str, Callable[[bytes], bytes]] = {
-    "hash": lambda key: packed("HSCAN", key, 0, "COUNT", WIDE_ELEMENTS + 1),
-    "set": lambda key: packed("SSCAN", key, 0, "COUNT", WIDE_ELEMENTS + 1),
-    "list": lambda key: packed("LRANGE", key, 0, WIDE_ELEMENTS),
-    "zset": lambda key: packed("ZRANGE", key, 0, WIDE_ELEMENTS, "WITHSCORES"),
-    "stream": lambda key: packed("XINFO", "STREAM", key, "FULL", "COUNT", 0),
-    "string": lambda key: packed("GET", key),
+_READS = {
+    "hash": b"*5\r\n$5\r\nHSCAN\r\n$%d\r\n%b\r\n$1\r\n0\r\n$5\r\nCOUNT\r\n" + _COUNT,
+    "set": b"*5\r\n$5\r\nSSCAN\r\n$%d\r\n%b\r\n$1\r\n0\r\n$5\r\nCOUNT\r\n" + _COUNT,
+    "list": b"*4\r\n$6\r\nLRANGE\r\n$%d\r\n%b\r\n$1\r\n0\r\n" + _LAST,
+    "zset": b"*5\r\n$6\r\nZRANGE\r\n$%d\r\n%b\r\n$1\r\n0\r\n" + _LAST + b"$10\r\nWITHSCORES\r\n",
+    "stream": b"*6\r\n$5\r\nXINFO\r\n$6\r\nSTREAM\r\n$%d\r\n%b\r\n$4\r\nFULL\r\n$5\r\nCOUNT\r\n$1\r\n0\r\n",
+    "string": b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n",
 }
+_DUMP = b"*2\r\n$4\r\nDUMP\r\n$%d\r\n%b\r\n"
+_TYPE = b"*2\r\n$4\r\nTYPE\r\n$%d\r\n%b\r\n"
+
+T = TypeVar("T")
 
 
-def expiry_command(key: bytes) -> bytes:
-    """Ask for the absolute expiry of a key."""
-    return b"*2\r\n$11\r\nPEXPIRETIME\r\n$%d\r\n%b\r\n" % (len(key), key)
+class Guesses:
+    """Types that keys have had, by what their names begin with: asking for the type of each takes long.
 
+    A wrong guess costs one more question. May be used from several threads.
+    """
 
-def _type_command(key: bytes) -> bytes:
-    return b"*2\r\n$4\r\nTYPE\r\n$%d\r\n%b\r\n" % (len(key), key)
+    def __init__(self) -> None:
+        self._types: dict[bytes, str] = {}
+
+    def of(self, key: bytes) -> str | None:
+        """Guess the type of a key; None where it may be a string or anything else."""
+        return self._types.get(key.partition(b":")[0])
+
+    def learn(self, key: bytes, kind: str) -> None:
+        """Remember the type of a key."""
+        if kind in ELEMENTS and len(self._types) < _GUESSES:
+            self._types[key.partition(b":")[0]] = kind
 
 
 class KeyReader:
-    """Reads keys over one connection into rows.
+    """Reads keys into rows. Two connections are asked in turn, so that the server works while answers are read.
 
     Args:
-        connection: On which the database is selected.
+        connections: Two, on which the database is selected.
         field_expiry: Whether the server lets fields of a hash expire.
         put_off_ms: By how much expiries were put off when this place was restored for a verification.
+        guesses: What is known of the types of keys.
     """
 
-    def __init__(self, connection: Connection, field_expiry: bool = False, put_off_ms: int = 0) -> None:
-        self._connection, self._field_expiry, self._put_off = connection, field_expiry, put_off_ms
+    def __init__(
+        self,
+        connections: tuple[Connection, Connection],
+        field_expiry: bool = False,
+        put_off_ms: int = 0,
+        guesses: Guesses | None = None,
+    ) -> None:
+        self._connections, self._field_expiry, self._put_off = connections, field_expiry, put_off_ms
+        self._connection = connections[0]
+        self._guesses = guesses or Guesses()
         self._rows = RowBuilder()
+        self._size = _SMALL
         self.dumped: dict[str, int] = {}
         """How many keys of each type of a module were kept as DUMP gives them."""
 
     def read(self, keys: pa.LargeBinaryArray) -> pa.Table:
         """Return the rows of those keys that are there."""
         others: list[bytes] = []
-        for batch in self._batches(keys):
-            others += self._read_strings(batch)
-            if len(others) >= _LARGE:
-                self._read_others(others)
-                others = []
+        guessed: list[tuple[bytes, str]] = []
+        for batch, replies in self._ahead(self._strings(keys, guessed)):
+            others += self._take_strings(batch, replies)
+        others += self._read_typed(guessed)
         self._read_others(others)
         return self._rows.table()
 
-    def _batches(self, keys: pa.LargeBinaryArray) -> Iterator[list[bytes]]:
-        """Yield as many keys at a time as give answers of a reasonable size."""
-        size, start = _SMALL, 0
+    def _strings(
+        self, keys: pa.LargeBinaryArray, guessed: list[tuple[bytes, str]]
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Yield keys that may be strings, with the commands that read them; put the others aside."""
+        start, guess = 0, self._guesses.of
         while start < len(keys):
-            before = self._connection.received_bytes
-            yield keys.slice(start, size).to_pylist()
-            start += size
-            received = self._connection.received_bytes - before
-            size = max(1, min(_LARGE, size * 2 if received < _WANTED_BYTES else size // 2))
+            batch = keys.slice(start, self._size).to_pylist()
+            start += len(batch)
+            types = [guess(key) for key in batch]
+            guessed += [(key, kind) for key, kind in zip(batch, types, strict=True) if kind]
+            batch = [key for key, kind in zip(batch, types, strict=True) if not kind]
+            if batch:
+                # the expiries first: a key that goes while they are asked for has no value then
+                yield batch, [*[_EXPIRY % (len(key), key) for key in batch], packed("MGET", *batch)]
 
-    def _read_strings(self, keys: list[bytes]) -> list[bytes]:
-        """Read those that are strings, and return the others that are there."""
-        # the expiries first: a key that goes while they are asked for has no value then
-        replies = self._transaction([*map(expiry_command, keys), packed("MGET", *keys)])
+    def _ahead(self, batches: Iterator[tuple[T, list[bytes]]]) -> Iterator[tuple[T, list[Reply]]]:
+        """Send each batch of commands in a transaction before the answers of the one before it are handed on."""
+        waiting: tuple[T, Connection, int] | None = None
+        for (what, commands), connection in zip(batches, cycle(self._connections), strict=False):
+            connection.begin(commands)
+            if waiting is not None:
+                yield self._ended(*waiting)
+            waiting = what, connection, len(commands)
+        if waiting is not None:
+            yield self._ended(*waiting)
+
+    def _ended(self, what: T, connection: Connection, count: int) -> tuple[T, list[Reply]]:
+        before = connection.received_bytes
+        replies = connection.end(count)
+        assert replies is not None  # nothing is watched
+        received = connection.received_bytes - before
+        # as many at a time as give answers of a reasonable size
+        self._size = max(1, min(_LARGE, self._size * 2 if received < _WANTED_BYTES else self._size // 2))
+        self._connection = connection
+        return what, replies
+
+    def _take_strings(self, keys: list[bytes], replies: list[Reply]) -> list[bytes]:
+        """Take those that are strings, and return the others that are there."""
         values = cast("list[bytes | None]", replies.pop())
         expiries = cast("list[int]", replies)
         if None not in values:
             self._rows.strings(keys, cast("list[bytes]", values), self._absolute(expiries))
             return []
         found = [value is not None for value in values]
-        texts = list(compress(keys, found))
-        self._rows.strings(
-            texts, cast("list[bytes]", list(compress(values, found))), self._absolute(list(compress(expiries, found)))
-        )
+        texts, there = list(compress(keys, found)), cast("list[bytes]", list(compress(values, found)))
+        self._rows.strings(texts, there, self._absolute(list(compress(expiries, found))))
         return [k for k, v, at in zip(keys, values, expiries, strict=True) if v is None and at != _GONE]
 
     def _absolute(self, expiries: Sequence[int]) -> list[int | None]:
@@ -102,25 +153,28 @@ class KeyReader:
 
     def _read_others(self, keys: list[bytes]) -> None:
         for _ in range(_ATTEMPTS):
-            if not keys:
-                self._rows.settle()
+            again: list[bytes] = []
+            for start in range(0, len(keys), _LARGE):
+                again += self._read_typed(self._typed(keys[start : start + _LARGE]))
+            if not again:
                 return
-            types = self._connection.ask(b"".join(map(_type_command, keys)), len(keys))
-            self._connection.checked(types, "TYPE")
-            named = [(k, cast("bytes", t).decode("utf-8", "replace")) for k, t in zip(keys, types, strict=True)]
-            keys = self._read_typed([(key, kind) for key, kind in named if kind != "none"])
+            keys = again
         raise SourceChanged(f"{self._connection.place}: {len(keys)} keys kept changing their type, one is {keys[0]!r}")
 
+    def _typed(self, keys: list[bytes]) -> list[tuple[bytes, str]]:
+        types = self._connection.ask(b"".join([_TYPE % (len(key), key) for key in keys]), len(keys))
+        self._connection.checked(types, "TYPE")
+        named = [(k, cast("bytes", t).decode("utf-8", "replace")) for k, t in zip(keys, types, strict=True)]
+        for key, kind in named:
+            self._guesses.learn(key, kind)
+        return [(key, kind) for key, kind in named if kind != "none"]
+
     def _read_typed(self, keys: list[tuple[bytes, str]]) -> list[bytes]:
-        """Read keys whose types were just asked for; return those that have another one by now."""
+        """Read keys under the types they are thought to have; return those that have another one."""
         again: list[bytes] = []
         wide: list[tuple[bytes, str]] = []
-        start, size = 0, _SMALL
-        while start < len(keys):
-            some = keys[start : start + size]
-            before = self._connection.received_bytes
-            commands = [command for k, t in some for command in (expiry_command(k), _READS.get(t, _dump_command)(k))]
-            replies = self._transaction(commands)
+        self._size = min(self._size, _SMALL)
+        for some, replies in self._ahead(self._reads(keys)):
             for (key, kind), at, reply in zip(some, replies[::2], replies[1::2], strict=True):
                 if at == _GONE:
                     continue
@@ -130,10 +184,17 @@ class KeyReader:
                     wide.append((key, kind))
                 elif not self._take(key, kind, cast("int", at), reply):
                     again.append(key)
-            start += size
-            received = self._connection.received_bytes - before
-            size = max(1, min(_LARGE // 4, size * 2 if received < _WANTED_BYTES else size // 2))
         return again + [key for key, kind in wide if not self._read_wide(key, kind)]
+
+    def _reads(self, keys: list[tuple[bytes, str]]) -> Iterator[tuple[list[tuple[bytes, str]], list[bytes]]]:
+        start = 0
+        while start < len(keys):
+            some = keys[start : start + max(1, self._size // 2)]
+            start += len(some)
+            commands: list[bytes] = []
+            for key, kind in some:
+                commands += (_EXPIRY % (len(key), key), _READS.get(kind, _DUMP) % (len(key), key))
+            yield some, commands
 
     def _changed(self, key: bytes, error: hiredis.ReplyError) -> bytes:
         if not str(error).startswith(("WRONGTYPE", "ERR no such key")):
@@ -142,6 +203,8 @@ class KeyReader:
 
     def _take(self, key: bytes, kind: str, at: int, reply: Reply) -> bool:
         expires = None if at == _FOREVER else at - self._put_off
+        if kind in ELEMENTS:
+            return self._take_elements(key, kind, expires, cast("list[bytes]", _items(kind, reply)))
         if reply is None:  # it went by itself a moment after its expiry was asked for
             return False
         if kind == "string":
@@ -149,9 +212,6 @@ class KeyReader:
         elif kind == "stream":
             head, entries = read_stream(reply)
             self._rows.add(key, Content(kind, expires, entries, head))
-        elif kind in ELEMENTS:
-            items = cast("list[bytes]", _items(kind, reply))
-            return self._take_elements(key, kind, expires, items)
         else:
             self.dumped[kind] = self.dumped.get(kind, 0) + 1
             self._rows.add(key, Content(MODULE + kind, expires, value=cast("bytes", reply)))
@@ -195,22 +255,13 @@ class KeyReader:
         whole = {"hash": ("HGETALL", key), "set": ("SMEMBERS", key)}.get(kind)
         words = whole or (("LRANGE" if kind == "list" else "ZRANGE"), key, 0, -1)
         command = packed(*words, "WITHSCORES") if kind == "zset" else packed(*words)
-        replies = self._transaction([expiry_command(key), command])
+        replies = connection.transaction([_EXPIRY % (len(key), key), command]) or []
         if isinstance(replies[1], hiredis.ReplyError) or replies[0] == _GONE:
             return False
         return self._took(key, kind, cast("int", replies[0]), cast("list[bytes]", replies[1]))
 
     def _took(self, key: bytes, kind: str, at: int, items: list[bytes]) -> bool:
         return self._take_elements(key, kind, None if at == _FOREVER else at - self._put_off, items)
-
-    def _transaction(self, commands: list[bytes]) -> list[Reply]:
-        replies = self._connection.transaction(commands)
-        assert replies is not None  # nothing is watched
-        return replies
-
-
-def _dump_command(key: bytes) -> bytes:
-    return packed("DUMP", key)
 
 
 def _items(kind: str, reply: Reply) -> Reply:

@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from blocks.errors import SourceChanged
 from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
 from blocks.sources.redis_keys import END, KeySpool
-from blocks.sources.redis_read import KeyReader
+from blocks.sources.redis_read import Guesses, KeyReader
 from blocks.sources.redis_rows import COLUMNS
 from blocks.sources.redis_server import Server
 
@@ -87,6 +87,7 @@ class RedisView:
         self._lock = Lock()
         self._spools: dict[str, KeySpool] = {}
         self._sampled: dict[str, float] = {}
+        self._guesses = Guesses()
         self.taken_at = taken_at or datetime.now(UTC)
         self.system = system
         self.definition = cast("Bounds", definition)
@@ -125,8 +126,9 @@ class RedisView:
             raise SourceChanged(f"{self._server} was restarted, or another server took over, while it was read")
 
     def _read(self, name: str, keys: pa.LargeBinaryArray) -> tuple[pa.Table, dict[str, int]]:
-        with self._server.connection(self._databases[name]) as connection:
-            reader = KeyReader(connection, self._server.has_field_expiry, self._put_off)
+        number, server = self._databases[name], self._server
+        with server.connection(number) as one, server.connection(number) as other:
+            reader = KeyReader((one, other), server.has_field_expiry, self._put_off, self._guesses)
             return reader.read(keys), reader.dumped
 
     def _spool(self, name: str) -> KeySpool:

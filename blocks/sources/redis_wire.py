@@ -124,11 +124,19 @@ class Connection:
             ConfigurationError: The user may not do this.
             SourceUnavailable: The server refused the whole, or went away.
         """
+        self.begin(commands)
+        return self.end(len(commands))
+
+    def begin(self, commands: Sequence[bytes]) -> None:
+        """Send a transaction whose answers `end` will take; nothing else may be asked meanwhile."""
+        self.send(b"".join((_MULTI, *commands, _EXEC)))
+
+    def end(self, count: int) -> list[Reply] | None:
+        """Take the answers of a transaction of so many commands; see `transaction`."""
         with translated(self.place, "asking"):
-            self._socket.sendall(b"".join((_MULTI, *commands, _EXEC)))
-            expected = _OK + _QUEUED * len(commands)
+            expected = _OK + _QUEUED * count
             if not self._skip(expected):
-                self.checked(self._replies(len(commands) + 2), "reading in a transaction")
+                self.checked(self._replies(count + 2), "reading in a transaction")
                 raise SourceUnavailable(f"{self.place}: it answered a transaction in an unknown way")
             done = self._replies(1)[0]
         if isinstance(done, hiredis.ReplyError):

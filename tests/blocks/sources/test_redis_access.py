@@ -123,7 +123,7 @@ def test_sentinels_lead_to_the_master(live: RedisServer, tmp_path: Path) -> None
 
 
 def test_a_node_of_a_cluster_is_refused_rather_than_taken_for_all(tmp_path: Path) -> None:
-    node = RedisServer(tmp_path / "node", "--cluster-enabled", "yes")
+    node = RedisServer(tmp_path / "node", "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     with pytest.raises(SourceUnavailable, match="Redis Cluster"):
         read_all(RedisSource(url=node.url))
     node.kill()

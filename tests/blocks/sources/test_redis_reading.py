@@ -19,7 +19,7 @@ from blocks.sources.redis_read import KeyReader
 from blocks.sources.redis_rows import ELEMENTS, Content, RowBuilder, elements_of
 from blocks.sources.redis_streams import Group, Pending, StreamHead
 from blocks.sources.redis_wire import packed, unpacked
-from tests.blocks.sources.redis_kit import ODD, RedisServer, fill_gallery, read_all
+from tests.blocks.sources.redis_kit import ODD, RedisServer, fill_gallery, free_port, read_all
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def _empty(live: RedisServer) -> None:
 
 
 def test_slots_are_those_of_redis_cluster(tmp_path: Path) -> None:
-    node = RedisServer(tmp_path / "node", "--cluster-enabled", "yes")
+    node = RedisServer(tmp_path / "node", "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     keys = [
         b"",
         b"a",
@@ -125,12 +125,12 @@ def test_keys_that_go_or_change_their_type_meanwhile_never_stop_a_backup(live: R
 
 def test_a_key_that_is_gone_is_no_record(live: RedisServer) -> None:
     live.many([("SET", "a", 1), ("HSET", "h", "a", "b"), ("XADD", "x", "1-0", "a", "b")])
-    connection = live.connection()
-    reader = KeyReader(connection)
+    connections = live.connection(), live.connection()
+    reader = KeyReader(connections)
     keys = pa.array([b"a", b"gone", b"h", b"x"], pa.large_binary())
     live("DEL", "h")
     assert set(reader.read(keys).column("key").to_pylist()) == {b"a", b"x"}
-    assert KeyReader(connection).read(pa.array([], pa.large_binary())).num_rows == 0
+    assert KeyReader(connections).read(pa.array([], pa.large_binary())).num_rows == 0
 
 
 def test_reading_changes_nothing_and_two_reads_are_equal(live: RedisServer) -> None:

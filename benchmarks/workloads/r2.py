@@ -1,0 +1,29 @@
+"""R2: an incremental backup of a Redis after one key of a hundred changed."""
+
+from __future__ import annotations
+
+import itertools
+
+from benchmarks.bench import Bench
+from benchmarks.measure import Contestant, compete
+from benchmarks.report import Outcome
+from benchmarks.workloads.caches import cache
+
+
+def run(bench: Bench) -> Outcome:
+    """Change keys, then back up, in turn; each round stands on the one before."""
+    with cache(bench) as it:
+        title = f"incremental of a Redis with {it.keys:,} keys after 1% changed or were deleted"
+        outcome = Outcome("R2", title, bar=1.0, goal=0.4)
+        it.ours.init()
+        it.ours.backup("full")
+        it.restic.init()
+        seeds = itertools.count(1)
+        contestants = [
+            Contestant("lastgood", lambda: it.ours.backup("incremental")),
+            Contestant("redis-cli --rdb, restic", it.peer, it.clear_copy),
+        ]
+        outcome.series = compete(contestants, bench.pairs, bench.say, lambda: it.change(next(seeds)))
+        it.check()
+    outcome.notes.append(f"Both restored a dataset of equal DEBUG DIGEST. A chain of {bench.pairs + 1} incrementals.")
+    return outcome

@@ -135,8 +135,7 @@ SELECT pg_catalog.pg_encoding_to_char(encoding)::text, datcollate::text, datctyp
        EXISTS (SELECT FROM pg_catalog.pg_stat_subscription),
        EXISTS (SELECT FROM pg_catalog.pg_class WHERE reltablespace NOT IN (0, 1664)),
        (SELECT pg_catalog.string_agg(extname::text, ', ' ORDER BY extname) FROM pg_catalog.pg_extension
-        WHERE extconfig IS NOT NULL),
-       pg_catalog.current_setting('server_encoding')
+        WHERE extconfig IS NOT NULL)
 FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()
 """
 
@@ -169,7 +168,6 @@ class _Opened:
             system=f"PostgreSQL {self._database[3]}, {place}",
             warnings=self._warnings(place),
             part_size_bytes=self._settings.part_size_bytes,
-            strict_text=self._database[8] == "SQL_ASCII",
         )
 
     def _definition(self) -> tuple[dict[str, JsonValue], list[JsonValue]]:
@@ -234,7 +232,7 @@ class _Opened:
         return Token(*found, hashed(texts), hashed((sequences, nonce)), tables)
 
     def _warnings(self, place: str) -> list[str]:
-        _, _, _, _, settings, subscriptions, tablespaces, extensions, _ = self._database
+        _, _, _, _, settings, subscriptions, tablespaces, extensions = self._database
         foreign = [".".join(name) for name in self._catalogue.foreign if self._settings.choice.included(*name)]
         found = [f"The rows of foreign table {name} live elsewhere and are not in this backup." for name in foreign]
         if settings:

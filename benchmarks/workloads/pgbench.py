@@ -63,10 +63,17 @@ class Accounts:
 
     def compare(self, *names: str) -> None:
         """Make sure that restored databases are the original."""
-        original = self.server.dump("accounts")
+        original = self._sums("accounts")
         for name in names:
-            assert self.server.dump(name) == original, name
+            assert self._sums(name) == original, name
             self.clear(name, make=False)
+
+    def _sums(self, name: str) -> list[tuple[object, ...]]:
+        """Count and hash the rows of each table in the server, so that this process stays small."""
+        tables = ("accounts", "branches", "tellers", "history")
+        rows = "SELECT count(*), sum(pg_catalog.hashtextextended(t::text, 0)::numeric) FROM pgbench_{} t"
+        with self.server.connect(name) as session:
+            return session.execute(" UNION ALL ".join(map(rows.format, tables)).encode()).fetchall()
 
 
 @contextmanager

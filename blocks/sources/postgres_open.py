@@ -21,7 +21,7 @@ from blocks.sources.postgres_connect import (
     place_of,
     translated,
 )
-from blocks.sources.postgres_dump import dump_definitions
+from blocks.sources.postgres_dump import Definitions, dump_definitions
 from blocks.sources.postgres_tables import Catalogue, Table, large_objects, read_tables
 from blocks.sources.postgres_view import PostgresView
 
@@ -171,10 +171,11 @@ class _Opened:
         )
 
     def _definition(self) -> tuple[dict[str, JsonValue], list[JsonValue]]:
-        version = self._session.info.server_version // 10000
-        texts = dump_definitions(
-            self._settings.conninfo, self._snapshot, self._options(), version, self._settings.pg_dump
-        )
+        version, options = self._session.info.server_version // 10000, self._options()
+        texts = Definitions("", "")
+        # without any option pg_dump would write down everything
+        if options or not self._settings.choice.narrowed:
+            texts = dump_definitions(self._settings.conninfo, self._snapshot, options, version, self._settings.pg_dump)
         sequences = self._sequences()
         definition: dict[str, JsonValue] = {
             "server_version": version,

@@ -13,7 +13,7 @@ from adbc_driver_manager import Error as AdbcError
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from blocks.errors import ConfigurationError, SourceUnavailable
+from blocks.errors import ConfigurationError, SourceUnavailable, UnsupportedState
 
 Session = psycopg.Connection[tuple[object, ...]]
 
@@ -52,6 +52,9 @@ _HINTS = {
     "55P03": "Another session holds a lock: try again later.",
     "57P03": "The server is starting up or shutting down: try again later.",
 }
+
+_UNREADABLE = ("22021", "22P05")
+"""States of text that is not what the encoding says."""
 
 
 def place_of(conninfo: str) -> str:
@@ -96,6 +99,7 @@ def translated(place: str, doing: str) -> Iterator[None]:
 
     Raises:
         SourceUnavailable: The server refused, or went away.
+        UnsupportedState: Text is not in the encoding that the server says.
     """
     try:
         yield
@@ -104,8 +108,11 @@ def translated(place: str, doing: str) -> Iterator[None]:
         said = (exc.diag.message_primary or str(exc)).strip().replace("\n", " ")
         raise SourceUnavailable(f"{doing} {place}: {said}", hint=hint_for(state, said)) from exc
     except AdbcError as exc:
-        said = str(exc).strip().replace("\n", " ")
-        raise SourceUnavailable(f"{doing} {place}: {said}", hint=hint_for(exc.sqlstate or "", said)) from exc
+        said, state = str(exc).strip().replace("\n", " "), exc.sqlstate or ""
+        if state in _UNREADABLE:
+            hint = "The database is encoded in SQL_ASCII, which checks nothing. Convert it to UTF8."
+            raise UnsupportedState(f"{doing} {place}: {said}", hint=hint) from exc
+        raise SourceUnavailable(f"{doing} {place}: {said}", hint=hint_for(state, said)) from exc
 
 
 def hint_for(state: str, said: str) -> str:

@@ -21,7 +21,7 @@ from blocks.sources.postgres_connect import (
     place_of,
     translated,
 )
-from blocks.sources.postgres_dump import dump_definitions
+from blocks.sources.postgres_dump import Definitions, dump_definitions
 from blocks.sources.postgres_tables import Catalogue, Table, large_objects, read_tables
 from blocks.sources.postgres_view import PostgresView
 
@@ -135,8 +135,7 @@ SELECT pg_catalog.pg_encoding_to_char(encoding)::text, datcollate::text, datctyp
        EXISTS (SELECT FROM pg_catalog.pg_stat_subscription),
        EXISTS (SELECT FROM pg_catalog.pg_class WHERE reltablespace NOT IN (0, 1664)),
        (SELECT pg_catalog.string_agg(extname::text, ', ' ORDER BY extname) FROM pg_catalog.pg_extension
-        WHERE extconfig IS NOT NULL),
-       pg_catalog.current_setting('server_encoding')
+        WHERE extconfig IS NOT NULL)
 FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()
 """
 
@@ -169,14 +168,14 @@ class _Opened:
             system=f"PostgreSQL {self._database[3]}, {place}",
             warnings=self._warnings(place),
             part_size_bytes=self._settings.part_size_bytes,
-            strict_text=self._database[8] == "SQL_ASCII",
         )
 
     def _definition(self) -> tuple[dict[str, JsonValue], list[JsonValue]]:
-        version = self._session.info.server_version // 10000
-        texts = dump_definitions(
-            self._settings.conninfo, self._snapshot, self._options(), version, self._settings.pg_dump
-        )
+        version, options = self._session.info.server_version // 10000, self._options()
+        texts = Definitions("", "")
+        # without any option pg_dump would write down everything
+        if options or not self._settings.choice.narrowed:
+            texts = dump_definitions(self._settings.conninfo, self._snapshot, options, version, self._settings.pg_dump)
         sequences = self._sequences()
         definition: dict[str, JsonValue] = {
             "server_version": version,
@@ -234,7 +233,7 @@ class _Opened:
         return Token(*found, hashed(texts), hashed((sequences, nonce)), tables)
 
     def _warnings(self, place: str) -> list[str]:
-        _, _, _, _, settings, subscriptions, tablespaces, extensions, _ = self._database
+        _, _, _, _, settings, subscriptions, tablespaces, extensions = self._database
         foreign = [".".join(name) for name in self._catalogue.foreign if self._settings.choice.included(*name)]
         found = [f"The rows of foreign table {name} live elsewhere and are not in this backup." for name in foreign]
         if settings:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import JsonValue
 
-from blocks.errors import SourceChanged, UnsupportedState
+from blocks.errors import SourceChanged
 from blocks.sources.base import Bounds, CollectionSpec, Known, Reading
 from blocks.sources.postgres_changes import Token, may_have_changed, row_places
 from blocks.sources.postgres_connect import Readers, Session, identifier, literal, translated
@@ -35,7 +35,6 @@ class PostgresView:
         system: Product, version and place.
         warnings: What this backup does not cover.
         part_size_bytes: Arrow bytes to draw parts for.
-        strict_text: Whether text has to be checked, because the server does not.
     """
 
     def __init__(
@@ -51,13 +50,12 @@ class PostgresView:
         system: str,
         warnings: Sequence[str],
         part_size_bytes: int,
-        strict_text: bool,
     ) -> None:
         self.taken_at, self.definition, self.system = taken_at, definition, system
         self.token = token.to_text() if token else None
         self.warnings = tuple(warnings)
         self._session, self._readers, self._place, self._lock = session, readers, place, RLock()
-        self._now, self._part_size_bytes, self._strict_text = token, part_size_bytes, strict_text
+        self._now, self._part_size_bytes = token, part_size_bytes
         self._tables = {table.spec.name: table for table in tables}
 
     def collections(self) -> Sequence[CollectionSpec]:
@@ -106,16 +104,7 @@ class PostgresView:
         return Reading(rows, unchanged)
 
     def _rows(self, table: Table, query: str) -> pa.Table:
-        rows = self._readers.fetch(query, f"cannot read {table.spec.name} in")
-        if self._strict_text:
-            try:
-                rows.validate(full=True)
-            except pa.ArrowInvalid as exc:
-                raise UnsupportedState(
-                    f"{table.spec.name} in {self._place} holds text that is not UTF-8: {exc}",
-                    hint="The database is encoded in SQL_ASCII, which checks nothing. Convert it to UTF8.",
-                ) from exc
-        return rows
+        return self._readers.fetch(query, f"cannot read {table.spec.name} in")
 
     def _table(self, collection: CollectionSpec) -> Table:
         table = self._tables.get(collection.name)

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  statements of SQL are not broken where a value would change by it
 """A gallery of odd tables and values, a plan over one database, and ways to look at both."""
 
 from __future__ import annotations

@@ -1,0 +1,83 @@
+"""What P1, P2 and P3 share: a server with a pgbench database, our repository for it and restic's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks.bench import Bench
+from benchmarks.measure import Run
+from benchmarks.ours import Lastgood
+from benchmarks.peers import Restic
+from tests.postgres_server import PostgresServer, binary, postgres_server
+
+SCALE = 20
+_ROWS_PER_SCALE = 100_000
+
+
+class Accounts:
+    """A pgbench database; one percent of its accounts can be changed at a time."""
+
+    def __init__(self, bench: Bench, server: PostgresServer) -> None:
+        self._bench, self.server, scale = bench, server, bench.size(SCALE)
+        self.rows = scale * _ROWS_PER_SCALE
+        self.dsn = server.dsn("accounts")
+        server.create("accounts")
+        bench.say(f"  making a database of {self.rows:,} rows")
+        bench.run([binary("pgbench"), "--initialize", "--quiet", f"--scale={scale}", self.dsn])
+        server.run("accounts", "VACUUM ANALYZE", "CHECKPOINT")
+        self.ours = Lastgood(bench, "accounts", {"accounts": {"type": "postgres", "dsn": self.dsn}})
+        self.restic = Restic(bench, "accounts")
+        self._round = 0
+
+    def change(self) -> None:
+        """Update one percent of the rows, others each time."""
+        self._round += 1
+        self.server.run(
+            "accounts", f"UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid % 100 = {self._round % 100}"
+        )
+
+    def dump_and_store(self) -> Run:
+        """pg_dump into restic."""
+        script = 'set -o pipefail; "$1" -d "$2" | restic --repo "$3" backup --stdin --stdin-filename accounts.sql'
+        return self._bash(script, binary("pg_dump"), self.dsn, str(self.restic.repository))
+
+    def restore_ours(self) -> Run:
+        """Into a database that is missing."""
+        place = self.server.dsn("restored_ours")
+        return self.ours("restore", "latest", "--to", place, "--mode", "exact", "--yes", "--no-server")
+
+    def restore_dump(self) -> Run:
+        """Restic into psql, in one transaction as ours is."""
+        script = 'set -o pipefail; restic --repo "$2" dump latest accounts.sql | "$1" -q -1 -d "$3" -o /dev/null'
+        return self._bash(script, binary("psql"), str(self.restic.repository), self.server.dsn("restored_dump"))
+
+    def _bash(self, script: str, *words: str) -> Run:
+        return self._bench.run(["bash", "-c", script, "bash", *words])
+
+    def clear(self, name: str, make: bool) -> None:
+        """Drop a restored database."""
+        self.server.run("postgres", f"DROP DATABASE IF EXISTS {name}")
+        if make:
+            self.server.run("postgres", f"CREATE DATABASE {name}")
+
+    def compare(self, *names: str) -> None:
+        """Make sure that restored databases are the original."""
+        original = self._sums("accounts")
+        for name in names:
+            assert self._sums(name) == original, name
+            self.clear(name, make=False)
+
+    def _sums(self, name: str) -> list[tuple[object, ...]]:
+        """Count and hash the rows of each table in the server, so that this process stays small."""
+        tables = ("accounts", "branches", "tellers", "history")
+        rows = "SELECT count(*), sum(pg_catalog.hashtextextended(t::text, 0)::numeric) FROM pgbench_{} t"
+        with self.server.connect(name) as session:
+            return session.execute(" UNION ALL ".join(map(rows.format, tables)).encode()).fetchall()
+
+
+@contextmanager
+def accounts(bench: Bench) -> Iterator[Accounts]:
+    """Start a server with fsync off, for both sides alike."""
+    with postgres_server(autovacuum="off") as server:
+        yield Accounts(bench, server)

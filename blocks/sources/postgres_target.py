@@ -184,8 +184,11 @@ class PostgresTarget:
         return int(rows.num_rows)
 
     def _begin(self) -> None:
-        if self._session is not None:
+        if self._large is not None:
             return
+        if self._session is not None:
+            # another thread's part began it and failed; that error is the one to read
+            raise RestoreRefused(f"the restore of {self._place} could not be begun, because of a lock or an error")
         if self._way is Way.CREATE:
             b = self._backup
             create_database(self._conninfo, self._timeout, b.encoding, b.collate, b.ctype)
@@ -199,9 +202,10 @@ class PostgresTarget:
         if fresh:
             session.execute(self._backup.before.encode())
         self._rows = RowWriter(session, self._scope, fresh)
-        self._large = LargeObjects(session, self._scope, self._backup.before, fresh)
         if not fresh:
             self._rows.clear()
+        # set last: it tells that all of this was done
+        self._large = LargeObjects(session, self._scope, self._backup.before, fresh)
 
     def commit(self) -> None:
         """Bring indexes, constraints and triggers back, set sequences, refresh materialised views, commit."""

@@ -15,6 +15,7 @@ from blocks.manifest import BackupType
 from blocks.plan import SOURCE_TYPES, BackupPlan, load_plan, parse_plan, read_plan
 from blocks.selection import Selection
 from blocks.sources.files import FilesSource
+from blocks.sources.redis import RedisSource
 from blocks.sources.sqlite import SQLiteSource
 
 PLAN = """
@@ -183,5 +184,5 @@ def test_a_plan_survives_its_json() -> None:
 
 
 def test_every_source_type_has_its_own_slug_and_name() -> None:
-    assert set(SOURCE_TYPES) == {SQLiteSource, FilesSource}
+    assert set(SOURCE_TYPES) >= {SQLiteSource, FilesSource, RedisSource}
     assert len({kind.get_block_type_slug() for kind in SOURCE_TYPES}) == len(SOURCE_TYPES)

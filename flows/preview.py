@@ -22,7 +22,7 @@ from flows.results import CollectionResult, RestoreResult
 from flows.stages.diff import DELETED, changes_between, merged
 from flows.stages.encrypt import open_piece
 from flows.stages.normalize import from_normal, to_normal
-from flows.targets import by_source, place_of
+from flows.targets import by_source, place_of, shown_place
 
 
 def preview_restore(
@@ -34,7 +34,7 @@ def preview_restore(
     with ExitStack() as opened:
         for name, collections in groups.items():
             place = place_of(plan.sources[name], name, to, several=len(groups) > 1, make=False)
-            places[name] = place or "live"
+            places[name] = shown_place(place)
             source = plan.sources[name] if place is None else plan.sources[name].at(place)
             view: View | None = None
             try:

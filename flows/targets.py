@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -117,6 +118,14 @@ def place_of(source: StateSource, name: str, to: str | None, several: bool, make
     return source.inside(folder)
 
 
+def shown_place(place: str | None) -> str:
+    """Write a place for people to see: a password that was given in a URL or a DSN is left out."""
+    if place is None:
+        return "live"
+    hidden = re.sub(r"(://[^/@:]*):[^/]*@", r"\1@", place)
+    return re.sub(r"(?i)\b((?:ssl)?password)=('(?:[^'\\]|\\.)*'|[^\s&]*)", r"\1=***", hidden)
+
+
 def selected(chain: Chain, selection: Selection) -> list[Collection]:
     """Return the selected collections of a backup; none where all of an empty state is.
 
@@ -161,7 +170,7 @@ def open_targets(
     """
     groups = by_source(plan, chain, selection)
     places = {s: to[s] if isinstance(to, dict) else place_of(plan.sources[s], s, to, len(groups) > 1) for s in groups}
-    targets = Targets(plan, chain, mode, {s: place or "live" for s, place in places.items()})
+    targets = Targets(plan, chain, mode, {s: shown_place(place) for s, place in places.items()})
     for name, collections in groups.items():
         scope = _scope(chain, name, collections, selection, mode)
         targets.add(name, plan.sources[name].target(scope, places[name]), collections)

@@ -15,7 +15,7 @@ import hiredis
 import pyarrow as pa
 
 from blocks.errors import SourceChanged
-from blocks.sources.redis_rows import ELEMENTS, MODULE, WIDE_ELEMENTS, Content, RowBuilder
+from blocks.sources.redis_rows import ELEMENTS, MODULE, WIDE_ELEMENTS, Content, RowBuilder, byte_strings
 from blocks.sources.redis_streams import read_stream
 from blocks.sources.redis_wire import Connection, Reply, failure, packed
 
@@ -106,7 +106,7 @@ class KeyReader:
         """Yield keys that may be strings, with the commands that read them; put the others aside."""
         start, guess = 0, self._guesses.of
         while start < len(keys):
-            batch = keys.slice(start, self._size).to_pylist()
+            batch = byte_strings(keys.slice(start, self._size))
             start += len(batch)
             types = [guess(key) for key in batch]
             guessed += [(key, kind) for key, kind in zip(batch, types, strict=True) if kind]
@@ -218,14 +218,17 @@ class KeyReader:
         return True
 
     def _take_elements(self, key: bytes, kind: str, expires: int | None, items: list[bytes]) -> bool:
-        elements = ELEMENTS[kind](items)
-        if not elements:
+        if not items:
             return False
         fields = None
         if kind == "hash" and self._field_expiry:
-            fields = self._fields(key, [field for field, _ in elements])
+            fields = self._fields(key, items[::2])
             if fields is None:
                 return False
+        few = len(items) <= (2 * WIDE_ELEMENTS if kind in ("hash", "zset") else WIDE_ELEMENTS)
+        if few and not fields and self._rows.narrow(key, kind, items, expires):
+            return True
+        elements = ELEMENTS[kind](items)
         self._rows.add(key, Content(kind, expires, elements, fields_ms=fields or None))
         return True
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from struct import Struct
+from typing import cast
 
 import pyarrow as pa
 
@@ -54,6 +55,8 @@ index_bytes = Struct(">Q").pack
 """The element of a list's item: its index."""
 id_struct = Struct(">QQ")
 """The element of a stream's entry: milliseconds and sequence number of its id."""
+
+_SETTLED_ROWS = 50_000
 
 Elements = list[tuple[bytes, bytes]]
 """Elements of a container, each with its value, in canonical order."""
@@ -106,17 +109,22 @@ class RowBuilder:
         ]
         self._tables.append(pa.Table.from_arrays(arrays, schema=SCHEMA))
 
+    def narrow(self, key: bytes, kind: str, items: list[bytes], expires_ms: Expiry) -> bool:
+        """Add a container by the answer it came in, if it is narrow; most are, and elements need not be made of it."""
+        value = packed(*_NARROW[kind](items))
+        if len(value) > WIDE_BYTES:
+            return False
+        self._row(key, None, kind, value, expires_ms)
+        if len(self._keys) > _SETTLED_ROWS:
+            self.settle()
+        return True
+
     def add(self, key: bytes, content: Content) -> None:
         """Add one key of any type: as one row, or as a head and its elements."""
         kind, elements = content.type, content.elements
         if elements is None:
             self._row(key, None, kind, content.value, content.expires_ms)
             return
-        if kind != "stream" and content.fields_ms is None and len(elements) <= WIDE_ELEMENTS:
-            value = _narrow(kind, elements)
-            if len(value) <= WIDE_BYTES:
-                self._row(key, None, kind, value, content.expires_ms)
-                return
         self._row(key, None, kind, content.value, content.expires_ms)
         count = len(elements)
         self._keys += [key] * count
@@ -125,7 +133,7 @@ class RowBuilder:
         self._values += [value for _, value in elements]
         fields = content.fields_ms or {}
         self._expiries += [fields.get(element) for element, _ in elements] if fields else [None] * count
-        if len(self._keys) > 50_000:
+        if len(self._keys) > _SETTLED_ROWS:
             self.settle()
 
     def settle(self) -> None:
@@ -154,6 +162,11 @@ def hash_elements(flat: Sequence[bytes]) -> Elements:
     return sorted(dict(zip(flat[::2], flat[1::2], strict=True)).items())
 
 
+def byte_strings(column: pa.LargeBinaryArray) -> list[bytes]:
+    """Turn a column without NULLs into a list, several times faster than Arrow's own way."""
+    return cast("list[bytes]", column.to_numpy(zero_copy_only=False).tolist())
+
+
 def list_elements(items: Iterable[bytes]) -> Elements:
     """Number the items of a list."""
     return [(index_bytes(n), item) for n, item in enumerate(items)]
@@ -178,12 +191,16 @@ ELEMENTS: dict[str, Callable[[list[bytes]], Elements]] = {
 """How the answer of a server becomes elements, by type."""
 
 
-def _narrow(kind: str, elements: Elements) -> bytes:
-    if kind == "list":
-        return packed(*[item for _, item in elements])
-    if kind == "set":
-        return packed(*[member for member, _ in elements])
-    return packed(*[word for pair in elements for word in pair])
+def _flat(elements: Elements) -> list[bytes]:
+    return [word for pair in elements for word in pair]
+
+
+_NARROW: dict[str, Callable[[list[bytes]], list[bytes]]] = {
+    "hash": lambda flat: _flat(hash_elements(flat)),
+    "list": lambda items: items,
+    "set": lambda members: sorted(set(members)),
+    "zset": lambda flat: _flat(zset_elements(flat)),
+}
 
 
 def elements_of(kind: str, items: list[bytes]) -> Elements:

@@ -12,6 +12,7 @@ import pytest
 from blocks.errors import BackupNotFound, ConfigurationError, RestoreRefused, WrongKey
 from blocks.keyring import Credential, Role, add_slot, generate_key_file
 from flows.results import RestoreResult
+from flows.targets import shown_place
 from tests.flows.flow_support import EMERGENCY, EXACT, MERGE, PREVIEW, Shop, picture, walk
 
 
@@ -283,3 +284,19 @@ def test_a_time_before_the_first_backup_finds_nothing(shop: Shop) -> None:
     made = shop.back_up()
     with pytest.raises(BackupNotFound):
         shop.restore(at=made.timestamp - timedelta(seconds=1))
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        (None, "live"),
+        ("/srv/copy.db", "/srv/copy.db"),
+        ("postgresql://me:se@cret@host:5432/books", "postgresql://me@host:5432/books"),
+        ("postgresql://me:secret@host/books?sslpassword=secret&x=1", "postgresql://me@host/books?sslpassword=***&x=1"),
+        ("redis://:secret@host:6379/1", "redis://@host:6379/1"),
+        ("host=db password='a secret' dbname=books", "host=db password=*** dbname=books"),
+    ],
+)
+def test_a_place_is_shown_without_its_password(place: str | None, shown: str) -> None:
+    assert shown_place(place) == shown
+    assert "secret" not in shown_place(place)

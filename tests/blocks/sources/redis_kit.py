@@ -209,14 +209,15 @@ def prepare(
 
 
 def write_all(backup: Backup, target: Target, selection: Selection = Selection()) -> int:  # noqa: B008
-    said = target.preflight()
-    assert all(said)
     count = 0
-    for name, spec in backup.specs.items():
-        if selection.has_collection(name):
-            count += sum(target.apply(spec, selection.rows(rows, spec.label)) for rows in backup.rows[name])
-    target.commit()
-    target.abort()
+    try:
+        assert all(target.preflight())
+        for name, spec in backup.specs.items():
+            if selection.has_collection(name):
+                count += sum(target.apply(spec, selection.rows(rows, spec.label)) for rows in backup.rows[name])
+        target.commit()
+    finally:
+        target.abort()
     return count
 
 

@@ -130,7 +130,7 @@ ODD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", ODD, ids=lambda value: f"{value!r:.40}" if not isinstance(value, int) else "")
+@pytest.mark.parametrize("value", ODD, ids=range(len(ODD)))  # a set's repr differs between processes
 def test_odd_values_come_back(value: object) -> None:
     assert exact(there_and_back(value)) == exact(value)
     assert exact(there_and_back([value, {"deep": (value,)}])) == exact([value, {"deep": (value,)}])

@@ -16,7 +16,7 @@ from blocks.sources.redis import RedisSource
 from blocks.sources.redis_commands import CommandWriter
 from blocks.sources.redis_keys import END, KeySpool, slot_of
 from blocks.sources.redis_read import KeyReader
-from blocks.sources.redis_rows import ELEMENTS, Content, RowBuilder, elements_of
+from blocks.sources.redis_rows import ELEMENTS, RowBuilder, elements_of
 from blocks.sources.redis_streams import Group, Pending, StreamHead
 from blocks.sources.redis_wire import packed, unpacked
 from tests.blocks.sources.redis_kit import ODD, RedisServer, fill_gallery, free_port, read_all
@@ -177,7 +177,7 @@ scores = st.floats(allow_nan=False).map(lambda score: b"%a" % score)
 def test_narrow_values_read_back(made: tuple[str, list[bytes]]) -> None:
     kind, flat = made
     elements, rows = ELEMENTS[kind](flat), RowBuilder()
-    rows.add(b"k", Content(kind, None, elements))
+    assert rows.narrow(b"k", kind, flat, None)
     [row] = rows.table().to_pylist()
     assert elements_of(kind, unpacked(row["value"])) == elements
     assert list(CommandWriter(0, False).frames(rows.table()))

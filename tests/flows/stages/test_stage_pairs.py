@@ -137,8 +137,7 @@ def test_a_digest_depends_on_the_row_alone(table: pa.Table, start: int) -> None:
 def test_a_change_of_type_alone_changes_the_digest() -> None:
     values = [(1, pa.int64()), (1.0, pa.float64()), ("1", pa.string()), (b"1", pa.binary()), (None, pa.null())]
     digests = [
-        DIGEST_OF(to_canonical(pa.table({"a": pa.array([value], kind)}))).to_pylist()[0]
-        for value, kind in values
+        DIGEST_OF(to_canonical(pa.table({"a": pa.array([value], kind)}))).to_pylist()[0] for value, kind in values
     ]
     assert len(set(digests)) == len(digests)
 

@@ -10,9 +10,9 @@ import pytest
 
 from blocks.manifest import BackupType
 from blocks.plan import parse_plan
-from blocks.sources.mapping_decoding import _READERS
-from blocks.sources.mapping_types import Types
-from blocks.sources.mapping_values import encode
+from blocks.sources.mapping.decoding import _READERS
+from blocks.sources.mapping.types import Types
+from blocks.sources.mapping.values import encode
 from flows.backup import make_backup
 from tests.conformance import mapping_states
 from tests.conformance.mapping_states import Order, Side, StateManager

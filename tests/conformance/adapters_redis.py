@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from blocks.sources.redis import RedisSource
-from blocks.sources.redis_place import parse_place
+from blocks.sources.redis.place import parse_place
 from tests.blocks.sources.redis_kit import FAR_MS, RedisServer, without_times
 from tests.conformance.suite import Picture, SourceAdapter
 

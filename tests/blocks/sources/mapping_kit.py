@@ -10,7 +10,7 @@ import pyarrow as pa
 from blocks.selection import Selection
 from blocks.sources.base import RestoreMode, RestoreScope
 from blocks.sources.mapping import MappingSource
-from blocks.sources.mapping_view import STATE
+from blocks.sources.mapping.view import STATE
 from tests.blocks.sources import mapping_shop
 
 EXACT, MERGE = RestoreMode.EXACT, RestoreMode.MERGE

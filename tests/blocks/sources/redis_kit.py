@@ -15,7 +15,7 @@ import pyarrow as pa
 from blocks.selection import Selection
 from blocks.sources.base import CollectionSpec, RestoreMode, RestoreScope, Target
 from blocks.sources.redis import RedisSource
-from blocks.sources.redis_wire import Connection, Reply, Word, packed
+from blocks.sources.redis.wire import Connection, Reply, Word, packed
 
 FAR_MS = 4_102_444_800_123
 """An expiry in the year 2100."""

@@ -21,7 +21,7 @@ from blocks.errors import (
     UnsupportedState,
 )
 from blocks.sources.mapping import MappingSource
-from blocks.sources.mapping_view import STATE
+from blocks.sources.mapping.view import STATE
 from tests.blocks.sources import mapping_shop
 from tests.blocks.sources.mapping_kit import FALSY, MERGE, Shelf, keys_of, read, restore
 from tests.blocks.sources.mapping_shop import Bag, Store

@@ -20,7 +20,7 @@ from blocks.errors import (
 from blocks.selection import Selection
 from blocks.sources.base import RestoreScope
 from blocks.sources.mapping import MappingSource
-from blocks.sources.mapping_view import STATE
+from blocks.sources.mapping.view import STATE
 from tests.blocks.sources import mapping_shop
 from tests.blocks.sources.mapping_kit import EXACT, FALSY, MERGE, Shelf, definition, keys_of, read, restore
 from tests.blocks.sources.mapping_shop import Bag, Point, Side, Store

@@ -21,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.errors import CorruptionDetected, RestoreRefused, UnsupportedState
-from blocks.sources.mapping_decoding import decode
-from blocks.sources.mapping_types import Types
-from blocks.sources.mapping_values import MAX_DEPTH, encode
+from blocks.sources.mapping.decoding import decode
+from blocks.sources.mapping.types import Types
+from blocks.sources.mapping.values import MAX_DEPTH, encode
 from tests.blocks.sources import mapping_shop
 from tests.blocks.sources.mapping_shop import Box, Level, OddList, Outer, Partly, Point, Right, Side, Trade, Word
 

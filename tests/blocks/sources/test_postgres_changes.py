@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.manifest import BackupMetadata, BackupType
-from blocks.sources.postgres_changes import OLDEST_AGE, Token, may_have_changed
-from blocks.sources.postgres_connect import Readers
+from blocks.sources.postgres.changes import OLDEST_AGE, Token, may_have_changed
+from blocks.sources.postgres.connect import Readers
 from tests.blocks.sources.postgres_kit import Books
 from tests.postgres_server import PostgresServer
 

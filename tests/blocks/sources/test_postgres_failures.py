@@ -15,7 +15,7 @@ from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable,
 from blocks.manifest import BackupType
 from blocks.sources.base import RestoreMode
 from blocks.sources.postgres import PostgresSource
-from blocks.sources.postgres_connect import Readers
+from blocks.sources.postgres.connect import Readers
 from tests.blocks.sources.postgres_kit import Books
 from tests.postgres_server import PostgresServer, postgres_server
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from blocks.errors import ConfigurationError, LastgoodError, SourceChanged, SourceUnavailable
 from blocks.sources.redis import RedisSource
-from blocks.sources.redis_place import Kind, parse_place
+from blocks.sources.redis.place import Kind, parse_place
 from tests.blocks.sources.redis_kit import RedisServer, free_port, prepare, read_all, write_all
 
 SECRET = "correct-horse"

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.sources.redis import RedisSource
-from blocks.sources.redis_commands import CommandWriter
-from blocks.sources.redis_keys import END, KeySpool, slot_of
-from blocks.sources.redis_read import KeyReader
-from blocks.sources.redis_rows import ELEMENTS, RowBuilder, elements_of
-from blocks.sources.redis_streams import Group, Pending, StreamHead
-from blocks.sources.redis_wire import packed, unpacked
+from blocks.sources.redis.commands import CommandWriter
+from blocks.sources.redis.keys import END, KeySpool, slot_of
+from blocks.sources.redis.read import KeyReader
+from blocks.sources.redis.rows import ELEMENTS, RowBuilder, elements_of
+from blocks.sources.redis.streams import Group, Pending, StreamHead
+from blocks.sources.redis.wire import packed, unpacked
 from tests.blocks.sources.redis_kit import ODD, RedisServer, fill_gallery, free_port, read_all
 
 

@@ -12,7 +12,7 @@ from blocks.errors import CorruptionDetected, RestoreRefused, SourceUnavailable
 from blocks.selection import Selection
 from blocks.sources.base import RestoreMode
 from blocks.sources.redis import RedisSource
-from blocks.sources.redis_rows import SCHEMA
+from blocks.sources.redis.rows import SCHEMA
 from tests.blocks.sources.redis_kit import FAR_MS, RedisServer, fill_gallery, prepare, read_all, write_all
 
 MERGE, EXACT = RestoreMode.MERGE, RestoreMode.EXACT

@@ -1,0 +1,147 @@
+"""What may have changed since an older snapshot, told by the transaction that wrote each row.
+
+A row version that is visible now and was written by a transaction that had ended before the older snapshot was
+visible there too, with the same content: PostgreSQL never changes a row in place. A transaction had surely ended if its
+number is below `xmin` of that snapshot, the oldest that was still running. Whatever is not below is read again, and the
+comparison of digests decides. That covers long transactions that commit later, prepared ones, and subtransactions,
+which the snapshot's own list of running transactions does not name, but whose numbers are above that of their parent.
+
+The number in a row has 32 bits. It is taken for the latest number below the next one to be given out. That is right
+for every row written since the older snapshot as long as fewer than 2³² numbers were given out since; a row frozen long
+ago may be taken for a newer one, and is then read in vain.
+
+Changes that leave no trace in a row's transaction make a table be read as a whole: another file (TRUNCATE, a rewrite, a
+table swapped for another), other columns (a default that fills them), another definition (the label of an enum).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import JsonValue
+
+from blocks.sources.postgres.connect import Session
+
+OLDEST_AGE = 2**31 - 10_000_000
+"""Transactions after which a token is too old."""
+_FIRST_NORMAL = 3
+
+_WHERE_AND_WHEN = """
+SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
+       pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8),
+       (SELECT oid::text FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()),
+       pg_catalog.pg_postmaster_start_time()::text,
+       pg_catalog.pg_current_snapshot()::text
+"""
+
+
+@dataclass(frozen=True)
+class Token:
+    """What a backup remembers for the next incremental.
+
+    Attributes:
+        server: System identifier, timeline, database and start of the server: another one means another history.
+        snapshot: `xmin:xmax:running`, as pg_current_snapshot gives it.
+        definition: Hash of the definitions, and of what is backed up.
+        other: Hash of what changes without a transaction (sequences).
+        tables: Hash of each table's facts by collection; without those that cannot be tracked.
+    """
+
+    server: tuple[str, ...]
+    snapshot: str
+    definition: str
+    other: str
+    tables: dict[str, str]
+
+    def to_text(self) -> str:
+        """Write it for the manifest."""
+        fields: list[JsonValue] = [1, list(self.server), self.snapshot, self.definition, self.other, {**self.tables}]
+        return json.dumps(fields, separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def parse(cls, text: str | None) -> Token | None:
+        """Read it; None where it is not one."""
+        try:
+            fields = json.loads(text or "")
+        except ValueError:
+            return None
+        match fields:
+            case [1, list(server), str(snapshot), str(definition), str(other), dict(tables)]:
+                return cls(tuple(map(str, server)), snapshot, definition, other, tables)
+        return None
+
+    @property
+    def oldest(self) -> int:
+        """The oldest transaction that was running: all below had ended."""
+        return int(self.snapshot.split(":")[0])
+
+    @property
+    def next(self) -> int:
+        """The next transaction number that was to be given out."""
+        return int(self.snapshot.split(":")[1])
+
+    def since(self, before: Token | None, table: str) -> int | None:
+        """Return the number below which rows of a table are unchanged since an older token; None to read them all."""
+        if before is None or (before.server, before.definition) != (self.server, self.definition):
+            return None
+        facts = self.tables.get(table)
+        if facts is None or facts != before.tables.get(table):
+            return None
+        if before.next > self.next or self.next - before.oldest > OLDEST_AGE:
+            return None
+        return before.oldest
+
+
+def server_and_snapshot(session: Session) -> tuple[tuple[str, ...], str] | None:
+    """Identify the server and the snapshot of the open transaction; None on a standby, which has no own history."""
+    standby = session.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
+    if standby is None or standby[0]:
+        return None
+    row = session.execute(_WHERE_AND_WHEN.encode()).fetchone()
+    assert row is not None
+    *server, snapshot = map(str, row)
+    return tuple(server), snapshot
+
+
+def hashed(facts: object) -> str:
+    """Hash anything that prints the same when it is the same."""
+    return hashlib.sha256(repr(facts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def may_have_changed(written: pa.ChunkedArray, oldest: int, upcoming: int) -> npt.NDArray[np.bool_]:
+    """Tell for each row whether the transaction that wrote it may be newer than a snapshot.
+
+    Args:
+        written: `xmin` of each row, 4 bytes big-endian.
+        oldest: `xmin` of the older snapshot, 64 bits.
+        upcoming: `xmax` of the snapshot that the rows were read in, 64 bits.
+    """
+    short = fixed_width(written, 4).view(">u4").reshape(-1).astype(np.uint64)
+    ago = (np.uint64(upcoming) - short) % np.uint64(2**32)
+    full = np.int64(upcoming) - ago.astype(np.int64)
+    return (full >= oldest) | (full < _FIRST_NORMAL) | (short < _FIRST_NORMAL)
+
+
+def row_places(places: pa.ChunkedArray) -> Sequence[str]:
+    """Write `ctid`s (6 bytes each) as text."""
+    raw = fixed_width(places, 6)
+    blocks, rows = raw[:, :4].copy().view(">u4").reshape(-1), raw[:, 4:].copy().view(">u2").reshape(-1)
+    return [f"({block},{row})" for block, row in zip(blocks.tolist(), rows.tolist(), strict=True)]
+
+
+def fixed_width(column: pa.ChunkedArray, width: int) -> npt.NDArray[np.uint8]:
+    """Return the bytes of a binary column whose values all have one length."""
+    chunks = [chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk for chunk in column.chunks]
+    joined = b"".join(pc.binary_join(_listed(chunk), b"")[0].as_buffer().to_pybytes() for chunk in chunks if len(chunk))
+    return np.frombuffer(joined, np.uint8).reshape(-1, width)
+
+
+def _listed(chunk: pa.Array) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array([0, len(chunk)], pa.int32()), chunk)

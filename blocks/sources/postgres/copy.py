@@ -1,0 +1,72 @@
+"""Rows as COPY takes them: CSV written by Arrow, in which nothing is NULL and a quoted nothing is empty text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from blocks.sources.postgres.connect import Session, identifier
+from blocks.variant import Scalar, decode_variant, is_variant
+
+_ROWS = 1 << 15
+"""Rows of one piece of CSV."""
+_OPTIONS = csv.WriteOptions(include_header=False, quoting_style="needed")
+
+
+def copy_rows(session: Session, table: str, names: Sequence[str], rows: pa.Table, freeze: bool = False) -> None:
+    """Write columns of rows into a table (quoted, as a statement names it)."""
+    if not names:
+        # rows without a column: all there is of them is their number
+        session.execute(f"INSERT INTO {table} SELECT FROM pg_catalog.generate_series(1, {rows.num_rows})".encode())
+        return
+    columns = ", ".join(map(identifier, names))
+    options = "FORMAT csv, FREEZE" if freeze else "FORMAT csv"
+    with session.cursor() as cursor, cursor.copy(f"COPY {table} ({columns}) FROM STDIN ({options})".encode()) as copy:
+        for piece in _pieces(rows.select(list(names))):
+            copy.write(piece)
+
+
+def _pieces(rows: pa.Table) -> Iterator[memoryview]:
+    for start in range(0, rows.num_rows, _ROWS):
+        sink = pa.BufferOutputStream()
+        csv.write_csv(_printable(rows.slice(start, _ROWS)), sink, _OPTIONS)
+        yield memoryview(sink.getvalue())
+
+
+def _printable(rows: pa.Table) -> pa.Table:
+    columns = []
+    for field, column in zip(rows.schema, rows.columns, strict=True):
+        if is_variant(field):
+            columns.append(pa.array([_text(value) for value in decode_variant(column)], pa.large_string()))
+        elif pa.types.is_large_binary(field.type) or pa.types.is_binary(field.type):
+            columns.append(_hex(column.cast(pa.large_binary()).combine_chunks()))
+        elif pa.types.is_null(field.type):
+            columns.append(column.cast(pa.large_string()))
+        else:
+            columns.append(column)
+    # by position, because the names of columns are of no use here and may be any
+    return pa.Table.from_arrays(columns, names=[str(n) for n in range(len(columns))])
+
+
+def _text(value: Scalar) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return f"\\x{value.hex()}" if isinstance(value, bytes | bytearray) else repr(value)
+
+
+def _hex(column: pa.LargeBinaryArray) -> pa.LargeStringArray:
+    r"""Write bytes as `\x` and two digits each."""
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], pa.large_binary())
+    _, offsets_buffer, data = column.buffers()
+    offsets = np.frombuffer(offsets_buffer, np.int64)[column.offset : column.offset + len(column) + 1]
+    digits = bytes(data[offsets[0] : offsets[-1]]).hex().encode() if data is not None else b""
+    doubled = pa.py_buffer((offsets - offsets[0]) * 2)
+    text = pa.LargeStringArray.from_buffers(len(column), doubled, pa.py_buffer(digits))
+    kind = pa.large_string()
+    written = pc.binary_join_element_wise(pa.scalar("\\x", kind), text, pa.scalar("", kind))
+    return pc.if_else(column.is_valid(), written, None) if column.null_count else written

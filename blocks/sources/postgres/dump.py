@@ -1,0 +1,112 @@
+"""Definitions of a database, as pg_dump writes them for an exported snapshot."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from blocks.errors import ConfigurationError, SourceUnavailable
+from blocks.sources.postgres.connect import altered, hint_for, place_of, settings_of
+
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+_GUARD = re.compile(r"^\\(un)?restrict \w+\n", re.MULTILINE)
+_BANNER = re.compile(r"^-- (Dumped (from database|by pg_dump) version|PostgreSQL database dump).*\n", re.MULTILINE)
+_INSTALLED = "/usr/lib/postgresql"
+"""Where Debian keeps the programs of each version."""
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """The statements that make a database before and after its rows come."""
+
+    before: str
+    after: str
+
+
+def dump_definitions(
+    conninfo: str, snapshot: str | None, options: Sequence[str], server_version: int, program: str | None
+) -> Definitions:
+    """Write the definitions of a database.
+
+    Args:
+        conninfo: Where to connect to.
+        snapshot: The exported snapshot; None for the state of now.
+        options: What of the database (-n, -t, -T).
+        server_version: Its major version.
+        program: The pg_dump to use; None to find one.
+
+    Raises:
+        ConfigurationError: There is no pg_dump that is new enough.
+        SourceUnavailable: It failed.
+    """
+    found = find_pg_dump(server_version, program)
+    common = [found, "--no-password", "--lock-wait-timeout=30000", *options]
+    if snapshot is not None:
+        common.append(f"--snapshot={snapshot}")
+    with ThreadPoolExecutor(2) as pool:
+        sections = pool.map(lambda name: _run([*common, f"--section={name}"], conninfo), ("pre-data", "post-data"))
+        return Definitions(*map(_bare, sections))
+
+
+def current_definitions(conninfo: str, server_version: int, program: str | None) -> Definitions:
+    """Write the definitions of a whole database as they are now."""
+    return dump_definitions(conninfo, None, (), server_version, program)
+
+
+def _run(command: list[str], conninfo: str) -> str:
+    # the password must not be among the arguments, where other users of this machine see it
+    password = settings_of(conninfo).get("password")
+    environment = os.environ | {"LC_ALL": "C"} | ({"PGPASSWORD": password} if password else {})
+    done = subprocess.run(  # noqa: S603  the program is pg_dump, and no shell is involved
+        [*command, "-d", altered(conninfo, password=None)], capture_output=True, env=environment, check=False
+    )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().replace("\n", " ")
+        raise SourceUnavailable(f"pg_dump of {place_of(conninfo)} failed: {said}", hint=hint_for("", said))
+    return done.stdout.decode()
+
+
+def _bare(text: str) -> str:
+    """Take out what differs from one run of pg_dump to the next: guards with a random word, versions."""
+    return _BANNER.sub("", _GUARD.sub("", text))
+
+
+def find_pg_dump(server_version: int, program: str | None) -> str:
+    """Find the pg_dump nearest to the server's version, not below it.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    versions = {path: version for path in _candidates(program) if (version := _version(path)) is not None}
+    fitting = {path: version for path, version in versions.items() if version >= server_version}
+    if fitting:
+        return min(fitting, key=lambda path: fitting[path])
+    newest = f"the newest here is {max(versions.values())}" if versions else "there is none here"
+    raise ConfigurationError(
+        f"a backup of PostgreSQL {server_version} needs pg_dump of version {server_version} or later, and {newest}",
+        hint=f"Install postgresql-client-{server_version}, or name the program with `pg_dump` in the plan.",
+    )
+
+
+def _candidates(program: str | None) -> list[str]:
+    if program is not None:
+        return [program]
+    own = sorted(str(path) for path in Path(_INSTALLED).glob("*/bin/pg_dump"))
+    # Debian's pg_dump on the PATH is a script that looks for one of the others
+    on_path = shutil.which("pg_dump")
+    return own or ([on_path] if on_path else [])
+
+
+def _version(path: str) -> int | None:
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+    except OSError:
+        return None
+    found = _VERSION.search(done.stdout)
+    return int(found[1]) if found else None

@@ -1,0 +1,139 @@
+"""What stands in the way of writing rows into live tables, put aside for one transaction: foreign keys and triggers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from blocks.sources.postgres.connect import Session, identifier, literal
+
+_FOREIGN_KEYS = """
+SELECT con.conrelid::pg_catalog.regclass::text, con.conname::text, pg_catalog.pg_get_constraintdef(con.oid),
+       pg_catalog.obj_description(con.oid, 'pg_constraint')
+FROM pg_catalog.pg_constraint con
+WHERE con.contype = 'f' AND con.conparentid = 0 AND (con.conrelid = ANY (%(of)s) OR con.confrelid = ANY (%(of)s))
+ORDER BY con.oid
+"""
+
+_RELATED = """
+SELECT DISTINCT related::oid::int8 FROM pg_catalog.unnest(%(of)s::oid[]) own,
+LATERAL (SELECT relid FROM pg_catalog.pg_partition_ancestors(own::pg_catalog.regclass) UNION SELECT own) up (related)
+"""
+
+_TRIGGERS = """
+SELECT tgrelid::pg_catalog.regclass::text, tgname::text, tgenabled::text FROM pg_catalog.pg_trigger
+WHERE NOT tgisinternal AND tgenabled <> 'D' AND tgrelid = ANY (%(of)s) ORDER BY tgrelid, tgname
+"""
+
+_ENABLE = {"O": "ENABLE TRIGGER", "R": "ENABLE REPLICA TRIGGER", "A": "ENABLE ALWAYS TRIGGER"}
+
+_OWN = "SELECT c.oid::int8 FROM pg_catalog.pg_class c WHERE c.oid = ANY (%(of)s::pg_catalog.regclass[])"
+
+
+@dataclass(frozen=True)
+class Aside:
+    """Statements that bring back what was put aside."""
+
+    statements: tuple[str, ...]
+
+    def bring_back(self, session: Session) -> None:
+        """Bring triggers back, and foreign keys, which are checked for all rows by that."""
+        for statement in self.statements:
+            session.execute(statement.encode())
+
+
+def put_aside(session: Session, tables: Sequence[str]) -> Aside:
+    """Switch triggers off and drop foreign keys of tables (quoted), as far as they are there."""
+    own = [int(str(oid)) for (oid,) in session.execute(_OWN, {"of": list(tables)})]
+    related = [int(str(oid)) for (oid,) in session.execute(_RELATED, {"of": own})]
+    back: list[str] = []
+    for table, name, state in session.execute(_TRIGGERS, {"of": own}).fetchall():
+        session.execute(f"ALTER TABLE ONLY {table} DISABLE TRIGGER {identifier(str(name))}".encode())
+        back.append(f"ALTER TABLE ONLY {table} {_ENABLE[str(state)]} {identifier(str(name))}")
+    for table, name, definition, comment in session.execute(_FOREIGN_KEYS, {"of": related}).fetchall():
+        quoted = identifier(str(name))
+        session.execute(f"ALTER TABLE {table} DROP CONSTRAINT {quoted}".encode())
+        back.append(f"ALTER TABLE {table} ADD CONSTRAINT {quoted} {definition}")
+        if comment is not None:
+            back.append(f"COMMENT ON CONSTRAINT {quoted} ON {table} IS {literal(str(comment))}")
+    return Aside(tuple(back))
+
+
+_EQUALITY = """
+SELECT a.attname::text, pg_catalog.quote_ident(n.nspname), o.oprname::text
+FROM (SELECT i.indrelid, i.indkey::int2[] AS keys, i.indclass::oid[] AS classes FROM pg_catalog.pg_index i
+      WHERE i.indrelid = %(table)s::pg_catalog.regclass AND i.indisunique AND i.indexprs IS NULL) i
+CROSS JOIN LATERAL pg_catalog.unnest(i.keys) WITH ORDINALITY k (attnum, n)
+JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+JOIN pg_catalog.pg_opclass c ON c.oid = i.classes[k.n - 1]
+JOIN pg_catalog.pg_amop op ON op.amopfamily = c.opcfamily AND op.amopstrategy = 3
+  AND op.amoplefttype = c.opcintype AND op.amoprighttype = c.opcintype
+JOIN pg_catalog.pg_operator o ON o.oid = op.amopopr
+JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+"""
+
+
+def equality(session: Session, table: str, key: Sequence[str], one: str, other: str) -> str:
+    """Write the condition that two rows have the same key, as the index of the key compares."""
+    found = {str(name): f"OPERATOR({schema}.{operator})" for name, schema, operator in _operators(session, table)}
+    tests = (f"{one}.{identifier(name)} {found.get(name, '=')} {other}.{identifier(name)}" for name in key)
+    return " AND ".join(tests)
+
+
+def _operators(session: Session, table: str) -> list[tuple[object, ...]]:
+    return session.execute(_EQUALITY, {"table": table}).fetchall()
+
+
+_EMPTY = """
+SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname NOT IN ('public', 'information_schema')
+                   AND n.nspname !~ '^pg_')
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = 'public'::pg_catalog.regnamespace)
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.typnamespace = 'public'::pg_catalog.regnamespace)
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'public'::pg_catalog.regnamespace)
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname <> 'plpgsql')
+"""
+
+
+def is_empty(session: Session) -> bool:
+    """Whether a database is as CREATE DATABASE makes it."""
+    public = session.execute("SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'public'").fetchone()
+    row = session.execute(_EMPTY.encode()).fetchone() if public is not None else None
+    return bool(row and row[0])
+
+
+_DROPS = """
+SELECT 'DROP EVENT TRIGGER ' || pg_catalog.quote_ident(evtname) FROM pg_catalog.pg_event_trigger
+UNION ALL SELECT 'DROP PUBLICATION ' || pg_catalog.quote_ident(pubname) FROM pg_catalog.pg_publication
+UNION ALL SELECT 'DROP SCHEMA ' || pg_catalog.quote_ident(nspname) || ' CASCADE' FROM pg_catalog.pg_namespace
+  WHERE nspname <> 'information_schema' AND nspname !~ '^pg_'
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+                  AND e.objid = pg_namespace.oid AND e.deptype = 'e')
+"""
+
+_REST = """
+SELECT 'DROP EXTENSION ' || pg_catalog.quote_ident(extname) || ' CASCADE' FROM pg_catalog.pg_extension
+  WHERE extname <> 'plpgsql'
+UNION ALL SELECT 'DROP FOREIGN DATA WRAPPER ' || pg_catalog.quote_ident(fdwname) || ' CASCADE'
+  FROM pg_catalog.pg_foreign_data_wrapper
+UNION ALL SELECT 'SELECT pg_catalog.lo_unlink(' || oid::text || ')' FROM pg_catalog.pg_largeobject_metadata
+"""
+
+_PUBLIC = (
+    "CREATE SCHEMA public",
+    "ALTER SCHEMA public OWNER TO {owner}",
+    "GRANT USAGE ON SCHEMA public TO PUBLIC",
+    "COMMENT ON SCHEMA public IS 'standard public schema'",
+)
+
+
+def drop_everything(session: Session) -> None:
+    """Bring a database back to what CREATE DATABASE makes, inside the open transaction."""
+    for query in (_DROPS, _REST):
+        for (statement,) in session.execute(query.encode()).fetchall():
+            session.execute(str(statement).encode())
+    modern = session.info.server_version >= 150000
+    for statement in _PUBLIC:
+        session.execute(statement.format(owner="pg_database_owner" if modern else "CURRENT_USER").encode())
+    if not modern:
+        session.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")

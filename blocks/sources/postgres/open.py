@@ -1,0 +1,249 @@
+"""Opening a view: locks first, then the snapshot, then what the database is made of."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import JsonValue
+
+from blocks.errors import SourceChanged
+from blocks.sources.postgres.changes import Token, hashed, server_and_snapshot
+from blocks.sources.postgres.connect import (
+    BEGIN,
+    Readers,
+    Session,
+    connect,
+    identifier,
+    place_of,
+    translated,
+)
+from blocks.sources.postgres.dump import Definitions, dump_definitions
+from blocks.sources.postgres.tables import Catalogue, Table, large_objects, read_tables
+from blocks.sources.postgres.view import PostgresView
+
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of a database is backed up.
+
+    Attributes:
+        included: Tells for a schema and a name whether a table (or a sequence) is.
+        narrowed: Whether that may leave something out.
+        words: What the plan says, to tell one choice from another.
+        schemas_only: Whether whole schemas are chosen.
+    """
+
+    included: Callable[[str, str], bool]
+    narrowed: bool
+    schemas_only: bool
+    words: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a view is opened."""
+
+    conninfo: str
+    choice: Choice
+    part_size_bytes: int
+    connect_timeout_seconds: float
+    lock_timeout_seconds: float
+    pg_dump: str | None
+
+
+@contextmanager
+def open_view(settings: Settings) -> Iterator[PostgresView]:
+    """Open one consistent look at a database.
+
+    Raises:
+        SourceUnavailable: It cannot be reached or read.
+    """
+    place = place_of(settings.conninfo)
+    session = connect(settings.conninfo, settings.connect_timeout_seconds)
+    readers: Readers | None = None
+    try:
+        with translated(place, "cannot read the catalogue of"):
+            catalogue = _hold(session, settings, place)
+            taken_at = datetime.now(UTC)
+            row = session.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
+            assert row is not None
+            snapshot = str(row[0])
+            tables = _chosen(catalogue.tables, settings.choice)
+            opened = _Opened(session, settings, snapshot, tables, catalogue)
+            readers = Readers(settings.conninfo, snapshot)
+            view = opened.view(readers, place, taken_at)
+        yield view
+    finally:
+        if readers is not None:
+            readers.close()
+        session.close()
+
+
+def _chosen(tables: Sequence[Table], choice: Choice) -> list[Table]:
+    return [table for table in tables if choice.included(table.shape.schema, table.shape.table)]
+
+
+def _hold(session: Session, settings: Settings, place: str) -> Catalogue:
+    """Lock all tables against changes of their definition, then take the snapshot.
+
+    In this order a TRUNCATE or a rewrite, which a snapshot does not protect from, has ended before the snapshot is
+    taken. A table that appeared in between is met with another attempt.
+    """
+    for _ in range(_ATTEMPTS):
+        before = _names(_chosen(read_tables(session).tables, settings.choice))
+        session.execute(BEGIN)
+        session.execute(f"SET LOCAL lock_timeout = {round(settings.lock_timeout_seconds * 1000)}".encode())
+        if before:
+            names = ", ".join(f"ONLY {identifier(*name)}" for name in before)
+            session.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE".encode())
+        catalogue = read_tables(session)
+        if _names(_chosen(catalogue.tables, settings.choice)) == before:
+            return catalogue
+        session.execute("ROLLBACK")
+    raise SourceChanged(f"{place}: tables were made and dropped all the time", hint="Try again at a quieter time.")
+
+
+def _names(tables: Sequence[Table]) -> list[tuple[str, str]]:
+    return [(table.shape.schema, table.shape.table) for table in tables]
+
+
+_SEQUENCES = """
+SELECT n.nspname::text, c.relname::text, coalesce(tn.nspname::text, ''), coalesce(t.relname::text, '')
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+  AND d.refclassid = d.classid AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
+LEFT JOIN pg_catalog.pg_class t ON t.oid = d.refobjid
+LEFT JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND n.nspname !~ '^pg_(toast|temp)'
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
+                  WHERE e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND e.objid = c.oid AND e.deptype = 'e')
+ORDER BY 1, 2
+"""
+
+_DATABASE = """
+SELECT pg_catalog.pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text,
+       pg_catalog.current_setting('server_version'),
+       EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s WHERE s.setdatabase = d.oid),
+       EXISTS (SELECT FROM pg_catalog.pg_stat_subscription),
+       EXISTS (SELECT FROM pg_catalog.pg_class WHERE reltablespace NOT IN (0, 1664)),
+       (SELECT pg_catalog.string_agg(extname::text, ', ' ORDER BY extname) FROM pg_catalog.pg_extension
+        WHERE extconfig IS NOT NULL)
+FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()
+"""
+
+
+class _Opened:
+    """What is found out about a database inside its snapshot."""
+
+    def __init__(
+        self, session: Session, settings: Settings, snapshot: str, tables: list[Table], catalogue: Catalogue
+    ) -> None:
+        self._session, self._settings, self._snapshot = session, settings, snapshot
+        self._tables, self._catalogue = tables, catalogue
+        row = session.execute(_DATABASE.encode()).fetchone()
+        assert row is not None
+        self._database = row
+        large = None if settings.choice.narrowed else large_objects(session)
+        if large is not None:
+            self._tables.append(large)
+
+    def view(self, readers: Readers, place: str, taken_at: datetime) -> PostgresView:
+        definition, sequences = self._definition()
+        return PostgresView(
+            self._session,
+            readers,
+            place=place,
+            taken_at=taken_at,
+            tables=self._tables,
+            definition=definition,
+            token=self._token(definition, sequences),
+            system=f"PostgreSQL {self._database[3]}, {place}",
+            warnings=self._warnings(place),
+            part_size_bytes=self._settings.part_size_bytes,
+        )
+
+    def _definition(self) -> tuple[dict[str, JsonValue], list[JsonValue]]:
+        version, options = self._session.info.server_version // 10000, self._options()
+        texts = Definitions("", "")
+        # without any option pg_dump would write down everything
+        if options or not self._settings.choice.narrowed:
+            texts = dump_definitions(self._settings.conninfo, self._snapshot, options, version, self._settings.pg_dump)
+        sequences = self._sequences()
+        definition: dict[str, JsonValue] = {
+            "server_version": version,
+            "encoding": str(self._database[0]),
+            "collate": str(self._database[1]),
+            "ctype": str(self._database[2]),
+            "before": texts.before,
+            "after": texts.after,
+            "sequences": sequences,
+            "narrowed": self._settings.choice.narrowed,
+        }
+        return definition, sequences
+
+    def _options(self) -> list[str]:
+        """Narrow pg_dump down as the plan does; exact names, since its patterns differ from globs."""
+        choice = self._settings.choice
+        if not choice.narrowed:
+            return []
+        if choice.schemas_only:
+            rows = self._session.execute("SELECT nspname::text FROM pg_catalog.pg_namespace ORDER BY 1")
+            schemas = [str(name) for (name,) in rows if choice.included(str(name), "")]
+            return [f"--schema={identifier(name)}" for name in schemas]
+        return [f"--table={identifier(*name)}" for name in _names(self._tables)]
+
+    def _sequences(self) -> list[JsonValue]:
+        rows = [
+            tuple(map(str, row))
+            for row in self._session.execute(_SEQUENCES.encode())
+            if self._chosen_sequence(*map(str, row))
+        ]
+        if not rows:
+            return []
+        values = " UNION ALL ".join(
+            f"SELECT {n}, last_value, is_called FROM {identifier(row[0], row[1])}" for n, row in enumerate(rows)
+        )
+        found = {
+            int(str(n)): (int(str(last)), bool(called)) for n, last, called in self._session.execute(values.encode())
+        }
+        return [[*row, *found[n]] for n, row in enumerate(rows)]
+
+    def _chosen_sequence(self, schema: str, name: str, owner_schema: str, owner: str) -> bool:
+        included = self._settings.choice.included
+        if self._settings.choice.schemas_only or not self._settings.choice.narrowed:
+            return included(schema, "" if self._settings.choice.narrowed else name)
+        return bool(owner) and included(owner_schema, owner)
+
+    def _token(self, definition: dict[str, JsonValue], sequences: list[JsonValue]) -> Token | None:
+        found = server_and_snapshot(self._session)
+        if found is None:
+            return None
+        tables = {table.spec.name: hashed(table.facts) for table in self._tables if table.facts is not None}
+        # where a table cannot be tracked no two tokens are equal
+        nonce = "" if len(tables) == len(self._tables) else uuid.uuid4().hex
+        texts = (definition["before"], definition["after"], self._settings.choice.words)
+        return Token(*found, hashed(texts), hashed((sequences, nonce)), tables)
+
+    def _warnings(self, place: str) -> list[str]:
+        _, _, _, _, settings, subscriptions, tablespaces, extensions = self._database
+        foreign = [".".join(name) for name in self._catalogue.foreign if self._settings.choice.included(*name)]
+        found = [f"The rows of foreign table {name} live elsewhere and are not in this backup." for name in foreign]
+        if settings:
+            found.append(f"Settings of the database {place} (ALTER DATABASE ... SET) are not in this backup.")
+        if subscriptions:
+            found.append(f"Subscriptions of {place} are kept as definitions, without their state.")
+        if tablespaces:
+            found.append(f"Tablespaces that {place} uses are named in this backup, and have to exist before a restore.")
+        if extensions:
+            found.append(f"Rows in tables that belong to extensions ({extensions}) are not in this backup.")
+        if not self._tables:
+            found.append(f"No table of {place} is backed up.")
+        return found

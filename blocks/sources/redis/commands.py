@@ -1,0 +1,263 @@
+"""Rows turned into the commands that bring their keys back, ready to be sent.
+
+A key is replaced as a whole: a narrow one in a transaction, a wide one under another name that is then changed to its
+own. What cannot be written is found out here, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from blocks.errors import CorruptionDetected, LastgoodError, RestoreRefused
+from blocks.sources.redis.rows import MODULE, SCHEMA, Elements, elements_of
+from blocks.sources.redis.streams import Pending, StreamHead, id_element, id_text
+from blocks.sources.redis.wire import Word, packed, unpacked
+from blocks.variant import decode_variant, is_variant
+
+TEMPORARY = b"lastgood:restoring:"
+"""Begins the names under which wide containers are built."""
+
+_TEMPORARY_MS = 3_600_000
+_BATCH_ROWS = 16_384
+_FRAME_BYTES = 256 * 1024
+_FILL = {"hash": b"HSET", "list": b"RPUSH", "set": b"SADD", "zset": b"ZADD"}
+_MULTI, _EXEC = packed("MULTI"), packed("EXEC")
+
+Frame = tuple[bytes, int]
+"""Packed commands, and how many they are."""
+
+_Head = tuple[bytes, str, bytes | None, int | None]
+_Element = tuple[bytes, bytes, int | None]
+
+
+class CommandWriter:
+    """Turns the rows of one part into frames.
+
+    Args:
+        put_off_ms: Added to every expiry; not 0 only in the scratch restore of a verification.
+        field_expiry: Whether the server lets fields of a hash expire.
+    """
+
+    def __init__(self, put_off_ms: int, field_expiry: bool) -> None:
+        self._put_off, self._field_expiry = put_off_ms, field_expiry
+        self._now_ms = time.time_ns() // 1_000_000
+        self._pieces: list[bytes] = []
+        self._count = self._size = 0
+        self.keys: list[bytes] = []
+        """The keys that are written."""
+        self.expired = 0
+        """How many keys went by themselves between backup and restore."""
+
+    def frames(self, rows: pa.Table) -> Iterator[Frame]:
+        """Yield commands in frames of a reasonable size.
+
+        Raises:
+            CorruptionDetected: The rows are none that this source makes; the key is named.
+            RestoreRefused: The server lacks something that a key needs.
+        """
+        head: _Head | None = None
+        elements: list[_Element] = []
+        for key, element, kind, value, expires in _in_order(rows):
+            if element is not None:
+                if head is None or head[0] != key or value is None:
+                    raise _not_ours(key, "an element without its head")
+                elements.append((element, value, expires))
+                continue
+            if head is not None:
+                yield from self._key(head, elements)
+            head, elements = (key, kind, value, expires), []
+            if kind == "string" and value is not None:
+                self._string(key, value, expires)
+                head = None
+            if self._size >= _FRAME_BYTES:
+                yield self._frame()
+        if head is not None:
+            yield from self._key(head, elements)
+        if self._count:
+            yield self._frame()
+
+    def _string(self, key: bytes, value: bytes, expires: int | None) -> None:
+        if expires is None:
+            self._add(packed(b"SET", key, value))
+        elif self._lives(expires):
+            self._add(packed(b"SET", key, value, b"PXAT", expires + self._put_off))
+        else:
+            return
+        self.keys.append(key)
+
+    def _key(self, head: _Head, elements: list[_Element]) -> Iterator[Frame]:
+        key, _, _, expires = head
+        if expires is not None and not self._lives(expires):
+            return
+        try:
+            yield from self._replaced(head, elements)
+        except LastgoodError:
+            raise
+        except ValueError as exc:
+            raise _not_ours(key, str(exc)) from exc
+        self.keys.append(key)
+        if self._size >= _FRAME_BYTES:
+            yield self._frame()
+
+    def _replaced(self, head: _Head, elements: list[_Element]) -> Iterator[Frame]:
+        key, kind, value, expires = head
+        if kind.startswith(MODULE) and value is not None and not elements:
+            at = 0 if expires is None else expires + self._put_off
+            self._add(packed(b"RESTORE", key, at, value, b"REPLACE", b"ABSTTL"))
+        elif kind == "stream" and value is not None:
+            yield from self._built(key, expires, _stream(StreamHead.decode(value), elements))
+        elif kind not in _FILL or (value is None) != bool(elements):
+            raise ValueError(f"a {kind} with {len(elements)} elements")
+        elif value is not None:
+            self._narrow(key, kind, elements_of(kind, unpacked(value)), expires)
+        else:
+            fill = _filling(kind, [(element, value) for element, value, _ in elements])
+            yield from self._built(key, expires, chain(fill, self._field_expiries(key, elements)))
+
+    def _narrow(self, key: bytes, kind: str, elements: Elements, expires: int | None) -> None:
+        fill = [packed(*_with_key(words, key)) for words in _filling(kind, elements)]
+        commands = [_MULTI, packed(b"DEL", key), *fill]
+        if expires is not None:
+            commands.append(packed(b"PEXPIREAT", key, expires + self._put_off))
+        self._add(b"".join([*commands, _EXEC]), len(commands) + 1)
+
+    def _built(self, key: bytes, expires: int | None, commands: Iterator[tuple[Word, ...]]) -> Iterator[Frame]:
+        """Build a container under a name of its own, then let it take the key's place."""
+        # the same hash slot as the key's would be, if this were a cluster, is not needed: none is written to
+        name = TEMPORARY + secrets.token_hex(8).encode()
+        for n, words in enumerate(commands):
+            self._add(packed(*_with_key(words, name)))
+            if n == 0:  # nobody would look for it if the restore were interrupted
+                self._add(packed(b"PEXPIRE", name, _TEMPORARY_MS))
+            if self._size >= _FRAME_BYTES:
+                yield self._frame()
+        last = packed(b"PERSIST", key) if expires is None else packed(b"PEXPIREAT", key, expires + self._put_off)
+        self._add(b"".join([_MULTI, packed(b"RENAME", name, key), last, _EXEC]), 4)
+
+    def _field_expiries(self, key: bytes, elements: list[_Element]) -> Iterator[tuple[Word, ...]]:
+        for field, _, expires in elements:
+            if expires is None:
+                continue
+            if not self._field_expiry:
+                raise RestoreRefused(
+                    f"a field of hash {key!r} expires by itself, and the server does not know that of fields",
+                    hint="Restore into Redis 7.4 or newer.",
+                )
+            yield b"HPEXPIREAT", _KEY, expires + self._put_off, b"FIELDS", 1, field
+
+    def _lives(self, expires: int) -> bool:
+        if expires + self._put_off > self._now_ms:
+            return True
+        self.expired += 1
+        return False
+
+    def _add(self, commands: bytes, count: int = 1) -> None:
+        self._pieces.append(commands)
+        self._count += count
+        self._size += len(commands)
+
+    def _frame(self) -> Frame:
+        frame = b"".join(self._pieces), self._count
+        self._pieces, self._count, self._size = [], 0, 0
+        return frame
+
+
+_KEY = b""
+"""Stands for the key's name in the second word of a command."""
+
+
+def _with_key(words: Sequence[Word], key: bytes) -> tuple[Word, ...]:
+    """Put a name in: in the second word, or in the third of a command with a subcommand."""
+    return (*words[:2], key, *words[3:]) if words[0] == b"XGROUP" else (words[0], key, *words[2:])
+
+
+def _filling(kind: str, elements: Elements) -> Iterator[tuple[Word, ...]]:
+    """Yield commands that put the elements, each with about as many as fit into a frame."""
+    words: list[Word] = []
+    size = 0
+    for element, value in elements:
+        if kind == "zset":
+            float(value)  # a score that is none is told before anything is written
+            words += (value, element)
+        elif kind == "hash":
+            words += (element, value)
+        else:
+            words.append(value if kind == "list" else element)
+        size += len(element) + len(value)
+        if size >= _FRAME_BYTES or len(words) >= 2_000:
+            yield _FILL[kind], _KEY, *words
+            words, size = [], 0
+    if words:
+        yield _FILL[kind], _KEY, *words
+
+
+def _stream(head: StreamHead, elements: list[_Element]) -> Iterator[tuple[Word, ...]]:
+    """Yield the commands that make a stream.
+
+    Entries that are pending and were deleted since can only be claimed while they are there: they are put for as long.
+    """
+    entries = {element: unpacked(value) for element, value, _ in elements}
+    pending = [(group.name, entry) for group in head.groups for entry in group.pending]
+    absent = sorted({id_element(entry.id) for _, entry in pending} - entries.keys())
+    if not entries and not absent:
+        absent = [id_element(b"0-1")]  # a stream that is empty came about by deletion
+    for element in sorted([*entries, *absent]):
+        yield b"XADD", _KEY, id_text(element), *entries.get(element, (b"-", b"-"))
+    for group in head.groups:
+        read = (b"ENTRIESREAD", group.entries_read) if group.entries_read else ()
+        yield b"XGROUP", b"CREATE", _KEY, group.name, group.last_id, *read
+        for consumer in group.consumers:
+            yield b"XGROUP", b"CREATECONSUMER", _KEY, group.name, consumer
+    for name, entry in pending:
+        yield _claim(name, entry)
+    if absent and head.max_deleted_id == b"0-0":  # they were trimmed; deleting one would leave a trace
+        yield b"XTRIM", _KEY, b"MAXLEN", len(entries)
+    elif absent:
+        yield b"XDEL", _KEY, *map(id_text, absent)
+    counts = (b"ENTRIESADDED", head.entries_added, b"MAXDELETEDID", head.max_deleted_id)
+    yield b"XSETID", _KEY, head.last_id, *counts
+
+
+def _claim(group: bytes, entry: Pending) -> tuple[Word, ...]:
+    how = (b"TIME", entry.delivered_ms, b"RETRYCOUNT", entry.deliveries, b"FORCE", b"JUSTID")
+    return b"XCLAIM", _KEY, group, entry.consumer, 0, entry.id, *how
+
+
+def _in_order(rows: pa.Table) -> Iterator[tuple[bytes, bytes | None, str, bytes | None, int | None]]:
+    """Yield rows sorted by key, each head before its elements."""
+    columns = [_plain(rows, field) for field in SCHEMA]
+    table = pa.Table.from_arrays(columns, schema=SCHEMA)
+    ranked = table.append_column("inner", table.column("element").is_valid())
+    order = pc.sort_indices(ranked, sort_keys=[(name, "ascending") for name in ("key", "inner", "element")])
+    for batch in table.take(order).to_batches(_BATCH_ROWS):
+        yield from zip(*map(_values, batch.columns), strict=True)
+
+
+def _values(column: pa.Array) -> list[object]:
+    """Turn a column into a list, faster than Arrow's own way where that matters."""
+    if column.null_count == len(column):
+        return [None] * len(column)
+    if pa.types.is_integer(column.type):
+        return cast("list[object]", column.to_pylist())
+    return cast("list[object]", column.to_numpy(zero_copy_only=False).tolist())
+
+
+def _plain(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    """Return a column in its own type, also where a merge of several backups gave it another."""
+    column = rows.column(field.name)
+    if is_variant(rows.schema.field(field.name)):
+        return pa.chunked_array([pa.array(decode_variant(column), field.type)])
+    return column.cast(field.type)
+
+
+def _not_ours(key: bytes, what: str) -> CorruptionDetected:
+    return CorruptionDetected(
+        f"key {key!r} of the backup is not as this source writes keys: {what}", hint="Do not trust this backup."
+    )

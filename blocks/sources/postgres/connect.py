@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
-import adbc_driver_postgresql.dbapi as adbc
 import psycopg
 import pyarrow as pa
 from adbc_driver_manager import Error as AdbcError
@@ -14,6 +14,9 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from blocks.errors import ConfigurationError, SourceUnavailable, UnsupportedState
+
+if TYPE_CHECKING:
+    import adbc_driver_postgresql.dbapi as adbc
 
 Session = psycopg.Connection[tuple[object, ...]]
 
@@ -185,6 +188,9 @@ class Readers:
             return self._open()
 
     def _open(self) -> adbc.Connection:
+        # imported here because it brings pandas along, and every command that reads a plan would pay for it
+        import adbc_driver_postgresql.dbapi as adbc
+
         connection = adbc.connect(self._conninfo, autocommit=True)
         try:
             with connection.cursor() as cursor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ from blocks.repository import Repository
 from blocks.rowdigest import RowDigest
 from blocks.sealing import ObjectContext, ObjectKind, unseal
 from blocks.selection import Selection
-from blocks.sources.base import Bounds
+from blocks.sources.base import Bounds, StateSource
 from flows.parcel import Piece, RestorePart
 from flows.parquet import from_parquet
 
@@ -41,6 +41,15 @@ class Chain:
         self.beyond_privileges: dict[str, frozenset[str]] = {}
         """By source, the columns that this process could not restore."""
         self._by_name = [{c.name: c for c in backup.collections} for backup in self.backups]
+
+    def open_data(self, sources: Mapping[str, StateSource]) -> None:
+        """Make the data readable, for the sources of a plan.
+
+        Raises:
+            WrongKey: The credential may not read; so a restore is refused before anything is written.
+        """
+        self.beyond_privileges = {name: source.beyond_privileges for name, source in sources.items()}
+        self.data_keys  # noqa: B018  opened now, where a refusal does no harm
 
     @cached_property
     def data_keys(self) -> dict[str, bytes | None]:

@@ -76,8 +76,7 @@ def make_restore(
     with open_line() as line:
         found = line.submit(find, repository, plan.name, backup, at)
         chain: Chain = found.result()
-        chain.beyond_privileges = {name: source.beyond_privileges for name, source in plan.sources.items()}
-        chain.data_keys  # noqa: B018  a credential that may not read is refused before anything is written
+        chain.open_data(plan.sources)
         if mode is RestoreMode.PREVIEW:
             return preview_restore(plan, chain, selection, to, started)
         with open_targets(plan, chain, selection, to, mode) as targets:

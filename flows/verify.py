@@ -63,8 +63,7 @@ def make_verification(
         with ExitStack() as opened, open_line() as line:
             found = line.submit(find, repository, plan.name, target.backup_id)
             chain: Chain = found.result()
-            chain.beyond_privileges = {name: source.beyond_privileges for name, source in plan.sources.items()}
-            chain.data_keys  # noqa: B018  a credential that may not read proves nothing and is refused here
+            chain.open_data(plan.sources)
             scratch = opened.enter_context(open_scratch(plan, chain)) if deep else None
             prove_parts(chain, proof, scratch, line, [found], progress)
             if scratch is not None:

@@ -1,8 +1,10 @@
-"""Servers that the sources are tested on."""
+"""Servers and trees that the sources are tested on."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,3 +16,23 @@ def server() -> Iterator[PostgresServer]:
     """One PostgreSQL server for the tests that leave it running."""
     with postgres_server() as running:
         yield running
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A small tree: two files, a folder, a link."""
+    folder = tmp_path / "tree"
+    (folder / "d").mkdir(parents=True)
+    (folder / "a").write_text("a")
+    (folder / "d" / "b").write_text("b")
+    os.symlink("a", folder / "l")
+    return folder
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder beside the tree, which nothing may touch."""
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "b").write_text("untouched")
+    return folder

@@ -154,3 +154,8 @@ def rows_of(*rows: dict[str, object]) -> pa.Table:
     """Make rows by hand, as a hostile backup might hold them."""
     filled = [{"offset": -1, "mode": 0o644, "mtime_ns": 0, "size": 0, "uid": 0, "gid": 0, **row} for row in rows]
     return pa.Table.from_pylist(filled, schema=SCHEMA)
+
+
+def untouched(folder: Path) -> bool:
+    """Whether the folder beside the tree (fixture `outside`) is as it was."""
+    return [(p.name, p.read_text()) for p in folder.iterdir()] == [("b", "untouched")]

@@ -10,30 +10,7 @@ import pytest
 
 from blocks.errors import CorruptionDetected, RestoreRefused
 from blocks.sources.files.rows import SCHEMA, TREE, Range
-from tests.blocks.sources.files_kit import MIB, look, restore, rows_of, source_of
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    folder = tmp_path / "tree"
-    (folder / "d").mkdir(parents=True)
-    (folder / "a").write_text("a")
-    (folder / "d" / "b").write_text("b")
-    os.symlink("a", folder / "l")
-    return folder
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Path:
-    folder = tmp_path / "outside"
-    folder.mkdir()
-    (folder / "b").write_text("untouched")
-    return folder
-
-
-def untouched(folder: Path) -> bool:
-    return [(p.name, p.read_text()) for p in folder.iterdir()] == [("b", "untouched")]
-
+from tests.blocks.sources.files_kit import MIB, look, restore, rows_of, source_of, untouched
 
 HOSTILE = [b"/etc/x", b"../x", b"a/../../x", b"..", b".", b"./x", b"a//x", b"x/", b"/", b"a\0b"]
 

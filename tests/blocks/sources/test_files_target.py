@@ -16,31 +16,9 @@ from blocks.selection import Selection
 from blocks.sources.base import RestoreMode, RestoreScope
 from blocks.sources.files import FilesSource
 from blocks.sources.files.rows import TREE
-from tests.blocks.sources.files_kit import back_up, look, restore, rows_of, source_of
+from tests.blocks.sources.files_kit import back_up, look, restore, rows_of, source_of, untouched
 
 EXACT, MERGE = RestoreMode.EXACT, RestoreMode.MERGE
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    folder = tmp_path / "tree"
-    (folder / "d").mkdir(parents=True)
-    (folder / "a").write_text("a")
-    (folder / "d" / "b").write_text("b")
-    os.symlink("a", folder / "l")
-    return folder
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Path:
-    folder = tmp_path / "outside"
-    folder.mkdir()
-    (folder / "b").write_text("untouched")
-    return folder
-
-
-def untouched(folder: Path) -> bool:
-    return [(p.name, p.read_text()) for p in folder.iterdir()] == [("b", "untouched")]
 
 
 def target_of(source: FilesSource, mode: RestoreMode = EXACT, size: int = 0, to: str | None = None) -> object:

@@ -18,8 +18,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn, cast
 
-import httpx
-from prefect.exceptions import PrefectException
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blocks.errors import ConfigurationError
@@ -261,7 +259,9 @@ def _text(path: Path, *, private: bool) -> str:
 
 def _prefect_secret(name: str) -> str:
     # only needed by plans that use it; importing all of Prefect's own blocks costs start-up time
+    import httpx
     from prefect.blocks.system import Secret
+    from prefect.exceptions import PrefectException
 
     try:
         # `_sync`: a flow may already run in an event loop; Prefect does not declare the argument

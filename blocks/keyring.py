@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from prefect.blocks.core import Block
 from pydantic import BeforeValidator, Field
 
+from blocks.block import Block
 from blocks.credential import (
     KEY_BYTES,
     Credential,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from prefect.blocks.core import Block
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from blocks.block import Block
 from blocks.errors import ConfigurationError
 from blocks.hooks import Hooks
 from blocks.keyring import Keyring, NoEncryption, parse_encryption
 from blocks.manifest import BackupType
+from blocks.reference import is_path
 from blocks.repository import BackupRepository
 from blocks.retention import RetentionPolicy
 from blocks.selection import Selection
@@ -134,9 +134,8 @@ def load_plan(reference: str) -> BackupPlan:
     Raises:
         ConfigurationError: There is no such plan, or it is wrong; the field is named.
     """
-    path = Path(reference).expanduser()
-    if path.suffix in (".yaml", ".yml") or os.sep in reference:
-        return read_plan(path)
+    if is_path(reference):
+        return read_plan(Path(reference).expanduser())
     try:
         loaded = BackupPlan.load(reference, _sync=True)  # type: ignore[call-arg]
     except ValueError as exc:

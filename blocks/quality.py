@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import yaml
-from prefect.blocks.core import Block
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from blocks.block import Block
 from blocks.errors import ConfigurationError
 from blocks.frames import make_frame
 from blocks.variant import is_variant

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from prefect.blocks.core import Block
 from pydantic import Field, JsonValue, field_validator
 
 from blocks import names
+from blocks.block import Block
 from blocks.catalogue import Survey
 from blocks.durable import local_path
 from blocks.errors import (

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from prefect.blocks.core import Block
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
+from blocks.block import Block
 from blocks.manifest import BackupMetadata, BackupType
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from prefect.blocks.core import Block
 from pydantic import Field, field_validator
 
+from blocks.block import Block
 from blocks.durable import Buffer, DurableHook, local_path, sync_folder, unavailable, unobserved, write_synced
 from blocks.errors import AlreadyExists, ConfigurationError, LastgoodError, ObjectMissing, RepositoryUnavailable
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefect import flow
-
 from blocks.errors import BaseUnusable
 from blocks.manifest import BackupMetadata, BackupType
 from blocks.plan import BackupPlan, load_plan
+from flows.engine import flow, stage_runner
 from flows.job import BackupJob, open_backup
-from flows.line import Line, Outcome, Window, open_line, stage_runner
+from flows.line import Line, Outcome, Window, open_line
 from flows.naming import named
 from flows.progress import Progress
 from flows.report import publish_backup

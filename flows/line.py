@@ -14,55 +14,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
-from prefect import Task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
-from prefect.tasks import exponential_backoff
-
-from blocks.errors import LastgoodError, RepositoryUnavailable, SourceUnavailable, UnsupportedState
+from blocks.errors import LastgoodError
+from flows.engine import RETRIES, STAGES, WINDOW, Task, in_flow_run, may_help
 from flows.progress import Progress
 
 R = TypeVar("R")
 P = TypeVar("P")
-
-WINDOW = 2
-STAGES = 6
-RETRIES = 3
-
-stage_runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=WINDOW * STAGES + 2)
-
-
-def may_help(error: BaseException) -> bool:
-    """Whether trying again can help: the outside was unavailable, rather than wrong."""
-    return isinstance(error, SourceUnavailable | RepositoryUnavailable | OSError) and not isinstance(
-        error, UnsupportedState
-    )
-
-
-def _retry_condition(_task: Task[..., Any], _run: Any, state: State[Any]) -> bool:
-    try:
-        state.result()
-    except LastgoodError as error:
-        return may_help(error)
-    except OSError:
-        return True
-    except Exception:  # noqa: BLE001  a bug is not retried; the state keeps and shows it
-        return False
-    return False
-
-
-INSIDE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
-"""Options of a stage that only computes."""
-
-OUTSIDE: dict[str, Any] = INSIDE | {
-    "retries": RETRIES,
-    "retry_delay_seconds": exponential_backoff(backoff_factor=1),
-    "retry_jitter_factor": 0.5,
-    "retry_condition_fn": _retry_condition,
-}
-"""Options of a stage that touches the outside: retried with exponential backoff and jitter."""
 
 
 class Outcome(Protocol):
@@ -89,7 +46,7 @@ class Line:
 @contextmanager
 def open_line() -> Iterator[Line]:
     """Open a line: on Prefect inside a flow run, on plain threads elsewhere."""
-    if FlowRunContext.get() is not None:
+    if in_flow_run():
         yield Line(None)
         return
     with ThreadPoolExecutor(WINDOW * STAGES + 2, thread_name_prefix="lastgood") as pool:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.sorting import ArtifactSort
-from prefect.context import FlowRunContext
-from prefect.utilities.urls import url_for
+from typing import TYPE_CHECKING
 
+from blocks.engine import without_prefect
 from blocks.manifest import BackupMetadata, Verification
+from flows.engine import in_flow_run
 from flows.results import RestoreResult, RetentionResult
 from flows.units import human_bytes, human_seconds, human_time
 
+if TYPE_CHECKING or not without_prefect():  # where there is no Prefect nothing is in a flow run either
+    from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.sorting import ArtifactSort
+    from prefect.utilities.urls import url_for
+
 MOST_ARTIFACTS = 200
 """How many summaries of a plan's backups are searched for that of a base; the API gives no more at once."""
-
-
-def _in_flow_run() -> bool:
-    return FlowRunContext.get() is not None
 
 
 def _key(*words: str) -> str:
@@ -27,7 +27,7 @@ def _key(*words: str) -> str:
 
 def publish_backup(made: BackupMetadata) -> None:
     """Publish a summary of a backup, a table of its collections, and a link to its base."""
-    if not _in_flow_run():
+    if not in_flow_run():
         return
     create_markdown_artifact(key=_key("backup", made.plan), markdown=backup_markdown(made), description=made.backup_id)
     create_table_artifact(
@@ -100,7 +100,7 @@ def backup_markdown(made: BackupMetadata) -> str:
 
 def publish_restore(result: RestoreResult) -> None:
     """Publish what a restore did, or would do."""
-    if not _in_flow_run():
+    if not in_flow_run():
         return
     head = [
         f"# Restore of `{result.backup_id}` ({result.mode.value})",
@@ -125,7 +125,7 @@ def _n(value: int | None) -> str:
 
 def publish_verification(result: Verification) -> None:
     """Publish the result of a verification."""
-    if not _in_flow_run():
+    if not in_flow_run():
         return
     kind = "deep verification" if result.deep else "verification"
     findings = [f"- {finding}" for finding in result.findings] or ["Nothing was found wrong."]
@@ -143,7 +143,7 @@ def publish_verification(result: Verification) -> None:
 
 def publish_retention(result: RetentionResult) -> None:
     """Publish what retention removed, and why."""
-    if not _in_flow_run():
+    if not in_flow_run():
         return
     verb = "would go" if result.dry_run else "went"
     create_table_artifact(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
-from prefect import flow
-
 from blocks.plan import BackupPlan, load_plan
 from blocks.selection import Selection
 from blocks.sources.base import RestoreMode
 from flows.chain import Chain
-from flows.line import Line, Outcome, Window, open_line, stage_runner
+from flows.engine import flow, stage_runner
+from flows.line import Line, Outcome, Window, open_line
 from flows.naming import named
 from flows.parcel import RestorePart
 from flows.preview import preview_restore

@@ -6,14 +6,13 @@ import os
 import socket
 from datetime import UTC, datetime
 
-from prefect import flow, task
-
 from blocks.errors import CorruptionDetected
 from blocks.manifest import Expiry
 from blocks.plan import BackupPlan, load_plan
 from blocks.repository import Repository
 from blocks.retention import Decision
-from flows.line import OUTSIDE, Line, open_line, stage_runner
+from flows.engine import OUTSIDE, flow, stage_runner, task
+from flows.line import Line, open_line
 from flows.naming import named
 from flows.report import publish_retention
 from flows.results import Outgoing, RetentionResult

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import pyarrow as pa
-from prefect import flow, task
 
 from blocks.errors import CorruptionDetected, LastgoodError, QualityFailed, UnsupportedState
 from blocks.manifest import BackupStatus, Verification
@@ -20,7 +19,8 @@ from blocks.plan import BackupPlan, load_plan
 from blocks.selection import Selection
 from flows.box import Box
 from flows.chain import Chain
-from flows.line import INSIDE, Line, Outcome, Window, open_line, stage_runner
+from flows.engine import INSIDE, flow, stage_runner, task
+from flows.line import Line, Outcome, Window, open_line
 from flows.naming import named
 from flows.parcel import RestorePart
 from flows.progress import Progress

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
-from prefect.blocks.core import Block
 from pydantic import JsonValue
 
+from blocks.block import Block
 from blocks.selection import Selection
 
 Bounds = dict[str, JsonValue]

@@ -9,9 +9,10 @@ from cyclopts import Parameter
 
 from blocks.errors import ConfigurationError
 from blocks.plan import read_plan
+from blocks.reference import is_path
 from flows.cli.console import say, say_json
 from flows.cli.options import Json, Plan
-from flows.cli.planning import answering_server, is_path, open_plan
+from flows.cli.planning import answering_server, open_plan
 
 
 def save_plan(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import httpx
-from prefect.settings import get_current_settings
-
+from blocks.engine import without_prefect
 from blocks.errors import ConfigurationError
 from blocks.plan import BackupPlan, load_plan
+from blocks.reference import is_path
 
 HEALTH_SECONDS = 1.0
 """How long a server may take to say that it is there."""
@@ -29,11 +27,6 @@ def open_plan(reference: str) -> BackupPlan:
     return load_plan(reference)
 
 
-def is_path(reference: str) -> bool:
-    """Tell whether a plan is meant as a file rather than as the name of a saved block."""
-    return Path(reference).suffix in (".yaml", ".yml") or os.sep in reference
-
-
 def run_reference(reference: str) -> str:
     """Return what a recorded run should know the plan by: a path that holds wherever it is read."""
     return str(Path(reference).expanduser().absolute()) if is_path(reference) else reference
@@ -41,6 +34,12 @@ def run_reference(reference: str) -> str:
 
 def answering_server() -> str | None:
     """Return the API address of the configured Prefect server if it answers; a server is never started."""
+    if without_prefect():
+        return None
+    # both come with Prefect, which a command that asks no server does not wait for
+    import httpx
+    from prefect.settings import get_current_settings
+
     url = get_current_settings().api.url
     if not url:
         return None

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-from prefect import Flow
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.utilities.urls import url_for
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.cli.console import note, stderr
 from flows.cli.planning import answering_server
 from flows.cli.progress import open_progress
+from flows.engine import Flow
 from flows.progress import Progress
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun, State
 
 R = TypeVar("R")
 
@@ -39,4 +39,6 @@ def run_verb(verb: Flow[..., R], plain: Callable[[Progress], R], no_server: bool
 
 
 def _announce(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # names that Prefect asks for
+    from prefect.utilities.urls import url_for  # there is Prefect where a run is recorded
+
     note(f"run {flow_run.name}: {url_for('flow-run', obj_id=flow_run.id)}")

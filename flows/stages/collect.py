@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pyarrow as pa
-from prefect import task
 
 from blocks.sources.base import Reading, Target
 from flows.box import Box
-from flows.line import INSIDE, OUTSIDE
+from flows.engine import INSIDE, OUTSIDE, task
 from flows.parcel import PartJob, RestorePart
 
 

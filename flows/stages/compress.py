@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pyarrow as pa
-from prefect import task
 
 from flows.box import Box
-from flows.line import INSIDE
+from flows.engine import INSIDE, task
 from flows.parcel import Changes, Packed, PartJob, RestorePart
 from flows.parquet import from_parquet, index_to_parquet, rows_to_parquet
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from prefect import task
 
 from blocks.canonical import DIGEST, KEY, PartIndex, escape, newest, unify
 from blocks.errors import CorruptionDetected
 from blocks.rowkeys import encode_keys
 from flows.box import Box
-from flows.line import INSIDE
+from flows.engine import INSIDE, task
 from flows.parcel import Changes, Normal, PartJob, RestorePart
 
 DELETED = "_deleted"

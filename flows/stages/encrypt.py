@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pyarrow as pa
-from prefect import task
 
 from blocks.sealing import ObjectKind, seal, unseal
 from flows.box import Box
-from flows.line import INSIDE
+from flows.engine import INSIDE, task
 from flows.parcel import Packed, PartJob, Piece, RestorePart, Sealed
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from prefect import task
 
 from blocks.canonical import DIGEST, KEY, escape, from_canonical, is_sorted, to_canonical
 from blocks.errors import CorruptionDetected, UnsupportedState
@@ -12,7 +11,7 @@ from blocks.rowdigest import RowDigest
 from blocks.rowkeys import encode_keys
 from blocks.sources.base import Reading
 from flows.box import Box
-from flows.line import INSIDE
+from flows.engine import INSIDE, task
 from flows.parcel import Normal, PartJob, RestorePart
 
 

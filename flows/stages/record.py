@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from prefect import task
-
 from blocks.manifest import BackupMetadata
 from blocks.repository import Repository
 from flows.chain import Chain
+from flows.engine import OUTSIDE, task
 from flows.job import BackupJob
-from flows.line import OUTSIDE
 
 
 @task(task_run_name="record {job}", tags=["stage"], **OUTSIDE)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from prefect import task
-
 from blocks.manifest import Segment
 from flows.box import Box
-from flows.line import OUTSIDE
+from flows.engine import OUTSIDE, task
 from flows.parcel import PartJob, Piece, RestorePart, Sealed, Stored
 
 

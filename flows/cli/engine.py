@@ -1,0 +1,86 @@
+"""What a command can do without: one that needs neither Prefect nor pandas starts in a third of the time."""
+
+from __future__ import annotations
+
+import importlib.abc
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from blocks.engine import do_without_prefect
+from blocks.reference import is_path
+
+_READING = (["init"], ["list"], ["show"], ["diff"], ["check"], ["key", "list"], ["key", "add"], ["key", "remove"])
+_RECORDED = (["backup"], ["restore"], ["verify"], ["retention"])
+"""Commands whose run a Prefect server records, where there is one."""
+
+_SETTINGS = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME", "PREFECT_PROFILES_PATH")
+_FILES = ("prefect.toml", ".env", "~/.prefect/profiles.toml")
+"""Where Prefect looks for the address of a server."""
+
+
+def start_light(words: Sequence[str]) -> None:
+    """Leave aside what a command line does not need; to be called before blocks and flows are imported."""
+    if needs_prefect(words):
+        return
+    do_without_prefect()
+    if list(words[:1]) != ["verify"]:  # quality suites are run on pandas' frames
+        _do_without_pandas()
+
+
+def needs_prefect(words: Sequence[str]) -> bool:
+    """Tell whether a command line needs Prefect: for a plan by its name, or for a server that may be configured.
+
+    Args:
+        words: The words after `lastgood`.
+    """
+    for command in (*_READING, *_RECORDED):
+        if list(words[: len(command)]) == command:
+            break
+    else:
+        return True
+    rest = words[len(command) :]
+    if not rest or not is_path(rest[0]):
+        return True
+    return command in _RECORDED and "--no-server" not in rest and _may_have_server()
+
+
+class _Hidden(importlib.abc.MetaPathFinder):
+    """Says that there is no pandas."""
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
+        """Refuse the one module, and leave all others to those who look next."""
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def _do_without_pandas() -> None:
+    """Keep pyarrow from importing pandas, as it does at the first array that is made, to know pandas' own objects.
+
+    Only pyarrow is told that there is no pandas; whatever else may want it, such as the module of a `mapping` source,
+    imports it as always.
+    """
+    hidden = _Hidden()
+    sys.meta_path.insert(0, hidden)
+    try:
+        import pyarrow as pa
+
+        import blocks  # noqa: F401  settles Arrow's allocator, which the next import decides for good
+
+        pa.array([0])
+    finally:
+        sys.meta_path.remove(hidden)
+
+
+def _may_have_server() -> bool:
+    """Tell whether Prefect's settings could name a server, without asking Prefect, which would have to be imported."""
+    named = any(name in os.environ for name in _SETTINGS)
+    return named or any(Path(name).expanduser().exists() for name in _FILES) or _project_has_settings()
+
+
+def _project_has_settings() -> bool:
+    try:
+        return b"[tool.prefect" in Path("pyproject.toml").read_bytes()
+    except OSError:
+        return False

@@ -26,6 +26,7 @@ the second.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,10 @@ SHORT_BYTES = 512
 
 _WORDS = 2 + SHORT_BYTES // 4
 _BLOCK_ROWS = 1 << 16
+_SAMPLE, _REPEATED = 256, 4
+"""Values looked at, and how often each comes in them on average where a column is taken for one that repeats itself."""
+_MASKS = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
+"""By the number of bytes that are left of a value: those bits of a word that belong to it."""
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 
@@ -127,6 +132,16 @@ class RowDigest:
                 _mul(sums, keys, 2, bits >> _32)
 
     def _add_varlen(self, sums: Words, values: pa.Array, keys: Words, number: int) -> None:
+        if len(values) <= _SAMPLE or len(values.slice(0, _SAMPLE).unique()) > _SAMPLE // _REPEATED:
+            self._add_each(sums, values, keys, number)
+            return
+        # a status, a symbol, a padded text: each value is digested once
+        coded = values.dictionary_encode(null_encoding="encode")
+        each = np.zeros((2, len(coded.dictionary)), np.uint64)
+        self._add_each(each, coded.dictionary, keys, number)
+        sums += np.take(each, coded.indices.to_numpy(), axis=1)
+
+    def _add_each(self, sums: Words, values: pa.Array, keys: Words, number: int) -> None:
         offsets = np.frombuffer(values.buffers()[1], np.int64)[values.offset : values.offset + len(values) + 1]
         lengths = np.diff(offsets).astype(np.uint64)
         if values.null_count:  # what lies under a NULL is not its value
@@ -165,23 +180,56 @@ def _add_words(
     if len(raw) < high - low + 8:
         raw = np.append(raw[: high - low], np.zeros(8, np.uint8))
     words = np.ndarray((high - low + 1,), "<u8", raw.data, strides=(1,))
-    starts = starts - low
-    for done in range(0, longest, 8):
-        reach = lengths > done
+    if len(rows) == sums.shape[1] and high - low == longest * len(rows):
+        _add_equally_long(sums, keys, words, longest)
+    else:
+        _add_scattered(sums, keys, words, starts - low, lengths.astype(np.int64), rows)
+
+
+def _add_equally_long(sums: Words, keys: Words, words: Words, length: int) -> None:
+    """Add the words of values of one length, which stand at equal distances: nothing has to be looked up."""
+    for done in range(0, length, 8):
+        word = words[done::length][: sums.shape[1]].astype(np.uint64)
+        word &= _MASKS[min(length - done, 8)]
+        for lane, more in enumerate(_pair(word, keys, 2 + done // 4)):
+            sums[lane] += more
+
+
+def _add_scattered(
+    sums: Words,
+    keys: Words,
+    words: Words,
+    starts: npt.NDArray[np.int64],
+    left: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+) -> None:
+    for n in range(2, _WORDS + 1, 2):
+        reach = left > 0
         if not reach.all():
-            starts, lengths, rows = starts[reach], lengths[reach], rows[reach]
-        left = np.minimum(lengths - np.uint64(done), np.uint64(8))
-        word = words[starts + done] & (np.uint64(0xFFFFFFFFFFFFFFFF) >> (np.uint64(64) - left * np.uint64(8)))
-        n = 2 + done // 4
-        lower, upper = word & _LOW, word >> _32
-        for lane in (0, 1):
-            more = lower * keys[lane, n]
-            if n + 1 < _WORDS:
-                more += upper * keys[lane, n + 1]
-            if len(rows) == sums.shape[1]:
+            starts, left, rows = starts[reach], left[reach], rows[reach]
+            if not len(rows):
+                return
+        word = words[starts]
+        ending = np.flatnonzero(left < 8)
+        word[ending] &= _MASKS[left[ending]]
+        everywhere = len(rows) == sums.shape[1]
+        for lane, more in enumerate(_pair(word, keys, n)):
+            if everywhere:
                 sums[lane] += more
             else:
                 sums[lane, rows] += more
+        starts, left = starts + 8, left - 8
+
+
+def _pair(word: Words, keys: Words, n: int) -> Iterator[Words]:
+    """Yield for each lane what words n and n + 1 add: the halves of eight bytes."""
+    lower, upper = word & _LOW, word >> _32
+    for lane in (0, 1):
+        more = lower * keys[lane, n]
+        # the last word of a longest value is the last there is a key for
+        if n + 1 < _WORDS:
+            more += upper * keys[lane, n + 1]
+        yield more
 
 
 def _mul(sums: Words, keys: Words, n: int, word: Words | np.uint64) -> None:

@@ -7,7 +7,7 @@ an underscore gets one more, so that `_key` and `_digest` are never anybody's co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,9 @@ from blocks.variant import is_variant, to_variant, variant_field
 
 KEY = "_key"
 DIGEST = "_digest"
+
+_MANY = 4
+"""How many times more keys there have to be on one side for the other to be taken for few."""
 
 
 def to_canonical(rows: pa.Table) -> pa.Table:
@@ -157,23 +160,54 @@ class PartIndex:
         return len(self.keys)
 
 
+def positions(keys: pa.LargeBinaryArray, among: pa.LargeBinaryArray) -> pa.Int32Array:
+    """Tell for each key where it stands among others, NULL where it does not; no key comes twice on either side."""
+    if len(keys) * _MANY >= len(among):
+        return pc.index_in(keys, among)
+    # a table of hashes is made of the few, and the many are only looked up in it
+    places = np.flatnonzero(pc.is_in(among, keys).to_numpy(zero_copy_only=False)).astype(np.int32)
+    return pa.array(places).take(pc.index_in(keys, among.take(pa.array(places))))
+
+
 def merge_indexes(tables: Sequence[pa.Table]) -> PartIndex:
     """Lay the index tables (`_key`, `_digest`, `_deleted`) of one part, oldest first, over each other."""
     if not tables:
         return PartIndex(pa.array([], pa.large_binary()), pa.array([], pa.uint64()))
-    merged = pa.concat_tables(list(reversed(tables))).combine_chunks()
-    if len(tables) > 1:
-        merged = merged.take(pa.array(newest(merged.column(KEY).combine_chunks())))
-    live = merged.filter(pc.invert(merged.column("_deleted")))
+    bottom, *upper = tables
+    if upper:
+        over = pa.concat_tables(upper[::-1]).combine_chunks()
+        over = over.take(pa.array(newest(over.column(KEY).combine_chunks())))
+        hidden = pc.is_in(bottom.column(KEY).combine_chunks(), over.column(KEY).combine_chunks())
+        bottom = pa.concat_tables([over, bottom.filter(pc.invert(hidden))])
+    live = bottom.filter(pc.invert(bottom.column("_deleted")))
     return PartIndex(live.column(KEY).combine_chunks(), live.column(DIGEST).combine_chunks())
 
 
 class KnownPart:
-    """What the base holds of one part, as a source's `read` may ask it (see sources/base.py)."""
+    """What the base holds of one part, as a source's `read` may ask it (see sources/base.py).
 
-    def __init__(self, index: PartIndex, key: Sequence[str], digest: RowDigest, token: str | None = None) -> None:
-        self._index, self._key, self._digest = index, tuple(escape(name) for name in key), digest
-        self.token = token
+    Args:
+        index: Gives the base's index of the part; called when it is first needed.
+        rows: How many records that is.
+        key: The collection's key columns.
+        digest: Of rows.
+        token: Of the base's view.
+    """
+
+    def __init__(
+        self,
+        index: Callable[[], PartIndex],
+        rows: int,
+        key: Sequence[str],
+        digest: RowDigest,
+        token: str | None = None,
+    ) -> None:
+        self._read_index, self._key, self._digest = index, tuple(escape(name) for name in key), digest
+        self.rows, self.token = rows, token
+
+    @property
+    def _index(self) -> PartIndex:
+        return self._read_index()
 
     def encode(self, keys: pa.Table) -> pa.LargeBinaryArray:
         """Encode key columns as `_key`s."""
@@ -181,15 +215,15 @@ class KnownPart:
 
     def holds(self, keys: pa.Table) -> pa.BooleanArray:
         """Tell for each row of key columns whether the base holds a record with that key."""
-        return pc.is_in(self.encode(keys), self._index.keys)
+        return positions(self.encode(keys), self._index.keys).is_valid()
 
     def same(self, rows: pa.Table) -> pa.BooleanArray:
         """Tell for each row whether the base holds it with the same key and the same content."""
-        canonical = to_canonical(rows)
-        found = pc.index_in(encode_keys(canonical, self._key), self._index.keys)
-        return pc.fill_null(pc.equal(self._index.digests.take(found), self._digest(canonical)), False)
+        canonical, index = to_canonical(rows), self._index
+        found = positions(encode_keys(canonical, self._key), index.keys)
+        return pc.fill_null(pc.equal(index.digests.take(found), self._digest(canonical)), False)
 
     def under(self, parents: pa.Array) -> pa.LargeBinaryArray:
         """Return the base's keys whose first column is one of `parents`; the second is an integer (9 bytes)."""
-        prefixes = trimmed(self._index.keys, tail=9)
-        return self._index.keys.filter(pc.is_in(prefixes, encode_parents(parents)))
+        keys = self._index.keys
+        return keys.filter(pc.is_in(trimmed(keys, tail=9), encode_parents(parents)))

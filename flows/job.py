@@ -133,6 +133,13 @@ class BackupJob:
         for part in self._base_collection(name).parts:
             self.stored[name, part.number] = Stored(None, part.rows)
 
+    def base_rows(self, part: PartJob) -> int:
+        """Return how many records the base holds of a part; none where there is no base."""
+        if self.base is None:
+            return 0
+        parts = self._base_collection(part.collection_name).parts
+        return next(before.rows for before in parts if before.number == part.number)
+
     def base_index(self, part: PartJob) -> PartIndex:
         """Read what the base holds of a part.
 

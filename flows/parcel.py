@@ -25,17 +25,19 @@ class Normal:
 
     rows: pa.Table
     unchanged: pa.LargeBinaryArray | None = None
+    rest_unchanged: bool = False
     whole_part_unchanged: bool = False
 
 
 @dataclass(frozen=True)
 class Changes:
-    """A part after `diff`: the rows of its segment (upserts, tombstones) and the segment's index."""
+    """A part after `diff`: its segment's rows (upserts, tombstones) and index; `count` is of all rows there are now."""
 
     rows: pa.Table
     index: pa.Table
     upserts: int
     tombstones: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,14 @@ class PartJob:
             self._base = self.job.base_index(self)
         return self._base
 
+    @property
+    def base_rows(self) -> int:
+        """How many records the base holds of this part, as its manifest says."""
+        return self.job.base_rows(self)
+
     def known(self) -> KnownPart:
         """Return what a source may leave out of its reading."""
-        return KnownPart(self.base(), self.spec.key, self.digest, self.job.base_token(self))
+        return KnownPart(self.base, self.base_rows, self.spec.key, self.digest, self.job.base_token(self))
 
     def drop_base(self) -> None:
         """Forget the base's index, which is as large as the part has rows."""

@@ -19,7 +19,7 @@ _FEW, _MOST = 0.25, 0.9
 
 
 def rows_to_parquet(rows: pa.Table, level: int) -> pa.Buffer:
-    """Write rows as Parquet, each column in the encoding that suits its values; statistics only where they are small."""
+    """Write rows as Parquet, each column in an encoding that suits its values; statistics only where they are small."""
     width = {name: rows.column(name).nbytes // max(rows.num_rows, 1) for name in rows.column_names}
     per_row = max(sum(width.values()), 1)
     encoding = {name: _encoding(rows.column(name), width[name]) for name in rows.column_names}

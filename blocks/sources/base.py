@@ -67,6 +67,8 @@ class Known(Protocol):
 
     token: str | None
     """The token of the base's view: what changed since then is what a source has to read."""
+    rows: int
+    """How many records the base holds of the part."""
 
     def holds(self, keys: pa.Table) -> pa.BooleanArray:
         """Tell for each row of key columns whether the base holds a record with that key."""
@@ -95,12 +97,15 @@ class Reading:
     Attributes:
         rows: Rows with the collection's columns, in any order.
         unchanged: `_key`s (from `Known.under` or `Known.encode`) that are still there and were not read again.
+        rest_unchanged: True where the source knows that every record of the base whose key is not among `rows` is
+            still there, as it was.
         whole_part_unchanged: True where the source knows that nothing in the part changed since the base.
         warnings: What a person should know, each a sentence naming the record.
     """
 
     rows: pa.Table
     unchanged: pa.LargeBinaryArray | None = None
+    rest_unchanged: bool = False
     whole_part_unchanged: bool = False
     warnings: tuple[str, ...] = ()
 

@@ -6,10 +6,11 @@ every other column. Going down, only indexes are compared; going up, only rows a
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.canonical import DIGEST, KEY, PartIndex, escape, newest, unify
+from blocks.canonical import DIGEST, KEY, PartIndex, escape, newest, positions, unify
 from blocks.errors import CorruptionDetected
 from blocks.rowkeys import encode_keys
 from flows.box import Box
@@ -23,12 +24,12 @@ DELETED = "_deleted"
 def diff(part: PartJob, normal: Box[Normal]) -> Box[Changes | None]:
     """Compare one part with the base's index of it; None where nothing changed."""
     now = normal.take()
-    base = part.base()
     if now.whole_part_unchanged:
-        part.rows = len(base)
+        part.rows = part.base_rows
         return Box(None)
-    changes = changes_between(base, now.rows, now.unchanged)
-    part.rows = now.rows.num_rows + (len(now.unchanged) if now.unchanged is not None else 0)
+    base = part.base()
+    changes = changes_between(base, now.rows, now.unchanged, now.rest_unchanged)
+    part.rows = changes.count
     part.drop_base()
     return Box(changes if changes.upserts or changes.tombstones else None)
 
@@ -39,24 +40,36 @@ def merge(part: RestorePart, tables: Box[list[pa.Table]]) -> Box[pa.Table]:
     return Box(merged(tables.take(), part.spec.key))
 
 
-def changes_between(base: PartIndex, rows: pa.Table, unchanged: pa.LargeBinaryArray | None = None) -> Changes:
-    """Find the upserts and tombstones that lead from a base to the rows of now.
+def changes_between(
+    base: PartIndex, rows: pa.Table, unchanged: pa.LargeBinaryArray | None = None, rest_unchanged: bool = False
+) -> Changes:
+    """Find the upserts and tombstones that lead from a base to now.
 
     Args:
         base: Keys and digests of the base.
         rows: Normalised rows of now.
         unchanged: Keys of the base which are still there with the same content and are not among `rows`.
+        rest_unchanged: Whether that holds for all keys of the base that are not among `rows`.
     """
-    keys = rows.column(KEY).combine_chunks()
     if not len(base):
-        gone, upserts = pa.array([], pa.large_binary()), rows
-    else:
-        found = pc.index_in(keys, base.keys)
-        same = pc.fill_null(pc.equal(base.digests.take(found), rows.column(DIGEST).combine_chunks()), False)
-        upserts = rows.filter(pc.invert(same))
-        still = keys if unchanged is None else pa.concat_arrays([keys, unchanged])
-        gone = base.keys.filter(pc.invert(pc.is_in(base.keys, still)))
-    return Changes(_segment_rows(upserts, gone), _index(upserts, gone), upserts.num_rows, len(gone))
+        return _changes(rows, base.keys, rows.num_rows)
+    keys, digests = rows.column(KEY).combine_chunks(), rows.column(DIGEST).combine_chunks()
+    found = positions(keys, base.keys)
+    same = pc.fill_null(pc.equal(base.digests.take(found), digests), False)
+    upserts = rows.filter(pc.invert(same)) if same.true_count else rows
+    if rest_unchanged:
+        return _changes(upserts, base.keys.slice(0, 0), len(base) + found.null_count)
+    still = np.zeros(len(base), np.bool_)
+    still[found.drop_null()] = True
+    count = rows.num_rows
+    if unchanged is not None:
+        still |= pc.is_in(base.keys, unchanged).to_numpy(zero_copy_only=False)
+        count += len(unchanged)
+    return _changes(upserts, base.keys.filter(pa.array(~still)), count)
+
+
+def _changes(upserts: pa.Table, gone: pa.LargeBinaryArray, count: int) -> Changes:
+    return Changes(_segment_rows(upserts, gone), _index(upserts, gone), upserts.num_rows, len(gone), count)
 
 
 def merged(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:

@@ -106,13 +106,16 @@ def _read(view: View, kept: Kept, tracked: bool) -> None:
 
 def _read_part(view: View, kept: Kept, spec: CollectionSpec, piece: Piece, tracked: bool) -> None:
     base = merge_indexes(piece.indexes)
-    reading = view.read(spec, piece.bounds, KnownPart(base, spec.key, DIGEST_OF, kept.token) if tracked else None)
+    known = KnownPart(lambda: base, len(base), spec.key, DIGEST_OF, kept.token)
+    reading = view.read(spec, piece.bounds, known if tracked else None)
     assert set(reading.rows.column_names) == {name for name, _ in spec.columns}
     if reading.whole_part_unchanged:
         return
     if reading.unchanged is not None:
         assert set(reading.unchanged.to_pylist()) <= set(base.keys.to_pylist()), "unchanged, but not in the base"
-    changes = changes_between(base, to_normal(reading.rows, spec.key, DIGEST_OF), reading.unchanged)
+    changes = changes_between(
+        base, to_normal(reading.rows, spec.key, DIGEST_OF), reading.unchanged, reading.rest_unchanged
+    )
     if changes.upserts or changes.tombstones:
         piece.segments.append(changes.rows)
         piece.indexes.append(changes.index)

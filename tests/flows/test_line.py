@@ -21,7 +21,8 @@ from blocks.errors import (
     UnsupportedState,
 )
 from flows.box import Box
-from flows.line import INSIDE, OUTSIDE, RETRIES, STAGES, WINDOW, Line, Window, may_help, open_line, retried
+from flows.engine import INSIDE, OUTSIDE, RETRIES, STAGES, WINDOW, may_help
+from flows.line import Line, Window, open_line, retried
 
 
 class Payload:

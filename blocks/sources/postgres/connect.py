@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
 
 import psycopg
 import pyarrow as pa
+from adbc_driver_manager import AdbcConnection, AdbcDatabase, AdbcStatement
 from adbc_driver_manager import Error as AdbcError
+
+# Arrow's own reader would turn an error in the middle of the rows into an OSError without a state
+from adbc_driver_manager._reader import AdbcRecordBatchReader
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from blocks.errors import ConfigurationError, SourceUnavailable, UnsupportedState
-
-if TYPE_CHECKING:
-    import adbc_driver_postgresql.dbapi as adbc
 
 Session = psycopg.Connection[tuple[object, ...]]
 
@@ -165,44 +165,36 @@ class Readers:
 
     def __init__(self, conninfo: str, snapshot: str) -> None:
         self._conninfo, self._snapshot, self._place = conninfo, snapshot, place_of(conninfo)
-        self._idle: SimpleQueue[adbc.Connection] = SimpleQueue()
+        self._idle: SimpleQueue[_Reader] = SimpleQueue()
 
     def fetch(self, query: str, doing: str) -> pa.Table:
         """Run a query and return its rows as Arrow has them."""
         with translated(self._place, doing):
-            connection = self._take()
+            reader = self._take()
             try:
-                with connection.cursor() as cursor:
-                    cursor.execute(query)
-                    table = cursor.fetch_arrow_table()
+                table = reader.fetch(query)
             except BaseException:
-                connection.close()
+                reader.close()
                 raise
-            self._idle.put(connection)
+            self._idle.put(reader)
         return table
 
-    def _take(self) -> adbc.Connection:
+    def _take(self) -> _Reader:
         try:
             return self._idle.get_nowait()
         except Empty:
             return self._open()
 
-    def _open(self) -> adbc.Connection:
-        # imported here because it brings pandas along, and every command that reads a plan would pay for it
-        import adbc_driver_postgresql.dbapi as adbc
-
-        connection = adbc.connect(self._conninfo, autocommit=True)
+    def _open(self) -> _Reader:
+        reader = _Reader(self._conninfo)
         try:
-            with connection.cursor() as cursor:
-                cursor.execute(_SET)
-                cursor.fetchall()
-            for statement in (BEGIN, f"SET TRANSACTION SNAPSHOT '{self._snapshot}'"):
-                with connection.cursor() as cursor:
-                    cursor.execute(statement)
+            reader.fetch(_SET)
+            reader.run(BEGIN)
+            reader.run(f"SET TRANSACTION SNAPSHOT '{self._snapshot}'")
         except BaseException:
-            connection.close()
+            reader.close()
             raise
-        return connection
+        return reader
 
     def close(self) -> None:
         """Close all connections that are not lent."""
@@ -214,6 +206,40 @@ class Readers:
             except AdbcError:
                 # its server is gone, and with it what there was to close
                 continue
+
+
+class _Reader:
+    """A connection whose answers are Arrow's. The driver's own DB-API module is not used, because it imports pandas."""
+
+    def __init__(self, conninfo: str) -> None:
+        # imported here because most commands that read a plan read no database
+        import adbc_driver_postgresql
+
+        self._database: AdbcDatabase = adbc_driver_postgresql.connect(conninfo)
+        try:
+            self._connection = AdbcConnection(self._database)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def fetch(self, query: str) -> pa.Table:
+        """Run a query and return its rows."""
+        with AdbcStatement(self._connection) as statement:
+            statement.set_sql_query(query)
+            stream, _ = statement.execute_query()
+            with AdbcRecordBatchReader._import_from_c(stream.address) as batches:
+                return batches.read_all()
+
+    def run(self, statement: str) -> None:
+        """Run a statement that gives nothing back."""
+        with AdbcStatement(self._connection) as prepared:
+            prepared.set_sql_query(statement)
+            prepared.execute_update()
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+        self._database.close()
 
 
 BEGIN = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"

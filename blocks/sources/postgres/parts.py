@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pydantic import JsonValue
 
@@ -12,7 +12,7 @@ from blocks.sources.base import OUTGROWN, Bounds
 from blocks.sources.postgres.connect import Session, identifier, literal
 from blocks.sources.postgres.tables import Column, Table, TableShape
 
-_SAMPLED_PAGES = 2000
+_SAMPLED_PAGES = 500
 """A heap of fewer pages is measured as a whole."""
 _PAGES_PER_PART = 128
 """Pages looked at for each part of a larger one."""
@@ -87,7 +87,7 @@ def _size(shape: TableShape) -> str:
 
 
 def _varies(column: Column) -> bool:
-    text = column.type.startswith(("text", "character varying", "bytea"))
+    text = column.type.startswith(("text", "character", "bpchar", "bytea"))
     return text or column.read.startswith("pg_catalog.textin(")
 
 
@@ -111,12 +111,24 @@ def draw(session: Session, table: Table, part_size_bytes: int) -> list[Bounds]:
         row = session.execute(f"SELECT coalesce(sum({_size(shape)}), 0)::int8 {source}".encode()).fetchone()
         count = 1 + int(int(str(row[0])) / share / part_size_bytes) if row else 1
         return [{"share": n, "of": count} for n in range(count)]
+    with session.cursor() as cursor:
+        cursor.execute(_cuts(shape, source, max(1, round(part_size_bytes * share))).encode())
+        return _ranges([tuple(map(str, cut)) for cut in cursor])
+
+
+def _cuts(shape: TableShape, source: str, size_bytes: int) -> str:
+    """Write the query for the last key of each part but the last: a part ends where the sum of sizes passes its own."""
     # qualified, because ORDER BY takes a bare name for that of a column of the result, which is text
     names = [f"{identifier(shape.table)}.{identifier(name)}" for name in shape.key]
-    keys = ", ".join(f"{name}::pg_catalog.text" for name in names)
-    query = f"SELECT {_size(shape)}::int8, {keys} {source} ORDER BY {', '.join(names)}"
-    with session.cursor() as cursor:
-        return _ranges(_cuts(cursor.stream(query.encode()), part_size_bytes * share))
+    columns = [f"key{n}" for n in range(len(names))]
+    keys = ", ".join(f"{name}::pg_catalog.text AS {column}" for name, column in zip(names, columns, strict=True))
+    before = f"pg_catalog.sum({_size(shape)}) OVER (keyed ROWS UNBOUNDED PRECEDING) - {_size(shape)}"
+    drawn = (
+        f"SELECT {keys}, pg_catalog.row_number() OVER keyed AS place, ({before}) / {size_bytes} AS part {source}"
+        f" WINDOW keyed AS (ORDER BY {', '.join(names)})"
+    )
+    ended = f"SELECT *, pg_catalog.lead(part) OVER (ORDER BY place) AS following FROM ({drawn}) drawn"
+    return f"SELECT {', '.join(columns)} FROM ({ended}) ended WHERE following <> part ORDER BY place"
 
 
 def _ranges(cuts: Sequence[Sequence[str]]) -> list[Bounds]:
@@ -125,21 +137,6 @@ def _ranges(cuts: Sequence[Sequence[str]]) -> list[Bounds]:
         edges.append([*cut])
     edges.append(None)
     return [{"after": after, "upto": upto} for after, upto in itertools.pairwise(edges)]
-
-
-def _cuts(rows: Iterable[Sequence[object]], size_bytes: float) -> list[Sequence[str]]:
-    """Fill parts greedily: one ends before the row that would make it too large."""
-    made: list[Sequence[str]] = []
-    filled = 0
-    last: Sequence[str] = ()
-    for size, *key in rows:
-        assert isinstance(size, int)
-        if filled and filled + size > size_bytes:
-            made.append(last)
-            filled = 0
-        filled += size
-        last = tuple(map(str, key))
-    return made
 
 
 def outgrown(session: Session, table: Table, bounds: Sequence[Bounds], part_size_bytes: int) -> bool:

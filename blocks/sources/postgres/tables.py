@@ -18,7 +18,7 @@ from blocks.sources.postgres.connect import Session, identifier
 LARGE_OBJECTS = "large_objects"
 """Name of the collection that holds the pages of all large objects; no table's name lacks a dot."""
 
-_NATIVE = frozenset(("bool", "int2", "int4", "int8", "float4", "float8", "text", "varchar", "bytea"))
+_NATIVE = frozenset(("bool", "int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar", "bytea"))
 
 _ORDERED = _NATIVE | frozenset(
     ("bpchar", "name", "oid", "numeric", "date", "timestamp", "timestamptz", "time", "uuid", "inet", "macaddr")

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from blocks.errors import SourceChanged
 from blocks.sources.base import Bounds, CollectionSpec, Known, Reading
-from blocks.sources.postgres.changes import Token, may_have_changed, row_places
+from blocks.sources.postgres.changes import Token, may_have_changed, row_places, written_since
 from blocks.sources.postgres.connect import Readers, Session, identifier, literal, translated
 from blocks.sources.postgres.parts import draw, outgrown, select, within
 from blocks.sources.postgres.tables import Table
@@ -78,30 +78,59 @@ class PostgresView:
         if known is not None and self._now is not None and table.shape.row is None:
             oldest = self._now.since(Token.parse(known.token), collection.name)
             if oldest is not None:
-                return self._changes(table, bounds, known, oldest, self._now.next)
+                return self._changes(table, bounds, known, oldest)
         return Reading(self._rows(table, select(table.shape, bounds)))
 
-    def _changes(self, table: Table, bounds: Bounds, known: Known, oldest: int, upcoming: int) -> Reading:
+    def _changes(self, table: Table, bounds: Bounds, known: Known, oldest: int) -> Reading:
+        """Read the rows that may have changed, and find out by counting whether others are gone.
+
+        All other rows are as they were when the base was made, so if they are as many as those of the base whose keys
+        are not among the changed, they are the same, and no key has to be read.
+        """
+        shape, where = table.shape, within(table.shape, bounds)
+        found = self._rows(table, f"{written_since(oldest, self._upcoming)} FROM ONLY {shape.quoted} {where}")
+        total, count, places = (found.column(n)[0].as_py() for n in range(3))
+        if not count and total == known.rows:
+            return Reading(self._picked(table, "{}"), whole_part_unchanged=True)
+        if count > _FEW * total:
+            return Reading(self._rows(table, select(shape, bounds)))
+        changed = self._picked(table, places)
+        if changed.num_rows != count:
+            raise SourceChanged(f"{table.spec.name} in {self._place}: {count} rows, {changed.num_rows} found")
+        if total - count == known.rows - known.holds(changed.select(shape.key)).true_count:
+            return Reading(changed, rest_unchanged=True)
+        return self._changes_by_key(table, bounds, known, oldest)
+
+    def _changes_by_key(self, table: Table, bounds: Bounds, known: Known, oldest: int) -> Reading:
+        """Read the keys of all rows, and the rows that may have changed."""
         shape = table.shape
         keys = ", ".join(f"{shape.column(name).read} AS {identifier(name)}" for name in shape.key)
-        query = f"SELECT {keys}, xmin, ctid FROM ONLY {shape.quoted} {within(shape, bounds)}"
-        found = self._rows(table, query)
+        found = self._rows(table, f"SELECT {keys}, xmin, ctid FROM ONLY {shape.quoted} {within(shape, bounds)}")
         places, key = found.column(len(shape.key) + 1), found.select(list(range(len(shape.key))))
-        changed = may_have_changed(found.column(len(shape.key)), oldest, upcoming)
+        changed = may_have_changed(found.column(len(shape.key)), oldest, self._upcoming)
         # a key that the base holds in another part is new to this one, however old its row is
         changed |= ~known.holds(key).to_numpy(zero_copy_only=False)
         if np.count_nonzero(changed) > _FEW * len(changed):
             return Reading(self._rows(table, select(shape, bounds)))
         unchanged = known.encode(key.filter(pa.array(~changed)))
-        wanted = places.filter(pa.array(changed))
-        # rows stay where they are as long as this snapshot is held
-        picked = "{" + ",".join(f'"{place}"' for place in row_places(wanted)) + "}"
-        columns = ", ".join(f"{column.read} AS {identifier(column.name)}" for column in shape.columns)
-        query = f"SELECT {columns} FROM ONLY {shape.quoted} WHERE ctid = ANY ({literal(picked)}::pg_catalog.tid[])"
-        rows = self._rows(table, query)
-        if rows.num_rows != wanted.length():
-            raise SourceChanged(f"{table.spec.name} in {self._place}: {wanted.length()} rows, {rows.num_rows} found")
+        wanted = row_places(places.filter(pa.array(changed)))
+        rows = self._picked(table, "{" + ",".join(f'"{place}"' for place in wanted) + "}")
+        if rows.num_rows != len(wanted):
+            raise SourceChanged(f"{table.spec.name} in {self._place}: {len(wanted)} rows, {rows.num_rows} found")
         return Reading(rows, unchanged)
+
+    def _picked(self, table: Table, places: str) -> pa.Table:
+        """Read rows by their places, which are those of this snapshot for as long as it is held."""
+        columns = ", ".join(f"{column.read} AS {identifier(column.name)}" for column in table.shape.columns)
+        query = (
+            f"SELECT {columns} FROM ONLY {table.shape.quoted} WHERE ctid = ANY ({literal(places)}::pg_catalog.tid[])"
+        )
+        return self._rows(table, query)
+
+    @property
+    def _upcoming(self) -> int:
+        assert self._now is not None
+        return self._now.next
 
     def _rows(self, table: Table, query: str) -> pa.Table:
         return self._readers.fetch(query, f"cannot read {table.spec.name} in")

@@ -102,7 +102,7 @@ def known(rows: pa.Table) -> KnownPart:
     """What a base that holds these rows tells a later read."""
     order = pc.sort_indices(keys_of(rows))
     keys, digests = keys_of(rows).take(order), _DIGEST(to_canonical(rows)).take(order)
-    return KnownPart(PartIndex(keys, digests), TREE.key, _DIGEST)
+    return KnownPart(lambda: PartIndex(keys, digests), len(keys), TREE.key, _DIGEST)
 
 
 def lay_over(base: pa.Table, reading: Reading) -> pa.Table:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,14 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blocks.canonical import PartIndex
 from blocks.manifest import BackupMetadata, BackupType
-from blocks.sources.postgres.changes import OLDEST_AGE, Token, may_have_changed
+from blocks.sources.postgres.changes import OLDEST_AGE, Token, may_have_changed, written_since
 from blocks.sources.postgres.connect import Readers
+from flows.chain import Chain
 from tests.blocks.sources.postgres_kit import Books
 from tests.postgres_server import PostgresServer
 
@@ -34,6 +38,12 @@ INSERT INTO quotes SELECT 'S' || g, g FROM generate_series(1, 100) g;
 def books(server: PostgresServer, tmp_path: Path) -> Books:
     server.create("changes", TABLES)
     return Books(server, tmp_path, "changes", part_size_bytes=1500)
+
+
+@pytest.fixture(scope="module")
+def session(server: PostgresServer) -> Iterator[psycopg.Connection[Any]]:
+    with server.connect("postgres") as session:
+        yield session
 
 
 def changes(backup: BackupMetadata) -> dict[str, tuple[int, int]]:
@@ -75,6 +85,72 @@ def test_an_incremental_asks_for_changed_rows_only(books: Books, monkeypatch: py
     assert queries
     assert all("xmin" in query or "ctid = ANY" in query for query in queries)
     assert_restores(books)
+
+
+def test_keys_are_read_only_of_parts_that_lost_a_row(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    books.back_up(FULL)
+    queries = read_rows(books, monkeypatch)
+    books.run("UPDATE orders SET v = 'new' WHERE id = 7; INSERT INTO orders VALUES (500, 'x'), (-1, 'y')")
+    assert changes(books.back_up()) == {"orders": (3, 0)}
+    assert not [query for query in queries if "xmin, ctid" in query]
+    books.run("DELETE FROM orders WHERE id = 9; INSERT INTO orders VALUES (501, 'as many as before')")
+    assert changes(books.back_up()) == {"orders": (1, 1)}
+    assert len([query for query in queries if "xmin, ctid" in query]) == 1
+    assert_restores(books)
+
+
+def test_a_row_that_gave_way_to_another_in_the_same_part_is_gone(books: Books) -> None:
+    books.back_up(FULL)
+    books.run("DELETE FROM orders WHERE id = 9; INSERT INTO orders VALUES (0, 'as many as before')")
+    assert changes(books.back_up()) == {"orders": (1, 1)}
+    books.run("UPDATE orders SET id = -5 WHERE id = 10")
+    assert changes(books.back_up()) == {"orders": (1, 1)}
+    assert_restores(books)
+
+
+def test_a_part_without_changes_costs_no_look_at_its_index(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    books.back_up(FULL)
+    books.run("UPDATE orders SET v = 'new' WHERE id = 7")
+    looked: list[str] = []
+    index = Chain.index
+
+    def recorded(self: Chain, collection: str, part: int) -> PartIndex:
+        looked.append(f"{collection}#{part}")
+        return index(self, collection, part)
+
+    monkeypatch.setattr(Chain, "index", recorded)
+    made = books.back_up()
+    assert changes(made) == {"orders": (1, 0)}
+    assert sum(len(c.parts) for c in made.collections) > 5
+    assert looked == ["books/public.orders#0"]
+
+
+@pytest.mark.parametrize("old_server", [False, True])
+@given(
+    st.integers(3, 2**33),
+    st.integers(1, 2**31 - 20_000_000),
+    st.lists(st.integers(1, 2**32 - 1), min_size=1, max_size=8),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_server_counts_as_rows_are_judged_here(
+    session: psycopg.Connection[Any], old_server: bool, oldest: int, ahead: int, ago: list[int]
+) -> None:
+    """The condition on ages, with the arithmetic that the server does, agrees with what is done with rows."""
+    upcoming = oldest + ahead + (2**31 if old_server else 0)
+    oldest = upcoming - ahead
+    written = [(upcoming - min(n, upcoming - 3)) % 2**32 for n in ago] + [2]
+    query = written_since(oldest, upcoming)
+    # what age() does with a number, for a server that has come to `upcoming`
+    distance = f"(({upcoming} - {{}}) % 4294967296 + 6442450944) % 4294967296 - 2147483648"
+    age = f"(CASE WHEN {{0}} < 3 THEN 2147483647 ELSE {distance.format('{0}')} END)"
+    query = re.sub(r"pg_catalog\.age\('(\d+)'::pg_catalog\.xid\)", lambda m: age.format(m[1]), query)
+    query = query.replace("pg_catalog.age(xmin)", age.format("xmin"))
+    values = ", ".join(f"({number}::int8, '(0,{n})'::tid)" for n, number in enumerate(written, 1))
+    row = session.execute(f"{query} FROM (VALUES {values}) rows (xmin, ctid)".encode()).fetchone()
+    column = pa.chunked_array([pa.array([n.to_bytes(4, "big") for n in written], pa.binary())])
+    judged = may_have_changed(column, oldest, upcoming).tolist()
+    places = [f"(0,{n})" for n, changed in enumerate(judged, 1) if changed]
+    assert row == (len(written), len(places), "{" + ",".join(f'"{place}"' for place in places) + "}")
 
 
 def test_nothing_is_read_where_no_transaction_has_ended(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ def describe() -> list[tuple[str, str]]:
         ("Python", platform.python_version()),
     ]
     facts += [(name, _version(name)) for name in ("lastgood", "pyarrow", "cryptography", "prefect", "numpy")]
-    facts += [(argv[0], version_of(*argv)) for argv in (("restic", "version"), ("borg", "--version"))]
+    peers = (("restic", "version"), ("borg", "--version"), ("pgbackrest", "version"))
+    facts += [(argv[0], version_of(*argv)) for argv in peers]
     return [*facts, ("sqlite3", version_of("sqlite3", "--version"))]
 
 

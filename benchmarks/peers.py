@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from benchmarks.bench import Bench, need, tree_bytes
+from benchmarks.bench import PASSPHRASE, Bench, need, tree_bytes
 from benchmarks.measure import Run
 
 
@@ -69,3 +69,49 @@ class Borg:
     def stored_bytes(self) -> int:
         """Bytes in the repository."""
         return tree_bytes(self.repository)
+
+
+class PgBackRest:
+    """A pgBackRest repository of a whole PostgreSQL cluster, zstd at level 1 in two processes, encrypted.
+
+    Files of the cluster belong to the server's account, so pgBackRest runs as that.
+
+    Args:
+        bench: The session.
+        data: The cluster's data directory.
+        socket: The folder of its socket.
+        port: Its port.
+        account: Who the server runs as; None for ourselves.
+    """
+
+    def __init__(self, bench: Bench, data: Path, socket: Path, port: int, account: str | None) -> None:
+        need("pgbackrest", "pgbackrest")
+        # the session's folder is for its owner only
+        self._bench, self.repository, self._account = bench, socket / "pgbackrest", account
+        places = {"repo1-path": "", "log-path": "log", "lock-path": "lock"}
+        self._options = [f"--{name}={self.repository / folder}" for name, folder in places.items()]
+        self._options += ["--stanza=main", f"--pg1-path={data}", f"--pg1-socket-path={socket}", f"--pg1-port={port}"]
+        self._options += ["--pg1-user=postgres", "--repo1-cipher-type=aes-256-cbc"]
+
+    def __call__(self, command: str, *words: str) -> Run:
+        """Run a command."""
+        who = ["runuser", "-u", self._account, "--"] if self._account else []
+        secret = {"PGBACKREST_REPO1_CIPHER_PASS": PASSPHRASE}
+        return self._bench.run([*who, "pgbackrest", *self._options, *words, command], self.repository.parent, **secret)
+
+    def init(self) -> None:
+        """Make a new repository."""
+        shutil.rmtree(self.repository, ignore_errors=True)
+        self.repository.mkdir()
+        if self._account:
+            shutil.chown(self.repository, self._account)
+        self("stanza-create")
+
+    def backup(self, kind: str) -> Run:
+        """Back up; no write-ahead log is archived, and it is not waited for."""
+        options = ["--compress-type=zst", "--compress-level=1", "--process-max=2", "--start-fast"]
+        return self("backup", f"--type={kind}", *options, "--no-archive-check")
+
+    def stored_bytes(self) -> int:
+        """Bytes in the repository."""
+        return tree_bytes(self.repository / "backup")

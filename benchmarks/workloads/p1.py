@@ -15,7 +15,13 @@ def run(bench: Bench) -> Outcome:
         contestants = [
             Contestant("lastgood", lambda: it.ours.backup("full"), it.ours.init, it.ours.stored_bytes),
             Contestant("pg_dump, restic", it.dump_and_store, it.restic.init, it.restic.stored_bytes),
+            Contestant(
+                "pgBackRest", lambda: it.pgbackrest.backup("full"), it.pgbackrest.init, it.pgbackrest.stored_bytes
+            ),
         ]
         outcome.series = compete(contestants, bench.pairs, bench.say)
-    outcome.notes = ["Memory is that of the largest process; the server's is not counted on either side."]
+    outcome.notes = [
+        "Memory is that of the largest process; the server's is not counted on either side.",
+        "pgBackRest copies the files of the whole cluster, indexes included, and archives no write-ahead log here.",
+    ]
     return outcome

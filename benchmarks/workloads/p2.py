@@ -16,9 +16,16 @@ def run(bench: Bench) -> Outcome:
         it.ours.backup("full")
         it.restic.init()
         it.dump_and_store()
+        it.pgbackrest.init()
+        it.pgbackrest.backup("full")
         contestants = [
             Contestant("lastgood", lambda: it.ours.backup("incremental"), stored_bytes=it.ours.stored_bytes),
             Contestant("pg_dump, restic", it.dump_and_store, stored_bytes=it.restic.stored_bytes),
+            Contestant(
+                "pgBackRest incr",
+                lambda: it.pgbackrest.backup("incr"),
+                stored_bytes=it.pgbackrest.stored_bytes,
+            ),
         ]
         outcome.series = compete(contestants, bench.pairs, bench.say, it.change)
         it.restore_ours()

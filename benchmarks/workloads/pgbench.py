@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks.bench import Bench
 from benchmarks.measure import Run
 from benchmarks.ours import Lastgood
-from benchmarks.peers import Restic
+from benchmarks.peers import PgBackRest, Restic
 from tests.postgres_server import PostgresServer, binary, postgres_server
 
 SCALE = 20
@@ -28,6 +29,8 @@ class Accounts:
         server.run("accounts", "VACUUM ANALYZE", "CHECKPOINT")
         self.ours = Lastgood(bench, "accounts", {"accounts": {"type": "postgres", "dsn": self.dsn}})
         self.restic = Restic(bench, "accounts")
+        owner = None if server.data.owner() == getpass.getuser() else server.data.owner()
+        self.pgbackrest = PgBackRest(bench, server.data, server.folder, server.port, owner)
         self._round = 0
 
     def change(self) -> None:

@@ -200,25 +200,22 @@ def _add_scattered(
     keys: Words,
     words: Words,
     starts: npt.NDArray[np.int64],
-    left: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
     rows: npt.NDArray[np.int64],
 ) -> None:
-    for n in range(2, _WORDS + 1, 2):
-        reach = left > 0
-        if not reach.all():
-            starts, left, rows = starts[reach], left[reach], rows[reach]
-            if not len(rows):
-                return
-        word = words[starts]
-        ending = np.flatnonzero(left < 8)
-        word[ending] &= _MASKS[left[ending]]
-        everywhere = len(rows) == sums.shape[1]
-        for lane, more in enumerate(_pair(word, keys, n)):
-            if everywhere:
-                sums[lane] += more
-            else:
-                sums[lane, rows] += more
-        starts, left = starts + 8, left - 8
+    """Add the words of values of any lengths, longest first: then those that reach a word are always the first few."""
+    order = np.argsort((SHORT_BYTES - lengths).astype(np.int16), kind="stable")
+    starts, lengths = starts[order], lengths[order]
+    # how many values have more than so many bytes
+    longer = np.cumsum(np.bincount(lengths, minlength=SHORT_BYTES + 9)[::-1])[::-1]
+    found = np.zeros((2, len(rows)), np.uint64)
+    for done in range(0, int(lengths[0]), 8):
+        reach, whole = longer[done + 1], longer[done + 8]
+        word = words[starts[:reach] + done]
+        word[whole:] &= _MASKS[lengths[whole:reach] - done]
+        for lane, more in enumerate(_pair(word, keys, 2 + done // 4)):
+            found[lane, :reach] += more
+    sums[:, rows[order]] += found
 
 
 def _pair(word: Words, keys: Words, n: int) -> Iterator[Words]:

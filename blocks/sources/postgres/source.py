@@ -22,8 +22,8 @@ from blocks.sources.postgres.target import PostgresTarget
 class PostgresSource(StateSource):
     """A PostgreSQL database (13 to 17): its tables, definitions, sequences and large objects.
 
-    All tables are read in one snapshot, whatever is written meanwhile. An incremental reads the keys of all rows, and
-    of the rows only those that transactions since the base may have written.
+    All tables are read in one snapshot, whatever is written meanwhile. An incremental reads the rows that transactions
+    since the base may have written; keys of other rows only where rows are gone.
 
     A role with `pg_read_all_data` is enough for backups.
 

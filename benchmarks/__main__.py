@@ -23,6 +23,7 @@ WORKLOADS = {
     "P1": "full backup of a PostgreSQL database",
     "P2": "incremental backup of a PostgreSQL database",
     "P3": "restore of a PostgreSQL database",
+    "P4": "growth of a PostgreSQL incremental with its table",
     "S1": "full backup of a large SQLite database, and growth",
     "K1": "one row restored from a long chain",
     "V1": "verification against a plain restore",

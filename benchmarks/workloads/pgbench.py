@@ -17,27 +17,29 @@ _ROWS_PER_SCALE = 100_000
 
 
 class Accounts:
-    """A pgbench database; one percent of its accounts can be changed at a time."""
+    """A pgbench database; some of its accounts, spread over all of them, can be changed at a time."""
 
-    def __init__(self, bench: Bench, server: PostgresServer) -> None:
-        self._bench, self.server, scale = bench, server, bench.size(SCALE)
+    def __init__(self, bench: Bench, server: PostgresServer, full_scale: int) -> None:
+        self._bench, self.server, scale = bench, server, bench.size(full_scale)
         self.rows = scale * _ROWS_PER_SCALE
         self.dsn = server.dsn("accounts")
         server.create("accounts")
         bench.say(f"  making a database of {self.rows:,} rows")
         bench.run([binary("pgbench"), "--initialize", "--quiet", f"--scale={scale}", self.dsn])
         server.run("accounts", "VACUUM ANALYZE", "CHECKPOINT")
-        self.ours = Lastgood(bench, "accounts", {"accounts": {"type": "postgres", "dsn": self.dsn}})
+        self.ours = Lastgood(bench, f"accounts-{scale}", {"accounts": {"type": "postgres", "dsn": self.dsn}})
         self.restic = Restic(bench, "accounts")
         owner = None if server.data.owner() == getpass.getuser() else server.data.owner()
         self.pgbackrest = PgBackRest(bench, server.data, server.folder, server.port, owner)
         self._round = 0
 
-    def change(self) -> None:
-        """Update one percent of the rows, others each time."""
+    def change(self, rows: int | None = None) -> None:
+        """Update so many rows, or one percent of them, others each time."""
         self._round += 1
+        every = self.rows // rows if rows else 100
         self.server.run(
-            "accounts", f"UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid % 100 = {self._round % 100}"
+            "accounts",
+            f"UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid % {every} = {self._round % every}",
         )
 
     def dump_and_store(self) -> Run:
@@ -80,7 +82,7 @@ class Accounts:
 
 
 @contextmanager
-def accounts(bench: Bench) -> Iterator[Accounts]:
+def accounts(bench: Bench, scale: int = SCALE) -> Iterator[Accounts]:
     """Start a server with fsync off, for both sides alike."""
     with postgres_server(autovacuum="off") as server:
-        yield Accounts(bench, server)
+        yield Accounts(bench, server, scale)

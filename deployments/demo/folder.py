@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from blocks.errors import ConfigurationError
-from deployments.demo.servers import stop_servers
+from deployments.demo.guarded import stop_servers
 
 MARKER = ".lastgood-demo"
 PLAN = "trading.yaml"

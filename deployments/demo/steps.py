@@ -33,10 +33,11 @@ TRANSACTIONS = 15
 
 @dataclass(frozen=True)
 class Moment:
-    """A backup, and what state really was when it was made."""
+    """A backup, and what state really was when it was made: byte for byte, and by the numbers of orders and fills."""
 
     made: BackupMetadata
     oracle: Oracle
+    numbers: set[Number]
 
 
 class Story:
@@ -66,7 +67,7 @@ class Story:
             full, _ = self._backup_under_writes(application, BackupType.FULL)
             self._delete_some(application)
             earlier = self._backup_exactly(application, BackupType.INCREMENTAL)
-            deleted = before - self._live.numbers()
+            deleted = before - earlier.numbers
             self._change_some(application)
             differential, meanwhile = self._backup_under_writes(application, BackupType.DIFFERENTIAL)
             application.trade(TRANSACTIONS)
@@ -106,10 +107,10 @@ class Story:
     def _backup_exactly(self, application: Application, kind: BackupType) -> Moment:
         """Back up while nothing writes, so that what comes back can be compared to the last byte."""
         application.tell("pause")
-        oracle = self._live.freeze()
+        oracle, numbers = self._live.freeze(), self._live.numbers()
         made = self._backup(kind, "paused, to compare")
         application.tell("resume")
-        return Moment(made, oracle)
+        return Moment(made, oracle, numbers)
 
     def _delete_some(self, application: Application) -> None:
         with self._narrator.step("changes") as step:

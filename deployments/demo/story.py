@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from deployments.demo.folder import DemoFolder
+from deployments.demo.guarded import ServerFailed
 from deployments.demo.narrator import Narrator
 from deployments.demo.proofs import Proofs
-from deployments.demo.servers import ServerFailed, Servers
+from deployments.demo.servers import Servers
 from deployments.demo.steps import Story
 from deployments.demo.trading import Places
 from deployments.demo.trading.create import create_application

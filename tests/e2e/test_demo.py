@@ -18,9 +18,9 @@ from blocks.plan import read_plan
 from deployments.demo import programs, run_demo, steps, stop_demo
 from deployments.demo.application import Application
 from deployments.demo.folder import DemoFolder
+from deployments.demo.guarded import stop_servers
 from deployments.demo.oracle import FOLDERS, Oracle, broken_invariants, different_entries, different_lines, freeze
 from deployments.demo.proofs import Proof, Proofs
-from deployments.demo.servers import stop_servers
 from deployments.demo.trading import Places
 from deployments.demo.trading.create import create_application
 from deployments.demo.trading.ledger import open_ledger
@@ -54,7 +54,7 @@ def told(console: Console) -> str:
 
 def test_the_whole_story_is_proved_and_its_runs_are_in_prefect(prefect: Prefect, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=100)
-    assert run_demo(tmp_path / "demo", console=console)
+    assert run_demo(tmp_path / "demo", console=console), told(console)
     text = told(console)
     assert "14 of 14 claims proved" in text
     assert text.count("PASS") == 14
@@ -84,7 +84,7 @@ def test_the_whole_story_is_proved_and_its_runs_are_in_prefect(prefect: Prefect,
 @pytest.mark.usefixtures("prefect", "no_servers")
 def test_without_servers_it_says_so_and_proves_the_rest(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=100)
-    assert run_demo(tmp_path / "demo", console=console)
+    assert run_demo(tmp_path / "demo", console=console), told(console)
     text = told(console)
     assert (
         "left out: cache (there is no redis-server on the PATH), "

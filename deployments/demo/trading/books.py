@@ -12,7 +12,7 @@ import psycopg
 
 from . import SYMBOLS
 
-SEED_FILLS = 20_000
+SEED_FILLS = 10_000
 
 SCHEMA = """
 CREATE TYPE side AS ENUM ('buy', 'sell');

@@ -39,7 +39,7 @@ def _servers_equal(claim: str, expected: Oracle, found: Oracle) -> Iterator[Proo
     if expected.cache is not None:
         keys = different_entries(expected.cache, found.cache or {})
         count = len(expected.cache) - 1
-        yield Proof(f"{claim}: Redis", f"{count:,} keys by DEBUG DIGEST, {len(keys)} differ", not keys and count > 0)
+        yield Proof(f"{claim}: Redis", f"{count:,} keys by digest, {len(keys)} differ", not keys and count > 0)
     if expected.books is not None:
         lines = different_lines(expected.books, found.books or ())
         rows = rows_of_books(expected.books)

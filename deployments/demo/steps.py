@@ -169,7 +169,7 @@ class Story:
         self.proofs.add(
             Proof(
                 "deletions stay deleted",
-                f"{len(deleted):,} orders and fills, {left} are back",
+                f"{len(deleted):,} orders, fills; {left} are back",
                 left == 0 < len(deleted),
             )
         )

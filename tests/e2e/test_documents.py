@@ -99,7 +99,7 @@ def scratch(tmp_path: Path, server: LocalServer, cache: RedisServer, books: Post
 
 
 @pytest.mark.parametrize("name", ["README.md"])
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(400)
 def test_every_command_of_a_document_runs(name: str, scratch: dict[str, str]) -> None:
     folder, lines = Path(scratch["PWD"]), commands(ROOT / name)
     assert len(lines) > 10

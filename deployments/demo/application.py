@@ -10,26 +10,32 @@ from pathlib import Path
 from types import TracebackType
 
 from blocks.errors import LastgoodError
-from deployments.demo import simulator
+from deployments.demo import trading
+from deployments.demo.trading import Places
 
 TRADE_SECONDS = 20.0
 _POLL_SECONDS = 0.05
+_RUN = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module('trading', run_name='__main__')"
 
 
 class Application:
     """A running trading application; killed when the context ends.
 
     Args:
-        folder: Its state.
+        places: Where it keeps its state.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, places: Places) -> None:
+        self._places = places
 
     def __enter__(self) -> Application:
         # isolated: the application has nothing to do with this project, or with its environment
-        command = [sys.executable, "-I", simulator.__file__, str(self._folder)]
-        self._process = subprocess.Popen(  # noqa: S603  our own interpreter and file
+        command = [sys.executable, "-I", "-c", _RUN, str(Path(trading.__file__).parents[1]), str(self._places.folder)]
+        if self._places.cache is not None:
+            command += ["--cache", str(self._places.cache)]
+        if self._places.books is not None:
+            command += ["--books", self._places.books]
+        self._process = subprocess.Popen(  # noqa: S603  our own interpreter and package
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from blocks.errors import ConfigurationError
+from deployments.demo.guarded import stop_servers
 
 MARKER = ".lastgood-demo"
 PLAN = "trading.yaml"
@@ -31,6 +32,7 @@ class DemoFolder:
         self.state = self.path / "state"
         self.plan = self.path / PLAN
         self.prefect = self.path / "prefect"
+        self.servers = self.path / "servers"
 
     @property
     def is_ours(self) -> bool:
@@ -47,6 +49,7 @@ class DemoFolder:
             raise ConfigurationError(
                 f"{self.path} is not empty and no earlier demo made it", hint="Choose another folder with --dir."
             )
+        self.stop_servers()
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for entry in self.path.iterdir():
             if entry.name in (MARKER, self.prefect.name):
@@ -56,6 +59,10 @@ class DemoFolder:
             else:
                 entry.unlink()
         (self.path / MARKER).touch()
+
+    def stop_servers(self) -> bool:
+        """Stop a Redis and a PostgreSQL that a demo could not stop itself; return whether there were any."""
+        return self.is_ours and stop_servers(self.servers)
 
     @contextmanager
     def remembering(self) -> Iterator[None]:
@@ -69,8 +76,12 @@ class DemoFolder:
             if before is not None:
                 os.environ[_STATE_HOME] = before
 
-    def write_plan(self) -> Path:
-        """Write the example plan, adapted: its passphrase is drawn here, and incrementals expire within seconds."""
+    def write_plan(self, more: Mapping[str, Mapping[str, object]] | None = None) -> Path:
+        """Write the example plan, adapted: its passphrase is drawn here, and incrementals expire within seconds.
+
+        Args:
+            more: Sources to add, by name.
+        """
         plans = resources.files("deployments") / "plans"
         plan = yaml.safe_load((plans / PLAN).read_text(encoding="utf-8"))
         passphrase = self.path / "secrets" / "passphrase"
@@ -79,6 +90,7 @@ class DemoFolder:
         passphrase.write_text(secrets.token_urlsafe(24) + "\n", encoding="utf-8")
         plan["encryption"] = {"credential": {"passphrase_file": "./secrets/passphrase"}}
         plan["retention"]["incremental"] = "1s"
+        plan["sources"] |= {name: dict(source) for name, source in (more or {}).items()}
         self.plan.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
         self._copy(["quality/ledger.json"])
         return self.plan

@@ -6,11 +6,12 @@ import hashlib
 import sqlite3
 import stat
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.demo.simulator import INVARIANT
+from deployments.demo.trading.ledger import INVARIANT
 
 FOLDERS = ("config", "models")
 
@@ -23,11 +24,15 @@ class Oracle:
         dump: The ledger's `.dump`, line by line: definitions, rows, counters.
         files: Kind, mode, time of change and content of every file and folder, by path.
         size_bytes: Bytes of the ledger's file and of all files.
+        cache: Redis's own digest of every key and of all of them, expiries, groups of streams; None without a Redis.
+        books: What pg_dump writes of the books, line by line; None without a PostgreSQL.
     """
 
     dump: tuple[str, ...]
     files: dict[str, tuple[object, ...]]
     size_bytes: int
+    cache: dict[str, tuple[object, ...]] | None = None
+    books: tuple[str, ...] | None = None
 
     @property
     def rows(self) -> int:
@@ -68,21 +73,15 @@ def open_read_only(ledger: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)
 
 
-def different_lines(expected: Oracle, found: Oracle) -> list[str]:
-    """Return the lines of `.dump` that only one of two ledgers has."""
-    here, there = Counter(expected.dump), Counter(found.dump)
+def different_lines(expected: Iterable[str], found: Iterable[str]) -> list[str]:
+    """Return the lines that only one of two dumps has; rows of a table have no order."""
+    here, there = Counter(expected), Counter(found)
     return sorted(((here - there) + (there - here)).elements())
 
 
-def different_files(expected: Oracle, found: Oracle) -> list[str]:
-    """Return the paths that are not the same in two states."""
-    paths = expected.files.keys() | found.files.keys()
-    return sorted(path for path in paths if expected.files.get(path) != found.files.get(path))
-
-
-def still_there(ledger: Path, orders: set[int]) -> int:
-    """Count orders that are in a ledger."""
-    return len(orders & order_ids(ledger))
+def different_entries(expected: Mapping[str, object], found: Mapping[str, object]) -> list[str]:
+    """Return the files, or the keys of a Redis, that are not the same in two states."""
+    return sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
 
 
 def order_ids(ledger: Path) -> set[int]:

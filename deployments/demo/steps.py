@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,19 +12,14 @@ from blocks.manifest import BackupMetadata, BackupStatus, BackupType
 from blocks.plan import BackupPlan, read_plan
 from blocks.sources.base import RestoreMode
 from deployments.demo.application import Application
+from deployments.demo.comparison import equal
 from deployments.demo.folder import DemoFolder
 from deployments.demo.narrator import Narrator
-from deployments.demo.oracle import (
-    FOLDERS,
-    Oracle,
-    broken_invariants,
-    different_files,
-    different_lines,
-    freeze,
-    order_ids,
-    still_there,
-)
+from deployments.demo.oracle import Oracle
 from deployments.demo.proofs import Proof, Proofs
+from deployments.demo.servers import Servers
+from deployments.demo.state import Number, live_state, restored_state
+from deployments.demo.trading import Places
 from flows.backup import backup
 from flows.restore import restore
 from flows.results import RestoreResult
@@ -39,10 +33,11 @@ TRANSACTIONS = 15
 
 @dataclass(frozen=True)
 class Moment:
-    """A backup, and what state really was when it was made."""
+    """A backup, and what state really was when it was made: byte for byte, and by the numbers of orders and fills."""
 
     made: BackupMetadata
     oracle: Oracle
+    numbers: set[Number]
 
 
 class Story:
@@ -50,24 +45,29 @@ class Story:
 
     Args:
         place: The demo's folder.
+        places: Where the application keeps its state.
+        servers: Those that it has.
         narrator: Who tells it.
         save_plan: Save the plan as a block and run it by its name; not on a server that is not the demo's own.
     """
 
-    def __init__(self, place: DemoFolder, narrator: Narrator, save_plan: bool) -> None:
-        self._place, self._narrator, self._save_plan = place, narrator, save_plan
-        self._ledger = place.state / "ledger.db"
+    def __init__(
+        self, place: DemoFolder, places: Places, servers: Servers, narrator: Narrator, save_plan: bool
+    ) -> None:
+        self._place, self._places, self._servers = place, places, servers
+        self._narrator, self._save_plan = narrator, save_plan
+        self._live = live_state(places, servers)
         self.proofs = Proofs()
 
     def tell(self) -> None:
         """Tell it."""
         self._initialize()
-        with Application(self._place.state) as application:
-            before = order_ids(self._ledger)
+        with Application(self._places) as application:
+            before = self._live.numbers()
             full, _ = self._backup_under_writes(application, BackupType.FULL)
             self._delete_some(application)
             earlier = self._backup_exactly(application, BackupType.INCREMENTAL)
-            deleted = before - order_ids(self._ledger)
+            deleted = before - earlier.numbers
             self._change_some(application)
             differential, meanwhile = self._backup_under_writes(application, BackupType.DIFFERENTIAL)
             application.trade(TRANSACTIONS)
@@ -83,7 +83,7 @@ class Story:
 
     def _initialize(self) -> None:
         with self._narrator.step("lastgood init") as step:
-            path = self._place.write_plan()
+            path = self._place.write_plan(self._servers.sources)
             self._plan: BackupPlan = read_plan(path)
             self._reference = str(path)
             if self._save_plan:
@@ -107,16 +107,17 @@ class Story:
     def _backup_exactly(self, application: Application, kind: BackupType) -> Moment:
         """Back up while nothing writes, so that what comes back can be compared to the last byte."""
         application.tell("pause")
-        oracle = freeze(self._ledger, {name: self._place.state / name for name in FOLDERS})
+        oracle, numbers = self._live.freeze(), self._live.numbers()
         made = self._backup(kind, "paused, to compare")
         application.tell("resume")
-        return Moment(made, oracle)
+        return Moment(made, oracle, numbers)
 
     def _delete_some(self, application: Application) -> None:
         with self._narrator.step("changes") as step:
             application.trade(TRANSACTIONS)
             gone = application.tell("purge")
-            step.done(f"{gone['rows']:,} rows and {gone['files']} files deleted, new orders")
+            keys = f", {gone['keys']:,} keys" if "keys" in gone else ""
+            step.done(f"{gone['rows']:,} rows{keys} and {gone['files']} files deleted, new orders")
 
     def _change_some(self, application: Application) -> None:
         with self._narrator.step("changes") as step:
@@ -127,10 +128,7 @@ class Story:
     def _lose_everything(self, application: Application) -> None:
         with self._narrator.step("disaster") as step:
             application.kill()
-            for path in self._place.state.glob("ledger.db*"):
-                path.unlink()
-            shutil.rmtree(self._place.state / "models")
-            step.done("the database and all models are deleted")
+            step.done(self._live.destroy())
 
     def _restore(
         self,
@@ -152,10 +150,10 @@ class Story:
             return f"{result.rows:,} rows of {result.backup_id}{rescued}"
 
         result = self._restore("restore latest, in place", told)
-        found = freeze(self._ledger, {name: self._place.state / name for name in FOLDERS})
-        self._prove_equal("latest state is back", latest.oracle, found, result.seconds)
+        for proof in equal("latest state is back", latest.oracle, self._live.freeze(), result.seconds):
+            self.proofs.add(proof)
 
-    def _restore_point_in_time(self, earlier: Moment, deleted: set[int]) -> None:
+    def _restore_point_in_time(self, earlier: Moment, deleted: set[Number]) -> None:
         moment: datetime = earlier.made.timestamp
         folder = self._place.path / "restored" / "point-in-time"
         result = self._restore(
@@ -164,17 +162,17 @@ class Story:
             at=moment,
             to=folder,
         )
-        found = self._restored(folder)
-        self._prove_equal("point in time is back", earlier.oracle, found, result.seconds)
-        left = still_there(folder / "ledger" / "ledger.db", deleted) + still_there(self._ledger, deleted)
+        with restored_state(folder, result, self._servers) as restored:
+            for proof in equal("point in time is back", earlier.oracle, restored.freeze(), result.seconds):
+                self.proofs.add(proof)
+            left = len(deleted & restored.numbers()) + len(deleted & self._live.numbers())
         self.proofs.add(
             Proof(
-                "deletions stay deleted", f"{len(deleted):,} deleted orders, {left} are back", left == 0 < len(deleted)
+                "deletions stay deleted",
+                f"{len(deleted):,} orders, fills; {left} are back",
+                left == 0 < len(deleted),
             )
         )
-
-    def _restored(self, folder: Path) -> Oracle:
-        return freeze(folder / "ledger" / "ledger.db", {name: folder / name / "tree" for name in FOLDERS})
 
     def _restore_made_under_writes(self, made: BackupMetadata, meanwhile: int) -> None:
         folder = self._place.path / "restored" / "under-writes"
@@ -184,7 +182,8 @@ class Story:
             backup_id=made.backup_id,
             to=folder,
         )
-        broken = broken_invariants(folder / "ledger" / "ledger.db")
+        with restored_state(folder, result, self._servers) as restored:
+            broken = restored.broken()
         self.proofs.add(
             Proof(
                 "backup under writes is consistent",
@@ -194,38 +193,19 @@ class Story:
             )
         )
 
-    def _prove_equal(self, claim: str, expected: Oracle, found: Oracle, seconds: float) -> None:
-        lines, files = different_lines(expected, found), different_files(expected, found)
-        self.proofs.add(
-            Proof(
-                f"{claim}: database",
-                f"{expected.rows:,} rows of .dump, {len(lines)} differ",
-                not lines and expected.rows > 0,
-                seconds,
-                expected.size_bytes,
-            )
-        )
-        self.proofs.add(
-            Proof(
-                f"{claim}: files",
-                f"{len(expected.files)} with modes, times; {len(files)} differ",
-                not files and bool(expected.files),
-            )
-        )
-
     def _trade_on(self) -> None:
         with self._narrator.step("start application again") as step:
-            last = max(order_ids(self._ledger))
-            with Application(self._place.state) as application:
+            there = self._live.numbers()
+            with Application(self._places) as application:
                 application.trade(TRANSACTIONS)
                 application.tell("pause")
-                new = {order for order in order_ids(self._ledger) if order > last}
-            step.done(f"{len(new)} new orders on the restored database")
-        broken = broken_invariants(self._ledger)
+                new = self._live.numbers() - there
+            step.done(f"{len(new):,} new orders and fills on the restored state")
+        broken = self._live.broken()
         self.proofs.add(
             Proof(
                 "application works on it",
-                f"{len(new)} new orders, {broken} wrong sums",
+                f"{len(new):,} new orders, {broken} wrong sums",
                 bool(new) and broken == 0,
             )
         )

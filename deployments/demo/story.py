@@ -6,13 +6,19 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 from rich.console import Console
+from rich.markup import escape
 
 from deployments.demo.folder import DemoFolder
+from deployments.demo.guarded import ServerFailed
 from deployments.demo.narrator import Narrator
 from deployments.demo.proofs import Proofs
-from deployments.demo.simulator import create_application
+from deployments.demo.servers import Servers
 from deployments.demo.steps import Story
+from deployments.demo.trading import Places
+from deployments.demo.trading.create import create_application
+from deployments.demo.trading.redis import RedisError
 from deployments.demo.uses import PrefectInUse, use_prefect
 from deployments.server import running_server, stop_server
 from flows.units import human_seconds
@@ -37,13 +43,17 @@ def run_demo(folder: Path = DEFAULT_FOLDER, *, keep_server: bool = True, console
     place = DemoFolder(folder)
     place.renew()
     try:
-        prefect = _set_the_scene(place, narrator)
-        with prefect.entered(), place.remembering():
-            story = Story(place, narrator, save_plan=prefect.started)
-            story.tell()
+        # they end here, however the story ends
+        with Servers(place.servers) as servers:
+            prefect, places = _set_the_scene(place, servers, narrator)
+            with prefect.entered(), place.remembering():
+                story = Story(place, places, servers, narrator, save_plan=prefect.started)
+                story.tell()
         narrator.table(story.proofs.table())
         _sum_up(narrator, story.proofs, time.monotonic() - began)
-        _say_where(narrator, prefect, place, keep_server)
+        _say_where(narrator, prefect, place, servers, keep_server)
+    except (RedisError, psycopg.Error) as exc:
+        raise ServerFailed(f"a server of the demo failed: {str(exc).strip()}") from exc
     finally:
         if not keep_server:
             stop_server(place.prefect)
@@ -55,17 +65,29 @@ def run_demo(folder: Path = DEFAULT_FOLDER, *, keep_server: bool = True, console
 
 
 def stop_demo(folder: Path = DEFAULT_FOLDER) -> bool:
-    """Stop the Prefect server that a demo left running; return whether there was one."""
-    return stop_server(DemoFolder(folder).prefect)
+    """Stop the servers that a demo left running; return whether there were any."""
+    place = DemoFolder(folder)
+    return place.stop_servers() | stop_server(place.prefect)
 
 
-def _set_the_scene(place: DemoFolder, narrator: Narrator) -> PrefectInUse:
+def _set_the_scene(place: DemoFolder, servers: Servers, narrator: Narrator) -> tuple[PrefectInUse, Places]:
     with narrator.step("start application, Prefect") as step, ThreadPoolExecutor(1) as aside:
-        created = aside.submit(create_application, place.state)
+        created = aside.submit(_create, place, servers)
         prefect = use_prefect(place.prefect)
-        created.result()
-        step.done(f"orders are being traded; runs at {prefect.ui_url}")
-    return prefect
+        places = created.result()
+        step.done(f"state in {', '.join(['SQLite', 'files', *servers.names])}; runs at {prefect.ui_url}")
+    if servers.left_out:
+        narrator.say(f"[yellow]![/] left out: {escape(', '.join(servers.left_out))}")
+    return prefect, places
+
+
+def _create(place: DemoFolder, servers: Servers) -> Places:
+    servers.start()
+    cache = servers.cache.socket if servers.cache is not None else None
+    books = servers.books.conninfo if servers.books is not None else None
+    places = Places(place.state, cache, books)
+    create_application(places)
+    return places
 
 
 def _sum_up(narrator: Narrator, proofs: Proofs, seconds: float) -> None:
@@ -74,9 +96,11 @@ def _sum_up(narrator: Narrator, proofs: Proofs, seconds: float) -> None:
     narrator.say(f"[bold {colour}]{proved} of {len(proofs.made)} claims proved[/] in {human_seconds(seconds)}.\n")
 
 
-def _say_where(narrator: Narrator, prefect: PrefectInUse, place: DemoFolder, kept: bool) -> None:
+def _say_where(narrator: Narrator, prefect: PrefectInUse, place: DemoFolder, servers: Servers, kept: bool) -> None:
     here = place.plan.is_relative_to(Path.cwd())
     plan = place.plan.relative_to(Path.cwd()) if here else place.plan
     narrator.say(f"Look at the backups with [bold]lastgood list {plan}[/]")
+    if names := " and ".join(servers.names):
+        narrator.say(f"The demo's own {names} ended with it; what was in there is in the backups.")
     if kept or not prefect.started:
         narrator.say(f"See the runs, their stages and their artifacts at [bold]{prefect.ui_url}/runs[/]")

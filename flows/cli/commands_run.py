@@ -64,13 +64,14 @@ def demo(
         bool, Parameter(name="--keep", negative="--no-keep", help="Leave the demo's Prefect server running.")
     ] = True,
     stop: Annotated[
-        bool, Parameter(name="--stop", negative=(), help="Only stop the server that an earlier demo left running.")
+        bool, Parameter(name="--stop", negative=(), help="Only stop the servers that an earlier demo left running.")
     ] = False,
 ) -> int:
     """Tell the whole story on an embedded example: back up, lose, restore, prove; exit code 1 where a proof fails."""
     from deployments.demo.story import DEFAULT_FOLDER, run_demo, stop_demo  # what runs the flows is above them
 
     if stop:
-        say("the demo's server is stopped" if stop_demo(folder or DEFAULT_FOLDER) else "no server of a demo is running")
+        stopped = stop_demo(folder or DEFAULT_FOLDER)
+        say("what the demo left running is stopped" if stopped else "nothing of a demo is running")
         return 0
     return 0 if run_demo(folder or DEFAULT_FOLDER, keep_server=keep) else 1

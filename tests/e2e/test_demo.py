@@ -9,25 +9,38 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 from rich.console import Console
 
 from blocks.errors import ConfigurationError
 from blocks.plan import read_plan
-from deployments.demo import run_demo, steps, stop_demo
+from deployments.demo import programs, run_demo, steps, stop_demo
 from deployments.demo.application import Application
 from deployments.demo.folder import DemoFolder
-from deployments.demo.oracle import FOLDERS, Oracle, broken_invariants, different_files, different_lines, freeze
+from deployments.demo.guarded import stop_servers
+from deployments.demo.oracle import FOLDERS, Oracle, broken_invariants, different_entries, different_lines, freeze
 from deployments.demo.proofs import Proof, Proofs
-from deployments.demo.simulator import create_application, open_ledger
+from deployments.demo.trading import Places
+from deployments.demo.trading.create import create_application
+from deployments.demo.trading.ledger import open_ledger
+from deployments.demo.trading.redis import Redis
 from tests.e2e.prefect_support import Prefect
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """The application's state as it is created."""
-    create_application(tmp_path / "state")
+    """The application's state as it is created, without servers."""
+    create_application(Places(tmp_path / "state"))
     return tmp_path / "state"
+
+
+@pytest.fixture
+def no_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that has neither Redis nor PostgreSQL."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(programs, "DEBIANS", tmp_path / "bin")
 
 
 def picture(state: Path) -> Oracle:
@@ -41,41 +54,69 @@ def told(console: Console) -> str:
 
 def test_the_whole_story_is_proved_and_its_runs_are_in_prefect(prefect: Prefect, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=100)
-    assert run_demo(tmp_path / "demo", console=console)
+    assert run_demo(tmp_path / "demo", console=console), told(console)
     text = told(console)
-    assert "10 of 10 claims proved" in text
-    assert text.count("PASS") == 10
+    assert "14 of 14 claims proved" in text
+    assert text.count("PASS") == 14
     assert "FAIL" not in text
+    assert "left out" not in text
+    for claim in ("latest state", "point in time"):
+        for kept in ("SQLite", "files", "Redis", "PostgreSQL"):
+            assert f"{claim} is back: {kept}" in text
     assert f"{prefect.server.ui_url}/runs" in text
     assert max(len(line) for line in text.splitlines() if "lastgood" not in line) <= 100
     runs = prefect.post("/flow_runs/filter", sort="START_TIME_ASC")
     ours = [run for run in runs if run["parameters"].get("plan") == str(tmp_path / "demo" / "trading.yaml")]
     assert len(ours) == 9
     assert {run["state_type"] for run in ours} == {"COMPLETED"}
-    # a server that was there before goes on running, and a plan of the same name there is left alone
+    plan = read_plan(tmp_path / "demo" / "trading.yaml")
+    assert list(plan.sources) == ["ledger", "config", "models", "cache", "books"]
+    made = plan.repository.unlock(plan.encryption).backups("trading")
+    assert [m.backup_type.value for m in made] == ["full", "incremental", "differential", "incremental", "emergency"]
+    # its own servers ended, each with its folder
+    assert not stop_servers(tmp_path / "demo" / "servers")
+    assert not Path(plan.sources["cache"].url.removeprefix("unix://")).parent.exists()
+    # a Prefect that was there before goes on running, and a plan of the same name there is left alone
     assert stop_demo(tmp_path / "demo") is False
     assert not (tmp_path / "demo" / "prefect").exists()
-    plan = read_plan(tmp_path / "demo" / "trading.yaml")
-    kinds = [m.backup_type.value for m in plan.repository.unlock(plan.encryption).backups("trading")]
-    assert kinds == ["full", "incremental", "differential", "incremental", "emergency"]
 
 
-def test_a_restore_that_loses_one_row_makes_the_demo_fail(
-    prefect: Prefect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("prefect", "no_servers")
+def test_without_servers_it_says_so_and_proves_the_rest(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    assert run_demo(tmp_path / "demo", console=console), told(console)
+    text = told(console)
+    assert (
+        "left out: cache (there is no redis-server on the PATH), "
+        "books (there is no PostgreSQL with initdb and pg_dump)\n" in text
+    )
+    assert "10 of 10 claims proved" in text
+    assert list(read_plan(tmp_path / "demo" / "trading.yaml").sources) == ["ledger", "config", "models"]
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_restore_that_loses_one_row_of_each_source_makes_the_demo_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = steps.restore
 
     def lossy(*asked: object, **named: object) -> object:
         result = honest(*asked, **named)  # type: ignore[call-overload]
-        ledger = tmp_path / "demo" / "state" / "ledger.db"
-        with closing(sqlite3.connect(ledger)) as db, db:
+        sources = read_plan(tmp_path / "demo" / "trading.yaml").sources
+        with closing(sqlite3.connect(sources["ledger"].path)) as db, db:
             db.execute("DELETE FROM orders WHERE id = (SELECT min(id) FROM orders)")
+        with Redis(Path(sources["cache"].url.removeprefix("unix://"))) as redis:
+            redis("HDEL", "limits", "client:7")
+        with psycopg.connect(sources["books"].dsn.get_secret_value(), autocommit=True) as books:
+            books.execute("UPDATE fills SET tags = '{}' WHERE id = (SELECT max(id) FROM fills)")
         return result
 
     monkeypatch.setattr(steps, "restore", lossy)
     console = Console(file=io.StringIO(), width=100)
     assert run_demo(tmp_path / "demo", console=console) is False
-    assert "FAIL" in told(console)
+    failed = {line.split("  ")[0].strip() for line in told(console).splitlines() if "FAIL" in line}
+    assert {f"latest state is back: {kept}" for kept in ("SQLite", "Redis", "PostgreSQL")} <= failed
+    assert "latest state is back: files" not in failed
 
 
 def test_a_folder_that_no_demo_made_is_not_wiped(tmp_path: Path) -> None:
@@ -111,7 +152,7 @@ def test_the_passphrase_is_drawn_anew_and_only_its_owner_may_read_it(tmp_path: P
 
 
 def test_the_application_keeps_its_sums_right_and_dies_when_told(state: Path) -> None:
-    with Application(state) as application:
+    with Application(Places(state)) as application:
         application.trade(20)
         application.tell("purge")
         application.tell("pause")
@@ -132,7 +173,7 @@ def test_the_oracle_sees_one_changed_value_one_lost_row_and_one_wrong_counter(st
         with closing(open_ledger(state / "ledger.db")) as ledger, ledger:
             ledger.execute(sql)
         after = picture(state)
-        assert different_lines(before, after), sql
+        assert different_lines(before.dump, after.dump), sql
         before = after
 
 
@@ -156,8 +197,8 @@ def test_the_oracle_sees_every_change_of_a_file(state: Path, change: str) -> Non
     else:
         (state / "models" / "current").unlink()
         (state / "models" / "current").symlink_to("reversal.bin")
-    assert len(different_files(before, picture(state))) == 1
-    assert not different_lines(before, picture(state))
+    assert len(different_entries(before.files, picture(state).files)) == 1
+    assert not different_lines(before.dump, picture(state).dump)
 
 
 def test_the_invariant_sees_a_copy_that_mixes_two_moments(state: Path) -> None:

@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 
 from deployments.server import LocalServer, local_server
+from tests.blocks.sources.redis_kit import RedisServer
+from tests.postgres_server import PostgresServer, postgres_server
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 BACKGROUND = ("prefect worker start",)
 """Commands that do not end by themselves: started, and stopped at the end."""
+PASSWORD = "a password for the tests only"
 MADE_BEFORE = {"2h ago": "0s ago"}
 """A time at which the scratch repository has a backup, instead of the one in the text."""
 
@@ -41,19 +44,42 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The README's Redis, behind a password."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.many([("HSET", f"position:{symbol}", "quantity", n) for n, symbol in enumerate(("AAPL", "AAPL.X", "MSFT"))])
+    server.many([("SET", "order:1", "open"), ("SET", "session:1", "not backed up")])
+    server("CONFIG", "SET", "requirepass", PASSWORD)
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def books() -> Iterator[PostgresServer]:
+    """The README's PostgreSQL, with a role that may restore, too."""
+    with postgres_server() as server:
+        server.run("postgres", "CREATE ROLE backup SUPERUSER LOGIN")
+        server.create("books", "CREATE TABLE fills (id serial PRIMARY KEY, price numeric)")
+        server.run("books", "INSERT INTO fills (price) SELECT n / 3.0 FROM generate_series(1, 100) n")
+        yield server
+
+
 @pytest.fixture
-def scratch(tmp_path: Path, server: LocalServer) -> dict[str, str]:
+def scratch(tmp_path: Path, server: LocalServer, cache: RedisServer, books: PostgresServer) -> dict[str, str]:
     """Make a folder of the README's plan, live state and what `prefect deploy` needs; give the environment."""
-    (tmp_path / "trading.yaml").write_text(block(ROOT / "README.md", "yaml"))
+    plan = block(ROOT / "README.md", "yaml")
+    for written, meant in (("localhost:6379", f"localhost:{cache.port}"), ("@localhost/", f"@127.0.0.1:{books.port}/")):
+        assert written in plan
+        plan = plan.replace(written, meant)
+    (tmp_path / "trading.yaml").write_text(plan)
     (tmp_path / "quality").mkdir()
     (tmp_path / "quality/ledger.json").write_text(block(ROOT / "README.md", "json"))
     (tmp_path / "state/models").mkdir(parents=True)
     (tmp_path / "state/models/trend.bin").write_bytes(os.urandom(100_000))
     with sqlite3.connect(tmp_path / "state/ledger.db") as live:
         live.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, symbol TEXT, price REAL)")
-        live.execute("CREATE TABLE positions (symbol TEXT PRIMARY KEY, quantity INTEGER)")
         live.executemany("INSERT INTO orders VALUES (?, ?, ?)", ((n, "AAPL", n / 2) for n in range(100)))
-        live.executemany("INSERT INTO positions VALUES (?, ?)", [("AAPL", 5), ("AAPL.X", 6), ("MSFT", 7)])
     live.close()
     for name in ("prefect.yaml", "prefect.toml", "flows", "blocks", "deployments"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -63,6 +89,8 @@ def scratch(tmp_path: Path, server: LocalServer) -> dict[str, str]:
         "PWD": str(tmp_path),
         "HOME": str(tmp_path),
         "COLUMNS": "160",
+        "CACHE_PASSWORD": PASSWORD,
+        "BOOKS_PASSWORD": PASSWORD,
         "LASTGOOD_PASSPHRASE": "a passphrase for the tests only",
         "PREFECT_HOME": str(tmp_path / "prefect-home"),
         "PREFECT_API_URL": server.api_url,
@@ -71,7 +99,7 @@ def scratch(tmp_path: Path, server: LocalServer) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["README.md"])
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(400)
 def test_every_command_of_a_document_runs(name: str, scratch: dict[str, str]) -> None:
     folder, lines = Path(scratch["PWD"]), commands(ROOT / name)
     assert len(lines) > 10

@@ -17,6 +17,7 @@ from blocks.sources.postgres.connect import altered, hint_for, place_of, setting
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _GUARD = re.compile(r"^\\(un)?restrict \w+\n", re.MULTILINE)
 _BANNER = re.compile(r"^-- (Dumped (from database|by pg_dump) version|PostgreSQL database dump).*\n", re.MULTILINE)
+_PUBLIC = re.compile(r"^CREATE SCHEMA public;$", re.MULTILINE)
 _INSTALLED = "/usr/lib/postgresql"
 """Where Debian keeps the programs of each version."""
 
@@ -46,7 +47,8 @@ def dump_definitions(
         SourceUnavailable: It failed.
     """
     found = find_pg_dump(server_version, program)
-    common = [found, "--no-password", "--lock-wait-timeout=30000", *options]
+    # in UTF-8 whatever the database's encoding is; they set the encoding of the session that runs them, too
+    common = [found, "--no-password", "--encoding=UTF8", "--lock-wait-timeout=30000", *options]
     if snapshot is not None:
         common.append(f"--snapshot={snapshot}")
     with ThreadPoolExecutor(2) as pool:
@@ -74,6 +76,8 @@ def _run(command: list[str], conninfo: str) -> str:
 
 def _bare(text: str) -> str:
     """Take out what differs from one run of pg_dump to the next: guards with a random word, versions."""
+    # of a chosen schema `public` pg_dump assumes that it is missing, but its privileges are those of the one there is
+    text = _PUBLIC.sub("CREATE SCHEMA IF NOT EXISTS public;", text, count=1)
     return _BANNER.sub("", _GUARD.sub("", text))
 
 

@@ -133,3 +133,30 @@ def test_a_choice_that_fits_nothing_keeps_no_definition_and_says_so(server: Post
     made = Books(server, tmp_path, "narrow", tables=["nothing.*"]).back_up(BackupType.FULL)
     assert made.sources[0].definition["before"] == ""
     assert "No table" in made.sources[0].warnings[0]
+
+
+def test_text_of_a_database_that_is_not_in_utf8_comes_back(server: PostgresServer, tmp_path: Path) -> None:
+    server.run("postgres", "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
+    server.run(
+        "latin", "CREATE TABLE t (k text PRIMARY KEY)", "INSERT INTO t VALUES ('é')", "COMMENT ON TABLE t IS 'ü'"
+    )
+    books = Books(server, tmp_path, "latin")
+    books.back_up(BackupType.FULL)
+    books.restore(to=server.dsn("latin_copy"))
+    assert server.dump("latin_copy", "--encoding=UTF8") == server.dump("latin", "--encoding=UTF8")
+    server.run("postgres", "DROP DATABASE latin", "DROP DATABASE latin_copy")
+
+
+def test_the_public_schema_alone_comes_back_into_a_missing_database(server: PostgresServer, tmp_path: Path) -> None:
+    server.create(
+        "chosen",
+        "CREATE TABLE t (k text PRIMARY KEY)",
+        "CREATE SCHEMA other",
+        "GRANT CREATE ON SCHEMA public TO PUBLIC",
+    )
+    books = Books(server, tmp_path, "chosen", schemas=["public"])
+    made = books.back_up(BackupType.FULL)
+    books.restore(made, to=server.dsn("chosen_copy"))
+    assert server.dump("chosen_copy", "--schema=public") == server.dump("chosen", "--schema=public")
+    assert make_verification(books.plan, made.backup_id, deep=True).status is BackupStatus.VERIFIED
+    server.run("postgres", "DROP DATABASE chosen", "DROP DATABASE chosen_copy")

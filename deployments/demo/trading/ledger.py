@@ -1,28 +1,18 @@
-"""A small trading application that keeps writing: the state that the demo backs up, loses and gets back.
+"""The ledger, in SQLite: orders, positions, cash, performance.
 
-Run as a process of its own, with nothing but the standard library, as any application would be; it obeys words on its
-standard input: `pause`, `resume`, `purge`, `retrain`, `stop`, each answered with a line of JSON on its output.
-
-An invariant holds in every committed state: a position is the sum of its orders' fills, and the cash is what was
-started with less what was paid. A copy that mixes two moments breaks it.
+A position is the sum of its orders' fills, and the cash is what was started with less what was paid.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import selectors
 import sqlite3
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
-SYMBOLS = ("ACME", "BOLT", "CRUX", "DUNE", "ECHO", "FLUX", "GRIT", "HALO")
+from . import SYMBOLS
+
 STARTING_CASH_CENTS = 50_000_000_000
 SEED_ORDERS = 30_000
-MODEL_BYTES = 1_500_000
-BEAT_SECONDS = 0.02
 
 SCHEMA = """
 CREATE TABLE orders (
@@ -70,12 +60,9 @@ SELECT (SELECT count(*) FROM positions AS p WHERE quantity <> (
 """Counts what does not add up: positions, and the cash. Nothing in a consistent state."""
 
 
-def create_application(folder: Path) -> None:
-    """Make the application's state: a ledger in WAL mode, configuration, models."""
-    folder.mkdir(parents=True)
-    _create_configuration(folder / "config")
-    _create_models(folder / "models")
-    ledger = open_ledger(folder / "ledger.db")
+def create_ledger(path: Path) -> None:
+    """Make the ledger, in WAL mode."""
+    ledger = open_ledger(path)
     ledger.executescript(SCHEMA)
     with ledger:
         ledger.executemany("INSERT INTO positions VALUES (?, 0, ?)", [(s, 10_000) for s in SYMBOLS])
@@ -86,22 +73,6 @@ def create_application(folder: Path) -> None:
         for _ in range(50):
             trader.measure()
     ledger.close()
-
-
-def _create_configuration(folder: Path) -> None:
-    folder.mkdir()
-    for symbol in SYMBOLS:
-        limits = {"symbol": symbol, "limits": {"position": 5_000, "order": 200}, "venues": ["north", "süd"]}
-        (folder / f"{symbol.lower()}.json").write_text(json.dumps(limits, indent=2, ensure_ascii=False), "utf-8")
-    (folder / "strategies").mkdir()
-    (folder / "strategies" / "momentum.json").write_text(json.dumps({"window": 20, "threshold": 0.015}), "utf-8")
-
-
-def _create_models(folder: Path) -> None:
-    (folder / "archive").mkdir(parents=True)
-    for name in ("momentum.bin", "reversal.bin", "archive/momentum-2024.bin"):
-        (folder / name).write_bytes(os.urandom(MODEL_BYTES))
-    (folder / "current").symlink_to("momentum.bin")
 
 
 def open_ledger(path: Path) -> sqlite3.Connection:
@@ -168,72 +139,3 @@ class Trader:
             "LIMIT (SELECT count(*) / 10 FROM performance))"
         )
         return orders.rowcount + measured.rowcount
-
-
-class Application:
-    """The process: a beat of trades, and orders from outside."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._ledger = open_ledger(folder / "ledger.db")
-        self._chance = random.Random()  # noqa: S311  a simulation needs no secrecy
-        self._trader = Trader(self._ledger, self._chance)
-        self._transactions = 0
-        self._paused = False
-
-    def run(self) -> None:
-        """Trade until `stop` comes, or the one who started this is gone."""
-        words: dict[str, Callable[[], dict[str, int]]] = {
-            "pause": lambda: self._pause(True),
-            "resume": lambda: self._pause(False),
-            "purge": self._purge,
-            "retrain": self._retrain,
-        }
-        with selectors.DefaultSelector() as inbox:
-            inbox.register(sys.stdin, selectors.EVENT_READ)
-            while True:
-                if not inbox.select(None if self._paused else BEAT_SECONDS):
-                    self._beat()
-                    continue
-                word = sys.stdin.readline().strip()
-                if word not in words:
-                    break
-                print(json.dumps(words[word]() | {"transactions": self._transactions}), flush=True)
-        self._ledger.close()
-
-    def _beat(self) -> None:
-        with self._ledger:
-            self._trader.place(self._chance.randint(1, 20))
-            self._trader.fill(self._chance.randint(1, 15))
-            self._trader.cancel(self._chance.randint(0, 2))
-            if self._transactions % 10 == 0:
-                self._trader.measure()
-        self._transactions += 1
-
-    def _pause(self, paused: bool) -> dict[str, int]:
-        self._paused = paused
-        return {}
-
-    def _purge(self) -> dict[str, int]:
-        with self._ledger:
-            rows = self._trader.purge()
-        retired = self._folder / "models" / "archive" / "momentum-2024.bin"
-        files = [path for path in (retired, self._folder / "config" / "halo.json") if path.exists()]
-        for path in files:
-            path.unlink()
-        return {"rows": rows, "files": len(files)}
-
-    def _retrain(self) -> dict[str, int]:
-        """Change a model in the middle, add another one, and change a setting."""
-        models = self._folder / "models"
-        with (models / "momentum.bin").open("r+b") as model:
-            model.seek(MODEL_BYTES // 3)
-            model.write(os.urandom(1_000))
-        (models / f"challenger-{self._transactions}.bin").write_bytes(os.urandom(MODEL_BYTES // 2))
-        setting = {"window": self._chance.randint(10, 50), "threshold": 0.02}
-        (self._folder / "config" / "strategies" / "momentum.json").write_text(json.dumps(setting), "utf-8")
-        return {"files": 3}
-
-
-if __name__ == "__main__":
-    Application(Path(sys.argv[1])).run()

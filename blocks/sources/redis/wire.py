@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
 import hiredis
+import pyarrow as pa
 
 from blocks.errors import ConfigurationError, LastgoodError, SourceUnavailable
 
@@ -81,6 +83,9 @@ class Connection:
     def __init__(self, sock: socket.socket, place: str) -> None:
         self._socket, self.place = sock, place
         self._reader = hiredis.Reader()
+        # drawn at random, so that no value looks like it
+        token = secrets.token_hex(16)
+        self._last, self._ours = packed("PING", token), b"$%d\r\n%b\r\n" % (len(token), token.encode())
         self.database: int | None = 0
         self.received_bytes = 0
         """How much was received since the connection was opened."""
@@ -127,21 +132,37 @@ class Connection:
         self.begin(commands)
         return self.end(len(commands))
 
-    def begin(self, commands: Sequence[bytes]) -> None:
-        """Send a transaction whose answers `end` will take; nothing else may be asked meanwhile."""
-        self.send(b"".join((_MULTI, *commands, _EXEC)))
+    def begin(self, commands: Iterable[bytes | pa.Buffer]) -> None:
+        """Send a transaction whose answers `end` will take; nothing else may be asked meanwhile.
+
+        One command of our own is its last: where its answer stands, the answers end.
+        """
+        self.send(b"".join((_MULTI, *commands, self._last, _EXEC)))
 
     def end(self, count: int) -> list[Reply] | None:
         """Take the answers of a transaction of so many commands; see `transaction`."""
+        raw = self.end_raw(count)
+        with translated(self.place, "reading in a transaction"):
+            return None if raw is None else parsed(raw)
+
+    def end_raw(self, count: int) -> bytes | None:
+        """Take the answers of a transaction as they came: an array of `count + 1` items, the last of which is ours."""
         with translated(self.place, "asking"):
-            expected = _OK + _QUEUED * count
-            if not self._skip(expected):
-                self.checked(self._replies(count + 2), "reading in a transaction")
+            data = self._after(_OK + _QUEUED * (count + 1))
+            if data is None:
+                self.checked(self._replies(count + 3), "reading in a transaction")
                 raise SourceUnavailable(f"{self.place}: it answered a transaction in an unknown way")
+            while b"\n" not in data:
+                data += self._received()
+            if data.startswith(b"*%d\r\n" % (count + 1)):
+                return self._up_to_ours(data)
+            self._reader.feed(data)
             done = self._replies(1)[0]
         if isinstance(done, hiredis.ReplyError):
             raise failure(done, self.place, "reading in a transaction")
-        return done if isinstance(done, list) else None
+        if done is not None:
+            raise SourceUnavailable(f"{self.place}: it answered a transaction in an unknown way")
+        return None
 
     def send(self, data: bytes) -> None:
         """Send raw bytes."""
@@ -157,14 +178,22 @@ class Connection:
         with translated(self.place, "receiving"):
             return self._received()
 
-    def _skip(self, expected: bytes) -> bool:
+    def _after(self, expected: bytes) -> bytes | None:
         """Pass over answers that are known beforehand; parsing them would take longer than all the others."""
         data = b""
         while len(data) < len(expected) and expected.startswith(data):
             data += self._received()
-        as_expected = data.startswith(expected)
-        self._reader.feed(data[len(expected) :] if as_expected else data)
-        return as_expected
+        if data.startswith(expected):
+            return data[len(expected) :]
+        self._reader.feed(data)
+        return None
+
+    def _up_to_ours(self, data: bytes) -> bytes:
+        pieces, end = [data], data[-len(self._ours) :]
+        while end != self._ours:
+            pieces.append(self._received())
+            end = (end + pieces[-1])[-len(self._ours) :]
+        return b"".join(pieces)
 
     def _replies(self, count: int) -> list[Reply]:
         replies: list[Reply] = []
@@ -183,6 +212,13 @@ class Connection:
             raise ConnectionResetError("the server closed the connection")
         self.received_bytes += len(data)
         return data
+
+
+def parsed(raw: bytes) -> list[Reply]:
+    """Parse the answers of a transaction that `Connection.end_raw` took; ours is left out."""
+    reader = hiredis.Reader()
+    reader.feed(raw)
+    return cast("list[Reply]", reader.gets())[:-1]
 
 
 def unpacked(value: bytes) -> list[bytes]:

@@ -1,0 +1,71 @@
+"""The commands that read keys, packed for many keys at once: word by word that would take longer than the answers.
+
+A batch of keys is read in one transaction: first the expiries of all, then the values. A key that goes while the
+expiries are asked for has no value then.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from blocks.sources.redis.rows import WIDE_ELEMENTS
+from blocks.sources.redis.wire import packed
+
+SCANNED = ("hash", "set", "zset")
+"""Types whose answers are those of a SCAN: a cursor, and the elements."""
+
+_COUNT = packed("COUNT", WIDE_ELEMENTS + 1).partition(b"\r\n")[2]
+_LAST = packed(WIDE_ELEMENTS).partition(b"\r\n")[2]
+
+# what stands before and after the key; up to one element more than a narrow container has, so that a larger one shows
+_READS = {
+    "hash": (b"*5\r\n$5\r\nHSCAN\r\n", b"$1\r\n0\r\n" + _COUNT),
+    "set": (b"*5\r\n$5\r\nSSCAN\r\n", b"$1\r\n0\r\n" + _COUNT),
+    "zset": (b"*5\r\n$5\r\nZSCAN\r\n", b"$1\r\n0\r\n" + _COUNT),
+    "list": (b"*4\r\n$6\r\nLRANGE\r\n", b"$1\r\n0\r\n" + _LAST),
+    "stream": (b"*6\r\n$5\r\nXINFO\r\n$6\r\nSTREAM\r\n", b"$4\r\nFULL\r\n$5\r\nCOUNT\r\n$1\r\n0\r\n"),
+    "string": (b"*2\r\n$3\r\nGET\r\n", b""),
+}
+_DUMP = (b"*2\r\n$4\r\nDUMP\r\n", b"")
+_TYPE = (b"*2\r\n$4\r\nTYPE\r\n", b"")
+_EXPIRY = (b"*2\r\n$11\r\nPEXPIRETIME\r\n", b"")
+
+
+def reading(kind: str | None, keys: pa.LargeBinaryArray) -> tuple[list[pa.Buffer | bytes], int]:
+    """Pack what reads the expiries and values of keys of one type, and say how many commands that is.
+
+    Args:
+        kind: Their type; None where they are thought to be strings, which are then asked for with one command.
+        keys: The keys, none NULL.
+    """
+    words = bulk(keys)
+    expiries = _each(words, *_EXPIRY)
+    if kind is None:
+        return [expiries, b"*%d\r\n$4\r\nMGET\r\n" % (len(keys) + 1), _data(words)], len(keys) + 1
+    return [expiries, _each(words, *_READS.get(kind, _DUMP))], 2 * len(keys)
+
+
+def types(keys: pa.LargeBinaryArray) -> pa.Buffer:
+    """Pack what asks for the type of each key."""
+    return _each(bulk(keys), *_TYPE)
+
+
+def bulk(texts: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+    """Write each text as a bulk string of RESP."""
+    sizes = pc.binary_length(texts).cast(pa.large_string()).cast(pa.large_binary())
+    return _joined(b"$", sizes, b"\r\n", texts, b"\r\n")
+
+
+def _each(words: pa.LargeBinaryArray, before: bytes, after: bytes) -> pa.Buffer:
+    return _data(_joined(before, words, after))
+
+
+def _joined(*pieces: bytes | pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+    scalars = [pa.scalar(piece, pa.large_binary()) if isinstance(piece, bytes) else piece for piece in (*pieces, b"")]
+    return pc.binary_join_element_wise(*scalars)
+
+
+def _data(texts: pa.LargeBinaryArray) -> pa.Buffer:
+    """Return the bytes of all texts, one after the other; the array is fresh from a kernel."""
+    return texts.buffers()[2]

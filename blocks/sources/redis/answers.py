@@ -18,11 +18,13 @@ from blocks.sources.redis.asking import SCANNED, bulk
 from blocks.sources.redis.rows import WIDE_BYTES, WIDE_ELEMENTS, score_texts
 
 Ints = npt.NDArray[np.int64]
+Ranks = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
 _ARRAY, _STRING, _ERROR = b"*$-"
 _DIGITS = 9
 _WORD = 8
+"""As many bytes have to follow the last text of an answer."""
 # keeps so many bytes at the top of a word of eight
 _TOP = np.array([~(2 ** (8 * (_WORD - n)) - 1) & (2**64 - 1) for n in range(_WORD)], np.uint64)
 
@@ -34,23 +36,25 @@ class Narrow:
     Attributes:
         found: For each key of the batch, whether it is one of them.
         values: The values of their rows, in order.
+        expiries: What PEXPIRETIME said of them.
     """
 
     found: Mask
     values: pa.LargeBinaryArray
+    expiries: Ints
 
 
-def narrow(kind: str, raw: bytes, first: int, count: int) -> Narrow | None:
+def narrow(kind: str, raw: bytes, count: int) -> Narrow | None:
     """Make the values of those containers that are narrow, not empty, and nowhere out of the ordinary.
 
     Args:
         kind: The type of all of them.
-        raw: The raw answer of their transaction, with at least a word's bytes behind the last of them.
-        first: How many lines come before the first container.
-        count: How many containers there are; an error may stand in the place of one.
+        raw: The raw answer of their transaction: for each an expiry and its elements, or an error in their place;
+            and one string more, of some length.
+        count: How many containers there are.
     """
     lines = _Lines(raw)
-    groups = _walked(lines, first, count, kind)
+    groups = _found(lines, count, kind)
     if groups is None or not _as_said(lines, groups):
         return None
     found = groups.counts > 0
@@ -59,14 +63,14 @@ def narrow(kind: str, raw: bytes, first: int, count: int) -> Narrow | None:
         cursors = lines.starts[groups.heads - 1]
         found &= (lines.bytes[cursors] == ord("0")) & (lines.ends[groups.heads - 1] - cursors == 1)
     if not found.any():
-        return Narrow(found, pa.array([], pa.large_binary()))
+        return Narrow(found, pa.array([], pa.large_binary()), np.zeros(0, np.int64))
     groups = groups.some(found)
     values, right = _listed(lines, groups) if kind == "list" else _sorted(lines, groups, kind)
     right &= np.diff(_offsets(values)) <= WIDE_BYTES
     if not right.all():
         found[found] = right
-        values = values.filter(pa.array(right))
-    return Narrow(found, values)
+        values, groups = values.filter(pa.array(right)), groups.some(right)
+    return Narrow(found, values, lines.integers(groups.heads - _before_head(kind)))
 
 
 class _Lines:
@@ -90,6 +94,12 @@ class _Lines:
         values[digits > _DIGITS] = -1
         return values
 
+    def integers(self, lines: Ints) -> Ints:
+        """Read the integer in each line, which may be large, or negative."""
+        texts = _slices(self, self.starts[lines] + 1, self.ends[lines])
+        found: Ints = texts.cast(pa.large_string()).cast(pa.int64()).to_numpy()
+        return found
+
 
 @dataclass(frozen=True)
 class _Groups:
@@ -106,29 +116,42 @@ class _Groups:
         return _within(self.heads + 1, self.counts, 2)
 
 
-def _walked(lines: _Lines, first: int, count: int, kind: str) -> _Groups | None:
-    """Go from array to array; None where the lines do not lead to the end."""
-    before = 3 if kind in SCANNED else 0
-    arrays = np.flatnonzero(lines.kinds == _ARRAY)
+def _found(lines: _Lines, count: int, kind: str) -> _Groups | None:
+    """Find the arrays of containers: at once where all lines that look like one are one, else step by step."""
+    before = _before_head(kind)
+    arrays = np.flatnonzero(lines.kinds[1:] == _ARRAY) + 1
     items = lines.numbers(arrays)
-    after = dict(zip(arrays.tolist(), (arrays + 1 + 2 * items).tolist(), strict=True))
-    line, heads = first, []
+    nested = 2 if kind in SCANNED else 1
+    if len(arrays) != count * nested:
+        return _walked(lines, count, before, dict(zip(arrays.tolist(), items.tolist(), strict=True)))
+    begins, heads, counts = arrays[::nested] - 1, arrays[nested - 1 :: nested], items[nested - 1 :: nested]
+    ends = heads + 1 + 2 * counts
+    whole = begins[0] == 1 and ends[-1] == len(lines.kinds)
+    linked = (heads - begins == before).all() and (ends[:-1] == begins[1:]).all()
+    return _Groups(heads, counts) if whole and linked else None
+
+
+def _walked(lines: _Lines, count: int, before: int, items: dict[int, int]) -> _Groups | None:
+    """Go from array to array; None where that does not lead to the end."""
+    line, heads, counts = 1, [], []
     for _ in range(count):
         head = line + before
-        if head in after:
+        if head in items:
             heads.append(head)
-            line = after[head]
-        elif line < len(lines.kinds) and lines.kinds[line] == _ERROR:
+            counts.append(items[head])
+            line = head + 1 + 2 * items[head]
+        elif line + 1 < len(lines.kinds) and lines.kinds[line + 1] == _ERROR:
             heads.append(-1)
-            line += 1
+            counts.append(0)
+            line += 2
         else:
             return None
-    if line != len(lines.kinds):
-        return None
-    at = np.array(heads, np.int64)
-    sizes = np.zeros(len(lines.kinds), np.int64)
-    sizes[arrays] = items
-    return _Groups(at, np.where(at < 0, 0, sizes[at]))
+    return _Groups(np.array(heads), np.array(counts)) if line == len(lines.kinds) else None
+
+
+def _before_head(kind: str) -> int:
+    """Return how many lines of a container come before its elements' array: the expiry, and what SCAN answers first."""
+    return 4 if kind in SCANNED else 1
 
 
 def _as_said(lines: _Lines, groups: _Groups) -> bool:
@@ -164,17 +187,17 @@ def _sorted(lines: _Lines, groups: _Groups, kind: str) -> tuple[pa.LargeBinaryAr
     return _regrouped(pieces, heads, pairs[order].ravel(), groups.counts), once
 
 
-def _ranks(lines: _Lines, begins: Ints, ends: Ints) -> npt.NDArray[np.uint64]:
+def _ranks(lines: _Lines, begins: Ints, ends: Ints) -> Ranks:
     """Return numbers that sort as texts do, and are equal where these are."""
     sizes = ends - begins
     if sizes.max(initial=0) < _WORD:
-        words: npt.NDArray[np.uint64] = np.ndarray((len(lines.bytes) - _WORD + 1,), ">u8", lines.bytes.data, 0, (1,))
-        ranks = words[begins].astype(np.uint64) & _TOP[sizes]
-        return ranks | sizes.astype(np.uint64)
+        words: Ranks = np.ndarray((len(lines.bytes) - _WORD + 1,), ">u8", lines.bytes.data, 0, (1,))
+        ranks: Ranks = (words[begins].astype(np.uint64) & _TOP[sizes]) | sizes.astype(np.uint64)
+        return ranks
     texts = _slices(lines, begins, ends).dictionary_encode()
-    ranked = np.empty(len(texts.dictionary), np.uint64)
+    ranked: Ranks = np.empty(len(texts.dictionary), np.uint64)
     ranked[pc.sort_indices(texts.dictionary).to_numpy()] = np.arange(len(ranked), dtype=np.uint64)
-    return ranked[texts.indices.to_numpy()]
+    return ranked.take(texts.indices.to_numpy())
 
 
 def _pieces(lines: _Lines, groups: _Groups, items: Ints) -> tuple[pa.LargeBinaryArray, Ints, Ints]:
@@ -219,7 +242,8 @@ def _offsets(texts: pa.LargeBinaryArray) -> Ints:
 
 def _before(counts: Ints) -> Ints:
     """Return how many come before each."""
-    return np.cumsum(counts) - counts
+    found: Ints = np.cumsum(counts) - counts
+    return found
 
 
 def _within(begins: Ints, counts: Ints, step: int = 1) -> Ints:

@@ -1,7 +1,7 @@
 """The commands that read keys, packed for many keys at once: word by word that would take longer than the answers.
 
-A batch of keys is read in one transaction: first the expiries of all, then the values. A key that goes while the
-expiries are asked for has no value then.
+A batch of keys is read in one transaction: of strings first all expiries, then all values, of others both key by key.
+A key's expiry comes first: a key that goes while that is asked for has no value then.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _READS = {
     "string": (b"*2\r\n$3\r\nGET\r\n", b""),
 }
 _DUMP = (b"*2\r\n$4\r\nDUMP\r\n", b"")
-_TYPE = (b"*2\r\n$4\r\nTYPE\r\n", b"")
-_EXPIRY = (b"*2\r\n$11\r\nPEXPIRETIME\r\n", b"")
+_TYPE = b"*2\r\n$4\r\nTYPE\r\n"
+_EXPIRY = b"*2\r\n$11\r\nPEXPIRETIME\r\n"
 
 
 def reading(kind: str | None, keys: pa.LargeBinaryArray) -> tuple[list[pa.Buffer | bytes], int]:
@@ -40,25 +40,22 @@ def reading(kind: str | None, keys: pa.LargeBinaryArray) -> tuple[list[pa.Buffer
         keys: The keys, none NULL.
     """
     words = bulk(keys)
-    expiries = _each(words, *_EXPIRY)
     if kind is None:
+        expiries = _data(_joined(_EXPIRY, words))
         return [expiries, b"*%d\r\n$4\r\nMGET\r\n" % (len(keys) + 1), _data(words)], len(keys) + 1
-    return [expiries, _each(words, *_READS.get(kind, _DUMP))], 2 * len(keys)
+    before, after = _READS.get(kind, _DUMP)
+    return [_data(_joined(_EXPIRY, words, before, words, after))], 2 * len(keys)
 
 
-def types(keys: pa.LargeBinaryArray) -> pa.Buffer:
+def types(keys: pa.LargeBinaryArray) -> bytes:
     """Pack what asks for the type of each key."""
-    return _each(bulk(keys), *_TYPE)
+    return bytes(_data(_joined(_TYPE, bulk(keys))))
 
 
 def bulk(texts: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
     """Write each text as a bulk string of RESP."""
     sizes = pc.binary_length(texts).cast(pa.large_string()).cast(pa.large_binary())
     return _joined(b"$", sizes, b"\r\n", texts, b"\r\n")
-
-
-def _each(words: pa.LargeBinaryArray, before: bytes, after: bytes) -> pa.Buffer:
-    return _data(_joined(before, words, after))
 
 
 def _joined(*pieces: bytes | pa.LargeBinaryArray) -> pa.LargeBinaryArray:

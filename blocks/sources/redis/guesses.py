@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
 
 import pyarrow as pa
 
@@ -31,8 +30,8 @@ class Guesses:
         if kind in ELEMENTS and len(self._types) < _MOST:
             self._types[key.partition(b":")[0]] = kind
 
-    def runs(self, keys: pa.LargeBinaryArray) -> Iterator[tuple[str | None, pa.LargeBinaryArray]]:
-        """Yield neighbouring keys of one guessed type; fast where the keys are sorted."""
+    def sorted_out(self, keys: pa.LargeBinaryArray) -> Iterator[tuple[str | None, pa.LargeBinaryArray]]:
+        """Yield all keys, some of one guessed type at a time; fast, and in order, where the keys are sorted."""
         for start in range(0, len(keys), _WINDOW):
             window = keys.slice(start, _WINDOW)
             first, last = window[0].as_py(), window[-1].as_py()
@@ -41,8 +40,6 @@ class Guesses:
             if colon and last.startswith(prefix + colon):
                 yield self.of(first), window
                 continue
-            position = 0
-            for kind, same in groupby(map(self.of, byte_strings(window))):
-                count = sum(1 for _ in same)
-                yield kind, window.slice(position, count)
-                position += count
+            kinds = [self.of(key) for key in byte_strings(window)]
+            for kind in dict.fromkeys(kinds):
+                yield kind, window.filter(pa.array([each == kind for each in kinds]))

@@ -46,7 +46,7 @@ def position_of(key: bytes) -> int:
 def positions_of(keys: list[bytes]) -> npt.NDArray[np.uint32]:
     """Return the positions of many keys."""
     crcs = np.fromiter(map(crc_hqx, keys, itertools.repeat(0)), np.uint32, len(keys))
-    positions = (crcs & (SLOTS - 1)) << 16 | crcs
+    positions = crcs | (crcs & np.uint32(SLOTS - 1)) << np.uint32(16)
     for n, key in enumerate(keys):
         if b"{" in key:
             positions[n] = position_of(key)

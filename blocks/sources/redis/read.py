@@ -7,7 +7,7 @@ while the server watches the key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import cycle
 from typing import cast
 
@@ -22,14 +22,13 @@ from blocks.sources.redis.asking import SCANNED, reading, types
 from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.rows import ELEMENTS, MODULE, WIDE_ELEMENTS, Content, RowBuilder, byte_strings
 from blocks.sources.redis.streams import read_stream
-from blocks.sources.redis.wire import Connection, Reply, failure, packed, parsed
+from blocks.sources.redis.wire import Answers, Connection, Reply, failure, packed
 
 _ATTEMPTS = 5
 _PIECE = 10_000
 _SMALL, _LARGE = 32, 2048
 _WANTED_BYTES = 512 * 1024
 _GONE, _FOREVER = -2, -1
-_LONGEST_INTEGER = len(b":-9223372036854775808\r\n")
 
 Batch = tuple[str | None, pa.LargeBinaryArray]
 """Keys with the type they are thought to have; None for those that may be strings."""
@@ -62,7 +61,7 @@ class KeyReader:
 
     def read(self, keys: pa.LargeBinaryArray) -> pa.Table:
         """Return the rows of those keys that are there; of sorted keys they are mostly sorted, too."""
-        others = self._read(self._guesses.runs(keys))
+        others = self._read(self._guesses.sorted_out(keys))
         for _ in range(_ATTEMPTS):
             if not others:
                 return self._rows.table()
@@ -76,7 +75,7 @@ class KeyReader:
         by_type: dict[str, list[bytes]] = {}
         for start in range(0, len(keys), _LARGE):
             some = keys.slice(start, _LARGE)
-            replies = self._connection.ask(memoryview(types(some)), len(some))
+            replies = self._connection.ask(types(some), len(some))
             self._connection.checked(replies, "TYPE")
             for key, reply in zip(byte_strings(some), cast("list[bytes]", replies), strict=True):
                 kind = reply.decode("utf-8", "replace")
@@ -90,22 +89,22 @@ class KeyReader:
         """Read keys under the types they are thought to have; return those that have another one."""
         again: list[bytes] = []
         wide: list[tuple[bytes, str]] = []
-        for kind, keys, raw in self._ahead(batches):
+        for (kind, keys), answers in self._ahead(batches):
             if kind is None:
-                again += self._take_strings(keys, parsed(raw))
+                again += self._take_strings(keys, self._connection.parsed(answers))
             else:
-                again += self._take_typed(kind, keys, raw, wide)
+                again += self._take_typed(kind, keys, answers, wide)
         return again + [key for key, kind in wide if not self._read_wide(key, kind)]
 
-    def _ahead(self, batches: Iterable[Batch]) -> Iterator[tuple[str | None, pa.LargeBinaryArray, bytes]]:
+    def _ahead(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answers]]:
         """Send each batch of commands in a transaction before the answers of the one before it are handed on."""
-        waiting: tuple[str | None, pa.LargeBinaryArray, Connection, int] | None = None
-        for (kind, keys), connection in zip(self._cut(batches), cycle(self._connections), strict=False):
-            commands, count = reading(kind, keys)
+        waiting: tuple[Batch, Connection, int] | None = None
+        for batch, connection in zip(self._cut(batches), cycle(self._connections), strict=False):
+            commands, count = reading(*batch)
             connection.begin(commands)
             if waiting is not None:
                 yield self._ended(*waiting)
-            waiting = kind, keys, connection, count
+            waiting = batch, connection, count
         if waiting is not None:
             yield self._ended(*waiting)
 
@@ -117,16 +116,15 @@ class KeyReader:
                 start += len(some)
                 yield kind, some
 
-    def _ended(
-        self, kind: str | None, keys: pa.LargeBinaryArray, connection: Connection, count: int
-    ) -> tuple[str | None, pa.LargeBinaryArray, bytes]:
-        raw = connection.end_raw(count)
-        assert raw is not None  # nothing is watched
+    def _ended(self, batch: Batch, connection: Connection, count: int) -> tuple[Batch, Answers]:
+        before = connection.received_bytes
+        answers = connection.end_raw(count)
+        assert answers is not None  # nothing is watched
+        received, size = connection.received_bytes - before, self._sizes[batch[0]]
         # as many at a time as give answers of a reasonable size
-        size = self._sizes[kind]
-        self._sizes[kind] = max(1, min(_LARGE, size * 2 if len(raw) < _WANTED_BYTES else size // 2))
+        self._sizes[batch[0]] = max(1, min(_LARGE, size * 2 if received < _WANTED_BYTES else size // 2))
         self._connection = connection
-        return kind, keys, raw
+        return batch, answers
 
     def _take_strings(self, keys: pa.LargeBinaryArray, replies: list[Reply]) -> list[bytes]:
         """Take those that are strings, and return the others that are there."""
@@ -144,22 +142,18 @@ class KeyReader:
         return pa.array(expiries - self._put_off, mask=expiries < 0)
 
     def _take_typed(
-        self, kind: str, keys: pa.LargeBinaryArray, raw: bytes, wide: list[tuple[bytes, str]]
+        self, kind: str, keys: pa.LargeBinaryArray, answers: Answers, wide: list[tuple[bytes, str]]
     ) -> list[bytes]:
         """Take what is ordinary at once and the rest one by one; return keys to be read again."""
         left = np.ones(len(keys), np.bool_)
-        if kind in ELEMENTS and not (kind == "hash" and self._field_expiry):
-            found = narrow(kind, raw, len(keys) + 1, len(keys))
-            if found is not None:
-                expiries = self._absolute(_integers(raw, len(keys))[found.found])
-                self._rows.columns(keys.filter(pa.array(found.found)), kind, found.values, expiries)
-                left = ~found.found
+        if kind in ELEMENTS and isinstance(answers, bytes) and not (kind == "hash" and self._field_expiry):
+            left = self._take_narrow(kind, keys, answers)
         if not left.any():
             return []
-        replies = parsed(raw)
+        replies = self._connection.parsed(answers)
         again: list[bytes] = []
         for n, key in zip(np.flatnonzero(left).tolist(), byte_strings(keys.filter(pa.array(left))), strict=True):
-            at, reply = cast("int", replies[n]), replies[len(keys) + n]
+            at, reply = cast("int", replies[2 * n]), replies[2 * n + 1]
             if at == _GONE:
                 continue
             if isinstance(reply, hiredis.ReplyError):
@@ -169,6 +163,15 @@ class KeyReader:
             elif not self._take(key, kind, at, reply):
                 again.append(key)
         return again
+
+    def _take_narrow(self, kind: str, keys: pa.LargeBinaryArray, raw: bytes) -> npt.NDArray[np.bool_]:
+        """Take the containers that are ordinary, and say which are left."""
+        taken = narrow(kind, raw, len(keys))
+        if taken is None:
+            return np.ones(len(keys), np.bool_)
+        some = keys.filter(pa.array(taken.found))
+        self._rows.columns(some, kind, taken.values, self._absolute(taken.expiries))
+        return ~taken.found
 
     def _changed(self, key: bytes, error: hiredis.ReplyError) -> bytes:
         if not str(error).startswith(("WRONGTYPE", "ERR no such key")):
@@ -249,14 +252,6 @@ def _incomplete(kind: str, reply: Reply) -> bool:
     if kind in SCANNED:
         return cast("list[Reply]", reply)[0] != b"0"
     return kind == "list" and len(cast("list[Reply]", reply)) > WIDE_ELEMENTS
-
-
-def _integers(raw: bytes, count: int) -> npt.NDArray[np.int64]:
-    """Read the integers with which an answer begins."""
-    reader, begin = hiredis.Reader(), raw.index(b"\n") + 1
-    reader.feed(raw[begin : begin + _LONGEST_INTEGER * count])
-    gets = reader.gets
-    return np.array([gets() for _ in range(count)], np.int64)
 
 
 def _pieces(connection: Connection, key: bytes, kind: str) -> list[bytes] | None:

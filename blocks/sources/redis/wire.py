@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,9 +17,13 @@ from blocks.errors import ConfigurationError, LastgoodError, SourceUnavailable
 Reply = bytes | int | list["Reply"] | hiredis.ReplyError | None
 """What a server answers; an error is a value here, because one failed command of many is often expected."""
 
+Answers = bytes | list[Reply]
+"""The answers of a transaction, not parsed yet or parsed."""
+
 Word = bytes | str | int
 
 _CHUNK_BYTES = 256 * 1024
+_CURSOR = re.compile(rb"\*2\r\n\$\d+\r\n(\d+)\r\n")
 _OK, _QUEUED = b"+OK\r\n", b"+QUEUED\r\n"
 _MULTI, _EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
 
@@ -118,7 +123,7 @@ class Connection:
         """Send `count` packed commands at once and return their answers, errors among them."""
         with translated(self.place, "asking"):
             self._socket.sendall(commands)
-            return self._replies(count)
+        return self.replies(count)
 
     def transaction(self, commands: Sequence[bytes]) -> list[Reply] | None:
         """Let the server do packed commands without anything in between; None where a watched key changed.
@@ -141,33 +146,67 @@ class Connection:
 
     def end(self, count: int) -> list[Reply] | None:
         """Take the answers of a transaction of so many commands; see `transaction`."""
-        raw = self.end_raw(count)
-        with translated(self.place, "reading in a transaction"):
-            return None if raw is None else parsed(raw)
+        answers = self.end_raw(count)
+        return None if answers is None else self.parsed(answers)
 
-    def end_raw(self, count: int) -> bytes | None:
-        """Take the answers of a transaction as they came: an array of `count + 1` items, the last of which is ours."""
+    def end_raw(self, count: int) -> Answers | None:
+        """Take the answers of a transaction as they came, for `parsed`; None where a watched key changed.
+
+        They are an array of `count + 1` items, the last of which is ours; or, of a connection that puts answers
+        together itself, a list of `count`.
+        """
         with translated(self.place, "asking"):
             data = self._after(_OK + _QUEUED * (count + 1))
             if data is None:
-                self.checked(self._replies(count + 3), "reading in a transaction")
+                self.checked(self.replies(count + 3), "reading in a transaction")
                 raise SourceUnavailable(f"{self.place}: it answered a transaction in an unknown way")
             while b"\n" not in data:
                 data += self._received()
             if data.startswith(b"*%d\r\n" % (count + 1)):
                 return self._up_to_ours(data)
             self._reader.feed(data)
-            done = self._replies(1)[0]
+            done = self.replies(1)[0]
         if isinstance(done, hiredis.ReplyError):
             raise failure(done, self.place, "reading in a transaction")
         if done is not None:
             raise SourceUnavailable(f"{self.place}: it answered a transaction in an unknown way")
         return None
 
+    def parsed(self, answers: Answers) -> list[Reply]:
+        """Parse what `end_raw` took; ours is left out."""
+        if isinstance(answers, list):
+            return answers
+        reader = hiredis.Reader()
+        with translated(self.place, "reading in a transaction"):
+            reader.feed(answers)
+            return cast("list[Reply]", reader.gets())[:-1]
+
     def send(self, data: bytes) -> None:
         """Send raw bytes."""
         with translated(self.place, "sending"):
             self._socket.sendall(data)
+
+    def replies(self, count: int) -> list[Reply]:
+        """Take the answers to what was sent, errors among them."""
+        replies: list[Reply] = []
+        gets, receive, feed = self._reader.gets, self._received, self._reader.feed
+        with translated(self.place, "asking"):
+            while len(replies) < count:
+                reply = gets()
+                if reply is False:
+                    feed(receive())
+                else:
+                    replies.append(reply)
+        return replies
+
+    def cursor(self) -> bytes | None:
+        """Wait for the beginning of an answer to SCAN, and tell where it has to go on; None where it ends, or fails."""
+        data = b""
+        with translated(self.place, "asking"):
+            while not (found := _CURSOR.match(data)) and not data.startswith(b"-"):
+                data += self._received()
+        self._reader.feed(data)
+        return found[1] if found and found[1] != b"0" else None
 
     def receive(self) -> bytes:
         """Receive raw bytes.
@@ -195,30 +234,12 @@ class Connection:
             end = (end + pieces[-1])[-len(self._ours) :]
         return b"".join(pieces)
 
-    def _replies(self, count: int) -> list[Reply]:
-        replies: list[Reply] = []
-        gets, receive, feed = self._reader.gets, self._received, self._reader.feed
-        while len(replies) < count:
-            reply = gets()
-            if reply is False:
-                feed(receive())
-            else:
-                replies.append(reply)
-        return replies
-
     def _received(self) -> bytes:
         data = self._socket.recv(_CHUNK_BYTES)
         if not data:
             raise ConnectionResetError("the server closed the connection")
         self.received_bytes += len(data)
         return data
-
-
-def parsed(raw: bytes) -> list[Reply]:
-    """Parse the answers of a transaction that `Connection.end_raw` took; ours is left out."""
-    reader = hiredis.Reader()
-    reader.feed(raw)
-    return cast("list[Reply]", reader.gets())[:-1]
 
 
 def unpacked(value: bytes) -> list[bytes]:

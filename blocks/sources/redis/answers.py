@@ -197,7 +197,8 @@ def _ranks(lines: _Lines, begins: Ints, ends: Ints) -> Ranks:
     texts = _slices(lines, begins, ends).dictionary_encode()
     ranked: Ranks = np.empty(len(texts.dictionary), np.uint64)
     ranked[pc.sort_indices(texts.dictionary).to_numpy()] = np.arange(len(ranked), dtype=np.uint64)
-    return ranked.take(texts.indices.to_numpy())
+    chosen: Ranks = ranked[texts.indices.to_numpy()]
+    return chosen
 
 
 def _pieces(lines: _Lines, groups: _Groups, items: Ints) -> tuple[pa.LargeBinaryArray, Ints, Ints]:
@@ -248,7 +249,8 @@ def _before(counts: Ints) -> Ints:
 
 def _within(begins: Ints, counts: Ints, step: int = 1) -> Ints:
     """Return begin, begin + step, ... for each, as many as it counts."""
-    return np.repeat(begins - step * _before(counts), counts) + step * np.arange(counts.sum())
+    found: Ints = np.repeat(begins - step * _before(counts), counts) + step * np.arange(counts.sum())
+    return found
 
 
 def _width(kind: str) -> int:

@@ -59,8 +59,8 @@ id_struct = Struct(">QQ")
 """The element of a stream's entry: milliseconds and sequence number of its id."""
 
 _SETTLED_ROWS = 50_000
-# between these neither Arrow nor Python writes a score with an exponent
-_SMALLEST_PLAIN, _LARGEST_PLAIN = 1e-4, 1e15
+# between these neither Arrow nor Python writes a fraction with an exponent, and below that Python no whole number
+_SMALLEST_PLAIN, _LARGEST_PLAIN, _LARGEST_WHOLE = 1e-4, 1e10, 1e16
 _POINT, _NOTHING = pa.scalar(b".0", pa.large_binary()), pa.scalar(b"", pa.large_binary())
 
 Elements = list[tuple[bytes, bytes]]
@@ -189,14 +189,16 @@ def score_texts(scores: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
         doubles = pa.array([float(score) for score in scores.to_pylist()], pa.float64())
     numbers = doubles.to_numpy()
     sizes = np.abs(numbers)
-    plain = ((sizes >= _SMALLEST_PLAIN) & (sizes < _LARGEST_PLAIN)) | (sizes == 0)
-    whole = pa.array(numbers == np.floor(numbers))
-    texts = doubles.cast(pa.large_string()).cast(pa.large_binary())
-    texts = pc.binary_join_element_wise(texts, pc.if_else(whole, _POINT, _NOTHING), _NOTHING)
-    if plain.all():
+    # what has no fraction is written as an integer: Arrow would write it with an exponent early
+    whole = (numbers == np.floor(numbers)) & (sizes < _LARGEST_WHOLE) & ~((numbers == 0) & np.signbit(numbers))
+    integers = pa.array(np.where(whole, numbers, 0).astype(np.int64)).cast(pa.large_string()).cast(pa.large_binary())
+    fractions = doubles.cast(pa.large_string()).cast(pa.large_binary())
+    texts = pc.if_else(pa.array(whole), pc.binary_join_element_wise(integers, _POINT, _NOTHING), fractions)
+    others = ~whole & ~((sizes >= _SMALLEST_PLAIN) & (sizes < _LARGEST_PLAIN))
+    if not others.any():
         return texts
-    others = pa.array([b"%a" % number for number in numbers[~plain].tolist()], pa.large_binary())
-    return pc.replace_with_mask(texts, pa.array(~plain), others)
+    written = pa.array([b"%a" % number for number in numbers[others].tolist()], pa.large_binary())
+    return pc.replace_with_mask(texts, pa.array(others), written)
 
 
 ELEMENTS: dict[str, Callable[[list[bytes]], Elements]] = {

@@ -7,6 +7,7 @@ a string, and the lines are what they were taken for. Otherwise nothing is retur
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ Mask = npt.NDArray[np.bool_]
 
 _ARRAY, _STRING, _ERROR = b"*$-"
 _DIGITS = 9
+_STATISTICS = b"# Keyspace\r\n"
 _WORD = 8
 """As many bytes have to follow the last text of an answer."""
 # keeps so many bytes at the top of a word of eight
@@ -44,16 +46,17 @@ class Narrow:
     expiries: Ints
 
 
-def narrow(kind: str, raw: bytes, count: int) -> Narrow | None:
+def narrow(kind: str, raw: bytes, count: int, behind: int = 2) -> Narrow | None:
     """Make the values of those containers that are narrow, not empty, and nowhere out of the ordinary.
 
     Args:
         kind: The type of all of them.
         raw: The raw answer of their transaction: for each an expiry and its elements, or an error in their place;
-            and one string more, of some length.
+            and something more, of some length.
         count: How many containers there are.
+        behind: How many lines that is.
     """
-    lines = _Lines(raw)
+    lines = _Lines(raw, behind)
     groups = _found(lines, count, kind)
     if groups is None or not _as_said(lines, groups):
         return None
@@ -73,14 +76,27 @@ def narrow(kind: str, raw: bytes, count: int) -> Narrow | None:
     return Narrow(found, values, lines.integers(groups.heads - _before_head(kind)))
 
 
-class _Lines:
-    """Where the lines of an answer begin and end, those of the last item of the transaction (our own) left out."""
+def lines_of_statistics(raw: bytes, database: int) -> int | None:
+    """Look at the statistics that end the answer of a transaction.
 
-    def __init__(self, raw: bytes) -> None:
+    Returns:
+        How many lines they and the last item are; None if fields of some hash of the database may expire.
+    """
+    begin = raw.rfind(_STATISTICS)
+    found = re.search(rb"\r\ndb%d:[^\r]*subexpiry=(\d+)" % database, raw[begin:])
+    if begin < 0 or found is None or found[1] != b"0":
+        return None
+    return raw.count(b"\r\n", begin) + 1
+
+
+class _Lines:
+    """Where the lines of an answer begin and end, some at its end left out."""
+
+    def __init__(self, raw: bytes, behind: int) -> None:
         self.raw = pa.py_buffer(raw)
         self.bytes = np.frombuffer(raw, np.uint8)
         returns = np.flatnonzero(self.bytes == ord("\r"))
-        self.ends = returns[self.bytes[returns + 1] == ord("\n")][:-2]
+        self.ends = returns[self.bytes[returns + 1] == ord("\n")][:-behind]
         self.starts = np.concatenate([np.zeros(1, np.int64), self.ends[:-1] + 2])
         self.kinds = self.bytes[self.starts]
 

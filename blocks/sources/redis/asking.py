@@ -32,19 +32,23 @@ _TYPE = b"*2\r\n$4\r\nTYPE\r\n"
 _EXPIRY = b"*2\r\n$11\r\nPEXPIRETIME\r\n"
 
 
-def reading(kind: str | None, keys: pa.LargeBinaryArray) -> tuple[list[pa.Buffer | bytes], int]:
+def reading(
+    kind: str | None, keys: pa.LargeBinaryArray, *, statistics: bool = False
+) -> tuple[list[pa.Buffer | bytes], int]:
     """Pack what reads the expiries and values of keys of one type, and say how many commands that is.
 
     Args:
         kind: Their type; None where they are thought to be strings, which are then asked for with one command.
         keys: The keys, none NULL.
+        statistics: Whether to ask for those of the databases, too, after keys of one type.
     """
     words = bulk(keys)
     if kind is None:
         expiries = _data(_joined(_EXPIRY, words))
         return [expiries, b"*%d\r\n$4\r\nMGET\r\n" % (len(keys) + 1), _data(words)], len(keys) + 1
     before, after = _READS.get(kind, _DUMP)
-    return [_data(_joined(_EXPIRY, words, before, words, after))], 2 * len(keys)
+    last = packed("INFO", "keyspace") if statistics else b""
+    return [_data(_joined(_EXPIRY, words, before, words, after)), last], 2 * len(keys) + statistics
 
 
 def types(keys: pa.LargeBinaryArray) -> bytes:

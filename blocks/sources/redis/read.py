@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from blocks.errors import SourceChanged
-from blocks.sources.redis.answers import narrow
+from blocks.sources.redis.answers import lines_of_statistics, narrow
 from blocks.sources.redis.asking import SCANNED, reading, types
 from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.rows import ELEMENTS, MODULE, WIDE_ELEMENTS, Content, RowBuilder, byte_strings
@@ -100,7 +100,7 @@ class KeyReader:
         """Send each batch of commands in a transaction before the answers of the one before it are handed on."""
         waiting: tuple[Batch, Connection, int] | None = None
         for batch, connection in zip(self._cut(batches), cycle(self._connections), strict=False):
-            commands, count = reading(*batch)
+            commands, count = reading(*batch, statistics=self._field_expiry and batch[0] == "hash")
             connection.begin(commands)
             if waiting is not None:
                 yield self._ended(*waiting)
@@ -146,7 +146,7 @@ class KeyReader:
     ) -> list[bytes]:
         """Take what is ordinary at once and the rest one by one; return keys to be read again."""
         left = np.ones(len(keys), np.bool_)
-        if kind in ELEMENTS and isinstance(answers, bytes) and not (kind == "hash" and self._field_expiry):
+        if kind in ELEMENTS and isinstance(answers, bytes):
             left = self._take_narrow(kind, keys, answers)
         if not left.any():
             return []
@@ -166,7 +166,10 @@ class KeyReader:
 
     def _take_narrow(self, kind: str, keys: pa.LargeBinaryArray, raw: bytes) -> npt.NDArray[np.bool_]:
         """Take the containers that are ordinary, and say which are left."""
-        taken = narrow(kind, raw, len(keys))
+        behind: int | None = 2
+        if kind == "hash" and self._field_expiry:
+            behind = lines_of_statistics(raw, self._connection.database or 0)
+        taken = None if behind is None else narrow(kind, raw, len(keys), behind)
         if taken is None:
             return np.ones(len(keys), np.bool_)
         some = keys.filter(pa.array(taken.found))

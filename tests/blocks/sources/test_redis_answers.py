@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.sources.redis.answers import narrow
+from blocks.sources.redis.answers import lines_of_statistics, narrow
 from blocks.sources.redis.asking import SCANNED, bulk, reading, types
 from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.keys import SLOTS, position_of, positions_of, slot_of
@@ -107,6 +107,23 @@ def test_what_is_out_of_the_ordinary_is_left_and_the_rest_taken(data: st.DataObj
     assert taken.found.tolist() == [what == "plain" for what in chosen]
     assert taken.values.to_pylist() == one_by_one(kind, [plain]) * chosen.count("plain")
     assert taken.expiries.tolist() == [7] * chosen.count("plain")
+
+
+@given(
+    st.lists(contents("hash", st.sampled_from([b"a", b"b", b"# Keyspace", b"subexpiry=0"])), min_size=1),
+    st.integers(0, 3),
+)
+def test_hashes_are_taken_at_once_where_no_field_expires(hashes: list[list[bytes]], database: int) -> None:
+    info = b"# Keyspace\r\ndb1:keys=9,expires=0,avg_ttl=0,subexpiry=2\r\ndb2:keys=1,expires=1,avg_ttl=1,subexpiry=0\r\n"
+    statistics = b"$%d\r\n%b\r\n" % (len(info), info)
+    raw = transaction([answer("hash", 7, items) for items in hashes] + [statistics])
+    behind = lines_of_statistics(raw, database)
+    assert (behind is None) == (database != 2)
+    if behind is not None:
+        taken = narrow("hash", raw, len(hashes), behind)
+        assert taken is not None
+        assert taken.values.to_pylist() == one_by_one("hash", hashes)
+    assert lines_of_statistics(transaction([answer("hash", 7, items) for items in hashes]), 2) is None
 
 
 def test_an_answer_with_another_number_of_containers_is_none() -> None:

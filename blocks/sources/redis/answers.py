@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.sources.redis.asking import SCANNED, bulk
+from blocks.sources.redis.asking import SCANNED
+from blocks.sources.redis.packing import bulk
 from blocks.sources.redis.rows import WIDE_BYTES, WIDE_ELEMENTS, score_texts
 
 Ints = npt.NDArray[np.int64]

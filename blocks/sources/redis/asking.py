@@ -7,8 +7,8 @@ A key's expiry comes first: a key that goes while that is asked for has no value
 from __future__ import annotations
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from blocks.sources.redis.packing import bulk, data_of, joined
 from blocks.sources.redis.rows import WIDE_ELEMENTS
 from blocks.sources.redis.wire import packed
 
@@ -44,29 +44,13 @@ def reading(
     """
     words = bulk(keys)
     if kind is None:
-        expiries = _data(_joined(_EXPIRY, words))
-        return [expiries, b"*%d\r\n$4\r\nMGET\r\n" % (len(keys) + 1), _data(words)], len(keys) + 1
+        expiries = data_of(joined(_EXPIRY, words))
+        return [expiries, b"*%d\r\n$4\r\nMGET\r\n" % (len(keys) + 1), data_of(words)], len(keys) + 1
     before, after = _READS.get(kind, _DUMP)
     last = packed("INFO", "keyspace") if statistics else b""
-    return [_data(_joined(_EXPIRY, words, before, words, after)), last], 2 * len(keys) + statistics
+    return [data_of(joined(_EXPIRY, words, before, words, after)), last], 2 * len(keys) + statistics
 
 
 def types(keys: pa.LargeBinaryArray) -> bytes:
     """Pack what asks for the type of each key."""
-    return bytes(_data(_joined(_TYPE, bulk(keys))))
-
-
-def bulk(texts: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
-    """Write each text as a bulk string of RESP."""
-    sizes = pc.binary_length(texts).cast(pa.large_string()).cast(pa.large_binary())
-    return _joined(b"$", sizes, b"\r\n", texts, b"\r\n")
-
-
-def _joined(*pieces: bytes | pa.LargeBinaryArray) -> pa.LargeBinaryArray:
-    scalars = [pa.scalar(piece, pa.large_binary()) if isinstance(piece, bytes) else piece for piece in (*pieces, b"")]
-    return pc.binary_join_element_wise(*scalars)
-
-
-def _data(texts: pa.LargeBinaryArray) -> pa.Buffer:
-    """Return the bytes of all texts, one after the other; the array is fresh from a kernel."""
-    return texts.buffers()[2]
+    return bytes(data_of(joined(_TYPE, bulk(keys))))

@@ -220,18 +220,3 @@ _NARROW: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "set": lambda members: sorted(set(members)),
     "zset": lambda flat: _flat(zset_elements(flat)),
 }
-
-
-def elements_of(kind: str, items: list[bytes]) -> Elements:
-    """Undo the value of a narrow container.
-
-    Raises:
-        ValueError: It is not that of such a container.
-    """
-    if kind not in ELEMENTS or not items:
-        raise ValueError(f"no narrow {kind}")
-    if kind == "list":
-        return list_elements(items)
-    if kind == "set":
-        return [(member, b"") for member in items]
-    return list(zip(items[::2], items[1::2], strict=True))

@@ -254,7 +254,7 @@ def unpacked(value: bytes) -> list[bytes]:
         items = reader.gets()
     except hiredis.ProtocolError as exc:
         raise ValueError(str(exc)) from exc
-    if not isinstance(items, list) or reader.has_data() or not all(isinstance(item, bytes) for item in items):
+    if not isinstance(items, list) or reader.has_data() or not {*map(type, items)} <= {bytes}:
         raise ValueError("not a list of byte strings")
     return items
 

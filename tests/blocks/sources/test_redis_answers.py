@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.sources.redis.answers import lines_of_statistics, narrow
-from blocks.sources.redis.asking import SCANNED, bulk, reading, types
+from blocks.sources.redis.asking import SCANNED, reading, types
 from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.keys import SLOTS, position_of, positions_of, slot_of
+from blocks.sources.redis.packing import bulk
 from blocks.sources.redis.rows import ELEMENTS, WIDE_ELEMENTS, RowBuilder, score_texts
 from blocks.sources.redis.wire import packed
 

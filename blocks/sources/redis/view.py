@@ -17,12 +17,13 @@ from pydantic import JsonValue
 
 from blocks.errors import SourceChanged
 from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
+from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.keys import END, KeySpool
-from blocks.sources.redis.read import Guesses, KeyReader
+from blocks.sources.redis.listing import key_names
+from blocks.sources.redis.read import KeyReader
 from blocks.sources.redis.rows import COLUMNS
 from blocks.sources.redis.server import Server
 
-_SCAN_COUNT = 1000
 _SAMPLE_KEYS = 500
 _RESTING_BYTES = 64
 
@@ -40,16 +41,8 @@ def spec_of(name: str, patterns: Sequence[str]) -> CollectionSpec:
 
 def scan(server: Server, database: int, patterns: Sequence[str]) -> Iterator[list[bytes]]:
     """Yield the names of all keys that one of the patterns matches, some of them more than once."""
-    with server.connection(database) as connection:
-        for pattern in patterns:
-            cursor = b"0"
-            matching: list[str] = [] if pattern == "*" else ["MATCH", pattern]
-            while True:
-                reply = connection.call("SCAN", cursor, *matching, "COUNT", _SCAN_COUNT, doing="listing keys")
-                cursor, keys = cast("tuple[bytes, list[bytes]]", reply)
-                yield keys
-                if cursor == b"0":
-                    break
+    with server.connection(database) as one, server.connection(database) as other:
+        yield from key_names((one, other), patterns)
 
 
 class RedisView:
@@ -142,9 +135,7 @@ class RedisView:
     def _row_bytes(self, name: str, spool: KeySpool) -> float:
         """Estimate the Arrow bytes of a key and its rows from a sample."""
         if name not in self._sampled:
-            cuts = [0, *spool.cuts(max(1, min(_SAMPLE_KEYS, len(spool))))]
-            chosen = [spool.between(cut, END if len(cuts) == 1 else cut + 1).slice(0, 1) for cut in cuts]
-            sample = pa.concat_arrays(chosen)
+            sample = spool.sample(_SAMPLE_KEYS)
             rows, _ = self._read(name, sample)
             self._sampled[name] = max(rows.nbytes / max(1, len(sample)), _RESTING_BYTES)
         return self._sampled[name]

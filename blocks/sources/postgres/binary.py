@@ -1,8 +1,8 @@
 """Rows as COPY takes them in its binary format, encoded column by column.
 
-Each row is the number of its columns, and for each column a length and that many bytes; a NULL is the length -1. What all
-rows have at the same place is laid out by numpy as one record per row; values of varying length are joined in between
-by Arrow. Both work without Python per row.
+Each row is the number of its columns, and for each column a length and that many bytes; a NULL is the length -1. What
+all rows have at the same place is laid out by numpy as one record per row; values of varying length are joined in
+between by Arrow. Both work without Python per row.
 
 Types whose values travel as text are encoded where the binary form is that text, or where a whole column can be parsed
 without loss. Everything else stays text, for the input function of its type.
@@ -43,7 +43,14 @@ class Fixed:
     values: npt.NDArray[np.generic]
 
 
-Encoded = Fixed | pa.LargeBinaryArray
+@dataclass(frozen=True)
+class Varying:
+    """Values of varying length, NULL where they are."""
+
+    values: pa.LargeBinaryArray
+
+
+Encoded = Fixed | Varying
 Encoder = Callable[[pa.Array], Encoded | None]
 """Encodes the values of a column; None where one of them has no binary form here."""
 
@@ -63,11 +70,15 @@ def encode(rows: pa.Table, how: Sequence[Encoder]) -> memoryview | None:
         if is_variant(field):
             return None
         values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, field.type)
-        encoded = pa.nulls(len(values), pa.large_binary()) if pa.types.is_null(field.type) else encoder(values)
+        encoded = _nothing(values) if pa.types.is_null(field.type) else encoder(values)
         if encoded is None:
             return None
         layout.add_column(encoded, values)
     return layout.joined()
+
+
+def _nothing(values: pa.Array) -> Encoded:
+    return Varying(values.cast(pa.large_binary()))
 
 
 class _Layout:
@@ -84,13 +95,12 @@ class _Layout:
 
     def add_column(self, encoded: Encoded, values: pa.Array) -> None:
         """Add the lengths and the values of a column, NULL where `values` is."""
-        if isinstance(encoded, pa.Array):
-            lengths = pc.fill_null(pc.binary_length(encoded), -1).cast(pa.int32())
-            lengths = lengths.to_numpy(zero_copy_only=False)
-            if (same := _same_length(encoded)) is None:
+        if isinstance(encoded, Varying):
+            if (same := _same_length(encoded.values)) is None:
+                lengths = pc.fill_null(pc.binary_length(encoded.values), -1).to_numpy(zero_copy_only=False)
                 self.add(Fixed(lengths.astype(">i4")))
                 self._close()
-                self._parts.append(pc.fill_null(encoded, b""))
+                self._parts.append(pc.fill_null(encoded.values, b""))
                 return
             encoded = Fixed(same)
         width = _width(encoded.values)
@@ -176,15 +186,13 @@ def _number(kind: str, ours: pa.DataType) -> Encoder:
 def _binary(values: pa.Array) -> Encoded | None:
     if values.type not in (pa.large_string(), pa.string(), pa.large_binary(), pa.binary()):
         return None
-    return values.cast(pa.large_string()).cast(pa.large_binary()) if values.type == pa.string() else values.cast(
-        pa.large_binary()
-    )
+    return Varying(values.cast(pa.large_binary()))
 
 
 def _jsonb(values: pa.Array) -> Encoded | None:
-    text = _binary(values)
     kind = pa.large_binary()
-    return None if text is None else pc.binary_join_element_wise(pa.scalar(b"\1", kind), text, pa.scalar(b"", kind))
+    text = _text(values).cast(kind)
+    return Varying(pc.binary_join_element_wise(pa.scalar(b"\1", kind), text, pa.scalar(b"", kind)))
 
 
 def _uuid(values: pa.Array) -> Encoded | None:
@@ -203,7 +211,9 @@ _NIBBLES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 def _days(values: pa.Array) -> Encoded | None:
     parsed = _parsed(values, pa.date32(), 0)
-    return None if parsed is None else Fixed((parsed.cast(pa.int32()).to_numpy() - _UNIX_TO_POSTGRES_DAYS).astype(">i4"))
+    return (
+        None if parsed is None else Fixed((parsed.cast(pa.int32()).to_numpy() - _UNIX_TO_POSTGRES_DAYS).astype(">i4"))
+    )
 
 
 def _moments(zone: str | None) -> Encoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import pyarrow as pa
 
@@ -25,17 +25,18 @@ class RowWriter:
     Args:
         session: With the transaction open.
         scope: What is restored.
-        fresh: Whether the tables were created in this transaction.
+        made: The collections whose tables were created in this transaction.
     """
 
-    def __init__(self, session: Session, scope: RestoreScope, fresh: bool) -> None:
-        self._session, self._scope, self._fresh = session, scope, fresh
+    def __init__(self, session: Session, scope: RestoreScope, made: Collection[str]) -> None:
+        self._session, self._scope, self._made = session, scope, made
         self._aside: Aside | None = None
         self._staged: dict[str, str] = {}
 
     def clear(self) -> None:
         """Put triggers and foreign keys aside, and delete what an exact restore replaces."""
-        specs = [spec for spec, _ in self._scope.collections if spec.name != LARGE_OBJECTS]
+        kept = {LARGE_OBJECTS, *self._made}
+        specs = [spec for spec, _ in self._scope.collections if spec.name not in kept]
         self._aside = put_aside(self._session, [TableShape.of(spec).quoted for spec in specs])
         if self._scope.mode is RestoreMode.EXACT:
             for spec in specs:
@@ -51,8 +52,8 @@ class RowWriter:
         """Write the rows of one part."""
         shape = TableShape.of(spec)
         names = [column.name for column in shape.columns]
-        if self._fresh or self._emptied(spec):
-            copy_rows(self._session, shape.quoted, shape.columns, rows, freeze=self._fresh)
+        if spec.name in self._made or self._emptied(spec):
+            copy_rows(self._session, shape.quoted, shape.columns, rows, freeze=spec.name in self._made)
             return
         if not names:
             self._complete(shape, rows.num_rows)

@@ -183,6 +183,11 @@ class Live:
         rows = session.execute(_LIVE.encode())
         return cls(frozenset((str(kind), str(schema), str(name)) for kind, schema, name in rows))
 
+    @classmethod
+    def empty(cls) -> Live:
+        """Describe what CREATE DATABASE makes, without what PostgreSQL itself keeps there."""
+        return cls(frozenset((("schema", "", "public"), ("extension", "", "plpgsql"))))
+
     def has(self, kind: str, name: Name) -> bool:
         """Whether there is such an object."""
         schema, own = name if len(name) > 1 else ("", *name)

@@ -121,7 +121,7 @@ class Missing:
         self._need_schema(name[0])
         if name in self._makers:
             self._take(name)
-        elif may_be_of_extension and not self._live.has_any(name):
+        elif may_be_of_extension and name[0] != "pg_catalog" and not self._live.has_any(name):
             # nobody defines it: it may come with an extension that lives in that schema
             for entry in self._before:
                 if entry.type == "EXTENSION" and entry.plain("WITH", "SCHEMA") == name[0]:
@@ -146,7 +146,12 @@ class Missing:
         while True:
             tables = set(self._tables)
             left_out: list[str] = []
-            chosen = [entry for entry in self._after if self._is_about_tables(entry) and self._fits(entry, left_out)]
+            chosen: list[Entry] = []
+            fits = True
+            for entry in filter(self._is_about_tables, self._after):
+                # a comment follows what it is on
+                fits = fits if entry.type == "COMMENT" else self._fits(entry, left_out)
+                chosen += [entry] if fits else []
             if tables == self._tables:
                 self.notes += left_out
                 return chosen
@@ -233,11 +238,13 @@ class Missing:
 
     def finish(self, session: Session) -> None:
         """Make everything that comes after rows."""
-        for entry in self._chosen_after:
+        late = [entry for entry in self._before if id(entry) in self._chosen and self._is_late(entry)]
+        keys = [entry for entry in self._chosen_after if entry.type == "FK CONSTRAINT"]
+        others = [entry for entry in self._chosen_after if entry.type != "FK CONSTRAINT"]
+        about = [entry for entry in others if entry.type == "COMMENT"]
+        # a foreign key may refer to a row of a partition
+        for entry in [*(e for e in others if e.type != "COMMENT"), *late, *keys, *about]:
             session.execute(entry.script)
-        for entry in self._before:
-            if id(entry) in self._chosen and self._is_late(entry):
-                session.execute(entry.script)
 
 
 def _makes(entry: Entry) -> bool:

@@ -7,7 +7,7 @@ tables, and the tables that are missing there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Protocol
@@ -24,6 +24,7 @@ from blocks.sources.postgres.dump import current_definitions
 from blocks.sources.postgres.inplace import InPlace
 from blocks.sources.postgres.live import Live, is_empty
 from blocks.sources.postgres.missing import Missing
+from blocks.sources.postgres.partial import Partial
 from blocks.sources.postgres.scratch import Temporary, is_missing
 from blocks.sources.postgres.tables import LARGE_OBJECTS, read_tables
 
@@ -105,10 +106,15 @@ class PostgresTarget:
         return (database[way], *(self._missing.sentences() if self._missing is not None else ()))
 
     def _open_work(self, way: Way) -> Work:
-        if way is Way.CREATE:
+        if way is not Way.CREATE:
+            return self._in_place(self._conninfo, way)
+        if self._whole:
             return Build(self._conninfo, self._scope, self._backup, self._timeout, self._keep)
+        return Partial(self._conninfo, self._backup, self._timeout, lambda conninfo: self._in_place(conninfo, Way.ROWS))
+
+    def _in_place(self, conninfo: str, way: Way) -> InPlace:
         return InPlace(
-            self._conninfo,
+            conninfo,
             self._scope,
             self._backup,
             self._timeout,
@@ -118,19 +124,27 @@ class PostgresTarget:
             missing=self._missing,
         )
 
+    @property
+    def _whole(self) -> bool:
+        return self._scope.selection.everything and not self._scope.narrowed
+
     def _find_way(self) -> Way:
         if is_missing(self._conninfo, self._timeout):
+            if not self._whole:
+                self._miss(self._specs.values(), Live.empty())
             return Way.CREATE
         with connect(self._conninfo, self._timeout) as session:
             self._check_server(session)
-            if is_empty(session):
+            if self._whole and is_empty(session):
                 return Way.BUILD
-            whole = self._scope.selection.everything and not self._scope.narrowed
-            exact = whole and self._scope.mode is RestoreMode.EXACT and not self._backup.narrowed
+            exact = self._whole and self._scope.mode is RestoreMode.EXACT and not self._backup.narrowed
             if exact and not self._same_definitions(session):
                 return Way.REPLACE
             self._compare(session)
         return Way.ROWS
+
+    def _miss(self, specs: Iterable[CollectionSpec], live: Live) -> None:
+        self._missing = Missing(self._backup, list(specs), live, self._place)
 
     def _check_server(self, session: Session) -> None:
         row = session.execute(
@@ -160,7 +174,7 @@ class PostgresTarget:
                     f"table {name} of {self._place} has other columns or another key than the backup", hint=_ELSEWHERE
                 )
         if lacking := [spec for name, spec in self._specs.items() if name not in live]:
-            self._missing = Missing(self._backup, lacking, Live.of(session), self._place)
+            self._miss(lacking, Live.of(session))
 
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
         """Write the rows of one part."""

@@ -210,19 +210,16 @@ _NIBBLES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 
 def _days(values: pa.Array) -> Encoded | None:
-    parsed = _parsed(values, pa.date32(), 0)
-    return (
-        None if parsed is None else Fixed((parsed.cast(pa.int32()).to_numpy() - _UNIX_TO_POSTGRES_DAYS).astype(">i4"))
-    )
+    days = _parsed(values, pa.date32(), pa.int32())
+    return None if days is None else Fixed((days - _UNIX_TO_POSTGRES_DAYS).astype(">i4"))
 
 
 def _moments(zone: str | None) -> Encoder:
     def encoder(values: pa.Array) -> Encoded | None:
-        parsed = _parsed(values, pa.timestamp("us", zone), 0)
-        if parsed is None:
+        since = _parsed(values, pa.timestamp("us", zone), pa.int64())
+        if since is None:
             return None
-        since = parsed.cast(pa.int64()).to_numpy() - _UNIX_TO_POSTGRES_DAYS * _DAY_MICROSECONDS
-        return Fixed(since.astype(">i8"))
+        return Fixed((since - _UNIX_TO_POSTGRES_DAYS * _DAY_MICROSECONDS).astype(">i8"))
 
     return encoder
 
@@ -241,10 +238,8 @@ def _numeric(precision: int, scale: int) -> Encoder | None:
             if not pc.all(points, min_count=0).as_py():
                 return None
             text = pc.replace_substring(text, ".", "", max_replacements=1)
-        parsed = _parsed(text, pa.int64(), 0)
-        if parsed is None:
+        if (numbers := _parsed(text, pa.int64(), pa.int64())) is None:
             return None
-        numbers = parsed.to_numpy()
         rest = np.abs(numbers) * 10**padding
         out = np.empty((len(numbers), 4 + groups), ">i2")
         out[:, :4] = (groups, whole - 1, 0, scale)
@@ -261,12 +256,13 @@ def _text(values: pa.Array) -> pa.LargeStringArray:
     return values.cast(pa.large_string())
 
 
-def _parsed(values: pa.Array, kind: pa.DataType, filling: int) -> pa.Array | None:
-    """Parse text; None where a value has no place in the type."""
+def _parsed(values: pa.Array, kind: pa.DataType, number: pa.DataType) -> npt.NDArray[np.int64] | None:
+    """Parse text, as numbers in which NULL is 0; None where a value has no place in the type."""
     try:
-        return pc.fill_null(_text(values).cast(kind), pa.scalar(filling, pa.int64()).cast(kind))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        parsed = _text(values).cast(kind)
+    except pa.ArrowInvalid:
         return None
+    return np.asarray(parsed.cast(number).fill_null(0).to_numpy(), np.int64)
 
 
 _ENCODERS: dict[str, Encoder] = {

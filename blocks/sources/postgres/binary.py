@@ -178,7 +178,12 @@ def _number(kind: str, ours: pa.DataType) -> Encoder:
         if values.type not in (pa.int64(), pa.float64(), pa.int32(), pa.int16(), pa.float32(), pa.bool_()):
             return None
         filled = values.fill_null(False if values.type == pa.bool_() else 0)
-        return Fixed(filled.cast(ours, safe=not pa.types.is_floating(ours)).to_numpy(zero_copy_only=False).astype(kind))
+        try:
+            own = filled.cast(ours, safe=not pa.types.is_floating(ours))
+        except pa.ArrowInvalid:
+            # beyond what the type holds: the server says so better
+            return None
+        return Fixed(own.to_numpy(zero_copy_only=False).astype(kind))
 
     return encoder
 

@@ -57,7 +57,7 @@ def test_settings_hold_for_the_entries_that_follow() -> None:
         for name, body in [
             ("a", "CREATE TABLE s.a ();\n\n\nSET default_tablespace = \"odd \"\"space\";\n\n"),
             ("b", "CREATE TABLE s.b ();\n\n\nSET default_table_access_method = other;\n\n"),
-            ("c", "CREATE TABLE s.c ();\n\nSET default_tablespace = '';\n\nSET default_table_access_method = heap;\n\n"),
+            ("c", "CREATE TABLE s.c ();\n\nSET default_tablespace = '';\nSET default_table_access_method = heap;\n\n"),
             ("d", "COMMENT ON TABLE s.d IS '\nSET default_tablespace = evil;';\n\n\n"),
             ("e", "CREATE TABLE s.e ();\n"),
         ]

@@ -8,14 +8,14 @@ tables, and the tables that are missing there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import Protocol
 
 import psycopg
 import pyarrow as pa
 
-from blocks.errors import LastgoodError, RestoreRefused
+from blocks.errors import LastgoodError, RestoreRefused, SourceUnavailable
 from blocks.sources.base import CollectionSpec, RestoreMode, RestoreScope
 from blocks.sources.postgres.backup import Backup
 from blocks.sources.postgres.build import Build
@@ -192,7 +192,8 @@ class PostgresTarget:
     def abort(self) -> None:
         """Leave everything as it was before the first write."""
         if self._work is not None:
-            with translated(self._place, "cannot undo the restore of"):
+            # a server that is gone has kept nothing but, perhaps, a temporary database, which the next run drops
+            with suppress(SourceUnavailable), translated(self._place, "cannot undo the restore of"):
                 self._work.abort()
 
     @contextmanager

@@ -90,11 +90,10 @@ class Build:
                 LargeObjects(session, self._scope, self._backup.before, fresh=True).write(rows)
                 return
             shape = TableShape.of(collection)
-            # rows can be written as frozen ones only into a table that the same transaction has emptied
             alone = rows.num_rows == self._totals.get(collection.name)
-            if alone:
-                session.execute(f"TRUNCATE ONLY {shape.quoted}".encode())
-            copy_rows(session, shape.quoted, shape.columns, rows, freeze=alone)
+            # rows can be written as frozen ones only into a table that the same transaction has emptied
+            frozen = alone and _empty(session, shape.quoted)
+            copy_rows(session, shape.quoted, shape.columns, rows, freeze=frozen)
 
     def commit(self) -> None:
         """Set sequences, make indexes, constraints and triggers, fill materialised views; then give it its name."""
@@ -114,3 +113,12 @@ class Build:
         if self._database is not None:
             database, self._database = self._database, None
             database.drop()
+
+
+def _empty(session: Session, table: str) -> bool:
+    """Empty a table, if its owner has not taken that privilege away; there is nothing in it."""
+    may = session.execute("SELECT pg_catalog.has_table_privilege(%s, 'TRUNCATE')", (table,)).fetchone()
+    if not (may and may[0]):
+        return False
+    session.execute(f"TRUNCATE ONLY {table}".encode())
+    return True

@@ -115,6 +115,18 @@ def test_a_role_that_may_not_create_databases_is_told_so(books: Books) -> None:
     books.server.run("postgres", "DROP ROLE passing")
 
 
+def test_a_role_that_may_create_databases_restores_its_own(server: PostgresServer, tmp_path: Path) -> None:
+    server.create("own", "DROP ROLE IF EXISTS app", "CREATE ROLE app LOGIN CREATEDB", "ALTER DATABASE own OWNER TO app")
+    with server.connect("own", user="app") as session:
+        session.execute("CREATE TABLE kept (id int PRIMARY KEY)")
+        session.execute("INSERT INTO kept VALUES (1); REVOKE TRUNCATE, DELETE ON kept FROM app")
+    books = Books(server, tmp_path, "own")
+    books.back_up(BackupType.FULL)
+    books.restore(to=server.dsn("own_copy", user="app"))
+    assert books.dump("own_copy") == books.dump()
+    server.run("postgres", "DROP DATABASE own_copy", "DROP DATABASE own", "DROP ROLE app")
+
+
 def test_without_any_connection_the_error_is_that_of_the_server() -> None:
     def refused() -> Any:
         raise SourceUnavailable("too many clients already")

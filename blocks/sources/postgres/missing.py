@@ -23,6 +23,8 @@ _ABOUT_TABLES = (
 )
 """Types of entries after the rows that name the table that they are about first."""
 
+_COMMENTED = ("CONSTRAINT", "TRIGGER", "RULE", "POLICY")
+
 _USERS = frozenset(("TABLE", "TYPE", "DOMAIN", "FUNCTION", "DEFAULT", "INDEX", "CONSTRAINT"))
 """Types of entries that may name something that belongs to an extension."""
 
@@ -53,10 +55,15 @@ class Missing:
         self._live = live
         self._before, self._after = split(backup.before)[1], split(backup.after)[1]
         self._makers: dict[Name, list[Entry]] = {}
+        self._said: dict[Name, list[Entry]] = {}
         for entry in self._before:
-            if entry.subject is not None and _makes(entry):
-                self._makers.setdefault(entry.subject, []).append(entry)
+            if entry.subject is not None:
+                about = entry.names[1] if entry.type == "TABLE ATTACH" else entry.subject
+                (self._makers if _makes(entry) else self._said).setdefault(about, []).append(entry)
+        self._plain = [entry for entry in self._before if entry.subject is None]
+        self._schemas = {entry.plain("CREATE", "SCHEMA"): entry for entry in self._plain if entry.type == "SCHEMA"}
         self._chosen: dict[int, Entry] = {}
+        self._made: set[Name] = set()
         self._tables: set[Name] = set()
         wanted = [_at(spec) for spec in specs]
         for name in wanted:
@@ -96,8 +103,9 @@ class Missing:
             if entry.type == "TABLE":
                 self._tables.add(name)
             self._choose(entry)
-            for other in self._before:
-                if _belongs_before(other, entry, name) and self._is_owned(other):
+            self._made.add(name)
+            for other in self._said.get(name, ()):
+                if _belongs(other, entry) and self._is_owned(other):
                     self._choose(other)
 
     def _is_owned(self, entry: Entry) -> bool:
@@ -123,21 +131,20 @@ class Missing:
             self._take(name)
         elif may_be_of_extension and name[0] != "pg_catalog" and not self._live.has_any(name):
             # nobody defines it: it may come with an extension that lives in that schema
-            for entry in self._before:
+            for entry in self._plain:
                 if entry.type == "EXTENSION" and entry.plain("WITH", "SCHEMA") == name[0]:
                     self._choose_plain(entry, "EXTENSION", entry.plain("EXISTS"))
 
     def _need_schema(self, schema: str) -> None:
-        for entry in self._before:
-            if entry.type == "SCHEMA" and entry.plain("CREATE", "SCHEMA") == schema:
-                self._choose_plain(entry, "SCHEMA", schema)
+        if (entry := self._schemas.get(schema)) is not None:
+            self._choose_plain(entry, "SCHEMA", schema)
 
     def _choose_plain(self, entry: Entry, word: str, name: str | None) -> None:
         """Choose what makes an object with a plain name, and what is said about it."""
         if name is None or id(entry) in self._chosen or self._live.has(word.lower(), (name,)):
             return
         self._chosen[id(entry)] = entry
-        for other in self._before:
+        for other in self._plain:
             if other.type in ("COMMENT", "ACL") and other.about == word and other.plain("ON", word) == name:
                 self._chosen[id(other)] = other
 
@@ -147,7 +154,7 @@ class Missing:
             tables = set(self._tables)
             left_out: list[str] = []
             chosen: list[Entry] = []
-            fits = True
+            fits, self._indexes = True, self._own_indexes()
             for entry in filter(self._is_about_tables, self._after):
                 # a comment follows what it is on
                 fits = fits if entry.type == "COMMENT" else self._fits(entry, left_out)
@@ -159,6 +166,8 @@ class Missing:
     def _fits(self, entry: Entry, left_out: list[str]) -> bool:
         """Whether all that an entry refers to is there or is made."""
         lacking = [name for name in (name[:2] for name in entry.names) if self._lacks(name)]
+        if entry.type == "FK CONSTRAINT" and not self._is_there(entry.names[1]):
+            lacking = [entry.names[1]]
         publication = entry.plain("ALTER", "PUBLICATION")
         if lacking:
             own = entry.plain("ADD", "CONSTRAINT") or entry.plain(entry.type)
@@ -175,10 +184,10 @@ class Missing:
     def _lacks(self, name: Name) -> bool:
         """Whether a relation of the backup neither is there nor is made."""
         relation = any(KINDS[entry.type] == "relation" for entry in self._makers.get(name, ()))
-        return relation and not self._live.has("relation", name) and name not in self._made()
+        return relation and not self._is_there(name)
 
-    def _made(self) -> set[Name]:
-        return {e.subject for e in self._chosen.values() if e.subject is not None and _makes(e)}
+    def _is_there(self, name: Name) -> bool:
+        return name in self._made or self._live.has("relation", name)
 
     def _table_of(self, entry: Entry) -> Name:
         """Return the table that an entry after the rows is about."""
@@ -192,17 +201,17 @@ class Missing:
             return False
         if entry.type == "INDEX ATTACH":
             # attaching a partition to a table that is there attaches its indexes, too
-            return set(entry.names) <= self._indexes()
+            return set(entry.names) <= self._indexes
         if entry.type == "COMMENT" and entry.about == "INDEX":
-            return entry.names[0] in self._indexes()
+            return entry.names[0] in self._indexes
         if entry.type == "COMMENT" and entry.about == "STATISTICS":
-            return any(e.type == "STATISTICS" and e.subject == entry.subject for e in self._own_after())
+            found = (e for e in self._after if e.type == "STATISTICS" and e.subject == entry.subject)
+            return any(self._table_of(e) in self._tables for e in found)
+        if entry.type == "COMMENT" and entry.about not in _COMMENTED:
+            return False
         return entry.type in (*_ABOUT_TABLES, "STATISTICS") and self._table_of(entry) in self._tables
 
-    def _own_after(self) -> list[Entry]:
-        return [entry for entry in self._after if entry.type != "COMMENT" and self._is_about_tables(entry)]
-
-    def _indexes(self) -> set[Name]:
+    def _own_indexes(self) -> set[Name]:
         """The indexes of the tables that are made; they live in the schemas of their tables."""
         found = set[Name]()
         for entry in self._after:
@@ -215,7 +224,9 @@ class Missing:
 
     def _not_made(self, wanted: set[Name]) -> Iterable[str]:
         for entry in self._after:
-            if entry.type == "FK CONSTRAINT" and entry.names[1][:2] in wanted and entry.names[0] not in self._tables:
+            if entry.type != "FK CONSTRAINT" or entry.names[1] not in wanted:
+                continue
+            if self._live.has("relation", entry.names[0]):
                 own, (at, to) = entry.plain("ADD", "CONSTRAINT"), map(_shown, entry.names[:2])
                 yield f"Foreign key {own} of {at} refers to {to} and was not made."
 
@@ -251,15 +262,11 @@ def _makes(entry: Entry) -> bool:
     return entry.type in KINDS and entry.words[:1] == ("CREATE",)
 
 
-def _belongs_before(entry: Entry, maker: Entry, name: Name) -> bool:
-    """Whether an entry before the rows says something about an object that another makes."""
+def _belongs(entry: Entry, maker: Entry) -> bool:
+    """Whether an entry before the rows, which names an object, is about the one that another makes."""
     if entry.type in ("COMMENT", "ACL", "SECURITY LABEL"):
-        return entry.subject == name and KINDS.get(entry.about) == KINDS[maker.type]
-    if entry.type == "TABLE ATTACH":
-        return entry.names[1] == name
-    if entry.type == "SEQUENCE OWNED BY":
-        return entry.subject == name and maker.type == "SEQUENCE"
-    return maker.type == "TABLE" and entry.subject == name and not _makes(entry)
+        return KINDS.get(entry.about) == KINDS[maker.type]
+    return maker.type == ("SEQUENCE" if entry.type == "SEQUENCE OWNED BY" else "TABLE")
 
 
 def _own_position(entry: Entry) -> int:

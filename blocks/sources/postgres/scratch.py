@@ -8,6 +8,7 @@ run can tell what was left behind by one that was killed, and drops it.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from contextlib import suppress
 
@@ -23,7 +24,8 @@ BUILDING = "lastgood_building_"
 """How a database is named until it is complete."""
 
 _MARK = "Made by lastgood for a restore or a verification that is running. One that was killed leaves it for the next."
-_OURS = f"^({SCRATCH}|{BUILDING})[0-9a-f]{{16}}$"
+_RANDOM = "[0-9a-f]{16}"
+_OURS = f"^({SCRATCH}|{BUILDING}){_RANDOM}$"
 
 _LEFT = """
 SELECT d.datname::text FROM pg_catalog.pg_database d
@@ -67,7 +69,7 @@ class Temporary:
 
     def __init__(self, wanted: str, timeout_seconds: float) -> None:
         self._timeout, self._wanted = timeout_seconds, settings_of(wanted)["dbname"]
-        self._own = self._wanted.startswith(SCRATCH)
+        self._own = re.fullmatch(f"{SCRATCH}{_RANDOM}", self._wanted) is not None
         self.name = self._wanted if self._own else BUILDING + secrets.token_hex(8)
         self.conninfo = altered(wanted, dbname=self.name)
         self._session = _maintenance(wanted, timeout_seconds)

@@ -37,7 +37,20 @@ def diff(part: PartJob, normal: Box[Normal]) -> Box[Changes | None]:
 @task(task_run_name="merge {part}", tags=["stage"], **INSIDE)
 def merge(part: RestorePart, tables: Box[list[pa.Table]]) -> Box[pa.Table]:
     """Lay the segments of one part's chain, oldest first, over each other: the part as it was."""
-    return Box(merged(tables.take(), part.spec.key))
+    return Box(as_it_was(tables.take(), part.spec.key))
+
+
+def as_it_was(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:
+    """Merge segments as `merged` does; where there is nothing to merge, rows come without their `_key`s.
+
+    Raises:
+        CorruptionDetected: A segment lacks the columns of its key.
+    """
+    if len(tables) == 1:
+        _check(tables[0], [escape(name) for name in key])
+        if tables[0].column(KEY).null_count == tables[0].num_rows:
+            return tables[0].drop_columns([KEY])
+    return merged(tables, key)
 
 
 def changes_between(
@@ -93,12 +106,7 @@ def merged(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:
 
 def _with_keys(table: pa.Table, key: tuple[str, ...]) -> pa.Table:
     columns = [escape(name) for name in key]
-    lacking = [name for name in (KEY, *columns) if name not in table.column_names]
-    if lacking or table.schema.field(KEY).type != pa.large_binary():
-        raise CorruptionDetected(
-            f"a segment has no column {lacking[0] if lacking else KEY} of the right type",
-            hint="It was not made by lastgood. Do not trust this backup.",
-        )
+    _check(table, columns)
     stored = table.column(KEY).combine_chunks()
     rows = table.drop_columns([KEY])
     deleted = stored.is_valid()
@@ -106,6 +114,15 @@ def _with_keys(table: pa.Table, key: tuple[str, ...]) -> pa.Table:
     if deleted.true_count:
         keys = pc.coalesce(stored, keys)
     return rows.add_column(0, DELETED, deleted).add_column(0, KEY, keys)
+
+
+def _check(table: pa.Table, columns: list[str]) -> None:
+    lacking = [name for name in (KEY, *columns) if name not in table.column_names]
+    if lacking or table.schema.field(KEY).type != pa.large_binary():
+        raise CorruptionDetected(
+            f"a segment has no column {lacking[0] if lacking else KEY} of the right type",
+            hint="It was not made by lastgood. Do not trust this backup.",
+        )
 
 
 def _segment_rows(upserts: pa.Table, gone: pa.LargeBinaryArray) -> pa.Table:

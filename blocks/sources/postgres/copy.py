@@ -1,40 +1,64 @@
-"""Rows as COPY takes them: CSV written by Arrow, in which nothing is NULL and a quoted nothing is empty text."""
+"""Rows as COPY takes them: in its binary format where every type of a table has one here, as CSV elsewhere.
+
+The CSV is written by Arrow; in it nothing is NULL and a quoted nothing is empty text.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from blocks.sources.postgres.binary import HEADER, TRAILER, encode, encoders
 from blocks.sources.postgres.connect import Session, identifier
+from blocks.sources.postgres.tables import Column
 from blocks.variant import Scalar, decode_variant, is_variant
 
 _ROWS = 1 << 15
-"""Rows of one piece of CSV."""
+"""Rows of one piece."""
 _OPTIONS = csv.WriteOptions(include_header=False, quoting_style="needed")
+_BINARY, _CSV = "binary", "csv"
 
 
-def copy_rows(session: Session, table: str, names: Sequence[str], rows: pa.Table, freeze: bool = False) -> None:
+def copy_rows(session: Session, table: str, columns: Sequence[Column], rows: pa.Table, freeze: bool = False) -> None:
     """Write columns of rows into a table (quoted, as a statement names it)."""
-    if not names:
+    if not columns:
         # rows without a column: all there is of them is their number
         session.execute(f"INSERT INTO {table} SELECT FROM pg_catalog.generate_series(1, {rows.num_rows})".encode())
         return
-    columns = ", ".join(map(identifier, names))
-    options = "FORMAT csv, FREEZE" if freeze else "FORMAT csv"
-    with session.cursor() as cursor, cursor.copy(f"COPY {table} ({columns}) FROM STDIN ({options})".encode()) as copy:
-        for piece in _pieces(rows.select(list(names))):
-            copy.write(piece)
+    names = ", ".join(identifier(column.name) for column in columns)
+    options = ", FREEZE" if freeze else ""
+    pieces = _pieces(rows.select([column.name for column in columns]), columns)
+    for form, of_form in groupby(pieces, itemgetter(0)):
+        statement = f"COPY {table} ({names}) FROM STDIN (FORMAT {form}{options})"
+        with session.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            if form == _BINARY:
+                copy.write(HEADER)
+            for _, piece in of_form:
+                copy.write(piece)
+            if form == _BINARY:
+                copy.write(TRAILER)
 
 
-def _pieces(rows: pa.Table) -> Iterator[memoryview]:
+def _pieces(rows: pa.Table, columns: Sequence[Column]) -> Iterator[tuple[str, memoryview]]:
+    """Write rows piece by piece, each in the format that can hold it."""
+    how = encoders(columns)
     for start in range(0, rows.num_rows, _ROWS):
-        sink = pa.BufferOutputStream()
-        csv.write_csv(_printable(rows.slice(start, _ROWS)), sink, _OPTIONS)
-        yield memoryview(sink.getvalue())
+        piece = rows.slice(start, _ROWS)
+        encoded = encode(piece, how) if how is not None else None
+        yield (_CSV, as_csv(piece)) if encoded is None else (_BINARY, encoded)
+
+
+def as_csv(rows: pa.Table) -> memoryview:
+    """Write rows as CSV."""
+    sink = pa.BufferOutputStream()
+    csv.write_csv(_printable(rows), sink, _OPTIONS)
+    return memoryview(sink.getvalue())
 
 
 def _printable(rows: pa.Table) -> pa.Table:

@@ -1,4 +1,7 @@
-"""What stands in the way of writing rows into live tables, put aside for one transaction: foreign keys and triggers."""
+"""What a live database holds, and what of it stands in the way of writing rows.
+
+Foreign keys and triggers are put aside for one transaction.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blocks.sources.postgres.connect import Session, identifier, literal
+from blocks.sources.postgres.entries import Name
 
 _FOREIGN_KEYS = """
 SELECT con.conrelid::pg_catalog.regclass::text, con.conname::text, pg_catalog.pg_get_constraintdef(con.oid),
@@ -137,3 +141,58 @@ def drop_everything(session: Session) -> None:
         session.execute(statement.format(owner="pg_database_owner" if modern else "CURRENT_USER").encode())
     if not modern:
         session.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+
+
+KINDS = {
+    **dict.fromkeys(("TABLE", "FOREIGN TABLE", "SEQUENCE", "VIEW", "MATERIALIZED VIEW", "COLUMN"), "relation"),
+    **dict.fromkeys(("TYPE", "SHELL TYPE", "DOMAIN"), "type"),
+    **dict.fromkeys(("FUNCTION", "PROCEDURE", "AGGREGATE"), "function"),
+    "COLLATION": "collation",
+    "TEXT SEARCH CONFIGURATION": "configuration",
+}
+"""What an object is looked for as, by the type that pg_dump gives it or the word that a comment on it uses."""
+
+_LIVE = """
+SELECT 'relation', n.nspname::text, c.relname::text FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+UNION ALL SELECT 'type', n.nspname::text, t.typname::text FROM pg_catalog.pg_type t
+  JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+UNION ALL SELECT 'function', n.nspname::text, p.proname::text FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+UNION ALL SELECT 'collation', n.nspname::text, l.collname::text FROM pg_catalog.pg_collation l
+  JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace
+UNION ALL SELECT 'configuration', n.nspname::text, f.cfgname::text FROM pg_catalog.pg_ts_config f
+  JOIN pg_catalog.pg_namespace n ON n.oid = f.cfgnamespace
+UNION ALL SELECT 'operators', n.nspname::text, o.opcname::text FROM pg_catalog.pg_opclass o
+  JOIN pg_catalog.pg_namespace n ON n.oid = o.opcnamespace
+UNION ALL SELECT 'schema', '', nspname::text FROM pg_catalog.pg_namespace
+UNION ALL SELECT 'extension', '', extname::text FROM pg_catalog.pg_extension
+UNION ALL SELECT 'publication', '', pubname::text FROM pg_catalog.pg_publication
+"""
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a database holds, by kind and name."""
+
+    names: frozenset[tuple[str, str, str]]
+
+    @classmethod
+    def of(cls, session: Session) -> Live:
+        """Read it."""
+        rows = session.execute(_LIVE.encode())
+        return cls(frozenset((str(kind), str(schema), str(name)) for kind, schema, name in rows))
+
+    @classmethod
+    def empty(cls) -> Live:
+        """Describe what CREATE DATABASE makes, without what PostgreSQL itself keeps there."""
+        return cls(frozenset((("schema", "", "public"), ("extension", "", "plpgsql"))))
+
+    def has(self, kind: str, name: Name) -> bool:
+        """Whether there is such an object."""
+        schema, own = name if len(name) > 1 else ("", *name)
+        return (kind, schema, own) in self.names
+
+    def has_any(self, name: Name) -> bool:
+        """Whether there is an object of any kind with a qualified name."""
+        return any(self.has(kind, name) for kind in (*KINDS.values(), "operators"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import pyarrow as pa
 
@@ -13,7 +13,7 @@ from blocks.sources.postgres.connect import Session, identifier
 from blocks.sources.postgres.copy import copy_rows
 from blocks.sources.postgres.live import Aside, equality, put_aside
 from blocks.sources.postgres.parts import row_hash
-from blocks.sources.postgres.tables import LARGE_OBJECTS, TableShape
+from blocks.sources.postgres.tables import LARGE_OBJECTS, Column, TableShape
 
 _LOOKED_AT = 1 << 15
 """Live rows whose keys are compared with a selection at a time."""
@@ -25,17 +25,18 @@ class RowWriter:
     Args:
         session: With the transaction open.
         scope: What is restored.
-        fresh: Whether the tables were created in this transaction.
+        made: The collections whose tables were created in this transaction.
     """
 
-    def __init__(self, session: Session, scope: RestoreScope, fresh: bool) -> None:
-        self._session, self._scope, self._fresh = session, scope, fresh
+    def __init__(self, session: Session, scope: RestoreScope, made: Collection[str]) -> None:
+        self._session, self._scope, self._made = session, scope, made
         self._aside: Aside | None = None
         self._staged: dict[str, str] = {}
 
     def clear(self) -> None:
         """Put triggers and foreign keys aside, and delete what an exact restore replaces."""
-        specs = [spec for spec, _ in self._scope.collections if spec.name != LARGE_OBJECTS]
+        kept = {LARGE_OBJECTS, *self._made}
+        specs = [spec for spec, _ in self._scope.collections if spec.name not in kept]
         self._aside = put_aside(self._session, [TableShape.of(spec).quoted for spec in specs])
         if self._scope.mode is RestoreMode.EXACT:
             for spec in specs:
@@ -51,14 +52,14 @@ class RowWriter:
         """Write the rows of one part."""
         shape = TableShape.of(spec)
         names = [column.name for column in shape.columns]
-        if self._fresh or self._emptied(spec):
-            copy_rows(self._session, shape.quoted, names, rows, freeze=self._fresh)
+        if spec.name in self._made or self._emptied(spec):
+            copy_rows(self._session, shape.quoted, shape.columns, rows, freeze=spec.name in self._made)
             return
         if not names:
             self._complete(shape, rows.num_rows)
             return
         stage = self._stage(spec, shape)
-        copy_rows(self._session, stage, [*names, *(shape.row or ())], rows)
+        copy_rows(self._session, stage, [*shape.columns, *_row_columns(shape)], rows)
         columns = ", ".join(map(identifier, names))
         lacking = ""
         if shape.row is None:
@@ -124,6 +125,14 @@ class RowWriter:
             self._aside.bring_back(self._session)
 
 
+def _row_columns(shape: TableShape) -> Sequence[Column]:
+    """Return the columns of a stage that tell the rows of a table without a key apart."""
+    if shape.row is None:
+        return ()
+    row, number = shape.row
+    return Column(row, "text", identifier(row)), Column(number, "bigint", identifier(number))
+
+
 def _numbered(shape: TableShape) -> str:
     """Write the query that gives each row of a table without a key its hash and its number among equal rows."""
     assert shape.row is not None
@@ -137,6 +146,7 @@ def _numbered(shape: TableShape) -> str:
 
 _CREATED = re.compile(r"^SELECT pg_catalog\.lo_create\('(\d+)'\);$", re.MULTILINE)
 _PAGE_BYTES = 2048
+_PAGES = (Column("loid", "bigint", "loid"), Column("pageno", "bigint", "pageno"), Column("data", "bytea", "data"))
 
 
 class LargeObjects:
@@ -163,12 +173,13 @@ class LargeObjects:
             self._session.execute("TRUNCATE pg_temp.lastgood_pages")
         else:
             self._session.execute(
-                "CREATE TEMPORARY TABLE pg_temp.lastgood_pages (loid oid, pageno int8, data bytea) ON COMMIT DROP"
+                "CREATE TEMPORARY TABLE pg_temp.lastgood_pages (loid int8, pageno int8, data bytea) ON COMMIT DROP"
             )
             self._staged = True
-        copy_rows(self._session, "pg_temp.lastgood_pages", ["loid", "pageno", "data"], rows)
+        copy_rows(self._session, "pg_temp.lastgood_pages", _PAGES, rows)
         self._session.execute(
-            f"SELECT count(pg_catalog.lo_put(loid, pageno * {_PAGE_BYTES}, data)) FROM pg_temp.lastgood_pages".encode()
+            f"SELECT count(pg_catalog.lo_put(loid::oid, pageno * {_PAGE_BYTES}, data))"
+            " FROM pg_temp.lastgood_pages".encode()
         )
 
     def _make_ready(self, wanted: Iterable[int]) -> None:

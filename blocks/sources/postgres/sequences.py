@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -42,6 +42,7 @@ def set_sequences(
     sequences: Iterable[Sequence_],
     exact: set[tuple[str, str]] | None,
     merged: set[tuple[str, str]],
+    made: Collection[tuple[str, str]] = (),
 ) -> list[str]:
     """Set sequences inside the open transaction; return what could not be set.
 
@@ -50,10 +51,11 @@ def set_sequences(
         sequences: As they were.
         exact: The owners of those that are set back; None for all of them.
         merged: The owners of those that are only moved on.
+        made: Sequences that this transaction has made.
     """
     notes = []
     for sequence in sequences:
-        back = exact is None or sequence.owner in exact
+        back = exact is None or sequence.owner in exact or (sequence.schema, sequence.name) in made
         if not back and sequence.owner not in merged:
             continue
         quoted = identifier(sequence.schema, sequence.name)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, PrivateAttr, SecretStr
 
 from blocks.errors import ConfigurationError
 from blocks.sources.base import PART_SIZE_BYTES, RestoreScope, StateSource, Target, View
 from blocks.sources.postgres.connect import altered, same_server, settings_of
 from blocks.sources.postgres.open import Choice, Settings, open_view
-from blocks.sources.postgres.scratch import SCRATCH, drop_database
+from blocks.sources.postgres.scratch import Kept, drop_database, scratch_name
 from blocks.sources.postgres.target import PostgresTarget
 
 
@@ -59,6 +58,8 @@ class PostgresSource(StateSource):
         default=None, description="The pg_dump program; by default the one nearest to the server's version."
     )
 
+    _kept: Kept = PrivateAttr(default_factory=Kept)
+
     def view(self) -> AbstractContextManager[View]:
         """Open one consistent look at the database.
 
@@ -85,7 +86,14 @@ class PostgresSource(StateSource):
         """
         place = self if to is None else self._at(to)
         conninfo = place._conninfo()
-        return PostgresTarget(conninfo, scope, self.connect_timeout_seconds, self.lock_timeout_seconds, self.pg_dump)
+        return PostgresTarget(
+            conninfo,
+            scope,
+            self.connect_timeout_seconds,
+            self.lock_timeout_seconds,
+            self.pg_dump,
+            self._kept.keep,
+        )
 
     def at(self, place: str) -> StateSource:
         """Return this source for another database."""
@@ -101,11 +109,14 @@ class PostgresSource(StateSource):
 
     def scratch(self, folder: Path) -> str:
         """Name a database beside this one, after the folder; a restore creates it."""
-        name = SCRATCH + hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+        name = scratch_name(str(folder.absolute()))
         return altered(self.dsn.get_secret_value(), dbname=name, password=None)
 
     def discard_scratch(self, place: str) -> None:
         """Drop a database that `scratch` named."""
+        if (kept := self._kept.take(place)) is not None:
+            kept.drop()
+            return
         drop_database(self._at(place)._conninfo(), self.connect_timeout_seconds)
 
     def _conninfo(self) -> str:

@@ -1,83 +1,64 @@
-"""Restores into a database, in one transaction that nobody sees before its end.
+"""Restores into a database: which way each takes, and what can be refused before the first write.
 
-An empty or a missing database is built: definitions, rows, then indexes and constraints. So is one whose definitions
-differ from the backup's, where all of it is restored exactly: what it holds is dropped in the same transaction.
-Everything else is rows written into live tables.
+A missing database is built beside the others and renamed at the end. An empty one is built, and one whose definitions
+differ from the backup's is built anew, where all of it is restored exactly. Everything else is rows written into live
+tables, and the tables that are missing there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from enum import StrEnum
-from threading import Lock
+from typing import Protocol
 
 import psycopg
 import pyarrow as pa
-from pydantic import JsonValue
 
-from blocks.errors import LastgoodError, RestoreRefused
+from blocks.errors import LastgoodError, RestoreRefused, SourceUnavailable
 from blocks.sources.base import CollectionSpec, RestoreMode, RestoreScope
+from blocks.sources.postgres.backup import Backup
+from blocks.sources.postgres.build import Build
 from blocks.sources.postgres.connect import Session, connect, place_of, translated
 from blocks.sources.postgres.dump import current_definitions
-from blocks.sources.postgres.live import drop_everything, is_empty
-from blocks.sources.postgres.rows import LargeObjects, RowWriter
-from blocks.sources.postgres.scratch import create_database, drop_created, is_missing
-from blocks.sources.postgres.sequences import Sequence_, materialized_views, set_sequences
-from blocks.sources.postgres.tables import LARGE_OBJECTS, TableShape, large_objects, read_tables
+from blocks.sources.postgres.inplace import InPlace
+from blocks.sources.postgres.live import Live, is_empty
+from blocks.sources.postgres.missing import Missing
+from blocks.sources.postgres.partial import Partial
+from blocks.sources.postgres.scratch import Temporary, is_missing
+from blocks.sources.postgres.tables import LARGE_OBJECTS, read_tables
 
 
 class Way(StrEnum):
     """How a database is restored."""
 
     CREATE = "create"
-    """It is missing: made, then built."""
+    """It is missing: built under another name, then renamed."""
     BUILD = "build"
     """It is empty: built."""
     REPLACE = "replace"
     """What it holds is dropped, then it is built."""
     ROWS = "rows"
-    """Rows are written into its tables."""
+    """Rows are written into its tables; tables that it lacks are made."""
 
 
-@dataclass(frozen=True)
-class Backup:
-    """What the manifest says of the database."""
+class Work(Protocol):
+    """One restore on its way."""
 
-    server_version: int
-    encoding: str
-    collate: str
-    ctype: str
-    before: str
-    after: str
-    sequences: tuple[Sequence_, ...]
-    narrowed: bool
+    notes: list[str]
 
-    @classmethod
-    def of(cls, definition: dict[str, JsonValue]) -> Backup:
-        """Read it.
+    def apply(self, collection: CollectionSpec, rows: pa.Table) -> None:
+        """Write the rows of one part."""
 
-        Raises:
-            RestoreRefused: It is not that of a PostgreSQL database.
-        """
-        match definition:
-            case {"server_version": int(version), "before": str(before), "after": str(after), "sequences": list(rows)}:
-                return cls(
-                    server_version=version,
-                    encoding=str(definition.get("encoding")),
-                    collate=str(definition.get("collate")),
-                    ctype=str(definition.get("ctype")),
-                    before=before,
-                    after=after,
-                    sequences=tuple(Sequence_.of(row) for row in rows),
-                    narrowed=bool(definition.get("narrowed")),
-                )
-        raise RestoreRefused("the manifest does not describe a PostgreSQL database")
+    def commit(self) -> None:
+        """Complete it and make it visible."""
+
+    def abort(self) -> None:
+        """Undo it."""
 
 
 class PostgresTarget:
-    """A database that is restored in one transaction.
+    """A database that is restored as a whole or not at all.
 
     Args:
         conninfo: The database.
@@ -85,6 +66,7 @@ class PostgresTarget:
         connect_timeout_seconds: How long to wait for a connection.
         lock_timeout_seconds: How long to wait for a lock.
         pg_dump: The pg_dump program; None to find one.
+        keep: Takes a database that stays a temporary one: that of a verification.
     """
 
     def __init__(
@@ -94,47 +76,75 @@ class PostgresTarget:
         connect_timeout_seconds: float,
         lock_timeout_seconds: float,
         pg_dump: str | None,
+        keep: Callable[[Temporary], None],
     ) -> None:
-        self.notes: list[str] = []
         self._conninfo, self._place, self._scope = conninfo, place_of(conninfo), scope
         self._timeout, self._lock_timeout, self._pg_dump = connect_timeout_seconds, lock_timeout_seconds, pg_dump
+        self._keep = keep
         self._backup = Backup.of(scope.definition)
-        self._specs = {spec.name: spec for spec, _ in scope.collections}
-        self._lock = Lock()
-        self._way: Way | None = None
-        self._created = False
-        self._session: Session | None = None
-        self._rows: RowWriter | None = None
-        self._large: LargeObjects | None = None
+        self._specs = {spec.name: spec for spec, _ in scope.collections if spec.name != LARGE_OBJECTS}
+        self._missing: Missing | None = None
+        self._work: Work | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What was found worth telling."""
+        return self._work.notes if self._work is not None else []
+
+    def preflight(self) -> tuple[str, ...]:
+        """Find out how the database is restored, and whether it can be."""
+        with self._refusing("cannot look at"):
+            way = self._find_way()
+        self._work = self._open_work(way)
+        database = {
+            Way.CREATE: f"The database {self._place} is created; it appears when it is complete.",
+            Way.BUILD: f"The empty database {self._place} is built, in one transaction.",
+            Way.REPLACE: f"All that is in {self._place} is dropped and built again, in one transaction:"
+            " its definitions differ.",
+            Way.ROWS: f"Rows are written into {self._place}, in one transaction.",
+        }
+        return (database[way], *(self._missing.sentences() if self._missing is not None else ()))
+
+    def _open_work(self, way: Way) -> Work:
+        if way is not Way.CREATE:
+            return self._in_place(self._conninfo, way)
+        if self._whole:
+            return Build(self._conninfo, self._scope, self._backup, self._timeout, self._keep)
+        return Partial(self._conninfo, self._backup, self._timeout, lambda conninfo: self._in_place(conninfo, Way.ROWS))
+
+    def _in_place(self, conninfo: str, way: Way) -> InPlace:
+        return InPlace(
+            conninfo,
+            self._scope,
+            self._backup,
+            self._timeout,
+            self._lock_timeout,
+            build=way is Way.BUILD,
+            replace=way is Way.REPLACE,
+            missing=self._missing,
+        )
 
     @property
     def _whole(self) -> bool:
         return self._scope.selection.everything and not self._scope.narrowed
 
-    def preflight(self) -> tuple[str, ...]:
-        """Find out how the database is restored, and whether it can be."""
-        with self._refusing("cannot look at"):
-            self._way = self._find_way()
-        database = {
-            Way.CREATE: f"The database {self._place} is created.",
-            Way.BUILD: f"The empty database {self._place} is built.",
-            Way.REPLACE: f"All that is in {self._place} is dropped and built again: its definitions differ.",
-            Way.ROWS: f"Rows are written into {self._place}.",
-        }
-        return (f"{database[self._way]} All in one transaction.",)
-
     def _find_way(self) -> Way:
         if is_missing(self._conninfo, self._timeout):
+            if not self._whole:
+                self._miss(self._specs.values(), Live.empty())
             return Way.CREATE
         with connect(self._conninfo, self._timeout) as session:
             self._check_server(session)
-            if is_empty(session):
+            if self._whole and is_empty(session):
                 return Way.BUILD
             exact = self._whole and self._scope.mode is RestoreMode.EXACT and not self._backup.narrowed
             if exact and not self._same_definitions(session):
                 return Way.REPLACE
             self._compare(session)
         return Way.ROWS
+
+    def _miss(self, specs: Iterable[CollectionSpec], live: Live) -> None:
+        self._missing = Missing(self._backup, list(specs), live, self._place)
 
     def _check_server(self, session: Session) -> None:
         row = session.execute(
@@ -158,100 +168,33 @@ class PostgresTarget:
 
     def _compare(self, session: Session) -> None:
         live = {table.spec.name: table.spec for table in read_tables(session).tables}
-        if (large := large_objects(session)) is not None:
-            live[LARGE_OBJECTS] = large.spec
-        for name, spec in self._specs.items():
-            there = live.get(name)
-            if name == LARGE_OBJECTS:
-                continue
-            if there is None:
-                raise RestoreRefused(f"{self._place} has no table {name}", hint=_ELSEWHERE)
-            if there.fingerprint != spec.fingerprint:
+        for name in self._specs.keys() & live.keys():
+            if live[name].fingerprint != self._specs[name].fingerprint:
                 raise RestoreRefused(
                     f"table {name} of {self._place} has other columns or another key than the backup", hint=_ELSEWHERE
                 )
+        if lacking := [spec for name, spec in self._specs.items() if name not in live]:
+            self._miss(lacking, Live.of(session))
 
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
         """Write the rows of one part."""
-        with self._lock, self._refusing(f"cannot write {collection.name} of"):
-            self._begin()
-            assert self._rows is not None
-            assert self._large is not None
-            if collection.name == LARGE_OBJECTS:
-                self._large.write(rows)
-            else:
-                self._rows.write(collection, rows)
+        assert self._work is not None
+        with self._refusing(f"cannot write {collection.name} of"):
+            self._work.apply(collection, rows)
         return int(rows.num_rows)
 
-    def _begin(self) -> None:
-        if self._large is not None:
-            return
-        if self._session is not None:
-            # another thread's part began it and failed; that error is the one to read
-            raise RestoreRefused(f"the restore of {self._place} could not be begun, because of a lock or an error")
-        if self._way is Way.CREATE:
-            b = self._backup
-            create_database(self._conninfo, self._timeout, b.encoding, b.collate, b.ctype)
-            self._created = True
-        self._session = session = connect(self._conninfo, self._timeout)
-        session.execute("BEGIN")
-        session.execute(f"SET LOCAL lock_timeout = {round(self._lock_timeout * 1000)}".encode())
-        if self._way is Way.REPLACE:
-            drop_everything(session)
-        fresh = self._way is not Way.ROWS
-        if fresh:
-            session.execute(self._backup.before.encode())
-        self._rows = RowWriter(session, self._scope, fresh)
-        if not fresh:
-            self._rows.clear()
-        # set last: it tells that all of this was done
-        self._large = LargeObjects(session, self._scope, self._backup.before, fresh)
-
     def commit(self) -> None:
-        """Bring indexes, constraints and triggers back, set sequences, refresh materialised views, commit."""
-        with self._lock, self._refusing("cannot complete the restore of"):
-            self._begin()
-            session, rows, large = self._session, self._rows, self._large
-            assert session is not None
-            assert rows is not None
-            assert large is not None
-            large.finish()
-            self.notes += set_sequences(session, self._backup.sequences, self._exact_tables(), self._merged_tables())
-            if self._way is Way.ROWS:
-                rows.finish()
-                for view in materialized_views(session, self._backup.after):
-                    session.execute(f"REFRESH MATERIALIZED VIEW {view}".encode())
-            else:
-                session.execute(self._backup.after.encode())
-            session.execute("COMMIT")
-            session.close()
-            self._created = False
-
-    def _exact_tables(self) -> set[tuple[str, str]] | None:
-        """Return the tables whose sequences are set as they were; None for all sequences."""
-        if self._way is not Way.ROWS or (self._whole and self._scope.mode is RestoreMode.EXACT):
-            return None
-        if self._scope.mode is RestoreMode.MERGE:
-            return set()
-        return {at for name, at in self._tables().items() if not self._scope.selection_of(name).narrows_keys}
-
-    def _merged_tables(self) -> set[tuple[str, str]]:
-        return set(self._tables().values())
-
-    def _tables(self) -> dict[str, tuple[str, str]]:
-        shapes = {name: TableShape.of(spec) for name, spec in self._specs.items()}
-        return {name: (shape.schema, shape.table) for name, shape in shapes.items()}
+        """Complete the restore and make it visible."""
+        assert self._work is not None
+        with self._refusing("cannot complete the restore of"):
+            self._work.commit()
 
     def abort(self) -> None:
-        """Roll back, and drop the database where this restore created it."""
-        with self._lock:
-            if self._session is not None:
-                # an open transaction is rolled back by closing
-                self._session.close()
-            if self._created:
-                self._created = False
-                with translated(self._place, "cannot drop"):
-                    drop_created(self._conninfo, self._timeout)
+        """Leave everything as it was before the first write."""
+        if self._work is not None:
+            # a server that is gone has kept nothing but, perhaps, a temporary database, which the next run drops
+            with suppress(SourceUnavailable), translated(self._place, "cannot undo the restore of"):
+                self._work.abort()
 
     @contextmanager
     def _refusing(self, doing: str) -> Iterator[None]:

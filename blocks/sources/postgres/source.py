@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
@@ -111,6 +112,14 @@ class PostgresSource(StateSource):
         """Name a database beside this one, after the folder; a restore creates it."""
         name = scratch_name(str(folder.absolute()))
         return altered(self.dsn.get_secret_value(), dbname=name, password=None)
+
+    def inside(self, folder: Path) -> str:
+        """Name a database beside this one, after it and the folder; it stays, and is no scratch database."""
+        own = self.dsn.get_secret_value()
+        # names end at 63 bytes
+        stem = settings_of(own).get("dbname", "database").encode()[:40].decode(errors="ignore")
+        name = f"{stem}_restored_{hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:8]}"
+        return altered(own, dbname=name, password=None)
 
     def discard_scratch(self, place: str) -> None:
         """Drop a database that `scratch` named."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from blocks.manifest import BackupStatus, BackupType
@@ -98,3 +99,14 @@ def test_only_abandoned_databases_of_ours_are_dropped(books: Books) -> None:
     make_verification(books.plan)
     assert databases(books.server) == set(kept)
     books.server.run("postgres", *(f"DROP DATABASE {name}" for name in kept))
+
+
+def test_a_place_inside_a_folder_is_no_scratch_database(books: Books, tmp_path: Path) -> None:
+    """Where a person restores several sources into a folder, no verification may take the database away."""
+    place = books.source.inside(tmp_path / "elsewhere" / "books")
+    books.restore(to=place)
+    name = psycopg.conninfo.conninfo_to_dict(place)["dbname"]
+    assert str(name).startswith(f"{books.database}_restored_")
+    make_verification(books.plan, "latest", deep=True)
+    assert books.dump(str(name)) == books.dump()
+    books.server.run("postgres", f"DROP DATABASE {name}")

@@ -16,6 +16,8 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from tests.postgres_versions import Programs
+
 _SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -29,12 +31,14 @@ _SETTINGS = {
 }
 
 
-def binary(name: str) -> str:
-    """Find a server program; Debian keeps them off the PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda p: int(p.parts[-3]))
-    path = shutil.which(name) if not found else str(found[-1])
-    assert path, f"{name} is missing: install postgresql (tests/tools.sh does)"
-    return path
+def installed() -> Programs:
+    """Find the newest version that is installed; Debian keeps servers off the PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    initdb = found[-1] if found else shutil.which("initdb")
+    assert initdb, "PostgreSQL is missing: run `make tools`"
+    folder = Path(initdb).parent
+    said = subprocess.run([folder / "postgres", "--version"], capture_output=True, check=True, text=True).stdout
+    return Programs(int(said.split()[2].split(".")[0]), folder, folder / "pg_dump")
 
 
 def _account() -> dict[str, int]:
@@ -51,9 +55,15 @@ def _account() -> dict[str, int]:
 
 
 class PostgresServer:
-    """One cluster in a folder of its own."""
+    """One cluster in a folder of its own.
 
-    def __init__(self, **settings: str) -> None:
+    Args:
+        programs: Of the version to run; by default the one that is installed.
+        settings: Of the server.
+    """
+
+    def __init__(self, programs: Programs | None = None, **settings: str) -> None:
+        self.programs = programs or installed()
         self.folder = Path(tempfile.mkdtemp(prefix="lastgood-pg-", dir="/tmp"))
         self._account = _account()
         if self._account:
@@ -67,7 +77,7 @@ class PostgresServer:
         self._run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
 
     def _run(self, program: str, *args: str) -> None:
-        done = subprocess.run([binary(program), *args], capture_output=True, cwd="/", **self._account)
+        done = subprocess.run([self.programs.server / program, *args], capture_output=True, cwd="/", **self._account)
         assert done.returncode == 0, done.stderr.decode()
 
     def start(self) -> None:
@@ -117,7 +127,7 @@ class PostgresServer:
     def dump(self, database: str, *options: str) -> list[str]:
         """Dump a database as text; the rows of each table are sorted, since a heap has no order of its own."""
         done = subprocess.run(
-            [binary("pg_dump"), *options, "-d", self.dsn(database)], capture_output=True, check=True, text=True
+            [self.programs.pg_dump, *options, "-d", self.dsn(database)], capture_output=True, check=True, text=True
         )
         return sorted_rows(done.stdout)
 
@@ -142,8 +152,8 @@ def sorted_rows(dump: str) -> list[str]:
 
 
 @contextmanager
-def postgres_server(**settings: str) -> Iterator[PostgresServer]:
-    server = PostgresServer(**settings)
+def postgres_server(programs: Programs | None = None, **settings: str) -> Iterator[PostgresServer]:
+    server = PostgresServer(programs, **settings)
     try:
         server.start()
         yield server

@@ -12,11 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blocks.errors import ConfigurationError, SourceUnavailable
-from blocks.sources.postgres.connect import altered, hint_for, place_of, settings_of
+from blocks.sources.postgres.connect import Session, altered, hint_for, place_of, settings_of
+from blocks.sources.postgres.large import large_object_definitions
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _GUARD = re.compile(r"^\\(un)?restrict \w+\n", re.MULTILINE)
 _BANNER = re.compile(r"^-- (Dumped (from database|by pg_dump) version|PostgreSQL database dump).*\n", re.MULTILINE)
+_PREAMBLE = re.compile(r"\A(?:(?:--.*|SET .*;|SELECT pg_catalog\.set_config\(.*)?\n)+")
+"""What pg_dump begins with, before the first definition."""
+_NEW_SETTING = re.compile(r"^SET transaction_timeout = 0;\n", re.MULTILINE)
+"""What pg_dump of 17 and later sets, and servers before 17 do not know; our own sessions set it where it exists."""
 _INSTALLED = "/usr/lib/postgresql"
 """Where Debian keeps the programs of each version."""
 
@@ -32,7 +37,7 @@ class Definitions:
 def dump_definitions(
     conninfo: str, snapshot: str | None, options: Sequence[str], server_version: int, program: str | None
 ) -> Definitions:
-    """Write the definitions of a database.
+    """Write the definitions of a database, without those of large objects.
 
     Args:
         conninfo: Where to connect to.
@@ -46,7 +51,8 @@ def dump_definitions(
         SourceUnavailable: It failed.
     """
     found = find_pg_dump(server_version, program)
-    common = [found, "--no-password", "--lock-wait-timeout=30000", *options]
+    # large objects are written by us, the same way for all versions
+    common = [found, "--no-password", "--lock-wait-timeout=30000", "--no-blobs", *options]
     if snapshot is not None:
         common.append(f"--snapshot={snapshot}")
     with ThreadPoolExecutor(2) as pool:
@@ -54,9 +60,10 @@ def dump_definitions(
         return Definitions(*map(_bare, sections))
 
 
-def current_definitions(conninfo: str, server_version: int, program: str | None) -> Definitions:
-    """Write the definitions of a whole database as they are now."""
-    return dump_definitions(conninfo, None, (), server_version, program)
+def current_definitions(session: Session, conninfo: str, program: str | None) -> Definitions:
+    """Write the definitions of a whole database as they are now, those of large objects among them."""
+    found = dump_definitions(conninfo, None, (), session.info.server_version // 10000, program)
+    return Definitions(found.before + large_object_definitions(session), found.after)
 
 
 def _run(command: list[str], conninfo: str) -> str:
@@ -73,8 +80,9 @@ def _run(command: list[str], conninfo: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """Take out what differs from one run of pg_dump to the next: guards with a random word, versions."""
-    return _BANNER.sub("", _GUARD.sub("", text))
+    """Take out what differs from one pg_dump to the next: guards with a random word, versions, a setting."""
+    text = _BANNER.sub("", _GUARD.sub("", text))
+    return _PREAMBLE.sub(lambda found: _NEW_SETTING.sub("", found[0]), text)
 
 
 def find_pg_dump(server_version: int, program: str | None) -> str:

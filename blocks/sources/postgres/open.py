@@ -22,6 +22,7 @@ from blocks.sources.postgres.connect import (
     translated,
 )
 from blocks.sources.postgres.dump import Definitions, dump_definitions
+from blocks.sources.postgres.large import large_object_definitions
 from blocks.sources.postgres.tables import Catalogue, Table, large_objects, read_tables
 from blocks.sources.postgres.view import PostgresView
 
@@ -156,7 +157,7 @@ class _Opened:
             self._tables.append(large)
 
     def view(self, readers: Readers, place: str, taken_at: datetime) -> PostgresView:
-        definition, sequences = self._definition()
+        definition, token = self._definition()
         return PostgresView(
             self._session,
             readers,
@@ -164,30 +165,31 @@ class _Opened:
             taken_at=taken_at,
             tables=self._tables,
             definition=definition,
-            token=self._token(definition, sequences),
+            token=token,
             system=f"PostgreSQL {self._database[3]}, {place}",
             warnings=self._warnings(place),
             part_size_bytes=self._settings.part_size_bytes,
         )
 
-    def _definition(self) -> tuple[dict[str, JsonValue], list[JsonValue]]:
+    def _definition(self) -> tuple[dict[str, JsonValue], Token | None]:
         version, options = self._session.info.server_version // 10000, self._options()
         texts = Definitions("", "")
         # without any option pg_dump would write down everything
         if options or not self._settings.choice.narrowed:
             texts = dump_definitions(self._settings.conninfo, self._snapshot, options, version, self._settings.pg_dump)
+        large = "" if self._settings.choice.narrowed else large_object_definitions(self._session)
         sequences = self._sequences()
         definition: dict[str, JsonValue] = {
             "server_version": version,
             "encoding": str(self._database[0]),
             "collate": str(self._database[1]),
             "ctype": str(self._database[2]),
-            "before": texts.before,
+            "before": texts.before + large,
             "after": texts.after,
             "sequences": sequences,
             "narrowed": self._settings.choice.narrowed,
         }
-        return definition, sequences
+        return definition, self._token(texts, hashed((sequences, large)))
 
     def _options(self) -> list[str]:
         """Narrow pg_dump down as the plan does; exact names, since its patterns differ from globs."""
@@ -222,15 +224,15 @@ class _Opened:
             return included(schema, "" if self._settings.choice.narrowed else name)
         return bool(owner) and included(owner_schema, owner)
 
-    def _token(self, definition: dict[str, JsonValue], sequences: list[JsonValue]) -> Token | None:
+    def _token(self, texts: Definitions, other: str) -> Token | None:
         found = server_and_snapshot(self._session)
         if found is None:
             return None
         tables = {table.spec.name: hashed(table.facts) for table in self._tables if table.facts is not None}
         # where a table cannot be tracked no two tokens are equal
         nonce = "" if len(tables) == len(self._tables) else uuid.uuid4().hex
-        texts = (definition["before"], definition["after"], self._settings.choice.words)
-        return Token(*found, hashed(texts), hashed((sequences, nonce)), tables)
+        definition = hashed((texts.before, texts.after, self._settings.choice.words))
+        return Token(*found, definition, hashed((other, nonce)), tables)
 
     def _warnings(self, place: str) -> list[str]:
         _, _, _, _, settings, subscriptions, tablespaces, extensions = self._database

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -118,15 +119,61 @@ GRANT SELECT ON LARGE OBJECT 50003 TO reader;
 SELECT lo_put(50003, 10000, 'sparse');
 """
 
+SINCE = {
+    14: r"""
+CREATE TABLE squeezed (id int PRIMARY KEY, v text COMPRESSION pglz);
+INSERT INTO squeezed SELECT g, repeat('squeezed', 265) || g FROM generate_series(1, 5) g;
+CREATE PROCEDURE outwards(OUT n int) BEGIN ATOMIC SELECT count(*) FROM squeezed; END;
+CREATE STATISTICS of_expressions ON (id % 10), (lower(v)) FROM squeezed;
+""",
+    15: r"""
+CREATE TABLE undistinct (a int NOT NULL, b int, UNIQUE NULLS NOT DISTINCT (a, b));
+INSERT INTO undistinct VALUES (1, NULL), (1, 1);
+CREATE VIEW invoked WITH (security_invoker) AS SELECT id FROM squeezed;
+CREATE TABLE set_null (id int PRIMARY KEY, at date, v int, FOREIGN KEY (at, v) REFERENCES measured ON DELETE SET NULL (v));
+""",
+    16: r"""
+CREATE TABLE stored (id int PRIMARY KEY, v text STORAGE EXTERNAL);
+INSERT INTO stored VALUES (1, repeat('x', 2500));
+CREATE FUNCTION bare() RETURNS int LANGUAGE sql RETURN 0x1F + 0o17 + 1_000;
+""",
+    17: r"""
+GRANT MAINTAIN ON every TO reader;
+CREATE TABLE numbered (id int GENERATED ALWAYS AS IDENTITY, at int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE numbered_1 PARTITION OF numbered FOR VALUES FROM (0) TO (10);
+INSERT INTO numbered (at) VALUES (1), (2);
+""",
+    18: r"""
+CREATE EXTENSION btree_gist;
+CREATE TABLE computed (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) VIRTUAL);
+INSERT INTO computed (id) VALUES (1), (2);
+CREATE TABLE lasting (id int, during int4range, v text, PRIMARY KEY (id, during WITHOUT OVERLAPS));
+INSERT INTO lasting VALUES (1, '[1,5)', 'a'), (1, '[5,9)', 'b'), (2, '[1,9)', 'c');
+CREATE TABLE within (id int, during int4range, of int, PRIMARY KEY (id, during WITHOUT OVERLAPS),
+    FOREIGN KEY (of, PERIOD during) REFERENCES lasting (id, PERIOD during));
+INSERT INTO within VALUES (7, '[2,7)', 1);
+CREATE TABLE unproved (id int PRIMARY KEY, a int, b int REFERENCES base NOT ENFORCED);
+INSERT INTO unproved VALUES (1, NULL, 99);
+ALTER TABLE unproved ADD CONSTRAINT filled NOT NULL a NOT VALID;
+CREATE TABLE uuids (id uuid DEFAULT uuidv7() PRIMARY KEY); INSERT INTO uuids VALUES (uuidv7());
+""",
+}
+"""What later versions brought, by version."""
+
 
 def gallery(server: PostgresServer, database: str) -> None:
-    """Make a database with one of everything."""
-    server.run(
-        "postgres",
-        "DO $$BEGIN CREATE ROLE reader LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END$$",
-        "GRANT pg_read_all_data TO reader",
-    )
-    server.create(database, GALLERY)
+    """Make a database with one of everything that the server's version has."""
+    version = server.programs.version
+    server.run("postgres", "DO $$BEGIN CREATE ROLE reader LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END$$")
+    if version >= 14:
+        server.run("postgres", "GRANT pg_read_all_data TO reader")
+    server.create(database, GALLERY if version >= 14 else _of_13(GALLERY), *(more for since, more in SINCE.items() if version >= since))
+
+
+def _of_13(statements: str) -> str:
+    """Leave out the infinities of numeric, and multiranges."""
+    without = statements.replace("mr int4multirange", "mr text")
+    return re.sub(r"('-0', '-0'|5e-324|\('b'), '-?Infinity'", r"\1, 'NaN'", without)
 
 
 class Books:
@@ -134,7 +181,7 @@ class Books:
 
     def __init__(self, server: PostgresServer, folder: Path, database: str, **fields: Any) -> None:
         self.server, self.folder, self.database = server, folder, database
-        fields = {"part_size_bytes": 700} | fields
+        fields = {"part_size_bytes": 700, "pg_dump": str(server.programs.pg_dump)} | fields
         self.source = PostgresSource(dsn=SecretStr(server.dsn(database)), **fields)
         self.plan = BackupPlan(
             name="books",

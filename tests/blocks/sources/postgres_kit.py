@@ -153,7 +153,7 @@ CREATE TABLE within (id int, during int4range, of int, PRIMARY KEY (id, during W
     FOREIGN KEY (of, PERIOD during) REFERENCES lasting (id, PERIOD during));
 INSERT INTO within VALUES (7, '[2,7)', 1);
 CREATE TABLE unproved (id int PRIMARY KEY, a int, b int REFERENCES base NOT ENFORCED);
-INSERT INTO unproved VALUES (1, NULL, 99);
+INSERT INTO unproved VALUES (1, 5, 99);
 ALTER TABLE unproved ADD CONSTRAINT filled NOT NULL a NOT VALID;
 CREATE TABLE uuids (id uuid DEFAULT uuidv7() PRIMARY KEY); INSERT INTO uuids VALUES (uuidv7());
 """,
@@ -167,7 +167,11 @@ def gallery(server: PostgresServer, database: str) -> None:
     server.run("postgres", "DO $$BEGIN CREATE ROLE reader LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END$$")
     if version >= 14:
         server.run("postgres", "GRANT pg_read_all_data TO reader")
-    server.create(database, GALLERY if version >= 14 else _of_13(GALLERY), *(more for since, more in SINCE.items() if version >= since))
+    server.create(
+        database,
+        GALLERY if version >= 14 else _of_13(GALLERY),
+        *(more for since, more in SINCE.items() if version >= since),
+    )
 
 
 def _of_13(statements: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import psycopg
 from pydantic import JsonValue
 
 from blocks.errors import SourceChanged
@@ -24,6 +25,7 @@ from blocks.sources.postgres.connect import (
 from blocks.sources.postgres.dump import Definitions, dump_definitions
 from blocks.sources.postgres.large import large_object_definitions
 from blocks.sources.postgres.tables import Catalogue, Table, large_objects, read_tables
+from blocks.sources.postgres.types import state_of_types
 from blocks.sources.postgres.view import PostgresView
 
 _ATTEMPTS = 3
@@ -94,20 +96,28 @@ def _hold(session: Session, settings: Settings, place: str) -> Catalogue:
     """Lock all tables against changes of their definition, then take the snapshot.
 
     In this order a TRUNCATE or a rewrite, which a snapshot does not protect from, has ended before the snapshot is
-    taken. A table that appeared in between is met with another attempt.
+    taken. A table that appeared or went in between is met with another attempt.
     """
     for _ in range(_ATTEMPTS):
-        before = _names(_chosen(read_tables(session).tables, settings.choice))
+        before = _to_lock(session, read_tables(session), settings.choice)
         session.execute(BEGIN)
         session.execute(f"SET LOCAL lock_timeout = {round(settings.lock_timeout_seconds * 1000)}".encode())
-        if before:
-            names = ", ".join(f"ONLY {identifier(*name)}" for name in before)
-            session.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE".encode())
-        catalogue = read_tables(session)
-        if _names(_chosen(catalogue.tables, settings.choice)) == before:
-            return catalogue
+        with suppress(psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            if before:
+                names = ", ".join(f"ONLY {identifier(*name)}" for name in before)
+                session.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE".encode())
+            catalogue = read_tables(session)
+            if _to_lock(session, catalogue, settings.choice) == before:
+                return catalogue
         session.execute("ROLLBACK")
     raise SourceChanged(f"{place}: tables were made and dropped all the time", hint="Try again at a quieter time.")
+
+
+def _to_lock(session: Session, catalogue: Catalogue, choice: Choice) -> list[tuple[str, str]]:
+    names = _names(_chosen(catalogue.tables, choice))
+    if not choice.narrowed and (large := large_objects(session)) is not None:
+        names.append((large.shape.schema, large.shape.table))
+    return names
 
 
 def _names(tables: Sequence[Table]) -> list[tuple[str, str]]:
@@ -231,7 +241,8 @@ class _Opened:
         tables = {table.spec.name: hashed(table.facts) for table in self._tables if table.facts is not None}
         # where a table cannot be tracked no two tokens are equal
         nonce = "" if len(tables) == len(self._tables) else uuid.uuid4().hex
-        definition = hashed((texts.before, texts.after, self._settings.choice.words))
+        types = state_of_types(self._session)
+        definition = hashed((texts.before, texts.after, self._settings.choice.words, types))
         return Token(*found, definition, hashed((other, nonce)), tables)
 
     def _warnings(self, place: str) -> list[str]:

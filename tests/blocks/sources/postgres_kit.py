@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import SecretStr
 
 from blocks.keyring import NoEncryption
@@ -16,7 +17,10 @@ from blocks.repository import BackupRepository
 from blocks.selection import Selection
 from blocks.sources.base import RestoreMode
 from blocks.sources.postgres import PostgresSource
+from blocks.sources.postgres.connect import Readers
 from flows.backup import make_backup
+from flows.chain import Chain
+from flows.compare import compare_backups
 from flows.restore import make_restore
 from flows.results import RestoreResult
 from tests.postgres_server import PostgresServer
@@ -214,3 +218,39 @@ class Books:
 
     def dump(self, database: str | None = None) -> list[str]:
         return self.server.dump(database or self.database)
+
+    def assert_restores(self) -> None:
+        """The chain's end, restored elsewhere, is the live database."""
+        copy = f"{self.database}_copy"
+        self.restore(to=self.server.dsn(copy))
+        try:
+            assert self.dump(copy) == self.dump()
+        finally:
+            self.server.run("postgres", f"DROP DATABASE {copy}")
+
+    def differences(self, one: BackupMetadata, other: BackupMetadata) -> dict[str, dict[str, int]]:
+        """Compare all rows of two backups; return what differs by collection."""
+        repository = self.plan.repository.unlock(self.plan.encryption)
+        found = compare_backups(Chain(repository, one), Chain(repository, other), Selection())
+        return {diff.collection: {k.value: n for k, n in diff.counts.items()} for diff in found if diff.total}
+
+
+def changes(backup: BackupMetadata) -> dict[str, tuple[int, int]]:
+    """Upserts and tombstones of the tables in `public`, and of large objects."""
+    found = {
+        c.name.removeprefix("books/").removeprefix("public."): (c.upserts, c.tombstones) for c in backup.collections
+    }
+    return {name: counts for name, counts in found.items() if counts != (0, 0)}
+
+
+def read_rows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record the queries that backups send to read rows."""
+    queries: list[str] = []
+    fetch = Readers.fetch
+
+    def recorded(self: Readers, query: str, doing: str) -> Any:
+        queries.append(query)
+        return fetch(self, query, doing)
+
+    monkeypatch.setattr(Readers, "fetch", recorded)
+    return queries

@@ -59,10 +59,13 @@ class PostgresServer:
 
     Args:
         programs: Of the version to run; by default the one that is installed.
+        primary: The server that this one follows, as a standby.
         settings: Of the server.
     """
 
-    def __init__(self, programs: Programs | None = None, **settings: str) -> None:
+    def __init__(
+        self, programs: Programs | None = None, primary: PostgresServer | None = None, **settings: str
+    ) -> None:
         self.programs = programs or installed()
         self.folder = Path(tempfile.mkdtemp(prefix="lastgood-pg-", dir="/tmp"))
         self._account = _account()
@@ -74,7 +77,11 @@ class PostgresServer:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
-        self._run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        data = ("-D", str(self.data))
+        if primary is None:
+            self._run("initdb", *data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        else:
+            self._run("pg_basebackup", *data, "-R", "-c", "fast", "-N", "-d", primary.dsn("postgres"))
 
     def _run(self, program: str, *args: str) -> None:
         done = subprocess.run([self.programs.server / program, *args], capture_output=True, cwd="/", **self._account)
@@ -94,6 +101,29 @@ class PostgresServer:
     def kill(self) -> None:
         """Take the whole server away at once, as a power cut would."""
         self._run("pg_ctl", "stop", "-m", "immediate", "-D", str(self.data))
+
+    def shut_down(self) -> None:
+        """End it in good order."""
+        self._run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(self.data))
+
+    def promote(self) -> None:
+        """Make a standby a primary."""
+        self._run("pg_ctl", "promote", "-w", "-D", str(self.data))
+
+    def age(self, number: int) -> None:
+        """Let a server that is shut down give out transaction numbers from this one on, at most 2³¹ later than now."""
+        pages_of_a_file, transactions_of_a_byte, page_bytes = 32, 4, 8192
+        file = number // (pages_of_a_file * page_bytes * transactions_of_a_byte)
+        statuses = self.data / "pg_xact" / f"{file:04X}"
+        statuses.write_bytes(bytes(pages_of_a_file * page_bytes))
+        self.own()
+        self._run("pg_resetwal", "-f", "-x", str(number), "-D", str(self.data))
+
+    def own(self) -> None:
+        """Give files that a test has written to the server's account."""
+        for path in (self.data, *self.data.rglob("*")):
+            if self._account:
+                os.chown(path, self._account["user"], self._account["group"])
 
     def kill_backends(self) -> None:
         """Kill every session but the caller's; of two callers at once one may be killed, having killed."""

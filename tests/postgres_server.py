@@ -121,9 +121,8 @@ class PostgresServer:
 
     def own(self) -> None:
         """Give files that a test has written to the server's account."""
-        for path in (self.data, *self.data.rglob("*")):
-            if self._account:
-                os.chown(path, self._account["user"], self._account["group"])
+        for path in self.folder.rglob("*") if self._account else ():
+            os.chown(path, self._account["user"], self._account["group"], follow_symlinks=False)
 
     def kill_backends(self) -> None:
         """Kill every session but the caller's; of two callers at once one may be killed, having killed."""

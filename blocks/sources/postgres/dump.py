@@ -22,16 +22,24 @@ _PREAMBLE = re.compile(r"\A(?:(?:--.*|SET .*;|SELECT pg_catalog\.set_config\(.*)
 """What pg_dump begins with, before the first definition."""
 _NEW_SETTING = re.compile(r"^SET transaction_timeout = 0;\n", re.MULTILINE)
 """What pg_dump of 17 and later sets, and servers before 17 do not know; our own sessions set it where it exists."""
+_WARNING = re.compile(r"^pg_dump: warning: (.+)$", re.MULTILINE)
 _INSTALLED = "/usr/lib/postgresql"
 """Where Debian keeps the programs of each version."""
 
 
 @dataclass(frozen=True)
 class Definitions:
-    """The statements that make a database before and after its rows come."""
+    """The statements that make a database before and after its rows come.
+
+    Attributes:
+        before: Schemas, types, tables, functions, views.
+        after: Indexes, constraints, triggers, rules.
+        said: What pg_dump warned of.
+    """
 
     before: str
     after: str
+    said: tuple[str, ...] = ()
 
 
 def dump_definitions(
@@ -57,7 +65,8 @@ def dump_definitions(
         common.append(f"--snapshot={snapshot}")
     with ThreadPoolExecutor(2) as pool:
         sections = pool.map(lambda name: _run([*common, f"--section={name}"], conninfo), ("pre-data", "post-data"))
-        return Definitions(*map(_bare, sections))
+        (before, said), (after, more) = sections
+    return Definitions(_bare(before), _bare(after), tuple(dict.fromkeys([*said, *more])))
 
 
 def current_definitions(session: Session, conninfo: str, program: str | None) -> Definitions:
@@ -66,7 +75,7 @@ def current_definitions(session: Session, conninfo: str, program: str | None) ->
     return Definitions(found.before + large_object_definitions(session), found.after)
 
 
-def _run(command: list[str], conninfo: str) -> str:
+def _run(command: list[str], conninfo: str) -> tuple[str, list[str]]:
     # the password must not be among the arguments, where other users of this machine see it
     password = settings_of(conninfo).get("password")
     environment = os.environ | {"LC_ALL": "C"} | ({"PGPASSWORD": password} if password else {})
@@ -76,7 +85,7 @@ def _run(command: list[str], conninfo: str) -> str:
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().replace("\n", " ")
         raise SourceUnavailable(f"pg_dump of {place_of(conninfo)} failed: {said}", hint=hint_for("", said))
-    return done.stdout.decode()
+    return done.stdout.decode(), _WARNING.findall(done.stderr.decode(errors="replace"))
 
 
 def _bare(text: str) -> str:

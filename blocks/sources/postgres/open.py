@@ -26,6 +26,7 @@ from blocks.sources.postgres.dump import Definitions, dump_definitions
 from blocks.sources.postgres.large import large_object_definitions
 from blocks.sources.postgres.tables import Catalogue, Table, large_objects, read_tables
 from blocks.sources.postgres.types import state_of_types
+from blocks.sources.postgres.uncovered import uncovered
 from blocks.sources.postgres.view import PostgresView
 
 _ATTEMPTS = 3
@@ -141,12 +142,7 @@ ORDER BY 1, 2
 
 _DATABASE = """
 SELECT pg_catalog.pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text,
-       pg_catalog.current_setting('server_version'),
-       EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s WHERE s.setdatabase = d.oid),
-       EXISTS (SELECT FROM pg_catalog.pg_stat_subscription),
-       EXISTS (SELECT FROM pg_catalog.pg_class WHERE reltablespace NOT IN (0, 1664)),
-       (SELECT pg_catalog.string_agg(extname::text, ', ' ORDER BY extname) FROM pg_catalog.pg_extension
-        WHERE extconfig IS NOT NULL)
+       pg_catalog.current_setting('server_version')
 FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()
 """
 
@@ -162,6 +158,7 @@ class _Opened:
         row = session.execute(_DATABASE.encode()).fetchone()
         assert row is not None
         self._database = row
+        self._texts = self._dumped()
         large = None if settings.choice.narrowed else large_objects(session)
         if large is not None:
             self._tables.append(large)
@@ -181,16 +178,20 @@ class _Opened:
             part_size_bytes=self._settings.part_size_bytes,
         )
 
+    def _dumped(self) -> Definitions:
+        options, settings = self._options(), self._settings
+        if settings.choice.narrowed and not options:
+            # without any option pg_dump would write down everything
+            return Definitions("", "")
+        version = self._session.info.server_version // 10000
+        return dump_definitions(settings.conninfo, self._snapshot, options, version, settings.pg_dump)
+
     def _definition(self) -> tuple[dict[str, JsonValue], Token | None]:
-        version, options = self._session.info.server_version // 10000, self._options()
-        texts = Definitions("", "")
-        # without any option pg_dump would write down everything
-        if options or not self._settings.choice.narrowed:
-            texts = dump_definitions(self._settings.conninfo, self._snapshot, options, version, self._settings.pg_dump)
+        texts = self._texts
         large = "" if self._settings.choice.narrowed else large_object_definitions(self._session)
         sequences = self._sequences()
         definition: dict[str, JsonValue] = {
-            "server_version": version,
+            "server_version": self._session.info.server_version // 10000,
             "encoding": str(self._database[0]),
             "collate": str(self._database[1]),
             "ctype": str(self._database[2]),
@@ -246,17 +247,10 @@ class _Opened:
         return Token(*found, definition, hashed((other, nonce)), tables)
 
     def _warnings(self, place: str) -> list[str]:
-        _, _, _, _, settings, subscriptions, tablespaces, extensions = self._database
         foreign = [".".join(name) for name in self._catalogue.foreign if self._settings.choice.included(*name)]
         found = [f"The rows of foreign table {name} live elsewhere and are not in this backup." for name in foreign]
-        if settings:
-            found.append(f"Settings of the database {place} (ALTER DATABASE ... SET) are not in this backup.")
-        if subscriptions:
-            found.append(f"Subscriptions of {place} are kept as definitions, without their state.")
-        if tablespaces:
-            found.append(f"Tablespaces that {place} uses are named in this backup, and have to exist before a restore.")
-        if extensions:
-            found.append(f"Rows in tables that belong to extensions ({extensions}) are not in this backup.")
+        found += uncovered(self._session, place)
+        found += [f"pg_dump of {place} said: {said}" for said in self._texts.said]
         if not self._tables:
             found.append(f"No table of {place} is backed up.")
         return found

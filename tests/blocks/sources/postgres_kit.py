@@ -61,6 +61,33 @@ INSERT INTO every (id, f4, f8, n, t, v, c, by, d, ts, tsz, iv, j, ia, r, mo) VAL
   (5, 3.4028235e38, 5e-324, '-Infinity', E'\\.\n\\.\n', E'\n', 'abcdef', decode(repeat('ff', 5000), 'hex'), 'infinity',
    'infinity', '-infinity', '0', '[]', '{NULL}', '(,)', 1e6);
 
+CREATE TYPE deep AS (p pair, many pair[], m mood, r numrange, t timestamptz);
+CREATE DOMAIN numbers AS int[] CHECK (array_length(VALUE, 1) < 9);
+CREATE DOMAIN whole AS pair CHECK ((VALUE).a > 0);
+CREATE DOMAIN days AS daterange;
+CREATE DOMAIN moods AS mood[];
+CREATE TABLE odder (
+    id int PRIMARY KEY, a3 int[], at_ text[], af float8[], ats timestamptz[], aiv interval[], ab bool[], an numeric[], ah hstore[],
+    act citext[], aby bytea[], aj jsonb[], dp deep, dps deep[], nu numbers, nus numbers[], wh whole, whs whole[], bt days,
+    mds moods, nr numrange, tr tsrange, ttr tstzrange, dr daterange, i8r int8range, ar numrange[], big numeric(1000, 500),
+    m8 macaddr8, li line, ls lseg, pa path, pg polygon, ci circle, sn pg_snapshot, tx txid_snapshot, x xid, x8 xid8, ti tid, ov oidvector,
+    iv2 int2vector, ac aclitem[], rp regproc, rpr regprocedure, ro regoper, ror regoperator, rt regtype, rr regrole, rn regnamespace,
+    rcf regconfig, rd regdictionary, rco regcollation, ars regclass[], bits bit(3)[], vb bit varying(70), c1s "char"[], nas name[],
+    iym interval year to month, ids interval day to second(2), t0 time(0), ts3 timestamp(3), tqs tsquery, tvs tsvector, v varchar, ch char
+);
+INSERT INTO odder (id) VALUES (1);
+INSERT INTO odder VALUES (2, '[2:3][-1:0][5:5]={{{1},{NULL}},{{3},{4}}}', '[-2:0]={"",NULL,"NULL"}', '{NaN,-Infinity,-0,5e-324}',
+    '{infinity,-infinity,"0044-03-15 12:00:00 BC",NULL}', '{"-178000000 years","1 mon -2 days"}', '{t,f,NULL}', '{NaN,1e-20,1E+100}',
+    ARRAY['"a"=>NULL'::hstore, NULL], '{MiXed,"{}"}', ARRAY['\x5c2c22'::bytea, '', NULL], ARRAY['{"a": [1e1000]}'::jsonb, 'null', NULL],
+    ROW(ROW(NULL, '"q",\(')::pair, ARRAY[ROW(1, NULL)::pair, NULL], 'ok', '[1.50,)', 'infinity'), ARRAY[NULL, ROW(NULL, '{}', NULL, 'empty', NULL)::deep],
+    '[0:2]={1,NULL,3}', '{"{1}",NULL}', '(1,)', ARRAY['(2,x)'::whole, NULL], '[-infinity,infinity)', '{sad,NULL}',
+    '(,1.000]', '["0044-03-15 00:00:00 BC",infinity]', '(,"2020-01-01 00:00:00.000001+00")', '(,)', '[-9223372036854775808,)',
+    ARRAY['empty'::numrange, '[1,2]'], '-1e499', '08:00:2b:ff:fe:01:02:03', '{1,-0,5e-324}', '[(0,0),(-1,1e300)]', '[(0,0),(1,1)]', '((0,0),(1,1),(2,0))',
+    '<(0,-0),NaN>', '10:20:10,14,15', '10:20:10,14,15', '4294967295', '18446744073709551615', '(4294967295,65535)', '0 1 4294967295', '-1 0 1',
+    ARRAY[makeaclitem(0, 10, 'SELECT', true)], 'pg_catalog.now', 'pg_catalog.abs(integer)', '0', '+(integer,integer)', 'mood[]', 'reader', '"Odd.schema"', 'simple',
+    'simple', '"C"', '{pg_class,NULL}', '{101,NULL,000}', repeat('10', 35)::bit varying, ARRAY['\200'::"char", 'x', NULL], ARRAY[repeat('é', 31)::name, ''],
+    '-1 years -11 mons', '1 day 00:00:00.12', '24:00:00', 'epoch', '!( ''a b'':*AB | c ) <3> d', '''it''''s'':1A,16383 b', E'\u0001\u007f\u0080\uffff\U0010ffff', 'é');
+
 CREATE TABLE parent (id int GENERATED ALWAYS AS IDENTITY (START 10 INCREMENT 5) PRIMARY KEY, name text NOT NULL UNIQUE,
     shout text GENERATED ALWAYS AS (upper(name)) STORED);
 INSERT INTO parent (name) VALUES ('a'), ('b'), ('c');
@@ -128,11 +155,19 @@ SINCE = {
 CREATE TABLE squeezed (id int PRIMARY KEY, v text COMPRESSION pglz);
 INSERT INTO squeezed SELECT g, repeat('squeezed', 265) || g FROM generate_series(1, 5) g;
 CREATE PROCEDURE outwards(OUT n int) BEGIN ATOMIC SELECT count(*) FROM squeezed; END;
+CREATE TYPE floats AS RANGE (subtype = float8, subtype_diff = float8mi, multirange_type_name = floats_many);
+CREATE TABLE ranges (id int PRIMARY KEY, nm nummultirange, tm tsmultirange, ttm tstzmultirange, dm datemultirange, i8m int8multirange,
+    own floats_many, am int4multirange[], dom numrange);
+INSERT INTO ranges (id) VALUES (1);
+INSERT INTO ranges VALUES (2, '{(,1.0],[1.50,Infinity)}', '{["0044-03-15 00:00:00 BC",infinity]}', '{(,"2020-01-01 00:00:00.000001+00")}', '{[-infinity,2020-01-01)}',
+    '{[-9223372036854775808,1)}', '{[-0,1),[2,Infinity]}', ARRAY['{}'::int4multirange, '{[1,2),[5,6)}', NULL], '(-Infinity,1.000]');
 CREATE STATISTICS of_expressions ON (id % 10), (lower(v)) FROM squeezed;
 """,
     15: r"""
 CREATE TABLE undistinct (a int NOT NULL, b int, UNIQUE NULLS NOT DISTINCT (a, b));
 INSERT INTO undistinct VALUES (1, NULL), (1, 1);
+CREATE TABLE scaled (id int PRIMARY KEY, n numeric(3, -2), m numeric(2, 5));
+INSERT INTO scaled VALUES (1, 12345, -0.00099);
 CREATE VIEW invoked WITH (security_invoker) AS SELECT id FROM squeezed;
 CREATE TABLE set_null (id int PRIMARY KEY, at date, v int, FOREIGN KEY (at, v) REFERENCES measured ON DELETE SET NULL (v));
 """,
@@ -142,6 +177,8 @@ INSERT INTO stored VALUES (1, repeat('x', 2500));
 CREATE FUNCTION bare() RETURNS int LANGUAGE sql RETURN 0x1F + 0o17 + 1_000;
 """,
     17: r"""
+CREATE TABLE endless (id int PRIMARY KEY, i interval, a interval[]);
+INSERT INTO endless VALUES (1, 'infinity', '{-infinity,NULL}');
 GRANT MAINTAIN ON every TO reader;
 CREATE TABLE numbered (id int GENERATED ALWAYS AS IDENTITY, at int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
 CREATE TABLE numbered_1 PARTITION OF numbered FOR VALUES FROM (0) TO (10);

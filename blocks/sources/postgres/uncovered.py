@@ -14,8 +14,10 @@ _UNCOVERED = {
         SELECT pg_catalog.concat_ws(', ',
             CASE WHEN d.datacl IS NOT NULL THEN 'privileges' END,
             CASE WHEN pg_catalog.shobj_description(d.oid, 'pg_database') IS NOT NULL THEN 'comment' END,
-            CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_shseclabel l WHERE l.objoid = d.oid
-                              AND l.classoid = 'pg_catalog.pg_database'::pg_catalog.regclass) THEN 'security labels' END,
+            CASE WHEN EXISTS (
+                SELECT FROM pg_catalog.pg_shseclabel l
+                WHERE l.objoid = d.oid AND l.classoid = 'pg_catalog.pg_database'::pg_catalog.regclass
+            ) THEN 'security labels' END,
             CASE WHEN d.datconnlimit <> -1 THEN 'limit of connections' END)
         FROM pg_catalog.pg_database d WHERE d.oid = {own}""",
     "The locale of {place} is of the provider {found}, with which a missing database is not created: create it"
@@ -29,7 +31,8 @@ _UNCOVERED = {
         WHERE d.dbid = {own} AND d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass""",
     "Tablespaces that {place} uses ({found}) are named in this backup, and have to exist before a restore.": """
         SELECT pg_catalog.string_agg(t.spcname::text, ', ' ORDER BY t.spcname) FROM pg_catalog.pg_tablespace t
-        WHERE t.spcname NOT IN ('pg_default', 'pg_global') AND t.oid IN (SELECT reltablespace FROM pg_catalog.pg_class)""",
+        WHERE t.spcname NOT IN ('pg_default', 'pg_global')
+          AND t.oid IN (SELECT reltablespace FROM pg_catalog.pg_class)""",
     "Subscriptions of {place} ({found}) are kept as definitions, without their state, and not enabled.": """
         SELECT pg_catalog.string_agg(subname::text, ', ' ORDER BY subname)
         FROM pg_catalog.pg_subscription WHERE subdbid = {own}""",

@@ -1,4 +1,4 @@
-"""Another history of the server (a failover, a copy brought back, numbers that wrap around) is never taken for the same."""
+"""Another history of the server, as after a failover, is never taken for the one that the base has seen."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ _SETTINGS = {
     "timezone": "UTC",
     "lc_monetary": "C",
     "xmloption": "content",
+    "array_nulls": "on",
     "search_path": "",
     "standard_conforming_strings": "on",
     "client_encoding": "UTF8",

@@ -166,8 +166,8 @@ CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 WHERE i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
   AND k.n <= i.indnkeyatts AND a.attgenerated = ''
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint n
-                  WHERE n.conrelid = i.indrelid AND n.contype = 'n' AND NOT n.convalidated AND a.attnum = ANY (n.conkey))
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint n WHERE n.conrelid = i.indrelid AND n.contype = 'n'
+                  AND NOT n.convalidated AND a.attnum = ANY (n.conkey))
 GROUP BY i.indrelid, i.indexrelid, i.indisprimary, i.indnkeyatts
 HAVING pg_catalog.bool_and(a.attnotnull) AND pg_catalog.count(*) = i.indnkeyatts
 ORDER BY i.indrelid, i.indisprimary DESC, i.indnkeyatts, i.indexrelid

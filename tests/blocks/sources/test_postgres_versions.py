@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from blocks.errors import RestoreRefused
 from blocks.manifest import BackupStatus, BackupType
 from blocks.sources.base import RestoreMode
+from blocks.sources.postgres.connect import connect
 from blocks.sources.postgres.live import drop_everything, is_empty
 from flows.verify import make_verification
 from tests.blocks.sources.postgres_kit import Books, changes, gallery
@@ -18,6 +19,8 @@ from tests.postgres_server import PostgresServer, installed, postgres_server
 from tests.postgres_versions import RELEASES, programs
 
 NEWEST = max(release.version for release in RELEASES)
+NEW_SETTING = "SET transaction_timeout = 0;"
+"""What pg_dump begins with since 17, and servers before do not know."""
 OTHER_THINGS = r"""
 CREATE TYPE other_type AS (a int);
 CREATE DOMAIN other_domain AS int;
@@ -100,6 +103,9 @@ def test_settings_of_the_database_do_not_change_what_is_kept(books: Books) -> No
         settings["transaction_timeout"] = "'1h'"
     for name, value in settings.items():
         books.run(f"ALTER DATABASE gallery SET {name} = {value}")
+    with connect(books.server.dsn("gallery"), 2) as session:
+        limits = session.execute("SELECT setting FROM pg_settings WHERE name = 'transaction_timeout'").fetchall()
+    assert limits == [("0",)] * ("transaction_timeout" in settings)
     books.back_up(BackupType.FULL)
     for name in settings:
         books.run(f"ALTER DATABASE gallery RESET {name}")
@@ -117,9 +123,11 @@ def test_a_verification_finds_everything_in_order(books: Books) -> None:
 
 
 def test_the_newest_pg_dump_suits_the_server(books: Books, server: PostgresServer, tmp_path: Path) -> None:
+    books.run(f"CREATE FUNCTION says() RETURNS void LANGUAGE plpgsql AS $$BEGIN\n{NEW_SETTING}\nEND$$")
     before = books.dump()
     newest = Books(server, tmp_path / "newest", "gallery", pg_dump=str(programs(NEWEST).pg_dump))
-    newest.back_up(BackupType.FULL)
+    made = newest.back_up(BackupType.FULL)
+    assert str(made.sources[0].definition["before"]).count(NEW_SETTING) == 1
     newest.restore(to=server.dsn("copy"))
     assert books.dump("copy") == before
     server.run("postgres", "DROP DATABASE copy")

@@ -38,19 +38,26 @@ def large_object_definitions(session: Session) -> str:
     for number, grantor, grantee, privilege, grantable in session.execute(_PRIVILEGES.encode()):
         to = None if grantee is None else str(grantee)
         privileges.setdefault(int(str(number)), []).append((str(grantor), to, str(privilege), bool(grantable)))
+    creation: list[str] = []
     lines: list[str] = []
+    role = None
     for oid, owner, restricted, comment in session.execute(_OBJECTS.encode()):
         number = int(str(oid))
-        lines.append(f"SELECT pg_catalog.lo_create('{number}');")
-        lines.append(f"ALTER LARGE OBJECT {number} OWNER TO {identifier(str(owner))};")
+        if owner != role:
+            # made by their owner, because to give away each one would lock each one, and locks are few
+            role = owner
+            creation.append(f"SET ROLE {identifier(str(owner))};")
+        creation.append(f"SELECT pg_catalog.lo_create('{number}');")
         if restricted:
             lines += _privileges(number, str(owner), privileges.get(number, []))
         if comment is not None:
             lines.append(f"COMMENT ON LARGE OBJECT {number} IS {literal(str(comment))};")
+    if creation:
+        creation.append("RESET ROLE;")
     for oid, provider, label in session.execute(_LABELS.encode()):
         name = identifier(str(provider))
         lines.append(f"SECURITY LABEL FOR {name} ON LARGE OBJECT {oid} IS {literal(str(label))};")
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{line}\n" for line in [*creation, *lines])
 
 
 def _privileges(number: int, owner: str, granted: list[tuple[str, str | None, str, bool]]) -> list[str]:

@@ -133,3 +133,13 @@ def test_a_choice_that_fits_nothing_keeps_no_definition_and_says_so(server: Post
     made = Books(server, tmp_path, "narrow", tables=["nothing.*"]).back_up(BackupType.FULL)
     assert made.sources[0].definition["before"] == ""
     assert "No table" in made.sources[0].warnings[0]
+
+
+def test_more_large_objects_than_locks_come_back(server: PostgresServer, tmp_path: Path) -> None:
+    server.create("many", "SELECT count(lo_from_bytea(0, 'x')) FROM generate_series(1, 30000)")
+    books = Books(server, tmp_path, "many", part_size_bytes=10_000_000)
+    books.back_up(BackupType.FULL)
+    books.restore(to=server.dsn("many_copy"))
+    with server.connect("many_copy") as session:
+        assert session.execute("SELECT count(*) FROM pg_largeobject").fetchone() == (30000,)
+    server.run("postgres", "DROP DATABASE many_copy")

@@ -23,8 +23,8 @@ _PREAMBLE = re.compile(r"\A(?:(?:--.*|SET .*;|SELECT pg_catalog\.set_config\(.*)
 _NEW_SETTING = re.compile(r"^SET transaction_timeout = 0;\n", re.MULTILINE)
 """What pg_dump of 17 and later sets, and servers before 17 do not know; our own sessions set it where it exists."""
 _WARNING = re.compile(r"^pg_dump: warning: (.+)$", re.MULTILINE)
-_INSTALLED = "/usr/lib/postgresql"
-"""Where Debian keeps the programs of each version."""
+_INSTALLED = ("usr/lib/postgresql/*/bin/pg_dump", "usr/pgsql-*/bin/pg_dump")
+"""Where Debian and Red Hat keep the programs of each version."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ def find_pg_dump(server_version: int, program: str | None) -> str:
 def _candidates(program: str | None) -> list[str]:
     if program is not None:
         return [program]
-    own = sorted(str(path) for path in Path(_INSTALLED).glob("*/bin/pg_dump"))
-    # Debian's pg_dump on the PATH is a script that looks for one of the others
+    own = sorted(str(path) for pattern in _INSTALLED for path in Path("/").glob(pattern))
+    # last, because Debian's pg_dump on the PATH is a script that looks for one of the others
     on_path = shutil.which("pg_dump")
-    return own or ([on_path] if on_path else [])
+    return [*own, on_path] if on_path else own
 
 
 def _version(path: str) -> int | None:

@@ -16,6 +16,8 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from tests.postgres_versions import Programs
+
 _SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -29,12 +31,14 @@ _SETTINGS = {
 }
 
 
-def binary(name: str) -> str:
-    """Find a server program; Debian keeps them off the PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda p: int(p.parts[-3]))
-    path = shutil.which(name) if not found else str(found[-1])
-    assert path, f"{name} is missing: install postgresql (tests/tools.sh does)"
-    return path
+def installed() -> Programs:
+    """Find the newest version that is installed; Debian keeps servers off the PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    initdb = found[-1] if found else shutil.which("initdb")
+    assert initdb, "PostgreSQL is missing: run `make tools`"
+    folder = Path(initdb).parent
+    said = subprocess.run([folder / "postgres", "--version"], capture_output=True, check=True, text=True).stdout
+    return Programs(int(said.split()[2].split(".")[0]), folder, folder / "pg_dump")
 
 
 def _account() -> dict[str, int]:
@@ -51,9 +55,18 @@ def _account() -> dict[str, int]:
 
 
 class PostgresServer:
-    """One cluster in a folder of its own."""
+    """One cluster in a folder of its own.
 
-    def __init__(self, **settings: str) -> None:
+    Args:
+        programs: Of the version to run; by default the one that is installed.
+        primary: The server that this one follows, as a standby.
+        settings: Of the server.
+    """
+
+    def __init__(
+        self, programs: Programs | None = None, primary: PostgresServer | None = None, **settings: str
+    ) -> None:
+        self.programs = programs or installed()
         self.folder = Path(tempfile.mkdtemp(prefix="lastgood-pg-", dir="/tmp"))
         self._account = _account()
         if self._account:
@@ -64,10 +77,14 @@ class PostgresServer:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
-        self._run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        data = ("-D", str(self.data))
+        if primary is None:
+            self._run("initdb", *data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        else:
+            self._run("pg_basebackup", *data, "-R", "-c", "fast", "-N", "-d", primary.dsn("postgres"))
 
     def _run(self, program: str, *args: str) -> None:
-        done = subprocess.run([binary(program), *args], capture_output=True, cwd="/", **self._account)
+        done = subprocess.run([self.programs.server / program, *args], capture_output=True, cwd="/", **self._account)
         assert done.returncode == 0, done.stderr.decode()
 
     def start(self) -> None:
@@ -84,6 +101,28 @@ class PostgresServer:
     def kill(self) -> None:
         """Take the whole server away at once, as a power cut would."""
         self._run("pg_ctl", "stop", "-m", "immediate", "-D", str(self.data))
+
+    def shut_down(self) -> None:
+        """End it in good order."""
+        self._run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(self.data))
+
+    def promote(self) -> None:
+        """Make a standby a primary."""
+        self._run("pg_ctl", "promote", "-w", "-D", str(self.data))
+
+    def age(self, number: int) -> None:
+        """Let a server that is shut down give out transaction numbers from this one on, at most 2³¹ later than now."""
+        pages_of_a_file, transactions_of_a_byte, page_bytes = 32, 4, 8192
+        file = number // (pages_of_a_file * page_bytes * transactions_of_a_byte)
+        statuses = self.data / "pg_xact" / f"{file:04X}"
+        statuses.write_bytes(bytes(pages_of_a_file * page_bytes))
+        self.own()
+        self._run("pg_resetwal", "-f", "-x", str(number), "-D", str(self.data))
+
+    def own(self) -> None:
+        """Give files that a test has written to the server's account."""
+        for path in self.folder.rglob("*") if self._account else ():
+            os.chown(path, self._account["user"], self._account["group"], follow_symlinks=False)
 
     def kill_backends(self) -> None:
         """Kill every session but the caller's; of two callers at once one may be killed, having killed."""
@@ -117,7 +156,7 @@ class PostgresServer:
     def dump(self, database: str, *options: str) -> list[str]:
         """Dump a database as text; the rows of each table are sorted, since a heap has no order of its own."""
         done = subprocess.run(
-            [binary("pg_dump"), *options, "-d", self.dsn(database)], capture_output=True, check=True, text=True
+            [self.programs.pg_dump, *options, "-d", self.dsn(database)], capture_output=True, check=True, text=True
         )
         return sorted_rows(done.stdout)
 
@@ -142,8 +181,8 @@ def sorted_rows(dump: str) -> list[str]:
 
 
 @contextmanager
-def postgres_server(**settings: str) -> Iterator[PostgresServer]:
-    server = PostgresServer(**settings)
+def postgres_server(programs: Programs | None = None, **settings: str) -> Iterator[PostgresServer]:
+    server = PostgresServer(programs, **settings)
     try:
         server.start()
         yield server

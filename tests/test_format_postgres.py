@@ -15,7 +15,7 @@ from blocks.plan import BackupPlan, parse_plan
 from flows.backup import make_backup
 from tests.blocks.sources.postgres_kit import gallery
 from tests.format_support import DOCUMENT, restore
-from tests.postgres_server import PostgresServer, binary, postgres_server
+from tests.postgres_server import PostgresServer, postgres_server
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def run_script(server: PostgresServer, database: str, script: Path) -> None:
     assert created is not None
     place = ["-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres"]
     server.run("postgres", f"DROP DATABASE IF EXISTS {database}")
-    subprocess.run([binary("createdb"), *place, *shlex.split(created[1]), database], check=True)
-    command = [binary("psql"), *place, "-X", "-q", "-o", "/dev/null", "-d", database, "-f", str(script)]
+    subprocess.run([server.programs.server / "createdb", *place, *shlex.split(created[1]), database], check=True)
+    command = [server.programs.server / "psql", *place, "-X", "-q", "-o", "/dev/null", "-d", database, "-f", str(script)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -10,14 +10,20 @@ need redis-server redis-server
 need openssl openssl
 [ -n "$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || need initdb postgresql
 need cc gcc
-[ -z "$missing" ] && exit 0
-echo "installing:$missing"
-if ! command -v apt-get >/dev/null 2>&1; then
-    echo "these programs are needed by the tests and cannot be installed here:$missing" >&2
-    exit 1
+need npm npm
+if [ -n "$missing" ]; then
+    echo "installing:$missing"
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "these programs are needed by the tests and cannot be installed here:$missing" >&2
+        exit 1
+    fi
+    run=""
+    [ "$(id -u)" = 0 ] || run="sudo"
+    $run apt-get update -qq
+    # shellcheck disable=SC2086  the list is meant to be split
+    DEBIAN_FRONTEND=noninteractive $run apt-get install -y -qq $missing
 fi
-run=""
-[ "$(id -u)" = 0 ] || run="sudo"
-$run apt-get update -qq
-# shellcheck disable=SC2086  the list is meant to be split
-DEBIAN_FRONTEND=noninteractive $run apt-get install -y -qq $missing
+# PostgreSQL in the versions that the operating system does not have
+python="${VENV:-.venv}/bin/python"
+[ -x "$python" ] || python=python3
+"$python" "$(dirname "$0")/postgres_versions.py"

@@ -10,7 +10,7 @@ from benchmarks.bench import Bench
 from benchmarks.measure import Run
 from benchmarks.ours import Lastgood
 from benchmarks.peers import PgBackRest, Restic
-from tests.postgres_server import PostgresServer, binary, postgres_server
+from tests.postgres_server import PostgresServer, postgres_server
 
 SCALE = 20
 _ROWS_PER_SCALE = 100_000
@@ -25,7 +25,7 @@ class Accounts:
         self.dsn = server.dsn("accounts")
         server.create("accounts")
         bench.say(f"  making a database of {self.rows:,} rows")
-        bench.run([binary("pgbench"), "--initialize", "--quiet", f"--scale={scale}", self.dsn])
+        bench.run([self._program("pgbench"), "--initialize", "--quiet", f"--scale={scale}", self.dsn])
         server.run("accounts", "VACUUM ANALYZE", "CHECKPOINT")
         self.ours = Lastgood(bench, f"accounts-{scale}", {"accounts": {"type": "postgres", "dsn": self.dsn}})
         self.restic = Restic(bench, "accounts")
@@ -45,7 +45,7 @@ class Accounts:
     def dump_and_store(self) -> Run:
         """pg_dump into restic."""
         script = 'set -o pipefail; "$1" -d "$2" | restic --repo "$3" backup --stdin --stdin-filename accounts.sql'
-        return self._bash(script, binary("pg_dump"), self.dsn, str(self.restic.repository))
+        return self._bash(script, self._program("pg_dump"), self.dsn, str(self.restic.repository))
 
     def restore_ours(self) -> Run:
         """Into a database that is missing."""
@@ -55,7 +55,10 @@ class Accounts:
     def restore_dump(self) -> Run:
         """Restic into psql, in one transaction as ours is."""
         script = 'set -o pipefail; restic --repo "$2" dump latest accounts.sql | "$1" -q -1 -d "$3" -o /dev/null'
-        return self._bash(script, binary("psql"), str(self.restic.repository), self.server.dsn("restored_dump"))
+        return self._bash(script, self._program("psql"), str(self.restic.repository), self.server.dsn("restored_dump"))
+
+    def _program(self, name: str) -> str:
+        return str(self.server.programs.server / name)
 
     def _bash(self, script: str, *words: str) -> Run:
         return self._bench.run(["bash", "-c", script, "bash", *words])

@@ -50,7 +50,7 @@ class Token:
         server: System identifier, timeline, database and start of the server: another one means another history.
         snapshot: `xmin:xmax:running`, as pg_current_snapshot gives it.
         definition: Hash of the definitions, and of what is backed up.
-        other: Hash of what changes without a transaction (sequences).
+        other: Hash of what rows do not depend on: positions of sequences, definitions of large objects.
         tables: Hash of each table's facts by collection; without those that cannot be tracked.
     """
 

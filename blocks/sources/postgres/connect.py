@@ -32,6 +32,7 @@ _SETTINGS = {
     "timezone": "UTC",
     "lc_monetary": "C",
     "xmloption": "content",
+    "array_nulls": "on",
     "search_path": "",
     "standard_conforming_strings": "on",
     "client_encoding": "UTF8",
@@ -44,7 +45,13 @@ _SETTINGS = {
     "synchronize_seqscans": "off",
     "jit": "off",
 }
-_SET = "SELECT " + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _SETTINGS.items())
+_LATER = "('idle_session_timeout', 'transaction_timeout')"
+"""Settings that versions after 13 brought, and that would end a long backup."""
+_SET = (
+    "SELECT "
+    + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _SETTINGS.items())
+    + f", (SELECT count(set_config(name, '0', false)) FROM pg_catalog.pg_settings WHERE name IN {_LATER})"
+)
 
 _HINTS = {
     "28P01": "Check the password: `password_env` in the plan, PGPASSWORD, or ~/.pgpass.",

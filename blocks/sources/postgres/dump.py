@@ -12,28 +12,41 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blocks.errors import ConfigurationError, SourceUnavailable
-from blocks.sources.postgres.connect import altered, hint_for, place_of, settings_of
+from blocks.sources.postgres.connect import Session, altered, hint_for, place_of, settings_of
+from blocks.sources.postgres.large import large_object_definitions
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _GUARD = re.compile(r"^\\(un)?restrict \w+\n", re.MULTILINE)
 _BANNER = re.compile(r"^-- (Dumped (from database|by pg_dump) version|PostgreSQL database dump).*\n", re.MULTILINE)
 _PUBLIC = re.compile(r"^CREATE SCHEMA public;$", re.MULTILINE)
-_INSTALLED = "/usr/lib/postgresql"
-"""Where Debian keeps the programs of each version."""
+_PREAMBLE = re.compile(r"\A(?:(?:--.*|SET .*;|SELECT pg_catalog\.set_config\(.*)?\n)+")
+"""What pg_dump begins with, before the first definition."""
+_NEW_SETTING = re.compile(r"^SET transaction_timeout = 0;\n", re.MULTILINE)
+"""What pg_dump of 17 and later sets, and servers before 17 do not know; our own sessions set it where it exists."""
+_WARNING = re.compile(r"^pg_dump: warning: (.+)$", re.MULTILINE)
+_INSTALLED = ("usr/lib/postgresql/*/bin/pg_dump", "usr/pgsql-*/bin/pg_dump")
+"""Where Debian and Red Hat keep the programs of each version."""
 
 
 @dataclass(frozen=True)
 class Definitions:
-    """The statements that make a database before and after its rows come."""
+    """The statements that make a database before and after its rows come.
+
+    Attributes:
+        before: Schemas, types, tables, functions, views.
+        after: Indexes, constraints, triggers, rules.
+        said: What pg_dump warned of.
+    """
 
     before: str
     after: str
+    said: tuple[str, ...] = ()
 
 
 def dump_definitions(
     conninfo: str, snapshot: str | None, options: Sequence[str], server_version: int, program: str | None
 ) -> Definitions:
-    """Write the definitions of a database.
+    """Write the definitions of a database, without those of large objects.
 
     Args:
         conninfo: Where to connect to.
@@ -47,21 +60,24 @@ def dump_definitions(
         SourceUnavailable: It failed.
     """
     found = find_pg_dump(server_version, program)
-    # in UTF-8 whatever the database's encoding is; they set the encoding of the session that runs them, too
-    common = [found, "--no-password", "--encoding=UTF8", "--lock-wait-timeout=30000", *options]
+    # in UTF-8 whatever the database's encoding is; they set the encoding of the session that runs them, too;
+    # large objects are written by us, the same way for all versions
+    common = [found, "--no-password", "--encoding=UTF8", "--lock-wait-timeout=30000", "--no-blobs", *options]
     if snapshot is not None:
         common.append(f"--snapshot={snapshot}")
     with ThreadPoolExecutor(2) as pool:
         sections = pool.map(lambda name: _run([*common, f"--section={name}"], conninfo), ("pre-data", "post-data"))
-        return Definitions(*map(_bare, sections))
+        (before, said), (after, more) = sections
+    return Definitions(_bare(before), _bare(after), tuple(dict.fromkeys([*said, *more])))
 
 
-def current_definitions(conninfo: str, server_version: int, program: str | None) -> Definitions:
-    """Write the definitions of a whole database as they are now."""
-    return dump_definitions(conninfo, None, (), server_version, program)
+def current_definitions(session: Session, conninfo: str, program: str | None) -> Definitions:
+    """Write the definitions of a whole database as they are now, those of large objects among them."""
+    found = dump_definitions(conninfo, None, (), session.info.server_version // 10000, program)
+    return Definitions(found.before + large_object_definitions(session), found.after)
 
 
-def _run(command: list[str], conninfo: str) -> str:
+def _run(command: list[str], conninfo: str) -> tuple[str, list[str]]:
     # the password must not be among the arguments, where other users of this machine see it
     password = settings_of(conninfo).get("password")
     environment = os.environ | {"LC_ALL": "C"} | ({"PGPASSWORD": password} if password else {})
@@ -71,14 +87,15 @@ def _run(command: list[str], conninfo: str) -> str:
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().replace("\n", " ")
         raise SourceUnavailable(f"pg_dump of {place_of(conninfo)} failed: {said}", hint=hint_for("", said))
-    return done.stdout.decode()
+    return done.stdout.decode(), _WARNING.findall(done.stderr.decode(errors="replace"))
 
 
 def _bare(text: str) -> str:
-    """Take out what differs from one run of pg_dump to the next: guards with a random word, versions."""
+    """Take out what differs from one pg_dump to the next: guards with a random word, versions, a setting."""
     # of a chosen schema `public` pg_dump assumes that it is missing, but its privileges are those of the one there is
     text = _PUBLIC.sub("CREATE SCHEMA IF NOT EXISTS public;", text, count=1)
-    return _BANNER.sub("", _GUARD.sub("", text))
+    text = _BANNER.sub("", _GUARD.sub("", text))
+    return _PREAMBLE.sub(lambda found: _NEW_SETTING.sub("", found[0]), text)
 
 
 def find_pg_dump(server_version: int, program: str | None) -> str:
@@ -101,10 +118,10 @@ def find_pg_dump(server_version: int, program: str | None) -> str:
 def _candidates(program: str | None) -> list[str]:
     if program is not None:
         return [program]
-    own = sorted(str(path) for path in Path(_INSTALLED).glob("*/bin/pg_dump"))
-    # Debian's pg_dump on the PATH is a script that looks for one of the others
+    own = sorted(str(path) for pattern in _INSTALLED for path in Path("/").glob(pattern))
+    # last, because Debian's pg_dump on the PATH is a script that looks for one of the others
     on_path = shutil.which("pg_dump")
-    return own or ([on_path] if on_path else [])
+    return [*own, on_path] if on_path else own
 
 
 def _version(path: str) -> int | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from blocks.sources.postgres.connect import Session, identifier, literal
 from blocks.sources.postgres.entries import Name
+from blocks.sources.postgres.public import renew_public
 
 _FOREIGN_KEYS = """
 SELECT con.conrelid::pg_catalog.regclass::text, con.conname::text, pg_catalog.pg_get_constraintdef(con.oid),
@@ -70,6 +71,7 @@ FROM (SELECT i.indrelid, i.indkey::int2[] AS keys, i.indclass::oid[] AS classes 
 CROSS JOIN LATERAL pg_catalog.unnest(i.keys) WITH ORDINALITY k (attnum, n)
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 JOIN pg_catalog.pg_opclass c ON c.oid = i.classes[k.n - 1]
+JOIN pg_catalog.pg_am am ON am.oid = c.opcmethod AND am.amname = 'btree'
 JOIN pg_catalog.pg_amop op ON op.amopfamily = c.opcfamily AND op.amopstrategy = 3
   AND op.amoplefttype = c.opcintype AND op.amoprighttype = c.opcintype
 JOIN pg_catalog.pg_operator o ON o.oid = op.amopopr
@@ -110,7 +112,7 @@ _DROPS = """
 SELECT 'DROP EVENT TRIGGER ' || pg_catalog.quote_ident(evtname) FROM pg_catalog.pg_event_trigger
 UNION ALL SELECT 'DROP PUBLICATION ' || pg_catalog.quote_ident(pubname) FROM pg_catalog.pg_publication
 UNION ALL SELECT 'DROP SCHEMA ' || pg_catalog.quote_ident(nspname) || ' CASCADE' FROM pg_catalog.pg_namespace
-  WHERE nspname <> 'information_schema' AND nspname !~ '^pg_'
+  WHERE nspname NOT IN ('information_schema', 'public') AND nspname !~ '^pg_'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
                   AND e.objid = pg_namespace.oid AND e.deptype = 'e')
 """
@@ -123,24 +125,13 @@ UNION ALL SELECT 'DROP FOREIGN DATA WRAPPER ' || pg_catalog.quote_ident(fdwname)
 UNION ALL SELECT 'SELECT pg_catalog.lo_unlink(' || oid::text || ')' FROM pg_catalog.pg_largeobject_metadata
 """
 
-_PUBLIC = (
-    "CREATE SCHEMA public",
-    "ALTER SCHEMA public OWNER TO {owner}",
-    "GRANT USAGE ON SCHEMA public TO PUBLIC",
-    "COMMENT ON SCHEMA public IS 'standard public schema'",
-)
-
 
 def drop_everything(session: Session) -> None:
     """Bring a database back to what CREATE DATABASE makes, inside the open transaction."""
     for query in (_DROPS, _REST):
         for (statement,) in session.execute(query.encode()).fetchall():
             session.execute(str(statement).encode())
-    modern = session.info.server_version >= 150000
-    for statement in _PUBLIC:
-        session.execute(statement.format(owner="pg_database_owner" if modern else "CURRENT_USER").encode())
-    if not modern:
-        session.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    renew_public(session)
 
 
 KINDS = {

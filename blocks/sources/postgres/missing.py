@@ -61,7 +61,9 @@ class Missing:
                 about = entry.names[1] if entry.type == "TABLE ATTACH" else entry.subject
                 (self._makers if _makes(entry) else self._said).setdefault(about, []).append(entry)
         self._plain = [entry for entry in self._before if entry.subject is None]
-        self._schemas = {entry.plain("CREATE", "SCHEMA"): entry for entry in self._plain if entry.type == "SCHEMA"}
+        schemas = (entry for entry in self._plain if entry.type == "SCHEMA")
+        # IF NOT EXISTS, where the schema is `public`
+        self._schemas = {entry.plain("EXISTS") or entry.plain("CREATE", "SCHEMA"): entry for entry in schemas}
         self._chosen: dict[int, Entry] = {}
         self._made: set[Name] = set()
         self._tables: set[Name] = set()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import psycopg
 from pydantic import JsonValue
 
 from blocks.errors import SourceChanged
@@ -22,7 +23,10 @@ from blocks.sources.postgres.connect import (
     translated,
 )
 from blocks.sources.postgres.dump import Definitions, dump_definitions
+from blocks.sources.postgres.large import large_object_definitions
 from blocks.sources.postgres.tables import Catalogue, Table, large_objects, read_tables
+from blocks.sources.postgres.types import state_of_types
+from blocks.sources.postgres.uncovered import uncovered
 from blocks.sources.postgres.view import PostgresView
 
 _ATTEMPTS = 3
@@ -93,20 +97,28 @@ def _hold(session: Session, settings: Settings, place: str) -> Catalogue:
     """Lock all tables against changes of their definition, then take the snapshot.
 
     In this order a TRUNCATE or a rewrite, which a snapshot does not protect from, has ended before the snapshot is
-    taken. A table that appeared in between is met with another attempt.
+    taken. A table that appeared or went in between is met with another attempt.
     """
     for _ in range(_ATTEMPTS):
-        before = _names(_chosen(read_tables(session).tables, settings.choice))
+        before = _to_lock(session, read_tables(session), settings.choice)
         session.execute(BEGIN)
         session.execute(f"SET LOCAL lock_timeout = {round(settings.lock_timeout_seconds * 1000)}".encode())
-        if before:
-            names = ", ".join(f"ONLY {identifier(*name)}" for name in before)
-            session.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE".encode())
-        catalogue = read_tables(session)
-        if _names(_chosen(catalogue.tables, settings.choice)) == before:
-            return catalogue
+        with suppress(psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            if before:
+                names = ", ".join(f"ONLY {identifier(*name)}" for name in before)
+                session.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE".encode())
+            catalogue = read_tables(session)
+            if _to_lock(session, catalogue, settings.choice) == before:
+                return catalogue
         session.execute("ROLLBACK")
     raise SourceChanged(f"{place}: tables were made and dropped all the time", hint="Try again at a quieter time.")
+
+
+def _to_lock(session: Session, catalogue: Catalogue, choice: Choice) -> list[tuple[str, str]]:
+    names = _names(_chosen(catalogue.tables, choice))
+    if not choice.narrowed and (large := large_objects(session)) is not None:
+        names.append((large.shape.schema, large.shape.table))
+    return names
 
 
 def _names(tables: Sequence[Table]) -> list[tuple[str, str]]:
@@ -130,12 +142,7 @@ ORDER BY 1, 2
 
 _DATABASE = """
 SELECT pg_catalog.pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text,
-       pg_catalog.current_setting('server_version'),
-       EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s WHERE s.setdatabase = d.oid),
-       EXISTS (SELECT FROM pg_catalog.pg_stat_subscription),
-       EXISTS (SELECT FROM pg_catalog.pg_class WHERE reltablespace NOT IN (0, 1664)),
-       (SELECT pg_catalog.string_agg(extname::text, ', ' ORDER BY extname) FROM pg_catalog.pg_extension
-        WHERE extconfig IS NOT NULL)
+       pg_catalog.current_setting('server_version')
 FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()
 """
 
@@ -151,12 +158,13 @@ class _Opened:
         row = session.execute(_DATABASE.encode()).fetchone()
         assert row is not None
         self._database = row
+        self._texts = self._dumped()
         large = None if settings.choice.narrowed else large_objects(session)
         if large is not None:
             self._tables.append(large)
 
     def view(self, readers: Readers, place: str, taken_at: datetime) -> PostgresView:
-        definition, sequences = self._definition()
+        definition, token = self._definition()
         return PostgresView(
             self._session,
             readers,
@@ -164,30 +172,35 @@ class _Opened:
             taken_at=taken_at,
             tables=self._tables,
             definition=definition,
-            token=self._token(definition, sequences),
+            token=token,
             system=f"PostgreSQL {self._database[3]}, {place}",
             warnings=self._warnings(place),
             part_size_bytes=self._settings.part_size_bytes,
         )
 
-    def _definition(self) -> tuple[dict[str, JsonValue], list[JsonValue]]:
-        version, options = self._session.info.server_version // 10000, self._options()
-        texts = Definitions("", "")
-        # without any option pg_dump would write down everything
-        if options or not self._settings.choice.narrowed:
-            texts = dump_definitions(self._settings.conninfo, self._snapshot, options, version, self._settings.pg_dump)
+    def _dumped(self) -> Definitions:
+        options, settings = self._options(), self._settings
+        if settings.choice.narrowed and not options:
+            # without any option pg_dump would write down everything
+            return Definitions("", "")
+        version = self._session.info.server_version // 10000
+        return dump_definitions(settings.conninfo, self._snapshot, options, version, settings.pg_dump)
+
+    def _definition(self) -> tuple[dict[str, JsonValue], Token | None]:
+        texts = self._texts
+        large = "" if self._settings.choice.narrowed else large_object_definitions(self._session)
         sequences = self._sequences()
         definition: dict[str, JsonValue] = {
-            "server_version": version,
+            "server_version": self._session.info.server_version // 10000,
             "encoding": str(self._database[0]),
             "collate": str(self._database[1]),
             "ctype": str(self._database[2]),
-            "before": texts.before,
+            "before": texts.before + large,
             "after": texts.after,
             "sequences": sequences,
             "narrowed": self._settings.choice.narrowed,
         }
-        return definition, sequences
+        return definition, self._token(texts, hashed((sequences, large)))
 
     def _options(self) -> list[str]:
         """Narrow pg_dump down as the plan does; exact names, since its patterns differ from globs."""
@@ -222,28 +235,22 @@ class _Opened:
             return included(schema, "" if self._settings.choice.narrowed else name)
         return bool(owner) and included(owner_schema, owner)
 
-    def _token(self, definition: dict[str, JsonValue], sequences: list[JsonValue]) -> Token | None:
+    def _token(self, texts: Definitions, other: str) -> Token | None:
         found = server_and_snapshot(self._session)
         if found is None:
             return None
         tables = {table.spec.name: hashed(table.facts) for table in self._tables if table.facts is not None}
         # where a table cannot be tracked no two tokens are equal
         nonce = "" if len(tables) == len(self._tables) else uuid.uuid4().hex
-        texts = (definition["before"], definition["after"], self._settings.choice.words)
-        return Token(*found, hashed(texts), hashed((sequences, nonce)), tables)
+        types = state_of_types(self._session)
+        definition = hashed((texts.before, texts.after, self._settings.choice.words, types))
+        return Token(*found, definition, hashed((other, nonce)), tables)
 
     def _warnings(self, place: str) -> list[str]:
-        _, _, _, _, settings, subscriptions, tablespaces, extensions = self._database
         foreign = [".".join(name) for name in self._catalogue.foreign if self._settings.choice.included(*name)]
         found = [f"The rows of foreign table {name} live elsewhere and are not in this backup." for name in foreign]
-        if settings:
-            found.append(f"Settings of the database {place} (ALTER DATABASE ... SET) are not in this backup.")
-        if subscriptions:
-            found.append(f"Subscriptions of {place} are kept as definitions, without their state.")
-        if tablespaces:
-            found.append(f"Tablespaces that {place} uses are named in this backup, and have to exist before a restore.")
-        if extensions:
-            found.append(f"Rows in tables that belong to extensions ({extensions}) are not in this backup.")
+        found += uncovered(self._session, place)
+        found += [f"pg_dump of {place} said: {said}" for said in self._texts.said]
         if not self._tables:
             found.append(f"No table of {place} is backed up.")
         return found

@@ -20,7 +20,7 @@ from blocks.sources.postgres.target import PostgresTarget
 
 
 class PostgresSource(StateSource):
-    """A PostgreSQL database (13 to 17): its tables, definitions, sequences and large objects.
+    """A PostgreSQL database (13 to 18): its tables, definitions, sequences and large objects.
 
     All tables are read in one snapshot, whatever is written meanwhile. An incremental reads the rows that transactions
     since the base may have written; keys of other rows only where rows are gone.

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from blocks.errors import RestoreRefused
 from blocks.sources.base import CollectionSpec
 from blocks.sources.postgres.connect import Session, identifier
+from blocks.sources.postgres.types import naming_types
 
 LARGE_OBJECTS = "large_objects"
 """Name of the collection that holds the pages of all large objects; no table's name lacks a dot."""
@@ -125,8 +126,8 @@ class Table:
 _TABLES = """
 SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text,
        coalesce(am.amname, '')::text, c.relfilenode::int8,
-       pg_catalog.pg_table_size(c.oid)::int8,
-       (pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int8)::int8
+       coalesce(pg_catalog.pg_table_size(c.oid), 0)::int8,
+       coalesce(pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int8, 0)::int8
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
@@ -141,7 +142,7 @@ _COLUMNS = """
 SELECT a.attrelid::int8, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnum::int4,
        base.typname::text, (base.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND base.typtype = 'b'),
        t.typtype = 'd', pg_catalog.quote_ident(outn.nspname) || '.' || pg_catalog.quote_ident(outp.proname),
-       a.attgenerated <> '', coalesce(a.attmissingval::text, '')
+       a.attgenerated <> '', coalesce(a.attmissingval::text, ''), a.atttypid::int8
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind = 'r'
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
@@ -165,6 +166,8 @@ CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 WHERE i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
   AND k.n <= i.indnkeyatts AND a.attgenerated = ''
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint n WHERE n.conrelid = i.indrelid AND n.contype = 'n'
+                  AND NOT n.convalidated AND a.attnum = ANY (n.conkey))
 GROUP BY i.indrelid, i.indexrelid, i.indisprimary, i.indnkeyatts
 HAVING pg_catalog.bool_and(a.attnotnull) AND pg_catalog.count(*) = i.indnkeyatts
 ORDER BY i.indrelid, i.indisprimary DESC, i.indnkeyatts, i.indexrelid
@@ -177,6 +180,7 @@ def read_tables(session: Session) -> Catalogue:
     for row in session.execute(_COLUMNS.encode()):
         columns.setdefault(_int(row[0]), []).append(row[1:])
     keys = {_int(oid): tuple(_list(names)) for oid, names in session.execute(_KEYS.encode())}
+    naming = naming_types(session)
     found = Catalogue([], [])
     for oid, schema, table, kind, persistence, method, filenode, size, pages in session.execute(_TABLES.encode()):
         at = (str(schema), str(table))
@@ -184,7 +188,7 @@ def read_tables(session: Session) -> Catalogue:
             found.foreign.append(at)
             continue
         read = columns.get(_int(oid), [])
-        tracked = persistence == "p" and method == "heap" and not any(str(c[3]).startswith("reg") for c in read)
+        tracked = persistence == "p" and method == "heap" and not any(c[9] in naming for c in read)
         facts = repr((oid, filenode, [(c[0], c[1], c[2], c[8]) for c in read])) if tracked else None
         shape = _shape(at, read, keys.get(_int(oid), ()))
         found.tables.append(Table(_spec(shape), shape, facts, _int(size), _int(pages)))
@@ -201,7 +205,7 @@ class Catalogue:
 
 def _shape(at: tuple[str, str], read: Sequence[tuple[object, ...]], key: tuple[str, ...]) -> TableShape:
     columns, plain = [], set()
-    for name, kind, _, base, system, domain, output, generated, _ in read:
+    for name, kind, _, base, system, domain, output, generated, *_ in read:
         if generated:
             continue
         quoted = identifier(str(name))

@@ -163,7 +163,7 @@ class PostgresTarget:
             )
 
     def _same_definitions(self, session: Session) -> bool:
-        live = current_definitions(self._conninfo, session.info.server_version // 10000, self._pg_dump)
+        live = current_definitions(session, self._conninfo, self._pg_dump)
         return (live.before, live.after) == (self._backup.before, self._backup.after)
 
     def _compare(self, session: Session) -> None:

@@ -17,11 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocks.canonical import PartIndex
-from blocks.manifest import BackupMetadata, BackupType
+from blocks.manifest import BackupType
 from blocks.sources.postgres.changes import OLDEST_AGE, Token, may_have_changed, written_since
-from blocks.sources.postgres.connect import Readers
 from flows.chain import Chain
-from tests.blocks.sources.postgres_kit import Books
+from tests.blocks.sources.postgres_kit import Books, changes, read_rows
 from tests.postgres_server import PostgresServer
 
 FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
@@ -46,57 +45,29 @@ def session(server: PostgresServer) -> Iterator[psycopg.Connection[Any]]:
         yield session
 
 
-def changes(backup: BackupMetadata) -> dict[str, tuple[int, int]]:
-    found = {c.name.removeprefix("books/public."): (c.upserts, c.tombstones) for c in backup.collections}
-    return {name: counts for name, counts in found.items() if counts != (0, 0)}
-
-
-def assert_restores(books: Books) -> None:
-    """The chain's end, restored elsewhere, is the live database."""
-    copy = f"{books.database}_copy"
-    books.restore(to=books.server.dsn(copy))
-    try:
-        assert books.dump(copy) == books.dump()
-    finally:
-        books.server.run("postgres", f"DROP DATABASE {copy}")
-
-
-def read_rows(books: Books, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Record the queries that backups send to read rows."""
-    queries: list[str] = []
-    fetch = Readers.fetch
-
-    def recorded(self: Readers, query: str, doing: str) -> Any:
-        queries.append(query)
-        return fetch(self, query, doing)
-
-    monkeypatch.setattr(Readers, "fetch", recorded)
-    return queries
-
-
 def test_an_incremental_asks_for_changed_rows_only(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     books.back_up(FULL)
     books.run(
         "UPDATE orders SET v = 'new' WHERE id = 7; DELETE FROM orders WHERE id = 9",
         "INSERT INTO orders VALUES (500, 'x')",
     )
-    queries = read_rows(books, monkeypatch)
+    queries = read_rows(monkeypatch)
     assert changes(books.back_up()) == {"orders": (2, 1)}
     assert queries
     assert all("xmin" in query or "ctid = ANY" in query for query in queries)
-    assert_restores(books)
+    books.assert_restores()
 
 
 def test_keys_are_read_only_of_parts_that_lost_a_row(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     books.back_up(FULL)
-    queries = read_rows(books, monkeypatch)
+    queries = read_rows(monkeypatch)
     books.run("UPDATE orders SET v = 'new' WHERE id = 7; INSERT INTO orders VALUES (500, 'x'), (-1, 'y')")
     assert changes(books.back_up()) == {"orders": (3, 0)}
     assert not [query for query in queries if "xmin, ctid" in query]
     books.run("DELETE FROM orders WHERE id = 9; INSERT INTO orders VALUES (501, 'as many as before')")
     assert changes(books.back_up()) == {"orders": (1, 1)}
     assert len([query for query in queries if "xmin, ctid" in query]) == 1
-    assert_restores(books)
+    books.assert_restores()
 
 
 def test_a_row_that_gave_way_to_another_in_the_same_part_is_gone(books: Books) -> None:
@@ -105,7 +76,7 @@ def test_a_row_that_gave_way_to_another_in_the_same_part_is_gone(books: Books) -
     assert changes(books.back_up()) == {"orders": (1, 1)}
     books.run("UPDATE orders SET id = -5 WHERE id = 10")
     assert changes(books.back_up()) == {"orders": (1, 1)}
-    assert_restores(books)
+    books.assert_restores()
 
 
 def test_a_part_without_changes_costs_no_look_at_its_index(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +126,7 @@ def test_the_server_counts_as_rows_are_judged_here(
 
 def test_nothing_is_read_where_no_transaction_has_ended(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     books.back_up(FULL)
-    queries = read_rows(books, monkeypatch)
+    queries = read_rows(monkeypatch)
     assert changes(books.back_up()) == {}
     assert queries == []
 
@@ -170,7 +141,7 @@ def test_a_transaction_that_commits_after_the_backup_is_in_the_next_one(books: B
         assert changes(books.back_up()) == {"orders": (1, 0)}
         slow.commit()
     assert changes(books.back_up()) == {"orders": (2, 0)}
-    assert_restores(books)
+    books.assert_restores()
 
 
 def test_a_prepared_transaction_is_in_the_backup_after_its_commit(books: Books) -> None:
@@ -180,7 +151,7 @@ def test_a_prepared_transaction_is_in_the_backup_after_its_commit(books: Books) 
     books.back_up(FULL)
     books.run("SELECT txid_current()", "COMMIT PREPARED 'lastgood'")
     assert changes(books.back_up()) == {"orders": (1, 1)}
-    assert_restores(books)
+    books.assert_restores()
 
 
 @pytest.mark.parametrize(
@@ -210,7 +181,7 @@ def test_what_changed_is_found(books: Books, what: str, expected: dict[str, tupl
         books.run(what)
     made = books.back_up()
     assert (made.backup_type, changes(made)) == (INCREMENTAL, expected)
-    assert_restores(books)
+    books.assert_restores()
 
 
 def test_partitions_that_are_attached_or_detached_keep_their_rows(books: Books) -> None:
@@ -225,7 +196,7 @@ def test_partitions_that_are_attached_or_detached_keep_their_rows(books: Books) 
     )
     books.run("INSERT INTO low VALUES (3)")
     assert changes(books.back_up()) == {"low": (1, 0)}
-    assert_restores(books)
+    books.assert_restores()
 
 
 def test_two_tables_that_swap_their_names_are_read_as_a_whole(books: Books) -> None:
@@ -233,7 +204,7 @@ def test_two_tables_that_swap_their_names_are_read_as_a_whole(books: Books) -> N
     books.back_up(FULL)
     books.run("ALTER TABLE orders RENAME TO t; ALTER TABLE orders_b RENAME TO orders; ALTER TABLE t RENAME TO orders_b")
     assert changes(books.back_up()) == {"orders": (400, 0), "orders_b": (400, 0)}
-    assert_restores(books)
+    books.assert_restores()
 
 
 def test_a_renamed_label_of_an_enum_is_noticed(books: Books) -> None:
@@ -242,7 +213,7 @@ def test_a_renamed_label_of_an_enum_is_noticed(books: Books) -> None:
     books.back_up(FULL)
     books.run("ALTER TYPE side RENAME VALUE 'buy' TO 'bid'")
     assert changes(books.back_up()) == {"t": (1, 0)}
-    assert_restores(books)
+    books.assert_restores()
 
 
 def test_a_server_that_started_again_is_read_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +226,7 @@ def test_a_server_that_started_again_is_read_as_a_whole(tmp_path: Path, monkeypa
         server.kill()
         server.start()
         books.run("UPDATE orders SET v = 'new' WHERE id = 7")
-        queries = read_rows(books, monkeypatch)
+        queries = read_rows(monkeypatch)
         assert changes(books.back_up()) == {"orders": (1, 0)}
         assert not any("xmin" in query for query in queries)
     finally:
@@ -386,4 +357,4 @@ def test_incrementals_under_concurrent_writers_equal_a_full_scan(books: Books, t
     books.back_up()
     last = books.back_up()
     assert changes(last) == {}
-    assert_restores(books)
+    books.assert_restores()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,9 @@ from blocks.manifest import BackupType
 from blocks.sources.base import RestoreMode
 from blocks.sources.postgres import PostgresSource
 from blocks.sources.postgres.connect import Readers
+from blocks.sources.postgres.dump import find_pg_dump
 from tests.blocks.sources.postgres_kit import Books
-from tests.postgres_server import PostgresServer, postgres_server
+from tests.postgres_server import PostgresServer, installed, postgres_server
 
 PASSWORD = "swordfish-9"
 
@@ -119,6 +121,17 @@ def test_a_pg_dump_that_is_too_old_or_missing_is_named(server: PostgresServer, t
         view(server.dsn("postgres"), pg_dump=str(old))
     with pytest.raises(ConfigurationError, match="there is none here"):
         view(server.dsn("postgres"), pg_dump=str(tmp_path / "none"))
+
+
+def test_a_pg_dump_on_the_path_may_be_newer_than_those_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = tmp_path / "pg_dump"
+    new.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 99.1'\n")
+    new.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert find_pg_dump(99, None) == str(new)
+    assert find_pg_dump(installed().version, None) != str(new)
 
 
 @pytest.fixture

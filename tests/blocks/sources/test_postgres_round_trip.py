@@ -160,3 +160,13 @@ def test_the_public_schema_alone_comes_back_into_a_missing_database(server: Post
     assert server.dump("chosen_copy", "--schema=public") == server.dump("chosen", "--schema=public")
     assert make_verification(books.plan, made.backup_id, deep=True).status is BackupStatus.VERIFIED
     server.run("postgres", "DROP DATABASE chosen", "DROP DATABASE chosen_copy")
+
+
+def test_more_large_objects_than_locks_come_back(server: PostgresServer, tmp_path: Path) -> None:
+    server.create("many", "SELECT count(lo_from_bytea(0, 'x')) FROM generate_series(1, 30000)")
+    books = Books(server, tmp_path, "many", part_size_bytes=10_000_000)
+    books.back_up(BackupType.FULL)
+    books.restore(to=server.dsn("many_copy"))
+    with server.connect("many_copy") as session:
+        assert session.execute("SELECT count(*) FROM pg_largeobject").fetchone() == (30000,)
+    server.run("postgres", "DROP DATABASE many_copy")

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import chain, count
 from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.errors import CorruptionDetected, LastgoodError, RestoreRefused
+from blocks.sources.redis.keys import SLOTS, slot_of
 from blocks.sources.redis.rows import MODULE, SCHEMA, Elements, elements_of
 from blocks.sources.redis.streams import Pending, StreamHead, id_element, id_text
 from blocks.sources.redis.wire import Word, packed, unpacked
@@ -130,8 +132,7 @@ class CommandWriter:
 
     def _built(self, key: bytes, expires: int | None, commands: Iterator[tuple[Word, ...]]) -> Iterator[Frame]:
         """Build a container under a name of its own, then let it take the key's place."""
-        # the same hash slot as the key's would be, if this were a cluster, is not needed: none is written to
-        name = TEMPORARY + secrets.token_hex(8).encode()
+        name = temporary_name(key)
         for n, words in enumerate(commands):
             self._add(packed(*_with_key(words, name)))
             if n == 0:  # nobody would look for it if the restore were interrupted
@@ -167,6 +168,23 @@ class CommandWriter:
         frame = b"".join(self._pieces), self._count
         self._pieces, self._count, self._size = [], 0, 0
         return frame
+
+
+def temporary_name(key: bytes) -> bytes:
+    """Make a name for a container that is being built: in the hash slot of its key, so that it can take its place."""
+    return b"%b{%b}:%b" % (TEMPORARY, _tags()[slot_of(key)], secrets.token_hex(8).encode())
+
+
+@cache
+def _tags() -> Mapping[int, bytes]:
+    """Find a short tag for each hash slot. That of a key cannot serve: it may hold braces, or be empty."""
+    tags: dict[int, bytes] = {}
+    for n in count():
+        tag = b"%d" % n
+        tags.setdefault(slot_of(tag), tag)
+        if len(tags) == SLOTS:
+            return tags
+    raise AssertionError
 
 
 _KEY = b""

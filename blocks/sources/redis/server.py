@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
+from typing import cast
 
-from blocks.errors import ConfigurationError, SourceUnavailable
+import pyarrow as pa
+
+from blocks.errors import ConfigurationError, SourceChanged, SourceUnavailable
 from blocks.sources.redis.place import Kind, Place
+from blocks.sources.redis.read import Guesses, KeyReader
 from blocks.sources.redis.wire import Connection, Reply, texts, translated
 
 OLDEST = (7, 0)
-FIELD_EXPIRY = (7, 4)
+FIELD_EXPIRY = {"redis": (7, 4), "valkey": (9, 0)}
+"""Since when fields of a hash may expire by themselves, by product."""
+
+_SCAN_COUNT = 1000
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,11 @@ class Server:
 
     Raises:
         ConfigurationError: Wrong password, or too few rights.
-        SourceUnavailable: It cannot be reached, is too old, or is a node of a Redis Cluster.
+        SourceUnavailable: It cannot be reached, or is too old.
     """
+
+    remarks: tuple[str, ...] = ()
+    """What a backup of it should say."""
 
     def __init__(self, place: Place, access: Access) -> None:
         self.place, self._access = place, access
@@ -69,13 +79,26 @@ class Server:
     @property
     def product(self) -> str:
         """Name and version."""
-        name = self.facts.get("server_name", "redis").capitalize()
-        return f"{name} {self.facts.get(f'{name.lower()}_version', self.facts['redis_version'])}"
+        return f"{self._name.capitalize()} {self._own_version}"
 
     @property
     def has_field_expiry(self) -> bool:
         """Whether fields of a hash may expire by themselves."""
-        return self.version >= FIELD_EXPIRY and self.facts.get("server_name", "redis") == "redis"
+        return self._name in FIELD_EXPIRY and _numbers(self._own_version) >= FIELD_EXPIRY[self._name]
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether it is a node of a Redis Cluster, and so holds only a part of the state."""
+        return self.facts.get("redis_mode") == "cluster"
+
+    @property
+    def _name(self) -> str:
+        return self.facts.get("server_name", "redis")
+
+    @property
+    def _own_version(self) -> str:
+        """The version as its product counts it: Valkey also says which Redis it is compatible with."""
+        return self.facts.get(f"{self._name}_version", self.facts["redis_version"])
 
     def close(self) -> None:
         """Close all connections."""
@@ -113,7 +136,7 @@ class Server:
             return self._login(self._of_master(), str(self.place))
         if self.place.kind is Kind.UNIX:
             return self._login(self._dial_socket(), str(self.place))
-        return self._login(self._dial(*self.place.hosts[0]), str(self.place))
+        return self._login(self.dial(*self.place.hosts[0]), str(self.place))
 
     def call(self, *words: str | bytes | int, database: int | None = None) -> Reply:
         """Send one command over any connection."""
@@ -132,6 +155,44 @@ class Server:
         found = self.info("keyspace").items()
         return {int(name[2:]): int(_fields(value)["keys"]) for name, value in found if name.startswith("db")}
 
+    def scan(self, database: int, patterns: Sequence[str]) -> Iterator[list[bytes]]:
+        """Yield the names of all keys that one of the patterns matches, some of them more than once."""
+        with self.connection(database) as connection:
+            for pattern in patterns:
+                cursor = b"0"
+                matching: list[str] = [] if pattern == "*" else ["MATCH", pattern]
+                while True:
+                    reply = connection.call("SCAN", cursor, *matching, "COUNT", _SCAN_COUNT, doing="listing keys")
+                    cursor, keys = cast("tuple[bytes, list[bytes]]", reply)
+                    yield keys
+                    if cursor == b"0":
+                        break
+
+    def read(
+        self, database: int, keys: pa.LargeBinaryArray, put_off_ms: int, guesses: Guesses
+    ) -> tuple[pa.Table, dict[str, int]]:
+        """Return the rows of those keys that are there, and how many of each type belong to a module."""
+        with self.connection(database) as one, self.connection(database) as other:
+            reader = KeyReader((one, other), self.has_field_expiry, put_off_ms, guesses)
+            return reader.read(keys), reader.dumped
+
+    def boundaries(self) -> list[int]:
+        """Return the positions at which another node begins; one server has none."""
+        return []
+
+    def check_same(self) -> None:
+        """Make sure that this is still the process that was reached at first, with the data it had.
+
+        Raises:
+            SourceChanged: The server was started again, or another one took its place.
+        """
+        if self.info("server").get("run_id") != self.facts.get("run_id"):
+            raise SourceChanged(f"{self} was restarted, or another server took over, while it was read")
+
+    def nodes(self) -> Sequence[Server]:
+        """Return the servers that hold the state: this one."""
+        return [self]
+
     def save(self) -> None:
         """Write the RDB of a private server, however long that takes."""
         with self.connection() as connection:
@@ -143,14 +204,12 @@ class Server:
             raise SourceUnavailable(
                 f"{self}: {self.product} is too old", hint="Redis 7.0 or newer is needed (absolute expiries)."
             )
-        if self.facts.get("redis_mode") == "cluster":
-            raise SourceUnavailable(
-                f"{self} is a node of a Redis Cluster, which this version cannot back up as a whole",
-                hint="Nothing was read. A single node would be only a part of the state.",
-            )
+
+    def _connection(self, sock: socket.socket, place: str) -> Connection:
+        return Connection(sock, place)
 
     def _login(self, sock: socket.socket, place: str) -> Connection:
-        connection = Connection(sock, place)
+        connection = self._connection(sock, place)
         try:
             if self._access.password is not None:
                 words = [self._access.user] if self._access.user else []
@@ -160,7 +219,8 @@ class Server:
             raise
         return connection
 
-    def _dial(self, host: str, port: int) -> socket.socket:
+    def dial(self, host: str, port: int) -> socket.socket:
+        """Connect to a host in the way this server is reached: with TLS or without."""
         with translated(f"Redis {host}:{port}", "connecting"):
             sock = socket.create_connection((host, port), self._access.timeout_seconds)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -186,7 +246,7 @@ class Server:
         for host, port in self.place.hosts:
             try:
                 master = self._ask_sentinel(host, port)
-                return self._dial(*master)
+                return self.dial(*master)
             except SourceUnavailable as exc:
                 said.append(exc.message)
         raise SourceUnavailable(
@@ -194,7 +254,7 @@ class Server:
         )
 
     def _ask_sentinel(self, host: str, port: int) -> tuple[str, int]:
-        connection = Connection(self._dial(host, port), f"Sentinel {host}:{port}")
+        connection = Connection(self.dial(host, port), f"Sentinel {host}:{port}")
         try:
             if self._access.sentinel_password is not None:
                 connection.call("AUTH", self._access.sentinel_password, doing="logging in")
@@ -231,9 +291,13 @@ def is_master(server: Server) -> bool:
 
 def _version(facts: dict[str, str]) -> tuple[int, ...]:
     try:
-        return tuple(int(word) for word in facts["redis_version"].split(".")[:3])
+        return _numbers(facts["redis_version"])
     except (KeyError, ValueError) as exc:
         raise SourceUnavailable("the server does not say which version of Redis it is") from exc
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in version.split(".")[:3])
 
 
 def _fields(text: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from blocks.sources.redis.node import Node
 from blocks.sources.redis.place import Kind, Place
 from blocks.sources.redis.read import Guesses
 from blocks.sources.redis.redirect import Redirection
-from blocks.sources.redis.rows import byte_strings
+from blocks.sources.redis.rows import SCHEMA, byte_strings
 from blocks.sources.redis.server import Access, Server, is_master
 from blocks.sources.redis.topology import Address, Layout, layout_of, read_nodes, read_slots
 
@@ -148,7 +148,7 @@ class Cluster:
         Raises:
             SourceChanged: Slots moved on and on.
         """
-        tables: list[pa.Table] = []
+        tables: list[pa.Table] = [SCHEMA.empty_table()]
         dumped: dict[str, int] = {}
         wanted = self._by_location(byte_strings(keys))
         for attempt in range(_ROUNDS):

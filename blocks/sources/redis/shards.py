@@ -18,7 +18,7 @@ from blocks.sources.redis.node import Node
 from blocks.sources.redis.private import RDB, Program, private_server
 from blocks.sources.redis.read import Guesses
 from blocks.sources.redis.replica import take_rdb
-from blocks.sources.redis.rows import byte_strings
+from blocks.sources.redis.rows import SCHEMA, byte_strings
 from blocks.sources.redis.server import Server
 from blocks.sources.redis.topology import Layout
 
@@ -65,8 +65,8 @@ class Shards:
         wanted: dict[int, list[bytes]] = {}
         for key in byte_strings(keys):
             wanted.setdefault(self._owners[slot_of(key)], []).append(key)
-        tables, dumped = [], dict[str, int]()
-        for n, some in (wanted or {0: []}).items():
+        tables, dumped = [SCHEMA.empty_table()], dict[str, int]()
+        for n, some in wanted.items():
             rows, kinds = self._servers[n].read(database, pa.array(some, pa.large_binary()), put_off_ms, guesses)
             tables.append(rows)
             dumped |= {kind: dumped.get(kind, 0) + count for kind, count in kinds.items()}

@@ -8,17 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from blocks.keyring import NoEncryption
-from blocks.manifest import BackupMetadata, BackupStatus, BackupType
-from blocks.plan import BackupPlan
-from blocks.repository import BackupRepository
+from blocks.manifest import BackupStatus, BackupType
 from blocks.selection import Selection
 from blocks.sources.base import RestoreMode
 from blocks.sources.redis import RedisSource
 from flows.backup import make_backup
 from flows.restore import make_restore
 from flows.verify import make_verification
-from tests.blocks.sources.redis_kit import RedisServer, fill_gallery, no_children, read_all
+from tests.blocks.sources.redis_kit import RedisServer, changes, fill_gallery, no_children, plan_of, read_all
 
 FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
 
@@ -28,22 +25,6 @@ def live(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path / "live")
     yield server
     server.kill()
-
-
-def plan_of(folder: Path, *sources: RedisSource) -> BackupPlan:
-    plan = BackupPlan(
-        name="trading",
-        sources={f"cache{n or ''}": source for n, source in enumerate(sources)},
-        repository=BackupRepository(url=str(folder / "repository")),
-        encryption=NoEncryption(type="none"),
-    )
-    plan.repository.initialize(plan.encryption)
-    return plan
-
-
-def changes(backup: BackupMetadata) -> tuple[int, int]:
-    segments = [part.segment for c in backup.collections for part in c.parts if part.segment]
-    return sum(s.upserts for s in segments), sum(s.tombstones for s in segments)
 
 
 @pytest.mark.parametrize("consistent", [False, True])

@@ -186,6 +186,7 @@ class Server:
         Raises:
             SourceChanged: The server was started again, or another one took its place.
         """
+        self.close()  # connections kept open would not tell who answers there now
         if self.info("server").get("run_id") != self.facts.get("run_id"):
             raise SourceChanged(f"{self} was restarted, or another server took over, while it was read")
 

@@ -7,7 +7,7 @@ one first, and then where that sends him, never misses it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 
@@ -109,13 +109,15 @@ class Cluster:
         """Ask all masters who holds which slots now.
 
         Raises:
-            SourceUnavailable: Some slots have no master, also after a while.
+            SourceUnavailable: No node answers; or some slots have no master, or one that does not answer, also after
+                a while.
         """
         for attempt in range(_ATTEMPTS):
             if attempt:
                 time.sleep(_PAUSE_SECONDS * 2**attempt)
+            addresses = self._addresses()
             try:
-                layout = self._layout()
+                layout = self._layout(addresses)
             except SourceUnavailable:
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -192,13 +194,12 @@ class Cluster:
                     "or all of its slots moved away"
                 )
 
-    def _layout(self) -> Layout:
-        addresses = self._first(lambda node: read_slots(node.call("CLUSTER", "SLOTS"), node.address))
+    def _layout(self, addresses: Mapping[str, Address]) -> Layout:
         nodes = [self._reached(address) for address in dict.fromkeys(addresses.values())]
         return layout_of([read_nodes(node.call("CLUSTER", "NODES"), node.address) for node in nodes], addresses)
 
-    def _first(self, ask: Callable[[Node], dict[str, Address]]) -> dict[str, Address]:
-        """Ask any node that answers: those that the URL names, then others that are known."""
+    def _addresses(self) -> dict[str, Address]:
+        """Ask any node that answers where the masters are: those that the URL names, then others that are known."""
         said = []
         for address in dict.fromkeys([*self.place.hosts, *self._nodes]):
             try:
@@ -207,7 +208,7 @@ class Cluster:
                     raise ConfigurationError(
                         f"{node} is no node of a Redis Cluster", hint="Write redis:// in place of redis+cluster://."
                     )
-                return ask(node)
+                return read_slots(node.call("CLUSTER", "SLOTS"), address)
             except SourceUnavailable as exc:
                 said.append(exc.message)
         raise SourceUnavailable(f"{self}: no node answers ({'; '.join(said)})", hint="Is the cluster up?")

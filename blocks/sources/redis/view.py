@@ -127,8 +127,8 @@ class RedisView:
         spool = self._spool(collection.name)
         parts = max(1, round(self._row_bytes(collection.name, spool) * len(spool) / self._part_size_bytes))
         boundaries = self._server.boundaries()
-        cuts = {*spool.cuts(parts), *(boundaries if len(boundaries) <= _FOLLOWED else ())}
-        edges: list[JsonValue] = [None, *map(_edge, sorted(cuts)), None]
+        cuts = sorted({*spool.cuts(parts), *(boundaries if len(boundaries) <= _FOLLOWED else ())})
+        edges: list[JsonValue] = [None, *map(_edge, _between_keys(cuts, spool)), None]
         return [{"from": first, "before": last} for first, last in itertools.pairwise(edges)]
 
     def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
@@ -171,6 +171,16 @@ class RedisView:
             rows, _ = self._read(name, sample)
             self._sampled[name] = max(rows.nbytes / max(1, len(sample)), _RESTING_BYTES)
         return self._sampled[name]
+
+
+def _between_keys(cuts: Sequence[int], spool: KeySpool) -> list[int]:
+    """Leave out cuts before or after which there would be no key."""
+    chosen, last = list[int](), 0
+    for cut in cuts:
+        if spool.count(last, cut):
+            chosen.append(cut)
+            last = cut
+    return chosen if spool.count(last, END) else chosen[:-1]
 
 
 def _edge(position: int) -> JsonValue:

@@ -15,6 +15,9 @@ _READY_SECONDS = 30
 _POLL_SECONDS = 0.02
 _DB0 = hashlib.sha1(hashlib.sha1(bytes(4)).digest()).digest()
 
+FREE_PORT = "a free port"
+"""Stands for another port in the options of each server."""
+
 EVEN = ((0, 5460), (5461, 10922), (10923, 16383))
 """The slots of three masters, as redis-cli would share them out."""
 
@@ -54,7 +57,8 @@ class RedisCluster:
 
     def _started(self, folder: Path) -> RedisServer:
         bus = free_port()
-        server = RedisServer(folder, *self._options, "--cluster-port", str(bus))
+        options = [str(free_port()) if word == FREE_PORT else word for word in self._options]
+        server = RedisServer(folder, *options, "--cluster-port", str(bus))
         self._bus = {**getattr(self, "_bus", {}), server.port: bus}
         return server
 

@@ -121,6 +121,14 @@ class RedisServer:
         return found
 
 
+def make_certificate(folder: Path) -> list[str]:
+    """Make `key` and `cert` for 127.0.0.1 in a folder; return the options with which a server shows them."""
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    key, cert = str(folder / "key"), str(folder / "cert")
+    subprocess.run(["openssl", *words.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return ["--tls-key-file", key, "--tls-cert-file", cert, "--tls-ca-cert-file", cert]
+
+
 def without_times(reply: object) -> object:
     """Leave out when consumers were seen, and how a stream is laid out in memory."""
     if not isinstance(reply, list):

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from blocks.errors import ConfigurationError, RestoreRefused, SourceChanged, SourceUnavailable
 from blocks.sources.redis.globs import glob_regex
-from blocks.sources.redis.keys import SLOTS, slot_of
+from blocks.sources.redis.keys import slot_of
 from blocks.sources.redis.node import Node
 from blocks.sources.redis.place import Kind, Place
 from blocks.sources.redis.read import Guesses
@@ -253,7 +253,7 @@ class Cluster:
         return found
 
     def _located(self, layout: Layout) -> list[Address]:
-        return [layout.holders(slot)[0] for slot in range(SLOTS)]
+        return [layout.addresses[owner] for owner in layout.owners]
 
     def _restless(self) -> SourceChanged:
         return SourceChanged(

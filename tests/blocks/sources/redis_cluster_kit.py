@@ -42,6 +42,8 @@ class RedisCluster:
         replicas: int = 0,
     ) -> None:
         self._options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--appendonly", "no", *options]
+        self._bus: dict[int, int] = {}
+        self._known: dict[int, int] = {}
         self.servers = [self._started(folder / str(n)) for n in range(masters + replicas)]
         self.masters, self.replicas = self.servers[:masters], self.servers[masters:]
         for n, server in enumerate(self.servers):
@@ -59,7 +61,7 @@ class RedisCluster:
         bus = free_port()
         options = [str(free_port()) if word == FREE_PORT else word for word in self._options]
         server = RedisServer(folder, *options, "--cluster-port", str(bus))
-        self._bus = {**getattr(self, "_bus", {}), server.port: bus}
+        self._bus[server.port] = bus
         return server
 
     @property
@@ -78,7 +80,9 @@ class RedisCluster:
 
     def owner(self, key: Word) -> RedisServer:
         """The master that holds the slot of a key."""
-        return self._at(self._by_slot()[slot_of(_bytes(key))])
+        if not self._known:
+            self._known = self._by_slot()
+        return self._at(self._known[slot_of(_bytes(key))])
 
     def other(self, *servers: RedisServer) -> RedisServer:
         """A master that is none of these."""
@@ -87,9 +91,8 @@ class RedisCluster:
     def many(self, commands: Sequence[tuple[Word, ...]]) -> None:
         """Send each command to the master of its key."""
         shares: dict[int, list[tuple[Word, ...]]] = {}
-        owners = self._by_slot()
         for words in commands:
-            shares.setdefault(owners[slot_of(_bytes(key_word(words)))], []).append(words)
+            shares.setdefault(self.owner(key_word(words)).port, []).append(words)
         for port, some in shares.items():
             self._at(port).many(some)
 
@@ -136,6 +139,7 @@ class RedisCluster:
 
     def close(self, slot: int, source: RedisServer, target: RedisServer) -> None:
         """End the move of a slot, whose keys are all moved."""
+        self._known = {}
         target("CLUSTER", "SETSLOT", slot, "NODE", id_of(target))
         source("CLUSTER", "SETSLOT", slot, "NODE", id_of(target))
 
@@ -150,6 +154,7 @@ class RedisCluster:
 
     def take_over(self, replica: RedisServer) -> None:
         """Wait until a replica has become a master."""
+        self._known = {}
         self._wait(lambda: b"role:master" in replica("INFO", "replication"))  # type: ignore[operator]
         self._wait(lambda: b"cluster_state:ok" in replica("CLUSTER", "INFO"))  # type: ignore[operator]
 

@@ -47,7 +47,7 @@ class RedisServer:
     ) -> None:
         if shutil.which(program) is None:
             raise RuntimeError(f"{program} is not installed; `make tools` installs it")
-        self._program = program
+        self.program = program
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port = folder, port or free_port()
         self.socket = folder / "s"
@@ -62,7 +62,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        self._process = subprocess.Popen([self._program, *self._words], stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen([self.program, *self._words], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             try:

@@ -21,8 +21,8 @@ FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "live")
+def live(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "live", program=redis_program)
     yield server
     server.kill()
 
@@ -30,9 +30,9 @@ def live(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.mark.parametrize("consistent", [False, True])
 def test_a_chain_is_verified_deeply_and_restored_in_place(live: RedisServer, tmp_path: Path, consistent: bool) -> None:
     fill_gallery(live)
-    plan = plan_of(tmp_path, RedisSource(url=live.url, consistent=consistent))
+    plan = plan_of(tmp_path, RedisSource(url=live.url, consistent=consistent, server_program=live.program))
     full = make_backup(plan, FULL)
-    assert full.sources[0].system.startswith("Redis 7")
+    assert full.sources[0].system.startswith(("Redis 7.", "Redis 8.2."))
     live.many([("HSET", "h:wide", "field7", "other"), ("DEL", "text"), ("ZADD", "z:wide", "1e300", "m5")])
     live.many([("LPUSH", "l", "more"), ("SET", "new", "x"), ("PERSIST", "goes")])
     backup = make_backup(plan, INCREMENTAL)

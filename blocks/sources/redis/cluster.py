@@ -14,6 +14,7 @@ from threading import Lock
 import pyarrow as pa
 
 from blocks.errors import ConfigurationError, RestoreRefused, SourceChanged, SourceUnavailable
+from blocks.sources.redis.access import Access
 from blocks.sources.redis.globs import glob_regex
 from blocks.sources.redis.keys import slot_of
 from blocks.sources.redis.node import Node
@@ -21,7 +22,7 @@ from blocks.sources.redis.place import Kind, Place
 from blocks.sources.redis.read import Guesses
 from blocks.sources.redis.redirect import Redirection
 from blocks.sources.redis.rows import SCHEMA, byte_strings
-from blocks.sources.redis.server import Access, Server, is_master
+from blocks.sources.redis.server import Server, is_master
 from blocks.sources.redis.topology import Address, Layout, layout_of, read_nodes, read_slots
 
 _ATTEMPTS = 6

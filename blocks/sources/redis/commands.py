@@ -6,31 +6,31 @@ own. What cannot be written is found out here, before anything is sent.
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from itertools import chain, count
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.errors import CorruptionDetected, LastgoodError, RestoreRefused
-from blocks.sources.redis.keys import SLOTS, slot_of
 from blocks.sources.redis.rows import MODULE, SCHEMA, Elements, elements_of
 from blocks.sources.redis.streams import Pending, StreamHead, id_element, id_text
+from blocks.sources.redis.temporary import temporary_name
 from blocks.sources.redis.wire import Word, packed, unpacked
 from blocks.variant import decode_variant, is_variant
 
-TEMPORARY = b"lastgood:restoring:"
-"""Begins the names under which wide containers are built."""
-
 _TEMPORARY_MS = 3_600_000
+_SOON_MS = 24 * 3_600_000
 _BATCH_ROWS = 16_384
 _FRAME_BYTES = 256 * 1024
 _FILL = {"hash": b"HSET", "list": b"RPUSH", "set": b"SADD", "zset": b"ZADD"}
 _MULTI, _EXEC = packed("MULTI"), packed("EXEC")
+
+_FIELDS_AT_ONCE = 1_000
+
+Command = tuple[Word, ...]
 
 Frame = tuple[bytes, int]
 """Packed commands, and how many they are."""
@@ -54,8 +54,8 @@ class CommandWriter:
         self._count = self._size = 0
         self.keys: list[bytes] = []
         """The keys that are written."""
-        self.expired = 0
-        """How many keys went by themselves between backup and restore."""
+        self.expired = self.expired_fields = 0
+        """How many keys, and fields of keys that stay, went by themselves between backup and restore."""
 
     def frames(self, rows: pa.Table) -> Iterator[Frame]:
         """Yield commands in frames of a reasonable size.
@@ -91,15 +91,19 @@ class CommandWriter:
         elif self._lives(expires):
             self._add(packed(b"SET", key, value, b"PXAT", expires + self._put_off))
         else:
+            self.expired += 1
             return
         self.keys.append(key)
 
     def _key(self, head: _Head, elements: list[_Element]) -> Iterator[Frame]:
         key, _, _, expires = head
-        if expires is not None and not self._lives(expires):
+        living = self._living(elements)
+        if (expires is not None and not self._lives(expires)) or (elements and not living):
+            self.expired += 1
             return
+        self.expired_fields += len(elements) - len(living)
         try:
-            yield from self._replaced(head, elements)
+            yield from self._replaced(head, living)
         except LastgoodError:
             raise
         except ValueError as exc:
@@ -121,7 +125,8 @@ class CommandWriter:
             self._narrow(key, kind, elements_of(kind, unpacked(value)), expires)
         else:
             fill = _filling(kind, [(element, value) for element, value, _ in elements])
-            yield from self._built(key, expires, chain(fill, self._field_expiries(key, elements)))
+            soon, later = self._field_expiries(key, elements)
+            yield from self._built(key, expires, chain(fill, later), soon)
 
     def _narrow(self, key: bytes, kind: str, elements: Elements, expires: int | None) -> None:
         fill = [packed(*_with_key(words, key)) for words in _filling(kind, elements)]
@@ -130,8 +135,14 @@ class CommandWriter:
             commands.append(packed(b"PEXPIREAT", key, expires + self._put_off))
         self._add(b"".join([*commands, _EXEC]), len(commands) + 1)
 
-    def _built(self, key: bytes, expires: int | None, commands: Iterator[tuple[Word, ...]]) -> Iterator[Frame]:
-        """Build a container under a name of its own, then let it take the key's place."""
+    def _built(
+        self,
+        key: bytes,
+        expires: int | None,
+        commands: Iterator[Command],
+        last: Sequence[tuple[Word, ...]] = (),
+    ) -> Iterator[Frame]:
+        """Build a container under a name of its own, then let it take the key's place, and do what comes last."""
         name = temporary_name(key)
         for n, words in enumerate(commands):
             self._add(packed(*_with_key(words, name)))
@@ -139,25 +150,41 @@ class CommandWriter:
                 self._add(packed(b"PEXPIRE", name, _TEMPORARY_MS))
             if self._size >= _FRAME_BYTES:
                 yield self._frame()
-        last = packed(b"PERSIST", key) if expires is None else packed(b"PEXPIREAT", key, expires + self._put_off)
-        self._add(b"".join([_MULTI, packed(b"RENAME", name, key), last, _EXEC]), 4)
+        expiry = packed(b"PERSIST", key) if expires is None else packed(b"PEXPIREAT", key, expires + self._put_off)
+        ending = [packed(b"RENAME", name, key), expiry, *(packed(*_with_key(words, key)) for words in last)]
+        self._add(b"".join([_MULTI, *ending, _EXEC]), len(ending) + 2)
 
-    def _field_expiries(self, key: bytes, elements: list[_Element]) -> Iterator[tuple[Word, ...]]:
+    def _field_expiries(self, key: bytes, elements: list[_Element]) -> tuple[list[Command], list[Command]]:
+        """Return the commands for fields that expire soon, and for others.
+
+        If all fields went while the hash is being built, there would be nothing to take the key's place.
+        """
+        fields: dict[int, list[bytes]] = {}
         for field, _, expires in elements:
-            if expires is None:
-                continue
-            if not self._field_expiry:
-                raise RestoreRefused(
-                    f"a field of hash {key!r} expires by itself, and the server does not know that of fields",
-                    hint="Restore into Redis 7.4 or newer.",
-                )
-            yield b"HPEXPIREAT", _KEY, expires + self._put_off, b"FIELDS", 1, field
+            if expires is not None:
+                fields.setdefault(expires + self._put_off, []).append(field)
+        if fields and not self._field_expiry:
+            raise RestoreRefused(
+                f"a field of hash {key!r} expires by itself, and the server does not know that of fields",
+                hint="Restore into Redis 7.4 or newer; `server_program` in the plan names that of a file.",
+            )
+        soon: list[Command] = []
+        later: list[Command] = []
+        for at, names in fields.items():
+            chosen = soon if at < self._now_ms + _SOON_MS else later
+            for start in range(0, len(names), _FIELDS_AT_ONCE):
+                some = names[start : start + _FIELDS_AT_ONCE]
+                chosen.append((b"HPEXPIREAT", _KEY, at, b"FIELDS", len(some), *some))
+        return soon, later
+
+    def _living(self, elements: list[_Element]) -> list[_Element]:
+        """Leave out fields that went by themselves."""
+        if all(expires is None for _, _, expires in elements):
+            return elements
+        return [each for each in elements if each[2] is None or self._lives(each[2])]
 
     def _lives(self, expires: int) -> bool:
-        if expires + self._put_off > self._now_ms:
-            return True
-        self.expired += 1
-        return False
+        return expires + self._put_off > self._now_ms
 
     def _add(self, commands: bytes, count: int = 1) -> None:
         self._pieces.append(commands)
@@ -170,23 +197,6 @@ class CommandWriter:
         return frame
 
 
-def temporary_name(key: bytes) -> bytes:
-    """Make a name for a container that is being built: in the hash slot of its key, so that it can take its place."""
-    return b"%b{%b}:%b" % (TEMPORARY, _tags()[slot_of(key)], secrets.token_hex(8).encode())
-
-
-@cache
-def _tags() -> Mapping[int, bytes]:
-    """Find a short tag for each hash slot. That of a key cannot serve: it may hold braces, or be empty."""
-    tags: dict[int, bytes] = {}
-    for n in count():
-        tag = b"%d" % n
-        tags.setdefault(slot_of(tag), tag)
-        if len(tags) == SLOTS:
-            return tags
-    raise AssertionError
-
-
 _KEY = b""
 """Stands for the key's name in the second word of a command."""
 
@@ -196,7 +206,7 @@ def _with_key(words: Sequence[Word], key: bytes) -> tuple[Word, ...]:
     return (*words[:2], key, *words[3:]) if words[0] == b"XGROUP" else (words[0], key, *words[2:])
 
 
-def _filling(kind: str, elements: Elements) -> Iterator[tuple[Word, ...]]:
+def _filling(kind: str, elements: Elements) -> Iterator[Command]:
     """Yield commands that put the elements, each with about as many as fit into a frame."""
     words: list[Word] = []
     size = 0
@@ -216,7 +226,7 @@ def _filling(kind: str, elements: Elements) -> Iterator[tuple[Word, ...]]:
         yield _FILL[kind], _KEY, *words
 
 
-def _stream(head: StreamHead, elements: list[_Element]) -> Iterator[tuple[Word, ...]]:
+def _stream(head: StreamHead, elements: list[_Element]) -> Iterator[Command]:
     """Yield the commands that make a stream.
 
     Entries that are pending and were deleted since can only be claimed while they are there: they are put for as long.

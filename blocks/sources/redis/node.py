@@ -69,11 +69,15 @@ class Node(Server):
     ) -> Reading:
         """Read keys, and find out which of them are elsewhere."""
         how = {"asking": where.asking, "singly": singly}
-        with self.borrowed(**how) as one, self.borrowed(**how) as other:
-            reader = KeyReader((one, other), self.has_field_expiry, put_off_ms, guesses)
-            rows = reader.read(pa.array(keys, pa.large_binary()))
-            elsewhere = one.redirected | other.redirected
-        if elsewhere:
-            moved = pa.array(list(elsewhere), pa.large_binary())
-            rows = rows.filter(pc.invert(pc.is_in(rows.column("key"), moved)))
-        return Reading(rows, reader.dumped, elsewhere)
+
+        def once(field_expiry: bool) -> Reading:
+            with self.borrowed(**how) as one, self.borrowed(**how) as other:
+                reader = KeyReader((one, other), field_expiry, put_off_ms, guesses)
+                rows = reader.read(pa.array(keys, pa.large_binary()))
+                elsewhere = one.redirected | other.redirected
+            if elsewhere:
+                moved = pa.array(list(elsewhere), pa.large_binary())
+                rows = rows.filter(pc.invert(pc.is_in(rows.column("key"), moved)))
+            return Reading(rows, reader.dumped, elsewhere)
+
+        return self.with_fields(0, once)

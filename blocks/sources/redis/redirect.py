@@ -8,7 +8,7 @@ gone. Such keys are collected: whatever was read of them here does not count, an
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -114,7 +114,7 @@ class NodeConnection(Connection):
             return replies
         return [self._noted(words, reply) for words, reply in zip(commands_of(commands), replies, strict=True)]
 
-    def begin(self, commands: Sequence[bytes]) -> None:
+    def begin(self, commands: Iterable[bytes]) -> None:
         """Send transactions, one for each slot."""
         self._groups = self._grouped(commands)
         asking = _ASKING if self.asking else b""
@@ -162,13 +162,12 @@ class NodeConnection(Connection):
             self.redirected[key] = Redirection(self.address) if alone else found[0]
         return [_absent(*commands_of(command)) for command in group.commands]
 
-    def _grouped(self, commands: Sequence[bytes]) -> list[_Group]:
+    def _grouped(self, commands: Iterable[bytes]) -> list[_Group]:
         """Sort commands into transactions by the slots of their keys, or by the keys."""
         groups: dict[object, _Group] = {}
-        for n, command in enumerate(commands):
-            [words] = commands_of(command)
+        for n, words in enumerate(commands_of(b"".join(commands))):
             if words[0] != b"MGET":
-                self._group(groups, key_of(words)).add(command, (n, None))
+                self._group(groups, key_of(words)).add(packed(*words), (n, None))
                 continue
             places: dict[int, tuple[_Group, list[int]]] = {}
             for place, key in enumerate(words[1:]):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import socket
-import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Lock
-from typing import cast
+from typing import TypeVar, cast
 
 import pyarrow as pa
 
-from blocks.errors import ConfigurationError, SourceChanged, SourceUnavailable
-from blocks.sources.redis.place import Kind, Place
+from blocks.errors import SourceChanged, SourceUnavailable
+from blocks.sources.redis.access import Access, dialled
+from blocks.sources.redis.place import Place
 from blocks.sources.redis.read import Guesses, KeyReader
-from blocks.sources.redis.wire import Connection, Reply, texts, translated
+from blocks.sources.redis.wire import Connection, Reply
 
 OLDEST = (7, 0)
 FIELD_EXPIRY = {"redis": (7, 4), "valkey": (9, 0)}
@@ -23,27 +22,7 @@ FIELD_EXPIRY = {"redis": (7, 4), "valkey": (9, 0)}
 
 _SCAN_COUNT = 1000
 
-
-@dataclass(frozen=True)
-class Access:
-    """How a server lets us in. `repr` shows no password.
-
-    Attributes:
-        user: Name of the ACL user; None for the default one.
-        password: Its password.
-        sentinel_password: The password of Sentinels.
-        tls: What certificates are checked with; None without TLS.
-        timeout_seconds: How long a connection, or one answer, may take.
-    """
-
-    user: str | None
-    password: str | None
-    sentinel_password: str | None
-    tls: ssl.SSLContext | None
-    timeout_seconds: float
-
-    def __repr__(self) -> str:
-        return f"Access(user={self.user!r})"
+T = TypeVar("T")
 
 
 class Server:
@@ -132,20 +111,22 @@ class Server:
             ConfigurationError: Wrong password.
             SourceUnavailable: The server cannot be reached.
         """
-        if self.place.kind is Kind.SENTINEL:
-            return self._login(self._of_master(), str(self.place))
-        if self.place.kind is Kind.UNIX:
-            return self._login(self._dial_socket(), str(self.place))
-        return self._login(self.dial(*self.place.hosts[0]), str(self.place))
+        connection = self._connection(dialled(self.place, self._access), str(self.place))
+        try:
+            self._access.log_in(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def call(self, *words: str | bytes | int, database: int | None = None) -> Reply:
         """Send one command over any connection."""
         with self.connection(database) as connection:
             return connection.call(*words)
 
-    def info(self, section: str) -> dict[str, str]:
-        """Return one section of INFO."""
-        reply = self.call("INFO", section)
+    def info(self, *sections: str) -> dict[str, str]:
+        """Return sections of INFO."""
+        reply = self.call("INFO", *sections)
         assert isinstance(reply, bytes)
         lines = reply.decode("utf-8", "replace").splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
@@ -172,9 +153,38 @@ class Server:
         self, database: int, keys: pa.LargeBinaryArray, put_off_ms: int, guesses: Guesses
     ) -> tuple[pa.Table, dict[str, int]]:
         """Return the rows of those keys that are there, and how many of each type belong to a module."""
-        with self.connection(database) as one, self.connection(database) as other:
-            reader = KeyReader((one, other), self.has_field_expiry, put_off_ms, guesses)
-            return reader.read(keys), reader.dumped
+
+        def once(field_expiry: bool) -> tuple[pa.Table, dict[str, int]]:
+            with self.connection(database) as one, self.connection(database) as other:
+                reader = KeyReader((one, other), field_expiry, put_off_ms, guesses)
+                return reader.read(keys), reader.dumped
+
+        return self.with_fields(database, once)
+
+    def with_fields(self, database: int, read: Callable[[bool], T]) -> T:
+        """Read something, with the expiries of fields where there are any: asking for them takes as long again.
+
+        Args:
+            database: Number of the database.
+            read: Is told whether to ask for expiries of fields.
+        """
+        if not self.has_field_expiry:
+            return read(False)
+        before = self._field_expiries(database)
+        if before[0] == "0":
+            done = read(False)
+            if self._field_expiries(database) == before:
+                return done
+        return read(True)
+
+    def _field_expiries(self, database: int) -> tuple[str, str]:
+        """Return how many hashes of a database have fields that expire, and how many fields ever went so."""
+        facts = self.info("keyspace", "stats")
+        counted = "keys_with_volatile_items" if self._name == "valkey" else "subexpiry"
+        held = facts.get(f"db{database}")
+        found = "0" if held is None else _fields(held).get(counted, "unknown")
+        gone = facts.get("expired_subkeys", facts.get("expired_fields", "unknown"))
+        return found, gone
 
     def boundaries(self) -> list[int]:
         """Return the positions at which another node begins; one server has none."""
@@ -208,81 +218,6 @@ class Server:
 
     def _connection(self, sock: socket.socket, place: str) -> Connection:
         return Connection(sock, place)
-
-    def _login(self, sock: socket.socket, place: str) -> Connection:
-        connection = self._connection(sock, place)
-        try:
-            if self._access.password is not None:
-                words = [self._access.user] if self._access.user else []
-                connection.call("AUTH", *words, self._access.password, doing="logging in")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def dial(self, host: str, port: int) -> socket.socket:
-        """Connect to a host in the way this server is reached: with TLS or without."""
-        with translated(f"Redis {host}:{port}", "connecting"):
-            sock = socket.create_connection((host, port), self._access.timeout_seconds)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not self.place.tls:
-                return sock
-            assert self._access.tls is not None
-            return self._access.tls.wrap_socket(sock, server_hostname=host)
-
-    def _dial_socket(self) -> socket.socket:
-        with translated(str(self.place), "connecting"):
-            sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(self._access.timeout_seconds)
-            try:
-                sock.connect(str(self.place.path))
-            except BaseException:
-                sock.close()
-                raise
-            return sock
-
-    def _of_master(self) -> socket.socket:
-        """Ask the Sentinels in turn who the master is now, and make sure that it agrees."""
-        said = []
-        for host, port in self.place.hosts:
-            try:
-                master = self._ask_sentinel(host, port)
-                return self.dial(*master)
-            except SourceUnavailable as exc:
-                said.append(exc.message)
-        raise SourceUnavailable(
-            f"{self.place}: no Sentinel leads to a master ({'; '.join(said)})", hint="Is the name of the master right?"
-        )
-
-    def _ask_sentinel(self, host: str, port: int) -> tuple[str, int]:
-        connection = Connection(self.dial(host, port), f"Sentinel {host}:{port}")
-        try:
-            if self._access.sentinel_password is not None:
-                connection.call("AUTH", self._access.sentinel_password, doing="logging in")
-            found = connection.call("SENTINEL", "get-master-addr-by-name", self.place.master)
-        finally:
-            connection.close()
-        if not isinstance(found, list):
-            raise SourceUnavailable(f"Sentinel {host}:{port} knows no master {self.place.master!r}")
-        address, number = texts(found)
-        return address, int(number)
-
-
-def tls_context(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext:
-    """Make what certificates are checked with.
-
-    Raises:
-        ConfigurationError: A file is missing or wrong.
-    """
-    try:
-        context = ssl.create_default_context(cafile=ca)
-        if certificate is not None:
-            context.load_cert_chain(certificate, key)
-    except OSError as exc:
-        raise ConfigurationError(
-            f"the TLS files of a Redis cannot be used: {exc}", hint="Check `ca_file`, `cert_file` and `key_file`."
-        ) from exc
-    return context
 
 
 def is_master(server: Server) -> bool:

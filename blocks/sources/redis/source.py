@@ -15,12 +15,13 @@ from pydantic import Field, SecretStr, field_validator
 
 from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable
 from blocks.sources.base import PART_SIZE_BYTES, RestoreScope, StateSource, Target, View
+from blocks.sources.redis.access import Access, tls_context
 from blocks.sources.redis.cluster import Cluster, reach
 from blocks.sources.redis.file import RdbTarget
 from blocks.sources.redis.place import PROOF, Kind, Place, parse_place
 from blocks.sources.redis.private import RDB, Program, private_server
 from blocks.sources.redis.replica import take_rdb
-from blocks.sources.redis.server import Access, Server, tls_context
+from blocks.sources.redis.server import Server
 from blocks.sources.redis.shards import shards_of
 from blocks.sources.redis.target import RedisTarget
 from blocks.sources.redis.view import Holder, RedisView

@@ -58,7 +58,7 @@ class RedisTarget:
         self._folder: Path | None = None
         self._staged: list[tuple[int, Path]] = []
         self._keys: dict[int, KeySpool] = {}
-        self._expired = 0
+        self._expired = self._expired_fields = 0
         self._need: list[Need] = []
         self._server: Server | Cluster | None = None
         self.notes: list[str] = []
@@ -99,6 +99,7 @@ class RedisTarget:
             need.add_keys(writer.keys)
             self._need.append(need)
             self._expired += writer.expired
+            self._expired_fields += writer.expired_fields
         return int(rows.num_rows)
 
     def commit(self) -> None:
@@ -124,6 +125,10 @@ class RedisTarget:
             raise type(exc)(exc.message, hint=hint) from exc
         if self._expired:
             self.notes.append(f"{self._expired} keys had expired since the backup and were not restored.")
+        if self._expired_fields:
+            self.notes.append(
+                f"{self._expired_fields} fields of hashes had expired since the backup and were not restored."
+            )
         self.abort()
 
     def abort(self) -> None:

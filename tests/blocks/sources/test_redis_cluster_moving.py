@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from blocks.errors import RestoreRefused, SourceChanged, SourceUnavailable
 from blocks.sources.base import RestoreMode
 from blocks.sources.redis import RedisSource
+from blocks.sources.redis.access import Access
 from blocks.sources.redis.cluster import Cluster
 from blocks.sources.redis.globs import glob_regex
 from blocks.sources.redis.keys import slot_of
 from blocks.sources.redis.place import parse_place
-from blocks.sources.redis.server import Access
 from tests.blocks.sources.redis_cluster_kit import RedisCluster, in_slot
 from tests.blocks.sources.redis_kit import RedisServer, prepare, read_all
 

@@ -26,8 +26,8 @@ from blocks.sources.redis.shards import shards_of
 from blocks.sources.redis.target import RedisTarget
 from blocks.sources.redis.view import Holder, RedisView
 
-PUT_OFF_MS = 10**14
-"""By how much a proof's expiries are put off: three thousand years."""
+PUT_OFF_MS = 3 * 10**13
+"""By how much a proof's expiries are put off: 950 years. Fields cannot expire later than 2^46 ms, in the year 4199."""
 
 
 class RedisSource(StateSource):

@@ -31,6 +31,7 @@ class RedisCluster:
         masters: How many there are.
         replicas: How many of the masters have a replica.
         options: Of all servers.
+        program: What they are.
     """
 
     def __init__(
@@ -40,7 +41,9 @@ class RedisCluster:
         ranges: Sequence[tuple[int, int]] = EVEN,
         masters: int = 3,
         replicas: int = 0,
+        program: str = "redis-server",
     ) -> None:
+        self.program = program
         self._options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--appendonly", "no", *options]
         self._bus: dict[int, int] = {}
         self._known: dict[int, int] = {}
@@ -60,7 +63,7 @@ class RedisCluster:
     def _started(self, folder: Path) -> RedisServer:
         bus = free_port()
         options = [str(free_port()) if word == FREE_PORT else word for word in self._options]
-        server = RedisServer(folder, *options, "--cluster-port", str(bus))
+        server = RedisServer(folder, *options, "--cluster-port", str(bus), program=self.program)
         self._bus[server.port] = bus
         return server
 

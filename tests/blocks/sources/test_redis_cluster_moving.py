@@ -26,8 +26,8 @@ HUGE = [word for n in range(12_000) for word in (f"f{n}", n)]
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
-    cluster = RedisCluster(tmp_path_factory.mktemp("live"))
+def shared(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    cluster = RedisCluster(tmp_path_factory.mktemp("live"), program=redis_program)
     yield cluster
     cluster.kill()
 
@@ -81,7 +81,7 @@ def test_a_slot_that_is_left_half_moved_is_in_the_backup(live: RedisCluster, mov
         with pytest.raises(RestoreRefused, match=rf"1 hash slots are being moved .*, {slot} is the first"):
             prepare(read_all(source), source).preflight()
         with pytest.raises(SourceChanged, match="hash slots moved between nodes"):
-            rows_of(source.model_copy(update={"consistent": True}))
+            rows_of(source.model_copy(update={"consistent": True, "server_program": live.program}))
     finally:
         live.migrate(giver, taker, *(set(names) - set(share)))
         live.close(slot, giver, taker)
@@ -203,7 +203,8 @@ def test_a_master_that_handed_over_while_it_was_read_fails_the_backup(mortal: Re
     with source.view() as view:
         [spec] = view.collections()
         bounds = view.draw(spec)
-        replica("CLUSTER", "FAILOVER")
+        mortal.masters[0]("WAIT", 1, 0)
+        replica("CLUSTER", "FAILOVER", "TAKEOVER")
         mortal.take_over(replica)
         rows = [view.read(spec, each, None).rows for each in bounds]  # at the replica, which is the master now
         assert {key for each in rows for key in each.column("key").to_pylist()} == mortal.keys() | set(

@@ -86,20 +86,31 @@ class Cluster:
     def node(self, address: Address) -> Node:
         """Reach a node that holds keys."""
         node = self._reached(address)
-        self._read.add(address)
+        with self._lock:
+            self._read.add(address)
         return node
 
-    def node_at(self, slot: int) -> Node:
-        """Return the node that holds a hash slot, as far as is known."""
-        return self.node(self._locations[slot])
+    def address_of(self, slot: int) -> Address:
+        """Return where the node is that holds a hash slot, as far as is known."""
+        return self._locations[slot]
 
     def moved(self, slot: int, address: Address) -> None:
         """Remember that a slot was found at another node."""
         self._locations[slot] = address
 
     def keyspace(self) -> dict[int, int]:
-        """Return how many keys there are; a cluster has one database."""
-        return {0: sum(node.keyspace().get(0, 0) for node in self.nodes())}
+        """Return how many keys there are in database 0, the only one.
+
+        Raises:
+            SourceUnavailable: There are others, as a cluster of Valkey 9 may have them.
+        """
+        counts = [node.keyspace() for node in self.nodes()]
+        if others := sorted({number for each in counts for number in each if number}):
+            raise SourceUnavailable(
+                f"{self} holds keys in database {others[0]}; of a cluster only database 0 can be backed up",
+                hint="Write /0 at the end of `url` to back up that one alone.",
+            )
+        return {0: sum(each.get(0, 0) for each in counts)}
 
     def boundaries(self) -> list[int]:
         """Return the positions at which the slots of another node begin."""
@@ -201,8 +212,10 @@ class Cluster:
 
     def _addresses(self) -> dict[str, Address]:
         """Ask any node that answers where the masters are: those that the URL names, then others that are known."""
+        with self._lock:
+            known = dict.fromkeys([*self.place.hosts, *self._nodes])
         said = []
-        for address in dict.fromkeys([*self.place.hosts, *self._nodes]):
+        for address in known:
             try:
                 node = self._reached(address)
                 if not node.in_cluster:

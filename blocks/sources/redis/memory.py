@@ -13,6 +13,7 @@ from blocks.sources.redis.cluster import Cluster
 from blocks.sources.redis.keys import END, SLOTS, KeySpool, slot_of
 from blocks.sources.redis.redirect import commands_of, key_of
 from blocks.sources.redis.server import Server
+from blocks.sources.redis.topology import Address
 from blocks.sources.redis.wire import packed
 
 KEY_BYTES = 80
@@ -131,11 +132,9 @@ def check_room(server: Server | Cluster, needs: Iterable[Need], keys: Mapping[in
     if not isinstance(server, Cluster):
         Room(server).check(int(slots.sum()), keys, [(0, END)])
         return
-    edges = [0, *server.boundaries(), END]
-    held: dict[int, list[tuple[int, int]]] = {}
-    nodes = [server.node_at(first >> 16) for first in edges[:-1]]
-    for n, pair in enumerate(itertools.pairwise(edges)):
-        held.setdefault(nodes.index(nodes[n]), []).append(pair)
-    for n, ranges in held.items():
+    held: dict[Address, list[tuple[int, int]]] = {}
+    for first, last in itertools.pairwise([0, *server.boundaries(), END]):
+        held.setdefault(server.address_of(first >> 16), []).append((first, last))
+    for address, ranges in held.items():
         needed = sum(int(slots[first >> 16 : last >> 16].sum()) for first, last in ranges)
-        Room(nodes[n]).check(needed, keys, ranges)
+        Room(server.node(address)).check(needed, keys, ranges)

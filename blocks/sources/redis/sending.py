@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -61,10 +61,8 @@ class _ToServer:
     def send(self, payload: bytes, count: int) -> None:
         replies = self._connection.ask(payload, count)
         if any(map(_failed, replies)):
-            start = 0
-            for unit in _units(payload):
-                unit.check(replies[start : start + unit.count], self._connection.place)
-                start += unit.count
+            for unit, some in _shared(_units(payload), replies):
+                unit.check(some, self._connection.place)
 
     def remove(self, keys: pa.LargeBinaryArray) -> None:
         for start in range(0, len(keys), _DELETE_AT_ONCE):
@@ -82,14 +80,15 @@ class _ToCluster:
     def send(self, payload: bytes, count: int) -> None:
         shares: dict[Address, list[_Unit]] = {}
         for unit in _units(payload):
-            shares.setdefault(self._cluster.node_at(slot_of(unit.key)).address, []).append(unit)
+            shares.setdefault(self._cluster.address_of(slot_of(unit.key)), []).append(unit)
         for address, units in shares.items():
             self._to(address).send(b"".join(unit.packed() for unit in units))
         elsewhere: list[tuple[_Unit, Redirection]] = []
         for address, units in shares.items():
             connection = self._to(address)
-            for unit in units:
-                if found := unit.check(connection.answers(unit.count), connection.place, address):
+            replies = connection.answers(sum(unit.count for unit in units))
+            for unit, some in _shared(units, replies) if any(map(_failed, replies)) else ():
+                if found := unit.check(some, connection.place, address):
                     elsewhere.append((unit, found))
         for unit, found in elsewhere:  # in order: those of one key depend on one another
             self._follow(unit, found)
@@ -170,6 +169,14 @@ def _units(payload: bytes) -> Iterator[_Unit]:
         if not within:
             yield unit
             unit = _Unit()
+
+
+def _shared(units: Iterable[_Unit], replies: Sequence[Reply]) -> Iterator[tuple[_Unit, Sequence[Reply]]]:
+    """Give each unit its answers."""
+    start = 0
+    for unit in units:
+        yield unit, replies[start : start + unit.count]
+        start += unit.count
 
 
 def _failed(reply: Reply) -> bool:

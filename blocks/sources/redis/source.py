@@ -31,11 +31,11 @@ PUT_OFF_MS = 3 * 10**13
 
 
 class RedisSource(StateSource):
-    """A Redis server (7.0 or newer), or an RDB file.
+    """A Redis server (7.0 or newer), a whole Redis Cluster, or an RDB file.
 
     Each database is a collection `db0`, `db1`, ...; a key is one record, one wider than 1,000 elements or 64 KiB a
     record per element. By default keys are read while the application writes, each of one moment but not all of the
-    same; with `consistent` all are of one moment.
+    same; with `consistent` all are of one moment, or in a cluster all of one master.
 
     Example:
         Load it by the name it was saved under:
@@ -54,7 +54,8 @@ class RedisSource(StateSource):
     url: str = Field(
         default="redis://localhost:6379",
         description="redis://user@host:6379/0, rediss:// for TLS, unix:///path, "
-        "redis+sentinel://host:26379,host/master/0, or the path of an .rdb file; never with a password.",
+        "redis+sentinel://host:26379,host/master/0, redis+cluster://host:6379,host, or the path of an .rdb file; never "
+        "with a password.",
     )
     databases: list[int] | None = Field(
         default=None,
@@ -63,7 +64,8 @@ class RedisSource(StateSource):
     patterns: list[str] = Field(default=["*"], min_length=1, description="Globs of Redis that keys have to match.")
     consistent: bool = Field(
         default=False,
-        description="Take one moment of the whole server through replication; needs redis-server and memory here.",
+        description="Take one moment of the whole server, or of each master of a cluster, through replication; needs "
+        "redis-server and memory here.",
     )
     user: str | None = Field(default=None, description="ACL user, where the URL names none.")
     password: SecretStr | None = Field(default=None, description="Password; better kept out of the plan.")

@@ -16,10 +16,10 @@ import pyarrow as pa
 from blocks.errors import ConfigurationError, RestoreRefused, SourceChanged, SourceUnavailable
 from blocks.sources.redis.access import Access
 from blocks.sources.redis.globs import glob_regex
+from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.keys import slot_of
 from blocks.sources.redis.node import Node
 from blocks.sources.redis.place import Kind, Place
-from blocks.sources.redis.read import Guesses
 from blocks.sources.redis.redirect import Redirection
 from blocks.sources.redis.rows import SCHEMA, byte_strings
 from blocks.sources.redis.server import Server, is_master

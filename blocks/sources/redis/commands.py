@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from typing import cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.errors import CorruptionDetected, LastgoodError, RestoreRefused
-from blocks.sources.redis.rows import MODULE, SCHEMA, Elements, elements_of
+from blocks.sources.redis.packing import bulk, joined
+from blocks.sources.redis.rows import MODULE, SCHEMA, Elements, byte_strings
 from blocks.sources.redis.streams import Pending, StreamHead, id_element, id_text
 from blocks.sources.redis.temporary import temporary_name
 from blocks.sources.redis.wire import Word, packed, unpacked
@@ -27,6 +29,7 @@ _BATCH_ROWS = 16_384
 _FRAME_BYTES = 256 * 1024
 _FILL = {"hash": b"HSET", "list": b"RPUSH", "set": b"SADD", "zset": b"ZADD"}
 _MULTI, _EXEC = packed("MULTI"), packed("EXEC")
+_SET, _SET_UNTIL = (pa.scalar(b"*%d\r\n$3\r\nSET\r\n" % words, pa.large_binary()) for words in (3, 5))
 
 _FIELDS_AT_ONCE = 1_000
 
@@ -64,9 +67,16 @@ class CommandWriter:
             CorruptionDetected: The rows are none that this source makes; the key is named.
             RestoreRefused: The server lacks something that a key needs.
         """
+        table = _plain(rows)
+        strings = _are_strings(table)
+        for batch in table.filter(strings).to_batches(_BATCH_ROWS):
+            yield from self._strings(batch)
+        yield from self._others(table.filter(pc.invert(strings)))
+
+    def _others(self, table: pa.Table) -> Iterator[Frame]:
         head: _Head | None = None
         elements: list[_Element] = []
-        for key, element, kind, value, expires in _in_order(rows):
+        for key, element, kind, value, expires in _in_order(table):
             if element is not None:
                 if head is None or head[0] != key or value is None:
                     raise _not_ours(key, "an element without its head")
@@ -75,25 +85,21 @@ class CommandWriter:
             if head is not None:
                 yield from self._key(head, elements)
             head, elements = (key, kind, value, expires), []
-            if kind == "string" and value is not None:
-                self._string(key, value, expires)
-                head = None
-            if self._size >= _FRAME_BYTES:
-                yield self._frame()
         if head is not None:
             yield from self._key(head, elements)
         if self._count:
             yield self._frame()
 
-    def _string(self, key: bytes, value: bytes, expires: int | None) -> None:
-        if expires is None:
-            self._add(packed(b"SET", key, value))
-        elif self._lives(expires):
-            self._add(packed(b"SET", key, value, b"PXAT", expires + self._put_off))
-        else:
-            self.expired += 1
-            return
-        self.keys.append(key)
+    def _strings(self, rows: pa.RecordBatch) -> Iterator[Frame]:
+        at = pc.add(rows.column("expires_ms"), self._put_off)
+        lives = pc.fill_null(pc.greater(at, self._now_ms), True)
+        self.expired += lives.false_count
+        keys, values, at = (column.filter(lives) for column in (rows.column("key"), rows.column("value"), at))
+        begins = pc.if_else(at.is_null(), _SET, _SET_UNTIL)
+        ends = joined(b"$4\r\nPXAT\r\n", bulk(at.cast(pa.large_string()).cast(pa.large_binary())))
+        commands = joined(begins, bulk(keys), bulk(values), pc.fill_null(ends, b""))
+        self.keys += byte_strings(keys)
+        yield from _framed(commands)
 
     def _key(self, head: _Head, elements: list[_Element]) -> Iterator[Frame]:
         key, _, _, expires = head
@@ -122,15 +128,14 @@ class CommandWriter:
         elif kind not in _FILL or (value is None) != bool(elements):
             raise ValueError(f"a {kind} with {len(elements)} elements")
         elif value is not None:
-            self._narrow(key, kind, elements_of(kind, unpacked(value)), expires)
+            self._narrow(key, _filled(kind, key, unpacked(value)), expires)
         else:
             fill = _filling(kind, [(element, value) for element, value, _ in elements])
             soon, later = self._field_expiries(key, elements)
             yield from self._built(key, expires, chain(fill, later), soon)
 
-    def _narrow(self, key: bytes, kind: str, elements: Elements, expires: int | None) -> None:
-        fill = [packed(*_with_key(words, key)) for words in _filling(kind, elements)]
-        commands = [_MULTI, packed(b"DEL", key), *fill]
+    def _narrow(self, key: bytes, fill: bytes, expires: int | None) -> None:
+        commands = [_MULTI, packed(b"DEL", key), fill]
         if expires is not None:
             commands.append(packed(b"PEXPIREAT", key, expires + self._put_off))
         self._add(b"".join([*commands, _EXEC]), len(commands) + 1)
@@ -206,6 +211,21 @@ def _with_key(words: Sequence[Word], key: bytes) -> tuple[Word, ...]:
     return (*words[:2], key, *words[3:]) if words[0] == b"XGROUP" else (words[0], key, *words[2:])
 
 
+def _filled(kind: str, key: bytes, items: list[bytes]) -> bytes:
+    """Return the command that puts all elements of a narrow container.
+
+    Raises:
+        ValueError: They are not those of such a container.
+    """
+    if not items or (kind in ("hash", "zset") and len(items) % 2):
+        raise ValueError(f"no narrow {kind}")
+    if kind == "zset":
+        members, scores = items[::2], items[1::2]
+        list(map(float, scores))  # a score that is none is told before anything is written
+        items[::2], items[1::2] = scores, members
+    return packed(_FILL[kind], key, *items)
+
+
 def _filling(kind: str, elements: Elements) -> Iterator[Command]:
     """Yield commands that put the elements, each with about as many as fit into a frame."""
     words: list[Word] = []
@@ -258,10 +278,22 @@ def _claim(group: bytes, entry: Pending) -> tuple[Word, ...]:
     return b"XCLAIM", _KEY, group, entry.consumer, 0, entry.id, *how
 
 
-def _in_order(rows: pa.Table) -> Iterator[tuple[bytes, bytes | None, str, bytes | None, int | None]]:
+def _framed(commands: pa.LargeBinaryArray) -> Iterator[Frame]:
+    """Cut commands into frames of a reasonable size."""
+    sizes = np.cumsum(pc.binary_length(commands).to_numpy())
+    cuts = np.searchsorted(sizes, np.arange(_FRAME_BYTES, sizes[-1] if len(sizes) else 0, _FRAME_BYTES))
+    for first, last in pairwise(np.unique([0, *cuts, len(sizes)]).tolist()):
+        yield b"".join(byte_strings(commands.slice(first, last - first))), last - first
+
+
+def _are_strings(table: pa.Table) -> pa.ChunkedArray:
+    """Tell which rows are strings as they should be."""
+    found = pc.and_(pc.equal(table.column("type"), "string"), table.column("value").is_valid())
+    return pc.fill_null(pc.and_(found, table.column("element").is_null()), False)
+
+
+def _in_order(table: pa.Table) -> Iterator[tuple[bytes, bytes | None, str, bytes | None, int | None]]:
     """Yield rows sorted by key, each head before its elements."""
-    columns = [_plain(rows, field) for field in SCHEMA]
-    table = pa.Table.from_arrays(columns, schema=SCHEMA)
     ranked = table.append_column("inner", table.column("element").is_valid())
     order = pc.sort_indices(ranked, sort_keys=[(name, "ascending") for name in ("key", "inner", "element")])
     for batch in table.take(order).to_batches(_BATCH_ROWS):
@@ -277,8 +309,12 @@ def _values(column: pa.Array) -> list[object]:
     return cast("list[object]", column.to_numpy(zero_copy_only=False).tolist())
 
 
-def _plain(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
-    """Return a column in its own type, also where a merge of several backups gave it another."""
+def _plain(rows: pa.Table) -> pa.Table:
+    """Return all columns in their own types, also where a merge of several backups gave them others."""
+    return pa.Table.from_arrays([_plain_column(rows, field) for field in SCHEMA], schema=SCHEMA)
+
+
+def _plain_column(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
     column = rows.column(field.name)
     if is_variant(rows.schema.field(field.name)):
         return pa.chunked_array([pa.array(decode_variant(column), field.type)])

@@ -43,6 +43,18 @@ def position_of(key: bytes) -> int:
     return (slot_of(key) << 16 | crc) if b"{" in key else ((crc & (SLOTS - 1)) << 16 | crc)
 
 
+def positions_of(keys: list[bytes]) -> npt.NDArray[np.uint32]:
+    """Return the positions of many keys."""
+    crcs = np.fromiter(map(crc_hqx, keys, itertools.repeat(0)), np.uint32, len(keys))
+    positions = crcs | (crcs & np.uint32(SLOTS - 1)) << np.uint32(16)
+    # joined first: looking into each key takes longer than all the rest, and few have braces
+    if b"{" in b"".join(keys):
+        for n, key in enumerate(keys):
+            if b"{" in key:
+                positions[n] = position_of(key)
+    return positions
+
+
 class KeySpool:
     """Keys sorted by position in runs, on disk where they are many. Filled by one thread, then read by several.
 
@@ -76,8 +88,7 @@ class KeySpool:
         """Take some keys; they are found after `end`."""
         if not keys:
             return
-        positions = pa.array([position_of(key) for key in keys], pa.uint32())
-        batch = pa.record_batch({"position": positions, "key": pa.array(keys, pa.large_binary())})
+        batch = pa.record_batch({"position": positions_of(keys), "key": pa.array(keys, pa.large_binary())})
         self._waiting.append(batch)
         self._waiting_bytes += batch.nbytes
         if self._waiting_bytes >= self._run_bytes:
@@ -88,14 +99,23 @@ class KeySpool:
         self._end_run(last=True)
 
     def between(self, start: int, end: int) -> pa.LargeBinaryArray:
-        """Return the keys from one position up to before another, each once."""
+        """Return the keys from one position up to before another, each once, sorted by name.
+
+        Keys that were named alike were often written together, so a server finds them faster one after the other.
+        """
         found = []
         for run, positions in zip(self._runs, self._positions, strict=True):
             first, last = np.searchsorted(positions, [start, end])
             found.append(run.column("key").slice(first, last - first).combine_chunks())
         if not found:
             return pa.array([], pa.large_binary())
-        return pc.unique(pa.concat_arrays(found))
+        return _sorted(pa.concat_arrays(found))
+
+    def sample(self, count: int) -> pa.LargeBinaryArray:
+        """Return about so many keys from all over, each once; all of them where they are fewer."""
+        every = max(1, len(self) // count)
+        found = [run.column("key").take(pa.array(np.arange(0, len(run), every))) for run in self._runs]
+        return _sorted(pa.chunked_array(found, pa.large_binary()).combine_chunks())
 
     def cuts(self, parts: int) -> list[int]:
         """Return positions that cut the keys into about equal parts: one fewer than parts, or less."""
@@ -118,9 +138,9 @@ class KeySpool:
     def _end_run(self, *, last: bool = False) -> None:
         if not self._waiting:
             return
-        run = pa.Table.from_batches(self._waiting)
+        run = pa.Table.from_batches(self._waiting).combine_chunks()
         self._waiting, self._waiting_bytes = [], 0
-        run = run.take(pc.sort_indices(run, sort_keys=[("position", "ascending")])).combine_chunks()
+        run = run.take(pa.array(np.argsort(run.column("position").to_numpy())))
         if self._runs or not last:
             run = self._spilled(run)
         self._runs.append(run)
@@ -138,3 +158,12 @@ class KeySpool:
                 f"the names of keys cannot be kept in {self._folder}: {exc}",
                 hint="Is there room? TMPDIR names the folder.",
             ) from exc
+
+
+def _sorted(keys: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+    """Sort keys, and leave out those that come again."""
+    keys = keys.take(pc.sort_indices(keys))
+    again = pc.equal(keys.slice(1), keys.slice(0, max(0, len(keys) - 1)))
+    if not again.true_count:
+        return keys
+    return keys.filter(pa.concat_arrays([pa.array([True]), pc.invert(again)]))

@@ -11,7 +11,8 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.sources.redis.read import Guesses, KeyReader
+from blocks.sources.redis.guesses import Guesses
+from blocks.sources.redis.read import KeyReader
 from blocks.sources.redis.redirect import NodeConnection, Redirection
 from blocks.sources.redis.server import Server
 from blocks.sources.redis.topology import Address

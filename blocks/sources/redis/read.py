@@ -7,63 +7,32 @@ while the server watches the key.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import compress, cycle
-from typing import TypeVar, cast
+from collections.abc import Iterable, Iterator
+from itertools import cycle
+from typing import cast
 
 import hiredis
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from blocks.errors import SourceChanged
+from blocks.sources.redis.answers import lines_of_statistics, narrow
+from blocks.sources.redis.asking import SCANNED, reading, types
 from blocks.sources.redis.fields import Named, read_fields
+from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.rows import ELEMENTS, MODULE, WIDE_ELEMENTS, Content, RowBuilder, byte_strings
 from blocks.sources.redis.streams import read_stream
-from blocks.sources.redis.wire import Connection, Reply, failure, packed
+from blocks.sources.redis.wire import Answers, Connection, Reply, failure, packed
 
 _ATTEMPTS = 5
 _PIECE = 10_000
-_SMALL, _LARGE = 32, 1024
+_SMALL, _LARGE = 32, 2048
 _WANTED_BYTES = 512 * 1024
-_GUESSES = 10_000
 _GONE, _FOREVER = -2, -1
 
-_COUNT = b"$%d\r\n%d\r\n" % (len(str(WIDE_ELEMENTS + 1)), WIDE_ELEMENTS + 1)
-_LAST = b"$%d\r\n%d\r\n" % (len(str(WIDE_ELEMENTS)), WIDE_ELEMENTS)
-_EXPIRY = b"*2\r\n$11\r\nPEXPIRETIME\r\n$%d\r\n%b\r\n"
-
-# written out because packing word by word takes most of the time of a read;
-# up to one element more than a narrow container has, so that a larger one shows
-_READS = {
-    "hash": b"*5\r\n$5\r\nHSCAN\r\n$%d\r\n%b\r\n$1\r\n0\r\n$5\r\nCOUNT\r\n" + _COUNT,
-    "set": b"*5\r\n$5\r\nSSCAN\r\n$%d\r\n%b\r\n$1\r\n0\r\n$5\r\nCOUNT\r\n" + _COUNT,
-    "list": b"*4\r\n$6\r\nLRANGE\r\n$%d\r\n%b\r\n$1\r\n0\r\n" + _LAST,
-    "zset": b"*5\r\n$6\r\nZRANGE\r\n$%d\r\n%b\r\n$1\r\n0\r\n" + _LAST + b"$10\r\nWITHSCORES\r\n",
-    "stream": b"*6\r\n$5\r\nXINFO\r\n$6\r\nSTREAM\r\n$%d\r\n%b\r\n$4\r\nFULL\r\n$5\r\nCOUNT\r\n$1\r\n0\r\n",
-    "string": b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n",
-}
-_DUMP = b"*2\r\n$4\r\nDUMP\r\n$%d\r\n%b\r\n"
-_TYPE = b"*2\r\n$4\r\nTYPE\r\n$%d\r\n%b\r\n"
-
-T = TypeVar("T")
-
-
-class Guesses:
-    """Types that keys have had, by what their names begin with: asking for the type of each takes long.
-
-    A wrong guess costs one more question. May be used from several threads.
-    """
-
-    def __init__(self) -> None:
-        self._types: dict[bytes, str] = {}
-
-    def of(self, key: bytes) -> str | None:
-        """Guess the type of a key; None where it may be a string or anything else."""
-        return self._types.get(key.partition(b":")[0])
-
-    def learn(self, key: bytes, kind: str) -> None:
-        """Remember the type of a key."""
-        if kind in ELEMENTS and len(self._types) < _GUESSES:
-            self._types[key.partition(b":")[0]] = kind
+Batch = tuple[str | None, pa.LargeBinaryArray]
+"""Keys with the type they are thought to have; None for those that may be strings."""
 
 
 class KeyReader:
@@ -71,7 +40,7 @@ class KeyReader:
 
     Args:
         connections: Two, on which the database is selected.
-        field_expiry: Whether fields of hashes may expire.
+        field_expiry: Whether the server lets fields of a hash expire.
         put_off_ms: By how much expiries were put off when this place was restored for a verification.
         guesses: What is known of the types of keys.
     """
@@ -87,117 +56,128 @@ class KeyReader:
         self._connection = connections[0]
         self._guesses = guesses or Guesses()
         self._rows = RowBuilder()
-        self._size = _SMALL
+        self._sizes: dict[str | None, int] = {}
         self._named: list[Named] = []
         self.dumped: dict[str, int] = {}
         """How many keys of each type of a module were kept as DUMP gives them."""
 
     def read(self, keys: pa.LargeBinaryArray) -> pa.Table:
-        """Return the rows of those keys that are there."""
-        others: list[bytes] = []
-        guessed: list[tuple[bytes, str]] = []
-        for batch, replies in self._ahead(self._strings(keys, guessed)):
-            others += self._take_strings(batch, replies)
-        others += self._read_typed(guessed)
-        self._read_others(others)
-        self._add_hashes()
-        return self._rows.table()
-
-    def _strings(
-        self, keys: pa.LargeBinaryArray, guessed: list[tuple[bytes, str]]
-    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        """Yield keys that may be strings, with the commands that read them; put the others aside."""
-        start, guess = 0, self._guesses.of
-        while start < len(keys):
-            batch = byte_strings(keys.slice(start, self._size))
-            start += len(batch)
-            types = [guess(key) for key in batch]
-            guessed += [(key, kind) for key, kind in zip(batch, types, strict=True) if kind]
-            batch = [key for key, kind in zip(batch, types, strict=True) if not kind]
-            if batch:
-                # the expiries first: a key that goes while they are asked for has no value then
-                yield batch, [*[_EXPIRY % (len(key), key) for key in batch], packed("MGET", *batch)]
-
-    def _ahead(self, batches: Iterator[tuple[T, list[bytes]]]) -> Iterator[tuple[T, list[Reply]]]:
-        """Send each batch of commands in a transaction before the answers of the one before it are handed on."""
-        waiting: tuple[T, Connection, int] | None = None
-        for (what, commands), connection in zip(batches, cycle(self._connections), strict=False):
-            connection.begin(commands)
-            if waiting is not None:
-                yield self._ended(*waiting)
-            waiting = what, connection, len(commands)
-        if waiting is not None:
-            yield self._ended(*waiting)
-
-    def _ended(self, what: T, connection: Connection, count: int) -> tuple[T, list[Reply]]:
-        before = connection.received_bytes
-        replies = connection.end(count)
-        assert replies is not None  # nothing is watched
-        received = connection.received_bytes - before
-        # as many at a time as give answers of a reasonable size
-        self._size = max(1, min(_LARGE, self._size * 2 if received < _WANTED_BYTES else self._size // 2))
-        self._connection = connection
-        return what, replies
-
-    def _take_strings(self, keys: list[bytes], replies: list[Reply]) -> list[bytes]:
-        """Take those that are strings, and return the others that are there."""
-        values = cast("list[bytes | None]", replies.pop())
-        expiries = cast("list[int]", replies)
-        if None not in values:
-            self._rows.strings(keys, cast("list[bytes]", values), self._absolute(expiries))
-            return []
-        found = [value is not None for value in values]
-        texts, there = list(compress(keys, found)), cast("list[bytes]", list(compress(values, found)))
-        self._rows.strings(texts, there, self._absolute(list(compress(expiries, found))))
-        return [k for k, v, at in zip(keys, values, expiries, strict=True) if v is None and at != _GONE]
-
-    def _absolute(self, expiries: Sequence[int]) -> list[int | None]:
-        return [None if at < 0 else at - self._put_off for at in expiries]
-
-    def _read_others(self, keys: list[bytes]) -> None:
+        """Return the rows of those keys that are there; of sorted keys they are mostly sorted, too."""
+        others = self._read(self._guesses.sorted_out(keys))
         for _ in range(_ATTEMPTS):
-            again: list[bytes] = []
-            for start in range(0, len(keys), _LARGE):
-                again += self._read_typed(self._typed(keys[start : start + _LARGE]))
-            if not again:
-                return
-            keys = again
-        raise SourceChanged(f"{self._connection.place}: {len(keys)} keys kept changing their type, one is {keys[0]!r}")
+            if not others:
+                self._add_hashes()
+                return self._rows.table()
+            others = self._read(self._typed(pa.array(others, pa.large_binary())))
+        raise SourceChanged(
+            f"{self._connection.place}: {len(others)} keys kept changing their type, one is {others[0]!r}"
+        )
 
-    def _typed(self, keys: list[bytes]) -> list[tuple[bytes, str]]:
-        types = self._connection.ask(b"".join([_TYPE % (len(key), key) for key in keys]), len(keys))
-        self._connection.checked(types, "TYPE")
-        named = [(k, cast("bytes", t).decode("utf-8", "replace")) for k, t in zip(keys, types, strict=True)]
-        for key, kind in named:
-            self._guesses.learn(key, kind)
-        return [(key, kind) for key, kind in named if kind != "none"]
+    def _typed(self, keys: pa.LargeBinaryArray) -> Iterator[Batch]:
+        """Ask for types; yield keys that have one, and learn it."""
+        by_type: dict[str, list[bytes]] = {}
+        for start in range(0, len(keys), _LARGE):
+            some = keys.slice(start, _LARGE)
+            replies = self._connection.ask(types(some), len(some))
+            self._connection.checked(replies, "TYPE")
+            for key, reply in zip(byte_strings(some), cast("list[bytes]", replies), strict=True):
+                kind = reply.decode("utf-8", "replace")
+                self._guesses.learn(key, kind)
+                by_type.setdefault(kind, []).append(key)
+        by_type.pop("none", None)
+        for kind, same in by_type.items():
+            yield kind, pa.array(same, pa.large_binary())
 
-    def _read_typed(self, keys: list[tuple[bytes, str]]) -> list[bytes]:
+    def _read(self, batches: Iterable[Batch]) -> list[bytes]:
         """Read keys under the types they are thought to have; return those that have another one."""
         again: list[bytes] = []
         wide: list[tuple[bytes, str]] = []
-        self._size = min(self._size, _SMALL)
-        for some, replies in self._ahead(self._reads(keys)):
-            for (key, kind), at, reply in zip(some, replies[::2], replies[1::2], strict=True):
-                if at == _GONE:
-                    continue
-                if isinstance(reply, hiredis.ReplyError):
-                    again.append(self._changed(key, reply))
-                elif _incomplete(kind, reply):
-                    wide.append((key, kind))
-                elif not self._take(key, kind, cast("int", at), reply):
-                    again.append(key)
+        for (kind, keys), answers in self._ahead(batches):
+            if kind is None:
+                again += self._take_strings(keys, self._connection.parsed(answers))
+            else:
+                again += self._take_typed(kind, keys, answers, wide)
         return again + [key for key, kind in wide if not self._read_wide(key, kind)]
 
-    def _reads(self, keys: list[tuple[bytes, str]]) -> Iterator[tuple[list[tuple[bytes, str]], list[bytes]]]:
-        start = 0
-        while start < len(keys):
-            some = keys[start : start + max(1, self._size // 2)]
-            start += len(some)
-            commands: list[bytes] = []
-            for key, kind in some:
-                commands += (_EXPIRY % (len(key), key), _READS.get(kind, _DUMP) % (len(key), key))
-            yield some, commands
+    def _ahead(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answers]]:
+        """Send each batch of commands in a transaction before the answers of the one before it are handed on."""
+        waiting: tuple[Batch, Connection, int] | None = None
+        for batch, connection in zip(self._cut(batches), cycle(self._connections), strict=False):
+            commands, count = reading(*batch, statistics=self._field_expiry and batch[0] == "hash")
+            connection.begin(commands)
+            if waiting is not None:
+                yield self._ended(*waiting)
+            waiting = batch, connection, count
+        if waiting is not None:
+            yield self._ended(*waiting)
+
+    def _cut(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for kind, keys in batches:
+            start = 0
+            while start < len(keys):
+                some = keys.slice(start, self._sizes.setdefault(kind, _SMALL))
+                start += len(some)
+                yield kind, some
+
+    def _ended(self, batch: Batch, connection: Connection, count: int) -> tuple[Batch, Answers]:
+        before = connection.received_bytes
+        answers = connection.end_raw(count)
+        assert answers is not None  # nothing is watched
+        received, size = connection.received_bytes - before, self._sizes[batch[0]]
+        # as many at a time as give answers of a reasonable size
+        self._sizes[batch[0]] = max(1, min(_LARGE, size * 2 if received < _WANTED_BYTES else size // 2))
+        self._connection = connection
+        return batch, answers
+
+    def _take_strings(self, keys: pa.LargeBinaryArray, replies: list[Reply]) -> list[bytes]:
+        """Take those that are strings, and return the others that are there."""
+        values = pa.array(cast("list[bytes | None]", replies.pop()), pa.large_binary())
+        expiries = np.array(replies, np.int64)
+        if not values.null_count:
+            self._rows.columns(keys, "string", values, self._absolute(expiries))
+            return []
+        found = values.is_valid()
+        there = found.to_numpy(zero_copy_only=False)
+        self._rows.columns(keys.filter(found), "string", values.drop_null(), self._absolute(expiries[there]))
+        return byte_strings(keys.filter(pa.array(~there & (expiries != _GONE))))
+
+    def _absolute(self, expiries: npt.NDArray[np.int64]) -> pa.Int64Array:
+        return pa.array(expiries - self._put_off, mask=expiries < 0)
+
+    def _take_typed(
+        self, kind: str, keys: pa.LargeBinaryArray, answers: Answers, wide: list[tuple[bytes, str]]
+    ) -> list[bytes]:
+        """Take what is ordinary at once and the rest one by one; return keys to be read again."""
+        left = np.ones(len(keys), np.bool_)
+        if kind in ELEMENTS and isinstance(answers, bytes):
+            left = self._take_narrow(kind, keys, answers)
+        if not left.any():
+            return []
+        replies = self._connection.parsed(answers)
+        again: list[bytes] = []
+        for n, key in zip(np.flatnonzero(left).tolist(), byte_strings(keys.filter(pa.array(left))), strict=True):
+            at, reply = cast("int", replies[2 * n]), replies[2 * n + 1]
+            if at == _GONE:
+                continue
+            if isinstance(reply, hiredis.ReplyError):
+                again.append(self._changed(key, reply))
+            elif _incomplete(kind, reply):
+                wide.append((key, kind))
+            elif not self._take(key, kind, at, reply):
+                again.append(key)
+        return again
+
+    def _take_narrow(self, kind: str, keys: pa.LargeBinaryArray, raw: bytes) -> npt.NDArray[np.bool_]:
+        """Take the containers that are ordinary, and say which are left."""
+        behind: int | None = 2
+        if kind == "hash" and self._field_expiry:
+            behind = lines_of_statistics(raw, self._connection.database or 0)
+        taken = None if behind is None else narrow(kind, raw, len(keys), behind)
+        if taken is None:
+            return np.ones(len(keys), np.bool_)
+        some = keys.filter(pa.array(taken.found))
+        self._rows.columns(some, kind, taken.values, self._absolute(taken.expiries))
+        return ~taken.found
 
     def _changed(self, key: bytes, error: hiredis.ReplyError) -> bytes:
         if not str(error).startswith(("WRONGTYPE", "ERR no such key")):
@@ -254,7 +234,7 @@ class KeyReader:
         whole = {"hash": ("HGETALL", key), "set": ("SMEMBERS", key)}.get(kind)
         words = whole or (("LRANGE" if kind == "list" else "ZRANGE"), key, 0, -1)
         command = packed(*words, "WITHSCORES") if kind == "zset" else packed(*words)
-        replies = connection.transaction([_EXPIRY % (len(key), key), command]) or []
+        replies = connection.transaction([packed("PEXPIRETIME", key), command]) or []
         if isinstance(replies[1], hiredis.ReplyError) or replies[0] == _GONE:
             return False
         return self._took(key, kind, cast("int", replies[0]), cast("list[bytes]", replies[1]))
@@ -264,14 +244,13 @@ class KeyReader:
 
 
 def _items(kind: str, reply: Reply) -> Reply:
-    return cast("list[Reply]", reply)[1] if kind in ("hash", "set") else reply
+    return cast("list[Reply]", reply)[1] if kind in SCANNED else reply
 
 
 def _incomplete(kind: str, reply: Reply) -> bool:
-    if kind in ("hash", "set"):
+    if kind in SCANNED:
         return cast("list[Reply]", reply)[0] != b"0"
-    limit = {"list": WIDE_ELEMENTS, "zset": 2 * WIDE_ELEMENTS}.get(kind)
-    return limit is not None and len(cast("list[Reply]", reply)) > limit
+    return kind == "list" and len(cast("list[Reply]", reply)) > WIDE_ELEMENTS
 
 
 def _pieces(connection: Connection, key: bytes, kind: str) -> list[bytes] | None:

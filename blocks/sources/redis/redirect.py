@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import hiredis
+import pyarrow as pa
 
 from blocks.sources.redis.keys import slot_of
 from blocks.sources.redis.topology import Address, read_address
-from blocks.sources.redis.wire import Connection, Reply, failure, packed, translated
+from blocks.sources.redis.wire import Answers, Connection, Reply, failure, packed
 
 _ABSENT: dict[bytes, Reply] = {
     b"TYPE": b"none",
@@ -114,18 +115,18 @@ class NodeConnection(Connection):
             return replies
         return [self._noted(words, reply) for words, reply in zip(commands_of(commands), replies, strict=True)]
 
-    def begin(self, commands: Iterable[bytes]) -> None:
+    def begin(self, commands: Iterable[bytes | pa.Buffer]) -> None:
         """Send transactions, one for each slot."""
         self._groups = self._grouped(commands)
         asking = _ASKING if self.asking else b""
         self.send(b"".join(asking + b"".join((_MULTI, *group.commands, _EXEC)) for group in self._groups))
 
-    def end(self, count: int) -> list[Reply] | None:
-        """Take the answers of all transactions, in the order of the commands that `begin` was given."""
+    def end_raw(self, count: int) -> Answers | None:
+        """Take the answers of all transactions, parsed and in the order of the commands that `begin` was given."""
         answers: list[Reply] = [None] * count
         complete = True
         for group in self._groups:
-            replies = self.answers(len(group.commands) + 2 + self.asking)
+            replies = self.replies(len(group.commands) + 2 + self.asking)
             done = replies[-1]
             if done is None:  # a watched key changed
                 complete = False
@@ -135,11 +136,6 @@ class NodeConnection(Connection):
             for (n, places), reply in zip(group.spots, done, strict=True):
                 answers[n] = reply if places is None else _filled(answers[n], places, reply)
         return answers if complete else None
-
-    def answers(self, count: int) -> list[Reply]:
-        """Take answers to what was sent, also those that send us elsewhere."""
-        with translated(self.place, "asking"):
-            return self._replies(count)
 
     def _noted(self, words: list[bytes], reply: Reply) -> Reply:
         found = redirection(reply, self.address)
@@ -162,7 +158,7 @@ class NodeConnection(Connection):
             self.redirected[key] = Redirection(self.address) if alone else found[0]
         return [_absent(*commands_of(command)) for command in group.commands]
 
-    def _grouped(self, commands: Iterable[bytes]) -> list[_Group]:
+    def _grouped(self, commands: Iterable[bytes | pa.Buffer]) -> list[_Group]:
         """Sort commands into transactions by the slots of their keys, or by the keys."""
         groups: dict[object, _Group] = {}
         for n, words in enumerate(commands_of(b"".join(commands))):

@@ -24,7 +24,9 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from blocks.sources.redis.wire import packed
 
@@ -57,6 +59,9 @@ id_struct = Struct(">QQ")
 """The element of a stream's entry: milliseconds and sequence number of its id."""
 
 _SETTLED_ROWS = 50_000
+# between these neither Arrow nor Python writes a fraction with an exponent, and below that Python no whole number
+_SMALLEST_PLAIN, _LARGEST_PLAIN, _LARGEST_WHOLE = 1e-4, 1e10, 1e16
+_POINT, _NOTHING = pa.scalar(b".0", pa.large_binary()), pa.scalar(b"", pa.large_binary())
 
 Elements = list[tuple[bytes, bytes]]
 """Elements of a container, each with its value, in canonical order."""
@@ -97,17 +102,11 @@ class RowBuilder:
         self._values: list[bytes | None] = []
         self._expiries: list[Expiry] = []
 
-    def strings(self, keys: Sequence[bytes], values: Sequence[bytes], expiries: Sequence[Expiry]) -> None:
-        """Add strings."""
+    def columns(self, keys: pa.LargeBinaryArray, kind: str, values: pa.LargeBinaryArray, expiries: pa.Array) -> None:
+        """Add keys of one type, each a row."""
         count = len(keys)
-        arrays = [
-            pa.array(keys, pa.large_binary()),
-            pa.nulls(count, pa.large_binary()),
-            pa.repeat(pa.scalar("string", pa.large_string()), count),
-            pa.array(values, pa.large_binary()),
-            pa.array(expiries, pa.int64()),
-        ]
-        self._tables.append(pa.Table.from_arrays(arrays, schema=SCHEMA))
+        elements, kinds = pa.nulls(count, pa.large_binary()), pa.repeat(pa.scalar(kind, pa.large_string()), count)
+        self._tables.append(pa.Table.from_arrays([keys, elements, kinds, values, expiries], schema=SCHEMA))
 
     def narrow(self, key: bytes, kind: str, items: list[bytes], expires_ms: Expiry) -> bool:
         """Add a container by the answer it came in, if it is narrow; most are, and elements need not be made of it."""
@@ -182,6 +181,26 @@ def zset_elements(flat: Sequence[bytes]) -> Elements:
     return sorted({m: b"%a" % float(score) for m, score in zip(flat[::2], flat[1::2], strict=True)}.items())
 
 
+def score_texts(scores: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+    """Write scores as `zset_elements` does, many at once: Arrow writes most of them as Python does."""
+    try:
+        doubles = scores.cast(pa.large_string()).cast(pa.float64())
+    except pa.ArrowInvalid:
+        doubles = pa.array([float(score) for score in scores.to_pylist()], pa.float64())
+    numbers = doubles.to_numpy()
+    sizes = np.abs(numbers)
+    # what has no fraction is written as an integer: Arrow would write it with an exponent early
+    whole = (numbers == np.floor(numbers)) & (sizes < _LARGEST_WHOLE) & ~((numbers == 0) & np.signbit(numbers))
+    integers = pa.array(np.where(whole, numbers, 0).astype(np.int64)).cast(pa.large_string()).cast(pa.large_binary())
+    fractions = doubles.cast(pa.large_string()).cast(pa.large_binary())
+    texts = pc.if_else(pa.array(whole), pc.binary_join_element_wise(integers, _POINT, _NOTHING), fractions)
+    others = ~whole & ~((sizes >= _SMALLEST_PLAIN) & (sizes < _LARGEST_PLAIN))
+    if not others.any():
+        return texts
+    written = pa.array([b"%a" % number for number in numbers[others].tolist()], pa.large_binary())
+    return pc.replace_with_mask(texts, pa.array(others), written)
+
+
 ELEMENTS: dict[str, Callable[[list[bytes]], Elements]] = {
     "hash": hash_elements,
     "list": list_elements,
@@ -201,18 +220,3 @@ _NARROW: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "set": lambda members: sorted(set(members)),
     "zset": lambda flat: _flat(zset_elements(flat)),
 }
-
-
-def elements_of(kind: str, items: list[bytes]) -> Elements:
-    """Undo the value of a narrow container.
-
-    Raises:
-        ValueError: It is not that of such a container.
-    """
-    if kind not in ELEMENTS or not items:
-        raise ValueError(f"no narrow {kind}")
-    if kind == "list":
-        return list_elements(items)
-    if kind == "set":
-        return [(member, b"") for member in items]
-    return list(zip(items[::2], items[1::2], strict=True))

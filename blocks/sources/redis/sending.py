@@ -86,7 +86,7 @@ class _ToCluster:
         elsewhere: list[tuple[_Unit, Redirection]] = []
         for address, units in shares.items():
             connection = self._to(address)
-            replies = connection.answers(sum(unit.count for unit in units))
+            replies = connection.replies(sum(unit.count for unit in units))
             for unit, some in _shared(units, replies) if any(map(_failed, replies)) else ():
                 if found := unit.check(some, connection.place, address):
                     elsewhere.append((unit, found))
@@ -108,7 +108,7 @@ class _ToCluster:
                 self._cluster.moved(slot_of(unit.key), found.address)
             address, connection = found.address, self._to(found.address)
             connection.send(_ASKING * found.asking + unit.packed())
-            replies = connection.answers(unit.count + found.asking)[found.asking :]
+            replies = connection.replies(unit.count + found.asking)[found.asking :]
             found = unit.check(replies, connection.place, address)
         raise SourceUnavailable(
             f"{self._cluster}: the hash slot {slot_of(unit.key)} of key {unit.key!r} kept moving between nodes",

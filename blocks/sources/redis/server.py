@@ -6,21 +6,21 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import pyarrow as pa
 
 from blocks.errors import SourceChanged, SourceUnavailable
 from blocks.sources.redis.access import Access, dialled
+from blocks.sources.redis.guesses import Guesses
+from blocks.sources.redis.listing import key_names
 from blocks.sources.redis.place import Place
-from blocks.sources.redis.read import Guesses, KeyReader
+from blocks.sources.redis.read import KeyReader
 from blocks.sources.redis.wire import Connection, Reply
 
 OLDEST = (7, 0)
 FIELD_EXPIRY = {"redis": (7, 4), "valkey": (9, 0)}
 """Since when fields of a hash may expire by themselves, by product."""
-
-_SCAN_COUNT = 1000
 
 T = TypeVar("T")
 
@@ -138,16 +138,8 @@ class Server:
 
     def scan(self, database: int, patterns: Sequence[str]) -> Iterator[list[bytes]]:
         """Yield the names of all keys that one of the patterns matches, some of them more than once."""
-        with self.connection(database) as connection:
-            for pattern in patterns:
-                cursor = b"0"
-                matching: list[str] = [] if pattern == "*" else ["MATCH", pattern]
-                while True:
-                    reply = connection.call("SCAN", cursor, *matching, "COUNT", _SCAN_COUNT, doing="listing keys")
-                    cursor, keys = cast("tuple[bytes, list[bytes]]", reply)
-                    yield keys
-                    if cursor == b"0":
-                        break
+        with self.connection(database) as one, self.connection(database) as other:
+            yield from key_names((one, other), patterns)
 
     def read(
         self, database: int, keys: pa.LargeBinaryArray, put_off_ms: int, guesses: Guesses

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from blocks.errors import SourceChanged
 from blocks.sources.redis.cluster import Cluster
+from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.keys import slot_of
 from blocks.sources.redis.node import Node
 from blocks.sources.redis.private import RDB, Program, private_server
-from blocks.sources.redis.read import Guesses
 from blocks.sources.redis.replica import take_rdb
 from blocks.sources.redis.rows import SCHEMA, byte_strings
 from blocks.sources.redis.server import Server

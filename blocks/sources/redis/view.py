@@ -16,8 +16,8 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
+from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.keys import END, KeySpool
-from blocks.sources.redis.read import Guesses
 from blocks.sources.redis.rows import COLUMNS
 from blocks.sources.redis.server import Server
 
@@ -165,9 +165,7 @@ class RedisView:
     def _row_bytes(self, name: str, spool: KeySpool) -> float:
         """Estimate the Arrow bytes of a key and its rows from a sample."""
         if name not in self._sampled:
-            cuts = [0, *spool.cuts(max(1, min(_SAMPLE_KEYS, len(spool))))]
-            chosen = [spool.between(cut, END if len(cuts) == 1 else cut + 1).slice(0, 1) for cut in cuts]
-            sample = pa.concat_arrays(chosen)
+            sample = spool.sample(_SAMPLE_KEYS)
             rows, _ = self._read(name, sample)
             self._sampled[name] = max(rows.nbytes / max(1, len(sample)), _RESTING_BYTES)
         return self._sampled[name]

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
 import hiredis
+import pyarrow as pa
 
 from blocks.errors import ConfigurationError, LastgoodError, SourceUnavailable
 
 Reply = bytes | int | list["Reply"] | hiredis.ReplyError | None
 """What a server answers; an error is a value here, because one failed command of many is often expected."""
 
+Answers = bytes | list[Reply]
+"""The answers of a transaction, not parsed yet or parsed."""
+
 Word = bytes | str | int
 
 _CHUNK_BYTES = 256 * 1024
+_CURSOR = re.compile(rb"\*2\r\n\$\d+\r\n(\d+)\r\n")
 _OK, _QUEUED = b"+OK\r\n", b"+QUEUED\r\n"
 _MULTI, _EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
 
@@ -82,6 +89,9 @@ class Connection:
     def __init__(self, sock: socket.socket, place: str) -> None:
         self._socket, self.place = sock, place
         self._reader = hiredis.Reader()
+        # drawn at random, so that no value looks like it
+        token = secrets.token_hex(16)
+        self._last, self._ours = packed("PING", token), b"$%d\r\n%b\r\n" % (len(token), token.encode())
         self.database: int | None = 0
         self.received_bytes = 0
         """How much was received since the connection was opened."""
@@ -114,7 +124,7 @@ class Connection:
         """Send `count` packed commands at once and return their answers, errors among them."""
         with translated(self.place, "asking"):
             self._socket.sendall(commands)
-            return self._replies(count)
+        return self.replies(count)
 
     def transaction(self, commands: Sequence[bytes]) -> list[Reply] | None:
         """Let the server do packed commands without anything in between; None where a watched key changed.
@@ -128,26 +138,76 @@ class Connection:
         self.begin(commands)
         return self.end(len(commands))
 
-    def begin(self, commands: Sequence[bytes]) -> None:
-        """Send a transaction whose answers `end` will take; nothing else may be asked meanwhile."""
-        self.send(b"".join((_MULTI, *commands, _EXEC)))
+    def begin(self, commands: Iterable[bytes | pa.Buffer]) -> None:
+        """Send a transaction whose answers `end` will take; nothing else may be asked meanwhile.
+
+        One command of our own is its last: where its answer stands, the answers end.
+        """
+        self.send(b"".join((_MULTI, *commands, self._last, _EXEC)))
 
     def end(self, count: int) -> list[Reply] | None:
         """Take the answers of a transaction of so many commands; see `transaction`."""
+        answers = self.end_raw(count)
+        return None if answers is None else self.parsed(answers)
+
+    def end_raw(self, count: int) -> Answers | None:
+        """Take the answers of a transaction as they came, for `parsed`; None where a watched key changed.
+
+        They are an array of `count + 1` items, the last of which is ours; or, of a connection that puts answers
+        together itself, a list of `count`.
+        """
         with translated(self.place, "asking"):
-            expected = _OK + _QUEUED * count
-            if not self._skip(expected):
-                self.checked(self._replies(count + 2), "reading in a transaction")
+            data = self._after(_OK + _QUEUED * (count + 1))
+            if data is None:
+                self.checked(self.replies(count + 3), "reading in a transaction")
                 raise SourceUnavailable(f"{self.place}: it answered a transaction in an unknown way")
-            done = self._replies(1)[0]
+            while b"\n" not in data:
+                data += self._received()
+            if data.startswith(b"*%d\r\n" % (count + 1)):
+                return self._up_to_ours(data)
+            self._reader.feed(data)
+            done = self.replies(1)[0]
         if isinstance(done, hiredis.ReplyError):
             raise failure(done, self.place, "reading in a transaction")
-        return done if isinstance(done, list) else None
+        if done is not None:
+            raise SourceUnavailable(f"{self.place}: it answered a transaction in an unknown way")
+        return None
+
+    def parsed(self, answers: Answers) -> list[Reply]:
+        """Parse what `end_raw` took; ours is left out."""
+        if isinstance(answers, list):
+            return answers
+        reader = hiredis.Reader()
+        with translated(self.place, "reading in a transaction"):
+            reader.feed(answers)
+            return cast("list[Reply]", reader.gets())[:-1]
 
     def send(self, data: bytes) -> None:
         """Send raw bytes."""
         with translated(self.place, "sending"):
             self._socket.sendall(data)
+
+    def replies(self, count: int) -> list[Reply]:
+        """Take the answers to what was sent, errors among them."""
+        replies: list[Reply] = []
+        gets, receive, feed = self._reader.gets, self._received, self._reader.feed
+        with translated(self.place, "asking"):
+            while len(replies) < count:
+                reply = gets()
+                if reply is False:
+                    feed(receive())
+                else:
+                    replies.append(reply)
+        return replies
+
+    def cursor(self) -> bytes | None:
+        """Wait for the beginning of an answer to SCAN, and tell where it has to go on; None where it ends, or fails."""
+        data = b""
+        with translated(self.place, "asking"):
+            while not (found := _CURSOR.match(data)) and not data.startswith(b"-"):
+                data += self._received()
+        self._reader.feed(data)
+        return found[1] if found and found[1] != b"0" else None
 
     def receive(self) -> bytes:
         """Receive raw bytes.
@@ -158,25 +218,22 @@ class Connection:
         with translated(self.place, "receiving"):
             return self._received()
 
-    def _skip(self, expected: bytes) -> bool:
+    def _after(self, expected: bytes) -> bytes | None:
         """Pass over answers that are known beforehand; parsing them would take longer than all the others."""
         data = b""
         while len(data) < len(expected) and expected.startswith(data):
             data += self._received()
-        as_expected = data.startswith(expected)
-        self._reader.feed(data[len(expected) :] if as_expected else data)
-        return as_expected
+        if data.startswith(expected):
+            return data[len(expected) :]
+        self._reader.feed(data)
+        return None
 
-    def _replies(self, count: int) -> list[Reply]:
-        replies: list[Reply] = []
-        gets, receive, feed = self._reader.gets, self._received, self._reader.feed
-        while len(replies) < count:
-            reply = gets()
-            if reply is False:
-                feed(receive())
-            else:
-                replies.append(reply)
-        return replies
+    def _up_to_ours(self, data: bytes) -> bytes:
+        pieces, end = [data], data[-len(self._ours) :]
+        while end != self._ours:
+            pieces.append(self._received())
+            end = (end + pieces[-1])[-len(self._ours) :]
+        return b"".join(pieces)
 
     def _received(self) -> bytes:
         data = self._socket.recv(_CHUNK_BYTES)
@@ -198,7 +255,7 @@ def unpacked(value: bytes) -> list[bytes]:
         items = reader.gets()
     except hiredis.ProtocolError as exc:
         raise ValueError(str(exc)) from exc
-    if not isinstance(items, list) or reader.has_data() or not all(isinstance(item, bytes) for item in items):
+    if not isinstance(items, list) or reader.has_data() or not {*map(type, items)} <= {bytes}:
         raise ValueError("not a list of byte strings")
     return items
 

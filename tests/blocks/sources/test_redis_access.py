@@ -27,8 +27,9 @@ def live(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def guarded(live: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
     """A server with a backup user who may only read."""
-    may = "+select +info +scan +type +pexpiretime +mget +get +hscan +sscan +lrange +zrange +xinfo +watch +multi +exec"
-    live("ACL", "SETUSER", "reader", "on", f">{SECRET}", "~*", *may.split(), "+ping", "+hgetall", "+smembers", "+dump")
+    may = "+select +info +scan +type +pexpiretime +mget +get +hscan +sscan +zscan +lrange +xinfo +watch +multi +exec"
+    live("ACL", "SETUSER", "reader", "on", f">{SECRET}", "~*", *may.split(), "+ping", "+dump")
+    live("ACL", "SETUSER", "reader", "+zrange", "+hgetall", "+smembers")
     live("ACL", "SETUSER", "default", f">{SECRET}")
     monkeypatch.setenv("CACHE_PASSWORD", SECRET)
     return live
@@ -46,8 +47,10 @@ def test_a_unix_socket_serves(live: RedisServer) -> None:
 def test_an_acl_user_who_may_only_read_can_back_up(guarded: RedisServer) -> None:
     url = guarded.url.replace("//", "//reader@")
     guarded.many([("HSET", "h", *[w for n in range(30_000) for w in (n, n)]), ("RPUSH", "l", *range(12_000))])
+    guarded.many([("ZADD", "z", 1, "a"), ("ZADD", "wide", *[w for n in range(12_000) for w in (n, n)])])
+    guarded.many([("SADD", "s", "a"), ("XADD", "x", "1-1", "a", "b"), ("SET", "a2", 1, "PX", 10**9)])
     source = RedisSource(url=url, password_env="CACHE_PASSWORD")
-    assert read_all(source).keys() == {b"a", b"h", b"l"}
+    assert read_all(source).keys() == {b"a", b"a2", b"h", b"l", b"s", b"wide", b"x", b"z"}
     with pytest.raises(ConfigurationError) as caught:
         read_all(source.model_copy(update={"consistent": True}))
     assert "docs/sources.md" in words_of(caught.value)

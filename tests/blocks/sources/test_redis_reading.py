@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pytest
@@ -14,12 +16,13 @@ from hypothesis import strategies as st
 
 from blocks.sources.redis import RedisSource
 from blocks.sources.redis.commands import CommandWriter
+from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.keys import END, KeySpool, slot_of
 from blocks.sources.redis.read import KeyReader
-from blocks.sources.redis.rows import ELEMENTS, RowBuilder, elements_of
+from blocks.sources.redis.rows import ELEMENTS, RowBuilder, list_elements
 from blocks.sources.redis.streams import Group, Pending, StreamHead
-from blocks.sources.redis.wire import packed, unpacked
-from tests.blocks.sources.redis_kit import ODD, RedisServer, fill_gallery, free_port, read_all
+from blocks.sources.redis.wire import Answers, Connection, packed, unpacked
+from tests.blocks.sources.redis_kit import FAR_MS, ODD, RedisServer, fill_gallery, free_port, read_all
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +136,50 @@ def test_a_key_that_is_gone_is_no_record(live: RedisServer) -> None:
     assert KeyReader(connections).read(pa.array([], pa.large_binary())).num_rows == 0
 
 
+class Parsed(Connection):
+    """A connection whose answers are all taken one by one."""
+
+    def end_raw(self, count: int) -> Answers | None:
+        answers = super().end_raw(count)
+        return None if answers is None else self.parsed(answers)
+
+
+def test_what_is_read_at_once_is_what_is_read_one_by_one(live: RedisServer) -> None:
+    fill_gallery(live)
+    odd = [b"\r\n", b"a\r\n$1\r\nb", b"*1", b"-ERR", b":2", b"\xff" * 9, b"plain"]
+    for n in range(300):
+        words, at = [odd[n % 7] + b"%d" % (n % k) for k in (3, 5, 7)], ("PEXPIREAT", f"h:{n}", FAR_MS + n)
+        live.many([("HSET", f"h:{n}", *words, n), ("RPUSH", f"l:{n}", *words), ("SADD", f"s:{n}", *words), at])
+        live.many([("ZADD", f"z:{n}", n / 7, words[0], n * 10**9, words[1]), ("SET", f"h:{n}:name", words[2])])
+        live.many([("HSET", f"plain:{n}", "b", n, "a", -n), ("SADD", f"l:{n}:set", n, "a"), ("SET", f"t:{n}", n)])
+    keys = sorted(cast("list[bytes]", live("KEYS", "*")))
+    for asked in (keys, keys[::-1], [*keys, b"h:gone", b"l:gone", b"plain:gone"]):
+        tables = []
+        for kind in (Connection, Parsed):
+            one, other = (kind(socket.create_connection(("127.0.0.1", live.port), 20), "test") for _ in range(2))
+            guesses = Guesses()
+            for key, guess in ((b"h:", "hash"), (b"l:", "list"), (b"s:", "set"), (b"z:", "zset"), (b"plain:", "hash")):
+                guesses.learn(key, guess)
+            rows = KeyReader((one, other), guesses=guesses).read(pa.array(asked, pa.large_binary()))
+            tables.append(rows.sort_by([("key", "ascending"), ("element", "ascending")]))
+        assert tables[0].equals(tables[1])
+        assert set(tables[0].column("key").to_pylist()) == set(keys)
+
+
+def test_rows_of_sorted_keys_are_sorted(live: RedisServer) -> None:
+    kinds = [
+        ("SET", "a:{}", 1),
+        ("HSET", "b:{}", "f", 1),
+        ("RPUSH", "c:{}", 1),
+        ("SET", "d:{}", 1),
+        ("ZADD", "e:{}", 1, 1),
+    ]
+    live.many([(verb, key.format(n), *rest) for n in range(5_000) for verb, key, *rest in kinds])
+    keys = [row["key"] for table in read_all(RedisSource(url=live.url)).rows["db0"] for row in table.to_pylist()]
+    assert keys == sorted(keys)
+    assert len(keys) == 25_000
+
+
 def test_reading_changes_nothing_and_two_reads_are_equal(live: RedisServer) -> None:
     fill_gallery(live)
     before = live.digest()
@@ -179,7 +226,9 @@ def test_narrow_values_read_back(made: tuple[str, list[bytes]]) -> None:
     elements, rows = ELEMENTS[kind](flat), RowBuilder()
     assert rows.narrow(b"k", kind, flat, None)
     [row] = rows.table().to_pylist()
-    assert elements_of(kind, unpacked(row["value"])) == elements
+    items = unpacked(row["value"])
+    pairs = [(item, b"") for item in items] if kind == "set" else list(zip(items[::2], items[1::2], strict=False))
+    assert elements == (list_elements(items) if kind == "list" else pairs)
     assert list(CommandWriter(0, False).frames(rows.table()))
 
 

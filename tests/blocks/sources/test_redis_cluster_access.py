@@ -13,8 +13,8 @@ from tests.blocks.sources.redis_cluster_kit import FREE_PORT, RedisCluster
 from tests.blocks.sources.redis_kit import RedisServer, free_port, make_certificate, prepare, read_all, write_all
 
 SECRET = "correct-horse"
-MAY_READ = "+select +info +scan +type +pexpiretime +mget +get +hscan +hgetall +sscan +smembers +lrange +zrange +xinfo"
-MAY_READ += " +dump +watch +multi +exec +ping +cluster|slots +cluster|nodes"
+MAY_READ = "+select +info +scan +type +pexpiretime +mget +get +hscan +hgetall +sscan +smembers +lrange +zrange +zscan"
+MAY_READ += " +xinfo +dump +watch +multi +exec +ping +cluster|slots +cluster|nodes"
 MAY_REPLICATE = "+info +replconf +sync +cluster|slots +cluster|nodes"
 MAY_WRITE = "+select +info +scan +ping +multi +exec +set +del +unlink +exists +rename +persist +pexpire +pexpireat"
 MAY_WRITE += " +hset +rpush +sadd +zadd +xadd +xdel +xtrim +xsetid +xgroup +xclaim +restore"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,11 @@ class Need:
 
     def __init__(self, server: Server | Cluster) -> None:
         self._by_slot = isinstance(server, Cluster)
-        self.slots = np.zeros(SLOTS, np.int64)
+        self.slots = np.zeros(SLOTS if self._by_slot else 1, np.int64)
+
+    def add(self, other: Need) -> None:
+        """Count what another counted."""
+        self.slots += other.slots
 
     def add_commands(self, commands: bytes) -> None:
         """Count what commands put."""
@@ -122,19 +126,18 @@ def check_roughly(server: Server | Cluster, needed: int) -> Iterator[str]:
             yield f"{node} evicts keys by itself when its memory is full ({room.policy})."
 
 
-def check_room(server: Server | Cluster, needs: Iterable[Need], keys: Mapping[int, KeySpool]) -> None:
+def check_room(server: Server | Cluster, need: Need, keys: Mapping[int, KeySpool]) -> None:
     """Refuse what does not fit beside what stays, on one of the nodes.
 
     Raises:
         RestoreRefused: It does not fit.
     """
-    slots = sum((need.slots for need in needs), np.zeros(SLOTS, np.int64))
     if not isinstance(server, Cluster):
-        Room(server).check(int(slots.sum()), keys, [(0, END)])
+        Room(server).check(int(need.slots.sum()), keys, [(0, END)])
         return
     held: dict[Address, list[tuple[int, int]]] = {}
     for first, last in itertools.pairwise([0, *server.boundaries(), END]):
         held.setdefault(server.address_of(first >> 16), []).append((first, last))
     for address, ranges in held.items():
-        needed = sum(int(slots[first >> 16 : last >> 16].sum()) for first, last in ranges)
+        needed = sum(int(need.slots[first >> 16 : last >> 16].sum()) for first, last in ranges)
         Room(server.node(address)).check(needed, keys, ranges)

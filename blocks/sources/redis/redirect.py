@@ -24,6 +24,7 @@ _ABSENT: dict[bytes, Reply] = {
     b"PEXPIRETIME": -2,
     b"HSCAN": [b"0", []],
     b"SSCAN": [b"0", []],
+    b"ZSCAN": [b"0", []],
     b"LRANGE": [],
     b"ZRANGE": [],
     b"HGETALL": [],

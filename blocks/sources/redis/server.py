@@ -68,7 +68,7 @@ class Server:
     @property
     def in_cluster(self) -> bool:
         """Whether it is a node of a Redis Cluster, and so holds only a part of the state."""
-        return self.facts.get("redis_mode") == "cluster"
+        return "cluster" in (self.facts.get("redis_mode"), self.facts.get("server_mode"))  # Valkey says the latter
 
     @property
     def _name(self) -> str:

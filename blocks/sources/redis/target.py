@@ -59,7 +59,7 @@ class RedisTarget:
         self._staged: list[tuple[int, Path]] = []
         self._keys: dict[int, KeySpool] = {}
         self._expired = self._expired_fields = 0
-        self._need: list[Need] = []
+        self._need: Need | None = None
         self._server: Server | Cluster | None = None
         self.notes: list[str] = []
         """What `commit` found worth telling."""
@@ -97,7 +97,9 @@ class RedisTarget:
             self._staged.append((number, Path(file.name)))
             self._spool(number).add(writer.keys)
             need.add_keys(writer.keys)
-            self._need.append(need)
+            if self._need is not None:
+                need.add(self._need)
+            self._need = need
             self._expired += writer.expired
             self._expired_fields += writer.expired_fields
         return int(rows.num_rows)
@@ -112,7 +114,7 @@ class RedisTarget:
         server = self._reached()
         for spool in self._keys.values():
             spool.end()
-        if not self._private:
+        if self._need is not None and not self._private:
             check_room(server, self._need, self._keys)
         try:
             for number, path in self._staged:

@@ -13,11 +13,12 @@ from tests.blocks.sources.redis_cluster_kit import FREE_PORT, RedisCluster
 from tests.blocks.sources.redis_kit import RedisServer, free_port, make_certificate, prepare, read_all, write_all
 
 SECRET = "correct-horse"
-MAY_READ = "+select +info +scan +type +pexpiretime +mget +get +hscan +hgetall +sscan +smembers +lrange +zrange +xinfo"
-MAY_READ += " +dump +watch +multi +exec +ping +cluster|slots +cluster|nodes +cluster|getkeysinslot +asking"
+MAY_READ = "+select +info +scan +type +pexpiretime +mget +get +hscan +hgetall +sscan +smembers +lrange +zrange +zscan"
+MAY_READ += " +xinfo +dump +watch +multi +exec +ping +cluster|slots +cluster|nodes"
+MAY_REPLICATE = "+info +replconf +sync +cluster|slots +cluster|nodes"
 MAY_WRITE = "+select +info +scan +ping +multi +exec +set +del +unlink +exists +rename +persist +pexpire +pexpireat"
 MAY_WRITE += " +hset +rpush +sadd +zadd +xadd +xdel +xtrim +xsetid +xgroup +xclaim +restore"
-MAY_WRITE += " +cluster|slots +cluster|nodes +cluster|getkeysinslot +asking"
+MAY_WRITE += " +cluster|slots +cluster|nodes"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
     for server in cluster.servers:
         server("ACL", "SETUSER", "reader", "on", f">{SECRET}", "~*", *MAY_READ.split())
         server("ACL", "SETUSER", "writer", "on", f">{SECRET}", "~*", *MAY_WRITE.split())
+        server("ACL", "SETUSER", "replica", "on", f">{SECRET}", *MAY_REPLICATE.split())
         server("CONFIG", "SET", "masterauth", SECRET)
         server("ACL", "SETUSER", "default", f">{SECRET}")
     yield cluster
@@ -53,7 +55,7 @@ def test_any_node_leads_to_the_whole_cluster(live: RedisCluster) -> None:
         assert read_all(RedisSource(url=url, password_env="CACHE_PASSWORD")).keys() == live.keys()
 
 
-def test_users_who_may_only_read_or_only_restore(live: RedisCluster) -> None:
+def test_users_who_may_only_read_or_restore_or_replicate(live: RedisCluster) -> None:
     source = RedisSource(url=live.url.replace("//", "//reader@"), password_env="CACHE_PASSWORD")
     before = live.digest()
     backup = read_all(source)
@@ -66,6 +68,8 @@ def test_users_who_may_only_read_or_only_restore(live: RedisCluster) -> None:
     assert "docs/sources.md" in words_of(caught.value)
     with pytest.raises(ConfigurationError, match="NOPERM"):
         write_all(backup, prepare(backup, source))
+    replica = RedisSource(url=live.url.replace("//", "//replica@"), password_env="CACHE_PASSWORD", consistent=True)
+    assert read_all(replica).keys() == live.keys()
 
 
 @pytest.mark.parametrize("password", ["wrong", None])

@@ -88,6 +88,20 @@ def test_a_slot_that_is_left_half_moved_is_in_the_backup(live: RedisCluster, mov
     assert rows_of(source) == expected
 
 
+@pytest.mark.parametrize("consistent", [False, True])
+def test_what_an_old_move_left_behind_is_nobodys(live: RedisCluster, consistent: bool) -> None:
+    live.many([("SET", "{t}there", "right"), ("SET", "other", "x")])
+    giver = live.owner("{t}")
+    taker = live.other(giver)
+    live.open(slot_of(b"t"), giver, taker)
+    taker.many([("ASKING",), ("SET", "{t}there", "stale"), ("ASKING",), ("SET", "{t}ghost", "stale")])
+    for server in (giver, taker):
+        server("CLUSTER", "SETSLOT", slot_of(b"t"), "STABLE")
+    backup = read_all(RedisSource(url=live.url, consistent=consistent, server_program=live.program))
+    values = {row["key"]: row["value"] for row in backup.table().to_pylist()}
+    assert values == {b"{t}there": b"right", b"other": b"x"}
+
+
 def test_slots_that_move_after_keys_were_listed_are_followed(live: RedisCluster) -> None:
     fill(live)
     source = RedisSource(url=live.url)
@@ -224,6 +238,24 @@ def test_a_master_that_was_restarted_meanwhile_fails_the_backup(mortal: RedisClu
         mortal.masters[1].start()
         with pytest.raises(SourceChanged, match=f"127.0.0.1:{mortal.masters[1].port} was restarted"):
             view.finish()
+
+
+def test_a_node_that_dies_before_a_restore_writes_is_named_and_nothing_is_written(mortal: RedisCluster) -> None:
+    fill(mortal)
+    source = RedisSource(url=mortal.url)
+    backup = read_all(source)
+    dying = mortal.masters[1]
+    key = next(f"other{n}" for n in range(100) if mortal.owner(f"other{n}") is not dying)
+    mortal("SET", key, "changed")
+    target = prepare(backup, source)
+    target.preflight()
+    for rows in backup.rows["db0"]:
+        target.apply(backup.specs["db0"], rows)
+    dying.kill()
+    with pytest.raises(SourceUnavailable, match=f"127.0.0.1:{dying.port}"):
+        target.commit()
+    target.abort()
+    assert mortal("GET", key) == b"changed"
 
 
 def test_slots_that_nobody_serves_are_no_state_to_back_up(tmp_path: Path) -> None:

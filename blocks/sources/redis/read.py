@@ -27,7 +27,8 @@ from blocks.sources.redis.wire import Answers, Connection, Reply, failure, packe
 
 _ATTEMPTS = 5
 _PIECE = 10_000
-_SMALL, _LARGE = 32, 2048
+_SMALL, _LARGE, _LARGEST = 32, 1024, 2048
+"""How many keys are read at once: at first, and at most where their types are known, and of strings."""
 _WANTED_BYTES = 512 * 1024
 _GONE, _FOREVER = -2, -1
 
@@ -124,8 +125,9 @@ class KeyReader:
         answers = connection.end_raw(count)
         assert answers is not None  # nothing is watched
         received, size = connection.received_bytes - before, self._sizes[batch[0]]
-        # as many at a time as give answers of a reasonable size
-        self._sizes[batch[0]] = max(1, min(_LARGE, size * 2 if received < _WANTED_BYTES else size // 2))
+        # as many at a time as give answers of a reasonable size and do not keep the server from others for long
+        most = _LARGEST if batch[0] is None else _LARGE
+        self._sizes[batch[0]] = max(1, min(most, size * 2 if received < _WANTED_BYTES else size // 2))
         self._connection = connection
         return batch, answers
 

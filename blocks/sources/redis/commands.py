@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from blocks.errors import CorruptionDetected, LastgoodError, RestoreRefused
 from blocks.sources.redis.packing import bulk, joined
 from blocks.sources.redis.rows import MODULE, SCHEMA, Elements, byte_strings
-from blocks.sources.redis.streams import Pending, StreamHead, id_element, id_text
+from blocks.sources.redis.streams import KEY, StreamHead, stream_commands
 from blocks.sources.redis.temporary import temporary_name
 from blocks.sources.redis.wire import Word, packed, unpacked
 from blocks.variant import decode_variant, is_variant
@@ -124,7 +124,9 @@ class CommandWriter:
             at = 0 if expires is None else expires + self._put_off
             self._add(packed(b"RESTORE", key, at, value, b"REPLACE", b"ABSTTL"))
         elif kind == "stream" and value is not None:
-            yield from self._built(key, expires, _stream(StreamHead.decode(value), elements))
+            yield from self._built(
+                key, expires, stream_commands(StreamHead.decode(value), [each[:2] for each in elements])
+            )
         elif kind not in _FILL or (value is None) != bool(elements):
             raise ValueError(f"a {kind} with {len(elements)} elements")
         elif value is not None:
@@ -179,7 +181,7 @@ class CommandWriter:
             chosen = soon if at < self._now_ms + _SOON_MS else later
             for start in range(0, len(names), _FIELDS_AT_ONCE):
                 some = names[start : start + _FIELDS_AT_ONCE]
-                chosen.append((b"HPEXPIREAT", _KEY, at, b"FIELDS", len(some), *some))
+                chosen.append((b"HPEXPIREAT", KEY, at, b"FIELDS", len(some), *some))
         return soon, later
 
     def _living(self, elements: list[_Element]) -> list[_Element]:
@@ -200,10 +202,6 @@ class CommandWriter:
         frame = b"".join(self._pieces), self._count
         self._pieces, self._count, self._size = [], 0, 0
         return frame
-
-
-_KEY = b""
-"""Stands for the key's name in the second word of a command."""
 
 
 def _with_key(words: Sequence[Word], key: bytes) -> tuple[Word, ...]:
@@ -240,42 +238,10 @@ def _filling(kind: str, elements: Elements) -> Iterator[Command]:
             words.append(value if kind == "list" else element)
         size += len(element) + len(value)
         if size >= _FRAME_BYTES or len(words) >= 2_000:
-            yield _FILL[kind], _KEY, *words
+            yield _FILL[kind], KEY, *words
             words, size = [], 0
     if words:
-        yield _FILL[kind], _KEY, *words
-
-
-def _stream(head: StreamHead, elements: list[_Element]) -> Iterator[Command]:
-    """Yield the commands that make a stream.
-
-    Entries that are pending and were deleted since can only be claimed while they are there: they are put for as long.
-    """
-    entries = {element: unpacked(value) for element, value, _ in elements}
-    pending = [(group.name, entry) for group in head.groups for entry in group.pending]
-    absent = sorted({id_element(entry.id) for _, entry in pending} - entries.keys())
-    if not entries and not absent:
-        absent = [id_element(b"0-1")]  # a stream that is empty came about by deletion
-    for element in sorted([*entries, *absent]):
-        yield b"XADD", _KEY, id_text(element), *entries.get(element, (b"-", b"-"))
-    for group in head.groups:
-        read = (b"ENTRIESREAD", group.entries_read) if group.entries_read else ()
-        yield b"XGROUP", b"CREATE", _KEY, group.name, group.last_id, *read
-        for consumer in group.consumers:
-            yield b"XGROUP", b"CREATECONSUMER", _KEY, group.name, consumer
-    for name, entry in pending:
-        yield _claim(name, entry)
-    if absent and head.max_deleted_id == b"0-0":  # they were trimmed; deleting one would leave a trace
-        yield b"XTRIM", _KEY, b"MAXLEN", len(entries)
-    elif absent:
-        yield b"XDEL", _KEY, *map(id_text, absent)
-    counts = (b"ENTRIESADDED", head.entries_added, b"MAXDELETEDID", head.max_deleted_id)
-    yield b"XSETID", _KEY, head.last_id, *counts
-
-
-def _claim(group: bytes, entry: Pending) -> tuple[Word, ...]:
-    how = (b"TIME", entry.delivered_ms, b"RETRYCOUNT", entry.deliveries, b"FORCE", b"JUSTID")
-    return b"XCLAIM", _KEY, group, entry.consumer, 0, entry.id, *how
+        yield _FILL[kind], KEY, *words
 
 
 def _framed(commands: pa.LargeBinaryArray) -> Iterator[Frame]:

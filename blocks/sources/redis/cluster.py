@@ -250,9 +250,13 @@ class Cluster:
         raise self._restless()
 
     def _by_location(self, keys: list[bytes]) -> dict[Redirection, list[bytes]]:
-        found: dict[Redirection, list[bytes]] = {}
+        """Sort keys by where they are, and there by their slots: those of one slot are read together."""
+        by_slot: dict[int, list[bytes]] = {}
         for key in keys:
-            found.setdefault(Redirection(self._locations[slot_of(key)]), []).append(key)
+            by_slot.setdefault(slot_of(key), []).append(key)
+        found: dict[Redirection, list[bytes]] = {}
+        for slot, some in by_slot.items():
+            found.setdefault(Redirection(self._locations[slot]), []).extend(some)
         return found
 
     def _followed(self, elsewhere: dict[bytes, Redirection], attempt: int) -> dict[Redirection, list[bytes]]:

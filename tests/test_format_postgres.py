@@ -44,7 +44,18 @@ def run_script(server: PostgresServer, database: str, script: Path) -> None:
     place = ["-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres"]
     server.run("postgres", f"DROP DATABASE IF EXISTS {database}")
     subprocess.run([server.programs.server / "createdb", *place, *shlex.split(created[1]), database], check=True)
-    command = [server.programs.server / "psql", *place, "-X", "-q", "-o", "/dev/null", "-d", database, "-f", str(script)]
+    command = [
+        server.programs.server / "psql",
+        *place,
+        "-X",
+        "-q",
+        "-o",
+        "/dev/null",
+        "-d",
+        database,
+        "-f",
+        str(script),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

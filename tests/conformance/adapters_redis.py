@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from blocks.sources.redis import RedisSource
 from blocks.sources.redis.place import parse_place
+from blocks.sources.redis.wire import Reply, Word
+from tests.blocks.sources.redis_cluster_kit import RedisCluster
 from tests.blocks.sources.redis_kit import FAR_MS, RedisServer, without_times
 from tests.conformance.suite import Picture, SourceAdapter
 
@@ -24,7 +28,63 @@ _READS = {
 }
 
 
-class RedisAdapter(SourceAdapter):
+class _Keys(SourceAdapter):
+    """Keys of every type, wherever they are."""
+
+    @abstractmethod
+    def do(self, *words: Word) -> Reply:
+        """Do one command on the live state."""
+
+    @abstractmethod
+    def many(self, commands: list[tuple[Word, ...]]) -> None:
+        """Do many commands on the live state."""
+
+    def fill(self, rng: random.Random) -> None:
+        super().fill(rng)
+        wide = [word for n in range(1200) for word in (f"f{n}", n)]
+        odd = [("HSET", "wide", *wide), ("SET", b"\xff\x00", b"\xfe"), ("SADD", "members", "a", b"\xff")]
+        odd += [("ZADD", "scores", "inf", "a", 0.1, "b"), ("SET", "goes", "x", "PXAT", FAR_MS)]
+        odd += [("XADD", "events", "1-1", "a", "b"), ("XGROUP", "CREATE", "events", "g", "0")]
+        odd += [("XREADGROUP", "GROUP", "g", "c", "STREAMS", "events", ">")]
+        self.many(odd)
+
+    def mutate(self, rng: random.Random) -> None:
+        super().mutate(rng)
+        changes = [
+            ("HSET", "wide", f"f{rng.randrange(1500)}", rng.random()),
+            ("HDEL", "wide", f"f{rng.randrange(1200)}"),
+        ]
+        changes += [("XADD", "events", "*", "n", rng.random()), ("ZADD", "scores", rng.random(), "b")]
+        changes += [("PEXPIREAT", "goes", FAR_MS + rng.randrange(9)), ("RPUSH", "items", rng.random())]
+        self.many(changes)
+
+    def put(self, key: str, n: int) -> None:
+        kinds = [("SET", key, n), ("RPUSH", key, n, "x"), ("HSET", key, "n", n), ("SADD", key, n, "é")]
+        self.many([("DEL", key), kinds[n % 4]])
+
+    def remove(self, key: str) -> None:
+        self.do("DEL", key)
+
+    def unwritable(self) -> str:
+        return str(self.folder / "missing" / "folder" / "x.rdb")
+
+
+def picture_of(keys: Iterable[bytes], do: Callable[..., Reply]) -> Picture:
+    """Look at keys with single commands."""
+    found: Picture = {}
+    for key in keys:
+        kind = do("TYPE", key)
+        assert isinstance(kind, bytes)
+        reply = do(*_READS[kind](key))
+        if kind in (b"hash", b"set"):  # these have no order
+            step = 2 if kind == b"hash" else 1
+            reply = sorted(repr(reply[n : n + step]) for n in range(0, len(reply), step))  # type: ignore
+        expiry = do("PEXPIRETIME", key)
+        found["keys", key.decode("utf-8", "backslashreplace")] = (kind, expiry, without_times(reply))
+    return found
+
+
+class RedisAdapter(_Keys):
     """A database of a server that all tests share; each test and each place has one of its own."""
 
     name = "redis"
@@ -45,55 +105,68 @@ class RedisAdapter(SourceAdapter):
     def source(self) -> RedisSource:
         return RedisSource(url=f"{self._server.url}/{self._db}", part_size_bytes=1500)
 
-    def fill(self, rng: random.Random) -> None:
-        super().fill(rng)
-        wide = [word for n in range(1200) for word in (f"f{n}", n)]
-        odd = [("HSET", "wide", *wide), ("SET", b"\xff\x00", b"\xfe"), ("SADD", "members", "a", b"\xff")]
-        odd += [("ZADD", "scores", "inf", "a", 0.1, "b"), ("SET", "goes", "x", "PXAT", FAR_MS)]
-        odd += [("XADD", "events", "1-1", "a", "b"), ("XGROUP", "CREATE", "events", "g", "0")]
-        odd += [("XREADGROUP", "GROUP", "g", "c", "STREAMS", "events", ">")]
-        self._server.many(odd, db=self._db)
+    def do(self, *words: Word) -> Reply:
+        return self._server(*words, db=self._db)
 
-    def mutate(self, rng: random.Random) -> None:
-        super().mutate(rng)
-        changes = [
-            ("HSET", "wide", f"f{rng.randrange(1500)}", rng.random()),
-            ("HDEL", "wide", f"f{rng.randrange(1200)}"),
-        ]
-        changes += [("XADD", "events", "*", "n", rng.random()), ("ZADD", "scores", rng.random(), "b")]
-        changes += [("PEXPIREAT", "goes", FAR_MS + rng.randrange(9)), ("RPUSH", "items", rng.random())]
-        self._server.many(changes, db=self._db)
+    def many(self, commands: list[tuple[Word, ...]]) -> None:
+        self._server.many(commands, db=self._db)
 
     def clear(self) -> None:
-        self._server("FLUSHDB", db=self._db)
-
-    def put(self, key: str, n: int) -> None:
-        kinds = [("SET", key, n), ("RPUSH", key, n, "x"), ("HSET", key, "n", n), ("SADD", key, n, "é")]
-        self._server.many([("DEL", key), kinds[n % 4]], db=self._db)
-
-    def remove(self, key: str) -> None:
-        self._server("DEL", key, db=self._db)
+        self.do("FLUSHDB")
 
     def picture(self, place: str | None = None) -> Picture:
         db = self._db if place is None else parse_place(place).database
         assert db is not None
-        found: Picture = {}
-        for key in self._keys(db):
-            kind = self._server("TYPE", key, db=db)
-            assert isinstance(kind, bytes)
-            reply = self._server(*_READS[kind](key), db=db)
-            if kind in (b"hash", b"set"):  # these have no order
-                step = 2 if kind == b"hash" else 1
-                reply = sorted(repr(reply[n : n + step]) for n in range(0, len(reply), step))  # type: ignore
-            expiry = self._server("PEXPIRETIME", key, db=db)
-            found["keys", key.decode("utf-8", "backslashreplace")] = (kind, expiry, without_times(reply))
-        return found
-
-    def _keys(self, db: int) -> list[bytes]:
-        return self._server("KEYS", "*", db=db)  # type: ignore[return-value]
+        do = partial(self._server, db=db)
+        return picture_of(do("KEYS", "*"), do)  # type: ignore[arg-type]
 
     def place(self) -> str:
         return f"{self._server.url}/{next(self._numbers)}"
 
-    def unwritable(self) -> str:
-        return str(self.folder / "missing" / "folder" / "x.rdb")
+
+class RedisClusterAdapter(_Keys):
+    """A cluster that all tests share, emptied for each; places are files, since a cluster has but one database."""
+
+    name = "redis-cluster"
+
+    @classmethod
+    @contextmanager
+    def share(cls, folder: Path) -> Iterator[RedisCluster]:
+        cluster = RedisCluster(folder)
+        yield cluster
+        cluster.kill()
+
+    def __init__(self, folder: Path, shared: Any) -> None:
+        super().__init__(folder, shared)
+        self._cluster: RedisCluster = shared
+        self._numbers = count(1)
+        self.clear()
+
+    @property
+    def source(self) -> RedisSource:
+        return RedisSource(url=self._cluster.url, part_size_bytes=1500)
+
+    def do(self, *words: Word) -> Reply:
+        return self._cluster(*words)
+
+    def many(self, commands: list[tuple[Word, ...]]) -> None:
+        self._cluster.many(commands)
+
+    def clear(self) -> None:
+        self._cluster.clear()
+
+    def picture(self, place: str | None = None) -> Picture:
+        if place is None:
+            return picture_of(self._cluster.keys(), self._cluster)
+        if not Path(place).exists():
+            return {}
+        server = RedisServer(Path(place).parent, "--dbfilename", Path(place).name)
+        try:
+            return picture_of(server("KEYS", "*"), server)  # type: ignore[arg-type]
+        finally:
+            server.kill()
+
+    def place(self) -> str:
+        folder = self.folder / f"place{next(self._numbers)}"
+        folder.mkdir()
+        return str(folder / "dump.rdb")

@@ -6,7 +6,6 @@ own. What cannot be written is found out here, before anything is sent.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
@@ -19,19 +18,22 @@ import pyarrow.compute as pc
 from blocks.errors import CorruptionDetected, LastgoodError, RestoreRefused
 from blocks.sources.redis.packing import bulk, joined
 from blocks.sources.redis.rows import MODULE, SCHEMA, Elements, byte_strings
-from blocks.sources.redis.streams import Pending, StreamHead, id_element, id_text
+from blocks.sources.redis.streams import KEY, StreamHead, stream_commands
+from blocks.sources.redis.temporary import temporary_name
 from blocks.sources.redis.wire import Word, packed, unpacked
 from blocks.variant import decode_variant, is_variant
 
-TEMPORARY = b"lastgood:restoring:"
-"""Begins the names under which wide containers are built."""
-
 _TEMPORARY_MS = 3_600_000
+_SOON_MS = 24 * 3_600_000
 _BATCH_ROWS = 16_384
 _FRAME_BYTES = 256 * 1024
 _FILL = {"hash": b"HSET", "list": b"RPUSH", "set": b"SADD", "zset": b"ZADD"}
 _MULTI, _EXEC = packed("MULTI"), packed("EXEC")
 _SET, _SET_UNTIL = (pa.scalar(b"*%d\r\n$3\r\nSET\r\n" % words, pa.large_binary()) for words in (3, 5))
+
+_FIELDS_AT_ONCE = 1_000
+
+Command = tuple[Word, ...]
 
 Frame = tuple[bytes, int]
 """Packed commands, and how many they are."""
@@ -55,8 +57,8 @@ class CommandWriter:
         self._count = self._size = 0
         self.keys: list[bytes] = []
         """The keys that are written."""
-        self.expired = 0
-        """How many keys went by themselves between backup and restore."""
+        self.expired = self.expired_fields = 0
+        """How many keys, and fields of keys that stay, went by themselves between backup and restore."""
 
     def frames(self, rows: pa.Table) -> Iterator[Frame]:
         """Yield commands in frames of a reasonable size.
@@ -101,10 +103,13 @@ class CommandWriter:
 
     def _key(self, head: _Head, elements: list[_Element]) -> Iterator[Frame]:
         key, _, _, expires = head
-        if expires is not None and not self._lives(expires):
+        living = self._living(elements)
+        if (expires is not None and not self._lives(expires)) or (elements and not living):
+            self.expired += 1
             return
+        self.expired_fields += len(elements) - len(living)
         try:
-            yield from self._replaced(head, elements)
+            yield from self._replaced(head, living)
         except LastgoodError:
             raise
         except ValueError as exc:
@@ -119,14 +124,17 @@ class CommandWriter:
             at = 0 if expires is None else expires + self._put_off
             self._add(packed(b"RESTORE", key, at, value, b"REPLACE", b"ABSTTL"))
         elif kind == "stream" and value is not None:
-            yield from self._built(key, expires, _stream(StreamHead.decode(value), elements))
+            yield from self._built(
+                key, expires, stream_commands(StreamHead.decode(value), [each[:2] for each in elements])
+            )
         elif kind not in _FILL or (value is None) != bool(elements):
             raise ValueError(f"a {kind} with {len(elements)} elements")
         elif value is not None:
             self._narrow(key, _filled(kind, key, unpacked(value)), expires)
         else:
             fill = _filling(kind, [(element, value) for element, value, _ in elements])
-            yield from self._built(key, expires, chain(fill, self._field_expiries(key, elements)))
+            soon, later = self._field_expiries(key, elements)
+            yield from self._built(key, expires, chain(fill, later), soon)
 
     def _narrow(self, key: bytes, fill: bytes, expires: int | None) -> None:
         commands = [_MULTI, packed(b"DEL", key), fill]
@@ -134,35 +142,56 @@ class CommandWriter:
             commands.append(packed(b"PEXPIREAT", key, expires + self._put_off))
         self._add(b"".join([*commands, _EXEC]), len(commands) + 1)
 
-    def _built(self, key: bytes, expires: int | None, commands: Iterator[tuple[Word, ...]]) -> Iterator[Frame]:
-        """Build a container under a name of its own, then let it take the key's place."""
-        # the same hash slot as the key's would be, if this were a cluster, is not needed: none is written to
-        name = TEMPORARY + secrets.token_hex(8).encode()
+    def _built(
+        self,
+        key: bytes,
+        expires: int | None,
+        commands: Iterator[Command],
+        last: Sequence[tuple[Word, ...]] = (),
+    ) -> Iterator[Frame]:
+        """Build a container under a name of its own, then let it take the key's place, and do what comes last."""
+        name = temporary_name(key)
         for n, words in enumerate(commands):
             self._add(packed(*_with_key(words, name)))
             if n == 0:  # nobody would look for it if the restore were interrupted
                 self._add(packed(b"PEXPIRE", name, _TEMPORARY_MS))
             if self._size >= _FRAME_BYTES:
                 yield self._frame()
-        last = packed(b"PERSIST", key) if expires is None else packed(b"PEXPIREAT", key, expires + self._put_off)
-        self._add(b"".join([_MULTI, packed(b"RENAME", name, key), last, _EXEC]), 4)
+        expiry = packed(b"PERSIST", key) if expires is None else packed(b"PEXPIREAT", key, expires + self._put_off)
+        ending = [packed(b"RENAME", name, key), expiry, *(packed(*_with_key(words, key)) for words in last)]
+        self._add(b"".join([_MULTI, *ending, _EXEC]), len(ending) + 2)
 
-    def _field_expiries(self, key: bytes, elements: list[_Element]) -> Iterator[tuple[Word, ...]]:
+    def _field_expiries(self, key: bytes, elements: list[_Element]) -> tuple[list[Command], list[Command]]:
+        """Return the commands for fields that expire soon, and for others.
+
+        If all fields went while the hash is being built, there would be nothing to take the key's place.
+        """
+        fields: dict[int, list[bytes]] = {}
         for field, _, expires in elements:
-            if expires is None:
-                continue
-            if not self._field_expiry:
-                raise RestoreRefused(
-                    f"a field of hash {key!r} expires by itself, and the server does not know that of fields",
-                    hint="Restore into Redis 7.4 or newer.",
-                )
-            yield b"HPEXPIREAT", _KEY, expires + self._put_off, b"FIELDS", 1, field
+            if expires is not None:
+                fields.setdefault(expires + self._put_off, []).append(field)
+        if fields and not self._field_expiry:
+            raise RestoreRefused(
+                f"a field of hash {key!r} expires by itself, and the server does not know that of fields",
+                hint="Restore into Redis 7.4 or newer; `server_program` in the plan names that of a file.",
+            )
+        soon: list[Command] = []
+        later: list[Command] = []
+        for at, names in fields.items():
+            chosen = soon if at < self._now_ms + _SOON_MS else later
+            for start in range(0, len(names), _FIELDS_AT_ONCE):
+                some = names[start : start + _FIELDS_AT_ONCE]
+                chosen.append((b"HPEXPIREAT", KEY, at, b"FIELDS", len(some), *some))
+        return soon, later
+
+    def _living(self, elements: list[_Element]) -> list[_Element]:
+        """Leave out fields that went by themselves."""
+        if all(expires is None for _, _, expires in elements):
+            return elements
+        return [each for each in elements if each[2] is None or self._lives(each[2])]
 
     def _lives(self, expires: int) -> bool:
-        if expires + self._put_off > self._now_ms:
-            return True
-        self.expired += 1
-        return False
+        return expires + self._put_off > self._now_ms
 
     def _add(self, commands: bytes, count: int = 1) -> None:
         self._pieces.append(commands)
@@ -173,10 +202,6 @@ class CommandWriter:
         frame = b"".join(self._pieces), self._count
         self._pieces, self._count, self._size = [], 0, 0
         return frame
-
-
-_KEY = b""
-"""Stands for the key's name in the second word of a command."""
 
 
 def _with_key(words: Sequence[Word], key: bytes) -> tuple[Word, ...]:
@@ -199,7 +224,7 @@ def _filled(kind: str, key: bytes, items: list[bytes]) -> bytes:
     return packed(_FILL[kind], key, *items)
 
 
-def _filling(kind: str, elements: Elements) -> Iterator[tuple[Word, ...]]:
+def _filling(kind: str, elements: Elements) -> Iterator[Command]:
     """Yield commands that put the elements, each with about as many as fit into a frame."""
     words: list[Word] = []
     size = 0
@@ -213,42 +238,10 @@ def _filling(kind: str, elements: Elements) -> Iterator[tuple[Word, ...]]:
             words.append(value if kind == "list" else element)
         size += len(element) + len(value)
         if size >= _FRAME_BYTES or len(words) >= 2_000:
-            yield _FILL[kind], _KEY, *words
+            yield _FILL[kind], KEY, *words
             words, size = [], 0
     if words:
-        yield _FILL[kind], _KEY, *words
-
-
-def _stream(head: StreamHead, elements: list[_Element]) -> Iterator[tuple[Word, ...]]:
-    """Yield the commands that make a stream.
-
-    Entries that are pending and were deleted since can only be claimed while they are there: they are put for as long.
-    """
-    entries = {element: unpacked(value) for element, value, _ in elements}
-    pending = [(group.name, entry) for group in head.groups for entry in group.pending]
-    absent = sorted({id_element(entry.id) for _, entry in pending} - entries.keys())
-    if not entries and not absent:
-        absent = [id_element(b"0-1")]  # a stream that is empty came about by deletion
-    for element in sorted([*entries, *absent]):
-        yield b"XADD", _KEY, id_text(element), *entries.get(element, (b"-", b"-"))
-    for group in head.groups:
-        read = (b"ENTRIESREAD", group.entries_read) if group.entries_read else ()
-        yield b"XGROUP", b"CREATE", _KEY, group.name, group.last_id, *read
-        for consumer in group.consumers:
-            yield b"XGROUP", b"CREATECONSUMER", _KEY, group.name, consumer
-    for name, entry in pending:
-        yield _claim(name, entry)
-    if absent and head.max_deleted_id == b"0-0":  # they were trimmed; deleting one would leave a trace
-        yield b"XTRIM", _KEY, b"MAXLEN", len(entries)
-    elif absent:
-        yield b"XDEL", _KEY, *map(id_text, absent)
-    counts = (b"ENTRIESADDED", head.entries_added, b"MAXDELETEDID", head.max_deleted_id)
-    yield b"XSETID", _KEY, head.last_id, *counts
-
-
-def _claim(group: bytes, entry: Pending) -> tuple[Word, ...]:
-    how = (b"TIME", entry.delivered_ms, b"RETRYCOUNT", entry.deliveries, b"FORCE", b"JUSTID")
-    return b"XCLAIM", _KEY, group, entry.consumer, 0, entry.id, *how
+        yield _FILL[kind], KEY, *words
 
 
 def _framed(commands: pa.LargeBinaryArray) -> Iterator[Frame]:

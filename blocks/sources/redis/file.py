@@ -11,6 +11,7 @@ from pathlib import Path
 
 from blocks.errors import RestoreRefused, SourceUnavailable
 from blocks.sources.base import RestoreScope
+from blocks.sources.redis.cluster import Cluster
 from blocks.sources.redis.private import RDB, Program, private_server
 from blocks.sources.redis.server import Server
 from blocks.sources.redis.target import RedisTarget
@@ -40,7 +41,7 @@ class RdbTarget(RedisTarget):
         super().__init__(self._private_server, scope, databases, self._saved, put_off_ms, private=True)
 
     @contextmanager
-    def _private_server(self) -> Iterator[Server]:
+    def _private_server(self) -> Iterator[Server | Cluster]:
         if not self._path.parent.is_dir():
             raise RestoreRefused(f"there is no folder {self._path.parent}", hint="Create it first.")
         try:
@@ -57,7 +58,8 @@ class RdbTarget(RedisTarget):
         finally:
             shutil.rmtree(self._building, ignore_errors=True)
 
-    def _saved(self, server: Server) -> None:
+    def _saved(self, server: Server | Cluster) -> None:
+        assert isinstance(server, Server)
         server.save()
         new = self._building / RDB
         os.chmod(new, 0o600)

@@ -1,12 +1,19 @@
-"""Whether a server has room for what is going to be restored."""
+"""Whether a server, or each node of a cluster, has room for what is going to be restored."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 import pyarrow as pa
 
 from blocks.errors import RestoreRefused
-from blocks.sources.redis.keys import KeySpool
+from blocks.sources.redis.cluster import Cluster
+from blocks.sources.redis.keys import END, SLOTS, KeySpool, slot_of
+from blocks.sources.redis.redirect import commands_of, key_of
 from blocks.sources.redis.server import Server
+from blocks.sources.redis.topology import Address
 from blocks.sources.redis.wire import packed
 
 KEY_BYTES = 80
@@ -14,6 +21,38 @@ KEY_BYTES = 80
 
 _AT_ONCE = 1_000
 _STEP_KEYS = 200_000
+
+Ranges = Sequence[tuple[int, int]]
+"""Positions that a node holds, each range from one up to before another."""
+
+
+class Need:
+    """How many bytes the keys of a restore take: of all, or for a cluster by hash slot."""
+
+    def __init__(self, server: Server | Cluster) -> None:
+        self._by_slot = isinstance(server, Cluster)
+        self.slots = np.zeros(SLOTS if self._by_slot else 1, np.int64)
+
+    def add(self, other: Need) -> None:
+        """Count what another counted."""
+        self.slots += other.slots
+
+    def add_commands(self, commands: bytes) -> None:
+        """Count what commands put."""
+        if not self._by_slot:
+            self.slots[0] += len(commands)
+            return
+        for words in commands_of(commands):
+            if (key := key_of(words)) is not None:
+                self.slots[slot_of(key)] += sum(map(len, words))
+
+    def add_keys(self, keys: Sequence[bytes]) -> None:
+        """Count what keys take besides."""
+        if not self._by_slot:
+            self.slots[0] += KEY_BYTES * len(keys)
+            return
+        for key in keys:
+            self.slots[slot_of(key)] += KEY_BYTES
 
 
 class Room:
@@ -24,50 +63,81 @@ class Room:
         facts = {name: int(value) for name, value in server.info("memory").items() if value.isdigit()}
         self.used, self._data = facts["used_memory"], facts.get("used_memory_dataset", 0)
         self._configured = facts.get("maxmemory", 0)
-        self._limit = self._configured or facts.get("total_system_memory", 0)
+        self.limit = self._configured or facts.get("total_system_memory", 0)
         self.policy = server.info("memory").get("maxmemory_policy", "noeviction")
 
-    def check_roughly(self, needed: int) -> None:
-        """Refuse what could not fit even if it took the place of all that is there.
+    @property
+    def at_most(self) -> int:
+        """What would be free if nothing of what is there stayed."""
+        return self.limit - self.used + self._data
 
-        Raises:
-            RestoreRefused: It cannot fit.
-        """
-        if self._limit and needed > self._limit - self.used + self._data:
-            raise self._refusal(needed, self._limit - self.used + self._data)
-
-    def check(self, needed: int, keys: dict[int, KeySpool]) -> None:
+    def check(self, needed: int, keys: Mapping[int, KeySpool], ranges: Ranges) -> None:
         """Refuse what does not fit beside what stays; keys by the number of their database.
 
         Raises:
             RestoreRefused: It does not fit.
         """
-        free = self._limit - self.used
-        if not self._limit or needed <= free:
+        free = self.limit - self.used
+        if not self.limit or needed <= free:
             return
         total = max(1, sum(self._server.keyspace().values()))
-        replaced = sum(self._existing(number, spool) for number, spool in keys.items())
+        replaced = sum(self._existing(number, spool, ranges) for number, spool in keys.items())
         free += self._data * replaced // total
         if needed > free:
-            raise self._refusal(needed, free)
+            raise self.refusal(needed, free)
 
-    def _existing(self, database: int, spool: KeySpool) -> int:
-        return sum(self._count(database, spool.between(*step)) for step in spool.steps(_STEP_KEYS))
+    def _existing(self, database: int, spool: KeySpool, ranges: Ranges) -> int:
+        steps = itertools.product(spool.steps(_STEP_KEYS), ranges)
+        cuts = ((max(one, first), min(other, last)) for (one, other), (first, last) in steps)
+        return sum(self._count(database, spool.between(*cut)) for cut in cuts if cut[0] < cut[1])
 
     def _count(self, database: int, keys: pa.LargeBinaryArray) -> int:
         found = 0
         with self._server.connection(database) as connection:
             for start in range(0, len(keys), _AT_ONCE):
                 some = keys.slice(start, _AT_ONCE).to_pylist()
-                reply = connection.checked(connection.ask(packed("EXISTS", *some), 1), "EXISTS")[0]
-                assert isinstance(reply, int)
-                found += reply
+                asked = b"".join(packed("EXISTS", key) for key in some)
+                replies = connection.checked(connection.ask(asked, len(some)), "EXISTS")
+                found += sum(reply for reply in replies if isinstance(reply, int))
         return found
 
-    def _refusal(self, needed: int, free: int) -> RestoreRefused:
+    def refusal(self, needed: int, free: int) -> RestoreRefused:
+        """Say that so much does not fit."""
         limit = "maxmemory" if self._configured else "the memory of its machine"
         evicts = "" if self.policy == "noeviction" else f" (it would evict other keys: {self.policy})"
         return RestoreRefused(
             f"{self._server} has {max(0, free):,} bytes free of {limit}, the restore needs about {needed:,}{evicts}",
             hint="Raise maxmemory, restore fewer keys with --key, or restore to another server with --to.",
         )
+
+
+def check_roughly(server: Server | Cluster, needed: int) -> Iterator[str]:
+    """Refuse what could not fit even if it took the place of all that is there; say which servers evict keys.
+
+    Raises:
+        RestoreRefused: It cannot fit.
+    """
+    rooms = [Room(node) for node in server.nodes()]
+    free = sum(room.at_most for room in rooms)
+    if all(room.limit for room in rooms) and needed > free:
+        raise min(rooms, key=lambda room: room.at_most).refusal(needed // len(rooms), free // len(rooms))
+    for node, room in zip(server.nodes(), rooms, strict=True):
+        if room.policy != "noeviction":
+            yield f"{node} evicts keys by itself when its memory is full ({room.policy})."
+
+
+def check_room(server: Server | Cluster, need: Need, keys: Mapping[int, KeySpool]) -> None:
+    """Refuse what does not fit beside what stays, on one of the nodes.
+
+    Raises:
+        RestoreRefused: It does not fit.
+    """
+    if not isinstance(server, Cluster):
+        Room(server).check(int(need.slots.sum()), keys, [(0, END)])
+        return
+    held: dict[Address, list[tuple[int, int]]] = {}
+    for first, last in itertools.pairwise([0, *server.boundaries(), END]):
+        held.setdefault(server.address_of(first >> 16), []).append((first, last))
+    for address, ranges in held.items():
+        needed = sum(int(need.slots[first >> 16 : last >> 16].sum()) for first, last in ranges)
+        Room(server.node(address)).check(needed, keys, ranges)

@@ -3,6 +3,7 @@
     redis://[user@]host[:6379][/db]             rediss:// with TLS
     unix:///path/of/socket[?db=0]
     redis+sentinel://host[:26379],host.../master[/db]       rediss+sentinel:// with TLS
+    redis+cluster://[user@]host[:6379],host...              rediss+cluster:// with TLS
     ./dump.rdb, or the absolute path of an RDB file
 
 `?password_env=NAME` names the environment variable with the password of this place.
@@ -20,7 +21,10 @@ from blocks.errors import ConfigurationError
 PROOF = "proof:"
 """Before the path of an RDB file: its expiries are put off, so that a verification finds all keys again."""
 
-_HINT = "Write redis://host:6379/0, rediss://, unix:///path, redis+sentinel://host,host/master/0, or a path to an .rdb."
+_HINT = (
+    "Write redis://host:6379/0, rediss://, unix:///path, redis+sentinel://host,host/master/0, "
+    "redis+cluster://host,host, or a path to an .rdb."
+)
 _PORT, _SENTINEL_PORT = 6379, 26379
 
 
@@ -30,6 +34,7 @@ class Kind(StrEnum):
     TCP = "tcp"
     UNIX = "unix"
     SENTINEL = "sentinel"
+    CLUSTER = "cluster"
     FILE = "file"
 
 
@@ -39,7 +44,7 @@ class Place:
 
     Attributes:
         kind: How it is reached.
-        hosts: Host and port; several for Sentinel.
+        hosts: Host and port; several for Sentinel, and for a cluster, of which any node leads to the others.
         path: Of the socket or the file.
         master: The name that Sentinels know the master by.
         database: The one that the URL names, if it does.
@@ -64,7 +69,9 @@ class Place:
         if self.kind in (Kind.UNIX, Kind.FILE):
             return f"Redis {'socket' if self.kind is Kind.UNIX else 'file'} {self.path}"
         hosts = ", ".join(f"{host}:{port}" for host, port in self.hosts)
-        return f"Redis {self.master} of Sentinel {hosts}" if self.kind is Kind.SENTINEL else f"Redis {hosts}"
+        if self.kind is Kind.SENTINEL:
+            return f"Redis {self.master} of Sentinel {hosts}"
+        return f"Redis Cluster {hosts}" if self.kind is Kind.CLUSTER else f"Redis {hosts}"
 
 
 def parse_place(text: str) -> Place:
@@ -92,7 +99,7 @@ def _located(url: SplitResult, query: dict[str, str]) -> Place:
     scheme, _, kind = url.scheme.partition("+")
     if scheme == "unix" and url.path:
         return Place(Kind.UNIX, path=Path(unquote(url.path)), database=_database(query.get("db")))
-    if scheme not in ("redis", "rediss") or kind not in ("", "sentinel"):
+    if scheme not in ("redis", "rediss") or kind not in ("", "sentinel", "cluster"):
         raise ConfigurationError(f"{url.scheme or url.path!r} is no place of a Redis", hint=_HINT)
     words = [unquote(word) for word in url.path.split("/") if word]
     sentinel = kind == "sentinel"
@@ -101,7 +108,9 @@ def _located(url: SplitResult, query: dict[str, str]) -> Place:
     master = words.pop(0) if sentinel else ""
     number = _database(words[0] if words else query.get("db"))
     hosts = tuple(_host(each, _SENTINEL_PORT if sentinel else _PORT) for each in _hosts(url).split(","))
-    place = Place(Kind.SENTINEL if sentinel else Kind.TCP, hosts=hosts, master=master, database=number)
+    if kind == "cluster" and number:
+        raise ConfigurationError(f"there is no database {number} in a Redis Cluster", hint="It has only database 0.")
+    place = Place(Kind(kind or "tcp"), hosts=hosts, master=master, database=number)
     return replace(place, tls=scheme == "rediss")
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blocks.errors import ConfigurationError, SourceUnavailable
+from blocks.sources.redis.access import Access
 from blocks.sources.redis.place import Kind, Place
-from blocks.sources.redis.server import Access, Server
+from blocks.sources.redis.server import Server
 
 _DATABASES = 10_000
 _POLL_SECONDS = 0.01

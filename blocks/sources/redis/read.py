@@ -19,6 +19,7 @@ import pyarrow as pa
 from blocks.errors import SourceChanged
 from blocks.sources.redis.answers import lines_of_statistics, narrow
 from blocks.sources.redis.asking import SCANNED, reading, types
+from blocks.sources.redis.fields import Named, read_fields
 from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.rows import ELEMENTS, MODULE, WIDE_ELEMENTS, Content, RowBuilder, byte_strings
 from blocks.sources.redis.streams import read_stream
@@ -57,6 +58,7 @@ class KeyReader:
         self._guesses = guesses or Guesses()
         self._rows = RowBuilder()
         self._sizes: dict[str | None, int] = {}
+        self._named: list[Named] = []
         self.dumped: dict[str, int] = {}
         """How many keys of each type of a module were kept as DUMP gives them."""
 
@@ -65,6 +67,7 @@ class KeyReader:
         others = self._read(self._guesses.sorted_out(keys))
         for _ in range(_ATTEMPTS):
             if not others:
+                self._add_hashes()
                 return self._rows.table()
             others = self._read(self._typed(pa.array(others, pa.large_binary())))
         raise SourceChanged(
@@ -202,31 +205,24 @@ class KeyReader:
     def _take_elements(self, key: bytes, kind: str, expires: int | None, items: list[bytes]) -> bool:
         if not items:
             return False
-        fields = None
         if kind == "hash" and self._field_expiry:
-            fields = self._fields(key, items[::2])
-            if fields is None:
-                return False
-        few = len(items) <= (2 * WIDE_ELEMENTS if kind in ("hash", "zset") else WIDE_ELEMENTS)
-        if few and not fields and self._rows.narrow(key, kind, items, expires):
-            return True
-        elements = ELEMENTS[kind](items)
-        self._rows.add(key, Content(kind, expires, elements, fields_ms=fields or None))
+            self._named.append((key, items[::2]))
+        else:
+            self._add(key, kind, expires, items, {})
         return True
 
-    def _fields(self, key: bytes, names: list[bytes]) -> dict[bytes, int] | None:
-        """Return when fields go by themselves; None where one of them is gone already."""
-        found: dict[bytes, int] = {}
-        for start in range(0, len(names), _PIECE):
-            some = names[start : start + _PIECE]
-            reply = self._connection.ask(packed("HPEXPIRETIME", key, "FIELDS", len(some), *some), 1)[0]
-            if isinstance(reply, hiredis.ReplyError):
-                self._changed(key, reply)
-            if not isinstance(reply, list) or _GONE in reply:
-                return None
-            expiries = zip(some, cast("list[int]", reply), strict=True)
-            found |= {name: at - self._put_off for name, at in expiries if at != _FOREVER}
-        return found
+    def _add(self, key: bytes, kind: str, expires: int | None, items: list[bytes], fields_ms: dict[bytes, int]) -> None:
+        few = len(items) <= (2 * WIDE_ELEMENTS if kind in ("hash", "zset") else WIDE_ELEMENTS)
+        if few and not fields_ms and self._rows.narrow(key, kind, items, expires):
+            return
+        self._rows.add(key, Content(kind, expires, ELEMENTS[kind](items), fields_ms=fields_ms or None))
+
+    def _add_hashes(self) -> None:
+        """Read the hashes whose fields may expire, now that the names of those are known."""
+        for found in read_fields(self._connection, self._named, _pieces):
+            fields_ms = {name: at - self._put_off for name, at in found.expiries.items()}
+            expires = None if found.at == _FOREVER else found.at - self._put_off
+            self._add(found.key, "hash", expires, found.items, fields_ms)
 
     def _read_wide(self, key: bytes, kind: str) -> bool:
         """Read a large container in pieces; if it changes all the time, in one answer that keeps the server busy."""

@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 import socket
-import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Lock
+from typing import TypeVar
 
-from blocks.errors import ConfigurationError, SourceUnavailable
-from blocks.sources.redis.place import Kind, Place
-from blocks.sources.redis.wire import Connection, Reply, texts, translated
+import pyarrow as pa
+
+from blocks.errors import SourceChanged, SourceUnavailable
+from blocks.sources.redis.access import Access, dialled
+from blocks.sources.redis.guesses import Guesses
+from blocks.sources.redis.listing import key_names
+from blocks.sources.redis.place import Place
+from blocks.sources.redis.read import KeyReader
+from blocks.sources.redis.wire import Connection, Reply
 
 OLDEST = (7, 0)
-FIELD_EXPIRY = (7, 4)
+FIELD_EXPIRY = {"redis": (7, 4), "valkey": (9, 0)}
+"""Since when fields of a hash may expire by themselves, by product."""
 
-
-@dataclass(frozen=True)
-class Access:
-    """How a server lets us in. `repr` shows no password.
-
-    Attributes:
-        user: Name of the ACL user; None for the default one.
-        password: Its password.
-        sentinel_password: The password of Sentinels.
-        tls: What certificates are checked with; None without TLS.
-        timeout_seconds: How long a connection, or one answer, may take.
-    """
-
-    user: str | None
-    password: str | None
-    sentinel_password: str | None
-    tls: ssl.SSLContext | None
-    timeout_seconds: float
-
-    def __repr__(self) -> str:
-        return f"Access(user={self.user!r})"
+T = TypeVar("T")
 
 
 class Server:
@@ -48,8 +34,11 @@ class Server:
 
     Raises:
         ConfigurationError: Wrong password, or too few rights.
-        SourceUnavailable: It cannot be reached, is too old, or is a node of a Redis Cluster.
+        SourceUnavailable: It cannot be reached, or is too old.
     """
+
+    remarks: tuple[str, ...] = ()
+    """What a backup of it should say."""
 
     def __init__(self, place: Place, access: Access) -> None:
         self.place, self._access = place, access
@@ -69,13 +58,26 @@ class Server:
     @property
     def product(self) -> str:
         """Name and version."""
-        name = self.facts.get("server_name", "redis").capitalize()
-        return f"{name} {self.facts.get(f'{name.lower()}_version', self.facts['redis_version'])}"
+        return f"{self._name.capitalize()} {self._own_version}"
 
     @property
     def has_field_expiry(self) -> bool:
         """Whether fields of a hash may expire by themselves."""
-        return self.version >= FIELD_EXPIRY and self.facts.get("server_name", "redis") == "redis"
+        return self._name in FIELD_EXPIRY and _numbers(self._own_version) >= FIELD_EXPIRY[self._name]
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether it is a node of a Redis Cluster, and so holds only a part of the state."""
+        return "cluster" in (self.facts.get("redis_mode"), self.facts.get("server_mode"))  # Valkey says the latter
+
+    @property
+    def _name(self) -> str:
+        return self.facts.get("server_name", "redis")
+
+    @property
+    def _own_version(self) -> str:
+        """The version as its product counts it: Valkey also says which Redis it is compatible with."""
+        return self.facts.get(f"{self._name}_version", self.facts["redis_version"])
 
     def close(self) -> None:
         """Close all connections."""
@@ -109,20 +111,22 @@ class Server:
             ConfigurationError: Wrong password.
             SourceUnavailable: The server cannot be reached.
         """
-        if self.place.kind is Kind.SENTINEL:
-            return self._login(self._of_master(), str(self.place))
-        if self.place.kind is Kind.UNIX:
-            return self._login(self._dial_socket(), str(self.place))
-        return self._login(self._dial(*self.place.hosts[0]), str(self.place))
+        connection = self._connection(dialled(self.place, self._access), str(self.place))
+        try:
+            self._access.log_in(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def call(self, *words: str | bytes | int, database: int | None = None) -> Reply:
         """Send one command over any connection."""
         with self.connection(database) as connection:
             return connection.call(*words)
 
-    def info(self, section: str) -> dict[str, str]:
-        """Return one section of INFO."""
-        reply = self.call("INFO", section)
+    def info(self, *sections: str) -> dict[str, str]:
+        """Return sections of INFO."""
+        reply = self.call("INFO", *sections)
         assert isinstance(reply, bytes)
         lines = reply.decode("utf-8", "replace").splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
@@ -131,6 +135,66 @@ class Server:
         """Return how many keys each database holds that holds any."""
         found = self.info("keyspace").items()
         return {int(name[2:]): int(_fields(value)["keys"]) for name, value in found if name.startswith("db")}
+
+    def scan(self, database: int, patterns: Sequence[str]) -> Iterator[list[bytes]]:
+        """Yield the names of all keys that one of the patterns matches, some of them more than once."""
+        with self.connection(database) as one, self.connection(database) as other:
+            yield from key_names((one, other), patterns)
+
+    def read(
+        self, database: int, keys: pa.LargeBinaryArray, put_off_ms: int, guesses: Guesses
+    ) -> tuple[pa.Table, dict[str, int]]:
+        """Return the rows of those keys that are there, and how many of each type belong to a module."""
+
+        def once(field_expiry: bool) -> tuple[pa.Table, dict[str, int]]:
+            with self.connection(database) as one, self.connection(database) as other:
+                reader = KeyReader((one, other), field_expiry, put_off_ms, guesses)
+                return reader.read(keys), reader.dumped
+
+        return self.with_fields(database, once)
+
+    def with_fields(self, database: int, read: Callable[[bool], T]) -> T:
+        """Read something, with the expiries of fields where there are any: asking for them takes as long again.
+
+        Args:
+            database: Number of the database.
+            read: Is told whether to ask for expiries of fields.
+        """
+        if not self.has_field_expiry:
+            return read(False)
+        before = self._field_expiries(database)
+        if before[0] == "0":
+            done = read(False)
+            if self._field_expiries(database) == before:
+                return done
+        return read(True)
+
+    def _field_expiries(self, database: int) -> tuple[str, str]:
+        """Return how many hashes of a database have fields that expire, and how many fields ever went so."""
+        facts = self.info("keyspace", "stats")
+        counted = "keys_with_volatile_items" if self._name == "valkey" else "subexpiry"
+        held = facts.get(f"db{database}")
+        found = "0" if held is None else _fields(held).get(counted, "unknown")
+        gone = facts.get("expired_subkeys", facts.get("expired_fields", "unknown"))
+        return found, gone
+
+    def boundaries(self) -> list[int]:
+        """Return the positions at which another node begins; one server has none."""
+        return []
+
+    def check_same(self) -> None:
+        """Make sure that this is still the process that was reached at first, with the data it had.
+
+        Raises:
+            SourceChanged: The server was started again, or another one took its place.
+        """
+        self.close()  # connections kept open would not tell who answers there now
+        if self.info("server").get("run_id") != self.facts.get("run_id"):
+            raise SourceChanged(f"{self} was restarted, or another server took over, while it was read")
+
+    def nodes(self) -> Sequence[Server]:
+        """Return the servers that hold the state: this one."""
+        return [self]
 
     def save(self) -> None:
         """Write the RDB of a private server, however long that takes."""
@@ -143,85 +207,9 @@ class Server:
             raise SourceUnavailable(
                 f"{self}: {self.product} is too old", hint="Redis 7.0 or newer is needed (absolute expiries)."
             )
-        if self.facts.get("redis_mode") == "cluster":
-            raise SourceUnavailable(
-                f"{self} is a node of a Redis Cluster, which this version cannot back up as a whole",
-                hint="Nothing was read. A single node would be only a part of the state.",
-            )
 
-    def _login(self, sock: socket.socket, place: str) -> Connection:
-        connection = Connection(sock, place)
-        try:
-            if self._access.password is not None:
-                words = [self._access.user] if self._access.user else []
-                connection.call("AUTH", *words, self._access.password, doing="logging in")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _dial(self, host: str, port: int) -> socket.socket:
-        with translated(f"Redis {host}:{port}", "connecting"):
-            sock = socket.create_connection((host, port), self._access.timeout_seconds)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not self.place.tls:
-                return sock
-            assert self._access.tls is not None
-            return self._access.tls.wrap_socket(sock, server_hostname=host)
-
-    def _dial_socket(self) -> socket.socket:
-        with translated(str(self.place), "connecting"):
-            sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(self._access.timeout_seconds)
-            try:
-                sock.connect(str(self.place.path))
-            except BaseException:
-                sock.close()
-                raise
-            return sock
-
-    def _of_master(self) -> socket.socket:
-        """Ask the Sentinels in turn who the master is now, and make sure that it agrees."""
-        said = []
-        for host, port in self.place.hosts:
-            try:
-                master = self._ask_sentinel(host, port)
-                return self._dial(*master)
-            except SourceUnavailable as exc:
-                said.append(exc.message)
-        raise SourceUnavailable(
-            f"{self.place}: no Sentinel leads to a master ({'; '.join(said)})", hint="Is the name of the master right?"
-        )
-
-    def _ask_sentinel(self, host: str, port: int) -> tuple[str, int]:
-        connection = Connection(self._dial(host, port), f"Sentinel {host}:{port}")
-        try:
-            if self._access.sentinel_password is not None:
-                connection.call("AUTH", self._access.sentinel_password, doing="logging in")
-            found = connection.call("SENTINEL", "get-master-addr-by-name", self.place.master)
-        finally:
-            connection.close()
-        if not isinstance(found, list):
-            raise SourceUnavailable(f"Sentinel {host}:{port} knows no master {self.place.master!r}")
-        address, number = texts(found)
-        return address, int(number)
-
-
-def tls_context(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext:
-    """Make what certificates are checked with.
-
-    Raises:
-        ConfigurationError: A file is missing or wrong.
-    """
-    try:
-        context = ssl.create_default_context(cafile=ca)
-        if certificate is not None:
-            context.load_cert_chain(certificate, key)
-    except OSError as exc:
-        raise ConfigurationError(
-            f"the TLS files of a Redis cannot be used: {exc}", hint="Check `ca_file`, `cert_file` and `key_file`."
-        ) from exc
-    return context
+    def _connection(self, sock: socket.socket, place: str) -> Connection:
+        return Connection(sock, place)
 
 
 def is_master(server: Server) -> bool:
@@ -231,9 +219,13 @@ def is_master(server: Server) -> bool:
 
 def _version(facts: dict[str, str]) -> tuple[int, ...]:
     try:
-        return tuple(int(word) for word in facts["redis_version"].split(".")[:3])
+        return _numbers(facts["redis_version"])
     except (KeyError, ValueError) as exc:
         raise SourceUnavailable("the server does not say which version of Redis it is") from exc
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in version.split(".")[:3])
 
 
 def _fields(text: str) -> dict[str, str]:

@@ -15,24 +15,27 @@ from pydantic import Field, SecretStr, field_validator
 
 from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable
 from blocks.sources.base import PART_SIZE_BYTES, RestoreScope, StateSource, Target, View
+from blocks.sources.redis.access import Access, tls_context
+from blocks.sources.redis.cluster import Cluster, reach
 from blocks.sources.redis.file import RdbTarget
 from blocks.sources.redis.place import PROOF, Kind, Place, parse_place
 from blocks.sources.redis.private import RDB, Program, private_server
 from blocks.sources.redis.replica import take_rdb
-from blocks.sources.redis.server import Access, Server, tls_context
+from blocks.sources.redis.server import Server
+from blocks.sources.redis.shards import shards_of
 from blocks.sources.redis.target import RedisTarget
-from blocks.sources.redis.view import RedisView
+from blocks.sources.redis.view import Holder, RedisView
 
-PUT_OFF_MS = 10**14
-"""By how much a proof's expiries are put off: three thousand years."""
+PUT_OFF_MS = 3 * 10**13
+"""By how much a proof's expiries are put off: 950 years. Fields cannot expire later than 2^46 ms, in the year 4199."""
 
 
 class RedisSource(StateSource):
-    """A Redis server (7.0 or newer), or an RDB file.
+    """A Redis server (7.0 or newer), a whole Redis Cluster, or an RDB file.
 
     Each database is a collection `db0`, `db1`, ...; a key is one record, one wider than 1,000 elements or 64 KiB a
     record per element. By default keys are read while the application writes, each of one moment but not all of the
-    same; with `consistent` all are of one moment.
+    same; with `consistent` all are of one moment, or in a cluster all of one master.
 
     Example:
         Load it by the name it was saved under:
@@ -51,7 +54,8 @@ class RedisSource(StateSource):
     url: str = Field(
         default="redis://localhost:6379",
         description="redis://user@host:6379/0, rediss:// for TLS, unix:///path, "
-        "redis+sentinel://host:26379,host/master/0, or the path of an .rdb file; never with a password.",
+        "redis+sentinel://host:26379,host/master/0, redis+cluster://host:6379,host, or the path of an .rdb file; never "
+        "with a password.",
     )
     databases: list[int] | None = Field(
         default=None,
@@ -60,7 +64,8 @@ class RedisSource(StateSource):
     patterns: list[str] = Field(default=["*"], min_length=1, description="Globs of Redis that keys have to match.")
     consistent: bool = Field(
         default=False,
-        description="Take one moment of the whole server through replication; needs redis-server and memory here.",
+        description="Take one moment of the whole server, or of each master of a cluster, through replication; needs "
+        "redis-server and memory here.",
     )
     user: str | None = Field(default=None, description="ACL user, where the URL names none.")
     password: SecretStr | None = Field(default=None, description="Password; better kept out of the plan.")
@@ -127,34 +132,52 @@ class RedisSource(StateSource):
             folder = Path(name)
             if place.kind is Kind.FILE:
                 with self._loaded(place.path, folder) as server:
-                    yield self._look(server, folder, place, taken_at=_modified(place.path))
+                    yield self._look(server, folder, place, _modified(place.path), f"{server.product} at {place}")
                 return
             with self._server(place) as server:
+                self._check_databases(server, place)
+                taken_at, system = datetime.now(UTC), f"{server.product} at {server}"
                 if not self.consistent:
-                    yield self._look(server, folder, place)
+                    yield self._look(server, folder, place, taken_at, system)
                     return
-                taken_at = datetime.now(UTC)
-                take_rdb(server, folder / RDB)
-                system = f"{server.product} at {server}"
-            with private_server(folder, self._program) as server:
-                yield self._look(server, folder, place, taken_at, system)
+                with self._taken(server, folder) as taken:
+                    yield self._look(taken, folder, place, taken_at, system)
 
-    def _look(
-        self, server: Server, folder: Path, place: Place, taken_at: datetime | None = None, system: str = ""
-    ) -> RedisView:
+    @contextmanager
+    def _taken(self, server: Server | Cluster, folder: Path) -> Iterator[Holder]:
+        """Take a moment of a server, or of each master of a cluster."""
+        if isinstance(server, Cluster):
+            with shards_of(server, folder, self._program) as shards:
+                yield shards
+            return
+        take_rdb(server, folder / RDB)
+        server.close()
+        with private_server(folder, self._program) as private:
+            yield private
+
+    def _look(self, server: Holder, folder: Path, place: Place, taken_at: datetime | None, system: str) -> RedisView:
         chosen = self._chosen(place)
         numbers = sorted(server.keyspace()) if chosen is None else chosen
+        databases = {f"db{number}": self.renumbered.get(number, number) for number in numbers}
         return RedisView(
             server,
-            {f"db{number}": self.renumbered.get(number, number) for number in numbers},
+            databases,
             self.patterns,
             folder,
             self.part_size_bytes,
             taken_at,
-            system or f"{server.product} at {place}",
+            system,
             {"patterns": list(self.patterns), "narrowed": chosen is not None},
             PUT_OFF_MS if place.proof else 0,
         )
+
+    def _check_databases(self, server: Server | Cluster, place: Place) -> None:
+        chosen = self._chosen(place) or []
+        if server.in_cluster and any(self.renumbered.get(number, number) for number in chosen):
+            raise ConfigurationError(
+                f"{server} has only database 0, the plan names {', '.join(map(str, chosen))}",
+                hint="Leave `databases` out, and the number out of the URL.",
+            )
 
     def _chosen(self, place: Place) -> list[int] | None:
         """Return the numbers of the databases, as backups name them; None for all."""
@@ -220,8 +243,8 @@ class RedisSource(StateSource):
         return Program(self.server_program, tuple(self.server_modules), self.timeout_seconds)
 
     @contextmanager
-    def _server(self, place: Place) -> Iterator[Server]:
-        server = Server(place, self._access(place))
+    def _server(self, place: Place) -> Iterator[Server | Cluster]:
+        server = reach(place, self._access(place))
         try:
             yield server
         finally:

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from blocks.sources.redis.rows import Elements, id_struct
-from blocks.sources.redis.wire import Reply, packed, unpacked
+from blocks.sources.redis.wire import Reply, Word, packed, unpacked
+
+KEY = b""
+"""Stands for the key's name in the second word of a command."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,38 @@ def read_stream(full: Reply) -> tuple[bytes, Elements]:
         at, fields = cast("tuple[bytes, list[bytes]]", entry)
         entries.append((id_element(at), packed(*fields)))
     return head.encode(), entries
+
+
+def stream_commands(head: StreamHead, elements: Elements) -> Iterator[tuple[Word, ...]]:
+    """Yield the commands that make a stream.
+
+    Entries that are pending and were deleted since can only be claimed while they are there: they are put for as long.
+    """
+    entries = {element: unpacked(value) for element, value in elements}
+    pending = [(group.name, entry) for group in head.groups for entry in group.pending]
+    absent = sorted({id_element(entry.id) for _, entry in pending} - entries.keys())
+    if not entries and not absent:
+        absent = [id_element(b"0-1")]  # a stream that is empty came about by deletion
+    for element in sorted([*entries, *absent]):
+        yield b"XADD", KEY, id_text(element), *entries.get(element, (b"-", b"-"))
+    for group in head.groups:
+        read = (b"ENTRIESREAD", group.entries_read) if group.entries_read else ()
+        yield b"XGROUP", b"CREATE", KEY, group.name, group.last_id, *read
+        for consumer in group.consumers:
+            yield b"XGROUP", b"CREATECONSUMER", KEY, group.name, consumer
+    for name, entry in pending:
+        yield _claim(name, entry)
+    if absent and head.max_deleted_id == b"0-0":  # they were trimmed; deleting one would leave a trace
+        yield b"XTRIM", KEY, b"MAXLEN", len(entries)
+    elif absent:
+        yield b"XDEL", KEY, *map(id_text, absent)
+    counts = (b"ENTRIESADDED", head.entries_added, b"MAXDELETEDID", head.max_deleted_id)
+    yield b"XSETID", KEY, head.last_id, *counts
+
+
+def _claim(group: bytes, entry: Pending) -> tuple[Word, ...]:
+    how = (b"TIME", entry.delivered_ms, b"RETRYCOUNT", entry.deliveries, b"FORCE", b"JUSTID")
+    return b"XCLAIM", KEY, group, entry.consumer, 0, entry.id, *how
 
 
 def id_element(text: bytes) -> bytes:

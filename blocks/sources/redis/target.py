@@ -14,21 +14,19 @@ from struct import Struct
 from threading import Lock
 from typing import BinaryIO
 
-import hiredis
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.errors import LastgoodError, RestoreRefused, SourceUnavailable
 from blocks.sources.base import CollectionSpec, RestoreMode, RestoreScope
+from blocks.sources.redis.cluster import Cluster
 from blocks.sources.redis.commands import CommandWriter, Frame
 from blocks.sources.redis.keys import KeySpool
-from blocks.sources.redis.memory import KEY_BYTES, Room
+from blocks.sources.redis.memory import Need, check_room, check_roughly
+from blocks.sources.redis.sending import sender_to
 from blocks.sources.redis.server import Server, is_master
-from blocks.sources.redis.view import scan
-from blocks.sources.redis.wire import Connection, Reply, failure, packed
 
 _HEADER = Struct(">II")
-_DELETE_AT_ONCE = 500
 _STEP_KEYS = 200_000
 
 
@@ -46,10 +44,10 @@ class RedisTarget:
 
     def __init__(
         self,
-        opened: Callable[[], AbstractContextManager[Server]],
+        opened: Callable[[], AbstractContextManager[Server | Cluster]],
         scope: RestoreScope,
         databases: Mapping[str, int],
-        finish: Callable[[Server], None],
+        finish: Callable[[Server | Cluster], None],
         put_off_ms: int = 0,
         private: bool = False,
     ) -> None:
@@ -60,15 +58,18 @@ class RedisTarget:
         self._folder: Path | None = None
         self._staged: list[tuple[int, Path]] = []
         self._keys: dict[int, KeySpool] = {}
-        self._needed = self._expired = 0
-        self._server: Server | None = None
+        self._expired = self._expired_fields = 0
+        self._need: Need | None = None
+        self._server: Server | Cluster | None = None
         self.notes: list[str] = []
         """What `commit` found worth telling."""
 
     def preflight(self) -> tuple[str, ...]:
         """Reach the server, and see that it is a master, has the databases, and that it may have room."""
         server = self._reached()
-        if not is_master(server):
+        if isinstance(server, Cluster):
+            server.check_settled()
+        elif not is_master(server):
             raise RestoreRefused(
                 f"{server} is a replica: what is written to it would be lost", hint="Name its master with --to."
             )
@@ -76,29 +77,31 @@ class RedisTarget:
             self._check_database(server, number)
         if self._private:
             return ()
-        room = Room(server)
-        room.check_roughly(self._scope.size_bytes)
         said = [f"Keys of {server} are replaced one by one; who reads meanwhile sees some of before, some of after."]
-        if room.policy != "noeviction":
-            said.append(f"{server} evicts keys by itself when its memory is full ({room.policy}).")
-        return tuple(said)
+        return (*said, *check_roughly(server, self._scope.size_bytes))
 
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
         """Make the commands that bring rows back; they are sent in `commit`."""
         server, number = self._reached(), self._databases[collection.name]
         writer = CommandWriter(self._put_off, server.has_field_expiry)
+        need = Need(server)
         try:
             with tempfile.NamedTemporaryFile(dir=self._staging(), delete=False) as file:
                 for payload, count in writer.frames(rows):
                     file.write(_HEADER.pack(len(payload), count))
                     file.write(payload)
+                    need.add_commands(payload)
         except OSError as exc:
             raise SourceUnavailable(f"what is restored to {server} cannot be staged: {exc}", hint=_ROOM) from exc
         with self._lock:
             self._staged.append((number, Path(file.name)))
             self._spool(number).add(writer.keys)
-            self._needed += rows.nbytes + KEY_BYTES * len(writer.keys)
+            need.add_keys(writer.keys)
+            if self._need is not None:
+                need.add(self._need)
+            self._need = need
             self._expired += writer.expired
+            self._expired_fields += writer.expired_fields
         return int(rows.num_rows)
 
     def commit(self) -> None:
@@ -111,8 +114,8 @@ class RedisTarget:
         server = self._reached()
         for spool in self._keys.values():
             spool.end()
-        if not self._private:
-            Room(server).check(self._needed, self._keys)
+        if self._need is not None and not self._private:
+            check_room(server, self._need, self._keys)
         try:
             for number, path in self._staged:
                 self._send(server, number, path)
@@ -124,6 +127,10 @@ class RedisTarget:
             raise type(exc)(exc.message, hint=hint) from exc
         if self._expired:
             self.notes.append(f"{self._expired} keys had expired since the backup and were not restored.")
+        if self._expired_fields:
+            self.notes.append(
+                f"{self._expired_fields} fields of hashes had expired since the backup and were not restored."
+            )
         self.abort()
 
     def abort(self) -> None:
@@ -135,7 +142,7 @@ class RedisTarget:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 self._folder = None
 
-    def _reached(self) -> Server:
+    def _reached(self) -> Server | Cluster:
         with self._lock:
             if self._server is None:
                 self._server = self._exits.enter_context(self._opened())
@@ -153,7 +160,14 @@ class RedisTarget:
             self._keys[number] = KeySpool(self._folder)
         return self._keys[number]
 
-    def _check_database(self, server: Server, number: int) -> None:
+    def _check_database(self, server: Server | Cluster, number: int) -> None:
+        if isinstance(server, Cluster):
+            if number:
+                raise RestoreRefused(
+                    f"{server} has no database {number}, only database 0",
+                    hint="Select one database with --collection, and write its new number: --to redis+cluster://HOST/0.",
+                )
+            return
         try:
             server.call("PING", database=number)
         except SourceUnavailable as exc:
@@ -161,15 +175,13 @@ class RedisTarget:
                 f"{server} has no database {number}: {exc.message}", hint="Raise `databases` in its configuration."
             ) from exc
 
-    def _send(self, server: Server, number: int, path: Path) -> None:
-        with server.connection(number) as connection, path.open("rb") as file:
-            for payload, count in _frames(file):
-                replies = connection.ask(payload, count)
-                if _failed(replies):
-                    _check(connection, payload, replies)
+    def _send(self, server: Server | Cluster, number: int, path: Path) -> None:
+        with sender_to(server, number) as sender, path.open("rb") as file:
+            for frame in _frames(file):
+                sender.send(*frame)
         path.unlink()
 
-    def _remove_others(self, server: Server) -> None:
+    def _remove_others(self, server: Server | Cluster) -> None:
         patterns = {spec.name: _patterns(spec.definition) for spec, _ in self._scope.collections}
         for name, number in self._databases.items():
             if name in patterns:
@@ -179,19 +191,19 @@ class RedisTarget:
             for number in sorted(server.keyspace().keys() - known):
                 self._remove(server, "", number, _patterns(self._scope.definition))
 
-    def _remove(self, server: Server, name: str, number: int, patterns: list[str]) -> None:
+    def _remove(self, server: Server | Cluster, name: str, number: int, patterns: list[str]) -> None:
         """Remove the keys of a database that match patterns and selection and were not restored."""
         assert self._folder is not None or not self._staged
         live = KeySpool(self._staging())
-        live.fill(scan(server, number, patterns))
+        live.fill(server.scan(number, patterns))
         selection = self._scope.selection_of(name)
-        with server.connection(number) as connection:
+        with sender_to(server, number) as sender:
             for start, end in live.steps(_STEP_KEYS):
                 there = live.between(start, end)
                 if number in self._keys:
                     there = there.filter(pc.invert(pc.is_in(there, self._keys[number].between(start, end))))
                 mask = selection.mask(pa.table({"key": there}), ("key",))
-                _unlink(connection, there if mask is None else there.filter(mask))
+                sender.remove(there if mask is None else there.filter(mask))
 
 
 _ROOM = "Is there room? TMPDIR names the folder."
@@ -202,43 +214,7 @@ def _patterns(definition: Mapping[str, object]) -> list[str]:
     return [str(pattern) for pattern in found] if isinstance(found, list) else ["*"]
 
 
-def _unlink(connection: Connection, keys: pa.LargeBinaryArray) -> None:
-    for start in range(0, len(keys), _DELETE_AT_ONCE):
-        some = keys.slice(start, _DELETE_AT_ONCE).to_pylist()
-        connection.checked(connection.ask(packed("UNLINK", *some), 1), "removing keys")
-
-
 def _frames(file: BinaryIO) -> Iterator[Frame]:
     while header := file.read(_HEADER.size):
         size, count = _HEADER.unpack(header)
         yield file.read(size), count
-
-
-def _failed(replies: list[Reply]) -> bool:
-    return any(
-        type(reply) is hiredis.ReplyError or (type(reply) is list and any(type(r) is hiredis.ReplyError for r in reply))
-        for reply in replies
-    )
-
-
-def _check(connection: Connection, payload: bytes, replies: list[Reply]) -> None:
-    """Raise the first error, naming the command that met it."""
-    begun = 0
-    for number, reply in enumerate(replies):
-        if reply == b"OK" and _command(payload, number)[0] == b"MULTI":
-            begun = number
-        inner = reply if isinstance(reply, list) else [reply]
-        for n, each in enumerate(inner):
-            if isinstance(each, hiredis.ReplyError):
-                words = _command(payload, begun + 1 + n if isinstance(reply, list) else number)
-                raise failure(each, connection.place, f"{words[0].decode()} of key {words[1]!r}")
-
-
-def _command(payload: bytes, number: int) -> list[bytes]:
-    reader = hiredis.Reader()
-    reader.feed(payload)
-    for _ in range(number):
-        reader.gets()
-    found = reader.gets()
-    assert isinstance(found, list)
-    return found

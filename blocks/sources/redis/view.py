@@ -10,22 +10,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import cast
+from typing import Protocol, cast
 
 import pyarrow as pa
 from pydantic import JsonValue
 
-from blocks.errors import SourceChanged
 from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
 from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.keys import END, KeySpool
-from blocks.sources.redis.listing import key_names
-from blocks.sources.redis.read import KeyReader
 from blocks.sources.redis.rows import COLUMNS
 from blocks.sources.redis.server import Server
 
 _SAMPLE_KEYS = 500
 _RESTING_BYTES = 64
+_FOLLOWED = 64
+"""At how many boundaries between the nodes of a cluster parts end, too; more are slots strewn about."""
 
 
 def spec_of(name: str, patterns: Sequence[str]) -> CollectionSpec:
@@ -39,17 +38,48 @@ def spec_of(name: str, patterns: Sequence[str]) -> CollectionSpec:
     )
 
 
-def scan(server: Server, database: int, patterns: Sequence[str]) -> Iterator[list[bytes]]:
-    """Yield the names of all keys that one of the patterns matches, some of them more than once."""
-    with server.connection(database) as one, server.connection(database) as other:
-        yield from key_names((one, other), patterns)
+class Holder(Protocol):
+    """What holds keys: a server, or the nodes of a cluster together. Methods may be called from several threads."""
+
+    remarks: tuple[str, ...]
+    """What a backup of it should say, each a sentence."""
+
+    def nodes(self) -> Sequence[Server]:
+        """Return the servers that hold keys."""
+        ...
+
+    def keyspace(self) -> dict[int, int]:
+        """Return how many keys each database holds that holds any."""
+        ...
+
+    def boundaries(self) -> list[int]:
+        """Return the positions at which the keys of another node begin."""
+        ...
+
+    def scan(self, database: int, patterns: Sequence[str]) -> Iterator[list[bytes]]:
+        """Yield the names of all keys that one of the patterns matches, some of them more than once."""
+        ...
+
+    def read(
+        self, database: int, keys: pa.LargeBinaryArray, put_off_ms: int, guesses: Guesses
+    ) -> tuple[pa.Table, dict[str, int]]:
+        """Return the rows of those keys that are there, and how many of each type belong to a module."""
+        ...
+
+    def check_same(self) -> None:
+        """Make sure that no server lost its data, or was replaced, since it was reached.
+
+        Raises:
+            SourceChanged: One was.
+        """
+        ...
 
 
 class RedisView:
     """What a server holds now.
 
     Args:
-        server: Where to read.
+        server: Where to read: a server or a whole cluster.
         databases: Number of each database by the name of its collection.
         patterns: Globs of Redis that the keys have to match.
         folder: Where names of keys go that do not fit into memory.
@@ -64,7 +94,7 @@ class RedisView:
 
     def __init__(
         self,
-        server: Server,
+        server: Holder,
         databases: Mapping[str, int],
         patterns: Sequence[str],
         folder: Path,
@@ -76,7 +106,6 @@ class RedisView:
     ) -> None:
         self._server, self._databases, self._patterns = server, databases, patterns
         self._folder, self._part_size_bytes, self._put_off = folder, part_size_bytes, put_off_ms
-        self._run_id = server.facts.get("run_id")
         self._lock = Lock()
         self._spools: dict[str, KeySpool] = {}
         self._sampled: dict[str, float] = {}
@@ -84,17 +113,22 @@ class RedisView:
         self.taken_at = taken_at or datetime.now(UTC)
         self.system = system
         self.definition = cast("Bounds", definition)
-        self.warnings: tuple[str, ...] = tuple(_not_covered(server))
+        self.warnings: tuple[str, ...] = (*_not_covered(server), *server.remarks)
 
     def collections(self) -> Sequence[CollectionSpec]:
         """Return the databases."""
         return [spec_of(name, self._patterns) for name in self._databases]
 
     def draw(self, collection: CollectionSpec) -> Sequence[Bounds]:
-        """Draw parts as ranges of hash slots; within a slot, as ranges of the CRC of the key."""
+        """Draw parts as ranges of hash slots; within a slot, as ranges of the CRC of the key.
+
+        On a cluster they also end where the slots of a node do, so that each is read from one node.
+        """
         spool = self._spool(collection.name)
         parts = max(1, round(self._row_bytes(collection.name, spool) * len(spool) / self._part_size_bytes))
-        edges: list[JsonValue] = [None, *(_edge(cut) for cut in spool.cuts(parts)), None]
+        boundaries = self._server.boundaries()
+        cuts = sorted({*spool.cuts(parts), *(boundaries if len(boundaries) <= _FOLLOWED else ())})
+        edges: list[JsonValue] = [None, *map(_edge, _between_keys(cuts, spool)), None]
         return [{"from": first, "before": last} for first, last in itertools.pairwise(edges)]
 
     def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
@@ -110,25 +144,21 @@ class RedisView:
         return Reading(rows, warnings=tuple(_dumped(collection.name, dumped)))
 
     def finish(self) -> None:
-        """Make sure that all parts were read from one server that did not lose its data meanwhile.
+        """Make sure that all parts were read from one server, or the same nodes, that lost no data meanwhile.
 
         Raises:
-            SourceChanged: The server was started again, or another one took its place.
+            SourceChanged: A server was started again, or another one took its place.
         """
-        if self._server.info("server").get("run_id") != self._run_id:
-            raise SourceChanged(f"{self._server} was restarted, or another server took over, while it was read")
+        self._server.check_same()
 
     def _read(self, name: str, keys: pa.LargeBinaryArray) -> tuple[pa.Table, dict[str, int]]:
-        number, server = self._databases[name], self._server
-        with server.connection(number) as one, server.connection(number) as other:
-            reader = KeyReader((one, other), server.has_field_expiry, self._put_off, self._guesses)
-            return reader.read(keys), reader.dumped
+        return self._server.read(self._databases[name], keys, self._put_off, self._guesses)
 
     def _spool(self, name: str) -> KeySpool:
         with self._lock:
             if name not in self._spools:
                 spool = KeySpool(self._folder)
-                spool.fill(scan(self._server, self._databases[name], self._patterns))
+                spool.fill(self._server.scan(self._databases[name], self._patterns))
                 self._spools[name] = spool
             return self._spools[name]
 
@@ -139,6 +169,16 @@ class RedisView:
             rows, _ = self._read(name, sample)
             self._sampled[name] = max(rows.nbytes / max(1, len(sample)), _RESTING_BYTES)
         return self._sampled[name]
+
+
+def _between_keys(cuts: Sequence[int], spool: KeySpool) -> list[int]:
+    """Leave out cuts before or after which there would be no key."""
+    chosen, last = list[int](), 0
+    for cut in cuts:
+        if spool.count(last, cut):
+            chosen.append(cut)
+            last = cut
+    return chosen if spool.count(last, END) else chosen[:-1]
 
 
 def _edge(position: int) -> JsonValue:
@@ -165,7 +205,7 @@ def _dumped(name: str, types: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def _not_covered(server: Server) -> Iterator[str]:
-    libraries = server.info("memory").get("number_of_functions", "0")
-    if libraries != "0":
-        yield f"{libraries} functions (FUNCTION LOAD) of the server are not backed up; keep their source."
+def _not_covered(server: Holder) -> Iterator[str]:
+    functions = max(int(node.info("memory").get("number_of_functions", 0)) for node in server.nodes())
+    if functions:
+        yield f"{functions} functions (FUNCTION LOAD) of the server are not backed up; keep their source."

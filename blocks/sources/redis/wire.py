@@ -36,6 +36,7 @@ _SETTINGS = {
 _PASSING = {
     "LOADING": "The server is still loading its data; try again later.",
     "BUSY": "A script keeps the server busy.",
+    "CLUSTERDOWN": "The cluster does not serve all of its hash slots now; `redis-cli --cluster check` shows why.",
     "MASTERDOWN": "This replica has lost its master.",
     "READONLY": "The server became a replica.",
     "OOM": "The server's `maxmemory` is reached; nothing more can be written to it.",

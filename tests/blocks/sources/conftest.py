@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.blocks.sources.redis_newer import newer_redis
 from tests.postgres_server import PostgresServer, postgres_server
 
 
@@ -16,6 +17,12 @@ def server() -> Iterator[PostgresServer]:
     """One PostgreSQL server for the tests that leave it running."""
     with postgres_server() as running:
         yield running
+
+
+@pytest.fixture(scope="session", params=["7.0", "8.2"])
+def redis_program(request: pytest.FixtureRequest) -> str:
+    """Each of the versions of Redis that the tests know."""
+    return "redis-server" if request.param == "7.0" else newer_redis()
 
 
 @pytest.fixture

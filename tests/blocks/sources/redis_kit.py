@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from blocks.keyring import NoEncryption
+from blocks.manifest import BackupMetadata
+from blocks.plan import BackupPlan
+from blocks.repository import BackupRepository
 from blocks.selection import Selection
 from blocks.sources.base import CollectionSpec, RestoreMode, RestoreScope, Target
 from blocks.sources.redis import RedisSource
@@ -33,9 +37,17 @@ def free_port() -> int:
 class RedisServer:
     """A redis-server of the tests' own, without persistence."""
 
-    def __init__(self, folder: Path, *options: str, sentinel: Path | None = None, port: int | None = None) -> None:
-        if shutil.which("redis-server") is None:
-            raise RuntimeError("redis-server is not installed; `make tools` installs it")
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        sentinel: Path | None = None,
+        port: int | None = None,
+        program: str = "redis-server",
+    ) -> None:
+        if shutil.which(program) is None:
+            raise RuntimeError(f"{program} is not installed; `make tools` installs it")
+        self.program = program
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port = folder, port or free_port()
         self.socket = folder / "s"
@@ -50,7 +62,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        self._process = subprocess.Popen(["redis-server", *self._words], stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen([self.program, *self._words], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -67,6 +79,10 @@ class RedisServer:
         self._process.kill()
         self._process.wait()
         self._connection = None
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
 
     def connection(self) -> Connection:
         return Connection(socket.create_connection(("127.0.0.1", self.port), 20), "test")
@@ -85,18 +101,32 @@ class RedisServer:
             replies = self._connection.ask(b"".join(packed(*words) for words in some), len(some))
             self._connection.checked(replies, "filling")
 
+    def info(self, section: str, name: str) -> int:
+        """A number of INFO."""
+        reply = self("INFO", section)
+        assert isinstance(reply, bytes)
+        return int(dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)[name])
+
     def digest(self) -> Reply:
         """Redis's own digest of all databases."""
         return self("DEBUG", "DIGEST")
 
-    def groups(self) -> dict[tuple[int, bytes], object]:
+    def groups(self, databases: int = 16) -> dict[tuple[int, bytes], object]:
         """What DEBUG DIGEST leaves out: the groups of all streams and what is pending, and the ids."""
         found: dict[tuple[int, bytes], object] = {}
-        for db in range(16):
+        for db in range(databases):
             for key in self("KEYS", "*", db=db):
                 if self("TYPE", key, db=db) == b"stream":
                     found[db, key] = without_times(self("XINFO", "STREAM", key, "FULL", "COUNT", 0, db=db))
         return found
+
+
+def make_certificate(folder: Path) -> list[str]:
+    """Make `key` and `cert` for 127.0.0.1 in a folder; return the options with which a server shows them."""
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    key, cert = str(folder / "key"), str(folder / "cert")
+    subprocess.run(["openssl", *words.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return ["--tls-key-file", key, "--tls-cert-file", cert, "--tls-ca-cert-file", cert]
 
 
 def without_times(reply: object) -> object:
@@ -118,11 +148,11 @@ def without_times(reply: object) -> object:
 def fill_gallery(server: RedisServer) -> None:
     """Put keys of every type, narrow and wide, odd ones too, into databases 0, 3 and 9."""
     for db in (0, 3):
-        server.many(_strings() + _containers() + _streams(), db=db)
+        server.many(strings() + containers() + streams(), db=db)
     server("SET", "only here", "x", db=9)
 
 
-def _strings() -> list[tuple[Word, ...]]:
+def strings() -> list[tuple[Word, ...]]:
     return [
         ("SET", "text", "é"), ("SET", "empty", ""), ("SET", "", "the empty key"), ("SET", ODD, ODD), ("SET", "n", 42),
         ("SET", "big", b"\x00\xff" * 100_000), ("SETBIT", "bits", 10_000, 1), ("PFADD", "hll", *map(str, range(500))),
@@ -132,7 +162,7 @@ def _strings() -> list[tuple[Word, ...]]:
     ]  # fmt: skip
 
 
-def _containers() -> list[tuple[Word, ...]]:
+def containers() -> list[tuple[Word, ...]]:
     wide = range(3_000)
     return [
         ("HSET", "h", "f", "v", "", "", b"\xff\x00", b"\x00", "n", "1"), ("PEXPIREAT", "h", FAR_MS + 1),
@@ -150,7 +180,7 @@ def _containers() -> list[tuple[Word, ...]]:
     ]  # fmt: skip
 
 
-def _streams() -> list[tuple[Word, ...]]:
+def streams() -> list[tuple[Word, ...]]:
     return [
         *[("XADD", "x", f"{n}-{n % 3 + 1}", "n", n, b"\xff", b"\x00") for n in range(1, 60)],
         ("XGROUP", "CREATE", "x", "g", "0"), ("XGROUP", "CREATE", "x", "idle", "$"),
@@ -219,6 +249,23 @@ def write_all(backup: Backup, target: Target, selection: Selection = Selection()
     finally:
         target.abort()
     return count
+
+
+def plan_of(folder: Path, *sources: RedisSource) -> BackupPlan:
+    plan = BackupPlan(
+        name="trading",
+        sources={f"cache{n or ''}": source for n, source in enumerate(sources)},
+        repository=BackupRepository(url=str(folder / "repository")),
+        encryption=NoEncryption(type="none"),
+    )
+    plan.repository.initialize(plan.encryption)
+    return plan
+
+
+def changes(backup: BackupMetadata) -> tuple[int, int]:
+    """How many upserts and tombstones a backup stored."""
+    segments = [part.segment for c in backup.collections for part in c.parts if part.segment]
+    return sum(s.upserts for s in segments), sum(s.tombstones for s in segments)
 
 
 def no_children() -> bool:

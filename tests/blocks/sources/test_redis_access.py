@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,18 +11,9 @@ from pydantic import ValidationError
 from blocks.errors import ConfigurationError, LastgoodError, SourceChanged, SourceUnavailable
 from blocks.sources.redis import RedisSource
 from blocks.sources.redis.place import Kind, parse_place
-from tests.blocks.sources.redis_kit import RedisServer, free_port, prepare, read_all, write_all
+from tests.blocks.sources.redis_kit import RedisServer, free_port, make_certificate, prepare, read_all, write_all
 
 SECRET = "correct-horse"
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tls")
-    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
-    command = ["openssl", *words.split(), "-keyout", str(folder / "key"), "-out", str(folder / "cert")]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder
 
 
 @pytest.fixture
@@ -98,14 +88,13 @@ def test_another_place_may_have_another_password(
     other.kill()
 
 
-def test_tls_with_client_certificates(tmp_path: Path, certificates: Path) -> None:
-    key, cert, port = certificates / "key", certificates / "cert", free_port()
-    options = ["--tls-port", str(port), "--tls-key-file", str(key), "--tls-cert-file", str(cert)]
-    server = RedisServer(tmp_path / "tls", *options, "--tls-ca-cert-file", str(cert))
+def test_tls_with_client_certificates(tmp_path: Path) -> None:
+    port = free_port()
+    server = RedisServer(tmp_path / "tls", "--tls-port", str(port), *make_certificate(tmp_path))
     server("SET", "a", "1")
     source = RedisSource(url=f"rediss://127.0.0.1:{port}", ca_file="cert", cert_file="cert", key_file="key")
-    assert read_all(source.anchored(certificates)).keys() == {b"a"}
-    assert read_all(source.anchored(certificates).model_copy(update={"consistent": True})).keys() == {b"a"}
+    assert read_all(source.anchored(tmp_path)).keys() == {b"a"}
+    assert read_all(source.anchored(tmp_path).model_copy(update={"consistent": True})).keys() == {b"a"}
     with pytest.raises(SourceUnavailable, match=r"(?i)certificate"):
         read_all(RedisSource(url=f"rediss://127.0.0.1:{port}"))
     server.kill()
@@ -123,13 +112,6 @@ def test_sentinels_lead_to_the_master(live: RedisServer, tmp_path: Path) -> None
     with pytest.raises(SourceUnavailable, match="knows no master 'stock'"):
         read_all(RedisSource(url=f"redis+sentinel://127.0.0.1:{port}/stock"))
     sentinel.kill()
-
-
-def test_a_node_of_a_cluster_is_refused_rather_than_taken_for_all(tmp_path: Path) -> None:
-    node = RedisServer(tmp_path / "node", "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    with pytest.raises(SourceUnavailable, match="Redis Cluster"):
-        read_all(RedisSource(url=node.url))
-    node.kill()
 
 
 def test_a_server_that_is_down_is_named() -> None:
@@ -176,6 +158,9 @@ def test_a_damaged_file_is_said(tmp_path: Path) -> None:
         "redis://h/a",
         "redis://h/1/2",
         "redis+sentinel://h",
+        "redis+cluster://h/3",
+        "redis+cluster://h/name/0",
+        "redis+cluster://me:word@h",
         "redis://h?db=1&x=2",
         "h",
     ],
@@ -190,3 +175,6 @@ def test_places_are_read_as_written() -> None:
     assert (place.kind, place.hosts, place.master) == (Kind.SENTINEL, (("a", 1), ("::1", 26379)), "my master")
     assert (place.tls, place.user, place.database) == (True, "me", 7)
     assert parse_place("redis://localhost").database is None
+    place = parse_place("rediss+cluster://me@a:1,b,[::1]:7/?password_env=X")
+    assert (place.kind, place.hosts) == (Kind.CLUSTER, (("a", 1), ("b", 6379), ("::1", 7)))
+    assert (place.tls, place.user, place.database, place.password_env) == (True, "me", None, "X")

@@ -8,50 +8,31 @@ from pathlib import Path
 
 import pytest
 
-from blocks.keyring import NoEncryption
-from blocks.manifest import BackupMetadata, BackupStatus, BackupType
-from blocks.plan import BackupPlan
-from blocks.repository import BackupRepository
+from blocks.manifest import BackupStatus, BackupType
 from blocks.selection import Selection
 from blocks.sources.base import RestoreMode
 from blocks.sources.redis import RedisSource
 from flows.backup import make_backup
 from flows.restore import make_restore
 from flows.verify import make_verification
-from tests.blocks.sources.redis_kit import RedisServer, fill_gallery, no_children, read_all
+from tests.blocks.sources.redis_kit import RedisServer, changes, fill_gallery, no_children, plan_of, read_all
 
 FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "live")
+def live(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "live", program=redis_program)
     yield server
     server.kill()
-
-
-def plan_of(folder: Path, *sources: RedisSource) -> BackupPlan:
-    plan = BackupPlan(
-        name="trading",
-        sources={f"cache{n or ''}": source for n, source in enumerate(sources)},
-        repository=BackupRepository(url=str(folder / "repository")),
-        encryption=NoEncryption(type="none"),
-    )
-    plan.repository.initialize(plan.encryption)
-    return plan
-
-
-def changes(backup: BackupMetadata) -> tuple[int, int]:
-    segments = [part.segment for c in backup.collections for part in c.parts if part.segment]
-    return sum(s.upserts for s in segments), sum(s.tombstones for s in segments)
 
 
 @pytest.mark.parametrize("consistent", [False, True])
 def test_a_chain_is_verified_deeply_and_restored_in_place(live: RedisServer, tmp_path: Path, consistent: bool) -> None:
     fill_gallery(live)
-    plan = plan_of(tmp_path, RedisSource(url=live.url, consistent=consistent))
+    plan = plan_of(tmp_path, RedisSource(url=live.url, consistent=consistent, server_program=live.program))
     full = make_backup(plan, FULL)
-    assert full.sources[0].system.startswith("Redis 7")
+    assert full.sources[0].system.startswith(("Redis 7.", "Redis 8.2."))
     live.many([("HSET", "h:wide", "field7", "other"), ("DEL", "text"), ("ZADD", "z:wide", "1e300", "m5")])
     live.many([("LPUSH", "l", "more"), ("SET", "new", "x"), ("PERSIST", "goes")])
     backup = make_backup(plan, INCREMENTAL)

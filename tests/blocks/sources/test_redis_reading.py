@@ -26,8 +26,8 @@ from tests.blocks.sources.redis_kit import FAR_MS, ODD, RedisServer, fill_galler
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("live"), "--cluster-enabled", "no")
+def live(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("live"), "--cluster-enabled", "no", program=redis_program)
     yield server
     server.kill()
 

@@ -19,15 +19,15 @@ MERGE, EXACT = RestoreMode.MERGE, RestoreMode.EXACT
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "live")
+def live(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "live", program=redis_program)
     yield server
     server.kill()
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "other")
+def other(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "other", program=redis_program)
     yield server
     server.kill()
 

@@ -12,16 +12,16 @@ from tests.blocks.sources.redis_kit import RedisServer, fill_gallery, no_childre
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("live"))
+def live(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("live"), program=redis_program)
     fill_gallery(server)
     yield server
     server.kill()
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "other")
+def other(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "other", program=redis_program)
     yield server
     server.kill()
 
@@ -29,9 +29,10 @@ def other(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.mark.parametrize("consistent", [False, True])
 @pytest.mark.parametrize("part_size_bytes", [20_000, 64 * 1024 * 1024])
 def test_all_types_in_several_databases_come_back_as_they_were(
-    live: RedisServer, other: RedisServer, consistent: bool, part_size_bytes: int
+    live: RedisServer, other: RedisServer, redis_program: str, consistent: bool, part_size_bytes: int
 ) -> None:
-    source = RedisSource(url=live.url, consistent=consistent, part_size_bytes=part_size_bytes)
+    settings = {"consistent": consistent, "part_size_bytes": part_size_bytes, "server_program": redis_program}
+    source = RedisSource(url=live.url, **settings)  # type: ignore[arg-type]
     backup = read_all(source)
     assert set(backup.specs) == {"db0", "db3", "db9"}
     assert (len(backup.rows["db0"]) > 3) == (part_size_bytes == 20_000)

@@ -117,18 +117,25 @@ def draw(session: Session, table: Table, part_size_bytes: int) -> list[Bounds]:
 
 
 def _cuts(shape: TableShape, source: str, size_bytes: int) -> str:
-    """Write the query for the last key of each part but the last: a part ends where the sum of sizes passes its own."""
+    """Write the query for the last key of each part but the last.
+
+    A part ends where the sum of all sizes passes a multiple of its own; a row that is larger than that stands alone.
+    """
     # qualified, because ORDER BY takes a bare name for that of a column of the result, which is text
     names = [f"{identifier(shape.table)}.{identifier(name)}" for name in shape.key]
     columns = [f"key{n}" for n in range(len(names))]
     keys = ", ".join(f"{name}::pg_catalog.text AS {column}" for name, column in zip(names, columns, strict=True))
-    before = f"pg_catalog.sum({_size(shape)}) OVER (keyed ROWS UNBOUNDED PRECEDING) - {_size(shape)}"
-    drawn = (
-        f"SELECT {keys}, pg_catalog.row_number() OVER keyed AS place, ({before}) / {size_bytes} AS part {source}"
-        f" WINDOW keyed AS (ORDER BY {', '.join(names)})"
+    passed = f"(pg_catalog.sum({_size(shape)}) OVER (keyed ROWS UNBOUNDED PRECEDING) - 1) / {size_bytes}"
+    sized = (
+        f"SELECT {keys}, pg_catalog.row_number() OVER keyed AS place, {passed} AS part,"
+        f" {_size(shape)} > {size_bytes} AS alone {source} WINDOW keyed AS (ORDER BY {', '.join(names)})"
     )
-    ended = f"SELECT *, pg_catalog.lead(part) OVER (ORDER BY place) AS following FROM ({drawn}) drawn"
-    return f"SELECT {', '.join(columns)} FROM ({ended}) ended WHERE following <> part ORDER BY place"
+    beside = (
+        "SELECT *, pg_catalog.lead(part) OVER places AS next_part, pg_catalog.lead(alone) OVER places AS next_alone"
+        f" FROM ({sized}) sized WINDOW places AS (ORDER BY place)"
+    )
+    ended = "next_part <> part OR next_alone OR alone AND next_part IS NOT NULL"
+    return f"SELECT {', '.join(columns)} FROM ({beside}) beside WHERE {ended} ORDER BY place"
 
 
 def _ranges(cuts: Sequence[Sequence[str]]) -> list[Bounds]:
@@ -146,13 +153,12 @@ def outgrown(session: Session, table: Table, bounds: Sequence[Bounds], part_size
         return False
     source, share = _sample(table, part_size_bytes)
     last = within(table.shape, bounds[-1]).removeprefix("WHERE ") if table.shape.ordered else ""
-    size = _size(table.shape)
+    # a single row, however large, is a part of its own in any drawing
+    size = f"least({_size(table.shape)}, {part_size_bytes})"
     found = session.execute(
-        f"SELECT coalesce(sum({size}), 0)::int8, coalesce(sum({size}) FILTER (WHERE {last or 'true'}), 0)::int8,"
-        f" count(*) FILTER (WHERE {last or 'true'}) {source}".encode()
+        f"SELECT coalesce(sum({size}), 0)::int8, coalesce(sum({size}) FILTER (WHERE {last or 'true'}), 0)::int8"
+        f" {source}".encode()
     ).fetchone()
     assert found is not None
-    total, tail, rows = (int(str(value)) for value in found)
-    # a single row, however large, is a part of its own in any drawing
-    in_last = last and rows > 1 and tail / share > limit
-    return bool(in_last or total / share / len(bounds) > limit)
+    total, tail = (int(str(value)) for value in found)
+    return bool((last and tail / share > limit) or total / share / len(bounds) > limit)

@@ -31,15 +31,18 @@ LOST = {
     "plain ones": ("refers, tree, audit", ""),
     "without keys, rows or columns": ("keyless, chars, empty, unlogged, blank", ""),
     "keys of enums and extension types": ("insensitive, moody", ""),
-    "with its schema": ('"Odd.schema"."T ""q"".x"', 'DROP SCHEMA "Odd.schema"'),
+    "with its schema": ('"Odd.schema"."T ""q"".x", odder', 'DROP SCHEMA "Odd.schema"'),
     "that inherits": ("derived", ""),
     "and the one it inherits from": ("base, derived", ""),
-    "a partition": ("refers, measured_1", ""),
-    "partitions of a partition": ("refers, measured_2a, measured_2b", ""),
-    "and all its partitions": ("refers, measured_1, measured_2a, measured_2b", "DROP TABLE measured"),
+    "a partition": ("refers, set_null, measured_1", ""),
+    "partitions of a partition": ("refers, set_null, measured_2a, measured_2b", ""),
+    "and all its partitions": ("refers, set_null, measured_1, measured_2a, measured_2b", "DROP TABLE measured"),
     "with sequences, a foreign key, a trigger, a policy": ("child, parent", "DROP FUNCTION note"),
-    "with types": ("every, moody", "DROP TYPE mood, pair, span; DROP DOMAIN name5, posint, tag"),
-    "with extensions": ("every, insensitive", "DROP EXTENSION hstore; DROP EXTENSION citext"),
+    "with types": (
+        "every, moody, odder",
+        "DROP DOMAIN moods, whole; DROP TYPE deep, mood, pair, span; DROP DOMAIN name5, posint, tag, numbers, days",
+    ),
+    "with extensions": ("every, odder, insensitive", "DROP EXTENSION hstore; DROP EXTENSION citext"),
 }
 
 

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from blocks.errors import RestoreRefused
+from blocks.errors import RestoreRefused, UnsupportedState
 from blocks.sources.base import CollectionSpec
 from blocks.sources.postgres.connect import Session, identifier
 from blocks.sources.postgres.types import naming_types
 
 LARGE_OBJECTS = "large_objects"
 """Name of the collection that holds the pages of all large objects; no table's name lacks a dot."""
+
+_BLOCK_BYTES = 8192
+"""Of a server as it is usually built; a page of a large object has a quarter of that."""
 
 _NATIVE = frozenset(("bool", "int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar", "bytea"))
 
@@ -245,16 +248,26 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def large_objects(session: Session) -> Table | None:
-    """Describe the pages of the large objects, or None where there are none."""
+    """Describe the pages of the large objects, or None where there are none.
+
+    Raises:
+        UnsupportedState: They have another size than that of all usual servers, and would come back wrong.
+    """
     found = session.execute("SELECT FROM pg_catalog.pg_largeobject_metadata LIMIT 1").fetchone()
     if found is None:
         return None
     facts = session.execute(
         "SELECT pg_catalog.pg_relation_filenode(c)::int8, pg_catalog.pg_table_size(c)::int8,"
-        " (pg_catalog.pg_relation_size(c) / pg_catalog.current_setting('block_size')::int8)::int8"
+        " (pg_catalog.pg_relation_size(c) / pg_catalog.current_setting('block_size')::int8)::int8,"
+        " pg_catalog.current_setting('block_size')::int8"
         " FROM (VALUES ('pg_catalog.pg_largeobject'::pg_catalog.regclass)) v (c)"
     ).fetchone()
     assert facts is not None
+    if facts[3] != _BLOCK_BYTES:
+        raise UnsupportedState(
+            f"there are large objects on a server with blocks of {facts[3]} bytes, not {_BLOCK_BYTES}",
+            hint="Choose what is backed up with `schemas`, without the large objects.",
+        )
     columns = (
         Column("loid", "oid", "loid::pg_catalog.int8"),
         Column("pageno", "integer", "pageno"),

@@ -1,6 +1,6 @@
 """What a live database holds, and what of it stands in the way of writing rows.
 
-Foreign keys and triggers are put aside for one transaction.
+Foreign keys, constraints that old rows need not fulfil, and triggers are put aside for one transaction.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from blocks.sources.postgres.connect import Session, identifier, literal
 from blocks.sources.postgres.entries import Name
 from blocks.sources.postgres.public import renew_public
 
-_FOREIGN_KEYS = """
+_CONSTRAINTS = """
 SELECT con.conrelid::pg_catalog.regclass::text, con.conname::text, pg_catalog.pg_get_constraintdef(con.oid),
        pg_catalog.obj_description(con.oid, 'pg_constraint')
 FROM pg_catalog.pg_constraint con
-WHERE con.contype = 'f' AND con.conparentid = 0 AND (con.conrelid = ANY (%(of)s) OR con.confrelid = ANY (%(of)s))
+WHERE (con.contype = 'f' AND con.conparentid = 0 AND (con.conrelid = ANY (%(of)s) OR con.confrelid = ANY (%(of)s)))
+   OR (con.contype IN ('c', 'n') AND NOT con.convalidated AND con.coninhcount = 0 AND con.conrelid = ANY (%(of)s))
 ORDER BY con.oid
 """
+"""Foreign keys, and what is declared NOT VALID: rows that the backup holds may be older than that."""
 
 _RELATED = """
 SELECT DISTINCT related::oid::int8 FROM pg_catalog.unnest(%(of)s::oid[]) own,
@@ -48,14 +50,14 @@ class Aside:
 
 
 def put_aside(session: Session, tables: Sequence[str]) -> Aside:
-    """Switch triggers off and drop foreign keys of tables (quoted), as far as they are there."""
+    """Switch triggers off and drop constraints of tables (quoted) that rows may break, as far as they are there."""
     own = [int(str(oid)) for (oid,) in session.execute(_OWN, {"of": list(tables)})]
     related = [int(str(oid)) for (oid,) in session.execute(_RELATED, {"of": own})]
     back: list[str] = []
     for table, name, state in session.execute(_TRIGGERS, {"of": own}).fetchall():
         session.execute(f"ALTER TABLE ONLY {table} DISABLE TRIGGER {identifier(str(name))}".encode())
         back.append(f"ALTER TABLE ONLY {table} {_ENABLE[str(state)]} {identifier(str(name))}")
-    for table, name, definition, comment in session.execute(_FOREIGN_KEYS, {"of": related}).fetchall():
+    for table, name, definition, comment in session.execute(_CONSTRAINTS, {"of": related}).fetchall():
         quoted = identifier(str(name))
         session.execute(f"ALTER TABLE {table} DROP CONSTRAINT {quoted}".encode())
         back.append(f"ALTER TABLE {table} ADD CONSTRAINT {quoted} {definition}")
@@ -65,9 +67,12 @@ def put_aside(session: Session, tables: Sequence[str]) -> Aside:
 
 
 _EQUALITY = """
-SELECT a.attname::text, pg_catalog.quote_ident(n.nspname), o.oprname::text
-FROM (SELECT i.indrelid, i.indkey::int2[] AS keys, i.indclass::oid[] AS classes FROM pg_catalog.pg_index i
-      WHERE i.indrelid = %(table)s::pg_catalog.regclass AND i.indisunique AND i.indexprs IS NULL) i
+SELECT i.indexrelid::int8, a.attname::text, pg_catalog.quote_ident(n.nspname) || '.' || o.oprname,
+       coalesce(pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname), '')
+FROM (SELECT indexrelid, indrelid, indisprimary, indkey::int2[] AS keys, indclass::oid[] AS classes,
+             indcollation::oid[] AS collations
+      FROM pg_catalog.pg_index
+      WHERE indrelid = %(table)s::pg_catalog.regclass AND indisunique AND indexprs IS NULL AND indpred IS NULL) i
 CROSS JOIN LATERAL pg_catalog.unnest(i.keys) WITH ORDINALITY k (attnum, n)
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 JOIN pg_catalog.pg_opclass c ON c.oid = i.classes[k.n - 1]
@@ -76,18 +81,24 @@ JOIN pg_catalog.pg_amop op ON op.amopfamily = c.opcfamily AND op.amopstrategy = 
   AND op.amoplefttype = c.opcintype AND op.amoprighttype = c.opcintype
 JOIN pg_catalog.pg_operator o ON o.oid = op.amopopr
 JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+LEFT JOIN pg_catalog.pg_collation co ON co.oid = i.collations[k.n - 1]
+LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
+ORDER BY NOT i.indisprimary, i.indexrelid
 """
 
 
 def equality(session: Session, table: str, key: Sequence[str], one: str, other: str) -> str:
     """Write the condition that two rows have the same key, as the index of the key compares."""
-    found = {str(name): f"OPERATOR({schema}.{operator})" for name, schema, operator in _operators(session, table)}
-    tests = (f"{one}.{identifier(name)} {found.get(name, '=')} {other}.{identifier(name)}" for name in key)
+    indexes: dict[object, dict[str, tuple[str, str]]] = {}
+    for index, name, operator, collation in session.execute(_EQUALITY, {"table": table}):
+        indexes.setdefault(index, {})[str(name)] = str(operator), f" COLLATE {collation}" if collation else ""
+    found = next((columns for columns in indexes.values() if columns.keys() == set(key)), {})
+    tests = []
+    for name in key:
+        operator, collation = found.get(name, ("pg_catalog.=", ""))
+        column = identifier(name)
+        tests.append(f"{one}.{column}{collation} OPERATOR({operator}) {other}.{column}")
     return " AND ".join(tests)
-
-
-def _operators(session: Session, table: str) -> list[tuple[object, ...]]:
-    return session.execute(_EQUALITY, {"table": table}).fetchall()
 
 
 _EMPTY = """

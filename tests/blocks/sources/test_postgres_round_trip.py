@@ -170,3 +170,34 @@ def test_more_large_objects_than_locks_come_back(server: PostgresServer, tmp_pat
     with server.connect("many_copy") as session:
         assert session.execute("SELECT count(*) FROM pg_largeobject").fetchone() == (30000,)
     server.run("postgres", "DROP DATABASE many_copy")
+
+
+@pytest.mark.parametrize("mode", [RestoreMode.EXACT, RestoreMode.MERGE])
+def test_rows_older_than_a_constraint_come_back(server: PostgresServer, tmp_path: Path, mode: RestoreMode) -> None:
+    server.create(
+        "older",
+        "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, -1), (2, 2)",
+        "ALTER TABLE t ADD CONSTRAINT positive CHECK (v > 0) NOT VALID",
+        "COMMENT ON CONSTRAINT positive ON t IS 'from now on'",
+    )
+    books = Books(server, tmp_path, "older")
+    books.back_up(BackupType.FULL)
+    before = books.dump()
+    books.run("DELETE FROM t WHERE id = 1; UPDATE t SET v = 3")
+    books.restore(mode=mode)
+    assert books.dump() == before
+
+
+def test_rows_are_replaced_as_the_index_of_their_key_compares(server: PostgresServer, tmp_path: Path) -> None:
+    server.create(
+        "blind",
+        "CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+        'CREATE TABLE t (k text COLLATE blind NOT NULL, v int); CREATE UNIQUE INDEX ON t (k COLLATE "C")',
+        "INSERT INTO t VALUES ('a', 1), ('A', 2)",
+    )
+    books = Books(server, tmp_path, "blind")
+    books.back_up(BackupType.FULL)
+    books.run("UPDATE t SET v = 9")
+    books.restore(collections=("books/public.t",), keys=("a",), mode=RestoreMode.MERGE)
+    with server.connect("blind") as session:
+        assert session.execute('SELECT k, v FROM t ORDER BY k COLLATE "C"').fetchall() == [("A", 9), ("a", 1)]

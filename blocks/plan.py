@@ -40,7 +40,7 @@ class Compression(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     codec: Literal["zstd"] = Field(default="zstd", description="Compression codec of the Parquet pages.")
-    level: int = Field(default=3, ge=1, le=19, description="zstd level: higher is smaller and slower.")
+    level: int = Field(default=1, ge=1, le=19, description="zstd level: higher is mostly smaller, and slower.")
 
 
 class BackupPlan(Block):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -14,8 +17,12 @@ _WIDE_BYTES = 256
 _INDEX_LEVEL = 1
 _SAMPLE = 256
 """Values of a column that are looked at."""
+_PAIRS = 64
+"""Pairs of neighbours that are compared."""
 _FEW, _MOST = 0.25, 0.9
 """The share of different ones up to which integers, and all others, are written with a dictionary."""
+_SHARED = 0.25
+"""The share of bytes that texts have in common with those before them, from which only the rest is written."""
 
 
 def rows_to_parquet(rows: pa.Table, level: int) -> pa.Buffer:
@@ -45,15 +52,32 @@ def _encoding(column: pa.ChunkedArray, width: int) -> str | None:
         return "PLAIN"
     if different <= _MOST and width <= _WIDE_BYTES:
         return None
-    return "BYTE_STREAM_SPLIT" if pa.types.is_float64(kind) else "PLAIN"
+    if pa.types.is_float64(kind):
+        return "BYTE_STREAM_SPLIT"
+    if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
+        return "DELTA_BYTE_ARRAY" if width <= _WIDE_BYTES and _begins_like_the_one_before(column) else "PLAIN"
+    return "PLAIN"
+
+
+def _begins_like_the_one_before(column: pa.ChunkedArray) -> bool:
+    """Whether values share much with those before them, as sorted keys do."""
+    pairs = [column.slice(int(at), 2).to_pylist() for at in _spread(len(column) - 1, _PAIRS)]
+    texts = [(one, other) for one, other in pairs if one is not None and other is not None]
+    shared = sum(len(os.path.commonprefix(pair)) for pair in texts)  # noqa: RUF071  these are no paths
+    return shared >= _SHARED * sum(len(other) for _, other in texts) > 0
 
 
 def _share_of_different(column: pa.ChunkedArray) -> float:
     count = len(column)
     if not count:
         return 0.0
-    sample = column.take(pa.array(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64)))
+    sample = column.take(pa.array(_spread(count, _SAMPLE)))
     return len(sample.unique()) / len(sample)
+
+
+def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Choose places that are spread evenly."""
+    return np.linspace(0, max(count - 1, 0), min(max(count, 0), most)).astype(np.int64)
 
 
 def index_to_parquet(index: pa.Table) -> pa.Buffer:

@@ -82,7 +82,10 @@ class RedisSource(StateSource):
         default_factory=list, description="Modules (.so) that private servers load, where keys belong to them."
     )
     part_size_bytes: int = Field(
-        default=PART_SIZE_BYTES, gt=0, description="Bytes of Arrow data that a part is drawn for."
+        # parts are read one after another, and the sooner the first is read the sooner the other stages begin
+        default=PART_SIZE_BYTES // 2,
+        gt=0,
+        description="Bytes of Arrow data that a part is drawn for.",
     )
     renumbered: dict[int, int] = Field(
         default_factory=dict, description="Where a database is found under another number than in backups."

@@ -104,8 +104,13 @@ def find_pg_dump(server_version: int, program: str | None) -> str:
     Raises:
         ConfigurationError: There is none.
     """
-    versions = {path: version for path in _candidates(program) if (version := _version(path)) is not None}
-    fitting = {path: version for path, version in versions.items() if version >= server_version}
+    versions: dict[str, int] = {}
+    for path in _candidates(program):
+        if (version := _version(path)) == server_version:
+            return path  # there is no nearer one, and each that is asked takes time
+        if version is not None:
+            versions[path] = version
+    fitting = {path: version for path, version in versions.items() if version > server_version}
     if fitting:
         return min(fitting, key=lambda path: fitting[path])
     newest = f"the newest here is {max(versions.values())}" if versions else "there is none here"

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from cyclopts import App
 
 from flows.cli.console import note
-from flows.cli.engine import start_light
+from flows.cli.engine import leave, start_light
 from flows.cli.exit import guarded
 
 _EPILOGUE = """PLAN is the path of a YAML plan, or the name of a saved Backup Plan block.
@@ -74,11 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words or os.environ.get("LASTGOOD_DEBUG", "") not in ("", "0")
     tokens = [word for word in words if word != "--debug"]
     # a program that calls this may want Prefect afterwards; the command's own process does not
-    if argv is None:
-        start_light(tokens)
+    light = argv is None and start_light(tokens)
     prepare_process(quiet=words[:1] not in (["serve"], ["demo"]))
     reference = next((word for word in tokens if word.endswith((".yaml", ".yml")) or os.sep in word), None)
-    return guarded(lambda: build_app()(tokens), debug, reference)
+    code = guarded(lambda: build_app()(tokens), debug, reference)
+    if light:
+        leave(code)
+    return code
 
 
 def prepare_process(quiet: bool) -> None:

@@ -112,3 +112,25 @@ def test_a_server_that_may_be_configured_is_looked_for(away: Path, monkeypatch: 
     (away / "pyproject.toml").unlink()
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     assert needs_prefect(backup)
+
+
+def test_a_light_command_leaves_as_any_other(desk: Desk) -> None:
+    """What was printed is there, and threads and functions for the end of the process have had their turn."""
+    script = """
+import atexit, sys, threading
+atexit.register(print, "at the end")
+ready = threading.Event()
+threading.Thread(target=lambda: (ready.wait(), print("from a thread"))).start()
+atexit.register(lambda: None)
+from flows.cli import main
+from flows.cli import app
+leave = app.leave
+app.leave = lambda code: (ready.set(), leave(code))
+sys.exit(main())
+"""
+    command = [sys.executable, "-c", script, "list"]
+    for plan, code in ((str(desk.plan), 0), (str(desk.folder / "missing.yaml"), 2)):
+        ran = subprocess.run([*command, plan], env=environment(), capture_output=True, text=True)
+        assert ran.returncode == code
+        assert ran.stdout.endswith("from a thread\nat the end\n")
+        assert ("error: plan" in ran.stderr) == bool(code)

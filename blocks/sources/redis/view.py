@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import Protocol, cast
 
 import pyarrow as pa
@@ -106,7 +106,10 @@ class RedisView:
     ) -> None:
         self._server, self._databases, self._patterns = server, databases, patterns
         self._folder, self._part_size_bytes, self._put_off = folder, part_size_bytes, put_off_ms
-        self._lock, self._turn = Lock(), Lock()
+        self._lock = Lock()
+        # one part at a time over two connections keeps a server busy, and the other part goes through its next stages
+        # meanwhile; two at once would leave the server idle while both do
+        self._turns = Semaphore(1 + len(server.boundaries()))
         self._spools: dict[str, KeySpool] = {}
         self._sampled: dict[str, float] = {}
         self._guesses = Guesses()
@@ -140,9 +143,7 @@ class RedisView:
     def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
         """Read the keys of one part; `known` is of no use here, since Redis does not track changes of keys."""
         keys = self._spool(collection.name).between(*_range(bounds))
-        # one part at a time over two connections keeps the server busy, and the other part goes through its next
-        # stages meanwhile; two at once would leave the server idle while both do
-        with self._turn:
+        with self._turns:
             rows, dumped = self._read(collection.name, keys)
         return Reading(rows, warnings=tuple(_dumped(collection.name, dumped)))
 

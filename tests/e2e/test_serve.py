@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,9 @@ def test_a_schedule_really_fires_on_an_embedded_server_where_the_configured_one_
         runs = wait_for("two scheduled runs", fired)
     finally:
         serving.send_signal(signal.SIGTERM)
+        # a second signal while it shuts down would be another thing to test
+        with suppress(subprocess.TimeoutExpired):
+            serving.wait(60)
         ended = end(serving)
     assert ended == 0, log.read_text()
     assert all(run["auto_scheduled"] for run in runs)

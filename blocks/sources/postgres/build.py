@@ -11,7 +11,6 @@ from threading import Lock
 
 import pyarrow as pa
 
-from blocks.errors import RestoreRefused
 from blocks.sources.base import CollectionSpec, RestoreScope
 from blocks.sources.postgres.backup import Backup
 from blocks.sources.postgres.connect import Session, connect
@@ -58,6 +57,7 @@ class Build:
         self._lock = Lock()
         self._database: Temporary | None = None
         self._begun = False
+        self._failed: Exception | None = None
         self._preamble, self._entries = split(backup.after)
         self._sessions = Sessions(self._open, CONNECTIONS)
         self.notes: list[str] = []
@@ -73,14 +73,21 @@ class Build:
         with self._lock:
             if self._begun:
                 return
-            if self._database is not None:
-                # another thread's part began it and failed; that error is the one to read
-                raise RestoreRefused("the restore could not be begun, because of an error")
-            self._database = Temporary(self._conninfo, self._timeout)
-            self.notes += self._database.create(self._backup.encoding, self._backup.collate, self._backup.ctype)
-            with self._sessions.lend() as session:
-                session.execute(self._backup.before.encode())
+            if self._failed is not None:
+                # another thread's part began it, and its error is the one to read
+                raise self._failed
+            try:
+                self._create()
+            except Exception as exc:
+                self._failed = exc
+                raise
             self._begun = True
+
+    def _create(self) -> None:
+        self._database = Temporary(self._conninfo, self._timeout)
+        self.notes += self._database.create(self._backup.encoding, self._backup.collate, self._backup.ctype)
+        with self._sessions.lend() as session:
+            session.execute(self._backup.before.encode())
 
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> None:
         """Write the rows of one part; several at a time."""

@@ -10,10 +10,9 @@ from threading import Lock
 
 import pyarrow as pa
 
-from blocks.errors import RestoreRefused
 from blocks.sources.base import CollectionSpec, RestoreMode, RestoreScope
 from blocks.sources.postgres.backup import Backup
-from blocks.sources.postgres.connect import Session, connect, place_of
+from blocks.sources.postgres.connect import Session, connect
 from blocks.sources.postgres.live import drop_everything
 from blocks.sources.postgres.missing import Missing
 from blocks.sources.postgres.rows import LargeObjects, RowWriter
@@ -53,6 +52,7 @@ class InPlace:
         self._build, self._replace, self._missing = build or replace, replace, missing
         self._lock = Lock()
         self._session: Session | None = None
+        self._failed: Exception | None = None
         self._rows: RowWriter | None = None
         self._large: LargeObjects | None = None
         self.notes: list[str] = []
@@ -71,10 +71,16 @@ class InPlace:
     def _begin(self) -> None:
         if self._large is not None:
             return
-        if self._session is not None:
-            # another thread's part began it and failed; that error is the one to read
-            place = place_of(self._conninfo)
-            raise RestoreRefused(f"the restore of {place} could not be begun, because of a lock or an error")
+        if self._failed is not None:
+            # another thread's part began it, and its error is the one to read
+            raise self._failed
+        try:
+            self._open()
+        except Exception as exc:
+            self._failed = exc
+            raise
+
+    def _open(self) -> None:
         self._session = session = connect(self._conninfo, self._timeout)
         session.execute("BEGIN")
         session.execute(f"SET LOCAL lock_timeout = {round(self._lock_timeout * 1000)}".encode())

@@ -7,7 +7,6 @@ from threading import Lock
 
 import pyarrow as pa
 
-from blocks.errors import RestoreRefused
 from blocks.sources.base import CollectionSpec
 from blocks.sources.postgres.backup import Backup
 from blocks.sources.postgres.inplace import InPlace
@@ -29,18 +28,23 @@ class Partial:
         self._lock = Lock()
         self._database: Temporary | None = None
         self._inside: InPlace | None = None
+        self._failed: Exception | None = None
         self.notes: list[str] = []
 
     def _begin(self) -> InPlace:
         with self._lock:
             if self._inside is not None:
                 return self._inside
-            if self._database is not None:
-                # another thread's part began it and failed; that error is the one to read
-                raise RestoreRefused("the restore could not be begun, because of an error")
-            self._database = Temporary(self._conninfo, self._timeout)
-            self.notes += self._database.create(self._backup.encoding, self._backup.collate, self._backup.ctype)
-            self._inside = self._write(self._database.conninfo)
+            if self._failed is not None:
+                # another thread's part began it, and its error is the one to read
+                raise self._failed
+            try:
+                self._database = Temporary(self._conninfo, self._timeout)
+                self.notes += self._database.create(self._backup.encoding, self._backup.collate, self._backup.ctype)
+                self._inside = self._write(self._database.conninfo)
+            except Exception as exc:
+                self._failed = exc
+                raise
             return self._inside
 
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> None:

@@ -156,10 +156,11 @@ class RedisCluster:
         self.close(slot, source, target)
 
     def take_over(self, replica: RedisServer) -> None:
-        """Wait until a replica has become a master."""
+        """Wait until a replica has become a master, and all nodes have noticed."""
         self._known = {}
         self._wait(lambda: b"role:master" in replica("INFO", "replication"))  # type: ignore[operator]
-        self._wait(lambda: b"cluster_state:ok" in replica("CLUSTER", "INFO"))  # type: ignore[operator]
+        alive = [server for server in self.servers if server.running]
+        self._wait(lambda: all(b"cluster_state:ok" in server("CLUSTER", "INFO") for server in alive))  # type: ignore[operator]
 
     def _at(self, port: int) -> RedisServer:
         return next(server for server in self.servers if server.port == port)

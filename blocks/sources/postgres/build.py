@@ -7,7 +7,6 @@ side, and so are indexes and constraints made afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Lock
 
 import pyarrow as pa
 
@@ -17,6 +16,7 @@ from blocks.sources.postgres.connect import Session, connect
 from blocks.sources.postgres.copy import copy_rows
 from blocks.sources.postgres.entries import split
 from blocks.sources.postgres.finish import run_side_by_side
+from blocks.sources.postgres.once import Once
 from blocks.sources.postgres.rows import LargeObjects
 from blocks.sources.postgres.scratch import Temporary
 from blocks.sources.postgres.sequences import set_sequences
@@ -54,10 +54,8 @@ class Build:
         self._conninfo, self._scope, self._backup, self._timeout = conninfo, scope, backup, timeout_seconds
         self._keep = keep
         self._totals = {spec.name: rows for spec, rows in scope.collections}
-        self._lock = Lock()
+        self._begin = Once(self._create)
         self._database: Temporary | None = None
-        self._begun = False
-        self._failed: Exception | None = None
         self._preamble, self._entries = split(backup.after)
         self._sessions = Sessions(self._open, CONNECTIONS)
         self.notes: list[str] = []
@@ -68,20 +66,6 @@ class Build:
         session.execute((self._preamble + _SETTINGS).encode())
         enlarge_memory(session)
         return session
-
-    def _begin(self) -> None:
-        with self._lock:
-            if self._begun:
-                return
-            if self._failed is not None:
-                # another thread's part began it, and its error is the one to read
-                raise self._failed
-            try:
-                self._create()
-            except Exception as exc:
-                self._failed = exc
-                raise
-            self._begun = True
 
     def _create(self) -> None:
         self._database = Temporary(self._conninfo, self._timeout)

@@ -15,6 +15,7 @@ from blocks.sources.postgres.backup import Backup
 from blocks.sources.postgres.connect import Session, connect
 from blocks.sources.postgres.live import drop_everything
 from blocks.sources.postgres.missing import Missing
+from blocks.sources.postgres.once import Once
 from blocks.sources.postgres.rows import LargeObjects, RowWriter
 from blocks.sources.postgres.sequences import materialized_views, set_sequences
 from blocks.sources.postgres.sessions import enlarge_memory
@@ -50,9 +51,8 @@ class InPlace:
         self._conninfo, self._scope, self._backup = conninfo, scope, backup
         self._timeout, self._lock_timeout = timeout_seconds, lock_timeout_seconds
         self._build, self._replace, self._missing = build or replace, replace, missing
-        self._lock = Lock()
+        self._lock, self._begin = Lock(), Once(self._open)
         self._session: Session | None = None
-        self._failed: Exception | None = None
         self._rows: RowWriter | None = None
         self._large: LargeObjects | None = None
         self.notes: list[str] = []
@@ -67,18 +67,6 @@ class InPlace:
                 self._large.write(rows)
             else:
                 self._rows.write(collection, rows)
-
-    def _begin(self) -> None:
-        if self._large is not None:
-            return
-        if self._failed is not None:
-            # another thread's part began it, and its error is the one to read
-            raise self._failed
-        try:
-            self._open()
-        except Exception as exc:
-            self._failed = exc
-            raise
 
     def _open(self) -> None:
         self._session = session = connect(self._conninfo, self._timeout)
@@ -96,7 +84,6 @@ class InPlace:
         self._rows = RowWriter(session, self._scope, made)
         if not self._build:
             self._rows.clear()
-        # set last: it tells that all of this was done
         self._large = LargeObjects(session, self._scope, self._backup.before, self._build)
 
     def commit(self) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Lock
 
 import pyarrow as pa
 
 from blocks.sources.base import CollectionSpec
 from blocks.sources.postgres.backup import Backup
 from blocks.sources.postgres.inplace import InPlace
+from blocks.sources.postgres.once import Once
 from blocks.sources.postgres.scratch import Temporary
 
 
@@ -25,35 +25,28 @@ class Partial:
 
     def __init__(self, conninfo: str, backup: Backup, timeout_seconds: float, write: Callable[[str], InPlace]) -> None:
         self._conninfo, self._backup, self._timeout, self._write = conninfo, backup, timeout_seconds, write
-        self._lock = Lock()
+        self._begin = Once(self._create)
         self._database: Temporary | None = None
         self._inside: InPlace | None = None
-        self._failed: Exception | None = None
         self.notes: list[str] = []
 
-    def _begin(self) -> InPlace:
-        with self._lock:
-            if self._inside is not None:
-                return self._inside
-            if self._failed is not None:
-                # another thread's part began it, and its error is the one to read
-                raise self._failed
-            try:
-                self._database = Temporary(self._conninfo, self._timeout)
-                self.notes += self._database.create(self._backup.encoding, self._backup.collate, self._backup.ctype)
-                self._inside = self._write(self._database.conninfo)
-            except Exception as exc:
-                self._failed = exc
-                raise
-            return self._inside
+    def _create(self) -> None:
+        self._database = Temporary(self._conninfo, self._timeout)
+        self.notes += self._database.create(self._backup.encoding, self._backup.collate, self._backup.ctype)
+        self._inside = self._write(self._database.conninfo)
+
+    def _begun(self) -> InPlace:
+        self._begin()
+        assert self._inside is not None
+        return self._inside
 
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> None:
         """Write the rows of one part."""
-        self._begin().apply(collection, rows)
+        self._begun().apply(collection, rows)
 
     def commit(self) -> None:
         """Complete it and give it its name."""
-        inside = self._begin()
+        inside = self._begun()
         inside.commit()
         self.notes += inside.notes
         assert self._database is not None

@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from blocks.base64text import from_base64
 from blocks.block import Block
 from blocks.credential import (
     KEY_BYTES,
@@ -34,7 +35,6 @@ from blocks.keyslots import (
     Kem,
     Role,
     Slot,
-    from_base64,
     make_epoch,
     make_slot,
     open_epoch,

@@ -11,11 +11,9 @@ lastgood.json, and later backups would be sealed to keys of theirs.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import secrets
 import struct
-import threading
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -24,21 +22,18 @@ from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import AfterValidator, Field, model_validator
 
+from blocks.base64text import SALT_BYTES, Base64, Salt, from_base64, to_base64
 from blocks.credential import KEY_BYTES, ResolvedSecret, SecretKind
 from blocks.manifest import Record
 from blocks.objectcontext import length_prefixed
+from blocks.stretching import Argon2, stretch
 
 _NONCE_BYTES = 12
-SALT_BYTES = 32
 _MLKEM_PUBLIC_BYTES = 1184
 _MLKEM_SEED_BYTES = 64
-
-# OpenSSL's pool of threads is one for the process: two derivations with several lanes wait for each other for ever
-_one_argon2_at_a_time = threading.Lock()
 
 PrivateKey = hpke.MLKEM768X25519PrivateKey | x25519.X25519PrivateKey
 PublicKey = hpke.MLKEM768X25519PublicKey | x25519.X25519PublicKey
@@ -58,36 +53,13 @@ class Kem(StrEnum):
     X25519 = "x25519"
 
 
-def _base64(text: str) -> str:
-    from_base64(text)
-    return text
-
-
-def _salt(text: str) -> str:
-    if len(from_base64(text)) != SALT_BYTES:
-        raise ValueError(f"a salt has {SALT_BYTES} bytes")
-    return text
-
-
 def _printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("a label is one line of printable text")
     return text
 
 
-Base64 = Annotated[str, AfterValidator(_base64)]
-Salt = Annotated[str, AfterValidator(_salt)]
 Label = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
-
-
-class Argon2(Record):
-    """Argon2id and its cost. The bounds keep a hostile file from exhausting memory or time."""
-
-    name: Literal["argon2id"] = "argon2id"
-    salt: Salt
-    iterations: int = Field(default=3, ge=1, le=16)
-    memory_kib: int = Field(default=64 * 1024, ge=1024, le=512 * 1024)
-    lanes: int = Field(default=4, ge=1, le=16)
 
 
 class Hkdf(Record):
@@ -123,23 +95,6 @@ class Epoch(Record):
     epoch: int = Field(ge=1, le=2**31)
     public_key: Base64
     private_key: Base64
-
-
-def to_base64(data: bytes) -> str:
-    """Encode with the standard alphabet and padding."""
-    return base64.b64encode(data).decode("ascii")
-
-
-def from_base64(text: str) -> bytes:
-    """Decode, refusing anything that `to_base64` would not write.
-
-    Raises:
-        ValueError: It is not base64.
-    """
-    data = base64.b64decode(text, validate=True)
-    if to_base64(data) != text:
-        raise ValueError("not canonical base64")
-    return data
 
 
 def derive(key: bytes, purpose: str, *names: str, salt: bytes | None = None) -> bytes:
@@ -187,18 +142,9 @@ def open_slot(slot: Slot, secret: ResolvedSecret, repository_id: str) -> bytes |
 
 
 def _slot_key(slot: Slot, secret: ResolvedSecret, repository_id: str) -> bytes:
-    salt = from_base64(slot.kdf.salt)
     if isinstance(slot.kdf, Hkdf):
-        return derive(secret.value, "slot", repository_id, slot.id, salt=salt)
-    stretch = Argon2id(
-        salt=salt,
-        length=KEY_BYTES,
-        iterations=slot.kdf.iterations,
-        lanes=slot.kdf.lanes,
-        memory_cost=slot.kdf.memory_kib,
-    )
-    with _one_argon2_at_a_time:
-        return stretch.derive(secret.value)
+        return derive(secret.value, "slot", repository_id, slot.id, salt=from_base64(slot.kdf.salt))
+    return stretch(secret.value, slot.kdf)
 
 
 def _slot_bound(slot: Slot, repository_id: str) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from blocks.block import Block
+from blocks.engine import without_prefect
 from blocks.errors import ConfigurationError
 from blocks.hooks import Hooks
 from blocks.keyring import Keyring, NoEncryption, parse_encryption
@@ -18,16 +19,11 @@ from blocks.reference import is_path
 from blocks.repository import BackupRepository
 from blocks.retention import RetentionPolicy
 from blocks.selection import Selection
-from blocks.sources.files import FilesSource
-from blocks.sources.mapping import MappingSource
-from blocks.sources.postgres import PostgresSource
-from blocks.sources.redis import RedisSource
-from blocks.sources.sqlite import SQLiteSource
+from blocks.sources.kinds import source_of
 
-Source = Annotated[
-    FilesSource | MappingSource | PostgresSource | RedisSource | SQLiteSource,
-    Field(discriminator="type"),
-]
+if TYPE_CHECKING or not without_prefect():
+    from blocks.sources.kinds import Source
+
 Encryption = Annotated[Keyring | NoEncryption, Field(discriminator="type"), BeforeValidator(parse_encryption)]
 
 _PLAN_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
@@ -165,6 +161,8 @@ def parse_plan(raw: dict[str, Any], where: str) -> BackupPlan:
     Raises:
         ConfigurationError: A field is unknown, missing or wrong; all of them are named.
     """
+    if without_prefect():
+        BackupPlan.model_rebuild(force=True, _types_namespace={"Source": source_of(_kinds(raw))})
     try:
         plan = BackupPlan.model_validate(raw)
     except ValidationError as exc:
@@ -174,6 +172,12 @@ def parse_plan(raw: dict[str, Any], where: str) -> BackupPlan:
     if unknown := sorted(_unknown_fields(plan, raw)):
         raise ConfigurationError(f"plan {where}: unknown {', '.join(unknown)}", hint="README.md shows a plan.")
     return plan
+
+
+def _kinds(raw: dict[str, Any]) -> list[object]:
+    sources = raw.get("sources")
+    said = sources.values() if isinstance(sources, dict) else ()
+    return [source.get("type") if isinstance(source, dict) else None for source in said]
 
 
 def _unknown_fields(model: BaseModel, raw: Any, prefix: str = "") -> list[str]:
@@ -189,7 +193,3 @@ def _unknown_fields(model: BaseModel, raw: Any, prefix: str = "") -> list[str]:
                 if isinstance(inner, BaseModel):
                     found += _unknown_fields(inner, raw[name][key], f"{prefix}{name}.{key}.")
     return found
-
-
-SOURCE_TYPES: tuple[type[Block], ...] = get_args(get_args(Source)[0])
-"""The concrete source blocks."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import platform
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+import sys
+
+from blocks.version import VERSION
 
 
-@cache
 def tool_versions() -> dict[str, str]:
-    """Return the versions of Python, lastgood and the libraries that the format rests on."""
-    found = {"python": platform.python_version()}
-    for name in ("lastgood", "pyarrow", "cryptography", "prefect"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that was not installed
-            found[name] = "not installed"
+    """Return the versions of Python, lastgood and the libraries that made a backup.
+
+    They are asked for themselves: looking into what is installed takes as long as a small backup's commit.
+    """
+    found = {"python": platform.python_version(), "lastgood": VERSION}
+    for name in ("pyarrow", "cryptography", "prefect"):
+        if (library := sys.modules.get(name)) is not None:  # a process may do without Prefect
+            found[name] = str(library.__version__)
     return found

@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blocks.base64text import from_base64
 from blocks.canonical import to_canonical
 from blocks.credential import RecoveryKey
-from blocks.keyslots import Epoch, Kem, Slot, encapsulate, from_base64, public_bytes
+from blocks.keyslots import Epoch, Kem, Slot, encapsulate, public_bytes
 from blocks.lease import LeaseRecord
 from blocks.manifest import (
     BackupMetadata,

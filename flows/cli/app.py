@@ -7,10 +7,10 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from cyclopts import App
 
+from blocks.version import VERSION
 from flows.cli.console import note
 from flows.cli.engine import leave, start_light
 from flows.cli.exit import guarded
@@ -48,7 +48,7 @@ def build_app() -> App:
         help="Back up application state, restore it, and prove that it can be restored.",
         help_epilogue=_EPILOGUE,
         help_format="plaintext",
-        version=_version,
+        version=f"lastgood {VERSION}",
         result_action="return_value",
         exit_on_error=False,
         print_error=False,
@@ -118,10 +118,3 @@ def _spelled_out(words: list[str]) -> list[str]:
         else:
             out.append("--read-data=100%" if word == "--read-data" else word)
     return out
-
-
-def _version() -> str:
-    try:
-        return f"lastgood {version('lastgood')}"
-    except PackageNotFoundError:
-        return "lastgood (not installed)"

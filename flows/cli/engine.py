@@ -16,7 +16,7 @@ from blocks.engine import do_without_prefect
 from blocks.reference import is_path
 
 _READING = (["init"], ["list"], ["show"], ["diff"], ["check"], ["key", "list"], ["key", "add"], ["key", "remove"])
-_RECORDED = (["backup"], ["restore"], ["verify"], ["retention"])
+_RECORDED = ("backup", "restore", "verify", "retention")
 """Commands whose run a Prefect server records, where there is one."""
 
 _OBJECTS = 50_000
@@ -38,6 +38,7 @@ def start_light(words: Sequence[str]) -> bool:
     do_without_prefect()
     # thousands of classes and functions that stay are made while modules are imported, and looked through each time
     gc.set_threshold(_OBJECTS)
+    _begin_unlocking(words)
     if list(words[:1]) != ["verify"]:  # quality suites are run on pandas' frames
         _do_without_pandas()
     return True
@@ -61,15 +62,29 @@ def needs_prefect(words: Sequence[str]) -> bool:
     Args:
         words: The words after `lastgood`.
     """
-    for command in (*_READING, *_RECORDED):
-        if list(words[: len(command)]) == command:
-            break
-    else:
+    if plan_file(words) is None:
         return True
-    rest = words[len(command) :]
-    if not rest or not is_path(rest[0]):
-        return True
-    return command in _RECORDED and "--no-server" not in rest and _may_have_server()
+    return words[0] in _RECORDED and "--no-server" not in words and _may_have_server()
+
+
+def plan_file(words: Sequence[str]) -> str | None:
+    """Return the path of the plan that a command line is about, where it names one as a path and opens its repository.
+
+    Args:
+        words: The words after `lastgood`.
+    """
+    for command in (*_READING, *([word] for word in _RECORDED)):
+        rest = words[len(command) :]
+        if list(words[: len(command)]) == command and rest and is_path(rest[0]):
+            return rest[0]
+    return None
+
+
+def _begin_unlocking(words: Sequence[str]) -> None:
+    from flows.cli.early import begin_unlocking  # what it imports may import Prefect until that was left aside
+
+    if (plan := plan_file(words)) is not None:
+        begin_unlocking(Path(plan))
 
 
 class _Hidden(importlib.abc.MetaPathFinder):

@@ -27,6 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from blocks.base64text import to_base64
 from blocks.credential import format_key, parse_key
 from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, WrongKey
 from blocks.keyring import (
@@ -47,7 +48,7 @@ from blocks.keyring import (
     unlock,
     write_key_file,
 )
-from blocks.keyslots import public_bytes, to_base64
+from blocks.keyslots import public_bytes
 from blocks.keystore import authenticated
 
 REPOSITORY = "repository-1"

@@ -12,9 +12,10 @@ import yaml
 from blocks.errors import ConfigurationError
 from blocks.keyring import Keyring, NoEncryption
 from blocks.manifest import BackupType
-from blocks.plan import SOURCE_TYPES, BackupPlan, load_plan, parse_plan, read_plan
+from blocks.plan import BackupPlan, load_plan, parse_plan, read_plan
 from blocks.selection import Selection
 from blocks.sources.files import FilesSource
+from blocks.sources.kinds import SOURCE_TYPES
 from blocks.sources.mapping import MappingSource
 from blocks.sources.postgres import PostgresSource
 from blocks.sources.redis import RedisSource

@@ -115,21 +115,28 @@ def hashed(facts: object) -> str:
     return hashlib.sha256(repr(facts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def written_since(oldest: int, upcoming: int) -> str:
-    """Write the SELECT that counts rows, counts those that may be newer than a snapshot, and lists where those are.
+def written_since(rows: str, oldest: int, upcoming: int) -> str:
+    """Write the query that counts rows, counts those that may be newer than a snapshot, and lists where those are.
 
     Args:
+        rows: A table and which of its rows, as they follow FROM.
         oldest: `xmin` of the older snapshot, 64 bits.
         upcoming: `xmax` of the snapshot that the rows are read in, 64 bits.
     """
-    age = "pg_catalog.age(xmin)"
+    # each condition is one more step for every row: the highest age, that of no number, is NULL here, and so not false
+    age = "nullif(pg_catalog.age(xmin), 2147483647)"
     # counted from the same moment as the ages of rows; once for all of them
     limit = f"(SELECT pg_catalog.age('{oldest % 2**32}'::pg_catalog.xid))"
-    # an age below 0 is one of over 2^31, if so many numbers were given out already; the highest is that of no number
-    old = "" if upcoming < 2**31 else f" AND {age} >= 0"
-    newer = f"FILTER (WHERE {age} <= {limit}{old} OR {age} = 2147483647)"
-    places = f"coalesce(pg_catalog.array_agg(ctid) {newer}, '{{}}')::pg_catalog.text"
-    return f"SELECT pg_catalog.count(*)::pg_catalog.int8, pg_catalog.count(*) {newer}, {places}"
+    # an age below 0 is one of over 2^31, if so many numbers were given out already
+    newer = f"{age} <= {limit}" if upcoming < 2**31 else f"{age} BETWEEN 0 AND {limit}"
+    counted = (
+        "SELECT pg_catalog.count(*)::pg_catalog.int8 AS total, "
+        f"pg_catalog.array_agg(ctid) FILTER (WHERE ({newer}) IS NOT FALSE) AS places FROM {rows}"
+    )
+    return (
+        "SELECT total, coalesce(pg_catalog.cardinality(places), 0)::pg_catalog.int8, "
+        f"coalesce(places, '{{}}')::pg_catalog.text FROM ({counted}) counted"
+    )
 
 
 def may_have_changed(written: pa.ChunkedArray, oldest: int, upcoming: int) -> npt.NDArray[np.bool_]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
+from threading import Thread
 
 import psycopg
 import pyarrow as pa
@@ -173,6 +174,18 @@ class Readers:
     def __init__(self, conninfo: str, snapshot: str) -> None:
         self._conninfo, self._snapshot, self._place = conninfo, snapshot, place_of(conninfo)
         self._idle: SimpleQueue[_Reader] = SimpleQueue()
+        self._opening: list[Thread] = []
+
+    def open_ahead(self, count: int) -> None:
+        """Begin to open connections, for readers to find them open."""
+        self._opening = [Thread(target=self._add, name="postgres-reader", daemon=True) for _ in range(count)]
+        for opening in self._opening:
+            opening.start()
+
+    def _add(self) -> None:
+        # whoever needs a connection that could not be opened opens it again, and meets the error
+        with suppress(AdbcError):
+            self._idle.put(self._open())
 
     def fetch(self, query: str, doing: str) -> pa.Table:
         """Run a query and return its rows as Arrow has them."""
@@ -187,6 +200,8 @@ class Readers:
         return table
 
     def _take(self) -> _Reader:
+        for opening in self._opening:
+            opening.join()
         try:
             return self._idle.get_nowait()
         except Empty:
@@ -205,6 +220,8 @@ class Readers:
 
     def close(self) -> None:
         """Close all connections that are not lent."""
+        for opening in self._opening:
+            opening.join()
         while True:
             try:
                 self._idle.get_nowait().close()

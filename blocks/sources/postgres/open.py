@@ -30,6 +30,8 @@ from blocks.sources.postgres.uncovered import uncovered
 from blocks.sources.postgres.view import PostgresView
 
 _ATTEMPTS = 3
+_AHEAD = 2
+"""As many parts are read at a time, as a rule."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ def open_view(settings: Settings) -> Iterator[PostgresView]:
             assert row is not None
             snapshot = str(row[0])
             tables = _chosen(catalogue.tables, settings.choice)
-            opened = _Opened(session, settings, snapshot, tables, catalogue)
             readers = Readers(settings.conninfo, snapshot)
+            readers.open_ahead(_AHEAD)  # while pg_dump runs
+            opened = _Opened(session, settings, snapshot, tables, catalogue)
             view = opened.view(readers, place, taken_at)
         yield view
     finally:

@@ -87,8 +87,9 @@ class PostgresView:
         All other rows are as they were when the base was made, so if they are as many as those of the base whose keys
         are not among the changed, they are the same, and no key has to be read.
         """
-        shape, where = table.shape, within(table.shape, bounds)
-        found = self._rows(table, f"{written_since(oldest, self._upcoming)} FROM ONLY {shape.quoted} {where}")
+        shape = table.shape
+        rows = f"ONLY {shape.quoted} {within(shape, bounds)}"
+        found = self._rows(table, written_since(rows, oldest, self._upcoming))
         total, count, places = (found.column(n)[0].as_py() for n in range(3))
         if not count and total == known.rows:
             return Reading(self._picked(table, "{}"), whole_part_unchanged=True)

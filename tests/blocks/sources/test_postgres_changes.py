@@ -111,14 +111,14 @@ def test_the_server_counts_as_rows_are_judged_here(
     oldest = upcoming - ahead
     assume(oldest % 2**32 > 2)  # these are no numbers of transactions
     written = [(upcoming - min(n, upcoming - 3)) % 2**32 for n in ago] + [2]
-    query = written_since(oldest, upcoming)
+    values = ", ".join(f"({number}::int8, '(0,{n})'::tid)" for n, number in enumerate(written, 1))
+    query = written_since(f"(VALUES {values}) rows (xmin, ctid)", oldest, upcoming)
     # what age() does with a number, for a server that has come to `upcoming`
     distance = f"(({upcoming} - {{}}) % 4294967296 + 6442450944) % 4294967296 - 2147483648"
     age = f"(CASE WHEN {{0}} < 3 THEN 2147483647 ELSE {distance.format('{0}')} END)"
     query = re.sub(r"pg_catalog\.age\('(\d+)'::pg_catalog\.xid\)", lambda m: age.format(m[1]), query)
     query = query.replace("pg_catalog.age(xmin)", age.format("xmin"))
-    values = ", ".join(f"({number}::int8, '(0,{n})'::tid)" for n, number in enumerate(written, 1))
-    row = session.execute(f"{query} FROM (VALUES {values}) rows (xmin, ctid)".encode()).fetchone()
+    row = session.execute(query.encode()).fetchone()
     column = pa.chunked_array([pa.array([n.to_bytes(4, "big") for n in written], pa.binary())])
     judged = may_have_changed(column, oldest, upcoming).tolist()
     places = [f"(0,{n})" for n, changed in enumerate(judged, 1) if changed]

@@ -81,6 +81,7 @@ def make_restore(
         with open_targets(plan, chain, selection, to, mode) as targets:
             if to is None:
                 targets.rescue = rescue_live_state(plan, targets.sources)
+            targets.begin()
             send_up(chain, selection, targets, line, [found], progress)
             targets.commit()
             return targets.result(started)

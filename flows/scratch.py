@@ -75,6 +75,7 @@ def open_scratch(plan: BackupPlan, chain: Chain) -> Iterator[Scratch]:
         places = {s: plan.sources[s].scratch(folder / s) for s in plan.sources}
         try:
             with open_targets(plan, chain, Selection(), places, RestoreMode.EXACT) as targets:
+                targets.begin()
                 yield Scratch(plan, chain, folder, targets)
         finally:
             for source, place in places.items():

@@ -60,6 +60,11 @@ class Targets:
         for target in self._targets.values():
             self.notes += target.preflight()
 
+    def begin(self) -> None:
+        """Let every target begin what the first rows would wait for."""
+        for target in self._targets.values():
+            target.begin()
+
     def commit(self) -> None:
         """Make everything live.
 

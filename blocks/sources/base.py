@@ -214,6 +214,13 @@ class Target(Protocol):
         """
         ...
 
+    def begin(self) -> None:
+        """Called once when nothing stands against writing any more: begin what the first `apply` would wait for.
+
+        That is done beside other work; what fails is met by `apply` or `commit`.
+        """
+        ...
+
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
         """Write the rows of one part, already narrowed to the selection; return how many."""
         ...

@@ -89,6 +89,9 @@ class FilesTarget:
             f"{shown(root)} cannot be written to", hint="Run as a user who may, or restore elsewhere with --to."
         )
 
+    def begin(self) -> None:
+        """Nothing takes long before the first rows."""
+
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
         """Stage the rows of one part.
 

@@ -99,6 +99,9 @@ class MappingTarget:
             raise CorruptionDetected(f"the manifest has no list of {name} for {self._place.name}", hint=_NOT_OURS)
         return [str(text) for text in texts]
 
+    def begin(self) -> None:
+        """Nothing takes long before the first rows."""
+
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
         """Stage the rows of one part in an unnamed temporary file, after reading every value.
 

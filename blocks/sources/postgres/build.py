@@ -73,6 +73,10 @@ class Build:
         with self._sessions.lend() as session:
             session.execute(self._backup.before.encode())
 
+    def begin(self) -> None:
+        """Begin to create the database."""
+        self._begin.ahead()
+
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> None:
         """Write the rows of one part; several at a time."""
         self._begin()
@@ -100,6 +104,7 @@ class Build:
 
     def abort(self) -> None:
         """Drop what there is of it."""
+        self._begin.settle()
         self._sessions.close()
         if self._database is not None:
             database, self._database = self._database, None

@@ -57,6 +57,9 @@ class InPlace:
         self._large: LargeObjects | None = None
         self.notes: list[str] = []
 
+    def begin(self) -> None:
+        """Nothing: what is locked and emptied is held for no longer than it takes to write."""
+
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> None:
         """Write the rows of one part; one at a time, because one transaction is one session."""
         with self._lock:

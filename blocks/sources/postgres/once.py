@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Lock
+from contextlib import suppress
+from threading import Lock, Thread
 
 
 class Once:
@@ -17,6 +18,22 @@ class Once:
         self._begin, self._lock = begin, Lock()
         self._done = False
         self._failed: Exception | None = None
+        self._ahead: Thread | None = None
+
+    def ahead(self) -> None:
+        """Begin it in a thread of its own, for those who come later."""
+        self._ahead = Thread(target=self._quietly, name="begin", daemon=True)
+        self._ahead.start()
+
+    def _quietly(self) -> None:
+        # those who come later meet the error
+        with suppress(Exception):
+            self()
+
+    def settle(self) -> None:
+        """Wait until that thread has ended, if there is one."""
+        if self._ahead is not None:
+            self._ahead.join()
 
     def __call__(self) -> None:
         """Begin it, or see that it has been begun."""

@@ -40,6 +40,10 @@ class Partial:
         assert self._inside is not None
         return self._inside
 
+    def begin(self) -> None:
+        """Begin to create the database."""
+        self._begin.ahead()
+
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> None:
         """Write the rows of one part."""
         self._begun().apply(collection, rows)
@@ -55,6 +59,7 @@ class Partial:
 
     def abort(self) -> None:
         """Drop what there is of it."""
+        self._begin.settle()
         if self._inside is not None:
             self._inside.abort()
         if self._database is not None:

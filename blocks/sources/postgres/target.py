@@ -47,6 +47,9 @@ class Work(Protocol):
 
     notes: list[str]
 
+    def begin(self) -> None:
+        """Begin what takes time before the first rows, beside other work."""
+
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> None:
         """Write the rows of one part."""
 
@@ -175,6 +178,11 @@ class PostgresTarget:
                 )
         if lacking := [spec for name, spec in self._specs.items() if name not in live]:
             self._miss(lacking, Live.of(session))
+
+    def begin(self) -> None:
+        """Begin to create a database that is missing."""
+        assert self._work is not None
+        self._work.begin()
 
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
         """Write the rows of one part."""

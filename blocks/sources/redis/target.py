@@ -80,6 +80,9 @@ class RedisTarget:
         said = [f"Keys of {server} are replaced one by one; who reads meanwhile sees some of before, some of after."]
         return (*said, *check_roughly(server, self._scope.size_bytes))
 
+    def begin(self) -> None:
+        """Nothing takes long before the first rows."""
+
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
         """Make the commands that bring rows back; they are sent in `commit`."""
         server, number = self._reached(), self._databases[collection.name]

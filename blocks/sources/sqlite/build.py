@@ -80,6 +80,9 @@ class BuildTarget:
             said = f"{self._path} is made new."
         return (said, *left_behind(self._path))
 
+    def begin(self) -> None:
+        """Nothing takes long before the first rows."""
+
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
         """Insert rows under the rowids they had."""
         with self._lock, translated(self._path, f"cannot write table {collection.name!r} for"):

@@ -73,6 +73,9 @@ class MergeTarget:
             *(f"Virtual table {name!r} is replaced as a whole." for name in self._virtual_tables()),
         )
 
+    def begin(self) -> None:
+        """Nothing takes long before the first rows."""
+
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
         """Put rows in the place of those with the same key."""
         with self._lock, translated(self._path, f"cannot write table {collection.name!r} of"):

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from blocks.engine import do_without_prefect
 from blocks.reference import is_path
+from flows.cli.early import begin_unlocking
 
 _READING = (["init"], ["list"], ["show"], ["diff"], ["check"], ["key", "list"], ["key", "add"], ["key", "remove"])
 _RECORDED = ("backup", "restore", "verify", "retention")
@@ -28,20 +29,22 @@ _FILES = ("prefect.toml", ".env", "~/.prefect/profiles.toml")
 
 
 def start_light(words: Sequence[str]) -> bool:
-    """Leave aside what a command line does not need; to be called before blocks and flows are imported.
+    """Begin what takes long, and leave aside what a command line does not need; before blocks and flows are imported.
 
     Returns:
         Whether Prefect was left aside.
     """
-    if needs_prefect(words):
-        return False
-    do_without_prefect()
     # thousands of classes and functions that stay are made while modules are imported, and looked through each time
     gc.set_threshold(_OBJECTS)
-    _begin_unlocking(words)
-    if list(words[:1]) != ["verify"]:  # quality suites are run on pandas' frames
+    plan = plan_file(words)
+    if plan is not None:
+        begin_unlocking(Path(plan))
+    light = not needs_prefect(words)
+    if light:
+        do_without_prefect()
+    if plan is not None and words[0] != "verify":  # quality suites are run on pandas' frames
         _do_without_pandas()
-    return True
+    return light
 
 
 def leave(code: int) -> NoReturn:
@@ -78,13 +81,6 @@ def plan_file(words: Sequence[str]) -> str | None:
         if list(words[: len(command)]) == command and rest and is_path(rest[0]):
             return rest[0]
     return None
-
-
-def _begin_unlocking(words: Sequence[str]) -> None:
-    from flows.cli.early import begin_unlocking  # what it imports may import Prefect until that was left aside
-
-    if (plan := plan_file(words)) is not None:
-        begin_unlocking(Path(plan))
 
 
 class _Hidden(importlib.abc.MetaPathFinder):

@@ -8,9 +8,10 @@ from blocks.errors import BaseUnusable
 from blocks.manifest import BackupMetadata, BackupType
 from blocks.plan import BackupPlan, load_plan
 from flows.engine import flow, stage_runner
-from flows.job import BackupJob, open_backup
+from flows.job import BackupJob
 from flows.line import Line, Outcome, Window, open_line
 from flows.naming import named
+from flows.opening import open_backup
 from flows.progress import Progress
 from flows.report import publish_backup
 from flows.stages.collect import collect

@@ -12,10 +12,8 @@ from blocks.sources.base import CollectionSpec
 from flows.chain import Chain
 
 
-def find_base(
-    repository: Repository, plan: str, kind: BackupType, specs: dict[str, CollectionSpec]
-) -> tuple[Chain | None, str | None]:
-    """Find the base of a backup: the chain it stands on, or why there is none that can serve."""
+def find_base(repository: Repository, plan: str, kind: BackupType) -> tuple[Chain | None, str | None]:
+    """Find the base of a backup: the chain it may stand on, or why there is none that can serve."""
     if not kind.needs_base:
         return None, None
     wanted = (BackupType.FULL,) if kind is BackupType.DIFFERENTIAL else tuple(t for t in BackupType if t.can_be_base)
@@ -28,10 +26,17 @@ def find_base(
         return None, f"there is no {' or '.join(wanted)} backup to stand on"
     try:
         chain = Chain(repository, newest)
-        reason = unusable(repository, chain) or schema_change(newest, specs)
+        reason = unusable(repository, chain)
     except (CorruptionDetected, BackupNotFound, WrongKey) as exc:
         chain, reason = None, f"base {newest.backup_id} cannot be used: {exc.message}"
     return (None, reason) if reason else (chain, None)
+
+
+def tokens(base: Chain | None, kind: BackupType) -> dict[str, str]:
+    """Return what the views of a base remember, by source, where a backup may ask for what changed since then."""
+    if base is None or kind is not BackupType.INCREMENTAL:  # a differential always reads all
+        return {}
+    return {source.name: source.token for source in base.target.sources if source.token is not None}
 
 
 def damage_since(survey: Survey, wanted: Sequence[BackupType], newest: BackupMetadata | None) -> str | None:

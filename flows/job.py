@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 
 from blocks.canonical import PartIndex, merge_indexes
-from blocks.errors import BaseUnusable, CorruptionDetected, SourceUnavailable
+from blocks.errors import BaseUnusable, CorruptionDetected
 from blocks.lease import Lease
 from blocks.manifest import (
     BackupMetadata,
@@ -28,11 +26,9 @@ from blocks.repository import Repository
 from blocks.rowdigest import RowDigest
 from blocks.sealing import ObjectContext, ObjectKind
 from blocks.selection import Selection
-from blocks.sources.base import Bounds, CollectionSpec, StateSource, View
+from blocks.sources.base import Bounds, CollectionSpec, View
 from blocks.sums import sums_checksum
-from flows.bases import find_base
 from flows.chain import Chain
-from flows.line import retried
 from flows.parcel import PartJob, Stored
 from flows.versions import tool_versions
 
@@ -256,45 +252,3 @@ class BackupJob:
             definition=view.definition,
             warnings=tuple(dict.fromkeys(self.warnings[name])),
         )
-
-
-@contextmanager
-def open_backup(
-    plan: BackupPlan, kind: BackupType, tags: Sequence[str] = (), wait_seconds: float = 0
-) -> Iterator[BackupJob]:
-    """Take the plan's lease, open a view of every source, and settle the backup's type and base.
-
-    Args:
-        plan: What to back up.
-        kind: The wanted type; one that needs a base and finds none becomes a full one, and says so.
-        tags: Kept in the manifest.
-        wait_seconds: How long to wait for another run on the same plan.
-
-    Raises:
-        RepositoryLocked: Another run holds the lease.
-        SourceUnavailable: A source cannot be read, or a hook before failed; nothing was written.
-        Partial: The backup is made, but a hook after it failed.
-    """
-    repository = plan.repository.unlock(plan.encryption)
-    holder = f"{socket.gethostname()}:{os.getpid()}"
-    with (
-        repository.lease(plan.name, holder, f"{kind.value} backup", wait_seconds) as lease,
-        plan.hooks.around(plan.name, kind.value, plan.secret_variables),
-        ExitStack() as opened,
-    ):
-        views = {
-            name: retried(partial(_open_view, opened, name, source), retries=2) for name, source in plan.sources.items()
-        }
-        job = BackupJob(plan, repository, lease, views)
-        base, because = find_base(repository, plan.name, kind, job.specs)
-        if base is not None and (grown := job.outgrown(base)):
-            base, because = None, f"a part of {grown} has outgrown its bounds"
-        job.begin(kind, base, because, tags)
-        yield job
-
-
-def _open_view(opened: ExitStack, name: str, source: StateSource) -> View:
-    try:
-        return opened.enter_context(source.view())
-    except SourceUnavailable as exc:
-        raise type(exc)(f"source {name}: {exc.message}", hint=exc.hint) from exc

@@ -255,8 +255,12 @@ class StateSource(Block):
         return self
 
     @abstractmethod
-    def view(self) -> AbstractContextManager[View]:
+    def view(self, since: str | None = None) -> AbstractContextManager[View]:
         """Open one consistent look at live state.
+
+        Args:
+            since: The token of the view that the base of an incremental was made from. A source may then prepare for
+                being asked only what changed since, but has to be able to give all of it.
 
         Raises:
             SourceUnavailable: It cannot be reached or read.

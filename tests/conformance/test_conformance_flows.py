@@ -109,8 +109,8 @@ def test_a_view_that_fails_commits_nothing(
     whole = type(filled.source).view
 
     @contextmanager
-    def failing(self: StateSource) -> Iterator[Any]:
-        with whole(self) as view:
+    def failing(self: StateSource, since: str | None = None) -> Iterator[Any]:
+        with whole(self, since) as view:
             yield FailingView(view, where)
 
     with monkeypatch.context() as patch:

@@ -105,7 +105,7 @@ class FilesSource(StateSource):
         return self._elsewhere(str(folder / self.root))
 
     @contextmanager
-    def view(self) -> Iterator[FilesView]:
+    def view(self, since: str | None = None) -> Iterator[FilesView]:
         """Walk the tree and offer its parts.
 
         Raises:

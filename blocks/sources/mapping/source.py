@@ -81,7 +81,7 @@ class MappingSource(StateSource):
         folders = [str(folder / Path(path).expanduser()) for path in self.search_path]
         return self.model_copy(update={"search_path": folders})
 
-    def view(self) -> AbstractContextManager[View]:
+    def view(self, since: str | None = None) -> AbstractContextManager[View]:
         """Open one look at the object, or at its `create_snapshot()` where it has one.
 
         Raises:

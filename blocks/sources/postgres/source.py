@@ -61,7 +61,7 @@ class PostgresSource(StateSource):
 
     _kept: Kept = PrivateAttr(default_factory=Kept)
 
-    def view(self) -> AbstractContextManager[View]:
+    def view(self, since: str | None = None) -> AbstractContextManager[View]:
         """Open one consistent look at the database.
 
         Raises:

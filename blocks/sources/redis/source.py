@@ -119,7 +119,7 @@ class RedisSource(StateSource):
             update["url"] = str(folder / place.path)
         return self.model_copy(update=update)
 
-    def view(self) -> AbstractContextManager[View]:
+    def view(self, since: str | None = None) -> AbstractContextManager[View]:
         """Open one look at the databases.
 
         Raises:

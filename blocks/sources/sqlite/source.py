@@ -57,7 +57,7 @@ class SQLiteSource(StateSource):
         """Return a copy whose path is resolved against a folder."""
         return self.at(str(folder / Path(self.path).expanduser()))
 
-    def view(self) -> AbstractContextManager[View]:
+    def view(self, since: str | None = None) -> AbstractContextManager[View]:
         """Open one consistent look at the database.
 
         Raises:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from blocks.errors import UnsupportedState
 from blocks.rowdigest import RowDigest
-from blocks.rowkeys import encode_keys, encode_parents, trimmed
+from blocks.rowkeys import encode_keys, under_parents
 from blocks.variant import is_variant, to_variant, variant_field
 
 KEY = "_key"
@@ -224,6 +224,6 @@ class KnownPart:
         return pc.fill_null(pc.equal(index.digests.take(found), self._digest(canonical)), False)
 
     def under(self, parents: pa.Array) -> pa.LargeBinaryArray:
-        """Return the base's keys whose first column is one of `parents`; the second is an integer (9 bytes)."""
+        """Return the base's keys whose first column (text or binary) is one of `parents`."""
         keys = self._index.keys
-        return keys.filter(pc.is_in(trimmed(keys, tail=9), encode_parents(parents)))
+        return keys.filter(under_parents(keys, parents))

@@ -28,6 +28,7 @@ from blocks.errors import UnsupportedState
 from blocks.variant import is_variant
 
 NULL = b"\x05"
+_END = b"\x00\x01"
 _BOOL, _INT, _FLOAT, _DECIMAL, _TEXT, _BINARY = 0x08, 0x10, 0x12, 0x18, 0x20, 0x30
 _TIMESTAMP, _DATE, _TIME = 0x14, 0x15, 0x16
 _SIGN = np.uint64(1 << 63)
@@ -53,6 +54,43 @@ def encode_parents(parents: pa.Array) -> pa.LargeBinaryArray:
     """Encode values of a first key column (text or binary) as the prefix that all keys below them share."""
     column = parents.combine_chunks() if isinstance(parents, pa.ChunkedArray) else parents
     return _component(column, pa.field("parent", column.type), escaped=True)
+
+
+def under_parents(keys: pa.LargeBinaryArray, parents: pa.Array) -> pa.BooleanArray:
+    """Tell which keys of two columns have one of `parents` (text or binary) as their first."""
+    prefixes = encode_parents(parents)
+    # a zero within a value is escaped, so the first end is that of the first column
+    heads = pc.add(pc.find_substring(keys, pattern=_END), len(_END)).to_numpy().astype(np.int64)
+    tails = pc.binary_length(keys).to_numpy() - heads
+    # where the second column is NULL the whole key is known; to look for it is much faster than to cut keys
+    alone = (tails == 1) & pc.ends_with(keys, pattern=NULL).to_numpy(zero_copy_only=False)
+    found = np.zeros(len(keys), np.bool_)
+    if alone.any():
+        whole = pc.binary_join_element_wise(prefixes, _scalar(NULL), _scalar(b""))
+        found |= pc.is_in(keys, whole).to_numpy(zero_copy_only=False)
+    if not alone.all():
+        others = pa.array(~alone)
+        cut = _heads(keys.filter(others), heads[~alone], tails[~alone])
+        found[~alone] = pc.is_in(cut, prefixes).to_numpy(zero_copy_only=False)
+    return pa.array(found)
+
+
+def _heads(
+    keys: pa.LargeBinaryArray, heads: npt.NDArray[np.int64], tails: npt.NDArray[np.int64]
+) -> pa.LargeBinaryArray:
+    """Cut values in two and return what comes first."""
+    if (tails == tails[0]).all():
+        return trimmed(keys, tail=int(tails[0]))
+    starts = np.frombuffer(keys.buffers()[1], np.int64)[keys.offset : keys.offset + len(keys)]
+    shorter = np.concatenate([np.zeros(1, np.int64), np.cumsum(heads)])
+    # where each byte of the result comes from: its own place, moved by as much as its value is
+    places = np.arange(shorter[-1]) + np.repeat(starts - shorter[:-1], heads)
+    buffers = [None, pa.py_buffer(shorter), pa.py_buffer(_data(keys)[places])]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(keys), buffers)
+
+
+def _scalar(value: bytes) -> pa.LargeBinaryScalar:
+    return pa.scalar(value, pa.large_binary())
 
 
 def _component(column: pa.Array, field: pa.Field, *, escaped: bool) -> pa.LargeBinaryArray:
@@ -120,7 +158,7 @@ def _tagged(tag: int, payload: Bytes) -> pa.LargeBinaryArray:
 def _varlen(column: pa.Array, tag: int, *, escaped: bool) -> pa.LargeBinaryArray:
     end = b""
     if escaped:
-        column, end = pc.replace_substring(column, pattern=b"\x00", replacement=b"\x00\xff"), b"\x00\x01"
+        column, end = pc.replace_substring(column, pattern=b"\x00", replacement=b"\x00\xff"), _END
     head, tail = pa.scalar(bytes([tag]), pa.large_binary()), pa.scalar(end, pa.large_binary())
     return pc.binary_join_element_wise(head, column, tail, pa.scalar(b"", pa.large_binary()))
 

@@ -58,6 +58,8 @@ class BackupJob:
         self.backup_id = self.repository.new_id(self.plan.name, self.backup_type, datetime.now(UTC))
         self.lease.work_on(self.backup_id)
         self.data_key, self.encapsulated = self.repository.keys.new_data_key(self.plan.name, self.backup_id)
+        # before anything is read: what a source sees afterwards has at least all that its token stands for
+        self._tokens = {name: view.token for name, view in self.views.items()}
         self.stored: dict[tuple[str, int], Stored] = {}
         self._objects: list[StoredObject] = []
         self._numbers: dict[tuple[str, int], int] = {}
@@ -123,7 +125,7 @@ class BackupJob:
 
     def _untouched(self, source: str) -> bool:
         before = self._token_before(source) if self.tracks_changes else None
-        return before is not None and before == self.views[source].token
+        return before is not None and before == self._tokens[source]
 
     def _carry_over(self, name: str) -> None:
         for part in self._base_collection(name).parts:
@@ -248,7 +250,7 @@ class BackupJob:
             type=self.plan.sources[name].type,
             system=view.system,
             taken_at=view.taken_at,
-            token=view.token,
+            token=self._tokens[name],
             definition=view.definition,
             warnings=tuple(dict.fromkeys(self.warnings[name])),
         )

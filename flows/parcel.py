@@ -25,6 +25,7 @@ class Normal:
 
     rows: pa.Table
     unchanged: pa.LargeBinaryArray | None = None
+    touched: pa.LargeBinaryArray | None = None
     rest_unchanged: bool = False
     whole_part_unchanged: bool = False
 

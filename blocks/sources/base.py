@@ -97,14 +97,17 @@ class Reading:
     Attributes:
         rows: Rows with the collection's columns, in any order.
         unchanged: `_key`s (from `Known.under` or `Known.encode`) that are still there and were not read again.
-        rest_unchanged: True where the source knows that every record of the base whose key is not among `rows` is
-            still there, as it was.
+        touched: `_key`s (from `Known.under`) that were read again: those that are not among `rows` are gone. Only
+            with `rest_unchanged`.
+        rest_unchanged: True where the source knows that every record of the base whose key is neither among `rows`
+            nor `touched` is still there, as it was.
         whole_part_unchanged: True where the source knows that nothing in the part changed since the base.
         warnings: What a person should know, each a sentence naming the record.
     """
 
     rows: pa.Table
     unchanged: pa.LargeBinaryArray | None = None
+    touched: pa.LargeBinaryArray | None = None
     rest_unchanged: bool = False
     whole_part_unchanged: bool = False
     warnings: tuple[str, ...] = ()
@@ -115,14 +118,21 @@ class View(Protocol):
 
     taken_at: datetime
     """The moment (aware, UTC) whose state is seen."""
-    token: str | None
-    """Equal tokens of two views mean that nothing at all changed between them; None where that cannot be told."""
     system: str
     """Product, version and place, without secrets."""
     definition: dict[str, JsonValue]
     """What a restore needs besides the collections (views, triggers, settings)."""
     warnings: tuple[str, ...]
     """What this backup does not cover, each a sentence; recorded in the manifest."""
+
+    @property
+    def token(self) -> str | None:
+        """Equal tokens of two views mean that nothing at all changed between them; None where that cannot be told.
+
+        A backup asks for it before anything is read; who only looks does not, so a source may first have to do
+        something to be able to tell what changes from now on.
+        """
+        ...
 
     def collections(self) -> Sequence[CollectionSpec]:
         """Return all collections, in a stable order."""
@@ -138,7 +148,8 @@ class View(Protocol):
     def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
         """Whether a part of an older full has grown beyond OUTGROWN times the size parts are drawn for.
 
-        A part is held in memory as a whole, so the chain then ends and the next full draws new boundaries.
+        A part is held in memory as a whole, so the chain then ends and the next full draws new boundaries. A source
+        that would have to look at all records to tell may leave that to `read`.
         """
         ...
 
@@ -154,6 +165,7 @@ class View(Protocol):
             SourceUnavailable: The source went away.
             SourceChanged: It kept changing under the reader.
             UnsupportedState: A value cannot be kept exactly; names the record.
+            BaseUnusable: The part, as the base drew it, has outgrown its bounds.
         """
         ...
 

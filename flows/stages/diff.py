@@ -28,7 +28,7 @@ def diff(part: PartJob, normal: Box[Normal]) -> Box[Changes | None]:
         part.rows = part.base_rows
         return Box(None)
     base = part.base()
-    changes = changes_between(base, now.rows, now.unchanged, now.rest_unchanged)
+    changes = changes_between(base, now.rows, now.unchanged, now.rest_unchanged, now.touched)
     part.rows = changes.count
     part.drop_base()
     return Box(changes if changes.upserts or changes.tombstones else None)
@@ -54,7 +54,11 @@ def as_it_was(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:
 
 
 def changes_between(
-    base: PartIndex, rows: pa.Table, unchanged: pa.LargeBinaryArray | None = None, rest_unchanged: bool = False
+    base: PartIndex,
+    rows: pa.Table,
+    unchanged: pa.LargeBinaryArray | None = None,
+    rest_unchanged: bool = False,
+    touched: pa.LargeBinaryArray | None = None,
 ) -> Changes:
     """Find the upserts and tombstones that lead from a base to now.
 
@@ -62,7 +66,8 @@ def changes_between(
         base: Keys and digests of the base.
         rows: Normalised rows of now.
         unchanged: Keys of the base which are still there with the same content and are not among `rows`.
-        rest_unchanged: Whether that holds for all keys of the base that are not among `rows`.
+        rest_unchanged: Whether that holds for all keys of the base that are neither among `rows` nor `touched`.
+        touched: Keys of the base that are gone unless they are among `rows`.
     """
     if not len(base):
         return _changes(rows, base.keys, rows.num_rows)
@@ -71,7 +76,10 @@ def changes_between(
     same = pc.fill_null(pc.equal(base.digests.take(found), digests), False)
     upserts = rows.filter(pc.invert(same)) if same.true_count else rows
     if rest_unchanged:
-        return _changes(upserts, base.keys.slice(0, 0), len(base) + found.null_count)
+        gone = base.keys.slice(0, 0)
+        if touched is not None and len(touched):
+            gone = touched.filter(pc.invert(pc.is_in(touched, keys)))
+        return _changes(upserts, gone, len(base) + found.null_count - len(gone))
     still = np.zeros(len(base), np.bool_)
     still[found.drop_null()] = True
     count = rows.num_rows

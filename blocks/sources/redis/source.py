@@ -67,6 +67,11 @@ class RedisSource(StateSource):
         description="Take one moment of the whole server, or of each master of a cluster, through replication; needs "
         "redis-server and memory here.",
     )
+    track_changes: bool = Field(
+        default=True,
+        description="Read only what was written since the base of an incremental, as the server's replication backlog "
+        "tells it, and let a server that keeps none begin to.",
+    )
     user: str | None = Field(default=None, description="ACL user, where the URL names none.")
     password: SecretStr | None = Field(default=None, description="Password; better kept out of the plan.")
     password_env: str | None = Field(default=None, description="Environment variable that holds the password.")
@@ -141,7 +146,7 @@ class RedisSource(StateSource):
                 self._check_databases(server, place)
                 taken_at, system = datetime.now(UTC), f"{server.product} at {server}"
                 if not self.consistent:
-                    yield self._look(server, folder, place, taken_at, system)
+                    yield self._look(server, folder, place, taken_at, system, self.track_changes)
                     return
                 with self._taken(server, folder) as taken:
                     yield self._look(taken, folder, place, taken_at, system)
@@ -158,7 +163,9 @@ class RedisSource(StateSource):
         with private_server(folder, self._program) as private:
             yield private
 
-    def _look(self, server: Holder, folder: Path, place: Place, taken_at: datetime | None, system: str) -> RedisView:
+    def _look(
+        self, server: Holder, folder: Path, place: Place, taken_at: datetime | None, system: str, tracked: bool = False
+    ) -> RedisView:
         chosen = self._chosen(place)
         numbers = sorted(server.keyspace()) if chosen is None else chosen
         databases = {f"db{number}": self.renumbered.get(number, number) for number in numbers}
@@ -172,6 +179,7 @@ class RedisSource(StateSource):
             system,
             {"patterns": list(self.patterns), "narrowed": chosen is not None},
             PUT_OFF_MS if place.proof else 0,
+            tracked,
         )
 
     def _check_databases(self, server: Server | Cluster, place: Place) -> None:

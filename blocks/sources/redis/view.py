@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock, Semaphore
@@ -15,10 +16,12 @@ from typing import Protocol, cast
 import pyarrow as pa
 from pydantic import JsonValue
 
+from blocks.errors import BaseUnusable
 from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
+from blocks.sources.redis.changes import Changes
 from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.keys import END, KeySpool
-from blocks.sources.redis.rows import COLUMNS
+from blocks.sources.redis.rows import COLUMNS, SCHEMA
 from blocks.sources.redis.server import Server
 
 _SAMPLE_KEYS = 500
@@ -36,6 +39,25 @@ def spec_of(name: str, patterns: Sequence[str]) -> CollectionSpec:
         columns=COLUMNS,
         definition={"patterns": list(patterns)},
     )
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Some keys of a database: the Arrow bytes of their rows, and how many keys and rows they are."""
+
+    size_bytes: int
+    keys: int
+    rows: int
+
+    @property
+    def key_bytes(self) -> float:
+        """Arrow bytes of a key with all of its rows."""
+        return max(self.size_bytes / max(1, self.keys), _RESTING_BYTES)
+
+    @property
+    def row_bytes(self) -> float:
+        """Arrow bytes of a row."""
+        return self.size_bytes / max(1, self.rows)
 
 
 class Holder(Protocol):
@@ -88,9 +110,8 @@ class RedisView:
         system: How the manifest calls the server.
         definition: What a restore has to know.
         put_off_ms: By how much expiries were put off in this place.
+        tracked: Whether what was written since a base may be asked for, where the server is one that can tell.
     """
-
-    token: str | None = None
 
     def __init__(
         self,
@@ -103,6 +124,7 @@ class RedisView:
         system: str,
         definition: dict[str, object],
         put_off_ms: int = 0,
+        tracked: bool = False,
     ) -> None:
         self._server, self._databases, self._patterns = server, databases, patterns
         self._folder, self._part_size_bytes, self._put_off = folder, part_size_bytes, put_off_ms
@@ -111,12 +133,21 @@ class RedisView:
         # meanwhile; two at once would leave the server idle while both do
         self._turns = Semaphore(1 + len(server.boundaries()))
         self._spools: dict[str, KeySpool] = {}
-        self._sampled: dict[str, float] = {}
+        self._changes: Changes | None = None
+        if tracked and isinstance(server, Server):
+            self._changes = Changes(server, databases, patterns, folder)
+        self._drawn: set[str] = set()
+        self._sampled: dict[str, _Sample] = {}
         self._guesses = Guesses()
         self.taken_at = taken_at or datetime.now(UTC)
         self.system = system
         self.definition = cast("Bounds", definition)
         self.warnings: tuple[str, ...] = (*_not_covered(server), *server.remarks)
+
+    @property
+    def token(self) -> str | None:
+        """Where the server's history of writes stood before anything was read; None where it keeps none."""
+        return self._changes.token if self._changes else None
 
     def collections(self) -> Sequence[CollectionSpec]:
         """Return the databases."""
@@ -127,33 +158,65 @@ class RedisView:
 
         On a cluster they also end where the slots of a node do, so that each is read from one node.
         """
+        self._drawn.add(collection.name)
         spool = self._spool(collection.name)
-        parts = max(1, round(self._row_bytes(collection.name, spool) * len(spool) / self._part_size_bytes))
+        parts = max(1, round(self._sample(collection.name).key_bytes * len(spool) / self._part_size_bytes))
         boundaries = self._server.boundaries()
         cuts = sorted({*spool.cuts(parts), *(boundaries if len(boundaries) <= _FOLLOWED else ())})
         edges: list[JsonValue] = [None, *map(_edge, _between_keys(cuts, spool)), None]
         return [{"from": first, "before": last} for first, last in itertools.pairwise(edges)]
 
     def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
-        """Whether a part holds by far more keys now, by their size in a sample, than parts are drawn for."""
-        spool = self._spool(collection.name)
-        most = max((spool.count(*_range(each)) for each in bounds), default=0)
-        return most > 1 and most * self._row_bytes(collection.name, spool) > OUTGROWN * self._part_size_bytes
+        """Whether a part holds by far more keys now, by their size in a sample, than parts are drawn for.
+
+        Where only some keys may have to be read, not all are listed for this, and `read` finds it out.
+        """
+        return self.token is None and any(self._has_outgrown(collection.name, each) for each in bounds)
 
     def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
-        """Read the keys of one part; `known` is of no use here, since Redis does not track changes of keys."""
-        keys = self._spool(collection.name).between(*_range(bounds))
+        """Read the keys of one part: all, or those that were written since the base.
+
+        Raises:
+            BaseUnusable: The part has by far more keys now than parts are drawn for.
+        """
+        name = collection.name
+        if known is not None and self._changes and (touched := self._changes.since(known.token)) is not None:
+            return self._read_touched(name, bounds, known, touched[name].between(*_range(bounds)))
+        if self._changes and self._changes.token_was_asked_for and name not in self._drawn:
+            self._check_outgrown(name, bounds)
+        return self._reading(name, self._spool(name).between(*_range(bounds)))
+
+    def _read_touched(self, name: str, bounds: Bounds, known: Known, keys: pa.LargeBinaryArray) -> Reading:
+        if not len(keys):
+            return Reading(SCHEMA.empty_table(), whole_part_unchanged=True)
+        # that many rows at most; unless they are large, all keys need not be listed to know how many there are
+        if (known.rows + len(keys)) * self._sample(name).row_bytes > OUTGROWN * self._part_size_bytes:
+            self._check_outgrown(name, bounds)
+        reading = self._reading(name, keys)
+        return replace(reading, rest_unchanged=True, touched=known.under(keys))
+
+    def _reading(self, name: str, keys: pa.LargeBinaryArray) -> Reading:
         with self._turns:
-            rows, dumped = self._read(collection.name, keys)
-        return Reading(rows, warnings=tuple(_dumped(collection.name, dumped)))
+            rows, dumped = self._read(name, keys)
+        return Reading(rows, warnings=tuple(_dumped(name, dumped)))
+
+    def _check_outgrown(self, name: str, bounds: Bounds) -> None:
+        if self._has_outgrown(name, bounds):
+            raise BaseUnusable(f"a part of {name} has outgrown its bounds")
+
+    def _has_outgrown(self, name: str, bounds: Bounds) -> bool:
+        count = self._spool(name).count(*_range(bounds))
+        return count > 1 and count * self._sample(name).key_bytes > OUTGROWN * self._part_size_bytes
 
     def finish(self) -> None:
         """Make sure that all parts were read from one server, or the same nodes, that lost no data meanwhile.
 
         Raises:
-            SourceChanged: A server was started again, or another one took its place.
+            SourceChanged: A server was started again, or another one took its place, or its data were replaced.
         """
         self._server.check_same()
+        if self._changes:
+            self._changes.check_same()
 
     def _read(self, name: str, keys: pa.LargeBinaryArray) -> tuple[pa.Table, dict[str, int]]:
         return self._server.read(self._databases[name], keys, self._put_off, self._guesses)
@@ -166,13 +229,23 @@ class RedisView:
                 self._spools[name] = spool
             return self._spools[name]
 
-    def _row_bytes(self, name: str, spool: KeySpool) -> float:
-        """Estimate the Arrow bytes of a key and its rows from a sample."""
+    def _sample(self, name: str) -> _Sample:
+        """Look at some keys, of those that are listed or else of the first that SCAN gives, which are any."""
+        with self._lock:
+            spool = self._spools.get(name)
         if name not in self._sampled:
-            sample = spool.sample(_SAMPLE_KEYS)
-            rows, _ = self._read(name, sample)
-            self._sampled[name] = max(rows.nbytes / max(1, len(sample)), _RESTING_BYTES)
+            keys = spool.sample(_SAMPLE_KEYS) if spool else self._some_keys(name)
+            rows, _ = self._read(name, keys)
+            self._sampled[name] = _Sample(rows.nbytes, len(keys), rows.num_rows)
         return self._sampled[name]
+
+    def _some_keys(self, name: str) -> pa.LargeBinaryArray:
+        keys: set[bytes] = set()
+        for batch in self._server.scan(self._databases[name], self._patterns):
+            keys.update(batch)
+            if len(keys) >= _SAMPLE_KEYS:
+                break
+        return pa.array(sorted(keys)[:_SAMPLE_KEYS], pa.large_binary())
 
 
 def _between_keys(cuts: Sequence[int], spool: KeySpool) -> list[int]:

@@ -112,13 +112,16 @@ class Changes:
             return None
         spools = {name: KeySpool(self._folder) for name in self._databases}
         keys = self._server.keyspace()
-        most = max(_ALWAYS_KEYS, int(MOST * sum(keys.get(number, 0) for number in self._databases.values())))
+        left = max(_ALWAYS_KEYS, int(MOST * sum(keys.get(number, 0) for number in self._databases.values())))
 
         def spool(database: int | None, touched: set[bytes]) -> None:
+            nonlocal left
             for name, number in self._databases.items():
                 if database in (None, number):
-                    spools[name].add(self._matching(touched))
-            if sum(map(len, spools.values())) > most:
+                    chosen = self._matching(touched)
+                    spools[name].add(chosen)
+                    left -= len(chosen)
+            if left < 0:
                 raise SourceUnavailable(f"{self._server}: so many keys were touched that all can be read as well")
 
         try:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.rowkeys import encode_keys, encode_parents
+from blocks.rowkeys import encode_keys, encode_parents, under_parents
 from blocks.variant import encode_variant, variant_field
 from tests.strategies import TYPED, scalars, text
 
@@ -83,3 +83,24 @@ def test_a_parent_is_the_prefix_of_the_keys_below_it() -> None:
         encode_parents(table.column("p")).to_pylist(), encode_keys(table, ["p", "o"]).to_pylist(), strict=True
     ):
         assert key[:-9] == parent
+
+
+_SOME_BYTES = st.binary(max_size=3) | st.sampled_from([b"", b"\x00", b"\x00\x01", b"\x01", b"\x05", b"a\x00\x01\x05"])
+
+
+@given(st.lists(st.tuples(_SOME_BYTES | st.none(), _SOME_BYTES | st.none())), st.lists(_SOME_BYTES))
+def test_keys_below_parents_are_found_whatever_their_bytes(
+    pairs: list[tuple[bytes | None, bytes | None]], parents: list[bytes]
+) -> None:
+    schema = pa.schema([("p", pa.large_binary()), ("o", pa.large_binary())])
+    table = pa.Table.from_pylist([{"p": p, "o": o} for p, o in pairs], schema=schema)
+    found = under_parents(encode_keys(table, ["p", "o"]), pa.array(parents, pa.large_binary()))
+    assert found.to_pylist() == [p in parents for p, _ in pairs]
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), st.integers(-(2**63), 2**63 - 1))), st.lists(st.text(max_size=3)))
+def test_keys_below_parents_are_found_by_text_and_number(pairs: list[tuple[str, int]], parents: list[str]) -> None:
+    schema = pa.schema([("p", pa.large_string()), ("o", pa.int64())])
+    table = pa.Table.from_pylist([{"p": p, "o": o} for p, o in pairs], schema=schema)
+    found = under_parents(encode_keys(table, ["p", "o"]), pa.array(parents, pa.large_string()))
+    assert found.to_pylist() == [p in parents for p, _ in pairs]

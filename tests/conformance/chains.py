@@ -113,9 +113,11 @@ def _read_part(view: View, kept: Kept, spec: CollectionSpec, piece: Piece, track
         return
     if reading.unchanged is not None:
         assert set(reading.unchanged.to_pylist()) <= set(base.keys.to_pylist()), "unchanged, but not in the base"
-    changes = changes_between(
-        base, to_normal(reading.rows, spec.key, DIGEST_OF), reading.unchanged, reading.rest_unchanged
-    )
+    if reading.touched is not None:
+        assert reading.rest_unchanged, "touched means nothing without the rest"
+        assert set(reading.touched.to_pylist()) <= set(base.keys.to_pylist()), "touched, but not in the base"
+    normal = to_normal(reading.rows, spec.key, DIGEST_OF)
+    changes = changes_between(base, normal, reading.unchanged, reading.rest_unchanged, reading.touched)
     if changes.upserts or changes.tombstones:
         piece.segments.append(changes.rows)
         piece.indexes.append(changes.index)

@@ -7,7 +7,6 @@ every command that wrote something since then.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,10 +61,9 @@ class History:
             return
         with self._attached() as connection:
             connection.send(packed("PSYNC", "?", -1))
-            for _ in range(_LOOKS):
-                if self.position():
-                    return
-                time.sleep(_PAUSE_SECONDS)
+            looks = 0
+            while looks < _LOOKS and not self.position() and not connection.answers_within(_PAUSE_SECONDS):
+                looks += 1
 
     def continues(self, before: Position) -> bool:
         """Whether the server knows what was written since a position.

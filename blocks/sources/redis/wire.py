@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import select
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -217,6 +218,11 @@ class Connection:
         """
         with translated(self.place, "receiving"):
             return self._received()
+
+    def answers_within(self, seconds: float) -> bool:
+        """Wait a while for anything to be received; tell whether there is something."""
+        with translated(self.place, "waiting"):
+            return bool(select.select([self._socket], [], [], seconds)[0])
 
     def _after(self, expected: bytes) -> bytes | None:
         """Pass over answers that are known beforehand; parsing them would take longer than all the others."""

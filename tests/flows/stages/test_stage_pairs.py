@@ -111,6 +111,22 @@ def test_unchanged_keys_count_as_present() -> None:
     assert (changes.upserts, changes.tombstones) == (0, 1)
 
 
+@given(tables(), tables(), st.data())
+def test_rows_that_were_touched_tell_as_much_as_all_rows(old: pa.Table, new: pa.Table, data: st.DataObject) -> None:
+    before, after = normal(old.select(["id"])), normal(new.select(["id"]))
+    whole = changes_between(index_of(before), after)
+    # what changed was touched, and others may have been
+    changed = set(whole.index.column(KEY).to_pylist())
+    others = sorted((set(before.column(KEY).to_pylist()) | set(after.column(KEY).to_pylist())) - changed)
+    touched = changed | set(data.draw(st.lists(st.sampled_from(others)) if others else st.just([])))
+    among = pa.array(sorted(touched), pa.large_binary())
+    rows, keys = after.filter(pc.is_in(after.column(KEY), among)), index_of(before).keys
+    found = changes_between(index_of(before), rows, None, True, keys.filter(pc.is_in(keys, among)))
+    assert found.count == whole.count
+    assert (found.upserts, found.tombstones) == (whole.upserts, whole.tombstones)
+    assert found.index.sort_by(KEY).equals(whole.index.sort_by(KEY))
+
+
 def test_two_rows_with_one_key_are_refused() -> None:
     with pytest.raises(UnsupportedState, match="same key id"):
         normal(pa.table({"id": [1, 1]}))

@@ -20,13 +20,15 @@ Command = tuple[str | int, ...]
 
 
 def main() -> None:
-    """Run one of `fill PORT KEYS`, `change PORT KEYS SEED` and `compare PORT PORT`."""
+    """Run one of `fill PORT KEYS`, `change PORT KEYS SEED`, `forget PORT` and `compare PORT PORT`."""
     verb, *words = sys.argv[1:]
     numbers = [int(word) for word in words]
     if verb == "fill":
         send(numbers[0], (command for n in range(numbers[1]) for command in key(n, random.Random(n))))
     elif verb == "change":
         send(numbers[0], changes(numbers[1], random.Random(numbers[2])))
+    elif verb == "forget":
+        ask(numbers[0], ("DEBUG", "CHANGE-REPL-ID"))
     elif verb == "compare":
         one, other = (ask(port, ("DEBUG", "DIGEST")) for port in numbers)
         if one != other:
@@ -90,7 +92,7 @@ def _replies(sock: socket.socket, reader: hiredis.Reader, count: int) -> object:
 
 
 @contextmanager
-def redis_server(folder: Path) -> Iterator[int]:
+def redis_server(folder: Path, *options: str) -> Iterator[int]:
     """Run a server without persistence in a folder; gives its port."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as sock:
@@ -98,7 +100,7 @@ def redis_server(folder: Path) -> Iterator[int]:
         port = int(sock.getsockname()[1])
     # without the delay the peer does not wait five seconds for other replicas
     words = ["--port", str(port), "--dir", str(folder), "--save", "", "--repl-diskless-sync-delay", "0"]
-    words += ["--enable-debug-command", "yes", "--logfile", "log"]
+    words += ["--enable-debug-command", "yes", "--logfile", "log", *options]
     child = subprocess.Popen(["redis-server", *words], stdout=subprocess.DEVNULL)
     try:
         _wait(child, port)

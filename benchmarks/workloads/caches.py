@@ -39,6 +39,10 @@ class Cache:
         """Change one key of a hundred."""
         self.bench.make("caches", "change", self.port, self.keys, seed)
 
+    def forget(self) -> None:
+        """Let the server begin another history, as if its backlog had been too small for the last one."""
+        self.bench.make("caches", "forget", self.port)
+
     def check(self) -> None:
         """Restore both and compare Redis's own digests of them with that of the original."""
         with redis_server(self.bench.fresh("restored-ours")) as port:
@@ -57,7 +61,7 @@ def cache(bench: Bench) -> Iterator[Cache]:
     for program, package in (("redis-server", "redis-server"), ("redis-cli", "redis-tools")):
         need(program, package)
     keys = bench.size(KEYS, least=10_000)
-    with redis_server(bench.fresh("redis")) as port:
+    with redis_server(bench.fresh("redis"), "--repl-backlog-size", "64mb") as port:
         bench.say(f"  filling a Redis with {keys:,} keys")
         bench.make("caches", "fill", port, keys)
         ours = Lastgood(bench, "redis", {"cache": {"type": "redis", "url": f"redis://127.0.0.1:{port}"}})

@@ -128,10 +128,10 @@ def test_a_history_that_is_too_short_is_not_asked_for(start: Start) -> None:
 def test_where_much_was_written_everything_is_read(live: RedisServer) -> None:
     live.many([("SET", f"k{n}", n) for n in range(5_000)])
     chain = KeptChain(RedisSource(url=live.url))
-    live.many([("SET", f"k{n}", "other") for n in range(1_600)])
+    live.many([("SET", f"k{n}", "other") for n in range(3_600)])
     assert not chain.incremental()
     settled(chain)
-    live.many([("SET", f"k{n}", "again") for n in range(1_400)])
+    live.many([("SET", f"k{n}", "again") for n in range(3_400)])
     assert chain.incremental()
     settled(chain)
 

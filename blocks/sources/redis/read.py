@@ -67,12 +67,14 @@ class KeyReader:
         others = self._read(self._guesses.sorted_out(keys))
         for _ in range(_ATTEMPTS):
             if not others:
-                self._add_hashes()
-                return self._rows.table()
+                break
             others = self._read(self._typed(pa.array(others, pa.large_binary())))
-        raise SourceChanged(
-            f"{self._connection.place}: {len(others)} keys kept changing their type, one is {others[0]!r}"
-        )
+        if others:
+            raise SourceChanged(
+                f"{self._connection.place}: {len(others)} keys kept changing their type, one is {others[0]!r}"
+            )
+        self._add_hashes()
+        return self._rows.table()
 
     def _typed(self, keys: pa.LargeBinaryArray) -> Iterator[Batch]:
         """Ask for types; yield keys that have one, and learn it."""

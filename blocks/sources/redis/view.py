@@ -19,6 +19,7 @@ from pydantic import JsonValue
 from blocks.errors import BaseUnusable
 from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
 from blocks.sources.redis.changes import Changes
+from blocks.sources.redis.cluster import Cluster
 from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.keys import END, KeySpool
 from blocks.sources.redis.rows import COLUMNS, SCHEMA
@@ -134,7 +135,7 @@ class RedisView:
         self._turns = Semaphore(1 + len(server.boundaries()))
         self._spools: dict[str, KeySpool] = {}
         self._changes: Changes | None = None
-        if tracked and isinstance(server, Server):
+        if tracked and isinstance(server, Server | Cluster):
             self._changes = Changes(server, databases, patterns, folder)
         self._drawn: set[str] = set()
         self._sampled: dict[str, _Sample] = {}

@@ -16,6 +16,7 @@ from flows.restore import make_restore
 from flows.verify import make_verification
 from tests.blocks.sources.redis_changes_kit import KeptChain, all_rows
 from tests.blocks.sources.redis_kit import RedisServer, changes, fill_gallery, plan_of, read_all
+from tests.blocks.sources.redis_newer import newer_redis
 
 FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
 
@@ -201,3 +202,18 @@ def test_who_only_looks_does_not_make_a_server_keep_a_history(live: RedisServer,
     assert live.info("replication", "repl_backlog_active") == 0
     make_backup(plan, INCREMENTAL)
     assert live.info("replication", "repl_backlog_active") == 1
+
+
+def test_fields_that_went_by_themselves_are_gone(tmp_path: Path) -> None:
+    live = RedisServer(tmp_path / "newer", program=newer_redis())
+    try:
+        live.many([("HSET", "h", "a", "1", "b", "2"), ("HSET", "short", "a", "1"), ("HSET", "rests", "a", "1")])
+        live.many([("HPEXPIRE", "h", 50, "FIELDS", 1, "a"), ("HPEXPIRE", "short", 50, "FIELDS", 1, "a")])
+        chain = KeptChain(RedisSource(url=live.url))
+        while live("HLEN", "h") > 1 or live("DBSIZE") > 2:
+            time.sleep(0.01)
+        assert chain.incremental()
+        assert chain.rows() == all_rows(chain.source)
+        assert {row["key"] for row in chain.rows()} == {b"h", b"rests"}
+    finally:
+        live.kill()

@@ -12,10 +12,10 @@ import pytest
 from blocks.errors import SourceChanged, SourceUnavailable
 from blocks.sources.redis import RedisSource
 from blocks.sources.redis.access import Access
-from blocks.sources.redis.changes import read_token, write_token
 from blocks.sources.redis.history import NO_PORT, History, Position
 from blocks.sources.redis.place import parse_place
 from blocks.sources.redis.server import Server
+from blocks.sources.redis.tokens import Share, read_token, write_token
 from tests.blocks.sources.redis_changes_kit import KeptChain, all_rows
 from tests.blocks.sources.redis_kit import RedisServer
 
@@ -281,15 +281,32 @@ def test_a_user_who_may_not_replicate_reads_everything(live: RedisServer) -> Non
 
 
 def test_a_token_is_of_one_history_and_one_choice_of_keys() -> None:
-    position = Position("a" * 40, 77)
-    assert write_token(position, ["*"]) == "a" * 40 + ":77"
-    assert read_token("a" * 40 + ":77", ["*"]) == position
-    assert read_token(write_token(position, ["x*", "y"]), ["y", "x*"]) == position
-    for text in (None, "", "a", "a:", ":", "a:b", "a:-1", "a:1:b", '[1, ["x"]]', "a:٣"):
-        assert read_token(text, ["*"]) is None
-    assert read_token(write_token(position, ["x"]), ["*"]) is None
-    assert read_token(write_token(position, ["*"]), ["x"]) is None
-    assert write_token(None, ["*"]) is None
+    share = Share("", Position("a" * 40, 77))
+    assert write_token([share], ["*"]) == "a" * 40 + ":77"
+    assert read_token("a" * 40 + ":77", ["*"]) == [share]
+    assert read_token(write_token([share], ["x*", "y"]), ["y", "x*"]) == [share]
+    masters = [Share("0-100,200-300", Position("b", 1)), Share("101-199,301-16383", Position("c", 2))]
+    assert write_token(masters, ["*"]) == "b:1@0-100,200-300;c:2@101-199,301-16383"
+    assert read_token(write_token(masters, ["x"]), ["x"]) == masters
+    for text in (
+        None,
+        "",
+        "a",
+        "a:",
+        ":",
+        "a:b",
+        "a:-1",
+        "a:1:b",
+        '[1, ["x"]]',
+        "a:\u0663",
+        "a:1;",
+        "a:1;b",
+        "a:" + "9" * 30,
+    ):
+        assert read_token(text, ["*"]) == []
+    assert read_token(write_token([share], ["x"]), ["*"]) == []
+    assert read_token(write_token([share], ["*"]), ["x"]) == []
+    assert write_token([], ["*"]) is None
 
 
 def test_a_server_asked_for_what_it_does_not_know_is_left_at_once(live: RedisServer) -> None:

@@ -81,11 +81,13 @@ def test_what_goes_to_another_server_and_comes_back_is_seen(live: RedisServer, t
     other = RedisServer(tmp_path / "other", program=live.program)
     live.many([("SET", "goes", "x"), ("SET", "goes too", "y"), ("SET", "stays", "z"), ("RPUSH", "l", "a")])
     chain = KeptChain(RedisSource(url=live.url, databases=[0, 3]))
-    live("MIGRATE", "127.0.0.1", other.port, "goes", 0, 5000)
-    live("MIGRATE", "127.0.0.1", other.port, "", 0, 5000, "KEYS", "goes too", "l")
-    live("RESTORE", "stays", 0, other("DUMP", "l"), "REPLACE")
-    live("RESTORE-ASKING", "new", 0, other("DUMP", "goes"))
-    other.kill()
+    try:
+        live("MIGRATE", "127.0.0.1", other.port, "goes", 0, 5000)
+        live("MIGRATE", "127.0.0.1", other.port, "", 0, 5000, "KEYS", "goes too", "l")
+        live("RESTORE", "stays", 0, other("DUMP", "l"), "REPLACE")
+        live("RESTORE-ASKING", "new", 0, other("DUMP", "goes"))
+    finally:
+        other.kill()
     assert chain.incremental()
     assert chain.rows() == all_rows(chain.source)
 

@@ -146,6 +146,8 @@ def test_a_chain_of_backups_made_while_others_write_is_restored(live: RedisServe
     settle(live, KeptChain(plan.sources["cache"]))
     make_backup(plan, BackupType.INCREMENTAL)
     other = RedisServer(tmp_path / "other", program=live.program)
-    make_restore(plan, to=other.url, mode=RestoreMode.EXACT)
-    assert (other.digest(), other.groups()) == (live.digest(), live.groups())
-    other.kill()
+    try:
+        make_restore(plan, to=other.url, mode=RestoreMode.EXACT)
+        assert (other.digest(), other.groups()) == (live.digest(), live.groups())
+    finally:
+        other.kill()

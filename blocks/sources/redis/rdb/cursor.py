@@ -1,0 +1,81 @@
+"""Reading an RDB value by value, where that is rare enough."""
+
+from __future__ import annotations
+
+from struct import Struct
+
+import numpy as np
+
+from blocks.sources.redis.rdb.layout import INT_BYTES, LZF, PACKED, milliseconds
+from blocks.sources.redis.rdb.listpacks import listpack_items
+from blocks.sources.redis.rdb.skip import past_string, read_length
+from blocks.sources.redis.rdb.strings import PADDING, strings_at, texts_of
+
+_double = Struct("<d")
+
+
+class Cursor:
+    """A position in the data.
+
+    Args:
+        data: Holds all that is going to be read.
+        at: Where to begin.
+    """
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self._data, self.at = data, at
+
+    def length(self) -> int:
+        """Read a number."""
+        found, self.at = read_length(self._data, self.at)
+        return found
+
+    def string(self) -> bytes:
+        """Read a string of any form."""
+        data, at = self._data, self.at
+        first = data[at]
+        if first < 0xC0:
+            size, at = read_length(data, at)
+            self.at = at + size
+            return data[at : self.at]
+        form = first & 0x3F
+        self.at = past_string(data, at)
+        if form < LZF:
+            return b"%d" % int.from_bytes(data[at + 1 : at + 1 + INT_BYTES[form]], "little", signed=True)
+        own = np.frombuffer(data[at : self.at] + PADDING, np.uint8)
+        found: bytes = texts_of(own, strings_at(own, np.zeros(1, np.int64)))[0].as_py()
+        return found
+
+    def raw(self, size: int) -> bytes:
+        """Take some bytes."""
+        self.at += size
+        return self._data[self.at - size : self.at]
+
+    def time_ms(self) -> int:
+        """Read a time in milliseconds since 1970."""
+        found: int = milliseconds.unpack(self.raw(milliseconds.size))[0]
+        return found
+
+    def double(self) -> float:
+        """Read a number of floating point."""
+        found: float = _double.unpack(self.raw(_double.size))[0]
+        return found
+
+    def listpack(self) -> list[bytes]:
+        """Read a string that is a listpack."""
+        return listpack_of(self.string())
+
+    def node(self) -> list[bytes]:
+        """Read a node of a list."""
+        self.at += 1
+        return self.listpack() if self._data[self.at - 1] == PACKED else [self.string()]
+
+
+def listpack_of(packed: bytes) -> list[bytes]:
+    """Return the entries of a listpack.
+
+    Raises:
+        SourceUnavailable: It is damaged.
+    """
+    data = np.frombuffer(packed + PADDING, np.uint8)
+    return listpack_items(data, np.zeros(1, np.int64), np.array([len(packed)])).of(0)

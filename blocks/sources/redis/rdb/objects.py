@@ -1,0 +1,88 @@
+"""Values that are not read many at once: those of hash tables, of several nodes, with expiries of fields, streams."""
+
+from __future__ import annotations
+
+from blocks.sources.redis.rdb.cursor import Cursor
+from blocks.sources.redis.rdb.layout import TYPES, Kind, damaged
+from blocks.sources.redis.rdb.streams import read_stream
+from blocks.sources.redis.rows import ELEMENTS, WIDE_ELEMENTS, Content, Expiry, RowBuilder
+
+Items = list[bytes]
+Fields = dict[bytes, int]
+
+
+class ObjectReader:
+    """Reads values one by one into rows.
+
+    Args:
+        rows: Takes them.
+        moment_ms: What expired before is left out, in milliseconds since 1970.
+    """
+
+    def __init__(self, rows: RowBuilder, moment_ms: int) -> None:
+        self._rows, self._moment = rows, moment_ms
+
+    def read(self, key: bytes, kind: Kind, expires_ms: Expiry, cursor: Cursor) -> None:
+        """Read the value at the cursor.
+
+        Raises:
+            SourceUnavailable: It is damaged.
+        """
+        if kind in (Kind.STREAM_2, Kind.STREAM_3):
+            head, entries = read_stream(cursor, times=1 if kind == Kind.STREAM_2 else 2)
+            self._rows.add(key, Content("stream", expires_ms, entries, head))
+            return
+        items, fields_ms = self._items(kind, cursor)
+        self.add(key, TYPES[kind], expires_ms, items, fields_ms)
+
+    def add(self, key: bytes, kind: str, expires_ms: Expiry, items: Items, fields_ms: Fields) -> None:
+        """Add a container by its items; one that is empty is none to a server."""
+        if not items:
+            return
+        width = 2 if kind in ("hash", "zset") else 1
+        if kind != "list" and len(items) % width:
+            raise damaged(f"half of an element is missing in a {kind}")
+        few = len(items) <= WIDE_ELEMENTS * width
+        if few and not fields_ms and self._rows.narrow(key, kind, items, expires_ms):
+            return
+        elements = ELEMENTS[kind](items)
+        if len(elements) * width != len(items):
+            raise damaged(f"an element is there twice in a {kind}")
+        self._rows.add(key, Content(kind, expires_ms, elements, fields_ms=fields_ms or None))
+
+    def _items(self, kind: Kind, cursor: Cursor) -> tuple[Items, Fields]:
+        if kind == Kind.HASH_EXPIRING:
+            return self._expiring(_timed_fields(cursor))
+        if kind == Kind.HASH_LISTPACK_EXPIRING:
+            cursor.time_ms()  # the first of the times that follow
+            return self._expiring(_timed_entries(cursor.listpack()))
+        count = cursor.length()
+        if kind == Kind.LIST:
+            return [item for _ in range(count) for item in cursor.node()], {}
+        if kind == Kind.ZSET:
+            return [word for _ in range(count) for word in (cursor.string(), b"%a" % cursor.double())], {}
+        if kind in (Kind.HASH, Kind.SET):
+            return [cursor.string() for _ in range(count * (2 if kind == Kind.HASH else 1))], {}
+        raise AssertionError(kind)
+
+    def _expiring(self, timed: list[tuple[bytes, bytes, int]]) -> tuple[Items, Fields]:
+        there = [(name, value, at) for name, value, at in timed if not at or at >= self._moment]
+        return [word for name, value, _ in there for word in (name, value)], {name: at for name, _, at in there if at}
+
+
+def _timed_fields(cursor: Cursor) -> list[tuple[bytes, bytes, int]]:
+    """Read fields of a hash table, each with the time by which it expires after the first of all, plus one."""
+    first = cursor.time_ms()
+    found = []
+    for _ in range(cursor.length()):
+        after = cursor.length()
+        found.append((cursor.string(), cursor.string(), after and first + after - 1))
+    return found
+
+
+def _timed_entries(entries: Items) -> list[tuple[bytes, bytes, int]]:
+    try:
+        times = [int(at) for at in entries[2::3]]
+        return list(zip(entries[::3], entries[1::3], times, strict=True))
+    except ValueError as exc:
+        raise damaged("a field does not say when it expires") from exc

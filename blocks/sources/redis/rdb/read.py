@@ -1,0 +1,124 @@
+"""Reading an RDB while it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from struct import error as too_short
+
+import pyarrow as pa
+
+from blocks.sources.redis.rdb.batch import BatchReader, Wanted
+from blocks.sources.redis.rdb.cursor import Cursor
+from blocks.sources.redis.rdb.layout import CHECKSUM_BYTES, MAGIC, MAGIC_BYTES, VERSIONS, Opcode, UnknownForm, damaged
+from blocks.sources.redis.rdb.scan import find_records
+
+_BATCH_BYTES = 8 * 1024 * 1024
+
+
+class RdbReader:
+    """Reads rows out of an RDB, in bounded memory: one batch, and the largest value.
+
+    The checksum at the end is not compared: the transport has its own, and to compute it would take as long again.
+
+    Args:
+        chunks: The bytes, in any pieces.
+        moment_ms: What expired before is left out, in milliseconds since 1970; is asked for when bytes have come.
+        databases: Those to be read; all where it is None.
+        wanted: Which keys are to be read; all where it is None.
+        batch_bytes: How much is read at once.
+    """
+
+    def __init__(
+        self,
+        chunks: Iterator[bytes],
+        moment_ms: Callable[[bytes], int],
+        databases: Collection[int] | None = None,
+        wanted: Wanted | None = None,
+        batch_bytes: int = _BATCH_BYTES,
+    ) -> None:
+        self._chunks, self._moment = chunks, moment_ms
+        self._databases, self._wanted, self._batch_bytes = databases, wanted, batch_bytes
+        self._database = 0
+        self._left: int | None = None
+        self._data, self._at = b"", 0
+        self.seen: set[int] = set()
+        """The databases that hold keys."""
+
+    def tables(self) -> Iterator[tuple[int, pa.Table]]:
+        """Yield the number of a database and rows of it, in the form of rows.SCHEMA.
+
+        Raises:
+            UnknownForm: There is something in it that cannot be read here.
+            SourceUnavailable: It is damaged, or ends too early.
+        """
+        more = self._more()
+        if len(self._data) < MAGIC_BYTES:
+            raise damaged("it is empty")
+        if self._data[: len(MAGIC)] != MAGIC or self._data[len(MAGIC) : MAGIC_BYTES] not in VERSIONS:
+            raise UnknownForm(f"a dataset that begins with {self._data[:MAGIC_BYTES]!r}")
+        self._at = MAGIC_BYTES
+        reader = BatchReader(self._moment(self._data), self._wanted)
+        while True:
+            found = find_records(self._data, self._at)
+            if found.starts:
+                yield from self._rows(reader, found.starts)
+            self._at = found.end
+            if found.opcode == Opcode.END:
+                return self._end()
+            if found.opcode is None or not self._change(found.opcode):
+                if not more:
+                    raise damaged("it ends in the middle")
+                more = self._more()
+
+    def _rows(self, reader: BatchReader, starts: list[int]) -> Iterator[tuple[int, pa.Table]]:
+        if self._left is not None:
+            self._left -= len(starts)
+        self.seen.add(self._database)
+        if self._databases is None or self._database in self._databases:
+            for table in reader.tables(self._data, starts):
+                yield self._database, table
+
+    def _change(self, opcode: Opcode) -> bool:
+        """Do what an opcode says; False where not all of it is there."""
+        cursor = Cursor(self._data, self._at + 1)
+        try:
+            if opcode == Opcode.SELECT_DB:
+                database = cursor.length()
+                self._check_complete()
+                self._database = database
+            else:
+                keys, _ = cursor.length(), cursor.length()
+                self._check_complete()
+                self._left = keys
+        except (IndexError, too_short):
+            return False
+        self._at = cursor.at
+        return True
+
+    def _check_complete(self) -> None:
+        if self._left:
+            raise damaged(f"database {self._database} has another number of keys than was said")
+        self._left = None
+
+    def _end(self) -> None:
+        self._check_complete()
+        while len(self._data) - self._at <= 1 + CHECKSUM_BYTES and self._more():
+            pass
+        if len(self._data) - self._at != 1 + CHECKSUM_BYTES:
+            raise damaged("it does not end where it says")
+
+    def _more(self) -> bool:
+        """Take more bytes, at least as many as are left; False where there are no more."""
+        pieces = [self._data[self._at :]]
+        size = len(pieces[0])
+        wanted = max(self._batch_bytes, 2 * size)
+        for chunk in self._chunks:
+            pieces.append(chunk)
+            size += len(chunk)
+            if size >= wanted:
+                break
+        else:
+            self._data, self._at = b"".join(pieces), 0
+            return False
+        self._data, self._at = b"".join(pieces), 0
+        return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,17 +14,19 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 
 from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable
-from blocks.sources.base import PART_SIZE_BYTES, RestoreScope, StateSource, Target, View
+from blocks.sources.base import PART_SIZE_BYTES, Bounds, RestoreScope, StateSource, Target, View
 from blocks.sources.redis.access import Access, tls_context
 from blocks.sources.redis.cluster import Cluster, reach
 from blocks.sources.redis.file import RdbTarget
+from blocks.sources.redis.moment import MomentReader, MomentView
 from blocks.sources.redis.place import PROOF, Kind, Place, parse_place
 from blocks.sources.redis.private import RDB, Program, private_server
+from blocks.sources.redis.rdb.layout import UnknownForm
 from blocks.sources.redis.replica import take_rdb
 from blocks.sources.redis.server import Server
-from blocks.sources.redis.shards import shards_of
+from blocks.sources.redis.shards import moments_of, shards_of
 from blocks.sources.redis.target import RedisTarget
-from blocks.sources.redis.view import Holder, RedisView
+from blocks.sources.redis.view import Holder, RedisView, not_covered
 
 PUT_OFF_MS = 3 * 10**13
 """By how much a proof's expiries are put off: 950 years. Fields cannot expire later than 2^46 ms, in the year 4199."""
@@ -143,12 +145,45 @@ class RedisSource(StateSource):
                 if not self.consistent:
                     yield self._look(server, folder, place, taken_at, system)
                     return
-                with self._taken(server, folder) as taken:
-                    yield self._look(taken, folder, place, taken_at, system)
+                try:
+                    moment = self._moment(server, folder, place, taken_at, system)
+                except UnknownForm:
+                    # a server that knows its form reads it, which is a moment of its own, a little later
+                    taken_at = datetime.now(UTC)
+                    with self._taken(server, folder) as taken:
+                        yield self._look(taken, folder, place, taken_at, system)
+                else:
+                    yield moment
+
+    def _moment(
+        self, server: Server | Cluster, folder: Path, place: Place, taken_at: datetime, system: str
+    ) -> MomentView:
+        """Read a moment of a server, or of each master of a cluster, while it is sent."""
+        chosen, token = self._chosen(place), None
+        warnings = tuple(not_covered(server.nodes()))
+        destinations = None if chosen is None else [self.renumbered.get(number, number) for number in chosen]
+        reader = MomentReader(folder, destinations, self.patterns)
+        if isinstance(server, Cluster):
+            rows, remark = moments_of(server, reader)
+            found, warnings = {0: rows}, (*warnings, remark)
+        else:
+            moment = reader.read(server)
+            found, token = dict(moment.rows), moment.token
+            server.close()
+        return MomentView(
+            {name: found.get(number) or reader.spool() for name, number in self._databases(found, place).items()},
+            self.patterns,
+            self.part_size_bytes,
+            taken_at,
+            system,
+            self._definition(place),
+            token,
+            warnings,
+        )
 
     @contextmanager
     def _taken(self, server: Server | Cluster, folder: Path) -> Iterator[Holder]:
-        """Take a moment of a server, or of each master of a cluster."""
+        """Take a moment of a server, or of each master of a cluster, into private servers."""
         if isinstance(server, Cluster):
             with shards_of(server, folder, self._program) as shards:
                 yield shards
@@ -158,19 +193,25 @@ class RedisSource(StateSource):
         with private_server(folder, self._program) as private:
             yield private
 
-    def _look(self, server: Holder, folder: Path, place: Place, taken_at: datetime | None, system: str) -> RedisView:
+    def _databases(self, there: Iterable[int], place: Place) -> dict[str, int]:
+        """Return the number of each database, by the name of its collection, of those that there are."""
         chosen = self._chosen(place)
-        numbers = sorted(server.keyspace()) if chosen is None else chosen
-        databases = {f"db{number}": self.renumbered.get(number, number) for number in numbers}
+        numbers = sorted(there) if chosen is None else chosen
+        return {f"db{number}": self.renumbered.get(number, number) for number in numbers}
+
+    def _definition(self, place: Place) -> Bounds:
+        return {"patterns": list(self.patterns), "narrowed": self._chosen(place) is not None}
+
+    def _look(self, server: Holder, folder: Path, place: Place, taken_at: datetime | None, system: str) -> RedisView:
         return RedisView(
             server,
-            databases,
+            self._databases(server.keyspace(), place),
             self.patterns,
             folder,
             self.part_size_bytes,
             taken_at,
             system,
-            {"patterns": list(self.patterns), "narrowed": chosen is not None},
+            self._definition(place),
             PUT_OFF_MS if place.proof else 0,
         )
 

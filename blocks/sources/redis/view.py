@@ -5,19 +5,18 @@ This is not a point in time: keys are read while the application writes. What is
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock, Semaphore
-from typing import Protocol, cast
+from typing import Protocol
 
 import pyarrow as pa
-from pydantic import JsonValue
 
 from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
+from blocks.sources.redis.bounds import drawn, most_in, positions_in
 from blocks.sources.redis.guesses import Guesses
-from blocks.sources.redis.keys import END, KeySpool
+from blocks.sources.redis.keys import KeySpool
 from blocks.sources.redis.rows import COLUMNS
 from blocks.sources.redis.server import Server
 
@@ -101,7 +100,7 @@ class RedisView:
         part_size_bytes: int,
         taken_at: datetime | None,
         system: str,
-        definition: dict[str, object],
+        definition: Bounds,
         put_off_ms: int = 0,
     ) -> None:
         self._server, self._databases, self._patterns = server, databases, patterns
@@ -115,8 +114,8 @@ class RedisView:
         self._guesses = Guesses()
         self.taken_at = taken_at or datetime.now(UTC)
         self.system = system
-        self.definition = cast("Bounds", definition)
-        self.warnings: tuple[str, ...] = (*_not_covered(server), *server.remarks)
+        self.definition = definition
+        self.warnings: tuple[str, ...] = (*not_covered(server.nodes()), *server.remarks)
 
     def collections(self) -> Sequence[CollectionSpec]:
         """Return the databases."""
@@ -130,19 +129,17 @@ class RedisView:
         spool = self._spool(collection.name)
         parts = max(1, round(self._row_bytes(collection.name, spool) * len(spool) / self._part_size_bytes))
         boundaries = self._server.boundaries()
-        cuts = sorted({*spool.cuts(parts), *(boundaries if len(boundaries) <= _FOLLOWED else ())})
-        edges: list[JsonValue] = [None, *map(_edge, _between_keys(cuts, spool)), None]
-        return [{"from": first, "before": last} for first, last in itertools.pairwise(edges)]
+        return drawn(spool, parts, boundaries if len(boundaries) <= _FOLLOWED else ())
 
     def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
         """Whether a part holds by far more keys now, by their size in a sample, than parts are drawn for."""
         spool = self._spool(collection.name)
-        most = max((spool.count(*_range(each)) for each in bounds), default=0)
+        most = most_in(spool, bounds)
         return most > 1 and most * self._row_bytes(collection.name, spool) > OUTGROWN * self._part_size_bytes
 
     def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
         """Read the keys of one part; `known` is of no use here, since Redis does not track changes of keys."""
-        keys = self._spool(collection.name).between(*_range(bounds))
+        keys = self._spool(collection.name).between(*positions_in(bounds))
         with self._turns:
             rows, dumped = self._read(collection.name, keys)
         return Reading(rows, warnings=tuple(_dumped(collection.name, dumped)))
@@ -175,32 +172,6 @@ class RedisView:
         return self._sampled[name]
 
 
-def _between_keys(cuts: Sequence[int], spool: KeySpool) -> list[int]:
-    """Leave out cuts before or after which there would be no key."""
-    chosen, last = list[int](), 0
-    for cut in cuts:
-        if spool.count(last, cut):
-            chosen.append(cut)
-            last = cut
-    return chosen if spool.count(last, END) else chosen[:-1]
-
-
-def _edge(position: int) -> JsonValue:
-    return [position >> 16, position & 0xFFFF]
-
-
-def _range(bounds: Bounds) -> tuple[int, int]:
-    first, last = bounds.get("from"), bounds.get("before")
-    return _position(first, 0), _position(last, END)
-
-
-def _position(edge: object, otherwise: int) -> int:
-    if not isinstance(edge, list):
-        return otherwise
-    slot, crc = edge
-    return int(slot) << 16 | int(crc)
-
-
 def _dumped(name: str, types: Mapping[str, int]) -> Iterator[str]:
     for kind, count in sorted(types.items()):
         yield (
@@ -209,7 +180,8 @@ def _dumped(name: str, types: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def _not_covered(server: Holder) -> Iterator[str]:
-    functions = max(int(node.info("memory").get("number_of_functions", 0)) for node in server.nodes())
+def not_covered(nodes: Sequence[Server]) -> Iterator[str]:
+    """Yield what servers hold that a backup does not."""
+    functions = max(int(node.info("memory").get("number_of_functions", 0)) for node in nodes)
     if functions:
         yield f"{functions} functions (FUNCTION LOAD) of the server are not backed up; keep their source."

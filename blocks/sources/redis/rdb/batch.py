@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from blocks.sources.redis.grouping import Bytes, Ints, Mask, offsets
 from blocks.sources.redis.rdb.cursor import Cursor
-from blocks.sources.redis.rdb.layout import ONE_STRING, PACKED, TYPES, Kind
+from blocks.sources.redis.rdb.layout import ONE_STRING, PACKED, PADDING, TYPES, Kind
 from blocks.sources.redis.rdb.listpacks import Items, intset_items, listpack_items
 from blocks.sources.redis.rdb.narrow import canonical, few_bytes, few_elements, values
 from blocks.sources.redis.rdb.objects import ObjectReader
 from blocks.sources.redis.rdb.records import Records, records_at
-from blocks.sources.redis.rdb.strings import PADDING, Strings, strings_at, texts_of, unpacked_texts
+from blocks.sources.redis.rdb.strings import Strings, strings_at, texts_of, unpacked_texts
 from blocks.sources.redis.rows import RowBuilder, byte_strings
 
 MOST_RECORDS = 1 << 15
 _MOST_BYTES = 32 * 1024 * 1024
 """How large the rows of a batch become at most, but for a single value: what is compressed may be larger by far."""
 
-Wanted = Callable[[list[bytes]], Mask]
+Wanted = Callable[[Sequence[bytes]], list[bool]]
 """Tells which keys are to be read, by their names."""
 
 
@@ -45,13 +45,15 @@ class BatchReader:
         array = np.frombuffer(data + PADDING, np.uint8)
         steps = -(-len(starts) // MOST_RECORDS)
         for some in np.array_split(np.array(starts, np.int64), max(1, steps)):
-            records = self._chosen(records_at(array, some))
+            records = self._chosen(array, records_at(array, some))
             for part in _parted(array, records):
                 yield _Batch(data, array, self._moment).table(part)
 
-    def _chosen(self, records: Records) -> Records:
+    def _chosen(self, data: Bytes, records: Records) -> Records:
         records = records.some(~records.expiring | (records.expiries >= self._moment))
-        return records if self._wanted is None else records.some(self._wanted(byte_strings(records.keys)))
+        if self._wanted is None:
+            return records
+        return records.some(np.array(self._wanted(byte_strings(texts_of(data, records.keys))), np.bool_))
 
 
 def _parted(data: Bytes, records: Records) -> Iterator[Records]:
@@ -96,7 +98,7 @@ class _Batch:
 
     def _strings(self, kind: Kind, records: Records) -> None:
         texts = texts_of(self._array, strings_at(self._array, records.values))
-        self._rows.columns(records.keys, TYPES[kind], texts, records.expires_ms())
+        self._rows.columns(texts_of(self._array, records.keys), TYPES[kind], texts, records.expires_ms())
 
     def _listpacks(self, kind: Kind, records: Records) -> None:
         self._packed(kind, records, strings_at(self._array, records.values), listpack_items)
@@ -129,18 +131,18 @@ class _Batch:
         self._one_by_one(kind, records, items, np.flatnonzero(~small))
         records, items = records.some(small), items.some(small)
         if len(records.kinds):
-            self._rows.columns(records.keys, kind, values(items), records.expires_ms())
+            keys = texts_of(self._array, records.keys)
+            self._rows.columns(keys, kind, values(items), records.expires_ms())
 
     def _one_by_one(self, kind: str, records: Records, items: Items, which: Ints) -> None:
-        for n in which.tolist():
-            expires_ms = int(records.expiries[n]) if records.expiring[n] else None
-            self._objects.add(records.keys[n].as_py(), kind, expires_ms, items.of(n), {})
+        keys = byte_strings(texts_of(self._array, records.keys.some(which)))
+        for n, key in zip(which.tolist(), keys, strict=True):
+            self._objects.add(key, kind, records.expiry(n), items.of(n), {})
 
     def _others(self, records: Records) -> None:
-        for n, at in enumerate(records.values.tolist()):
-            expires_ms = int(records.expiries[n]) if records.expiring[n] else None
-            cursor = Cursor(self._data, at)
-            self._objects.read(records.keys[n].as_py(), Kind(records.kinds[n]), expires_ms, cursor)
+        keys = byte_strings(texts_of(self._array, records.keys))
+        for n, (key, at) in enumerate(zip(keys, records.values.tolist(), strict=True)):
+            self._objects.read(key, Kind(records.kinds[n]), records.expiry(n), Cursor(self._data, at))
 
 
 def _single_nodes(data: Bytes, values: Ints) -> Mask:

@@ -6,10 +6,10 @@ from struct import Struct
 
 import numpy as np
 
-from blocks.sources.redis.rdb.layout import INT_BYTES, LZF, PACKED, milliseconds
+from blocks.sources.redis.rdb.layout import INT_BYTES, LZF, PACKED, PADDING, milliseconds
 from blocks.sources.redis.rdb.listpacks import listpack_items
 from blocks.sources.redis.rdb.skip import past_string, read_length
-from blocks.sources.redis.rdb.strings import PADDING, strings_at, texts_of
+from blocks.sources.redis.rdb.strings import strings_at, texts_of
 
 _double = Struct("<d")
 

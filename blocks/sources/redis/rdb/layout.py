@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from enum import IntEnum
 from struct import Struct
 
@@ -12,6 +14,8 @@ MAGIC_BYTES = 9
 VERSIONS = frozenset({b"0010", b"0011", b"0012"})
 """Those of Redis 7.0, of 7.2 (and Valkey 8), and of 7.4 to 8.2."""
 CHECKSUM_BYTES = 8
+PADDING = bytes(16)
+"""Follows data wherever words of eight bytes are taken from it."""
 
 
 class Opcode(IntEnum):
@@ -74,15 +78,25 @@ INT_BYTES = (1, 2, 4)
 LZF = 3
 """The special forms of a string: integers of so many bytes, and after them one compressed."""
 
+_MADE_AT = re.compile(rb"\xfa\x05ctime\xc2(.{4})", re.DOTALL)
+HEADER_BYTES = 512
+"""Within these it is said when a dataset was made."""
+
 WORD_32, WORD_64 = 0x80, 0x81
 word_32, word_64 = Struct(">I"), Struct(">Q")
 milliseconds, seconds = Struct("<q"), Struct("<i")
 
 
-class UnknownForm(Exception):  # noqa: N818  not an error: a server reads it instead
+class UnknownForm(Exception):
     """A dataset holds what only a server can tell exactly: keys of a module, or what is newer than this program."""
 
 
 def damaged(what: str) -> SourceUnavailable:
     """Say that a dataset is not what a server would have sent."""
     return SourceUnavailable(f"the dataset that the server sent is damaged: {what}", hint="Run the backup again.")
+
+
+def made_at(begin: bytes) -> datetime | None:
+    """Read when a dataset was made, to the second, from how it begins."""
+    found = _MADE_AT.search(begin[:HEADER_BYTES])
+    return datetime.fromtimestamp(int.from_bytes(found[1], "little"), UTC) if found else None

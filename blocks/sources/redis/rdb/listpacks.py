@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from blocks.sources.redis.grouping import Bytes, Ints, Mask, before, cut, within
-from blocks.sources.redis.rdb.layout import damaged
-from blocks.sources.redis.rdb.strings import PADDING, int_texts, signed_at
+from blocks.sources.redis.grouping import Bytes, Ints, Mask, before, cut
+from blocks.sources.redis.rdb.layout import PADDING, damaged
+from blocks.sources.redis.rdb.strings import int_texts, signed_at
 from blocks.sources.redis.rdb.walk import walked
 
 _PAD = pa.array([PADDING], pa.large_binary())

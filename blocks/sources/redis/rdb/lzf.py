@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from blocks.sources.redis.grouping import Bytes, Ints, Mask, before, cut, texts_between, within
-from blocks.sources.redis.rdb.layout import damaged
+from blocks.sources.redis.grouping import Bytes, Ints, Mask, before, cut, offsets, slices, texts_between, within
+from blocks.sources.redis.rdb.layout import PADDING, damaged
 from blocks.sources.redis.rdb.walk import walked
 
 _LITERALS = 0x20
@@ -28,7 +28,7 @@ def decompressed(data: Bytes, begins: Ints, sizes: Ints, texts: Ints) -> pa.Larg
     """Decompress strings that follow each other.
 
     Args:
-        data: Where they are, with PADDING after the last.
+        data: Where they are.
         begins: Where each begins.
         sizes: How many bytes each is.
         texts: How many each is decompressed.
@@ -38,7 +38,10 @@ def decompressed(data: Bytes, begins: Ints, sizes: Ints, texts: Ints) -> pa.Larg
     """
     if not len(begins):
         return pa.array([], pa.large_binary())
-    places, counts = walked(data, begins, begins + sizes, _ahead, _one_ahead)
+    # nothing but them, so that no more has to be copied than is changed
+    own = slices(pa.py_buffer(data), begins, begins + sizes)
+    data, bounds = np.frombuffer(bytearray(own.buffers()[2]) + PADDING, np.uint8), offsets(own)
+    places, counts = walked(data, bounds[:-1], bounds[1:], _ahead, _one_ahead)
     first = data[places].astype(np.int64)
     literal = first < _LITERALS
     long = first >= _LONG
@@ -69,16 +72,15 @@ def _one_ahead(data: Bytes, at: int) -> int:
 
 
 def _snappy(data: Bytes, places: Ints, first: Ints, literal: Mask, lengths: Ints, distances: Ints) -> bytes:
-    """Write literals and copies as Snappy does, in their order."""
+    """Write literals and copies as Snappy does, in their order; changes the data."""
     copied = lengths[~literal]
     repeats = -(-copied // _MOST_COPIED)
     some = np.full(int(repeats.sum()), _MOST_COPIED, np.int64)
     some[np.cumsum(repeats) - 1] = copied - (repeats - 1) * _MOST_COPIED
     far = np.repeat(distances, repeats)
     copies = np.stack([(some - 1) << 2 | 2, far & 0xFF, far >> 8], axis=1).astype(np.uint8)
-    own = data.copy()
-    own[places[literal]] = first[literal] << 2
-    literals = cut(pa.py_buffer(own), places[literal], places[literal] + 1 + lengths[literal])
+    data[places[literal]] = first[literal] << 2
+    literals = cut(pa.py_buffer(data), places[literal], places[literal] + 1 + lengths[literal])
     pieces = pa.concat_arrays([literals, texts_between(np.arange(0, copies.size + 1, 3), pa.py_buffer(copies))])
     parts = np.ones(len(places), np.int64)
     parts[~literal] = repeats

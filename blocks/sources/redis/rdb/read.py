@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
 from struct import error as too_short
 
 import pyarrow as pa
 
 from blocks.sources.redis.rdb.batch import BatchReader, Wanted
 from blocks.sources.redis.rdb.cursor import Cursor
-from blocks.sources.redis.rdb.layout import CHECKSUM_BYTES, MAGIC, MAGIC_BYTES, VERSIONS, Opcode, UnknownForm, damaged
+from blocks.sources.redis.rdb.layout import (
+    CHECKSUM_BYTES,
+    MAGIC,
+    MAGIC_BYTES,
+    VERSIONS,
+    Opcode,
+    UnknownForm,
+    damaged,
+    made_at,
+)
 from blocks.sources.redis.rdb.scan import find_records
 
 _BATCH_BYTES = 8 * 1024 * 1024
@@ -22,7 +32,8 @@ class RdbReader:
 
     Args:
         chunks: The bytes, in any pieces.
-        moment_ms: What expired before is left out, in milliseconds since 1970; is asked for when bytes have come.
+        moment_ms: Returns the moment that the RDB is of, in milliseconds since 1970, by what it says itself, which is
+            only the second: what expired before is left out.
         databases: Those to be read; all where it is None.
         wanted: Which keys are to be read; all where it is None.
         batch_bytes: How much is read at once.
@@ -31,7 +42,7 @@ class RdbReader:
     def __init__(
         self,
         chunks: Iterator[bytes],
-        moment_ms: Callable[[bytes], int],
+        moment_ms: Callable[[datetime | None], int],
         databases: Collection[int] | None = None,
         wanted: Wanted | None = None,
         batch_bytes: int = _BATCH_BYTES,
@@ -42,7 +53,9 @@ class RdbReader:
         self._left: int | None = None
         self._data, self._at = b"", 0
         self.seen: set[int] = set()
-        """The databases that hold keys."""
+        """Those of the databases that hold keys."""
+        self.made_at: datetime | None = None
+        """When the RDB was made, to the second."""
 
     def tables(self) -> Iterator[tuple[int, pa.Table]]:
         """Yield the number of a database and rows of it, in the form of rows.SCHEMA.
@@ -57,7 +70,8 @@ class RdbReader:
         if self._data[: len(MAGIC)] != MAGIC or self._data[len(MAGIC) : MAGIC_BYTES] not in VERSIONS:
             raise UnknownForm(f"a dataset that begins with {self._data[:MAGIC_BYTES]!r}")
         self._at = MAGIC_BYTES
-        reader = BatchReader(self._moment(self._data), self._wanted)
+        self.made_at = made_at(self._data)
+        reader = BatchReader(self._moment(self.made_at), self._wanted)
         while True:
             found = find_records(self._data, self._at)
             if found.starts:
@@ -73,8 +87,8 @@ class RdbReader:
     def _rows(self, reader: BatchReader, starts: list[int]) -> Iterator[tuple[int, pa.Table]]:
         if self._left is not None:
             self._left -= len(starts)
-        self.seen.add(self._database)
         if self._databases is None or self._database in self._databases:
+            self.seen.add(self._database)
             for table in reader.tables(self._data, starts):
                 yield self._database, table
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from blocks.sources.redis.grouping import Bytes, Ints, Mask
 from blocks.sources.redis.rdb.layout import Opcode
-from blocks.sources.redis.rdb.strings import lengths_at, strings_at, texts_of
+from blocks.sources.redis.rdb.strings import Strings, lengths_at, strings_at
+from blocks.sources.redis.rows import Expiry
 
 _MS_PER_SECOND = 1000
 
@@ -21,14 +22,14 @@ class Records:
 
     Attributes:
         kinds: How each value is written; see layout.Kind.
-        keys: Their names.
+        keys: Where their names are.
         expiries: When they expire, in milliseconds since 1970.
         expiring: Which of them do.
         values: Where the values begin.
     """
 
     kinds: npt.NDArray[np.uint8]
-    keys: pa.LargeBinaryArray
+    keys: Strings
     expiries: Ints
     expiring: Mask
     values: Ints
@@ -39,11 +40,15 @@ class Records:
             return self
         return Records(
             self.kinds[chosen],
-            self.keys.filter(pa.array(chosen)),
+            self.keys.some(chosen),
             self.expiries[chosen],
             self.expiring[chosen],
             self.values[chosen],
         )
+
+    def expiry(self, n: int) -> Expiry:
+        """Return when one of them expires."""
+        return int(self.expiries[n]) if self.expiring[n] else None
 
     def expires_ms(self) -> pa.Int64Array:
         """Return when they expire; NULL where never."""
@@ -64,7 +69,7 @@ def records_at(data: Bytes, starts: Ints) -> Records:
         _attributes(data, at, kinds, there, expiries, expiring)
         kinds[there] = data[at[there]]
     keys = strings_at(data, at + 1)
-    return Records(kinds, texts_of(data, keys), expiries, expiring, keys.ends)
+    return Records(kinds, keys, expiries, expiring, keys.ends)
 
 
 def _attributes(data: Bytes, at: Ints, kinds: Bytes, there: Ints, expiries: Ints, expiring: Mask) -> None:

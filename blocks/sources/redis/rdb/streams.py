@@ -65,11 +65,12 @@ def _entries(master: bytes, listpack: list[bytes]) -> Iterator[tuple[bytes, byte
 
 def _group(cursor: Cursor, times: int) -> Group:
     name, last, read = cursor.string(), _id(cursor), cursor.length()
-    pending = {}
+    pending: dict[bytes, tuple[int, int]] = {}
     for _ in range(cursor.length()):
         at = cursor.raw(id_struct.size)
         pending[at] = (cursor.time_ms(), cursor.length())
-    consumers, owners = [], {}
+    consumers: list[bytes] = []
+    owners: dict[bytes, bytes] = {}
     for _ in range(cursor.length()):
         consumers.append(cursor.string())
         cursor.raw(8 * times)

@@ -11,9 +11,6 @@ from blocks.sources.redis.grouping import Bytes, Ints, Mask, cut, slices
 from blocks.sources.redis.rdb.layout import INT_BYTES, LZF, WORD_32, WORD_64, damaged
 from blocks.sources.redis.rdb.lzf import decompressed
 
-PADDING = bytes(16)
-"""Follows the data wherever words of eight bytes are taken from it."""
-
 _INT_SIZES = np.array([*INT_BYTES, *[0] * 61], np.int64)
 
 
@@ -40,10 +37,15 @@ class Strings:
         """Where the next thing begins."""
         return self.begins + self.sizes
 
-    def some(self, chosen: Mask | slice) -> Strings:
+    def some(self, chosen: Mask | Ints) -> Strings:
         """Return some of them."""
-        columns = (self.begins, self.sizes, self.texts, self.integers, self.compressed)
-        return Strings(*(column[chosen] for column in columns))
+        return Strings(
+            self.begins[chosen],
+            self.sizes[chosen],
+            self.texts[chosen],
+            self.integers[chosen],
+            self.compressed[chosen],
+        )
 
 
 def strings_at(data: Bytes, at: Ints) -> Strings:

@@ -1,0 +1,143 @@
+"""One moment of a server, or of each master of a cluster: all rows, read out of what it sends to a replica."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
+from blocks.sources.redis.ahead import taken_ahead
+from blocks.sources.redis.bounds import drawn, most_in, positions_in
+from blocks.sources.redis.globs import Globs
+from blocks.sources.redis.grouping import Mask
+from blocks.sources.redis.rdb.layout import UnknownForm
+from blocks.sources.redis.rdb.read import RdbReader
+from blocks.sources.redis.replica import dataset_of
+from blocks.sources.redis.runs import Room
+from blocks.sources.redis.server import Server
+from blocks.sources.redis.spool import RowSpool
+from blocks.sources.redis.view import spec_of
+
+_AHEAD_CHUNKS = 256
+"""How many pieces of what the server sends may wait, of 256 KiB at most."""
+
+
+MEMORY_BYTES = 256 * 1024 * 1024
+"""How much of what was read is kept in memory, of all databases together."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a server held.
+
+    Attributes:
+        rows: The rows of each of its databases that holds keys, by its number.
+        token: Of which position in the history of all writes it is.
+        made_at: When, in whole seconds, as the server says it.
+    """
+
+    rows: Mapping[int, RowSpool]
+    token: str
+    made_at: datetime | None
+
+
+class MomentView:
+    """All databases at one moment.
+
+    Args:
+        rows: Those of each database, by the name of its collection.
+        patterns: Globs of Redis that the keys match.
+        part_size_bytes: What parts are drawn for.
+        taken_at: The moment.
+        system: How the manifest calls the server.
+        definition: What a restore has to know.
+        token: Tells whether anything was written since.
+        warnings: What the backup should say.
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[str, RowSpool],
+        patterns: Sequence[str],
+        part_size_bytes: int,
+        taken_at: datetime,
+        system: str,
+        definition: Bounds,
+        token: str | None,
+        warnings: tuple[str, ...],
+    ) -> None:
+        self._rows, self._patterns, self._part_size_bytes = rows, patterns, part_size_bytes
+        self.taken_at, self.system, self.definition = taken_at, system, definition
+        self.token, self.warnings = token, warnings
+
+    def collections(self) -> Sequence[CollectionSpec]:
+        """Return the databases."""
+        return [spec_of(name, self._patterns) for name in self._rows]
+
+    def draw(self, collection: CollectionSpec) -> Sequence[Bounds]:
+        """Draw parts as ranges of hash slots; within a slot, as ranges of the CRC of the key."""
+        spool = self._rows[collection.name]
+        return drawn(spool, max(1, round(spool.row_bytes * len(spool) / self._part_size_bytes)))
+
+    def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
+        """Whether a part holds by far more now than parts are drawn for."""
+        spool = self._rows[collection.name]
+        most = most_in(spool, bounds)
+        return most > 1 and most * spool.row_bytes > OUTGROWN * self._part_size_bytes
+
+    def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
+        """Return the rows of one part; `known` is of no use here, since all were read."""
+        return Reading(self._rows[collection.name].between(*positions_in(bounds)))
+
+    def finish(self) -> None:
+        """All was read before: nothing can have changed."""
+
+
+class MomentReader:
+    """Reads the rows of servers while they send them.
+
+    Args:
+        folder: Where rows go that do not fit into memory.
+        databases: Numbers of those to be read; all where it is None.
+        patterns: Globs of Redis that the keys have to match.
+        memory_bytes: How much is kept there.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        databases: Collection[int] | None,
+        patterns: Sequence[str],
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        self._folder, self._databases, self._globs = folder, databases, Globs(patterns)
+        self._room = Room(memory_bytes)
+
+    def read(self, server: Server, owned: Mask | None = None) -> Moment:
+        """Read the rows of one server.
+
+        Args:
+            server: Which one.
+            owned: Of which hash slots; of all where it is None.
+
+        Raises:
+            ConfigurationError: The user may not do this.
+            SourceUnavailable: The server refused, went away before the end, or sent what is damaged.
+            UnknownForm: It holds what only a server can read.
+        """
+        if not self._globs.certain:
+            raise UnknownForm("globs of which only a server can tell what they match")
+        rows: dict[int, RowSpool] = {}
+        with dataset_of(server) as dataset, taken_ahead(dataset.chunks(), _AHEAD_CHUNKS) as chunks:
+            wanted = None if self._globs.everything else self._globs.matches
+            reader = RdbReader(chunks, dataset.moment_ms, self._databases, wanted)
+            for database, table in reader.tables():
+                rows.setdefault(database, self.spool()).add(table, owned)
+        rows |= {database: self.spool() for database in reader.seen - rows.keys()}
+        return Moment(rows, dataset.token, reader.made_at)
+
+    def spool(self) -> RowSpool:
+        """Return an empty spool that shares this reader's memory."""
+        return RowSpool(self._folder, self._room)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pydantic import JsonValue
 
@@ -11,10 +11,13 @@ from blocks.sources.base import Bounds
 from blocks.sources.redis.keys import END
 from blocks.sources.redis.runs import SortedRuns
 
+_FOLLOWED = 64
+"""At how many boundaries between the nodes of a cluster parts end, too; more are slots strewn about."""
 
-def drawn(spool: SortedRuns, parts: int, boundaries: Iterable[int] = ()) -> Sequence[Bounds]:
-    """Draw about so many parts of equal size, which also end at some positions."""
-    cuts = sorted({*spool.cuts(parts), *boundaries})
+
+def drawn(spool: SortedRuns, parts: int, boundaries: Sequence[int] = ()) -> Sequence[Bounds]:
+    """Draw about so many parts of equal size, which also end where the slots of another node begin."""
+    cuts = sorted({*spool.cuts(parts), *(boundaries if len(boundaries) <= _FOLLOWED else ())})
     edges: list[JsonValue] = [None, *map(_edge, _between_rows(cuts, spool)), None]
     return [{"from": first, "before": last} for first, last in itertools.pairwise(edges)]
 

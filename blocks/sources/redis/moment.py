@@ -15,12 +15,13 @@ from blocks.sources.redis.grouping import Mask
 from blocks.sources.redis.rdb.layout import UnknownForm
 from blocks.sources.redis.rdb.read import RdbReader
 from blocks.sources.redis.replica import dataset_of
+from blocks.sources.redis.rows import SCHEMA
 from blocks.sources.redis.runs import Room
-from blocks.sources.redis.server import Server
+from blocks.sources.redis.server import Server, is_master
 from blocks.sources.redis.spool import RowSpool
-from blocks.sources.redis.view import spec_of
+from blocks.sources.redis.view import not_covered, spec_of
 
-_AHEAD_CHUNKS = 256
+_AHEAD_CHUNKS = 64
 """How many pieces of what the server sends may wait, of 256 KiB at most."""
 
 
@@ -30,66 +31,77 @@ MEMORY_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Moment:
-    """What a server held.
+    """What a server held, or all masters of a cluster.
 
     Attributes:
         rows: The rows of each of its databases that holds keys, by its number.
-        token: Of which position in the history of all writes it is.
-        made_at: When, in whole seconds, as the server says it.
+        token: Of which position in the history of all writes it is; None where writes may be missing in that.
+        made_at: When, as the server says it, to the second.
+        boundaries: The positions at which the keys of another node begin.
+        remarks: What a backup of it should say.
     """
 
     rows: Mapping[int, RowSpool]
-    token: str
-    made_at: datetime | None
+    token: str | None = None
+    made_at: datetime | None = None
+    boundaries: Sequence[int] = ()
+    remarks: tuple[str, ...] = ()
 
 
 class MomentView:
     """All databases at one moment.
 
     Args:
-        rows: Those of each database, by the name of its collection.
+        moment: What they hold.
+        databases: Number of each database by the name of its collection.
         patterns: Globs of Redis that the keys match.
         part_size_bytes: What parts are drawn for.
         taken_at: The moment.
         system: How the manifest calls the server.
         definition: What a restore has to know.
-        token: Tells whether anything was written since.
-        warnings: What the backup should say.
     """
 
     def __init__(
         self,
-        rows: Mapping[str, RowSpool],
+        moment: Moment,
+        databases: Mapping[str, int],
         patterns: Sequence[str],
         part_size_bytes: int,
         taken_at: datetime,
         system: str,
         definition: Bounds,
-        token: str | None,
-        warnings: tuple[str, ...],
     ) -> None:
-        self._rows, self._patterns, self._part_size_bytes = rows, patterns, part_size_bytes
+        self._rows = {name: moment.rows.get(number) for name, number in databases.items()}
+        self._patterns, self._part_size_bytes, self._boundaries = patterns, part_size_bytes, moment.boundaries
         self.taken_at, self.system, self.definition = taken_at, system, definition
-        self.token, self.warnings = token, warnings
+        self.token, self.warnings = moment.token, moment.remarks
 
     def collections(self) -> Sequence[CollectionSpec]:
         """Return the databases."""
         return [spec_of(name, self._patterns) for name in self._rows]
 
     def draw(self, collection: CollectionSpec) -> Sequence[Bounds]:
-        """Draw parts as ranges of hash slots; within a slot, as ranges of the CRC of the key."""
+        """Draw parts as ranges of hash slots; within a slot, as ranges of the CRC of the key.
+
+        Of a cluster they also end where the slots of a node do, as the chain may go on with parts read from the nodes.
+        """
         spool = self._rows[collection.name]
-        return drawn(spool, max(1, round(spool.row_bytes * len(spool) / self._part_size_bytes)))
+        if spool is None:
+            return [{"from": None, "before": None}]
+        return drawn(spool, max(1, round(spool.size_bytes / self._part_size_bytes)), self._boundaries)
 
     def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
         """Whether a part holds by far more now than parts are drawn for."""
         spool = self._rows[collection.name]
-        most = most_in(spool, bounds)
-        return most > 1 and most * spool.row_bytes > OUTGROWN * self._part_size_bytes
+        most = 0 if spool is None else most_in(spool, bounds)
+        return (
+            spool is not None and most > 1 and most * spool.size_bytes > OUTGROWN * self._part_size_bytes * len(spool)
+        )
 
     def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
         """Return the rows of one part; `known` is of no use here, since all were read."""
-        return Reading(self._rows[collection.name].between(*positions_in(bounds)))
+        spool = self._rows[collection.name]
+        return Reading(SCHEMA.empty_table() if spool is None else spool.between(*positions_in(bounds)))
 
     def finish(self) -> None:
         """All was read before: nothing can have changed."""
@@ -136,7 +148,9 @@ class MomentReader:
             for database, table in reader.tables():
                 rows.setdefault(database, self.spool()).add(table, owned)
         rows |= {database: self.spool() for database in reader.seen - rows.keys()}
-        return Moment(rows, dataset.token, reader.made_at)
+        # a replica may have been written to by others than its master
+        token = dataset.token if is_master(server) else None
+        return Moment(rows, token, reader.made_at, remarks=tuple(not_covered([server])))
 
     def spool(self) -> RowSpool:
         """Return an empty spool that shares this reader's memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -17,14 +18,13 @@ from blocks.sources.redis.cluster import Cluster
 from blocks.sources.redis.grouping import Mask
 from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.keys import slot_of
-from blocks.sources.redis.moment import MomentReader
+from blocks.sources.redis.moment import Moment, MomentReader
 from blocks.sources.redis.node import Node
 from blocks.sources.redis.private import RDB, Program, private_server
 from blocks.sources.redis.rdb.layout import HEADER_BYTES, made_at
 from blocks.sources.redis.replica import take_rdb
 from blocks.sources.redis.rows import SCHEMA, byte_strings
 from blocks.sources.redis.server import Server
-from blocks.sources.redis.spool import RowSpool
 from blocks.sources.redis.topology import Layout
 
 T = TypeVar("T")
@@ -52,8 +52,7 @@ class Shards:
 
     def boundaries(self) -> list[int]:
         """Return the positions at which the slots of another node begin."""
-        pairs = zip(self._owners, self._owners[1:], strict=False)
-        return [slot << 16 for slot, (one, other) in enumerate(pairs, 1) if one != other]
+        return _boundaries(self._owners)
 
     def scan(self, database: int, patterns: Sequence[str]) -> Iterator[list[bytes]]:
         """Yield the names of all keys that one of the patterns matches."""
@@ -109,8 +108,8 @@ def shards_of(cluster: Cluster, folder: Path, program: Program) -> Iterator[Shar
         yield Shards(servers, _owners(layout), (_remark([_made_at(each / RDB) for each in folders]),))
 
 
-def moments_of(cluster: Cluster, reader: MomentReader) -> tuple[RowSpool, str]:
-    """Read the rows of all masters at about the same time; returns them, and what the backup should say.
+def moments_of(cluster: Cluster, reader: MomentReader) -> Moment:
+    """Read the rows of all masters at about the same time.
 
     Args:
         cluster: Is closed when all is read.
@@ -123,12 +122,17 @@ def moments_of(cluster: Cluster, reader: MomentReader) -> tuple[RowSpool, str]:
         UnknownForm: One holds what only a server can read.
     """
     # what an old move of slots left behind at a node that does not hold them is nobody's
-    _, moments = _of_masters(cluster, lambda n, node, owned: reader.read(node, owned))
+    layout, moments = _of_masters(cluster, lambda n, node, owned: reader.read(node, owned))
     rows = reader.spool()
     for moment in moments:
         for spool in moment.rows.values():
             rows.take(spool)
-    return rows, _remark([moment.made_at for moment in moments])
+    remarks = dict.fromkeys(remark for moment in moments for remark in moment.remarks)
+    return Moment(
+        {0: rows},
+        boundaries=_boundaries(_owners(layout)),
+        remarks=(*remarks, _remark([moment.made_at for moment in moments])),
+    )
 
 
 def _of_masters(cluster: Cluster, take: Callable[[int, Node, Mask], T]) -> tuple[Layout, list[T]]:
@@ -147,6 +151,11 @@ def _of_masters(cluster: Cluster, take: Callable[[int, Node, Mask], T]) -> tuple
         )
     cluster.close()
     return layout, taken
+
+
+def _boundaries(owners: Sequence[int]) -> list[int]:
+    pairs = itertools.pairwise(owners)
+    return [slot << 16 for slot, (one, other) in enumerate(pairs, 1) if one != other]
 
 
 def _owners(layout: Layout) -> list[int]:

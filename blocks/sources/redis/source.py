@@ -18,7 +18,7 @@ from blocks.sources.base import PART_SIZE_BYTES, Bounds, RestoreScope, StateSour
 from blocks.sources.redis.access import Access, tls_context
 from blocks.sources.redis.cluster import Cluster, reach
 from blocks.sources.redis.file import RdbTarget
-from blocks.sources.redis.moment import MomentReader, MomentView
+from blocks.sources.redis.moment import Moment, MomentReader, MomentView
 from blocks.sources.redis.place import PROOF, Kind, Place, parse_place
 from blocks.sources.redis.private import RDB, Program, private_server
 from blocks.sources.redis.rdb.layout import UnknownForm
@@ -26,7 +26,7 @@ from blocks.sources.redis.replica import take_rdb
 from blocks.sources.redis.server import Server
 from blocks.sources.redis.shards import moments_of, shards_of
 from blocks.sources.redis.target import RedisTarget
-from blocks.sources.redis.view import Holder, RedisView, not_covered
+from blocks.sources.redis.view import Holder, RedisView
 
 PUT_OFF_MS = 3 * 10**13
 """By how much a proof's expiries are put off: 950 years. Fields cannot expire later than 2^46 ms, in the year 4199."""
@@ -146,40 +146,25 @@ class RedisSource(StateSource):
                     yield self._look(server, folder, place, taken_at, system)
                     return
                 try:
-                    moment = self._moment(server, folder, place, taken_at, system)
+                    moment = self._moment(server, folder, place)
                 except UnknownForm:
                     # a server that knows its form reads it, which is a moment of its own, a little later
                     taken_at = datetime.now(UTC)
                     with self._taken(server, folder) as taken:
                         yield self._look(taken, folder, place, taken_at, system)
                 else:
-                    yield moment
+                    databases = self._databases(moment.rows, place)
+                    size, definition = self.part_size_bytes, self._definition(place)
+                    yield MomentView(moment, databases, self.patterns, size, taken_at, system, definition)
 
-    def _moment(
-        self, server: Server | Cluster, folder: Path, place: Place, taken_at: datetime, system: str
-    ) -> MomentView:
+    def _moment(self, server: Server | Cluster, folder: Path, place: Place) -> Moment:
         """Read a moment of a server, or of each master of a cluster, while it is sent."""
-        chosen, token = self._chosen(place), None
-        warnings = tuple(not_covered(server.nodes()))
-        destinations = None if chosen is None else [self.renumbered.get(number, number) for number in chosen]
-        reader = MomentReader(folder, destinations, self.patterns)
-        if isinstance(server, Cluster):
-            rows, remark = moments_of(server, reader)
-            found, warnings = {0: rows}, (*warnings, remark)
-        else:
-            moment = reader.read(server)
-            found, token = dict(moment.rows), moment.token
-            server.close()
-        return MomentView(
-            {name: found.get(number) or reader.spool() for name, number in self._databases(found, place).items()},
-            self.patterns,
-            self.part_size_bytes,
-            taken_at,
-            system,
-            self._definition(place),
-            token,
-            warnings,
-        )
+        chosen = self._chosen(place)
+        numbers = None if chosen is None else [self.renumbered.get(number, number) for number in chosen]
+        reader = MomentReader(folder, numbers, self.patterns)
+        moment = moments_of(server, reader) if isinstance(server, Cluster) else reader.read(server)
+        server.close()
+        return moment
 
     @contextmanager
     def _taken(self, server: Server | Cluster, folder: Path) -> Iterator[Holder]:

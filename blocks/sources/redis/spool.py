@@ -26,12 +26,9 @@ class RowSpool(SortedRuns):
 
     def __init__(self, folder: Path, room: Room) -> None:
         super().__init__(folder)
-        self._room, self._bytes = room, 0
-
-    @property
-    def row_bytes(self) -> float:
-        """The Arrow bytes of a row, on average."""
-        return self._bytes / max(1, len(self))
+        self._room = room
+        self.size_bytes = 0
+        """The Arrow bytes of all rows."""
 
     def add(self, rows: pa.Table, owned: Mask | None = None) -> None:
         """Take rows in the form of SCHEMA.
@@ -47,14 +44,14 @@ class RowSpool(SortedRuns):
         # a type takes a byte, not its name
         types = pc.index_in(rows.column(_TYPE).combine_chunks(), _TYPES).cast(pa.int8())
         run = rows.set_column(_TYPE, "type", pa.DictionaryArray.from_arrays(types, _TYPES))
-        self._bytes += rows.nbytes
+        self.size_bytes += rows.nbytes
         self._keep(run.append_column(POSITION, pa.array(positions)), spill=not self._room.take(run.nbytes))
 
     def take(self, other: RowSpool) -> None:
         """Take all that another spool holds."""
         self._runs += other._runs
         self._positions += other._positions
-        self._bytes += other._bytes
+        self.size_bytes += other.size_bytes
 
     def between(self, start: int, end: int) -> pa.Table:
         """Return the rows whose keys are from one position up to before another."""

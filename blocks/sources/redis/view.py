@@ -22,8 +22,6 @@ from blocks.sources.redis.server import Server
 
 _SAMPLE_KEYS = 500
 _RESTING_BYTES = 64
-_FOLLOWED = 64
-"""At how many boundaries between the nodes of a cluster parts end, too; more are slots strewn about."""
 
 
 def spec_of(name: str, patterns: Sequence[str]) -> CollectionSpec:
@@ -128,8 +126,7 @@ class RedisView:
         """
         spool = self._spool(collection.name)
         parts = max(1, round(self._row_bytes(collection.name, spool) * len(spool) / self._part_size_bytes))
-        boundaries = self._server.boundaries()
-        return drawn(spool, parts, boundaries if len(boundaries) <= _FOLLOWED else ())
+        return drawn(spool, parts, self._server.boundaries())
 
     def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
         """Whether a part holds by far more keys now, by their size in a sample, than parts are drawn for."""

@@ -190,7 +190,8 @@ def _sorted(lines: _Lines, groups: _Groups, kind: str) -> tuple[pa.LargeBinaryAr
     """Sort the elements of each container, and say which of them have no element twice."""
     width, items = _width(kind), groups.items()
     names = items[::width] + 1
-    ranks = ranked(lines.bytes, lines.starts[names], lines.ends[names])
+    begins, ends = lines.starts[names], lines.ends[names]
+    ranks = ranked(lines.bytes, begins, ends, lambda: slices(lines.raw, begins, ends))
     order, once = ordered(ranks, groups.counts // width)
     pieces, heads, places = _pieces(lines, groups, items)
     pairs = places.reshape(-1, width)
@@ -198,10 +199,10 @@ def _sorted(lines: _Lines, groups: _Groups, kind: str) -> tuple[pa.LargeBinaryAr
         scores = bulk(score_texts(slices(lines.raw, lines.starts[names + 2], lines.ends[names + 2])))
         pairs[:, 1] = len(pieces) + np.arange(len(pairs))
         pieces = pa.concat_arrays([pieces, scores])
-    begins = before(groups.counts + 1)
+    first = before(groups.counts + 1)
     chosen = np.empty(len(heads) + len(places), np.int64)
-    chosen[begins], chosen[within(begins + 1, groups.counts)] = heads, pairs[order].ravel()
-    return regrouped(pieces, chosen, begins), once
+    chosen[first], chosen[within(first + 1, groups.counts)] = heads, pairs[order].ravel()
+    return regrouped(pieces, chosen, first), once
 
 
 def _pieces(lines: _Lines, groups: _Groups, items: Ints) -> tuple[pa.LargeBinaryArray, Ints, Ints]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -39,17 +41,24 @@ def ordered(ranks: Ranks, units: Ints) -> tuple[Ints, Mask]:
     return order, once
 
 
-def ranked(data: Bytes, begins: Ints, ends: Ints) -> Ranks:
-    """Return numbers that sort as texts do, and are equal where these are; WORD bytes follow the last text."""
+def ranked(data: Bytes, begins: Ints, ends: Ints, texts: Callable[[], pa.LargeBinaryArray]) -> Ranks:
+    """Return numbers that sort as texts do, and are equal where these are.
+
+    Args:
+        data: Where the texts are, with WORD bytes after the last.
+        begins: Where each begins.
+        ends: Where each ends.
+        texts: Returns the texts themselves, which are needed where one is long.
+    """
     sizes = ends - begins
     if sizes.max(initial=0) < WORD:
         words: Ranks = np.ndarray((len(data) - WORD + 1,), ">u8", data.data, 0, (1,))
         ranks: Ranks = (words[begins].astype(np.uint64) & _TOP[sizes]) | sizes.astype(np.uint64)
         return ranks
-    texts = slices(pa.py_buffer(data), begins, ends).dictionary_encode()
-    ranks = np.empty(len(texts.dictionary), np.uint64)
-    ranks[pc.sort_indices(texts.dictionary).to_numpy()] = np.arange(len(ranks), dtype=np.uint64)
-    chosen: Ranks = ranks[texts.indices.to_numpy()]
+    found = texts().dictionary_encode()
+    ranks = np.empty(len(found.dictionary), np.uint64)
+    ranks[pc.sort_indices(found.dictionary).to_numpy()] = np.arange(len(ranks), dtype=np.uint64)
+    chosen: Ranks = ranks[found.indices.to_numpy()]
     return chosen
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
 
 from blocks.sources.redis.grouping import Bytes, Ints, Mask, offsets
 from blocks.sources.redis.rdb.cursor import Cursor
-from blocks.sources.redis.rdb.layout import ONE_STRING, PACKED, PADDING, TYPES, Kind
+from blocks.sources.redis.rdb.layout import ONE_STRING, PACKED, PADDING, TYPES, Kind, damaged
 from blocks.sources.redis.rdb.listpacks import Items, intset_items, listpack_items
 from blocks.sources.redis.rdb.narrow import canonical, few_bytes, few_elements, values
 from blocks.sources.redis.rdb.objects import ObjectReader
@@ -44,16 +45,29 @@ class BatchReader:
         """
         array = np.frombuffer(data + PADDING, np.uint8)
         steps = -(-len(starts) // MOST_RECORDS)
-        for some in np.array_split(np.array(starts, np.int64), max(1, steps)):
-            records = self._chosen(array, records_at(array, some))
-            for part in _parted(array, records):
-                yield _Batch(data, array, self._moment).table(part)
+        for some in np.array_split(np.array(starts, np.int64), steps):
+            with _values_are_sound():
+                records = self._chosen(array, records_at(array, some))
+                parts = list(_parted(array, records))
+            for part in parts:
+                with _values_are_sound():
+                    table = _Batch(data, array, self._moment).table(part)
+                yield table
 
     def _chosen(self, data: Bytes, records: Records) -> Records:
         records = records.some(~records.expiring | (records.expiries >= self._moment))
         if self._wanted is None:
             return records
         return records.some(np.array(self._wanted(byte_strings(texts_of(data, records.keys))), np.bool_))
+
+
+@contextmanager
+def _values_are_sound() -> Iterator[None]:
+    """Translate what a value leads to that no server would have written: a score that is no number, say."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, ValueError, pa.ArrowException) as exc:
+        raise damaged(f"a value cannot be read ({exc})") from exc
 
 
 def _parted(data: Bytes, records: Records) -> Iterator[Records]:

@@ -38,10 +38,12 @@ def canonical(items: Items, kind: str) -> Items:
         raise damaged(f"half of an element is missing in a {kind}")
     if kind == "list" or not len(items.chosen):
         return items
-    pairs, pieces = items.chosen.reshape(-1, width), items.pieces
+    pairs = items.chosen.reshape(-1, width)
+    pieces = items.pieces
     ends, data = offsets(pieces), np.frombuffer(pieces.buffers()[2], np.uint8)
     names = pairs[:, 0]
-    order, once = ordered(ranked(data, ends[names], ends[names + 1]), items.counts // width)
+    ranks = ranked(data, ends[names], ends[names + 1], lambda: pieces.take(pa.array(names)))
+    order, once = ordered(ranks, items.counts // width)
     if not once.all():
         raise damaged(f"an element is there twice in a {kind}")
     if kind == "zset":

@@ -64,13 +64,7 @@ class RdbReader:
             UnknownForm: There is something in it that cannot be read here.
             SourceUnavailable: It is damaged, or ends too early.
         """
-        more = self._more()
-        if len(self._data) < MAGIC_BYTES:
-            raise damaged("it is empty")
-        if self._data[: len(MAGIC)] != MAGIC or self._data[len(MAGIC) : MAGIC_BYTES] not in VERSIONS:
-            raise UnknownForm(f"a dataset that begins with {self._data[:MAGIC_BYTES]!r}")
-        self._at = MAGIC_BYTES
-        self.made_at = made_at(self._data)
+        more = self._begin()
         reader = BatchReader(self._moment(self.made_at), self._wanted)
         while True:
             found = find_records(self._data, self._at)
@@ -83,6 +77,19 @@ class RdbReader:
                 if not more:
                     raise damaged("it ends in the middle")
                 more = self._more()
+
+    def _begin(self) -> bool:
+        """Read what an RDB begins with; False where all of it is here."""
+        more = True
+        while more and len(self._data) < HEADER_BYTES:
+            more = self._more()
+        if len(self._data) < MAGIC_BYTES:
+            raise damaged("it is empty")
+        if self._data[: len(MAGIC)] != MAGIC or self._data[len(MAGIC) : MAGIC_BYTES] not in VERSIONS:
+            raise UnknownForm(f"a dataset that begins with {self._data[:MAGIC_BYTES]!r}")
+        self.made_at = made_at(self._data)
+        self._at = MAGIC_BYTES
+        return more
 
     def _rows(self, reader: BatchReader, starts: list[int]) -> Iterator[tuple[int, pa.Table]]:
         if self._left is not None:

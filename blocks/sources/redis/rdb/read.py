@@ -12,6 +12,7 @@ from blocks.sources.redis.rdb.batch import BatchReader, Wanted
 from blocks.sources.redis.rdb.cursor import Cursor
 from blocks.sources.redis.rdb.layout import (
     CHECKSUM_BYTES,
+    HEADER_BYTES,
     MAGIC,
     MAGIC_BYTES,
     VERSIONS,

@@ -122,10 +122,10 @@ class MomentReader:
         folder: Path,
         databases: Collection[int] | None,
         patterns: Sequence[str],
-        memory_bytes: int = MEMORY_BYTES,
+        memory_bytes: int | None = None,
     ) -> None:
         self._folder, self._databases, self._globs = folder, databases, Globs(patterns)
-        self._room = Room(memory_bytes)
+        self._room = Room(MEMORY_BYTES if memory_bytes is None else memory_bytes)
 
     def read(self, server: Server, owned: Mask | None = None) -> Moment:
         """Read the rows of one server.

@@ -18,12 +18,13 @@ import pyarrow.compute as pc
 
 from blocks.sources.redis.crc import crcs_of
 from blocks.sources.redis.grouping import offsets
-from blocks.sources.redis.runs import POSITION, SortedRuns
+from blocks.sources.redis.runs import SortedRuns
 
 SLOTS = 16384
 END = SLOTS << 16
 """One more than the highest position."""
 
+_POSITION = "position"
 _RUN_BYTES = 64 * 1024 * 1024
 _FLUSH_KEYS = 100_000
 
@@ -86,7 +87,7 @@ class KeySpool(SortedRuns):
         if not keys:
             return
         names = pa.array(keys, pa.large_binary())
-        batch = pa.record_batch({POSITION: positions_of(names), "key": names})
+        batch = pa.record_batch({_POSITION: positions_of(names), "key": names})
         self._waiting.append(batch)
         self._waiting_bytes += batch.nbytes
         if self._waiting_bytes >= self._run_bytes:
@@ -109,7 +110,7 @@ class KeySpool(SortedRuns):
     def sample(self, count: int) -> pa.LargeBinaryArray:
         """Return about so many keys from all over, each once; all of them where they are fewer."""
         every = max(1, len(self) // count)
-        found = [run.column("key").take(pa.array(np.arange(0, len(run), every))) for run in self._runs]
+        found = [run.column("key").take(pa.array(np.arange(0, len(run), every))) for run in self._slices(0, END)]
         return _sorted(pa.chunked_array(found, pa.large_binary()).combine_chunks())
 
     def steps(self, keys: int) -> Iterator[tuple[int, int]]:
@@ -122,7 +123,8 @@ class KeySpool(SortedRuns):
             return
         run = pa.Table.from_batches(self._waiting).combine_chunks()
         self._waiting, self._waiting_bytes = [], 0
-        self._keep(run, spill=bool(self._runs) or not last)
+        positions = run.column(_POSITION).to_numpy()
+        self._keep(run.drop_columns(_POSITION), positions, spill=bool(self._runs) or not last)
 
 
 def _sorted(keys: pa.LargeBinaryArray) -> pa.LargeBinaryArray:

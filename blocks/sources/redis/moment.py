@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import pyarrow as pa
+
 from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
 from blocks.sources.redis.ahead import taken_ahead
 from blocks.sources.redis.bounds import drawn, most_in, positions_in
@@ -25,7 +27,7 @@ _AHEAD_CHUNKS = 64
 """How many pieces of what the server sends may wait, of 256 KiB at most."""
 
 
-MEMORY_BYTES = 256 * 1024 * 1024
+MEMORY_BYTES = 64 * 1024 * 1024
 """How much of what was read is kept in memory, of all databases together."""
 
 
@@ -148,6 +150,8 @@ class MomentReader:
             for database, table in reader.tables():
                 rows.setdefault(database, self.spool()).add(table, owned)
         rows |= {database: self.spool() for database in reader.seen - rows.keys()}
+        # what reading needed besides is of no use to what follows
+        pa.default_memory_pool().release_unused()
         # a replica may have been written to by others than its master
         token = dataset.token if is_master(server) else None
         return Moment(rows, token, reader.made_at, remarks=tuple(not_covered([server])))

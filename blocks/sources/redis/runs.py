@@ -13,9 +13,6 @@ import pyarrow as pa
 
 from blocks.errors import SourceUnavailable
 
-POSITION = "position"
-"""The column by which a run is sorted."""
-
 
 class Room:
     """How much may be kept in memory, by all who share it.
@@ -44,7 +41,7 @@ class SortedRuns:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._runs: list[pa.Table] = []
+        self._runs: list[pa.Table | Path] = []
         self._positions: list[npt.NDArray[np.uint32]] = []
 
     def __len__(self) -> int:
@@ -63,30 +60,33 @@ class SortedRuns:
         return sum(last - first for _, first, last in self._ranges(start, end))
 
     def _slices(self, start: int, end: int) -> list[pa.Table]:
-        return [run.slice(first, last - first) for run, first, last in self._ranges(start, end) if last > first]
+        return [_table(run).slice(first, last - first) for run, first, last in self._ranges(start, end) if last > first]
 
-    def _ranges(self, start: int, end: int) -> Iterator[tuple[pa.Table, int, int]]:
+    def _ranges(self, start: int, end: int) -> Iterator[tuple[pa.Table | Path, int, int]]:
         for run, positions in zip(self._runs, self._positions, strict=True):
             first, last = np.searchsorted(positions, [start, end])
             yield run, int(first), int(last)
 
-    def _keep(self, run: pa.Table, *, spill: bool) -> None:
-        """Sort a run and keep it."""
-        run = run.take(pa.array(np.argsort(run.column(POSITION).to_numpy(), kind="stable")))
-        if spill:
-            run = self._spilled(run)
-        self._runs.append(run)
-        self._positions.append(run.column(POSITION).combine_chunks().to_numpy())
+    def _keep(self, rows: pa.Table, positions: npt.NDArray[np.uint32], *, spill: bool) -> None:
+        """Sort rows and keep them as a run."""
+        order = np.argsort(positions, kind="stable")
+        run = rows.take(pa.array(order))
+        self._runs.append(self._spilled(run) if spill else run)
+        self._positions.append(positions[order])
 
-    def _spilled(self, run: pa.Table) -> pa.Table:
+    def _spilled(self, run: pa.Table) -> Path:
         try:
             with tempfile.NamedTemporaryFile(dir=self._folder, prefix="run-", delete=False) as file:
                 with pa.ipc.new_file(file, run.schema) as writer:
                     writer.write_table(run)
-                name = file.name
-            return pa.ipc.open_file(pa.memory_map(name)).read_all()
+                return Path(file.name)
         except OSError as exc:
             raise SourceUnavailable(
                 f"what was read of keys cannot be kept in {self._folder}: {exc}",
                 hint="Is there room? TMPDIR names the folder.",
             ) from exc
+
+
+def _table(run: pa.Table | Path) -> pa.Table:
+    # mapped anew each time, so that what was read of it does not stay in memory
+    return pa.ipc.open_file(pa.memory_map(str(run))).read_all() if isinstance(run, Path) else run

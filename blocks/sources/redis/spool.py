@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from blocks.sources.redis.grouping import Mask
 from blocks.sources.redis.keys import positions_of
 from blocks.sources.redis.rows import SCHEMA, TYPES
-from blocks.sources.redis.runs import POSITION, Room, SortedRuns
+from blocks.sources.redis.runs import Room, SortedRuns
 
 _TYPES = pa.array(TYPES, pa.large_string())
 _TYPE = SCHEMA.get_field_index("type")
@@ -45,7 +45,7 @@ class RowSpool(SortedRuns):
         types = pc.index_in(rows.column(_TYPE).combine_chunks(), _TYPES).cast(pa.int8())
         run = rows.set_column(_TYPE, "type", pa.DictionaryArray.from_arrays(types, _TYPES))
         self.size_bytes += rows.nbytes
-        self._keep(run.append_column(POSITION, pa.array(positions)), spill=not self._room.take(run.nbytes))
+        self._keep(run, positions, spill=not self._room.take(run.nbytes))
 
     def take(self, other: RowSpool) -> None:
         """Take all that another spool holds."""
@@ -55,5 +55,5 @@ class RowSpool(SortedRuns):
 
     def between(self, start: int, end: int) -> pa.Table:
         """Return the rows whose keys are from one position up to before another."""
-        slices = [run.drop_columns(POSITION).cast(SCHEMA) for run in self._slices(start, end)]
+        slices = [run.cast(SCHEMA) for run in self._slices(start, end)]
         return pa.concat_tables(slices).combine_chunks() if slices else SCHEMA.empty_table()

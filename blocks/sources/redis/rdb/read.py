@@ -23,7 +23,7 @@ from blocks.sources.redis.rdb.layout import (
 )
 from blocks.sources.redis.rdb.scan import find_records
 
-_BATCH_BYTES = 8 * 1024 * 1024
+_BATCH_BYTES = 4 * 1024 * 1024
 
 
 class RdbReader:

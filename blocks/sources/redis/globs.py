@@ -24,6 +24,11 @@ class Globs:
         return b"*" in self._patterns
 
     @property
+    def only_everything(self) -> bool:
+        """Whether they say nothing else."""
+        return self._patterns == [b"*"]
+
+    @property
     def certain(self) -> bool:
         """Whether all servers agree: whether bytes above 127 are in a range depends on their processor."""
         return not any(b"[" in pattern and not pattern.isascii() for pattern in self._patterns)

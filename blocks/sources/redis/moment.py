@@ -152,8 +152,8 @@ class MomentReader:
         rows |= {database: self.spool() for database in reader.seen - rows.keys()}
         # what reading needed besides is of no use to what follows
         pa.default_memory_pool().release_unused()
-        # a replica may have been written to by others than its master
-        token = dataset.token if is_master(server) else None
+        # a replica may have been written to by others than its master; what other globs left out was never read
+        token = dataset.token if self._globs.only_everything and is_master(server) else None
         return Moment(rows, token, reader.made_at, remarks=tuple(not_covered([server])))
 
     def spool(self) -> RowSpool:

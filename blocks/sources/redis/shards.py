@@ -1,4 +1,4 @@
-"""One moment of each master of a Redis Cluster: the rows of all, or their datasets, each in a private server here."""
+"""One moment of a server, or of each master of a Redis Cluster: its rows, or its dataset in a private server here."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from blocks.sources.redis.replica import take_rdb
 from blocks.sources.redis.rows import SCHEMA, byte_strings
 from blocks.sources.redis.server import Server
 from blocks.sources.redis.topology import Layout
+from blocks.sources.redis.view import Holder
 
 T = TypeVar("T")
 
@@ -81,20 +82,49 @@ class Shards:
             server.check_same()
 
 
+def moment_of(server: Server | Cluster, reader: MomentReader) -> Moment:
+    """Read the rows of a moment of a server, or of each master of a cluster; it is closed then.
+
+    Raises:
+        ConfigurationError: The user may not replicate.
+        SourceUnavailable: A server refused, went away before the end, or sent what is damaged.
+        SourceChanged: Slots moved between nodes, or a node was replaced.
+        UnknownForm: One holds what only a server can read.
+    """
+    if isinstance(server, Cluster):
+        return _moments_of(server, reader)
+    moment = reader.read(server)
+    server.close()
+    return moment
+
+
 @contextmanager
-def shards_of(cluster: Cluster, folder: Path, program: Program) -> Iterator[Shards]:
-    """Take the datasets of all masters at about the same time, and open them.
+def taken_of(server: Server | Cluster, folder: Path, program: Program) -> Iterator[Holder]:
+    """Take the dataset of a server, or of each master of a cluster, and open it; the server is closed then.
 
     Args:
-        cluster: Is closed when all is taken.
+        server: Which one.
         folder: Where the datasets go.
         program: What private servers are.
 
     Raises:
         ConfigurationError: The user may not replicate, or there is no server program here.
-        SourceUnavailable: A node refused, or went away before the end.
+        SourceUnavailable: A server refused, or went away before the end.
         SourceChanged: Slots moved between nodes, or a node was replaced.
     """
+    if isinstance(server, Cluster):
+        with _shards_of(server, folder, program) as shards:
+            yield shards
+        return
+    take_rdb(server, folder / RDB)
+    server.close()
+    with private_server(folder, program) as private:
+        yield private
+
+
+@contextmanager
+def _shards_of(cluster: Cluster, folder: Path, program: Program) -> Iterator[Shards]:
+    """Take the datasets of all masters at about the same time, and open them."""
 
     def take(n: int, node: Node, owned: Mask) -> Path:
         path = folder / str(n)
@@ -108,19 +138,8 @@ def shards_of(cluster: Cluster, folder: Path, program: Program) -> Iterator[Shar
         yield Shards(servers, _owners(layout), (_remark([_made_at(each / RDB) for each in folders]),))
 
 
-def moments_of(cluster: Cluster, reader: MomentReader) -> Moment:
-    """Read the rows of all masters at about the same time.
-
-    Args:
-        cluster: Is closed when all is read.
-        reader: Reads each.
-
-    Raises:
-        ConfigurationError: The user may not replicate.
-        SourceUnavailable: A node refused, went away before the end, or sent what is damaged.
-        SourceChanged: Slots moved between nodes, or a node was replaced.
-        UnknownForm: One holds what only a server can read.
-    """
+def _moments_of(cluster: Cluster, reader: MomentReader) -> Moment:
+    """Read the rows of all masters at about the same time."""
     # what an old move of slots left behind at a node that does not hold them is nobody's
     layout, moments = _of_masters(cluster, lambda n, node, owned: reader.read(node, owned))
     rows = reader.spool()

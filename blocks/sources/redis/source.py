@@ -18,13 +18,12 @@ from blocks.sources.base import PART_SIZE_BYTES, Bounds, RestoreScope, StateSour
 from blocks.sources.redis.access import Access, tls_context
 from blocks.sources.redis.cluster import Cluster, reach
 from blocks.sources.redis.file import RdbTarget
-from blocks.sources.redis.moment import Moment, MomentReader, MomentView
+from blocks.sources.redis.moment import MomentReader, MomentView
 from blocks.sources.redis.place import PROOF, Kind, Place, parse_place
 from blocks.sources.redis.private import RDB, Program, private_server
 from blocks.sources.redis.rdb.layout import UnknownForm
-from blocks.sources.redis.replica import take_rdb
 from blocks.sources.redis.server import Server
-from blocks.sources.redis.shards import moments_of, shards_of
+from blocks.sources.redis.shards import moment_of, taken_of
 from blocks.sources.redis.target import RedisTarget
 from blocks.sources.redis.view import Holder, RedisView
 
@@ -67,7 +66,7 @@ class RedisSource(StateSource):
     consistent: bool = Field(
         default=False,
         description="Take one moment of the whole server, or of each master of a cluster, through replication; needs "
-        "redis-server and memory here.",
+        "redis-server here only where keys belong to modules.",
     )
     user: str | None = Field(default=None, description="ACL user, where the URL names none.")
     password: SecretStr | None = Field(default=None, description="Password; better kept out of the plan.")
@@ -145,41 +144,22 @@ class RedisSource(StateSource):
                 if not self.consistent:
                     yield self._look(server, folder, place, taken_at, system)
                     return
+                chosen = self._databases((), place).values()
+                reader = MomentReader(folder, chosen or None, self.patterns)
                 try:
-                    moment = self._moment(server, folder, place)
+                    moment = moment_of(server, reader)
                 except UnknownForm:
                     # a server that knows its form reads it, which is a moment of its own, a little later
                     taken_at = datetime.now(UTC)
-                    with self._taken(server, folder) as taken:
+                    with taken_of(server, folder, self._program) as taken:
                         yield self._look(taken, folder, place, taken_at, system)
                 else:
                     databases = self._databases(moment.rows, place)
                     size, definition = self.part_size_bytes, self._definition(place)
                     yield MomentView(moment, databases, self.patterns, size, taken_at, system, definition)
 
-    def _moment(self, server: Server | Cluster, folder: Path, place: Place) -> Moment:
-        """Read a moment of a server, or of each master of a cluster, while it is sent."""
-        chosen = self._chosen(place)
-        numbers = None if chosen is None else [self.renumbered.get(number, number) for number in chosen]
-        reader = MomentReader(folder, numbers, self.patterns)
-        moment = moments_of(server, reader) if isinstance(server, Cluster) else reader.read(server)
-        server.close()
-        return moment
-
-    @contextmanager
-    def _taken(self, server: Server | Cluster, folder: Path) -> Iterator[Holder]:
-        """Take a moment of a server, or of each master of a cluster, into private servers."""
-        if isinstance(server, Cluster):
-            with shards_of(server, folder, self._program) as shards:
-                yield shards
-            return
-        take_rdb(server, folder / RDB)
-        server.close()
-        with private_server(folder, self._program) as private:
-            yield private
-
     def _databases(self, there: Iterable[int], place: Place) -> dict[str, int]:
-        """Return the number of each database, by the name of its collection, of those that there are."""
+        """Return the number of each database by the name of its collection: of those chosen, or else that there are."""
         chosen = self._chosen(place)
         numbers = sorted(there) if chosen is None else chosen
         return {f"db{number}": self.renumbered.get(number, number) for number in numbers}

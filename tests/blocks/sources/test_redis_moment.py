@@ -129,6 +129,8 @@ def test_a_token_tells_whether_anything_was_written(live: RedisServer) -> None:
     assert second not in (first, None)
     live("EXPIRE", "a", 1_000_000)
     assert token() not in (first, second, None)
+    with consistent(live, patterns=["a*"]).view() as view:
+        assert view.token is None
 
 
 def test_a_replica_has_no_token(live: RedisServer, tmp_path: Path, redis_program: str) -> None:

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import numpy as np
 import pyarrow as pa
 
-from blocks.sources.redis.grouping import Bytes, Ints, Mask, offsets
+from blocks.sources.redis.grouping import MOST_OWNERS, Bytes, Ints, Mask, offsets
 from blocks.sources.redis.rdb.cursor import Cursor
-from blocks.sources.redis.rdb.layout import ONE_STRING, PACKED, PADDING, TYPES, Kind, damaged
+from blocks.sources.redis.rdb.layout import COMPRESSED, ONE_STRING, PACKED, PADDING, TYPES, Kind, damaged
 from blocks.sources.redis.rdb.listpacks import Items, intset_items, listpack_items
 from blocks.sources.redis.rdb.narrow import canonical, few_bytes, few_elements, values
 from blocks.sources.redis.rdb.objects import ObjectReader
@@ -18,7 +18,8 @@ from blocks.sources.redis.rdb.records import Records, records_at
 from blocks.sources.redis.rdb.strings import Strings, strings_at, texts_of, unpacked_texts
 from blocks.sources.redis.rows import RowBuilder, byte_strings
 
-MOST_RECORDS = 1 << 15
+_MOST_RECORDS = MOST_OWNERS
+_MAY_BE_LARGE = np.array(sorted(ONE_STRING), np.uint8)
 _MOST_BYTES = 32 * 1024 * 1024
 """How large the rows of a batch become at most, but for a single value: what is compressed may be larger by far."""
 
@@ -44,7 +45,7 @@ class BatchReader:
             SourceUnavailable: A record is damaged.
         """
         array = np.frombuffer(data + PADDING, np.uint8)
-        steps = -(-len(starts) // MOST_RECORDS)
+        steps = -(-len(starts) // _MOST_RECORDS)
         for some in np.array_split(np.array(starts, np.int64), steps):
             with _values_are_sound():
                 records = self._chosen(array, records_at(array, some))
@@ -71,10 +72,10 @@ def _values_are_sound() -> Iterator[None]:
 
 
 def _parted(data: Bytes, records: Records) -> Iterator[Records]:
-    """Part records so that each part's values are not too large."""
+    """Part records so that each part's values are not too large: those that are compressed may be."""
+    packed = np.flatnonzero(np.isin(records.kinds, _MAY_BE_LARGE) & (data[records.values] == COMPRESSED))
     sizes = np.zeros(len(records.kinds), np.int64)
-    single = np.isin(records.kinds, list(ONE_STRING))
-    sizes[single] = strings_at(data, records.values[single]).texts
+    sizes[packed] = strings_at(data, records.values[packed]).texts
     if sizes.sum() <= _MOST_BYTES:
         yield records
         return

@@ -77,6 +77,8 @@ PLAIN, PACKED = 1, 2
 INT_BYTES = (1, 2, 4)
 LZF = 3
 """The special forms of a string: integers of so many bytes, and after them one compressed."""
+COMPRESSED = 0xC0 | LZF
+"""What a compressed string begins with."""
 
 _MADE_AT = re.compile(rb"\xfa\x05ctime\xc2(.{4})", re.DOTALL)
 HEADER_BYTES = 512

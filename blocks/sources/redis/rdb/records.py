@@ -38,13 +38,9 @@ class Records:
         """Return some of them."""
         if chosen.all():
             return self
-        return Records(
-            self.kinds[chosen],
-            self.keys.some(chosen),
-            self.expiries[chosen],
-            self.expiring[chosen],
-            self.values[chosen],
-        )
+        which = np.flatnonzero(chosen)
+        columns = (self.expiries[which], self.expiring[which], self.values[which])
+        return Records(self.kinds[which], self.keys.some(which), *columns)
 
     def expiry(self, n: int) -> Expiry:
         """Return when one of them expires."""

@@ -38,7 +38,7 @@ class Strings:
         return self.begins + self.sizes
 
     def some(self, chosen: Mask | Ints) -> Strings:
-        """Return some of them."""
+        """Return some of them, by where they are or by a mask."""
         return Strings(
             self.begins[chosen],
             self.sizes[chosen],

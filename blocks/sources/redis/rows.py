@@ -187,6 +187,11 @@ def score_texts(scores: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
         doubles = scores.cast(pa.large_string()).cast(pa.float64())
     except pa.ArrowInvalid:
         doubles = pa.array([float(score) for score in scores.to_pylist()], pa.float64())
+    return double_texts(doubles)
+
+
+def double_texts(doubles: pa.DoubleArray) -> pa.LargeBinaryArray:
+    """Write scores as the shortest texts that read back as the same."""
     numbers = doubles.to_numpy()
     sizes = np.abs(numbers)
     # what has no fraction is written as an integer: Arrow would write it with an exponent early

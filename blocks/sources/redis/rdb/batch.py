@@ -8,14 +8,17 @@ from contextlib import contextmanager
 import numpy as np
 import pyarrow as pa
 
-from blocks.sources.redis.grouping import MOST_OWNERS, Bytes, Ints, Mask, offsets
+from blocks.sources.redis.grouping import MOST_OWNERS, Bytes, Ints, Mask
 from blocks.sources.redis.rdb.cursor import Cursor
-from blocks.sources.redis.rdb.layout import COMPRESSED, ONE_STRING, PACKED, PADDING, TYPES, Kind, damaged
-from blocks.sources.redis.rdb.listpacks import Items, intset_items, listpack_items
+from blocks.sources.redis.rdb.items import Items
+from blocks.sources.redis.rdb.layout import COMPRESSED, ONE_STRING, PACKED, PADDING, TYPES, Kind, damaged, milliseconds
+from blocks.sources.redis.rdb.listpacks import intset_items, listpack_items
 from blocks.sources.redis.rdb.narrow import canonical, few_bytes, few_elements, values
 from blocks.sources.redis.rdb.objects import ObjectReader
 from blocks.sources.redis.rdb.records import Records, records_at
-from blocks.sources.redis.rdb.strings import Strings, strings_at, texts_of, unpacked_texts
+from blocks.sources.redis.rdb.scan import Found
+from blocks.sources.redis.rdb.strings import strings_at, texts_of
+from blocks.sources.redis.rdb.tables import TableReader, packed_items
 from blocks.sources.redis.rows import RowBuilder, byte_strings
 
 _MOST_RECORDS = MOST_OWNERS
@@ -38,21 +41,21 @@ class BatchReader:
     def __init__(self, moment_ms: int, wanted: Wanted | None) -> None:
         self._moment, self._wanted = moment_ms, wanted
 
-    def tables(self, data: bytes, starts: list[int]) -> Iterator[pa.Table]:
+    def tables(self, data: bytes, found: Found) -> Iterator[pa.Table]:
         """Yield the rows of records; data that is not of them may follow.
 
         Raises:
             SourceUnavailable: A record is damaged.
         """
         array = np.frombuffer(data + PADDING, np.uint8)
-        steps = -(-len(starts) // _MOST_RECORDS)
-        for some in np.array_split(np.array(starts, np.int64), steps):
+        steps = -(-len(found.starts) // _MOST_RECORDS)
+        for some in np.array_split(np.array(found.starts, np.int64), steps):
             with _values_are_sound():
                 records = self._chosen(array, records_at(array, some))
                 parts = list(_parted(array, records))
             for part in parts:
                 with _values_are_sound():
-                    table = _Batch(data, array, self._moment).table(part)
+                    table = _Batch(data, array, found.ends, self._moment).table(part)
                 yield table
 
     def _chosen(self, data: Bytes, records: Records) -> Records:
@@ -85,30 +88,30 @@ def _parted(data: Bytes, records: Records) -> Iterator[Records]:
 
 
 class _Batch:
-    def __init__(self, data: bytes, array: Bytes, moment_ms: int) -> None:
-        self._data, self._array = data, array
+    def __init__(self, data: bytes, array: Bytes, ends: dict[int, int], moment_ms: int) -> None:
+        self._data, self._array, self._ends = data, array, ends
         self._rows = RowBuilder()
         self._objects = ObjectReader(self._rows, moment_ms)
+        self._tables = TableReader(data, array)
 
     def table(self, records: Records) -> pa.Table:
-        left = np.ones(len(records.kinds), np.bool_)
-        readers: tuple[tuple[Kind, Callable[[Kind, Records], None]], ...] = (
-            (Kind.STRING, self._strings),
-            (Kind.HASH_LISTPACK, self._listpacks),
-            (Kind.ZSET_LISTPACK, self._listpacks),
-            (Kind.SET_LISTPACK, self._listpacks),
-            (Kind.SET_INTS, self._intsets),
-            (Kind.LIST, self._lists),
-        )
-        for kind, read in readers:
-            chosen = records.kinds == kind
-            if kind == Kind.LIST:
-                chosen &= _single_nodes(self._array, records.values)
-            if chosen.any():
-                read(kind, records.some(chosen))
-                left &= ~chosen
-        if left.any():
-            self._others(records.some(left))
+        readers: dict[Kind, Callable[[Kind, Records], None]] = {
+            Kind.STRING: self._strings,
+            Kind.HASH_LISTPACK: self._listpacks,
+            Kind.ZSET_LISTPACK: self._listpacks,
+            Kind.SET_LISTPACK: self._listpacks,
+            Kind.SET_INTS: self._intsets,
+            Kind.LIST: self._lists,
+            Kind.HASH: self._strings_of,
+            Kind.SET: self._strings_of,
+            Kind.ZSET: self._scored,
+            Kind.HASH_LISTPACK_EXPIRING: self._timed,
+            Kind.HASH_EXPIRING: self._one_by_one,
+            Kind.STREAM_2: self._one_by_one,
+            Kind.STREAM_3: self._one_by_one,
+        }
+        for kind in np.unique(records.kinds).tolist():
+            readers[Kind(kind)](Kind(kind), records.some(records.kinds == kind))
         return self._rows.table()
 
     def _strings(self, kind: Kind, records: Records) -> None:
@@ -116,48 +119,62 @@ class _Batch:
         self._rows.columns(texts_of(self._array, records.keys), TYPES[kind], texts, records.expires_ms())
 
     def _listpacks(self, kind: Kind, records: Records) -> None:
-        self._packed(kind, records, strings_at(self._array, records.values), listpack_items)
+        strings = strings_at(self._array, records.values)
+        self._containers(TYPES[kind], records, packed_items(self._array, strings, listpack_items))
 
     def _intsets(self, kind: Kind, records: Records) -> None:
-        self._packed(kind, records, strings_at(self._array, records.values), intset_items)
+        strings = strings_at(self._array, records.values)
+        self._containers(TYPES[kind], records, packed_items(self._array, strings, intset_items))
 
     def _lists(self, kind: Kind, records: Records) -> None:
-        self._packed(kind, records, strings_at(self._array, records.values + 2), listpack_items)
+        single = _single_nodes(self._array, records.values)
+        some, others = records.some(single), records.some(~single)
+        if len(some.kinds):
+            strings = strings_at(self._array, some.values + 2)
+            self._containers(TYPES[kind], some, packed_items(self._array, strings, listpack_items))
+        if len(others.kinds):
+            self._containers(TYPES[kind], others, self._tables.lists(others.values, self._ends_of(others)))
 
-    def _packed(
-        self, kind: Kind, records: Records, strings: Strings, take: Callable[[Bytes, Ints, Ints], Items]
-    ) -> None:
-        """Read containers each of which is one string."""
-        plain = ~strings.compressed
-        if plain.any():
-            some = strings.some(plain)
-            self._containers(TYPES[kind], records.some(plain), take(self._array, some.begins, some.ends))
-        if not plain.all():
-            texts = unpacked_texts(self._array, strings.some(~plain))
-            bounds = offsets(texts)
-            data = np.frombuffer(b"".join([memoryview(texts.buffers()[2]), PADDING]), np.uint8)
-            self._containers(TYPES[kind], records.some(~plain), take(data, bounds[:-1], bounds[1:]))
+    def _strings_of(self, kind: Kind, records: Records) -> None:
+        width = 2 if kind == Kind.HASH else 1
+        self._containers(TYPES[kind], records, self._tables.strings(records.values, self._ends_of(records), width))
+
+    def _scored(self, kind: Kind, records: Records) -> None:
+        self._containers(TYPES[kind], records, self._tables.scored(records.values, self._ends_of(records)))
+
+    def _timed(self, kind: Kind, records: Records) -> None:
+        # before the listpack stands the first of the times that are in it
+        strings = strings_at(self._array, records.values + milliseconds.size)
+        items = packed_items(self._array, strings, listpack_items)
+        for n, key in enumerate(self._keys(records)):
+            self._objects.add_timed(key, records.expiry(n), items.of(n))
+
+    def _one_by_one(self, kind: Kind, records: Records) -> None:
+        for n, (key, at) in enumerate(zip(self._keys(records), records.values.tolist(), strict=True)):
+            self._objects.read(key, kind, records.expiry(n), Cursor(self._data, at))
+
+    def _ends_of(self, records: Records) -> Ints:
+        return np.array([self._ends[start] for start in records.starts.tolist()], np.int64)
+
+    def _keys(self, records: Records) -> list[bytes]:
+        return byte_strings(texts_of(self._array, records.keys))
 
     def _containers(self, kind: str, records: Records, items: Items) -> None:
+        """Add the rows of containers: of narrow ones at once, of wide ones one by one; empty ones are none."""
         few = few_elements(items, kind) & (items.counts > 0)
-        self._one_by_one(kind, records, items, np.flatnonzero(~few))
+        self._wide(kind, records, items, ~few)
         records, items = records.some(few), canonical(items.some(few), kind)
         small = few_bytes(items)
-        self._one_by_one(kind, records, items, np.flatnonzero(~small))
+        self._wide(kind, records, items, ~small)
         records, items = records.some(small), items.some(small)
         if len(records.kinds):
             keys = texts_of(self._array, records.keys)
             self._rows.columns(keys, kind, values(items), records.expires_ms())
 
-    def _one_by_one(self, kind: str, records: Records, items: Items, which: Ints) -> None:
-        keys = byte_strings(texts_of(self._array, records.keys.some(which)))
-        for n, key in zip(which.tolist(), keys, strict=True):
-            self._objects.add(key, kind, records.expiry(n), items.of(n), {})
-
-    def _others(self, records: Records) -> None:
-        keys = byte_strings(texts_of(self._array, records.keys))
-        for n, (key, at) in enumerate(zip(keys, records.values.tolist(), strict=True)):
-            self._objects.read(key, Kind(records.kinds[n]), records.expiry(n), Cursor(self._data, at))
+    def _wide(self, kind: str, records: Records, items: Items, chosen: Mask) -> None:
+        some = records.some(chosen)
+        for n, (key, number) in enumerate(zip(self._keys(some), np.flatnonzero(chosen).tolist(), strict=True)):
+            self._objects.add(key, kind, some.expiry(n), items.of(number), {})
 
 
 def _single_nodes(data: Bytes, values: Ints) -> Mask:

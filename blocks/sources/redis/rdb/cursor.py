@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from struct import Struct
-
 import numpy as np
 
-from blocks.sources.redis.rdb.layout import INT_BYTES, LZF, PACKED, PADDING, milliseconds
+from blocks.sources.redis.rdb.layout import INT_BYTES, LZF, PADDING, milliseconds
 from blocks.sources.redis.rdb.listpacks import listpack_items
+from blocks.sources.redis.rdb.lzf import decompressed_one
 from blocks.sources.redis.rdb.skip import past_string, read_length
-from blocks.sources.redis.rdb.strings import strings_at, texts_of
-
-_double = Struct("<d")
 
 
 class Cursor:
@@ -42,9 +38,9 @@ class Cursor:
         self.at = past_string(data, at)
         if form < LZF:
             return b"%d" % int.from_bytes(data[at + 1 : at + 1 + INT_BYTES[form]], "little", signed=True)
-        own = np.frombuffer(data[at : self.at] + PADDING, np.uint8)
-        found: bytes = texts_of(own, strings_at(own, np.zeros(1, np.int64)))[0].as_py()
-        return found
+        size, at = read_length(data, at + 1)
+        text, at = read_length(data, at)
+        return decompressed_one(data[at : at + size], text)
 
     def raw(self, size: int) -> bytes:
         """Take some bytes."""
@@ -56,19 +52,9 @@ class Cursor:
         found: int = milliseconds.unpack(self.raw(milliseconds.size))[0]
         return found
 
-    def double(self) -> float:
-        """Read a number of floating point."""
-        found: float = _double.unpack(self.raw(_double.size))[0]
-        return found
-
     def listpack(self) -> list[bytes]:
         """Read a string that is a listpack."""
         return listpack_of(self.string())
-
-    def node(self) -> list[bytes]:
-        """Read a node of a list."""
-        self.at += 1
-        return self.listpack() if self._data[self.at - 1] == PACKED else [self.string()]
 
 
 def listpack_of(packed: bytes) -> list[bytes]:

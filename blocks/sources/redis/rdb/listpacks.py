@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pyarrow as pa
 
 from blocks.sources.redis.grouping import Bytes, Ints, Mask, before, cut
-from blocks.sources.redis.rdb.layout import PADDING, damaged
+from blocks.sources.redis.rdb.items import PAD, Items
+from blocks.sources.redis.rdb.layout import damaged
 from blocks.sources.redis.rdb.strings import int_texts, signed_at
 from blocks.sources.redis.rdb.walk import walked
 
-_PAD = pa.array([PADDING], pa.large_binary())
 _HEADER_BYTES = 6
 _END = 0xFF
 _UNCOUNTED = 0xFFFF
@@ -40,37 +38,6 @@ def _sizes() -> Ints:
 
 _SIZES = _sizes()
 _AHEAD = np.where(_SIZES > 0, _SIZES + 1, 0)
-
-
-@dataclass(frozen=True)
-class Items:
-    """Items of containers.
-
-    Attributes:
-        pieces: Texts, some of which are items; PADDING follows the last item.
-        chosen: Which they are, container by container.
-        counts: How many each container has.
-    """
-
-    pieces: pa.LargeBinaryArray
-    chosen: Ints
-    counts: Ints
-
-    def of(self, container: int) -> list[bytes]:
-        """Return the items of one container."""
-        first = int(self.counts[:container].sum())
-        found: list[bytes] = self.texts(slice(first, first + int(self.counts[container]))).to_pylist()
-        return found
-
-    def texts(self, which: slice) -> pa.LargeBinaryArray:
-        """Return some items."""
-        return self.pieces.take(pa.array(self.chosen[which]))
-
-    def some(self, containers: Mask) -> Items:
-        """Return those of some containers."""
-        if containers.all():
-            return self
-        return Items(self.pieces, self.chosen[np.repeat(containers, self.counts)], self.counts[containers])
 
 
 def listpack_items(data: Bytes, begins: Ints, ends: Ints) -> Items:
@@ -105,7 +72,7 @@ def intset_items(data: Bytes, begins: Ints, ends: Ints) -> Items:
     at = np.repeat(begins + _INTSET_HEADER_BYTES - widths * before(counts), counts)
     sizes = np.repeat(widths, counts)
     at += sizes * np.arange(len(at))
-    return Items(pa.concat_arrays([int_texts(signed_at(data, at, sizes)), _PAD]), np.arange(len(at)), counts)
+    return Items(pa.concat_arrays([int_texts(signed_at(data, at, sizes)), PAD]), np.arange(len(at)), counts)
 
 
 def _ahead(data: Bytes, at: Ints) -> Ints:
@@ -147,7 +114,7 @@ def _pieces(data: Bytes, places: Ints, counts: Ints) -> Items:
     chosen[texts] = np.arange(0, 2 * len(texts), 2)
     if len(numbers):
         chosen[numbers] = len(pieces) + np.arange(len(numbers))
-        pieces = pa.concat_arrays([pieces, int_texts(_integers(data, places[numbers], first[numbers])), _PAD])
+        pieces = pa.concat_arrays([pieces, int_texts(_integers(data, places[numbers], first[numbers])), PAD])
     return Items(pieces, chosen, counts)
 
 

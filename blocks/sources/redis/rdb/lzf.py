@@ -62,6 +62,38 @@ def decompressed(data: Bytes, begins: Ints, sizes: Ints, texts: Ints) -> pa.Larg
     return texts_between(bounds, whole)
 
 
+def decompressed_one(packed: bytes, text_bytes: int) -> bytes:
+    """Decompress one string, which is faster than to do so with many where it is short.
+
+    Args:
+        packed: What it is.
+        text_bytes: How many bytes it has decompressed.
+
+    Raises:
+        SourceUnavailable: It is damaged.
+    """
+    made, at = bytearray(), 0
+    while at < len(packed) and len(made) <= text_bytes:
+        first = packed[at]
+        if first < _LITERALS:
+            made += packed[at + 1 : at + first + 2]
+            at += first + 2
+            continue
+        tail = packed[at + 1 : at + 3]
+        long = first >= _LONG
+        if len(tail) < 1 + long:
+            break
+        length, distance = (tail[0] + 9 if long else (first >> 5) + 2), ((first & 0x1F) << 8 | tail[long]) + 1
+        if distance > len(made):
+            raise damaged("a compressed string refers to what was before it")
+        copied = bytes(made[-distance:][:length])
+        made += copied if len(copied) == length else (copied * (length // distance + 1))[:length]
+        at += 3 if long else 2
+    if at != len(packed) or len(made) != text_bytes:
+        raise damaged("a compressed string has another length than was said")
+    return bytes(made)
+
+
 def _ahead(data: Bytes, at: Ints) -> Ints:
     ahead: Ints = _AHEAD[data[at]]
     return ahead

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from blocks.sources.redis.grouping import Ints, Mask, before, offsets, ordered, ranked, regrouped, within
+from blocks.sources.redis.rdb.items import Items
 from blocks.sources.redis.rdb.layout import damaged
-from blocks.sources.redis.rdb.listpacks import Items
 from blocks.sources.redis.rows import WIDE_BYTES, WIDE_ELEMENTS, score_texts
 
 _POWERS = 10 ** np.arange(1, 12)

@@ -1,9 +1,11 @@
-"""Values that are not read many at once: those of hash tables, of several nodes, with expiries of fields, streams."""
+"""Values that are read one by one: wide containers, hashes with fields that expire, streams."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from blocks.sources.redis.rdb.cursor import Cursor
-from blocks.sources.redis.rdb.layout import TYPES, Kind, damaged
+from blocks.sources.redis.rdb.layout import Kind, damaged
 from blocks.sources.redis.rdb.streams import read_stream
 from blocks.sources.redis.rows import ELEMENTS, WIDE_ELEMENTS, Content, Expiry, RowBuilder
 
@@ -23,7 +25,7 @@ class ObjectReader:
         self._rows, self._moment = rows, moment_ms
 
     def read(self, key: bytes, kind: Kind, expires_ms: Expiry, cursor: Cursor) -> None:
-        """Read the value at the cursor.
+        """Read a stream, or a hash table with fields that expire, at the cursor.
 
         Raises:
             SourceUnavailable: It is damaged.
@@ -32,8 +34,11 @@ class ObjectReader:
             head, entries = read_stream(cursor, times=1 if kind == Kind.STREAM_2 else 2)
             self._rows.add(key, Content("stream", expires_ms, entries, head))
             return
-        items, fields_ms = self._items(kind, cursor)
-        self.add(key, TYPES[kind], expires_ms, items, fields_ms)
+        self._add_timed(key, expires_ms, _timed_fields(cursor))
+
+    def add_timed(self, key: bytes, expires_ms: Expiry, entries: Items) -> None:
+        """Add a hash by its fields, their values, and when they expire."""
+        self._add_timed(key, expires_ms, _timed_entries(entries))
 
     def add(self, key: bytes, kind: str, expires_ms: Expiry, items: Items, fields_ms: Fields) -> None:
         """Add a container by its items; one that is empty is none to a server."""
@@ -50,24 +55,10 @@ class ObjectReader:
             raise damaged(f"an element is there twice in a {kind}")
         self._rows.add(key, Content(kind, expires_ms, elements, fields_ms=fields_ms or None))
 
-    def _items(self, kind: Kind, cursor: Cursor) -> tuple[Items, Fields]:
-        if kind == Kind.HASH_EXPIRING:
-            return self._expiring(_timed_fields(cursor))
-        if kind == Kind.HASH_LISTPACK_EXPIRING:
-            cursor.time_ms()  # the first of the times that follow
-            return self._expiring(_timed_entries(cursor.listpack()))
-        count = cursor.length()
-        if kind == Kind.LIST:
-            return [item for _ in range(count) for item in cursor.node()], {}
-        if kind == Kind.ZSET:
-            return [word for _ in range(count) for word in (cursor.string(), b"%a" % cursor.double())], {}
-        if kind in (Kind.HASH, Kind.SET):
-            return [cursor.string() for _ in range(count * (2 if kind == Kind.HASH else 1))], {}
-        raise AssertionError(kind)
-
-    def _expiring(self, timed: list[tuple[bytes, bytes, int]]) -> tuple[Items, Fields]:
-        there = [(name, value, at) for name, value, at in timed if not at or at >= self._moment]
-        return [word for name, value, _ in there for word in (name, value)], {name: at for name, _, at in there if at}
+    def _add_timed(self, key: bytes, expires_ms: Expiry, fields: Iterable[tuple[bytes, bytes, int]]) -> None:
+        there = [(name, value, at) for name, value, at in fields if not at or at >= self._moment]
+        items = [word for name, value, _ in there for word in (name, value)]
+        self.add(key, "hash", expires_ms, items, {name: at for name, _, at in there if at})
 
 
 def _timed_fields(cursor: Cursor) -> list[tuple[bytes, bytes, int]]:

@@ -21,7 +21,7 @@ from blocks.sources.redis.rdb.layout import (
     damaged,
     made_at,
 )
-from blocks.sources.redis.rdb.scan import find_records
+from blocks.sources.redis.rdb.scan import Found, find_records
 
 _BATCH_BYTES = 4 * 1024 * 1024
 
@@ -70,7 +70,7 @@ class RdbReader:
         while True:
             found = find_records(self._data, self._at)
             if found.starts:
-                yield from self._rows(reader, found.starts)
+                yield from self._rows(reader, found)
             self._at = found.end
             if found.opcode == Opcode.END:
                 return self._end()
@@ -92,12 +92,12 @@ class RdbReader:
         self._at = MAGIC_BYTES
         return more
 
-    def _rows(self, reader: BatchReader, starts: list[int]) -> Iterator[tuple[int, pa.Table]]:
+    def _rows(self, reader: BatchReader, found: Found) -> Iterator[tuple[int, pa.Table]]:
         if self._left is not None:
-            self._left -= len(starts)
+            self._left -= len(found.starts)
         if self._databases is None or self._database in self._databases:
             self.seen.add(self._database)
-            for table in reader.tables(self._data, starts):
+            for table in reader.tables(self._data, found):
                 yield self._database, table
 
     def _change(self, opcode: Opcode) -> bool:

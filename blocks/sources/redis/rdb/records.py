@@ -21,6 +21,7 @@ class Records:
     """Keys, and where their values begin.
 
     Attributes:
+        starts: Where each begins.
         kinds: How each value is written; see layout.Kind.
         keys: Where their names are.
         expiries: When they expire, in milliseconds since 1970.
@@ -28,6 +29,7 @@ class Records:
         values: Where the values begin.
     """
 
+    starts: Ints
     kinds: npt.NDArray[np.uint8]
     keys: Strings
     expiries: Ints
@@ -40,7 +42,7 @@ class Records:
             return self
         which = np.flatnonzero(chosen)
         columns = (self.expiries[which], self.expiring[which], self.values[which])
-        return Records(self.kinds[which], self.keys.some(which), *columns)
+        return Records(self.starts[which], self.kinds[which], self.keys.some(which), *columns)
 
     def expiry(self, n: int) -> Expiry:
         """Return when one of them expires."""
@@ -65,7 +67,7 @@ def records_at(data: Bytes, starts: Ints) -> Records:
         _attributes(data, at, kinds, there, expiries, expiring)
         kinds[there] = data[at[there]]
     keys = strings_at(data, at + 1)
-    return Records(kinds, keys, expiries, expiring, keys.ends)
+    return Records(starts, kinds, keys, expiries, expiring, keys.ends)
 
 
 def _attributes(data: Bytes, at: Ints, kinds: Bytes, there: Ints, expiries: Ints, expiring: Mask) -> None:

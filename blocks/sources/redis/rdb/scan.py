@@ -20,11 +20,13 @@ class Found:
 
     Attributes:
         starts: Where each begins, with what is said of its key before its type.
+        ends: Where those end whose value is not a single string, by where they begin.
         end: Where the next thing begins.
         opcode: Which one, where it is not to be passed over; None where the data ends first.
     """
 
     starts: list[int]
+    ends: dict[int, int]
     end: int
     opcode: Opcode | None
 
@@ -38,6 +40,7 @@ def find_records(data: bytes, at: int) -> Found:
     """
     # a function call for each key, or a constant looked up elsewhere, would take as long as all that is done here
     starts: list[int] = []
+    ends: dict[int, int] = {}
     append, one_string, size = starts.append, _ONE_STRING, len(data)
     first_opcode, expires_ms, list_kind = _FIRST_OPCODE, _EXPIRES_MS, _LIST
     start = p = at
@@ -50,7 +53,7 @@ def find_records(data: bytes, at: int) -> Found:
                 kind = data[p]
             if kind >= first_opcode:
                 if p == start and kind in _BREAKS:
-                    return Found(starts, start, Opcode(kind))
+                    return Found(starts, ends, start, Opcode(kind))
                 if p == start and kind in SKIPPED:
                     p = past_opcode(data, p)
                     continue
@@ -69,10 +72,10 @@ def find_records(data: bytes, at: int) -> Found:
             elif kind == list_kind and data[p] == 1 and data[p + 1] == PACKED:
                 p = past_string(data, p + 2)
             else:
-                p = past_value(data, p, kind)
+                ends[start] = p = past_value(data, p, kind)
             if p > size:
-                return Found(starts, start, None)
+                return Found(starts, ends, start, None)
             append(start)
     except (IndexError, too_short):
-        return Found(starts, start, None)
-    return Found(starts, p if p <= size else start, None)
+        return Found(starts, ends, start, None)
+    return Found(starts, ends, p if p <= size else start, None)

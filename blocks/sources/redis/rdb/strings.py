@@ -19,6 +19,7 @@ class Strings:
     """Where strings stand.
 
     Attributes:
+        starts: Where each begins, with what is said of it.
         begins: Where the bytes of each begin, as they are kept.
         sizes: How many these are.
         texts: How long each text is; of an integer it is not known, and at most 11.
@@ -26,6 +27,7 @@ class Strings:
         compressed: Which are compressed.
     """
 
+    starts: Ints
     begins: Ints
     sizes: Ints
     texts: Ints
@@ -40,6 +42,7 @@ class Strings:
     def some(self, chosen: Mask | Ints) -> Strings:
         """Return some of them, by where they are or by a mask."""
         return Strings(
+            self.starts[chosen],
             self.begins[chosen],
             self.sizes[chosen],
             self.texts[chosen],
@@ -66,7 +69,7 @@ def strings_at(data: Bytes, at: Ints) -> Strings:
         texts = sizes.copy()
         texts[integers] = 11
         texts[packed], begins[packed] = lengths_at(data, after)
-    return Strings(begins, sizes, texts, integers, compressed)
+    return Strings(at, begins, sizes, texts, integers, compressed)
 
 
 def lengths_at(data: Bytes, at: Ints) -> tuple[Ints, Ints]:
@@ -90,16 +93,23 @@ def lengths_at(data: Bytes, at: Ints) -> tuple[Ints, Ints]:
 
 def texts_of(data: Bytes, strings: Strings) -> pa.LargeBinaryArray:
     """Return the texts of strings that follow each other."""
-    buffer = pa.py_buffer(data)
     if not (strings.integers.any() or strings.compressed.any()):
-        return slices(buffer, strings.begins, strings.ends)
-    pieces = cut(buffer, strings.begins, strings.ends)
+        return slices(pa.py_buffer(data), strings.begins, strings.ends)
+    pieces, chosen = pieces_of(data, strings)
+    return pieces.take(pa.array(chosen))
+
+
+def pieces_of(data: Bytes, strings: Strings) -> tuple[pa.LargeBinaryArray, Ints]:
+    """Return an array in which the texts of strings that follow each other are, and where each is."""
+    pieces = cut(pa.py_buffer(data), strings.begins, strings.ends)
     chosen = np.arange(0, 2 * len(strings.begins), 2)
+    if not (strings.integers.any() or strings.compressed.any()):
+        return pieces, chosen
     integers = int_texts(signed_at(data, strings.begins[strings.integers], strings.sizes[strings.integers]))
     unpacked = unpacked_texts(data, strings.some(strings.compressed))
     chosen[strings.integers] = len(pieces) + np.arange(len(integers))
     chosen[strings.compressed] = len(pieces) + len(integers) + np.arange(len(unpacked))
-    return pa.concat_arrays([pieces, integers, unpacked]).take(pa.array(chosen))
+    return pa.concat_arrays([pieces, integers, unpacked]), chosen
 
 
 def unpacked_texts(data: Bytes, strings: Strings) -> pa.LargeBinaryArray:

@@ -81,7 +81,9 @@ def slices(data: pa.Buffer, begins: Ints, ends: Ints) -> pa.LargeBinaryArray:
 
 def cut(data: pa.Buffer, begins: Ints, ends: Ints) -> pa.LargeBinaryArray:
     """Return pieces of a buffer that follow each other without copying them; what is in between is a piece, too."""
-    return texts_between(np.stack([begins, ends], axis=1).ravel(), data)
+    bounds = np.empty(2 * len(begins), np.int64)
+    bounds[::2], bounds[1::2] = begins, ends
+    return texts_between(bounds, data)
 
 
 def texts_between(bounds: Ints, data: pa.Buffer | None) -> pa.LargeBinaryArray:

@@ -172,6 +172,8 @@ class _Batch:
             self._rows.columns(keys, kind, values(items), records.expires_ms())
 
     def _wide(self, kind: str, records: Records, items: Items, chosen: Mask) -> None:
+        if not chosen.any():
+            return
         some = records.some(chosen)
         for n, (key, number) in enumerate(zip(self._keys(some), np.flatnonzero(chosen).tolist(), strict=True)):
             self._objects.add(key, kind, some.expiry(n), items.of(number), {})

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from blocks.sources.redis.rdb.layout import INT_BYTES, LZF, PADDING, milliseconds
 from blocks.sources.redis.rdb.listpacks import listpack_items
-from blocks.sources.redis.rdb.lzf import decompressed_one
+from blocks.sources.redis.rdb.lzf import decompressed, decompressed_one
 from blocks.sources.redis.rdb.skip import past_string, read_length
+
+_LONG_BYTES = 256
+"""A compressed string of so many bytes is decompressed faster as many are."""
 
 
 class Cursor:
@@ -40,7 +45,11 @@ class Cursor:
             return b"%d" % int.from_bytes(data[at + 1 : at + 1 + INT_BYTES[form]], "little", signed=True)
         size, at = read_length(data, at + 1)
         text, at = read_length(data, at)
-        return decompressed_one(data[at : at + size], text)
+        packed = data[at : at + size]
+        if size < _LONG_BYTES:
+            return decompressed_one(packed, text)
+        one = decompressed(np.frombuffer(packed, np.uint8), np.zeros(1, np.int64), np.array([size]), np.array([text]))
+        return cast("bytes", one[0].as_py())
 
     def raw(self, size: int) -> bytes:
         """Take some bytes."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from blocks.sources.redis.grouping import Bytes, Ints, Mask, before, cut, offsets, slices, texts_between, within
+from blocks.sources.redis.grouping import Bytes, Ints, cut, offsets, slices, texts_between
 from blocks.sources.redis.rdb.layout import PADDING, damaged
 from blocks.sources.redis.rdb.walk import walked
 
@@ -20,6 +20,9 @@ _LONG = 0xE0
 """What begins with this or more is a copy with its length in a byte of its own."""
 _MOST_COPIED = 64
 """What one copy of Snappy copies at most."""
+_COPY_BYTES = 3
+# how many bytes each writes, but for long copies, of which that is only a part
+_LENGTHS = np.array([n + 1 if n < _LITERALS else 9 if n >= _LONG else (n >> 5) + 2 for n in range(256)], np.int64)
 # how far it is to what follows, by the first byte
 _AHEAD = np.array([n + 2 if n < _LITERALS else 3 if n >= _LONG else 2 for n in range(256)], np.int64)
 
@@ -42,24 +45,24 @@ def decompressed(data: Bytes, begins: Ints, sizes: Ints, texts: Ints) -> pa.Larg
     own = slices(pa.py_buffer(data), begins, begins + sizes)
     data, bounds = np.frombuffer(bytearray(own.buffers()[2]) + PADDING, np.uint8), offsets(own)
     places, counts = walked(data, bounds[:-1], bounds[1:], _ahead, _one_ahead)
-    first = data[places].astype(np.int64)
-    literal = first < _LITERALS
-    long = first >= _LONG
-    lengths = np.where(literal, first + 1, np.where(long, data[places + 1].astype(np.int64) + 9, (first >> 5) + 2))
-    written = np.append(before(lengths), lengths.sum())
-    bounds = written[np.append(before(counts), len(places))]
-    if (np.diff(bounds) != texts).any():
+    first, second = data[places], data[places + 1]
+    lengths = _LENGTHS[first]
+    long = np.flatnonzero(first >= _LONG)
+    lengths[long] += second[long]
+    written = np.append(0, np.cumsum(lengths))
+    ends = written[np.append(0, np.cumsum(counts))]
+    if (np.diff(ends) != texts).any():
         raise damaged("a compressed string has another length than was said")
-    if not bounds[-1]:
-        return texts_between(bounds, pa.py_buffer(b""))
-    copies = np.flatnonzero(~literal)
-    at = places[copies]
-    distances = ((first[copies] & 0x1F) << 8 | data[at + 1 + long[copies]]) + 1
-    if (distances > written[copies] - np.repeat(bounds[:-1], counts)[copies]).any():
+    if not ends[-1]:
+        return texts_between(ends, pa.py_buffer(b""))
+    second[long] = data[places[long] + 2]
+    copies = np.flatnonzero(first >= _LITERALS)
+    distances = (first[copies] & np.uint8(0x1F)).astype(np.int64) << 8 | second[copies]
+    if (distances >= written[copies] - np.repeat(ends[:-1], counts)[copies]).any():
         raise damaged("a compressed string refers to what was before it")
-    body = _snappy(data, places, first, literal, lengths, distances)
-    whole = pa.decompress(_varint(int(bounds[-1])) + body, int(bounds[-1]), codec="snappy")
-    return texts_between(bounds, whole)
+    body = _snappy(data, places, copies, lengths, distances + 1)
+    whole = pa.decompress(_varint(int(ends[-1])) + body, int(ends[-1]), codec="snappy")
+    return texts_between(ends, whole)
 
 
 def decompressed_one(packed: bytes, text_bytes: int) -> bytes:
@@ -103,25 +106,42 @@ def _one_ahead(data: Bytes, at: int) -> int:
     return int(_AHEAD[data[at]])
 
 
-def _snappy(data: Bytes, places: Ints, first: Ints, literal: Mask, lengths: Ints, distances: Ints) -> bytes:
-    """Write literals and copies as Snappy does, in their order; changes the data."""
-    copied = lengths[~literal]
-    repeats = -(-copied // _MOST_COPIED)
-    some = np.full(int(repeats.sum()), _MOST_COPIED, np.int64)
-    some[np.cumsum(repeats) - 1] = copied - (repeats - 1) * _MOST_COPIED
-    far = np.repeat(distances, repeats)
-    copies = np.stack([(some - 1) << 2 | 2, far & 0xFF, far >> 8], axis=1).astype(np.uint8)
-    data[places[literal]] = first[literal] << 2
-    literals = cut(pa.py_buffer(data), places[literal], places[literal] + 1 + lengths[literal])
-    pieces = pa.concat_arrays([literals, texts_between(np.arange(0, copies.size + 1, 3), pa.py_buffer(copies))])
-    parts = np.ones(len(places), np.int64)
-    parts[~literal] = repeats
-    chosen = np.empty(int(parts.sum()), np.int64)
-    begins = before(parts)
-    chosen[begins[literal]] = np.arange(0, 2 * int(literal.sum()), 2)
-    chosen[within(begins[~literal], repeats)] = len(literals) + np.arange(len(some))
-    taken = pieces.take(pa.array(chosen))
-    return bytes(taken.buffers()[2])
+def _snappy(data: Bytes, places: Ints, copies: Ints, lengths: Ints, distances: Ints) -> bytes:
+    """Write literals and copies as Snappy does, in their order; changes the data.
+
+    Args:
+        data: Where they are.
+        places: Where each is.
+        copies: Which of them are copies.
+        lengths: How many bytes each writes.
+        distances: From how far back each copy copies.
+    """
+    literal = np.ones(len(places), np.bool_)
+    literal[copies] = False
+    literals = np.flatnonzero(literal)
+    at = places[literals]
+    data[at] <<= 2
+    pieces = cut(pa.py_buffer(data), at, at + 1 + lengths[literals])
+    copied = lengths[copies]
+    chosen = np.empty(len(places), np.int64)
+    chosen[literals] = np.arange(0, 2 * len(literals), 2)
+    chosen[copies] = len(pieces) + np.arange(len(copies))
+    if len(copied) and copied.max() > _MOST_COPIED:
+        # such a copy is several of Snappy
+        repeats = -(-copied // _MOST_COPIED)
+        parts = np.ones(len(places), np.int64)
+        parts[copies] = repeats
+        numbers = len(pieces) + np.arange(int(repeats.sum()))
+        chosen = np.repeat(chosen, parts)
+        chosen[np.repeat(~literal, parts)] = numbers
+        some = np.full(len(numbers), _MOST_COPIED, np.int64)
+        some[np.cumsum(repeats) - 1] = copied - (repeats - 1) * _MOST_COPIED
+        copied, distances = some, np.repeat(distances, repeats)
+    written = np.empty((len(copied), _COPY_BYTES), np.uint8)
+    written[:, 0], written[:, 1], written[:, 2] = (copied - 1) << 2 | 2, distances & 0xFF, distances >> 8
+    bounds = np.arange(0, written.size + 1, _COPY_BYTES)
+    pieces = pa.concat_arrays([pieces, texts_between(bounds, pa.py_buffer(written))])
+    return bytes(pieces.take(pa.array(chosen)).buffers()[2])
 
 
 def _varint(number: int) -> bytes:

@@ -58,6 +58,8 @@ def past_string(data: bytes, at: int) -> int:
         return at + 1 + INT_BYTES[special]
     if special != LZF:
         raise damaged(f"a string begins with {first:#x}")
+    if data[at + 1] < 0x40 and data[at + 2] < 0x80:  # most are short
+        return at + 3 + data[at + 1] + (data[at + 2] >= 0x40)
     size, at = read_length(data, at + 1)
     _, at = read_length(data, at)
     return at + size

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
 from blocks.sources.redis.ahead import taken_ahead
-from blocks.sources.redis.bounds import drawn, most_in, positions_in
+from blocks.sources.redis.bounds import drawn, positions_in
 from blocks.sources.redis.globs import Globs
 from blocks.sources.redis.grouping import Mask
 from blocks.sources.redis.rdb.layout import UnknownForm
@@ -93,12 +93,13 @@ class MomentView:
         return drawn(spool, max(1, round(spool.size_bytes / self._part_size_bytes)), self._boundaries)
 
     def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
-        """Whether a part holds by far more now than parts are drawn for."""
+        """Whether a part holds by far more now than parts are drawn for, and could be drawn smaller."""
         spool = self._rows[collection.name]
-        most = 0 if spool is None else most_in(spool, bounds)
-        return (
-            spool is not None and most > 1 and most * spool.size_bytes > OUTGROWN * self._part_size_bytes * len(spool)
-        )
+        if spool is None:
+            return False
+        most = OUTGROWN * self._part_size_bytes * len(spool) / max(1, spool.size_bytes)
+        ranges = [found for found in map(positions_in, bounds) if spool.count(*found) > most]
+        return any(spool.count(*found) - spool.most_together(*found) > most for found in ranges)
 
     def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
         """Return the rows of one part; `known` is of no use here, since all were read."""

@@ -59,6 +59,12 @@ class SortedRuns:
         """Count the rows from one position up to before another."""
         return sum(last - first for _, first, last in self._ranges(start, end))
 
+    def most_together(self, start: int, end: int) -> int:
+        """Count the rows that share a position with most others: no cut can be between them."""
+        ranges = zip(self._positions, self._ranges(start, end), strict=True)
+        there = np.concatenate([positions[first:last] for positions, (_, first, last) in ranges])
+        return int(np.unique(there, return_counts=True)[1].max(initial=0))
+
     def _slices(self, start: int, end: int) -> list[pa.Table]:
         return [_table(run).slice(first, last - first) for run, first, last in self._ranges(start, end) if last > first]
 

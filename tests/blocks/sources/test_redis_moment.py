@@ -171,6 +171,19 @@ def test_a_chain_goes_on_key_by_key_and_the_other_way_round(live: RedisServer, t
     assert (live.digest(), live.groups()) == before
 
 
+def test_a_part_that_grew_by_far_ends_the_chain_but_not_a_key(live: RedisServer) -> None:
+    live.many([("SET", f"k{n}", "x" * 100) for n in range(500)])
+    live("ZADD", "wide", *[word for n in range(5_000) for word in (n, f"m{n}")])
+    source = consistent(live, part_size_bytes=50_000)
+    with source.view() as view:
+        [spec] = view.collections()
+        bounds = view.draw(spec)
+        assert not view.outgrown(spec, bounds)
+    live.many([("SET", f"k{n}", "x" * 100) for n in range(5_000)])
+    with source.view() as view:
+        assert view.outgrown(spec, bounds)
+
+
 def test_functions_are_named_as_not_covered(live: RedisServer) -> None:
     live("FUNCTION", "LOAD", "#!lua name=mine\nredis.register_function('f', function() return 1 end)")
     live("SET", "a", 1)

@@ -64,6 +64,15 @@ def test_a_moment_has_the_rows_of_reading_key_by_key(live: RedisServer, part_siz
     assert backup.warnings == []
 
 
+def test_a_moment_may_come_from_a_file_of_the_server(tmp_path: Path, redis_program: str) -> None:
+    options = ["--repl-diskless-sync", "no", "--rdbchecksum", "no"]
+    server = RedisServer(tmp_path / "other", *options, program=redis_program)
+    fill_gallery(server)
+    backup = read_all(consistent(server))
+    assert {name: in_order(backup.table(name)) for name in backup.rows} == read(server)
+    server.kill()
+
+
 def test_a_moment_of_nothing_has_no_collections(live: RedisServer) -> None:
     assert read_all(consistent(live)).rows == {}
     [rows] = read_all(consistent(live, databases=[2])).rows["db2"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from struct import pack
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from blocks.errors import SourceUnavailable
 from blocks.sources.redis.rdb.layout import PADDING, UnknownForm
 from blocks.sources.redis.rdb.listpacks import intset_items, listpack_items
-from blocks.sources.redis.rdb.lzf import decompressed
+from blocks.sources.redis.rdb.lzf import decompressed, decompressed_one
 from blocks.sources.redis.rdb.skip import read_length
 from tests.blocks.sources.redis_kit import FAR_MS, RedisServer, streams
 from tests.blocks.sources.redis_rdb_kit import parsed, rdb_of
@@ -204,6 +205,9 @@ def test_what_is_compressed_is_decompressed(made: list[list[bytes | tuple[int, i
     data, begins, ends = padded(*packed)
     texts = np.array([len(text) for text in plain])
     assert decompressed(data, begins, ends - begins, texts).to_pylist() == list(plain)
+    assert [decompressed_one(*each) for each in zip(packed, texts.tolist(), strict=True)] == list(plain)
+    with pytest.raises(SourceUnavailable, match="damaged"):
+        decompressed_one(packed[0], len(plain[0]) + 1)
     with pytest.raises(SourceUnavailable, match="damaged"):
         decompressed(data, begins, ends - begins, texts + 1)
 
@@ -218,11 +222,15 @@ def test_nothing_is_decompressed_to_nothing() -> None:
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=30), st.integers(0, 100)), min_size=1, max_size=20))
 def test_any_bytes_are_decompressed_or_damaged(made: list[tuple[bytes, int]]) -> None:
     data, begins, ends = padded(*[value for value, _ in made])
+    one_by_one: list[bytes] | None = None
+    with suppress(SourceUnavailable):
+        one_by_one = [decompressed_one(*each) for each in made]
     try:
         texts = decompressed(data, begins, ends - begins, np.array([size for _, size in made]))
     except SourceUnavailable:
+        assert one_by_one is None
         return
-    assert [len(text) for text in texts.to_pylist()] == [size for _, size in made]
+    assert texts.to_pylist() == one_by_one
 
 
 def test_a_long_text_is_decompressed(raw: bytes) -> None:

@@ -17,12 +17,13 @@ KEYS = 1_000_000
 
 @dataclass(frozen=True)
 class Cache:
-    """A filled server, and a repository of each contestant."""
+    """A filled server, and a repository of each contestant: ours of one moment, ours key by key, and restic's."""
 
     bench: Bench
     keys: int
     port: int
     ours: Lastgood
+    by_key: Lastgood
     restic: Restic
 
     def clear_copy(self) -> None:
@@ -64,5 +65,7 @@ def cache(bench: Bench) -> Iterator[Cache]:
     with redis_server(bench.fresh("redis"), "--repl-backlog-size", "64mb") as port:
         bench.say(f"  filling a Redis with {keys:,} keys")
         bench.make("caches", "fill", port, keys)
-        ours = Lastgood(bench, "redis", {"cache": {"type": "redis", "url": f"redis://127.0.0.1:{port}"}})
-        yield Cache(bench, keys, port, ours, Restic(bench, "redis"))
+        source = {"type": "redis", "url": f"redis://127.0.0.1:{port}"}
+        ours = Lastgood(bench, "redis", {"cache": source | {"consistent": True}})
+        by_key = Lastgood(bench, "redis-by-key", {"cache": source})
+        yield Cache(bench, keys, port, ours, by_key, Restic(bench, "redis"))

@@ -124,6 +124,16 @@ class RedisAdapter(_Keys):
         return f"{self._server.url}/{next(self._numbers)}"
 
 
+class RedisMomentAdapter(RedisAdapter):
+    """The same, of which each backup is one moment."""
+
+    name = "redis-consistent"
+
+    @property
+    def source(self) -> RedisSource:
+        return super().source.model_copy(update={"consistent": True})
+
+
 class RedisClusterAdapter(_Keys):
     """A cluster that all tests share, emptied for each; places are files, since a cluster has but one database."""
 

@@ -11,25 +11,27 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from blocks.sources.redis.asking import SCANNED
+from blocks.sources.redis.grouping import (
+    Ints,
+    Mask,
+    before,
+    offsets,
+    ordered,
+    ranked,
+    regrouped,
+    slices,
+    texts_between,
+    within,
+)
 from blocks.sources.redis.packing import bulk
 from blocks.sources.redis.rows import WIDE_BYTES, WIDE_ELEMENTS, score_texts
-
-Ints = npt.NDArray[np.int64]
-Ranks = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
 
 _ARRAY, _STRING, _ERROR = b"*$-"
 _DIGITS = 9
 _STATISTICS = b"# Keyspace\r\n"
-_WORD = 8
-"""As many bytes have to follow the last text of an answer."""
-# keeps so many bytes at the top of a word of eight
-_TOP = np.array([~(2 ** (8 * (_WORD - n)) - 1) & (2**64 - 1) for n in range(_WORD)], np.uint64)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def narrow(kind: str, raw: bytes, count: int, behind: int = 2) -> Narrow | None:
         return Narrow(found, pa.array([], pa.large_binary()), np.zeros(0, np.int64))
     groups = groups.some(found)
     values, right = _listed(lines, groups) if kind == "list" else _sorted(lines, groups, kind)
-    right &= np.diff(_offsets(values)) <= WIDE_BYTES
+    right &= np.diff(offsets(values)) <= WIDE_BYTES
     if not right.all():
         found[found] = right
         values, groups = values.filter(pa.array(right)), groups.some(right)
@@ -113,7 +115,7 @@ class _Lines:
 
     def integers(self, lines: Ints) -> Ints:
         """Read the integer in each line, which may be large, or negative."""
-        texts = _slices(self, self.starts[lines] + 1, self.ends[lines])
+        texts = slices(self.raw, self.starts[lines] + 1, self.ends[lines])
         found: Ints = texts.cast(pa.large_string()).cast(pa.int64()).to_numpy()
         return found
 
@@ -130,7 +132,7 @@ class _Groups:
 
     def items(self) -> Ints:
         """Return the lines before which no item begins: each item has one for its size and one for itself."""
-        return _within(self.heads + 1, self.counts, 2)
+        return within(self.heads + 1, self.counts, 2)
 
 
 def _found(lines: _Lines, count: int, kind: str) -> _Groups | None:
@@ -181,93 +183,36 @@ def _as_said(lines: _Lines, groups: _Groups) -> bool:
 def _listed(lines: _Lines, groups: _Groups) -> tuple[pa.LargeBinaryArray, Mask]:
     """Take arrays as they are."""
     ends = lines.ends[groups.heads + 2 * groups.counts] + 2
-    return _slices(lines, lines.starts[groups.heads], ends), np.ones(len(ends), np.bool_)
+    return slices(lines.raw, lines.starts[groups.heads], ends), np.ones(len(ends), np.bool_)
 
 
 def _sorted(lines: _Lines, groups: _Groups, kind: str) -> tuple[pa.LargeBinaryArray, Mask]:
     """Sort the elements of each container, and say which of them have no element twice."""
-    width, items, number = _width(kind), groups.items(), len(groups.counts)
-    units = groups.counts // width
-    owners = np.repeat(np.arange(number, dtype=np.uint16), units)
+    width, items = _width(kind), groups.items()
     names = items[::width] + 1
-    ranks = _ranks(lines, lines.starts[names], lines.ends[names])
-    order = np.argsort(ranks)
-    order = order[np.argsort(owners[order], kind="stable")]
-    once = np.ones(number, np.bool_)
-    once[owners[order[1:]][(np.diff(ranks[order]) == 0) & (np.diff(owners[order]) == 0)]] = False
+    begins, ends = lines.starts[names], lines.ends[names]
+    ranks = ranked(lines.bytes, begins, ends, lambda: slices(lines.raw, begins, ends))
+    order, once = ordered(ranks, groups.counts // width)
     pieces, heads, places = _pieces(lines, groups, items)
     pairs = places.reshape(-1, width)
     if kind == "zset":
-        scores = bulk(score_texts(_slices(lines, lines.starts[names + 2], lines.ends[names + 2])))
+        scores = bulk(score_texts(slices(lines.raw, lines.starts[names + 2], lines.ends[names + 2])))
         pairs[:, 1] = len(pieces) + np.arange(len(pairs))
         pieces = pa.concat_arrays([pieces, scores])
-    return _regrouped(pieces, heads, pairs[order].ravel(), groups.counts), once
-
-
-def _ranks(lines: _Lines, begins: Ints, ends: Ints) -> Ranks:
-    """Return numbers that sort as texts do, and are equal where these are."""
-    sizes = ends - begins
-    if sizes.max(initial=0) < _WORD:
-        words: Ranks = np.ndarray((len(lines.bytes) - _WORD + 1,), ">u8", lines.bytes.data, 0, (1,))
-        ranks: Ranks = (words[begins].astype(np.uint64) & _TOP[sizes]) | sizes.astype(np.uint64)
-        return ranks
-    texts = _slices(lines, begins, ends).dictionary_encode()
-    ranked: Ranks = np.empty(len(texts.dictionary), np.uint64)
-    ranked[pc.sort_indices(texts.dictionary).to_numpy()] = np.arange(len(ranked), dtype=np.uint64)
-    chosen: Ranks = ranked[texts.indices.to_numpy()]
-    return chosen
+    first = before(groups.counts + 1)
+    chosen = np.empty(len(heads) + len(places), np.int64)
+    chosen[first], chosen[within(first + 1, groups.counts)] = heads, pairs[order].ravel()
+    return regrouped(pieces, chosen, first), once
 
 
 def _pieces(lines: _Lines, groups: _Groups, items: Ints) -> tuple[pa.LargeBinaryArray, Ints, Ints]:
     """Cut the answer at heads and items; returns the pieces, and which of them are heads and which are items."""
-    heads = _before(groups.counts + 2)
-    places = _within(heads + 1, groups.counts)
+    heads = before(groups.counts + 2)
+    places = within(heads + 1, groups.counts)
     bounds = np.empty(len(heads) * 2 + len(items), np.int64)
     bounds[heads], bounds[places] = lines.starts[groups.heads], lines.starts[items]
     bounds[heads + groups.counts + 1] = lines.ends[groups.heads + 2 * groups.counts] + 2
-    return _texts(bounds, lines.raw), heads, places
-
-
-def _regrouped(pieces: pa.LargeBinaryArray, heads: Ints, items: Ints, counts: Ints) -> pa.LargeBinaryArray:
-    """Put each head and its items into one text."""
-    begins = _before(counts + 1)
-    chosen = np.empty(len(heads) + len(items), np.int64)
-    chosen[begins], chosen[_within(begins + 1, counts)] = heads, items
-    taken = pieces.take(pa.array(chosen))
-    return _texts(_offsets(taken)[np.append(begins, len(chosen))], taken.buffers()[2])
-
-
-def _slices(lines: _Lines, begins: Ints, ends: Ints) -> pa.LargeBinaryArray:
-    """Return pieces of the answer that follow each other, with gaps."""
-    bounds = np.stack([begins, ends], axis=1).ravel()
-    return _texts(bounds, lines.raw).take(pa.array(np.arange(0, len(bounds), 2)))
-
-
-def _texts(bounds: Ints, data: pa.Buffer) -> pa.LargeBinaryArray:
-    """Return what lies between each two bounds."""
-    if not len(bounds):
-        return pa.array([], pa.large_binary())
-    return pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), len(bounds) - 1, [None, pa.py_buffer(np.ascontiguousarray(bounds)), data]
-    )
-
-
-def _offsets(texts: pa.LargeBinaryArray) -> Ints:
-    """Return where each text of an array begins in its data, and where the last one ends."""
-    found = np.frombuffer(texts.buffers()[1], np.int64) if len(texts) else np.zeros(1, np.int64)
-    return found[texts.offset : texts.offset + len(texts) + 1]
-
-
-def _before(counts: Ints) -> Ints:
-    """Return how many come before each."""
-    found: Ints = np.cumsum(counts) - counts
-    return found
-
-
-def _within(begins: Ints, counts: Ints, step: int = 1) -> Ints:
-    """Return begin, begin + step, ... for each, as many as it counts."""
-    found: Ints = np.repeat(begins - step * _before(counts), counts) + step * np.arange(counts.sum())
-    return found
+    return texts_between(bounds, lines.raw), heads, places
 
 
 def _width(kind: str) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
 from blocks.errors import ConfigurationError, SourceChanged, SourceUnavailable
 from blocks.sources.redis.cluster import Cluster
-from blocks.sources.redis.globs import glob_regex
+from blocks.sources.redis.globs import Globs
 from blocks.sources.redis.history import History, Position
 from blocks.sources.redis.keys import KeySpool
 from blocks.sources.redis.server import Server
@@ -26,6 +26,63 @@ _ALWAYS_KEYS, _ALWAYS_BYTES = 1_000, 2**20
 Spools = dict[str, KeySpool]
 
 
+class Written:
+    """Finds the keys that were written between two moments, by collection.
+
+    Args:
+        server: A live one, or a cluster.
+        databases: Number of each database by the name of its collection.
+        patterns: Globs that keys have to match.
+        folder: Where names of keys go that do not fit into memory.
+    """
+
+    def __init__(
+        self, server: Server | Cluster, databases: Mapping[str, int], patterns: Sequence[str], folder: Path
+    ) -> None:
+        self._server, self._databases, self._folder = server, databases, folder
+        self._globs = Globs(patterns)
+
+    def between(self, spans: Iterable[tuple[Server, Position, Position]]) -> Spools | None:
+        """Return the keys; None where that cannot be told, or is not worth it.
+
+        Args:
+            spans: For each server where its history stood before, and where it stands now.
+        """
+        if not self._globs.certain:
+            return None
+        spools = {name: KeySpool(self._folder) for name in self._databases}
+        sink = self._sink(spools)
+        try:
+            for server, before, now in spans:
+                if not _take(server, before, now, sink):
+                    return None
+        except (ConfigurationError, SourceUnavailable):
+            return None
+        for each in spools.values():
+            each.end()
+        return spools
+
+    def _sink(self, spools: Spools) -> Callable[[int | None, set[bytes]], None]:
+        keys = self._server.keyspace()
+        left = max(_ALWAYS_KEYS, int(MOST * sum(keys.get(number, 0) for number in self._databases.values())))
+
+        def spool(database: int | None, touched: set[bytes]) -> None:
+            nonlocal left
+            for name, number in self._databases.items():
+                if database in (None, number):
+                    chosen = self._matching(touched)
+                    spools[name].add(chosen)
+                    left -= len(chosen)
+            if left < 0:
+                raise SourceUnavailable(f"{self._server}: so many keys were touched that all can be read as well")
+
+        return spool
+
+    def _matching(self, keys: set[bytes]) -> list[bytes]:
+        found = list(keys)
+        return found if self._globs.everything else [*itertools.compress(found, self._globs.matches(found))]
+
+
 class Changes:
     """Tells what changed in databases, if the servers can. May be used from several threads.
 
@@ -39,8 +96,8 @@ class Changes:
     def __init__(
         self, server: Server | Cluster, databases: Mapping[str, int], patterns: Sequence[str], folder: Path
     ) -> None:
-        self._server, self._databases, self._patterns, self._folder = server, databases, patterns, folder
-        self._matches = None if "*" in patterns else [*map(_matcher, patterns)]
+        self._server, self._patterns = server, patterns
+        self._written = Written(server, databases, patterns, folder)
         self._lock = Lock()
         self._now: list[tuple[Server, Share]] | None = None
         self._since: dict[str | None, Spools | None] = {}
@@ -88,38 +145,7 @@ class Changes:
         earlier = {share.slots: share.position for share in before}
         if not now or earlier.keys() != {share.slots for _, share in now}:
             return None
-        spools = {name: KeySpool(self._folder) for name in self._databases}
-        sink = self._sink(spools)
-        try:
-            for server, share in now:
-                if not _take(server, earlier[share.slots], share.position, sink):
-                    return None
-        except (ConfigurationError, SourceUnavailable):
-            return None
-        for each in spools.values():
-            each.end()
-        return spools
-
-    def _sink(self, spools: Spools) -> Callable[[int | None, set[bytes]], None]:
-        keys = self._server.keyspace()
-        left = max(_ALWAYS_KEYS, int(MOST * sum(keys.get(number, 0) for number in self._databases.values())))
-
-        def spool(database: int | None, touched: set[bytes]) -> None:
-            nonlocal left
-            for name, number in self._databases.items():
-                if database in (None, number):
-                    chosen = self._matching(touched)
-                    spools[name].add(chosen)
-                    left -= len(chosen)
-            if left < 0:
-                raise SourceUnavailable(f"{self._server}: so many keys were touched that all can be read as well")
-
-        return spool
-
-    def _matching(self, keys: set[bytes]) -> list[bytes]:
-        if self._matches is None:
-            return list(keys)
-        return [key for key in keys if any(match(key) for match in self._matches)]
+        return self._written.between((server, earlier[share.slots], share.position) for server, share in now)
 
 
 def _holders(server: Server | Cluster) -> list[tuple[Server, str]]:
@@ -156,7 +182,3 @@ def _take(server: Server, before: Position, now: Position, sink: Callable[[int |
 
     TouchedKeys(describe, sink).take(history.between(before, now.offset))
     return True
-
-
-def _matcher(pattern: str) -> Callable[[bytes], object]:
-    return glob_regex(pattern.encode("utf-8", "surrogateescape")).fullmatch

@@ -3,6 +3,40 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+
+class Globs:
+    """Several globs, of which a key has to match one, exactly as SCAN does it.
+
+    Args:
+        patterns: The globs.
+    """
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._patterns = [pattern.encode() for pattern in patterns]
+        made = [glob_regex(pattern).pattern for pattern in self._patterns]
+        self._regex = re.compile(b"|".join(made), re.DOTALL)
+
+    @property
+    def everything(self) -> bool:
+        """Whether all keys match."""
+        return b"*" in self._patterns
+
+    @property
+    def certain(self) -> bool:
+        """Whether all servers agree: whether bytes above 127 are in a range depends on their processor."""
+        return not any(b"[" in pattern and not pattern.isascii() for pattern in self._patterns)
+
+    def matches(self, keys: Sequence[bytes]) -> list[bool]:
+        """Tell for each key whether it matches."""
+        found = self._regex.fullmatch
+        # a server does not look at a glob when the key is empty
+        return [found(key) is not None if key else self._matches_nothing for key in keys]
+
+    @property
+    def _matches_nothing(self) -> bool:
+        return self.everything or b"" in self._patterns
 
 
 def glob_regex(pattern: bytes) -> re.Pattern[bytes]:

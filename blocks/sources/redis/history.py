@@ -123,6 +123,8 @@ class History:
 def _position(facts: dict[str, str]) -> Position | None:
     if facts.get("repl_backlog_active") != "1" or facts.get("master_sync_in_progress", "0") != "0":
         return None
+    if facts.get("slave_read_only", "1") != "1":  # what others write to a replica is in no history
+        return None
     return Position(facts["master_replid"], int(facts["master_repl_offset"]))
 
 

@@ -7,7 +7,6 @@ share a slot because they share a `{tag}` are told apart by it, so that parts st
 from __future__ import annotations
 
 import itertools
-import tempfile
 from binascii import crc_hqx
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,12 +16,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.errors import SourceUnavailable
+from blocks.sources.redis.crc import crcs_of
+from blocks.sources.redis.grouping import offsets
+from blocks.sources.redis.runs import SortedRuns
 
 SLOTS = 16384
 END = SLOTS << 16
 """One more than the highest position."""
 
+_POSITION = "position"
 _RUN_BYTES = 64 * 1024 * 1024
 _FLUSH_KEYS = 100_000
 
@@ -43,20 +45,20 @@ def position_of(key: bytes) -> int:
     return (slot_of(key) << 16 | crc) if b"{" in key else ((crc & (SLOTS - 1)) << 16 | crc)
 
 
-def positions_of(keys: list[bytes]) -> npt.NDArray[np.uint32]:
+def positions_of(keys: pa.LargeBinaryArray) -> npt.NDArray[np.uint32]:
     """Return the positions of many keys."""
-    crcs = np.fromiter(map(crc_hqx, keys, itertools.repeat(0)), np.uint32, len(keys))
+    bounds, data = offsets(keys), np.frombuffer(keys.buffers()[2] or b"", np.uint8)
+    crcs = crcs_of(data, bounds[:-1], bounds[1:]).astype(np.uint32)
     positions = crcs | (crcs & np.uint32(SLOTS - 1)) << np.uint32(16)
-    # joined first: looking into each key takes longer than all the rest, and few have braces
-    if b"{" in b"".join(keys):
-        for n, key in enumerate(keys):
-            if b"{" in key:
-                positions[n] = position_of(key)
+    # few keys have braces
+    braces = bounds[0] + np.flatnonzero(data[bounds[0] : bounds[-1]] == ord("{"))
+    for n in np.unique(np.searchsorted(bounds, braces, side="right") - 1).tolist():
+        positions[n] = position_of(keys[n].as_py())
     return positions
 
 
-class KeySpool:
-    """Keys sorted by position in runs, on disk where they are many. Filled by one thread, then read by several.
+class KeySpool(SortedRuns):
+    """Keys sorted by position in runs, on disk where they are many; those that SCAN gave twice are there twice.
 
     Args:
         folder: Where runs go that do not fit into memory.
@@ -64,14 +66,10 @@ class KeySpool:
     """
 
     def __init__(self, folder: Path, run_bytes: int = _RUN_BYTES) -> None:
-        self._folder, self._run_bytes = folder, run_bytes
+        super().__init__(folder)
+        self._run_bytes = run_bytes
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_bytes = 0
-        self._runs: list[pa.Table] = []
-        self._positions: list[npt.NDArray[np.uint32]] = []
-
-    def __len__(self) -> int:
-        return sum(len(positions) for positions in self._positions)
 
     def fill(self, batches: Iterable[list[bytes]]) -> None:
         """Take all keys there are; each may come more than once."""
@@ -88,7 +86,8 @@ class KeySpool:
         """Take some keys; they are found after `end`."""
         if not keys:
             return
-        batch = pa.record_batch({"position": positions_of(keys), "key": pa.array(keys, pa.large_binary())})
+        names = pa.array(keys, pa.large_binary())
+        batch = pa.record_batch({_POSITION: positions_of(names), "key": names})
         self._waiting.append(batch)
         self._waiting_bytes += batch.nbytes
         if self._waiting_bytes >= self._run_bytes:
@@ -103,10 +102,7 @@ class KeySpool:
 
         Keys that were named alike were often written together, so a server finds them faster one after the other.
         """
-        found = []
-        for run, positions in zip(self._runs, self._positions, strict=True):
-            first, last = np.searchsorted(positions, [start, end])
-            found.append(run.column("key").slice(first, last - first).combine_chunks())
+        found = [run.column("key").combine_chunks() for run in self._slices(start, end)]
         if not found:
             return pa.array([], pa.large_binary())
         return _sorted(pa.concat_arrays(found))
@@ -114,21 +110,8 @@ class KeySpool:
     def sample(self, count: int) -> pa.LargeBinaryArray:
         """Return about so many keys from all over, each once; all of them where they are fewer."""
         every = max(1, len(self) // count)
-        found = [run.column("key").take(pa.array(np.arange(0, len(run), every))) for run in self._runs]
+        found = [run.column("key").take(pa.array(np.arange(0, len(run), every))) for run in self._slices(0, END)]
         return _sorted(pa.chunked_array(found, pa.large_binary()).combine_chunks())
-
-    def cuts(self, parts: int) -> list[int]:
-        """Return positions that cut the keys into about equal parts: one fewer than parts, or less."""
-        if not len(self):
-            return []
-        everywhere = np.sort(np.concatenate(self._positions))
-        wanted = [everywhere[len(everywhere) * n // parts] for n in range(1, parts)]
-        return [int(cut) for cut in dict.fromkeys(wanted) if cut > everywhere[0]]
-
-    def count(self, start: int, end: int) -> int:
-        """Count the keys in a range; those that SCAN gave twice count twice."""
-        ranges = (np.searchsorted(positions, [start, end]) for positions in self._positions)
-        return int(sum(last - first for first, last in ranges))
 
     def steps(self, keys: int) -> Iterator[tuple[int, int]]:
         """Yield ranges of about so many keys that cover all positions."""
@@ -140,24 +123,8 @@ class KeySpool:
             return
         run = pa.Table.from_batches(self._waiting).combine_chunks()
         self._waiting, self._waiting_bytes = [], 0
-        run = run.take(pa.array(np.argsort(run.column("position").to_numpy())))
-        if self._runs or not last:
-            run = self._spilled(run)
-        self._runs.append(run)
-        self._positions.append(run.column("position").combine_chunks().to_numpy())
-
-    def _spilled(self, run: pa.Table) -> pa.Table:
-        try:
-            with tempfile.NamedTemporaryFile(dir=self._folder, prefix="keys-", delete=False) as file:
-                with pa.ipc.new_file(file, run.schema) as writer:
-                    writer.write_table(run)
-                name = file.name
-            return pa.ipc.open_file(pa.memory_map(name)).read_all()
-        except OSError as exc:
-            raise SourceUnavailable(
-                f"the names of keys cannot be kept in {self._folder}: {exc}",
-                hint="Is there room? TMPDIR names the folder.",
-            ) from exc
+        positions = run.column(_POSITION).to_numpy()
+        self._keep(run.drop_columns(_POSITION), positions, spill=bool(self._runs) or not last)
 
 
 def _sorted(keys: pa.LargeBinaryArray) -> pa.LargeBinaryArray:

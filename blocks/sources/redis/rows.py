@@ -187,13 +187,20 @@ def score_texts(scores: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
         doubles = scores.cast(pa.large_string()).cast(pa.float64())
     except pa.ArrowInvalid:
         doubles = pa.array([float(score) for score in scores.to_pylist()], pa.float64())
+    return double_texts(doubles)
+
+
+def double_texts(doubles: pa.DoubleArray) -> pa.LargeBinaryArray:
+    """Write scores as the shortest texts that read back as the same."""
     numbers = doubles.to_numpy()
     sizes = np.abs(numbers)
+    texts = doubles.cast(pa.large_string()).cast(pa.large_binary())
     # what has no fraction is written as an integer: Arrow would write it with an exponent early
     whole = (numbers == np.floor(numbers)) & (sizes < _LARGEST_WHOLE) & ~((numbers == 0) & np.signbit(numbers))
-    integers = pa.array(np.where(whole, numbers, 0).astype(np.int64)).cast(pa.large_string()).cast(pa.large_binary())
-    fractions = doubles.cast(pa.large_string()).cast(pa.large_binary())
-    texts = pc.if_else(pa.array(whole), pc.binary_join_element_wise(integers, _POINT, _NOTHING), fractions)
+    if whole.any():
+        integers = pa.array(numbers[whole].astype(np.int64)).cast(pa.large_string()).cast(pa.large_binary())
+        written = pc.binary_join_element_wise(integers, _POINT, _NOTHING)
+        texts = pc.replace_with_mask(texts, pa.array(whole), written)
     others = ~whole & ~((sizes >= _SMALLEST_PLAIN) & (sizes < _LARGEST_PLAIN))
     if not others.any():
         return texts

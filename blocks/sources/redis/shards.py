@@ -1,29 +1,34 @@
-"""One moment of each master of a Redis Cluster: their datasets, each in a private server of this machine."""
+"""One moment of a server, or of each master of a Redis Cluster: its rows, or its dataset in a private server here."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from blocks.errors import SourceChanged
 from blocks.sources.redis.cluster import Cluster
+from blocks.sources.redis.grouping import Mask
 from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.keys import slot_of
+from blocks.sources.redis.moment import Moment, MomentReader
 from blocks.sources.redis.node import Node
 from blocks.sources.redis.private import RDB, Program, private_server
+from blocks.sources.redis.rdb.layout import HEADER_BYTES, made_at
 from blocks.sources.redis.replica import take_rdb
 from blocks.sources.redis.rows import SCHEMA, byte_strings
 from blocks.sources.redis.server import Server
 from blocks.sources.redis.topology import Layout
+from blocks.sources.redis.view import Holder
 
-_CTIME = re.compile(rb"\xfa\x05ctime\xc2(.{4})", re.DOTALL)
-_HEADER_BYTES = 512
+T = TypeVar("T")
 
 
 class Shards:
@@ -48,8 +53,7 @@ class Shards:
 
     def boundaries(self) -> list[int]:
         """Return the positions at which the slots of another node begin."""
-        pairs = zip(self._owners, self._owners[1:], strict=False)
-        return [slot << 16 for slot, (one, other) in enumerate(pairs, 1) if one != other]
+        return _boundaries(self._owners)
 
     def scan(self, database: int, patterns: Sequence[str]) -> Iterator[list[bytes]]:
         """Yield the names of all keys that one of the patterns matches."""
@@ -78,24 +82,85 @@ class Shards:
             server.check_same()
 
 
+def moment_of(server: Server | Cluster, reader: MomentReader) -> Moment:
+    """Read the rows of a moment of a server, or of each master of a cluster; it is closed then.
+
+    Raises:
+        ConfigurationError: The user may not replicate.
+        SourceUnavailable: A server refused, went away before the end, or sent what is damaged.
+        SourceChanged: Slots moved between nodes, or a node was replaced.
+        UnknownForm: One holds what only a server can read.
+    """
+    if isinstance(server, Cluster):
+        return _moments_of(server, reader)
+    moment = reader.read(server)
+    server.close()
+    return moment
+
+
 @contextmanager
-def shards_of(cluster: Cluster, folder: Path, program: Program) -> Iterator[Shards]:
-    """Take the datasets of all masters at about the same time, and open them.
+def taken_of(server: Server | Cluster, folder: Path, program: Program) -> Iterator[Holder]:
+    """Take the dataset of a server, or of each master of a cluster, and open it; the server is closed then.
 
     Args:
-        cluster: Is closed when all is taken.
+        server: Which one.
         folder: Where the datasets go.
         program: What private servers are.
 
     Raises:
         ConfigurationError: The user may not replicate, or there is no server program here.
-        SourceUnavailable: A node refused, or went away before the end.
+        SourceUnavailable: A server refused, or went away before the end.
         SourceChanged: Slots moved between nodes, or a node was replaced.
     """
+    if isinstance(server, Cluster):
+        with _shards_of(server, folder, program) as shards:
+            yield shards
+        return
+    take_rdb(server, folder / RDB)
+    server.close()
+    with private_server(folder, program) as private:
+        yield private
+
+
+@contextmanager
+def _shards_of(cluster: Cluster, folder: Path, program: Program) -> Iterator[Shards]:
+    """Take the datasets of all masters at about the same time, and open them."""
+
+    def take(n: int, node: Node, owned: Mask) -> Path:
+        path = folder / str(n)
+        path.mkdir(mode=0o700)
+        take_rdb(node, path / RDB)
+        return path
+
+    layout, folders = _of_masters(cluster, take)
+    with ExitStack() as exits:
+        servers = [exits.enter_context(private_server(each, program)) for each in folders]
+        yield Shards(servers, _owners(layout), (_remark([_made_at(each / RDB) for each in folders]),))
+
+
+def _moments_of(cluster: Cluster, reader: MomentReader) -> Moment:
+    """Read the rows of all masters at about the same time."""
+    # what an old move of slots left behind at a node that does not hold them is nobody's
+    layout, moments = _of_masters(cluster, lambda n, node, owned: reader.read(node, owned))
+    rows = reader.spool()
+    for moment in moments:
+        for spool in moment.rows.values():
+            rows.take(spool)
+    remarks = dict.fromkeys(remark for moment in moments for remark in moment.remarks)
+    return Moment(
+        {0: rows},
+        boundaries=_boundaries(_owners(layout)),
+        remarks=(*remarks, _remark([moment.made_at for moment in moments])),
+    )
+
+
+def _of_masters(cluster: Cluster, take: Callable[[int, Node, Mask], T]) -> tuple[Layout, list[T]]:
+    """Take something of all masters at once; each is numbered, and told which slots it holds."""
     layout = cluster.layout()
     nodes = [cluster.node(address) for address in layout.masters()]
-    folders = [folder / str(n) for n in range(len(nodes))]
-    _take(nodes, folders)
+    owners = np.array(_owners(layout))
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        taken = list(pool.map(lambda n, node: take(n, node, owners == n), range(len(nodes)), nodes))
     cluster.check_same()
     if layout.moving or layout.unlike(cluster.layout()):
         raise SourceChanged(
@@ -104,17 +169,12 @@ def shards_of(cluster: Cluster, folder: Path, program: Program) -> Iterator[Shar
             hint="Run again when the resharding is done, or without `consistent`.",
         )
     cluster.close()
-    with ExitStack() as exits:
-        servers = [exits.enter_context(private_server(each, program)) for each in folders]
-        yield Shards(servers, _owners(layout), (_remark(folders),))
+    return layout, taken
 
 
-def _take(nodes: Sequence[Node], folders: Sequence[Path]) -> None:
-    for each in folders:
-        each.mkdir(mode=0o700)
-    with ThreadPoolExecutor(len(nodes)) as pool:
-        for _ in pool.map(lambda node, each: take_rdb(node, each / RDB), nodes, folders):
-            pass
+def _boundaries(owners: Sequence[int]) -> list[int]:
+    pairs = itertools.pairwise(owners)
+    return [slot << 16 for slot, (one, other) in enumerate(pairs, 1) if one != other]
 
 
 def _owners(layout: Layout) -> list[int]:
@@ -122,11 +182,11 @@ def _owners(layout: Layout) -> list[int]:
     return [numbers[layout.addresses[owner]] for owner in layout.owners]
 
 
-def _remark(folders: Sequence[Path]) -> str:
-    times = sorted(at for each in folders if (at := _made_at(each / RDB)))
+def _remark(made_at: Sequence[datetime | None]) -> str:
+    times = sorted(at for at in made_at if at)
     between = f", between {times[0]:%H:%M:%S} and {times[-1]:%H:%M:%S} UTC" if times else ""
     return (
-        f"Each of the {len(folders)} masters of the cluster was taken at one moment, but not all at the same"
+        f"Each of the {len(made_at)} masters of the cluster was taken at one moment, but not all at the same"
         f"{between}: keys of different nodes may be of different moments."
     )
 
@@ -134,5 +194,4 @@ def _remark(folders: Sequence[Path]) -> str:
 def _made_at(path: Path) -> datetime | None:
     """Read from an RDB of which second it is."""
     with path.open("rb") as file:
-        found = _CTIME.search(file.read(_HEADER_BYTES))
-    return datetime.fromtimestamp(int.from_bytes(found[1], "little"), UTC) if found else None
+        return made_at(file.read(HEADER_BYTES))

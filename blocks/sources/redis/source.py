@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -14,17 +14,15 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 
 from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable
-from blocks.sources.base import PART_SIZE_BYTES, RestoreScope, StateSource, Target, View
+from blocks.sources.base import PART_SIZE_BYTES, Bounds, RestoreScope, StateSource, Target, View
 from blocks.sources.redis.access import Access, tls_context
 from blocks.sources.redis.cluster import Cluster, reach
 from blocks.sources.redis.file import RdbTarget
+from blocks.sources.redis.looks import Looks
 from blocks.sources.redis.place import PROOF, Kind, Place, parse_place
 from blocks.sources.redis.private import RDB, Program, private_server
-from blocks.sources.redis.replica import take_rdb
 from blocks.sources.redis.server import Server
-from blocks.sources.redis.shards import shards_of
 from blocks.sources.redis.target import RedisTarget
-from blocks.sources.redis.view import Holder, RedisView
 
 PUT_OFF_MS = 3 * 10**13
 """By how much a proof's expiries are put off: 950 years. Fields cannot expire later than 2^46 ms, in the year 4199."""
@@ -65,7 +63,7 @@ class RedisSource(StateSource):
     consistent: bool = Field(
         default=False,
         description="Take one moment of the whole server, or of each master of a cluster, through replication; needs "
-        "redis-server and memory here.",
+        "redis-server here only where keys belong to modules.",
     )
     track_changes: bool = Field(
         default=True,
@@ -131,56 +129,38 @@ class RedisSource(StateSource):
             ConfigurationError: Wrong password, or too few rights.
             SourceUnavailable: The server or the file cannot be read.
         """
-        return self._view()
+        return self._view(since)
 
     @contextmanager
-    def _view(self) -> Iterator[View]:
+    def _view(self, since: str | None) -> Iterator[View]:
         place = parse_place(self.url)
         with tempfile.TemporaryDirectory(prefix="lastgood-redis-") as name:
-            folder = Path(name)
+            looks = self._looks(Path(name), place)
             if place.kind is Kind.FILE:
-                with self._loaded(place.path, folder) as server:
-                    yield self._look(server, folder, place, _modified(place.path), f"{server.product} at {place}")
+                with self._loaded(place.path, Path(name)) as server:
+                    put_off = PUT_OFF_MS if place.proof else 0
+                    yield looks.live(server, _modified(place.path), f"{server.product} at {place}", put_off)
                 return
-            with self._server(place) as server:
+            with self._server(place) as server, ExitStack() as opened:
                 self._check_databases(server, place)
-                taken_at, system = datetime.now(UTC), f"{server.product} at {server}"
+                system = f"{server.product} at {server}"
                 if not self.consistent:
-                    yield self._look(server, folder, place, taken_at, system, self.track_changes)
+                    yield looks.live(server, datetime.now(UTC), system, tracked=self.track_changes)
                     return
-                with self._taken(server, folder) as taken:
-                    yield self._look(taken, folder, place, taken_at, system)
+                view = None
+                if since is not None and self.track_changes and isinstance(server, Server):
+                    view = looks.since(since, server, system, opened)
+                yield view or looks.moment(server, system, opened)
 
-    @contextmanager
-    def _taken(self, server: Server | Cluster, folder: Path) -> Iterator[Holder]:
-        """Take a moment of a server, or of each master of a cluster."""
-        if isinstance(server, Cluster):
-            with shards_of(server, folder, self._program) as shards:
-                yield shards
-            return
-        take_rdb(server, folder / RDB)
-        server.close()
-        with private_server(folder, self._program) as private:
-            yield private
-
-    def _look(
-        self, server: Holder, folder: Path, place: Place, taken_at: datetime | None, system: str, tracked: bool = False
-    ) -> RedisView:
+    def _looks(self, folder: Path, place: Place) -> Looks:
         chosen = self._chosen(place)
-        numbers = sorted(server.keyspace()) if chosen is None else chosen
-        databases = {f"db{number}": self.renumbered.get(number, number) for number in numbers}
-        return RedisView(
-            server,
-            databases,
-            self.patterns,
-            folder,
-            self.part_size_bytes,
-            taken_at,
-            system,
-            {"patterns": list(self.patterns), "narrowed": chosen is not None},
-            PUT_OFF_MS if place.proof else 0,
-            tracked,
-        )
+
+        def numbers(there: Iterable[int]) -> dict[str, int]:
+            found = sorted(there) if chosen is None else chosen
+            return {f"db{number}": self.renumbered.get(number, number) for number in found}
+
+        definition: Bounds = {"patterns": list(self.patterns), "narrowed": chosen is not None}
+        return Looks(folder, numbers, self.patterns, self.part_size_bytes, definition, self._program)
 
     def _check_databases(self, server: Server | Cluster, place: Place) -> None:
         chosen = self._chosen(place) or []
@@ -211,7 +191,8 @@ class RedisSource(StateSource):
         if place.kind is Kind.FILE:
             put_off = PUT_OFF_MS if place.proof else 0
             return RdbTarget(place.path, source._program, scope, databases, put_off)
-        return RedisTarget(lambda: source._server(place), scope, databases, lambda server: None)
+        named = place.database is not None
+        return RedisTarget(lambda: source._server(place), scope, databases, lambda server: None, one_database=named)
 
     def _destinations(self, place: Place, scope: RestoreScope, named: bool) -> Mapping[str, int]:
         names = [spec.name for spec, _ in scope.collections]

@@ -5,30 +5,27 @@ This is not a point in time: keys are read while the application writes. What is
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock, Semaphore
-from typing import Protocol, cast
+from typing import Protocol
 
 import pyarrow as pa
-from pydantic import JsonValue
 
 from blocks.errors import BaseUnusable
 from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading
+from blocks.sources.redis.bounds import drawn, positions_in
 from blocks.sources.redis.changes import Changes
 from blocks.sources.redis.cluster import Cluster
 from blocks.sources.redis.guesses import Guesses
-from blocks.sources.redis.keys import END, KeySpool
+from blocks.sources.redis.keys import KeySpool
 from blocks.sources.redis.rows import COLUMNS, SCHEMA
 from blocks.sources.redis.server import Server
 
 _SAMPLE_KEYS = 500
 _RESTING_BYTES = 64
-_FOLLOWED = 64
-"""At how many boundaries between the nodes of a cluster parts end, too; more are slots strewn about."""
 
 
 def spec_of(name: str, patterns: Sequence[str]) -> CollectionSpec:
@@ -123,7 +120,7 @@ class RedisView:
         part_size_bytes: int,
         taken_at: datetime | None,
         system: str,
-        definition: dict[str, object],
+        definition: Bounds,
         put_off_ms: int = 0,
         tracked: bool = False,
     ) -> None:
@@ -142,8 +139,8 @@ class RedisView:
         self._guesses = Guesses()
         self.taken_at = taken_at or datetime.now(UTC)
         self.system = system
-        self.definition = cast("Bounds", definition)
-        self.warnings: tuple[str, ...] = (*_not_covered(server), *server.remarks)
+        self.definition = definition
+        self.warnings: tuple[str, ...] = (*not_covered(server.nodes()), *server.remarks)
 
     @property
     def token(self) -> str | None:
@@ -162,10 +159,7 @@ class RedisView:
         self._drawn.add(collection.name)
         spool = self._spool(collection.name)
         parts = max(1, round(self._sample(collection.name).key_bytes * len(spool) / self._part_size_bytes))
-        boundaries = self._server.boundaries()
-        cuts = sorted({*spool.cuts(parts), *(boundaries if len(boundaries) <= _FOLLOWED else ())})
-        edges: list[JsonValue] = [None, *map(_edge, _between_keys(cuts, spool)), None]
-        return [{"from": first, "before": last} for first, last in itertools.pairwise(edges)]
+        return drawn(spool, parts, self._server.boundaries())
 
     def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
         """Whether a part holds by far more keys now, by their size in a sample, than parts are drawn for.
@@ -182,10 +176,10 @@ class RedisView:
         """
         name = collection.name
         if known is not None and self._changes and (touched := self._changes.since(known.token)) is not None:
-            return self._read_touched(name, bounds, known, touched[name].between(*_range(bounds)))
+            return self._read_touched(name, bounds, known, touched[name].between(*positions_in(bounds)))
         if self._changes and self._changes.token_was_asked_for and name not in self._drawn:
             self._check_outgrown(name, bounds)
-        return self._reading(name, self._spool(name).between(*_range(bounds)))
+        return self._reading(name, self._spool(name).between(*positions_in(bounds)))
 
     def _read_touched(self, name: str, bounds: Bounds, known: Known, keys: pa.LargeBinaryArray) -> Reading:
         if not len(keys):
@@ -199,14 +193,14 @@ class RedisView:
     def _reading(self, name: str, keys: pa.LargeBinaryArray) -> Reading:
         with self._turns:
             rows, dumped = self._read(name, keys)
-        return Reading(rows, warnings=tuple(_dumped(name, dumped)))
+        return Reading(rows, warnings=tuple(dumped_keys(name, dumped)))
 
     def _check_outgrown(self, name: str, bounds: Bounds) -> None:
         if self._has_outgrown(name, bounds):
             raise BaseUnusable(f"a part of {name} has outgrown its bounds")
 
     def _has_outgrown(self, name: str, bounds: Bounds) -> bool:
-        count = self._spool(name).count(*_range(bounds))
+        count = self._spool(name).count(*positions_in(bounds))
         return count > 1 and count * self._sample(name).key_bytes > OUTGROWN * self._part_size_bytes
 
     def finish(self) -> None:
@@ -249,33 +243,8 @@ class RedisView:
         return pa.array(sorted(keys)[:_SAMPLE_KEYS], pa.large_binary())
 
 
-def _between_keys(cuts: Sequence[int], spool: KeySpool) -> list[int]:
-    """Leave out cuts before or after which there would be no key."""
-    chosen, last = list[int](), 0
-    for cut in cuts:
-        if spool.count(last, cut):
-            chosen.append(cut)
-            last = cut
-    return chosen if spool.count(last, END) else chosen[:-1]
-
-
-def _edge(position: int) -> JsonValue:
-    return [position >> 16, position & 0xFFFF]
-
-
-def _range(bounds: Bounds) -> tuple[int, int]:
-    first, last = bounds.get("from"), bounds.get("before")
-    return _position(first, 0), _position(last, END)
-
-
-def _position(edge: object, otherwise: int) -> int:
-    if not isinstance(edge, list):
-        return otherwise
-    slot, crc = edge
-    return int(slot) << 16 | int(crc)
-
-
-def _dumped(name: str, types: Mapping[str, int]) -> Iterator[str]:
+def dumped_keys(name: str, types: Mapping[str, int]) -> Iterator[str]:
+    """Yield what a backup should say of keys that are kept as DUMP gives them, by their types."""
     for kind, count in sorted(types.items()):
         yield (
             f"{name}: {count} keys of type {kind} belong to a module and are kept as DUMP gives them; "
@@ -283,7 +252,8 @@ def _dumped(name: str, types: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def _not_covered(server: Holder) -> Iterator[str]:
-    functions = max(int(node.info("memory").get("number_of_functions", 0)) for node in server.nodes())
+def not_covered(nodes: Sequence[Server]) -> Iterator[str]:
+    """Yield what servers hold that a backup does not."""
+    functions = max(int(node.info("memory").get("number_of_functions", 0)) for node in nodes)
     if functions:
         yield f"{functions} functions (FUNCTION LOAD) of the server are not backed up; keep their source."

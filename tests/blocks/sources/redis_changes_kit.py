@@ -65,7 +65,7 @@ class KeptChain:
 
     def incremental(self) -> bool:
         """Take what changed; tell whether the server's history was enough for that."""
-        with self.source.view() as view:
+        with self.source.view(self.token) as view:
             token = view.token
             assert [spec.name for spec in view.collections()] == list(dict.fromkeys(p.spec.name for p in self.parts))
             self.readings = [view.read(part.spec, part.bounds, part.known(self.token)) for part in self.parts]

@@ -56,6 +56,17 @@ def test_an_acl_user_who_may_only_read_can_back_up(guarded: RedisServer) -> None
     assert "docs/sources.md" in words_of(caught.value)
 
 
+def test_an_acl_user_who_may_only_replicate_can_back_up_consistently(guarded: RedisServer) -> None:
+    guarded("ACL", "SETUSER", "replica", "on", f">{SECRET}", "+info", "+psync", "+replconf")
+    url = guarded.url.replace("//", "//replica@")
+    source = RedisSource(url=url, password_env="CACHE_PASSWORD", consistent=True)
+    assert read_all(source).keys() == {b"a"}
+    guarded("ACL", "SETUSER", "replica", "-psync", "+sync")
+    with pytest.raises(SourceUnavailable, match="NOPERM") as caught:
+        read_all(source)
+    assert "+psync" in caught.value.hint
+
+
 @pytest.mark.parametrize("password", ["wrong", None])
 def test_a_wrong_or_missing_password_is_a_matter_of_the_plan(
     guarded: RedisServer, monkeypatch: pytest.MonkeyPatch, password: str | None
@@ -139,9 +150,10 @@ def test_too_many_clients_is_said(live: RedisServer) -> None:
         read_all(RedisSource(url=live.url))
 
 
-def test_a_missing_server_program_is_a_matter_of_the_plan(live: RedisServer) -> None:
+def test_a_missing_server_program_is_a_matter_of_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "dump.rdb").write_bytes(b"")
     with pytest.raises(ConfigurationError, match="no-such-redis"):
-        read_all(RedisSource(url=live.url, consistent=True, server_program="no-such-redis"))
+        read_all(RedisSource(url=str(tmp_path / "dump.rdb"), server_program="no-such-redis"))
 
 
 def test_a_damaged_file_is_said(tmp_path: Path) -> None:

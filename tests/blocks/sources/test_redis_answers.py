@@ -169,7 +169,7 @@ def test_scores_at_the_edges(score: str) -> None:
 
 @given(st.lists(st.one_of(st.binary(max_size=40), st.from_regex(rb"[a-z]*\{[a-z{]*\}[a-z}]*", fullmatch=True))))
 def test_positions_of_many_keys_are_those_of_each(keys: list[bytes]) -> None:
-    positions = positions_of(keys)
+    positions = positions_of(pa.array(keys, pa.large_binary()))
     assert positions.dtype == np.uint32
     assert positions.tolist() == [position_of(key) for key in keys]
     assert [position >> 16 for position in positions.tolist()] == [slot_of(key) for key in keys]

@@ -15,7 +15,7 @@ from tests.blocks.sources.redis_kit import RedisServer, free_port, make_certific
 SECRET = "correct-horse"
 MAY_READ = "+select +info +scan +type +pexpiretime +mget +get +hscan +hgetall +sscan +smembers +lrange +zrange +zscan"
 MAY_READ += " +xinfo +dump +watch +multi +exec +ping +cluster|slots +cluster|nodes"
-MAY_REPLICATE = "+info +replconf +sync +cluster|slots +cluster|nodes"
+MAY_REPLICATE = "+info +replconf +psync +cluster|slots +cluster|nodes"
 MAY_WRITE = "+select +info +scan +ping +multi +exec +set +del +unlink +exists +rename +persist +pexpire +pexpireat"
 MAY_WRITE += " +hset +rpush +sadd +zadd +xadd +xdel +xtrim +xsetid +xgroup +xclaim +restore"
 MAY_WRITE += " +cluster|slots +cluster|nodes"

@@ -294,8 +294,8 @@ def test_vector_sets_are_kept_as_dump_gives_them(
         write_all(backup, prepare(backup, source, old.url))
 
 
-def test_a_newer_dataset_needs_a_newer_private_server(live: RedisServer) -> None:
-    live("SET", "a", "1")
+def test_a_dataset_with_vector_sets_needs_a_server_that_has_them(live: RedisServer) -> None:
+    live("VADD", "v", "VALUES", 1, 1, "item")
     with pytest.raises(SourceUnavailable, match="did not start") as caught:
         read_all(RedisSource(url=live.url, consistent=True))
     assert "same version" in caught.value.hint

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from blocks.errors import SourceUnavailable
+from blocks.errors import ConfigurationError, SourceUnavailable
 from blocks.sources.redis import RedisSource
 from tests.blocks.sources.redis_kit import FAR_MS, RedisServer, prepare, read_all, write_all
 
@@ -46,6 +46,13 @@ def test_keys_of_a_module_come_back_and_are_marked(
     write_all(backup, prepare(backup, source, other.url))
     assert other.digest() == live.digest()
     other.kill()
+
+
+def test_a_moment_with_keys_of_a_module_needs_a_server_program(live: RedisServer) -> None:
+    with pytest.raises(ConfigurationError, match="no-such-redis"):
+        read_all(RedisSource(url=live.url, consistent=True, server_program="no-such-redis"))
+    live("DEL", "c:0", "c:1", "c:2")
+    assert read_all(RedisSource(url=live.url, consistent=True, server_program="no-such-redis")).keys() == {b"plain"}
 
 
 def test_without_the_module_the_key_is_named(live: RedisServer, tmp_path: Path) -> None:

@@ -157,6 +157,20 @@ def test_what_is_aborted_was_never_written(live: RedisServer) -> None:
     assert live.digest() == before
 
 
+def test_an_exact_restore_to_a_database_touches_no_other(live: RedisServer, other: RedisServer) -> None:
+    live.many([("SET", f"k{n}", n) for n in range(3)])
+    source = RedisSource(url=live.url)
+    backup = read_all(source)
+    live.many([("SET", "since", "x")])
+    live.many([("SET", "stays", "x")], db=3)
+    live.many([("SET", "goes", "x")], db=7)
+    write_all(backup, prepare(backup, source, f"{live.url}/7"))
+    assert [live("DBSIZE", db=number) for number in (0, 3, 7)] == [4, 1, 3]
+    other.many([("SET", "goes", "x")], db=3)
+    write_all(backup, prepare(backup, source, other.url))
+    assert [other("DBSIZE", db=number) for number in (0, 3)] == [3, 0]
+
+
 def test_an_error_on_the_way_names_the_key(live: RedisServer, other: RedisServer) -> None:
     live.many([("SET", f"k{n}", n) for n in range(3)] + [("HSET", "h", "a", "b")])
     source = RedisSource(url=live.url)

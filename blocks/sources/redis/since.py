@@ -1,0 +1,209 @@
+"""One moment of a server that is reached from the moment of a base: without its dataset, and so without a fork.
+
+The keys that were written since the base are read. Then the server's history tells which keys were written meanwhile;
+those are read again, and so on, until nothing was written while something was read. All that was read then is what the
+server held at once, and every other key is as it was in the base. On a server that is written all the time this does
+not come to an end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from blocks.errors import BaseUnusable, ConfigurationError
+from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading, View
+from blocks.sources.redis.bounds import positions_in
+from blocks.sources.redis.changes import Written
+from blocks.sources.redis.guesses import Guesses
+from blocks.sources.redis.history import History
+from blocks.sources.redis.keys import KeySpool
+from blocks.sources.redis.moment import MEMORY_BYTES
+from blocks.sources.redis.rows import SCHEMA
+from blocks.sources.redis.runs import Room
+from blocks.sources.redis.server import Server
+from blocks.sources.redis.spool import RowSpool
+from blocks.sources.redis.tokens import Share, read_token, write_token
+from blocks.sources.redis.view import dumped_keys, not_covered
+
+_PATIENCE_SECONDS = 2.0
+"""For how long to try after all keys were read once; a dataset takes longer than that if it is not small."""
+_AT_ONCE = 20_000
+"""Keys that are read at once."""
+
+
+@dataclass(frozen=True)
+class _Round:
+    """Keys that were read, and the rows they had then, by collection."""
+
+    keys: Mapping[str, KeySpool]
+    rows: Mapping[str, RowSpool]
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A moment that was reached from an older one.
+
+    Attributes:
+        token: What the next incremental needs.
+        taken_at: When that was.
+        remarks: What a backup should say.
+    """
+
+    token: str | None
+    taken_at: datetime
+    remarks: tuple[str, ...]
+    rounds: Sequence[_Round]
+
+    def keys(self, name: str, start: int, end: int) -> pa.LargeBinaryArray:
+        """Return the keys of a collection that were written since the older moment, in a range of positions."""
+        found = [each.keys[name].between(start, end) for each in self.rounds]
+        return pa.concat_arrays(found) if len(found) == 1 else pc.unique(pa.concat_arrays(found))
+
+    def rows(self, name: str, start: int, end: int) -> pa.Table:
+        """Return what they hold: of a key that was read more than once, what was read last."""
+        tables, later = list[pa.Table](), pa.array([], pa.large_binary())
+        for each in reversed(self.rounds):
+            rows = each.rows[name].between(start, end)
+            tables.append(rows.filter(pc.invert(pc.is_in(rows.column("key"), later))) if len(later) else rows)
+            later = pa.concat_arrays([later, each.keys[name].between(start, end)])
+        return pa.concat_tables(tables).combine_chunks()
+
+
+def moment_since(
+    server: Server, databases: Mapping[str, int], patterns: Sequence[str], folder: Path, since: str | None
+) -> Reached | None:
+    """Reach a moment of a server from an older one; None where its history does not tell, or it does not rest.
+
+    Args:
+        server: A live one.
+        databases: Number of each database by the name of its collection.
+        patterns: Globs that keys have to match.
+        folder: Where goes what does not fit into memory.
+        since: The token of the older moment.
+
+    Raises:
+        SourceUnavailable: The server went away.
+    """
+    try:
+        return _reached(server, databases, patterns, folder, since)
+    except ConfigurationError:  # the user may take datasets, but not read keys
+        return None
+
+
+def _reached(
+    server: Server, databases: Mapping[str, int], patterns: Sequence[str], folder: Path, since: str | None
+) -> Reached | None:
+    shares, history = read_token(since, patterns), History(server)
+    if len(shares) != 1 or (now := history.position()) is None:
+        return None
+    before, written = shares[0].position, Written(server, databases, patterns, folder)
+    rounds, room, dumped = list[_Round](), Room(MEMORY_BYTES), dict[str, dict[str, int]]()
+    end = None
+    while (keys := written.between([(server, before, now)])) is not None:
+        if rounds and not any(map(len, keys.values())):
+            dumps = [line for name, kinds in dumped.items() for line in dumped_keys(name, kinds)]
+            token = write_token([Share("", now)], patterns)
+            return Reached(token, datetime.now(UTC), (*not_covered([server]), *dumps), rounds)
+        rounds.append(_read(server, databases, keys, folder, room, dumped))
+        end = end or time.monotonic() + _PATIENCE_SECONDS
+        before, after = now, history.position()
+        if after is None or time.monotonic() > end:
+            return None
+        now = after
+    return None
+
+
+def _read(
+    server: Server,
+    databases: Mapping[str, int],
+    keys: Mapping[str, KeySpool],
+    folder: Path,
+    room: Room,
+    dumped: dict[str, dict[str, int]],
+) -> _Round:
+    guesses, rows = Guesses(), {name: RowSpool(folder, room) for name in keys}
+    for name, spool in keys.items():
+        for start, end in spool.steps(_AT_ONCE) if len(spool) else ():
+            found, kinds = server.read(databases[name], spool.between(start, end), 0, guesses)
+            rows[name].add(found)
+            counted = dumped.setdefault(name, {})
+            for kind, count in kinds.items():
+                counted[kind] = counted.get(kind, 0) + count
+    return _Round(keys, rows)
+
+
+class SinceView:
+    """A moment reached from that of a base; for whoever asks for more than what changed, one of its own is taken.
+
+    Args:
+        reached: The moment.
+        since: The token of the base.
+        collections: The databases.
+        part_size_bytes: What parts are drawn for.
+        system: How the manifest calls the server.
+        definition: What a restore has to know.
+        whole: Takes a moment of its own; called once.
+    """
+
+    def __init__(
+        self,
+        reached: Reached,
+        since: str,
+        collections: Sequence[CollectionSpec],
+        part_size_bytes: int,
+        system: str,
+        definition: Bounds,
+        whole: Callable[[], View],
+    ) -> None:
+        self._reached, self._since, self._collections, self._take = reached, since, collections, whole
+        self._part_size_bytes, self._lock = part_size_bytes, Lock()
+        self._taken: View | None = None
+        self.taken_at, self.system, self.definition = reached.taken_at, system, definition
+        self.token, self.warnings = reached.token, reached.remarks
+
+    def collections(self) -> Sequence[CollectionSpec]:
+        """Return the databases."""
+        return self._collections
+
+    def draw(self, collection: CollectionSpec) -> Sequence[Bounds]:
+        """Draw parts as ranges of hash slots; within a slot, as ranges of the CRC of the key."""
+        return self._whole().draw(collection)
+
+    def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
+        """Left to `read`: to tell takes all rows."""
+        return False
+
+    def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
+        """Return the rows of one part: those that were written since the base, or all.
+
+        Raises:
+            BaseUnusable: The part holds by far more now than parts are drawn for.
+        """
+        if known is None or known.token != self._since:
+            return self._whole().read(collection, bounds, known)
+        keys = self._reached.keys(collection.name, *positions_in(bounds))
+        if not len(keys):
+            return Reading(SCHEMA.empty_table(), whole_part_unchanged=True)
+        rows = self._reached.rows(collection.name, *positions_in(bounds))
+        # if others are as large as these, and none of these was there before; only if so, all are looked at
+        size_bytes = (known.rows + rows.num_rows) * rows.nbytes / max(1, rows.num_rows)
+        if size_bytes > OUTGROWN * self._part_size_bytes and self._whole().outgrown(collection, [bounds]):
+            raise BaseUnusable(f"a part of {collection.name} has outgrown its bounds")
+        return Reading(rows, rest_unchanged=True, touched=known.under(keys))
+
+    def finish(self) -> None:
+        """All was read before: nothing can have changed."""
+
+    def _whole(self) -> View:
+        with self._lock:
+            if self._taken is None:
+                self._taken = self._take()
+            return self._taken

@@ -1,0 +1,59 @@
+"""All rows of a database, in the order of the positions of their keys, however many they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from blocks.sources.redis.grouping import Mask
+from blocks.sources.redis.keys import positions_of
+from blocks.sources.redis.rows import SCHEMA, TYPES
+from blocks.sources.redis.runs import Room, SortedRuns
+
+_TYPES = pa.array(TYPES, pa.large_string())
+_TYPE = SCHEMA.get_field_index("type")
+
+
+class RowSpool(SortedRuns):
+    """Rows sorted by position in runs, on disk where they are many. Filled by one thread, then read by several.
+
+    Args:
+        folder: Where runs go that do not fit into memory.
+        room: How much does.
+    """
+
+    def __init__(self, folder: Path, room: Room) -> None:
+        super().__init__(folder)
+        self._room = room
+        self.size_bytes = 0
+        """The Arrow bytes of all rows."""
+
+    def add(self, rows: pa.Table, owned: Mask | None = None) -> None:
+        """Take rows in the form of SCHEMA.
+
+        Args:
+            rows: All those of a key at once.
+            owned: Of which hash slots; of all where it is None.
+        """
+        positions = positions_of(rows.column("key").combine_chunks())
+        if owned is not None:
+            kept = owned[positions >> 16]
+            rows, positions = rows.filter(pa.array(kept)), positions[kept]
+        # a type takes a byte, not its name
+        types = pc.index_in(rows.column(_TYPE).combine_chunks(), _TYPES).cast(pa.int8())
+        run = rows.set_column(_TYPE, "type", pa.DictionaryArray.from_arrays(types, _TYPES))
+        self.size_bytes += rows.nbytes
+        self._keep(run, positions, spill=not self._room.take(run.nbytes))
+
+    def take(self, other: RowSpool) -> None:
+        """Take all that another spool holds."""
+        self._runs += other._runs
+        self._positions += other._positions
+        self.size_bytes += other.size_bytes
+
+    def between(self, start: int, end: int) -> pa.Table:
+        """Return the rows whose keys are from one position up to before another."""
+        slices = [run.cast(SCHEMA) for run in self._slices(start, end)]
+        return pa.concat_tables(slices).combine_chunks() if slices else SCHEMA.empty_table()

@@ -1,0 +1,221 @@
+"""`consistent` incrementals: a moment that is reached from the base's by the server's history, without its dataset."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocks.manifest import BackupType
+from blocks.sources.base import RestoreMode
+from blocks.sources.redis import RedisSource, since
+from blocks.sources.redis.moment import MomentReader
+from flows.backup import make_backup
+from flows.restore import make_restore
+from tests.blocks.sources.redis_changes_kit import KeptChain, all_rows
+from tests.blocks.sources.redis_kit import RedisServer, changes, fill_gallery, plan_of
+
+FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
+
+
+@pytest.fixture
+def live(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "live", program=redis_program)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def datasets(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Remembers each dataset that is taken."""
+    taken: list[str] = []
+    whole = MomentReader.read
+
+    def counted(self: MomentReader, *args: Any) -> Any:
+        taken.append("dataset")
+        return whole(self, *args)
+
+    monkeypatch.setattr(MomentReader, "read", counted)
+    return taken
+
+
+def consistent(live: RedisServer, **how: object) -> RedisSource:
+    return RedisSource.model_validate({"url": live.url, "consistent": True, "server_program": live.program} | how)
+
+
+def now(live: RedisServer, **how: object) -> list[dict[str, object]]:
+    return all_rows(RedisSource.model_validate({"url": live.url} | how))
+
+
+def between_rounds(monkeypatch: pytest.MonkeyPatch, do: Callable[[int], None]) -> None:
+    """Do something after the keys of each round were read, with the number of the round."""
+    read, rounds = since._read, iter(range(1_000_000))
+
+    def interrupted(*args: Any) -> Any:
+        done = read(*args)
+        do(next(rounds))
+        return done
+
+    monkeypatch.setattr(since, "_read", interrupted)
+
+
+def test_what_changed_is_read_without_a_dataset(live: RedisServer, datasets: list[str]) -> None:
+    fill_gallery(live)
+    chain = KeptChain(consistent(live, part_size_bytes=100_000))
+    assert datasets == ["dataset"]
+    wide = [word for n in range(2_000) for word in (f"field{n}", n)]
+    live.many([("DEL", "h:wide"), ("HSET", "h", *wide), ("LTRIM", "l:wide", 0, 3), ("DEL", "s:wide"), ("DEL", "x")])
+    live("XTRIM", "x:wide", "MAXLEN", "=", 100, db=3)
+    assert chain.incremental()
+    assert chain.rows() == now(live)
+    assert sum(reading.whole_part_unchanged for reading in chain.readings) > 0
+    live("SET", "s:wide", "another type")
+    assert chain.incremental()
+    assert chain.incremental()
+    assert chain.read_rows == 0
+    assert datasets == ["dataset"]
+    assert chain.rows() == now(live)
+
+
+def test_what_is_written_meanwhile_is_read_again(
+    live: RedisServer, datasets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.many([("SET", f"k{n}", "base") for n in range(3_000)])
+    chain = KeptChain(consistent(live, part_size_bytes=50_000))
+    live.many([("SET", f"k{n}", "changed") for n in range(50)])
+
+    def write(number: int) -> None:
+        if number < 3:
+            live.many([("SET", "k7", f"round {number}"), ("SET", f"new{number}", "x"), ("DEL", f"k{40 + number}")])
+            live("RPUSH", f"k{2_000 + number}:list", *range(200))
+        elif number == 3:
+            live("SET", "k7", "the last", db=5)  # is not one of the chosen databases
+
+    between_rounds(monkeypatch, write)
+    chain.source = consistent(live, part_size_bytes=50_000, databases=[0])
+    assert chain.incremental()
+    assert len(datasets) == 1
+    assert chain.rows() == now(live, databases=[0])
+    assert {row["value"] for row in chain.rows() if row["key"] == b"k7"} == {b"round 2"}
+
+
+def test_a_server_that_never_rests_gives_its_dataset(
+    live: RedisServer, datasets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.many([("SET", f"k{n}", "base") for n in range(3_000)])
+    chain = KeptChain(consistent(live))
+    live("SET", "k1", "changed")
+    monkeypatch.setattr(since, "_PATIENCE_SECONDS", 0.2)
+    between_rounds(monkeypatch, lambda number: live.many([("SET", "k2", number)]))
+    assert not chain.incremental()
+    assert datasets == ["dataset", "dataset"]
+    assert chain.rows() == now(live)
+
+
+def test_a_database_that_comes_meanwhile_is_in_the_moment(
+    live: RedisServer, datasets: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    live.many([("SET", f"k{n}", "base") for n in range(300)])
+    plan = plan_of(tmp_path, consistent(live))
+    make_backup(plan, FULL)
+    live("SET", "k1", "changed")
+    between_rounds(monkeypatch, lambda number: live.many([("SET", "k2", number)], db=4) if not number else None)
+    made = make_backup(plan, INCREMENTAL)
+    assert made.backup_type is FULL
+    assert [c.name for c in made.collections] == ["cache/db0", "cache/db4"]
+    assert len(datasets) == 2
+
+
+def test_a_differential_and_a_full_are_of_a_dataset(live: RedisServer, datasets: list[str], tmp_path: Path) -> None:
+    fill_gallery(live)
+    plan = plan_of(tmp_path, consistent(live))
+    make_backup(plan, FULL)
+    live("SET", "one", 1)
+    assert changes(make_backup(plan, BackupType.DIFFERENTIAL)) == (1, 0)
+    assert len(datasets) == 2
+    live("SET", "two", 2)
+    assert changes(make_backup(plan, INCREMENTAL)) == (1, 0)
+    assert len(datasets) == 2
+
+
+def test_either_way_of_looking_goes_on_with_the_chain_of_the_other(
+    live: RedisServer, datasets: list[str], tmp_path: Path
+) -> None:
+    fill_gallery(live)
+    still = consistent(live, patterns=["*:wide", "text"])
+    moving = still.model_copy(update={"consistent": False})
+    plan = plan_of(tmp_path, still)
+    made = [make_backup(plan, FULL)]
+    for number, source in enumerate((moving, still, moving)):
+        live.many([("HSET", "h:wide", f"field{number}", "other"), ("SET", "outside", number)])
+        made.append(make_backup(plan.model_copy(update={"sources": {"cache": source}}), INCREMENTAL))
+        assert changes(made[-1]) == (1, 0)
+    assert len(datasets) == 1
+    assert len({backup.sources[0].token for backup in made}) == 4
+
+
+def test_a_user_who_may_only_take_datasets_makes_incrementals(
+    live: RedisServer, datasets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live("ACL", "SETUSER", "taker", "on", ">secret", "+info", "+replconf", "+psync", "+command|info")
+    monkeypatch.setenv("TAKER", "secret")
+    live.many([("SET", f"k{n}", n) for n in range(300)])
+    plan = plan_of(tmp_path, consistent(live, user="taker", password_env="TAKER"))
+    make_backup(plan, FULL)
+    live("SET", "k7", "changed")
+    made = make_backup(plan, INCREMENTAL)
+    assert (made.backup_type, changes(made)) == (INCREMENTAL, (1, 0))
+    assert len(datasets) == 2
+
+
+def test_a_part_that_has_outgrown_its_bounds_ends_the_chain(
+    live: RedisServer, datasets: list[str], tmp_path: Path
+) -> None:
+    live.many([("SET", f"k{n}", "x" * 100) for n in range(300)])
+    plan = plan_of(tmp_path, consistent(live, part_size_bytes=20_000))
+    full = make_backup(plan, FULL)
+    live.many([("SET", f"more{n}", "x" * 400) for n in range(900)])
+    made = make_backup(plan, INCREMENTAL)
+    assert made.backup_type is FULL
+    assert "outgrown" in (made.promoted_because or "")
+    assert len(made.collections[0].parts) > len(full.collections[0].parts)
+    assert made.rows == 1_200
+    assert len(datasets) == 2
+    live("SET", "one", 1)
+    assert changes(make_backup(plan, INCREMENTAL)) == (1, 0)
+    assert len(datasets) == 2
+
+
+def test_moments_hold_transactions_whole_while_they_go_on(live: RedisServer, tmp_path: Path) -> None:
+    """A writer moves amounts between accounts; in each moment the sum is the same."""
+    accounts = 400
+    live.many([("SET", f"account:{n}", 100) for n in range(accounts)])
+    plan = plan_of(tmp_path, consistent(live))
+    made = [make_backup(plan, FULL)]
+    ended = threading.Event()
+
+    def transfer() -> None:
+        number = 0
+        while not ended.is_set():
+            one, other = number * 7 % accounts, (number * 13 + 1) % accounts
+            live.many([("MULTI",), ("DECRBY", f"account:{one}", 3), ("INCRBY", f"account:{other}", 3), ("EXEC",)])
+            number += 1
+            time.sleep(0.004)
+
+    writer = threading.Thread(target=transfer)
+    writer.start()
+    try:
+        made += [make_backup(plan, INCREMENTAL) for _ in range(6)]
+    finally:
+        ended.set()
+        writer.join()
+    for n, backup in enumerate(made):
+        place = RedisServer(tmp_path / f"copy{n}", program=live.program)
+        make_restore(plan, backup.backup_id, to=place.url, mode=RestoreMode.EXACT)
+        values = [int(place("GET", f"account:{number}")) for number in range(accounts)]  # type: ignore[arg-type]
+        place.kill()
+        assert sum(values) == 100 * accounts

@@ -108,5 +108,6 @@ class Looks:
             self.part_size_bytes,
             system,
             self.definition,
+            self.live(server, reached.taken_at, system).row_bytes,
             lambda: self.moment(server, system, opened),
         )

@@ -150,6 +150,7 @@ class SinceView:
         part_size_bytes: What parts are drawn for.
         system: How the manifest calls the server.
         definition: What a restore has to know.
+        row_bytes: Estimates the Arrow bytes of a row of a collection.
         whole: Takes a moment of its own; called once.
     """
 
@@ -161,9 +162,11 @@ class SinceView:
         part_size_bytes: int,
         system: str,
         definition: Bounds,
+        row_bytes: Callable[[str], float],
         whole: Callable[[], View],
     ) -> None:
-        self._reached, self._since, self._collections, self._take = reached, since, collections, whole
+        self._reached, self._since, self._collections = reached, since, collections
+        self._row_bytes, self._take = row_bytes, whole
         self._part_size_bytes, self._lock = part_size_bytes, Lock()
         self._taken: View | None = None
         self.taken_at, self.system, self.definition = reached.taken_at, system, definition
@@ -193,8 +196,8 @@ class SinceView:
         if not len(keys):
             return Reading(SCHEMA.empty_table(), whole_part_unchanged=True)
         rows = self._reached.rows(collection.name, *positions_in(bounds))
-        # if others are as large as these, and none of these was there before; only if so, all are looked at
-        size_bytes = (known.rows + rows.num_rows) * rows.nbytes / max(1, rows.num_rows)
+        # that large at most, if none of these was there before; only then all are looked at
+        size_bytes = (known.rows + rows.num_rows) * self._row_bytes(collection.name)
         if size_bytes > OUTGROWN * self._part_size_bytes and self._whole().outgrown(collection, [bounds]):
             raise BaseUnusable(f"a part of {collection.name} has outgrown its bounds")
         return Reading(rows, rest_unchanged=True, touched=known.under(keys))

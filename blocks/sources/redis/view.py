@@ -185,7 +185,7 @@ class RedisView:
         if not len(keys):
             return Reading(SCHEMA.empty_table(), whole_part_unchanged=True)
         # that many rows at most; unless they are large, all keys need not be listed to know how many there are
-        if (known.rows + len(keys)) * self._sample(name).row_bytes > OUTGROWN * self._part_size_bytes:
+        if (known.rows + len(keys)) * self.row_bytes(name) > OUTGROWN * self._part_size_bytes:
             self._check_outgrown(name, bounds)
         reading = self._reading(name, keys)
         return replace(reading, rest_unchanged=True, touched=known.under(keys))
@@ -202,6 +202,10 @@ class RedisView:
     def _has_outgrown(self, name: str, bounds: Bounds) -> bool:
         count = self._spool(name).count(*positions_in(bounds))
         return count > 1 and count * self._sample(name).key_bytes > OUTGROWN * self._part_size_bytes
+
+    def row_bytes(self, name: str) -> float:
+        """Estimate the Arrow bytes of a row of a collection from a sample."""
+        return self._sample(name).row_bytes
 
     def finish(self) -> None:
         """Make sure that all parts were read from one server, or the same nodes, that lost no data meanwhile.

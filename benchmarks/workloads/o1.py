@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sqlite3
 import subprocess
@@ -31,26 +32,37 @@ def run(bench: Bench) -> Outcome:
     ours = Lastgood(bench, "small", {"ledger": {"type": "sqlite", "path": str(ledger)}})
     ours.init()
     with server(bench) as url:
+        flows: list[float] = []
         contestants = [
-            Contestant("recorded in Prefect", lambda: _recorded(ours, url)),
+            Contestant("recorded in Prefect", lambda: _recorded(ours, url, flows)),
             Contestant("--no-server", lambda: ours.backup("full")),
         ]
         series = compete(contestants, bench.pairs, bench.say)
     over = sorted(a.seconds - b.seconds for a, b in zip(series[0].runs, series[1].runs, strict=True))
     outcome = Outcome("O1", "full backup of three collections of 100 rows, whole command", series)
     outcome.facts = [
-        ("overhead of Prefect, median", f"{over[len(over) // 2]:.2f} s", "2.5 s (goal 1.5 s)"),
+        ("flow run, start to end, median", f"{sorted(flows)[len(flows) // 2]:.2f} s", ""),
+        ("overhead of Prefect on the command, median", f"{over[len(over) // 2]:.2f} s", "2.5 s (goal 1.5 s)"),
         ("least and most", f"{over[0]:.2f} .. {over[-1]:.2f} s", ""),
     ]
     outcome.notes = ["The server (SQLite, fresh database) is up before; its start is not counted."]
     return outcome
 
 
-def _recorded(ours: Lastgood, url: str) -> Run:
+def _recorded(ours: Lastgood, url: str, flows: list[float]) -> Run:
     done = ours("backup", "--type", "full", PREFECT_API_URL=url)
     if "is not recorded" in done.output:
         raise CommandFailed("the Prefect server was too slow to answer, so the backup ran without it; measure again")
+    flows.append(_newest_run_seconds(url))
     return done
+
+
+def _newest_run_seconds(url: str) -> float:
+    """Ask the server how long the newest flow run took."""
+    wanted = json.dumps({"limit": 1, "sort": "START_TIME_DESC"}).encode()
+    request = urllib.request.Request(f"{url}/flow_runs/filter", wanted, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return float(json.load(answer)[0]["total_run_time"])
 
 
 @contextmanager

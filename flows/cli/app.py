@@ -12,7 +12,7 @@ from cyclopts import App
 
 from blocks.version import VERSION
 from flows.cli.console import note
-from flows.cli.engine import leave, start_light
+from flows.cli.engine import leave, start
 from flows.cli.exit import guarded
 
 _EPILOGUE = """PLAN is the path of a YAML plan, or the name of a saved Backup Plan block.
@@ -74,11 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words or os.environ.get("LASTGOOD_DEBUG", "") not in ("", "0")
     tokens = [word for word in words if word != "--debug"]
     # a program that calls this may want Prefect afterwards; the command's own process does not
-    light = argv is None and start_light(tokens)
-    prepare_process(quiet=words[:1] not in (["serve"], ["demo"]))
+    if argv is None:
+        start(tokens)
+    brief = words[:1] not in (["serve"], ["demo"])
+    prepare_process(quiet=brief)
     reference = next((word for word in tokens if word.endswith((".yaml", ".yml")) or os.sep in word), None)
     code = guarded(lambda: build_app()(tokens), debug, reference)
-    if light:
+    if argv is None and brief:
         leave(code)
     return code
 

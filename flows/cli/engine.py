@@ -28,27 +28,25 @@ _FILES = ("prefect.toml", ".env", "~/.prefect/profiles.toml")
 """Where Prefect looks for the address of a server."""
 
 
-def start_light(words: Sequence[str]) -> bool:
+def start(words: Sequence[str]) -> None:
     """Begin what takes long, and leave aside what a command line does not need; before blocks and flows are imported.
 
-    Returns:
-        Whether Prefect was left aside.
+    Args:
+        words: The words after `lastgood`.
     """
     # thousands of classes and functions that stay are made while modules are imported, and looked through each time
     gc.set_threshold(_OBJECTS)
     plan = plan_file(words)
     if plan is not None:
         begin_unlocking(Path(plan))
-    light = not needs_prefect(words)
-    if light:
+    if not needs_prefect(words):
         do_without_prefect()
     if plan is not None and words[0] != "verify":  # quality suites are run on pandas' frames
         _do_without_pandas()
-    return light
 
 
 def leave(code: int) -> NoReturn:
-    """End this process without taking all modules apart, which takes as long as a sixth of a short command.
+    """End this process without taking all modules apart: with Prefect that takes as long as a small backup's whole run.
 
     What registered itself for the end of the process is called, and threads are waited for, as always.
     """

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from itertools import pairwise
@@ -98,6 +101,27 @@ def test_the_stages_of_each_part_follow_each_other_and_the_record_follows_all(
         for earlier, later in pairwise(STAGES):
             assert before(f"{later} {part}") == {f"{earlier} {part}"}
     assert before(f"record {made.backup_id}") == {f"store {part}" for part in parts}
+
+
+def test_a_command_has_sent_all_of_its_run_when_it_ends(prefect: Prefect, small_plan: SmallPlan) -> None:
+    script = "import sys; from flows.cli import main; sys.exit(main())"
+    words = [sys.executable, "-c", script, "backup", str(small_plan.path), "--type", "full", "--json"]
+    done = subprocess.run(words, cwd=small_plan.folder, env=prefect.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)["id"]
+    run = prefect.newest_run("backup")
+    assert run["state_type"] == "COMPLETED"
+    of_run = {"flow_run_id": {"any_": [run["id"]]}}
+
+    def recorded() -> list[str] | None:
+        tasks = prefect.post("/task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
+        done = [task["name"] for task in tasks if task["state_type"] == "COMPLETED"]
+        return done if len(done) == 2 * len(STAGES) + 1 else None
+
+    assert f"record {made}" in wait_for("the record of all stages", recorded)
+    said = [log["message"] for log in prefect.post("/logs/filter", logs=of_run)]
+    assert sum("Finished in state Completed" in line for line in said) == 2 * len(STAGES) + 2
+    assert prefect.artifacts(run["id"])["backup-shop"]["description"] == made
 
 
 def test_of_two_runs_at_once_the_second_waits(prefect: Prefect, small_plan: SmallPlan) -> None:

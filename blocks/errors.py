@@ -108,7 +108,7 @@ class CorruptionDetected(LastgoodError):
 
 
 class BaseUnusable(CorruptionDetected):
-    """The base of a differential or incremental cannot be read."""
+    """The base of a differential or incremental cannot be read, or a part has outgrown the bounds it drew."""
 
 
 class QualityFailed(LastgoodError):

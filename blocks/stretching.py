@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+from contextlib import suppress
 from typing import Literal
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -28,7 +30,7 @@ class Argon2(Record):
 
 def stretch(passphrase: bytes, cost: Argon2) -> bytes:
     """Derive a key of KEY_BYTES from a passphrase, or take the one that `begin` is deriving."""
-    begun = _begun.pop((passphrase, cost), None)
+    begun = _begun.pop(_called(passphrase, cost), None)
     if begun is not None:
         begun.join()
         if begun.key is not None:
@@ -38,7 +40,7 @@ def stretch(passphrase: bytes, cost: Argon2) -> bytes:
 
 def begin(passphrase: bytes, cost: Argon2) -> None:
     """Begin to derive a key in a thread of its own, for `stretch` to find it done."""
-    _begun[passphrase, cost] = derivation = _Derivation(passphrase, cost)
+    _begun[_called(passphrase, cost)] = derivation = _Derivation(passphrase, cost)
     derivation.start()
 
 
@@ -52,13 +54,17 @@ class _Derivation(threading.Thread):
 
     def run(self) -> None:
         """Derive the key."""
-        try:
+        with suppress(Exception):
             self.key = _derived(self._passphrase, self._cost)
-        except (MemoryError, ValueError):
-            self.key = None
+        self._passphrase = b""
 
 
 _begun: dict[tuple[bytes, Argon2], _Derivation] = {}
+
+
+def _called(passphrase: bytes, cost: Argon2) -> tuple[bytes, Argon2]:
+    """Tell derivations apart without keeping passphrases for that."""
+    return hashlib.sha256(passphrase).digest(), cost
 
 
 def _derived(passphrase: bytes, cost: Argon2) -> bytes:

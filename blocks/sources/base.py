@@ -1,7 +1,7 @@
 """What every source of state offers, and what a restore asks of it.
 
     source.view()      one consistent look at live state      -> collections, parts, rows
-    source.target(...) a place to write restored state to     -> preflight, apply, commit or abort
+    source.target(...) a place to write restored state to     -> preflight, begin, apply, commit or abort
 
 A source says what it holds as Arrow tables with declared key columns; everything after that (canonical types,
 keys, digests, differences) is the stages' work and the same for all sources.

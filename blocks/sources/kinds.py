@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from blocks.engine import without_prefect
-from blocks.sources.base import StateSource
 
 _KINDS = {
     "files": "FilesSource",
@@ -31,8 +30,6 @@ if TYPE_CHECKING or not without_prefect():
         FilesSource | MappingSource | PostgresSource | RedisSource | SQLiteSource,
         Field(discriminator="type"),
     ]
-    SOURCE_TYPES: tuple[type[StateSource], ...] = get_args(get_args(Source)[0])
-    """The concrete source blocks."""
 
 
 def source_of(kinds: Iterable[object]) -> Any:

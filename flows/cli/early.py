@@ -1,8 +1,12 @@
-"""The slow part of opening a repository, begun while most of lastgood is still being imported."""
+"""What a plan tells before it is really read: enough to begin what takes long, while modules are still imported.
+
+Whatever is wrong is left to the command, which looks at everything again and says so.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -15,28 +19,52 @@ from blocks.keyslots import Role
 from blocks.keystore import parse
 from blocks.stretching import Argon2, begin
 
+_WRONG = (OSError, ValueError, TypeError, RuntimeError, yaml.YAMLError, LastgoodError)
 
-def begin_unlocking(plan: Path) -> None:
-    """Begin to derive the key of a plan's repository, if its credential is a passphrase.
 
-    Whatever is wrong is left to the command, which looks at everything again and says so.
+def glance(plan: Path) -> Mapping[object, object]:
+    """Return what stands in a plan; nothing where it is no file, or not a plan. A pipe can be read only once.
 
     Args:
         plan: Path of the plan.
     """
     try:
-        _begin(plan.expanduser().absolute().parent, yaml.safe_load(plan.expanduser().read_bytes()))
-    except (OSError, ValueError, TypeError, yaml.YAMLError, LastgoodError):
+        path = plan.expanduser()
+        found = yaml.safe_load(path.read_bytes()) if path.is_file() else None
+    except _WRONG:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def may_use_pandas(plan: Mapping[object, object]) -> bool:
+    """Tell whether a plan names somebody's own code, or does not say what it names."""
+    match plan:
+        case {"sources": dict(sources)}:
+            return any(not isinstance(each, dict) or each.get("type") in (None, "mapping") for each in sources.values())
+    return True
+
+
+def begin_unlocking(folder: Path, plan: Mapping[object, object]) -> None:
+    """Begin to derive the key of a plan's repository, if its credential is a passphrase.
+
+    Args:
+        folder: Where the plan is.
+        plan: What stands in it.
+    """
+    try:
+        _begin(folder.expanduser().absolute(), plan)
+    except _WRONG:
         return
 
 
-def _begin(folder: Path, plan: object) -> None:
+def _begin(folder: Path, plan: Mapping[object, object]) -> None:
     match plan:
-        case {"repository": {"url": str(url)}, "encryption": {"credential": dict(names_of)}}:
-            credential = Credential.model_validate(names_of).anchored(folder)
+        case {"repository": {"url": str(url)}, "encryption": {"credential": dict(said)}}:
+            credential = Credential.model_validate(said).anchored(folder)
         case _:
             return
-    if credential.passphrase_env is None and credential.passphrase_file is None:
+    file = credential.passphrase_file
+    if credential.passphrase_env is None and (file is None or not file.expanduser().is_file()):
         return
     match json.loads((folder / local_path(url) / names.CONFIG).read_bytes()):
         case {"encryption": {"slots": list()} as encryption}:

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from blocks.engine import do_without_prefect
 from blocks.reference import is_path
-from flows.cli.early import begin_unlocking
+from flows.cli.early import begin_unlocking, glance, may_use_pandas
 
 _READING = (["init"], ["list"], ["show"], ["diff"], ["check"], ["key", "list"], ["key", "add"], ["key", "remove"])
 _RECORDED = ("backup", "restore", "verify", "retention")
@@ -36,12 +36,14 @@ def start(words: Sequence[str]) -> None:
     """
     # thousands of classes and functions that stay are made while modules are imported, and looked through each time
     gc.set_threshold(_OBJECTS)
-    plan = plan_file(words)
-    if plan is not None:
-        begin_unlocking(Path(plan))
+    path = plan_file(words)
+    plan = glance(Path(path)) if path is not None else {}
+    if path is not None:
+        begin_unlocking(Path(path).parent, plan)
     if not needs_prefect(words):
         do_without_prefect()
-    if plan is not None and words[0] != "verify":  # quality suites are run on pandas' frames
+    # quality suites are run on pandas' frames
+    if words[:1] != ["verify"] and not may_use_pandas(plan):
         _do_without_pandas()
 
 
@@ -93,8 +95,8 @@ class _Hidden(importlib.abc.MetaPathFinder):
 def _do_without_pandas() -> None:
     """Keep pyarrow from importing pandas, as it does at the first array that is made, to know pandas' own objects.
 
-    Only pyarrow is told that there is no pandas; whatever else may want it, such as the module of a `mapping` source,
-    imports it as always.
+    Only pyarrow is told that there is no pandas, for as long as this process lives; whatever else may want it imports
+    it as always.
     """
     hidden = _Hidden()
     sys.meta_path.insert(0, hidden)

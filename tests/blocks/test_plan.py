@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -15,7 +15,7 @@ from blocks.manifest import BackupType
 from blocks.plan import BackupPlan, load_plan, parse_plan, read_plan
 from blocks.selection import Selection
 from blocks.sources.files import FilesSource
-from blocks.sources.kinds import SOURCE_TYPES
+from blocks.sources.kinds import Source, source_of
 from blocks.sources.mapping import MappingSource
 from blocks.sources.postgres import PostgresSource
 from blocks.sources.redis import RedisSource
@@ -187,5 +187,16 @@ def test_a_plan_survives_its_json() -> None:
 
 
 def test_every_source_type_has_its_own_slug_and_name() -> None:
-    assert set(SOURCE_TYPES) == {SQLiteSource, FilesSource, MappingSource, PostgresSource, RedisSource}
-    assert len({kind.get_block_type_slug() for kind in SOURCE_TYPES}) == len(SOURCE_TYPES)
+    kinds = get_args(get_args(Source)[0])
+    assert set(kinds) == {SQLiteSource, FilesSource, MappingSource, PostgresSource, RedisSource}
+    assert len({kind.get_block_type_slug() for kind in kinds}) == len(kinds)
+
+
+@pytest.mark.parametrize("types", [[], ["unknown"], ["redis", None], ["redis", "unknown"], [["redis"]]])
+def test_where_a_type_is_unknown_all_are_meant(types: list[object]) -> None:
+    assert get_args(source_of(types))[0] == get_args(Source)[0]
+
+
+def test_only_named_types_are_meant_where_all_are_known() -> None:
+    assert source_of(["redis", "redis"]) is RedisSource
+    assert set(get_args(get_args(source_of(["redis", "sqlite"]))[0])) == {RedisSource, SQLiteSource}

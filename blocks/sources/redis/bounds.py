@@ -27,11 +27,6 @@ def positions_in(bounds: Bounds) -> tuple[int, int]:
     return _position(bounds.get("from"), 0), _position(bounds.get("before"), END)
 
 
-def most_in(spool: SortedRuns, bounds: Sequence[Bounds]) -> int:
-    """Return how many rows of a spool are in the part that has most."""
-    return max((spool.count(*positions_in(each)) for each in bounds), default=0)
-
-
 def _between_rows(cuts: Sequence[int], spool: SortedRuns) -> list[int]:
     """Leave out cuts before or after which there would be nothing."""
     chosen, last = list[int](), 0

@@ -174,7 +174,8 @@ def _take(server: Server, before: Position, now: Position, sink: Callable[[int |
     history = History(server)
     # no longer than the data are, of which it would be faster to read all
     most = max(_ALWAYS_BYTES, int(server.info("memory").get("used_memory_dataset", 0)))
-    if now.offset - before.offset > most or not history.continues(before):
+    # a replica may not have come as far as its master had
+    if not 0 <= now.offset - before.offset <= most or not history.continues(before):
         return False
 
     def describe(command: bytes) -> Reply:

@@ -31,6 +31,7 @@ class Looks:
         part_size_bytes: What parts are drawn for.
         definition: What a restore has to know.
         program: What private servers are.
+        tracked: Whether servers may be asked what was written since a base.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Looks:
     part_size_bytes: int
     definition: Bounds
     program: Program
+    tracked: bool
 
     def live(
         self, server: Holder, taken_at: datetime | None, system: str, put_off_ms: int = 0, tracked: bool = False
@@ -50,7 +52,7 @@ class Looks:
             taken_at: The moment whose state is seen.
             system: How the manifest calls the server.
             put_off_ms: By how much expiries were put off in this place.
-            tracked: Whether it may be asked what was written since a base.
+            tracked: Whether it is asked what was written since a base: no server of our own is.
         """
         return RedisView(
             server,
@@ -62,7 +64,7 @@ class Looks:
             system,
             self.definition,
             put_off_ms,
-            tracked,
+            tracked and self.tracked,
         )
 
     def moment(self, server: Server | Cluster, system: str, opened: ExitStack) -> View:
@@ -76,9 +78,10 @@ class Looks:
         Raises:
             ConfigurationError: The user may not replicate, or there is no server program where one is needed.
             SourceUnavailable: A server refused, went away before the end, or sent what is damaged.
+            SourceChanged: Slots moved between nodes, or a node was replaced.
         """
         taken_at = datetime.now(UTC)
-        reader = MomentReader(self.folder, self.numbers(()).values() or None, self.patterns)
+        reader = MomentReader(self.folder, self.numbers(()).values() or None, self.patterns, self.tracked)
         try:
             moment = moment_of(server, reader)
         except UnknownForm:

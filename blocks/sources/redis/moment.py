@@ -118,7 +118,7 @@ class MomentReader:
         folder: Where rows go that do not fit into memory.
         databases: Numbers of those to be read; all where it is None.
         patterns: Globs of Redis that the keys have to match.
-        memory_bytes: How much is kept there.
+        tracked: Whether the moment gets a token, for an incremental to ask what was written since.
     """
 
     def __init__(
@@ -126,10 +126,10 @@ class MomentReader:
         folder: Path,
         databases: Collection[int] | None,
         patterns: Sequence[str],
-        memory_bytes: int | None = None,
+        tracked: bool = True,
     ) -> None:
         self._folder, self._databases, self._patterns, self._globs = folder, databases, patterns, Globs(patterns)
-        self._room = Room(MEMORY_BYTES if memory_bytes is None else memory_bytes)
+        self._room, self._tracked = Room(MEMORY_BYTES), tracked
 
     def read(self, server: Server, owned: Mask | None = None) -> Moment:
         """Read the rows of one server.
@@ -151,11 +151,14 @@ class MomentReader:
             reader = RdbReader(chunks, dataset.moment_ms, self._databases, wanted)
             for database, table in reader.tables():
                 rows.setdefault(database, self.spool()).add(table, owned)
+        for spool in rows.values():
+            spool.end()
         rows |= {database: self.spool() for database in reader.seen - rows.keys()}
         # what reading needed besides is of no use to what follows
         pa.default_memory_pool().release_unused()
         # a replica may have been written to by others than its master
-        token = write_token([Share("", dataset.position)], self._patterns) if is_master(server) else None
+        tells = self._tracked and is_master(server)
+        token = write_token([Share("", dataset.position)], self._patterns) if tells else None
         return Moment(rows, token, reader.made_at, remarks=tuple(not_covered([server])))
 
     def spool(self) -> RowSpool:

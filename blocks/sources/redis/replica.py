@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from blocks.errors import SourceUnavailable
+import hiredis
+
+from blocks.errors import LastgoodError, SourceUnavailable
 from blocks.sources.redis.history import Position
 from blocks.sources.redis.server import Server
-from blocks.sources.redis.wire import Connection
+from blocks.sources.redis.wire import Connection, failure
 
 _MARK_BYTES = 40
 _EOF = b"$EOF:"
@@ -77,7 +79,10 @@ class Dataset:
         header, _, self._rest = data.partition(b"\n")
         return header.rstrip(b"\r")
 
-    def _refused(self, header: bytes) -> SourceUnavailable:
+    def _refused(self, header: bytes) -> LastgoodError:
+        if header.startswith(b"-NOPERM"):
+            error = hiredis.ReplyError(header[1:].decode("utf-8", "replace"))
+            return failure(error, self._connection.place, "asking for the dataset")
         return SourceUnavailable(
             f"{self._connection.place}: it does not give its dataset away: {header.decode('utf-8', 'replace')}",
             hint="`consistent` needs a user who may replicate (+psync +replconf); a managed Redis may forbid it.",

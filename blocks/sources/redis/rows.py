@@ -13,7 +13,7 @@ head row, whose `value` is NULL, and a row per element:
     others    what DUMP gives                             (never wide)
 
 Several byte strings in one value are written as a RESP array. A score is the shortest text that reads back as the
-same double. The head of a stream holds what else belongs to it (see redis_streams.py). `expires_ms` is the absolute
+same double. The head of a stream holds what else belongs to it (see streams.py). `expires_ms` is the absolute
 time in milliseconds since 1970 at which the key (or, in the row of a field, that field) goes by itself.
 """
 

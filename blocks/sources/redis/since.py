@@ -18,7 +18,7 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.errors import BaseUnusable, ConfigurationError
+from blocks.errors import BaseUnusable, ConfigurationError, SourceChanged
 from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading, View
 from blocks.sources.redis.bounds import positions_in
 from blocks.sources.redis.changes import Written
@@ -78,7 +78,7 @@ class Reached:
 
 
 def moment_since(
-    server: Server, databases: Mapping[str, int], patterns: Sequence[str], folder: Path, since: str | None
+    server: Server, databases: Mapping[str, int], patterns: Sequence[str], folder: Path, since: str
 ) -> Reached | None:
     """Reach a moment of a server from an older one; None where its history does not tell, or it does not rest.
 
@@ -94,12 +94,12 @@ def moment_since(
     """
     try:
         return _reached(server, databases, patterns, folder, since)
-    except ConfigurationError:  # the user may take datasets, but not read keys
+    except (ConfigurationError, SourceChanged):  # the user may only take datasets; or single keys do not rest
         return None
 
 
 def _reached(
-    server: Server, databases: Mapping[str, int], patterns: Sequence[str], folder: Path, since: str | None
+    server: Server, databases: Mapping[str, int], patterns: Sequence[str], folder: Path, since: str
 ) -> Reached | None:
     shares, history = read_token(since, patterns), History(server)
     if len(shares) != 1 or (now := history.position()) is None:
@@ -137,6 +137,7 @@ def _read(
             counted = dumped.setdefault(name, {})
             for kind, count in kinds.items():
                 counted[kind] = counted.get(kind, 0) + count
+        rows[name].end()
     return _Round(keys, rows)
 
 
@@ -178,7 +179,9 @@ class SinceView:
 
     def draw(self, collection: CollectionSpec) -> Sequence[Bounds]:
         """Draw parts as ranges of hash slots; within a slot, as ranges of the CRC of the key."""
-        return self._whole().draw(collection)
+        whole = self._whole()
+        self.taken_at = whole.taken_at  # only a full draws, and all of it is of that moment
+        return whole.draw(collection)
 
     def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
         """Left to `read`: to tell takes all rows."""

@@ -63,7 +63,7 @@ class RedisSource(StateSource):
     consistent: bool = Field(
         default=False,
         description="Take one moment of the whole server, or of each master of a cluster, through replication; needs "
-        "redis-server here only where keys belong to modules.",
+        "redis-server here only for keys of modules, and datasets newer than this program.",
     )
     track_changes: bool = Field(
         default=True,
@@ -145,7 +145,7 @@ class RedisSource(StateSource):
                 self._check_databases(server, place)
                 system = f"{server.product} at {server}"
                 if not self.consistent:
-                    yield looks.live(server, datetime.now(UTC), system, tracked=self.track_changes)
+                    yield looks.live(server, datetime.now(UTC), system, tracked=True)
                     return
                 view = None
                 if since is not None and self.track_changes and isinstance(server, Server):
@@ -160,7 +160,8 @@ class RedisSource(StateSource):
             return {f"db{number}": self.renumbered.get(number, number) for number in found}
 
         definition: Bounds = {"patterns": list(self.patterns), "narrowed": chosen is not None}
-        return Looks(folder, numbers, self.patterns, self.part_size_bytes, definition, self._program)
+        size, tracked = self.part_size_bytes, self.track_changes
+        return Looks(folder, numbers, self.patterns, size, definition, self._program, tracked)
 
     def _check_databases(self, server: Server | Cluster, place: Place) -> None:
         chosen = self._chosen(place) or []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,6 +16,8 @@ from blocks.sources.redis.runs import Room, SortedRuns
 
 _TYPES = pa.array(TYPES, pa.large_string())
 _TYPE = SCHEMA.get_field_index("type")
+_FILE_BYTES = 32 * 1024 * 1024
+"""What goes into one file: every part is read from all of them."""
 
 
 class RowSpool(SortedRuns):
@@ -27,11 +31,13 @@ class RowSpool(SortedRuns):
     def __init__(self, folder: Path, room: Room) -> None:
         super().__init__(folder)
         self._room = room
+        self._waiting: list[tuple[pa.Table, npt.NDArray[np.uint32]]] = []
+        self._waiting_bytes = 0
         self.size_bytes = 0
         """The Arrow bytes of all rows."""
 
     def add(self, rows: pa.Table, owned: Mask | None = None) -> None:
-        """Take rows in the form of SCHEMA.
+        """Take rows in the form of SCHEMA; they are found after `end`.
 
         Args:
             rows: All those of a key at once.
@@ -41,11 +47,26 @@ class RowSpool(SortedRuns):
         if owned is not None:
             kept = owned[positions >> 16]
             rows, positions = rows.filter(pa.array(kept)), positions[kept]
-        # a type takes a byte, not its name
-        types = pc.index_in(rows.column(_TYPE).combine_chunks(), _TYPES).cast(pa.int8())
-        run = rows.set_column(_TYPE, "type", pa.DictionaryArray.from_arrays(types, _TYPES))
         self.size_bytes += rows.nbytes
-        self._keep(run, positions, spill=not self._room.take(run.nbytes))
+        types = pc.index_in(rows.column(_TYPE).combine_chunks(), _TYPES).cast(pa.int8())
+        if not types.null_count:  # types of modules have any names; of all others each takes a byte
+            rows = rows.set_column(_TYPE, "type", pa.DictionaryArray.from_arrays(types, _TYPES))
+        if self._room.take(rows.nbytes):
+            self._keep(rows, positions, spill=False)
+            return
+        self._waiting.append((rows, positions))
+        self._waiting_bytes += rows.nbytes
+        if self._waiting_bytes >= _FILE_BYTES:
+            self.end()
+
+    def end(self) -> None:
+        """Say that all rows were added."""
+        if self._waiting:
+            tables, positions = zip(*self._waiting, strict=True)
+            self._waiting, self._waiting_bytes = [], 0
+            if any(table.schema != tables[0].schema for table in tables):
+                tables = tuple(table.cast(SCHEMA) for table in tables)
+            self._keep(pa.concat_tables(tables).combine_chunks(), np.concatenate(positions), spill=True)
 
     def take(self, other: RowSpool) -> None:
         """Take all that another spool holds."""

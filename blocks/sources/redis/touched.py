@@ -20,6 +20,8 @@ Sink = Callable[[int | None, set[bytes]], None]
 
 _SCRIPTS = frozenset({b"eval", b"evalsha", b"fcall"})
 """They may write to keys that they do not name; since Redis 7 a stream has what they did instead."""
+_SERIES = b"ts."
+"""Rules of time series write to others, which no command names."""
 _ABOUT_NO_KEYS = (b"function", b"script")
 _TWO_DATABASES = frozenset({b"move", b"copy"})
 _FLUSH_KEYS = 100_000
@@ -143,6 +145,8 @@ def _places(command: bytes, facts: list[Reply] | None) -> _Places | None:
     if not facts or command in _SCRIPTS:
         return None
     flags = cast("list[bytes]", facts[2])
+    if command.startswith(_SERIES) and b"write" in flags:
+        return None
     first, last, step = (cast("int", number) for number in facts[3:6])
     if b"movablekeys" in flags:
         return _ALL_WORDS

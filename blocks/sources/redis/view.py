@@ -184,10 +184,10 @@ class RedisView:
     def _read_touched(self, name: str, bounds: Bounds, known: Known, keys: pa.LargeBinaryArray) -> Reading:
         if not len(keys):
             return Reading(SCHEMA.empty_table(), whole_part_unchanged=True)
-        # that many rows at most; unless they are large, all keys need not be listed to know how many there are
-        if (known.rows + len(keys)) * self.row_bytes(name) > OUTGROWN * self._part_size_bytes:
-            self._check_outgrown(name, bounds)
         reading = self._reading(name, keys)
+        # that many rows at most; unless they are large, all keys need not be listed to know how many there are
+        if (known.rows + reading.rows.num_rows) * self.row_bytes(name) > OUTGROWN * self._part_size_bytes:
+            self._check_outgrown(name, bounds)
         return replace(reading, rest_unchanged=True, touched=known.under(keys))
 
     def _reading(self, name: str, keys: pa.LargeBinaryArray) -> Reading:
@@ -244,7 +244,7 @@ class RedisView:
             keys.update(batch)
             if len(keys) >= _SAMPLE_KEYS:
                 break
-        return pa.array(sorted(keys)[:_SAMPLE_KEYS], pa.large_binary())
+        return pa.array(sorted(keys), pa.large_binary())
 
 
 def dumped_keys(name: str, types: Mapping[str, int]) -> Iterator[str]:

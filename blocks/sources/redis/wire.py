@@ -222,7 +222,9 @@ class Connection:
     def answers_within(self, seconds: float) -> bool:
         """Wait a while for anything to be received; tell whether there is something."""
         with translated(self.place, "waiting"):
-            return bool(select.select([self._socket], [], [], seconds)[0])
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            return bool(poll.poll(seconds * 1000))
 
     def _after(self, expected: bytes) -> bytes | None:
         """Pass over answers that are known beforehand; parsing them would take longer than all the others."""

@@ -16,6 +16,7 @@ static int (*ReplyWithLongLong)(void *, long long);
 static void (*SaveSigned)(void *, int64_t);
 static int64_t (*LoadSigned)(void *);
 static void (*DigestAddLongLong)(void *, long long);
+static int (*ReplicateVerbatim)(void *);
 static void *type;
 
 static void *load(void *rdb, int version) { int64_t *value = malloc(8); (void)version; *value = LoadSigned(rdb); return value; }
@@ -30,6 +31,7 @@ static int set(void *ctx, void **argv, int argc) {
     *value = given;
     SetValue(key, type, value);
     CloseKey(key);
+    ReplicateVerbatim(ctx);
     return ReplyWithLongLong(ctx, given);
 }
 
@@ -48,6 +50,7 @@ int RedisModule_OnLoad(void *ctx, void **argv, int argc) {
     GetApi("RedisModule_SaveSigned", &SaveSigned);
     GetApi("RedisModule_LoadSigned", &LoadSigned);
     GetApi("RedisModule_DigestAddLongLong", &DigestAddLongLong);
+    GetApi("RedisModule_ReplicateVerbatim", &ReplicateVerbatim);
     SetModuleAttribs(ctx, "counter", 1, 1);
     type = CreateDataType(ctx, "countr-lg", 0, &methods);
     return CreateCommand(ctx, "counter.set", set, "write", 1, 1, 1);

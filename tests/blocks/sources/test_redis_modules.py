@@ -10,6 +10,7 @@ import pytest
 
 from blocks.errors import ConfigurationError, SourceUnavailable
 from blocks.sources.redis import RedisSource
+from tests.blocks.sources.redis_changes_kit import KeptChain, all_rows
 from tests.blocks.sources.redis_kit import FAR_MS, RedisServer, prepare, read_all, write_all
 
 
@@ -53,6 +54,19 @@ def test_a_moment_with_keys_of_a_module_needs_a_server_program(live: RedisServer
         read_all(RedisSource(url=live.url, consistent=True, server_program="no-such-redis"))
     live("DEL", "c:0", "c:1", "c:2")
     assert read_all(RedisSource(url=live.url, consistent=True, server_program="no-such-redis")).keys() == {b"plain"}
+
+
+def test_a_consistent_incremental_has_keys_of_a_module_that_came_since(live: RedisServer) -> None:
+    live("DEL", "c:0", "c:1", "c:2")
+    chain = KeptChain(RedisSource(url=live.url, consistent=True, server_program="no-such-redis"))
+    live.many([("COUNTER.SET", "c:7", 7), ("SET", "plain", "y"), ("SET", "new", "x")])
+    assert chain.incremental()
+    assert {row["key"]: row["type"] for row in chain.rows()} == {
+        b"c:7": "module:countr-lg",
+        b"new": "string",
+        b"plain": "string",
+    }
+    assert chain.rows() == all_rows(RedisSource(url=live.url))
 
 
 def test_without_the_module_the_key_is_named(live: RedisServer, tmp_path: Path) -> None:

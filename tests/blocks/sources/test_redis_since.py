@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from blocks.errors import SourceChanged
 from blocks.manifest import BackupType
 from blocks.sources.base import RestoreMode
 from blocks.sources.redis import RedisSource, since
+from blocks.sources.redis.looks import Looks
 from blocks.sources.redis.moment import MomentReader
 from flows.backup import make_backup
 from flows.restore import make_restore
@@ -116,6 +119,22 @@ def test_a_server_that_never_rests_gives_its_dataset(
     assert chain.rows() == now(live)
 
 
+def test_keys_that_do_not_rest_make_it_take_the_dataset(
+    live: RedisServer, datasets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.many([("SET", f"k{n}", "base") for n in range(30)])
+    chain = KeptChain(consistent(live))
+    live("SET", "k1", "changed")
+
+    def changing(number: int) -> None:
+        raise SourceChanged("key k1 changed its type all the time")
+
+    between_rounds(monkeypatch, changing)
+    assert not chain.incremental()
+    assert datasets == ["dataset", "dataset"]
+    assert chain.rows() == now(live)
+
+
 def test_a_database_that_comes_meanwhile_is_in_the_moment(
     live: RedisServer, datasets: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -173,18 +192,27 @@ def test_a_user_who_may_only_take_datasets_makes_incrementals(
 
 
 def test_a_part_that_has_outgrown_its_bounds_ends_the_chain(
-    live: RedisServer, datasets: list[str], tmp_path: Path
+    live: RedisServer, datasets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live.many([("SET", f"k{n}", "x" * 100) for n in range(300)])
     plan = plan_of(tmp_path, consistent(live, part_size_bytes=20_000))
     full = make_backup(plan, FULL)
     live.many([("SET", f"more{n}", "x" * 400) for n in range(900)])
+    take, before = Looks.moment, datetime.max.replace(tzinfo=UTC)
+
+    def late(*args: Any) -> Any:
+        nonlocal before
+        before = datetime.now(UTC)
+        return take(*args)
+
+    monkeypatch.setattr(Looks, "moment", late)
     made = make_backup(plan, INCREMENTAL)
     assert made.backup_type is FULL
     assert "outgrown" in (made.promoted_because or "")
     assert len(made.collections[0].parts) > len(full.collections[0].parts)
     assert made.rows == 1_200
     assert len(datasets) == 2
+    assert made.sources[0].taken_at > before
     live("SET", "one", 1)
     assert changes(make_backup(plan, INCREMENTAL)) == (1, 0)
     assert len(datasets) == 2
@@ -219,3 +247,24 @@ def test_moments_hold_transactions_whole_while_they_go_on(live: RedisServer, tmp
         values = [int(place("GET", f"account:{number}")) for number in range(accounts)]  # type: ignore[arg-type]
         place.kill()
         assert sum(values) == 100 * accounts
+
+
+def test_without_tracking_every_backup_takes_the_dataset(
+    live: RedisServer, datasets: list[str], tmp_path: Path
+) -> None:
+    live("SET", "a", 1)
+    plan = plan_of(tmp_path, consistent(live, track_changes=False))
+    made = [make_backup(plan, kind) for kind in (FULL, INCREMENTAL)]
+    assert [backup.sources[0].token for backup in made] == [None, None]
+    assert len(datasets) == 2
+
+
+def test_a_position_before_that_of_the_base_is_not_asked_for(live: RedisServer, datasets: list[str]) -> None:
+    """As a replica has it that lags behind the master the base was read from."""
+    live.many([("SET", f"k{n}", n) for n in range(30)])
+    chain = KeptChain(consistent(live))
+    assert chain.token is not None
+    replication_id, _, offset = chain.token.partition(":")
+    chain.token = f"{replication_id}:{int(offset) + 10}"
+    assert not chain.incremental()
+    assert len(datasets) == 2

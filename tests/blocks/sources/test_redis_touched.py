@@ -29,6 +29,8 @@ COMMANDS: dict[bytes, Reply] = {
     b"copy": _info("copy", "write", 1, 2, 1),
     b"multi": _info("multi", "fast", 0, 0, 0),
     b"flushall": _info("flushall", "write", 0, 0, 0),
+    b"ts.add": _info("ts.add", "write module", 1, 1, 1),
+    b"ts.get": _info("ts.get", "readonly module", 1, 1, 1),
     b"eval": _info("eval", "noscript movablekeys", 0, 0, 0),
     b"xgroup": _info("xgroup", "", 0, 0, 0, _info("xgroup|create", "write", 2, 2, 1)),
     b"function": _info("function", "", 0, 0, 0, _info("function|load", "write", 0, 0, 0)),
@@ -73,7 +75,15 @@ def test_before_a_database_is_named_it_may_be_any() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("FLUSHALL",), ("EVAL", "x", 0), ("UNKNOWN", "a"), ("XGROUP", "OTHER", "a"), ("function|load", "x")]
+    "words",
+    [
+        ("FLUSHALL",),
+        ("EVAL", "x", 0),
+        ("UNKNOWN", "a"),
+        ("TS.ADD", "a", 1, 2),
+        ("XGROUP", "OTHER", "a"),
+        ("function|load", "x"),
+    ],
 )
 def test_what_may_touch_any_key_ends_it(words: tuple[Word, ...]) -> None:
     with pytest.raises(SourceUnavailable, match="may have touched any key"):

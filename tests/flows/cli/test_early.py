@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from blocks.stretching import Argon2
 from flows.cli import early
-from flows.cli.early import begin_unlocking
+from flows.cli.early import begin_unlocking, glance, may_use_pandas
 from tests.flows.cli.desk import PASSPHRASE, Desk
 
 
@@ -27,6 +28,10 @@ def typed(empty_desk: Desk) -> Desk:
     return empty_desk
 
 
+def look_at(plan: Path) -> None:
+    begin_unlocking(plan.parent, glance(plan))
+
+
 def written(desk: Desk, text: str) -> Path:
     path = desk.plan.with_name("other.yaml")
     path.write_text(text)
@@ -34,7 +39,7 @@ def written(desk: Desk, text: str) -> Path:
 
 
 def test_the_passphrase_and_the_cost_are_those_of_the_slot(typed: Desk, begun: list[tuple[bytes, Argon2]]) -> None:
-    begin_unlocking(typed.plan)
+    look_at(typed.plan)
     [(passphrase, cost)] = begun
     config = next(typed.plan.parent.rglob("lastgood.json"))
     slots = json.loads(config.read_bytes())["encryption"]["slots"]
@@ -56,13 +61,14 @@ def test_the_passphrase_and_the_cost_are_those_of_the_slot(typed: Desk, begun: l
     ],
 )
 def test_what_is_wrong_is_left_to_the_command(text: str, desk: Desk, begun: list[tuple[bytes, Argon2]]) -> None:
-    begin_unlocking(written(desk, text))
-    begin_unlocking(Path("missing.yaml"))
+    look_at(written(desk, text))
+    look_at(Path("missing.yaml"))
+    look_at(Path("~nobody-of-that-name/plan.yaml"))
     assert not begun
 
 
 def test_a_key_file_needs_no_stretching(desk: Desk, begun: list[tuple[bytes, Argon2]]) -> None:
-    begin_unlocking(desk.plan)
+    look_at(desk.plan)
     assert not begun
 
 
@@ -71,5 +77,28 @@ def test_a_damaged_repository_is_left_to_the_command(typed: Desk, begun: list[tu
     whole = config.read_bytes()
     for damaged in (b"", b"[]", b"{}", whole[:-9], whole.replace(b'"iterations": 3', b'"iterations": 99')):
         config.write_bytes(damaged)
-        begin_unlocking(typed.plan)
+        look_at(typed.plan)
     assert not begun
+
+
+def test_what_can_be_read_only_once_is_not_read(typed: Desk, tmp_path: Path, begun: list[tuple[bytes, Argon2]]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # to read it would wait for ever
+    assert glance(pipe) == {}
+    text = typed.plan.read_text().replace("passphrase_env: LASTGOOD_PASSPHRASE", f"passphrase_file: {pipe}")
+    look_at(written(typed, text))
+    assert not begun
+
+
+@pytest.mark.parametrize(
+    ("sources", "may"),
+    [
+        ("{a: {type: sqlite, path: x}, b: {type: redis}}", False),
+        ("{a: {type: sqlite, path: x}, b: {type: mapping, object: x.y}}", True),
+        ("{a: {path: x}}", True),
+        ("[a]", True),
+    ],
+)
+def test_code_of_others_finds_pandas(desk: Desk, sources: str, may: bool) -> None:
+    assert may_use_pandas(glance(written(desk, f"sources: {sources}"))) is may
+    assert may_use_pandas(glance(desk.folder / "missing.yaml"))

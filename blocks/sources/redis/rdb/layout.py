@@ -86,7 +86,7 @@ HEADER_BYTES = 512
 
 WORD_32, WORD_64 = 0x80, 0x81
 word_32, word_64 = Struct(">I"), Struct(">Q")
-milliseconds, seconds = Struct("<q"), Struct("<i")
+milliseconds = Struct("<q")
 
 
 class UnknownForm(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from blocks.sources.redis.grouping import Bytes, Ints, Mask, before, cut
+from blocks.sources.redis.grouping import Bytes, Ints, before, cut
 from blocks.sources.redis.rdb.items import PAD, Items
 from blocks.sources.redis.rdb.layout import damaged
 from blocks.sources.redis.rdb.strings import int_texts, signed_at
@@ -80,7 +80,7 @@ def _ahead(data: Bytes, at: Ints) -> Ints:
     ahead: Ints = _AHEAD[first]
     if not ahead.all():
         rest = np.flatnonzero(ahead == 0)
-        _, begins, sizes = _long_strings(data, at[rest], first[rest])
+        begins, sizes = _long_strings(data, at[rest], first[rest])
         sizes += begins - at[rest]
         ahead[rest] = sizes + 1 + np.searchsorted(_TAIL_LIMITS, sizes, side="right")
     return ahead
@@ -91,12 +91,12 @@ def _one_ahead(data: Bytes, at: int) -> int:
     return found or int(_ahead(data, np.array([at]))[0])
 
 
-def _long_strings(data: Bytes, at: Ints, first: Bytes) -> tuple[Mask, Ints, Ints]:
-    """Return of strings with lengths of 12 and 32 bits which have the longer, where they begin and their sizes."""
+def _long_strings(data: Bytes, at: Ints, first: Bytes) -> tuple[Ints, Ints]:
+    """Return of strings with lengths of 12 and 32 bits where they begin and their sizes."""
     wide = first == _STRING_32
     words = np.ndarray((len(data) - 3,), "<u4", data.data, 0, (1,))
     short = (first.astype(np.int64) & 0x0F) << 8 | data[at + 1]
-    return wide, at + np.where(wide, 5, 2), np.where(wide, words[at + 1], short)
+    return at + np.where(wide, 5, 2), np.where(wide, words[at + 1], short)
 
 
 def _pieces(data: Bytes, places: Ints, counts: Ints) -> Items:
@@ -108,7 +108,7 @@ def _pieces(data: Bytes, places: Ints, counts: Ints) -> Items:
     begins, sizes = places[texts] + 1, first[texts].astype(np.int64) & 0x3F
     long = np.flatnonzero(first[texts] >= _STRING_12)
     if len(long):
-        _, begins[long], sizes[long] = _long_strings(data, places[texts[long]], first[texts[long]])
+        begins[long], sizes[long] = _long_strings(data, places[texts[long]], first[texts[long]])
     pieces = cut(pa.py_buffer(data), begins, begins + sizes)
     chosen = np.empty(len(places), np.int64)
     chosen[texts] = np.arange(0, 2 * len(texts), 2)

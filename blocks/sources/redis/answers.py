@@ -27,7 +27,7 @@ from blocks.sources.redis.grouping import (
     within,
 )
 from blocks.sources.redis.packing import bulk
-from blocks.sources.redis.rows import WIDE_BYTES, WIDE_ELEMENTS, score_texts
+from blocks.sources.redis.rows import WIDE_BYTES, WIDE_ELEMENTS, score_texts, width_of
 
 _ARRAY, _STRING, _ERROR = b"*$-"
 _DIGITS = 9
@@ -64,7 +64,7 @@ def narrow(kind: str, raw: bytes, count: int, behind: int = 2) -> Narrow | None:
     if groups is None or not _as_said(lines, groups):
         return None
     found = groups.counts > 0
-    found &= groups.counts <= WIDE_ELEMENTS * _width(kind)
+    found &= groups.counts <= WIDE_ELEMENTS * width_of(kind)
     if kind in SCANNED:
         cursors = lines.starts[groups.heads - 1]
         found &= (lines.bytes[cursors] == ord("0")) & (lines.ends[groups.heads - 1] - cursors == 1)
@@ -188,7 +188,7 @@ def _listed(lines: _Lines, groups: _Groups) -> tuple[pa.LargeBinaryArray, Mask]:
 
 def _sorted(lines: _Lines, groups: _Groups, kind: str) -> tuple[pa.LargeBinaryArray, Mask]:
     """Sort the elements of each container, and say which of them have no element twice."""
-    width, items = _width(kind), groups.items()
+    width, items = width_of(kind), groups.items()
     names = items[::width] + 1
     begins, ends = lines.starts[names], lines.ends[names]
     ranks = ranked(lines.bytes, begins, ends, lambda: slices(lines.raw, begins, ends))
@@ -213,7 +213,3 @@ def _pieces(lines: _Lines, groups: _Groups, items: Ints) -> tuple[pa.LargeBinary
     bounds[heads], bounds[places] = lines.starts[groups.heads], lines.starts[items]
     bounds[heads + groups.counts + 1] = lines.ends[groups.heads + 2 * groups.counts] + 2
     return texts_between(bounds, lines.raw), heads, places
-
-
-def _width(kind: str) -> int:
-    return 2 if kind in ("hash", "zset") else 1

@@ -6,6 +6,7 @@ one first, and then where that sends him, never misses it.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from blocks.errors import ConfigurationError, RestoreRefused, SourceChanged, SourceUnavailable
 from blocks.sources.redis.access import Access
-from blocks.sources.redis.globs import glob_regex
+from blocks.sources.redis.globs import Globs
 from blocks.sources.redis.guesses import Guesses
 from blocks.sources.redis.keys import slot_of
 from blocks.sources.redis.node import Node
@@ -236,14 +237,14 @@ class Cluster:
 
     def _unsettled(self, now: Layout, slots: set[int], patterns: Sequence[str]) -> Iterator[list[bytes]]:
         """List keys of slots that were moving, slot by slot, until each has been listed while it rested."""
-        matches = [glob_regex(pattern.encode("utf-8", "surrogateescape")).fullmatch for pattern in patterns]
+        globs = Globs(patterns)
         for _ in range(_ROUNDS):
             if not slots:
                 return
             for slot in sorted(slots):
                 for address in now.holders(slot):  # first where its keys come from, then where they go
                     keys = self.node(address).keys_in(slot)
-                    yield [key for key in keys if any(match(key) for match in matches)]
+                    yield [*itertools.compress(keys, globs.matches(keys))]
             then = self.layout()
             slots, now = slots & now.unlike(then), then
             self._locations = self._located(now)

@@ -18,7 +18,7 @@ from blocks.sources.redis.rdb.layout import UnknownForm
 from blocks.sources.redis.rdb.read import RdbReader
 from blocks.sources.redis.replica import dataset_of
 from blocks.sources.redis.rows import SCHEMA
-from blocks.sources.redis.runs import Room
+from blocks.sources.redis.runs import Allowance
 from blocks.sources.redis.server import Server, is_master
 from blocks.sources.redis.spool import RowSpool
 from blocks.sources.redis.tokens import Share, write_token
@@ -129,7 +129,7 @@ class MomentReader:
         tracked: bool = True,
     ) -> None:
         self._folder, self._databases, self._patterns, self._globs = folder, databases, patterns, Globs(patterns)
-        self._room, self._tracked = Room(MEMORY_BYTES), tracked
+        self._room, self._tracked = Allowance(MEMORY_BYTES), tracked
 
     def read(self, server: Server, owned: Mask | None = None) -> Moment:
         """Read the rows of one server.

@@ -214,8 +214,7 @@ class KeyReader:
         return True
 
     def _add(self, key: bytes, kind: str, expires: int | None, items: list[bytes], fields_ms: dict[bytes, int]) -> None:
-        few = len(items) <= (2 * WIDE_ELEMENTS if kind in ("hash", "zset") else WIDE_ELEMENTS)
-        if few and not fields_ms and self._rows.narrow(key, kind, items, expires):
+        if not fields_ms and self._rows.narrow(key, kind, items, expires):
             return
         self._rows.add(key, Content(kind, expires, ELEMENTS[kind](items), fields_ms=fields_ms or None))
 

@@ -88,6 +88,11 @@ class Content:
     fields_ms: dict[bytes, int] | None = None
 
 
+def width_of(kind: str) -> int:
+    """Return how many items an element of a container has."""
+    return 2 if kind in ("hash", "zset") else 1
+
+
 class RowBuilder:
     """Collects rows of one part, column by column."""
 
@@ -110,6 +115,8 @@ class RowBuilder:
 
     def narrow(self, key: bytes, kind: str, items: list[bytes], expires_ms: Expiry) -> bool:
         """Add a container by the answer it came in, if it is narrow; most are, and elements need not be made of it."""
+        if len(items) > WIDE_ELEMENTS * width_of(kind):
+            return False
         value = packed(*_NARROW[kind](items))
         if len(value) > WIDE_BYTES:
             return False

@@ -14,7 +14,7 @@ import pyarrow as pa
 from blocks.errors import SourceUnavailable
 
 
-class Room:
+class Allowance:
     """How much may be kept in memory, by all who share it.
 
     Args:

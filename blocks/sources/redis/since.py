@@ -27,7 +27,7 @@ from blocks.sources.redis.history import History
 from blocks.sources.redis.keys import KeySpool
 from blocks.sources.redis.moment import MEMORY_BYTES
 from blocks.sources.redis.rows import SCHEMA
-from blocks.sources.redis.runs import Room
+from blocks.sources.redis.runs import Allowance
 from blocks.sources.redis.server import Server
 from blocks.sources.redis.spool import RowSpool
 from blocks.sources.redis.tokens import Share, read_token, write_token
@@ -105,7 +105,7 @@ def _reached(
     if len(shares) != 1 or (now := history.position()) is None:
         return None
     before, written = shares[0].position, Written(server, databases, patterns, folder)
-    rounds, room, dumped = list[_Round](), Room(MEMORY_BYTES), dict[str, dict[str, int]]()
+    rounds, room, dumped = list[_Round](), Allowance(MEMORY_BYTES), dict[str, dict[str, int]]()
     end = None
     while (keys := written.between([(server, before, now)])) is not None:
         if rounds and not any(map(len, keys.values())):
@@ -126,7 +126,7 @@ def _read(
     databases: Mapping[str, int],
     keys: Mapping[str, KeySpool],
     folder: Path,
-    room: Room,
+    room: Allowance,
     dumped: dict[str, dict[str, int]],
 ) -> _Round:
     guesses, rows = Guesses(), {name: RowSpool(folder, room) for name in keys}

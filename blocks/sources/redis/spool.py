@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from blocks.sources.redis.grouping import Mask
 from blocks.sources.redis.keys import positions_of
 from blocks.sources.redis.rows import SCHEMA, TYPES
-from blocks.sources.redis.runs import Room, SortedRuns
+from blocks.sources.redis.runs import Allowance, SortedRuns
 
 _TYPES = pa.array(TYPES, pa.large_string())
 _TYPE = SCHEMA.get_field_index("type")
@@ -28,7 +28,7 @@ class RowSpool(SortedRuns):
         room: How much does.
     """
 
-    def __init__(self, folder: Path, room: Room) -> None:
+    def __init__(self, folder: Path, room: Allowance) -> None:
         super().__init__(folder)
         self._room = room
         self._waiting: list[tuple[pa.Table, npt.NDArray[np.uint32]]] = []

@@ -22,7 +22,7 @@ from blocks.sources.redis.globs import Globs
 from blocks.sources.redis.keys import END, position_of
 from blocks.sources.redis.replica import Dataset
 from blocks.sources.redis.rows import SCHEMA
-from blocks.sources.redis.runs import Room
+from blocks.sources.redis.runs import Allowance
 from blocks.sources.redis.spool import RowSpool
 from blocks.sources.redis.wire import Connection
 from flows.backup import make_backup
@@ -227,7 +227,7 @@ def rows_of(keys: list[bytes]) -> pa.Table:
 def test_every_row_is_in_one_range_once(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[bytes]], room_bytes: int, cuts: list[int]
 ) -> None:
-    spool = RowSpool(tmp_path_factory.mktemp("spool"), Room(room_bytes))
+    spool = RowSpool(tmp_path_factory.mktemp("spool"), Allowance(room_bytes))
     for keys in batches:
         spool.add(rows_of(keys))
     spool.end()

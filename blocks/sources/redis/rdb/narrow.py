@@ -8,17 +8,12 @@ import pyarrow as pa
 from blocks.sources.redis.grouping import Ints, Mask, before, offsets, ordered, ranked, regrouped, within
 from blocks.sources.redis.rdb.items import Items
 from blocks.sources.redis.rdb.layout import damaged
-from blocks.sources.redis.rows import WIDE_BYTES, WIDE_ELEMENTS, score_texts
+from blocks.sources.redis.rows import WIDE_BYTES, WIDE_ELEMENTS, score_texts, width_of
 
 _POWERS = 10 ** np.arange(1, 12)
 _END = b"\r\n"
 _FRAME_BYTES = 5
 """What RESP needs for a string besides its bytes and the digits of their number; an array needs two less."""
-
-
-def width_of(kind: str) -> int:
-    """Return how many items an element has."""
-    return 2 if kind in ("hash", "zset") else 1
 
 
 def few_elements(items: Items, kind: str) -> Mask:

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from blocks.sources.redis.rdb.cursor import Cursor
 from blocks.sources.redis.rdb.layout import Kind, damaged
 from blocks.sources.redis.rdb.streams import read_stream
-from blocks.sources.redis.rows import ELEMENTS, WIDE_ELEMENTS, Content, Expiry, RowBuilder
+from blocks.sources.redis.rows import ELEMENTS, Content, Expiry, RowBuilder, width_of
 
-Items = list[bytes]
+Words = list[bytes]
 Fields = dict[bytes, int]
 
 
@@ -36,19 +36,18 @@ class ObjectReader:
             return
         self._add_timed(key, expires_ms, _timed_fields(cursor))
 
-    def add_timed(self, key: bytes, expires_ms: Expiry, entries: Items) -> None:
+    def add_timed(self, key: bytes, expires_ms: Expiry, entries: Words) -> None:
         """Add a hash by its fields, their values, and when they expire."""
         self._add_timed(key, expires_ms, _timed_entries(entries))
 
-    def add(self, key: bytes, kind: str, expires_ms: Expiry, items: Items, fields_ms: Fields) -> None:
+    def add(self, key: bytes, kind: str, expires_ms: Expiry, items: Words, fields_ms: Fields) -> None:
         """Add a container by its items; one that is empty is none to a server."""
         if not items:
             return
-        width = 2 if kind in ("hash", "zset") else 1
+        width = width_of(kind)
         if kind != "list" and len(items) % width:
             raise damaged(f"half of an element is missing in a {kind}")
-        few = len(items) <= WIDE_ELEMENTS * width
-        if few and not fields_ms and self._rows.narrow(key, kind, items, expires_ms):
+        if not fields_ms and self._rows.narrow(key, kind, items, expires_ms):
             return
         elements = ELEMENTS[kind](items)
         if len(elements) * width != len(items):
@@ -71,7 +70,7 @@ def _timed_fields(cursor: Cursor) -> list[tuple[bytes, bytes, int]]:
     return found
 
 
-def _timed_entries(entries: Items) -> list[tuple[bytes, bytes, int]]:
+def _timed_entries(entries: Words) -> list[tuple[bytes, bytes, int]]:
     try:
         times = [int(at) for at in entries[2::3]]
         return list(zip(entries[::3], entries[1::3], times, strict=True))

@@ -18,7 +18,7 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.errors import BaseUnusable, ConfigurationError
+from blocks.errors import BaseUnusable, ConfigurationError, SourceChanged
 from blocks.sources.base import OUTGROWN, Bounds, CollectionSpec, Known, Reading, View
 from blocks.sources.redis.bounds import positions_in
 from blocks.sources.redis.changes import Written
@@ -55,12 +55,18 @@ class Reached:
         token: What the next incremental needs.
         taken_at: When that was.
         remarks: What a backup should say.
+        databases: Number of each database that there was, by the name of its collection.
     """
 
     token: str | None
     taken_at: datetime
     remarks: tuple[str, ...]
+    databases: Mapping[str, int]
     rounds: Sequence[_Round]
+
+    def has(self, name: str) -> bool:
+        """Whether a key of a collection was written since the older moment."""
+        return any(len(each.keys[name]) for each in self.rounds)
 
     def keys(self, name: str, start: int, end: int) -> pa.LargeBinaryArray:
         """Return the keys of a collection that were written since the older moment, in a range of positions."""
@@ -78,13 +84,13 @@ class Reached:
 
 
 def moment_since(
-    server: Server, databases: Mapping[str, int], patterns: Sequence[str], folder: Path, since: str | None
+    server: Server, there: Callable[[], Mapping[str, int]], patterns: Sequence[str], folder: Path, since: str | None
 ) -> Reached | None:
     """Reach a moment of a server from an older one; None where its history does not tell, or it does not rest.
 
     Args:
         server: A live one.
-        databases: Number of each database by the name of its collection.
+        there: Tells the number of each database that there is now, by the name of its collection.
         patterns: Globs that keys have to match.
         folder: Where goes what does not fit into memory.
         since: The token of the older moment.
@@ -93,15 +99,18 @@ def moment_since(
         SourceUnavailable: The server went away.
     """
     try:
-        return _reached(server, databases, patterns, folder, since)
+        return _reached(server, there, patterns, folder, since)
     except ConfigurationError:  # the user may take datasets, but not read keys
+        return None
+    except SourceChanged:  # what is in a dataset does not change while it is read
         return None
 
 
 def _reached(
-    server: Server, databases: Mapping[str, int], patterns: Sequence[str], folder: Path, since: str | None
+    server: Server, there: Callable[[], Mapping[str, int]], patterns: Sequence[str], folder: Path, since: str | None
 ) -> Reached | None:
-    shares, history = read_token(since, patterns), History(server)
+    databases, history = there(), History(server)
+    shares = read_token(since, patterns, databases)
     if len(shares) != 1 or (now := history.position()) is None:
         return None
     before, written = shares[0].position, Written(server, databases, patterns, folder)
@@ -110,10 +119,12 @@ def _reached(
     while (keys := written.between([(server, before, now)])) is not None:
         if rounds and not any(map(len, keys.values())):
             dumps = [line for name, kinds in dumped.items() for line in dumped_keys(name, kinds)]
-            token = write_token([Share("", now)], patterns)
-            return Reached(token, datetime.now(UTC), (*not_covered([server]), *dumps), rounds)
+            token = write_token([Share("", now)], patterns, databases)
+            return Reached(token, datetime.now(UTC), (*not_covered([server]), *dumps), databases, rounds)
         rounds.append(_read(server, databases, keys, folder, room, dumped))
         end = end or time.monotonic() + _PATIENCE_SECONDS
+        if there() != databases:  # asked before the end of the round, of which the moment is
+            return None
         before, after = now, history.position()
         if after is None or time.monotonic() > end:
             return None
@@ -150,7 +161,7 @@ class SinceView:
         part_size_bytes: What parts are drawn for.
         system: How the manifest calls the server.
         definition: What a restore has to know.
-        row_bytes: Estimates the Arrow bytes of a row of a collection.
+        row_bytes: About the Arrow bytes of a row of each collection in which something was written.
         whole: Takes a moment of its own; called once.
     """
 
@@ -162,7 +173,7 @@ class SinceView:
         part_size_bytes: int,
         system: str,
         definition: Bounds,
-        row_bytes: Callable[[str], float],
+        row_bytes: Mapping[str, float],
         whole: Callable[[], View],
     ) -> None:
         self._reached, self._since, self._collections = reached, since, collections
@@ -177,7 +188,11 @@ class SinceView:
         return self._collections
 
     def draw(self, collection: CollectionSpec) -> Sequence[Bounds]:
-        """Draw parts as ranges of hash slots; within a slot, as ranges of the CRC of the key."""
+        """Draw parts as ranges of hash slots; within a slot, as ranges of the CRC of the key.
+
+        Raises:
+            SourceChanged: There are other databases by now.
+        """
         return self._whole().draw(collection)
 
     def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
@@ -189,6 +204,7 @@ class SinceView:
 
         Raises:
             BaseUnusable: The part holds by far more now than parts are drawn for.
+            SourceChanged: All has to be read, and there are other databases by now.
         """
         if known is None or known.token != self._since:
             return self._whole().read(collection, bounds, known)
@@ -197,7 +213,7 @@ class SinceView:
             return Reading(SCHEMA.empty_table(), whole_part_unchanged=True)
         rows = self._reached.rows(collection.name, *positions_in(bounds))
         # that large at most, if none of these was there before; only then all are looked at
-        size_bytes = (known.rows + rows.num_rows) * self._row_bytes(collection.name)
+        size_bytes = (known.rows + rows.num_rows) * self._row_bytes[collection.name]
         if size_bytes > OUTGROWN * self._part_size_bytes and self._whole().outgrown(collection, [bounds]):
             raise BaseUnusable(f"a part of {collection.name} has outgrown its bounds")
         return Reading(rows, rest_unchanged=True, touched=known.under(keys))
@@ -209,4 +225,6 @@ class SinceView:
         with self._lock:
             if self._taken is None:
                 self._taken = self._take()
-            return self._taken
+        if {spec.name for spec in self._taken.collections()} != {spec.name for spec in self._collections}:
+            raise SourceChanged(f"{self.system}: databases came or went before the whole was taken", hint="Run again.")
+        return self._taken

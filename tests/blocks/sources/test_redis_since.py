@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from blocks.errors import SourceChanged
 from blocks.manifest import BackupType
 from blocks.sources.base import RestoreMode
-from blocks.sources.redis import RedisSource, since
+from blocks.sources.redis import RedisSource, looks, since
 from blocks.sources.redis.moment import MomentReader
+from blocks.sources.redis.wire import Word
 from flows.backup import make_backup
 from flows.restore import make_restore
 from tests.blocks.sources.redis_changes_kit import KeptChain, all_rows
@@ -130,6 +132,49 @@ def test_a_database_that_comes_meanwhile_is_in_the_moment(
     assert len(datasets) == 2
 
 
+def test_a_key_that_is_in_another_database_for_a_while_is_not_lost(
+    live: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.many([("SET", f"k{n}", "base") for n in range(300)])
+    chain = KeptChain(consistent(live))
+    live("SET", "k1", "changed")
+    reach = looks.moment_since
+
+    def then_back(*args: Any) -> Any:
+        reached = reach(*args)
+        live("MOVE", "k2", 0, db=4)
+        return reached
+
+    between_rounds(monkeypatch, lambda number: live.many([("MOVE", "k2", 4)]) if not number else None)
+    monkeypatch.setattr(looks, "moment_since", then_back)
+    chain.incremental()
+    assert len(chain.rows()) == 300
+    assert chain.rows() == now(live)
+
+
+@pytest.mark.parametrize("words", [("MOVE", "k2", 4), ("MOVE", "k3", 0)])
+def test_databases_that_come_or_go_before_the_whole_is_taken_are_said(
+    live: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[Word, ...]
+) -> None:
+    live.many([("SET", f"k{n}", "base") for n in (1, 2)])
+    live("SET", "k3", "base", db=3)
+    live("SET", "k5", "base", db=5)
+    plan = plan_of(tmp_path, consistent(live))
+    make_backup(plan, FULL)
+    live("DEL", "k5", db=5)  # so that all is read
+    whole, before = since.SinceView._whole, 3 if words[1] == "k3" else 0
+
+    def late(self: since.SinceView) -> object:
+        if live("EXISTS", words[1], db=before):
+            live(*words, db=before)
+        return whole(self)
+
+    monkeypatch.setattr(since.SinceView, "_whole", late)
+    with pytest.raises(SourceChanged, match="databases came or went"):
+        make_backup(plan, INCREMENTAL)
+    assert make_backup(plan, INCREMENTAL).rows == 3
+
+
 def test_a_differential_and_a_full_are_of_a_dataset(live: RedisServer, datasets: list[str], tmp_path: Path) -> None:
     fill_gallery(live)
     plan = plan_of(tmp_path, consistent(live))
@@ -158,10 +203,11 @@ def test_either_way_of_looking_goes_on_with_the_chain_of_the_other(
     assert len({backup.sources[0].token for backup in made}) == 4
 
 
+@pytest.mark.parametrize("rights", [["+info", "+replconf", "+psync", "+command|info"], ["~*", "+@all", "-scan"]])
 def test_a_user_who_may_only_take_datasets_makes_incrementals(
-    live: RedisServer, datasets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    live: RedisServer, datasets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rights: list[str]
 ) -> None:
-    live("ACL", "SETUSER", "taker", "on", ">secret", "+info", "+replconf", "+psync", "+command|info")
+    live("ACL", "SETUSER", "taker", "on", ">secret", *rights)
     monkeypatch.setenv("TAKER", "secret")
     live.many([("SET", f"k{n}", n) for n in range(300)])
     plan = plan_of(tmp_path, consistent(live, user="taker", password_env="TAKER"))

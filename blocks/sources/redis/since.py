@@ -212,11 +212,13 @@ class SinceView:
         if not len(keys):
             return Reading(SCHEMA.empty_table(), whole_part_unchanged=True)
         rows = self._reached.rows(collection.name, *positions_in(bounds))
-        # that large at most, if none of these was there before; only then all are looked at
-        size_bytes = (known.rows + rows.num_rows) * self._row_bytes[collection.name]
+        touched = known.under(keys)
+        # a single key cannot be cut; only where there is more, all rows are looked at
+        apart = known.rows - len(touched) + rows.num_rows - _most_of_one(rows)
+        size_bytes = apart * self._row_bytes[collection.name]
         if size_bytes > OUTGROWN * self._part_size_bytes and self._whole().outgrown(collection, [bounds]):
             raise BaseUnusable(f"a part of {collection.name} has outgrown its bounds")
-        return Reading(rows, rest_unchanged=True, touched=known.under(keys))
+        return Reading(rows, rest_unchanged=True, touched=touched)
 
     def finish(self) -> None:
         """All was read before: nothing can have changed."""
@@ -228,3 +230,8 @@ class SinceView:
         if {spec.name for spec in self._taken.collections()} != {spec.name for spec in self._collections}:
             raise SourceChanged(f"{self.system}: databases came or went before the whole was taken", hint="Run again.")
         return self._taken
+
+
+def _most_of_one(rows: pa.Table) -> int:
+    """Count the rows of the key that has most."""
+    return int(pc.max(rows.column("key").value_counts().field("counts")).as_py() or 0) if rows.num_rows else 0

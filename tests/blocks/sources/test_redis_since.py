@@ -236,6 +236,17 @@ def test_a_part_that_has_outgrown_its_bounds_ends_the_chain(
     assert len(datasets) == 2
 
 
+def test_a_key_that_is_larger_than_parts_is_no_reason_to_take_a_dataset(live: RedisServer, datasets: list[str]) -> None:
+    live.many([("HSET", "giant", *[w for n in range(start, start + 5_000) for w in (f"f{n}", "x" * 50)])
+               for start in range(0, 20_000, 5_000)])  # fmt: skip
+    live.many([("SET", f"k{n}", n) for n in range(100)])
+    chain = KeptChain(consistent(live, part_size_bytes=100_000))
+    live.many([("HSET", "giant", "f7", "changed"), ("SET", "k1", "changed")])
+    assert chain.incremental()
+    assert datasets == ["dataset"]
+    assert chain.rows() == now(live)
+
+
 def test_moments_hold_transactions_whole_while_they_go_on(live: RedisServer, tmp_path: Path) -> None:
     """A writer moves amounts between accounts; in each moment the sum is the same."""
     accounts = 400

@@ -35,8 +35,10 @@ from blocks.sources.redis.view import dumped_keys, not_covered
 
 _PATIENCE_SECONDS = 2.0
 """For how long to try after all keys were read once; a dataset takes longer than that if it is not small."""
-_AT_ONCE = 20_000
-"""Keys that are read at once."""
+_FIRST, _AT_ONCE = 100, 20_000
+"""How many keys are read at once: at first, and at most where they are small."""
+_WANTED_BYTES = 16 * 1024 * 1024
+"""About how large rows that are read at once become."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +144,16 @@ def _read(
 ) -> _Round:
     guesses, rows = Guesses(), {name: RowSpool(folder, room) for name in keys}
     for name, spool in keys.items():
+        counted, at_once = dumped.setdefault(name, {}), _FIRST
         for start, end in spool.steps(_AT_ONCE) if len(spool) else ():
-            found, kinds = server.read(databases[name], spool.between(start, end), 0, guesses)
-            rows[name].add(found)
-            counted = dumped.setdefault(name, {})
-            for kind, count in kinds.items():
-                counted[kind] = counted.get(kind, 0) + count
+            left = spool.between(start, end)
+            while len(left):
+                found, kinds = server.read(databases[name], left.slice(0, at_once), 0, guesses)
+                left = left.slice(at_once)
+                rows[name].add(found)
+                at_once = min(_AT_ONCE, at_once * 2) if found.nbytes < _WANTED_BYTES else max(1, at_once // 2)
+                for kind, count in kinds.items():
+                    counted[kind] = counted.get(kind, 0) + count
     return _Round(keys, rows)
 
 

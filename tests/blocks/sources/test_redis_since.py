@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from blocks.errors import SourceChanged
@@ -15,11 +17,13 @@ from blocks.manifest import BackupType
 from blocks.sources.base import RestoreMode
 from blocks.sources.redis import RedisSource, looks, since
 from blocks.sources.redis.moment import MomentReader
-from blocks.sources.redis.wire import Word
+from blocks.sources.redis.server import Server
+from blocks.sources.redis.wire import Connection, Word
 from flows.backup import make_backup
 from flows.restore import make_restore
 from tests.blocks.sources.redis_changes_kit import KeptChain, all_rows
-from tests.blocks.sources.redis_kit import RedisServer, changes, fill_gallery, plan_of
+from tests.blocks.sources.redis_kit import FAR_MS, RedisServer, changes, fill_gallery, plan_of
+from tests.blocks.sources.redis_newer import newer_redis
 
 FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
 
@@ -83,6 +87,33 @@ def test_what_changed_is_read_without_a_dataset(live: RedisServer, datasets: lis
     assert chain.rows() == now(live)
 
 
+def test_large_and_small_keys_are_read_some_at_a_time(
+    live: RedisServer, datasets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(since, "_FIRST", 3)
+    live("CONFIG", "SET", "repl-backlog-size", "64mb")
+    monkeypatch.setattr(since, "_WANTED_BYTES", 50_000)
+    for db in (0, 3, 9):
+        live("SET", "rests", "x", db=db)
+        live.many([("SET", f"k{n}", "base") for n in range(700)], db=db)
+    chain = KeptChain(consistent(live))
+    fill_gallery(live)
+    live.many([("SET", f"k{n}", "y" * (n % 5_000)) for n in range(0, 700, 2)])
+    read, sizes = Server.read, list[int]()
+
+    def counted(self: Server, database: int, keys: pa.LargeBinaryArray, *rest: Any) -> Any:
+        sizes.append(len(keys))
+        return read(self, database, keys, *rest)
+
+    monkeypatch.setattr(Server, "read", counted)
+    assert chain.incremental()
+    assert sizes[0] == 3
+    assert any(later < earlier for earlier, later in itertools.pairwise(sizes))
+    assert max(sizes) > 40
+    assert datasets == ["dataset"]
+    assert chain.rows() == now(live)
+
+
 def test_what_is_written_meanwhile_is_read_again(
     live: RedisServer, datasets: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +147,28 @@ def test_a_server_that_never_rests_gives_its_dataset(
     assert not chain.incremental()
     assert datasets == ["dataset", "dataset"]
     assert chain.rows() == now(live)
+
+
+def test_a_hash_that_cannot_be_read_at_rest_is_read_from_the_dataset(
+    datasets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = RedisServer(tmp_path / "live", program=newer_redis())
+    live.many([("SET", f"k{n}", n) for n in range(3_000)])
+    live.many([("HSET", "hot", "f", 0), ("HSET", "goes", "f", 0), ("HPEXPIREAT", "goes", FAR_MS, "FIELDS", 1, "f")])
+    chain = KeptChain(consistent(live))
+    live("HSET", "hot", "f", 1)
+    transaction, numbers = Connection.transaction, itertools.count()
+
+    def busy(self: Connection, commands: Sequence[bytes]) -> Any:
+        live("HSET", "hot", f"f{next(numbers)}", "x")
+        return transaction(self, commands)
+
+    monkeypatch.setattr(Connection, "transaction", busy)
+    assert not chain.incremental()
+    assert datasets == ["dataset", "dataset"]
+    monkeypatch.undo()
+    assert chain.rows() == now(live)
+    live.kill()
 
 
 def test_a_database_that_comes_meanwhile_is_in_the_moment(

@@ -96,7 +96,7 @@ class Changes:
     def __init__(
         self, server: Server | Cluster, databases: Mapping[str, int], patterns: Sequence[str], folder: Path
     ) -> None:
-        self._server, self._patterns = server, patterns
+        self._server, self._patterns, self._databases = server, patterns, databases
         self._written = Written(server, databases, patterns, folder)
         self._lock = Lock()
         self._now: list[tuple[Server, Share]] | None = None
@@ -105,7 +105,7 @@ class Changes:
     @property
     def token(self) -> str | None:
         """What the next incremental needs; the first time it is asked for, the server begins to keep a history."""
-        return write_token([share for _, share in self._shares()], self._patterns)
+        return write_token([share for _, share in self._shares()], self._patterns, self._databases)
 
     @property
     def token_was_asked_for(self) -> bool:
@@ -117,7 +117,7 @@ class Changes:
         now = self._shares()
         with self._lock:
             if token not in self._since:
-                self._since[token] = self._touched(read_token(token, self._patterns), now)
+                self._since[token] = self._touched(read_token(token, self._patterns, self._databases), now)
             return self._since[token]
 
     def check_same(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from blocks.errors import ConfigurationError
 from blocks.sources.base import Bounds, View
 from blocks.sources.redis.cluster import Cluster
 from blocks.sources.redis.moment import MomentReader, MomentView
@@ -81,7 +82,7 @@ class Looks:
             SourceChanged: Slots moved between nodes, or a node was replaced.
         """
         taken_at = datetime.now(UTC)
-        reader = MomentReader(self.folder, self.numbers(()).values() or None, self.patterns, self.tracked)
+        reader = MomentReader(self.folder, self.numbers(()), self.patterns, self.tracked)
         try:
             moment = moment_of(server, reader)
         except UnknownForm:
@@ -100,17 +101,21 @@ class Looks:
             system: How the manifest calls it.
             opened: Ends what the look needs.
         """
-        databases = self.numbers(server.keyspace())
-        reached = moment_since(server, databases, self.patterns, self.folder, token)
-        if reached is None or self.numbers(server.keyspace()) != databases:
+        reached = moment_since(server, lambda: self.numbers(server.keyspace()), self.patterns, self.folder, token)
+        if reached is None:
+            return None
+        row_bytes = self.live(server, reached.taken_at, system).row_bytes
+        try:
+            sizes = {name: row_bytes(name) for name in reached.databases if reached.has(name)}
+        except ConfigurationError:  # the user may not list keys
             return None
         return SinceView(
             reached,
             token,
-            [spec_of(name, self.patterns) for name in databases],
+            [spec_of(name, self.patterns) for name in reached.databases],
             self.part_size_bytes,
             system,
             self.definition,
-            self.live(server, reached.taken_at, system).row_bytes,
+            sizes,
             lambda: self.moment(server, system, opened),
         )

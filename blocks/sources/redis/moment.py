@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -116,7 +116,7 @@ class MomentReader:
 
     Args:
         folder: Where rows go that do not fit into memory.
-        databases: Numbers of those to be read; all where it is None.
+        databases: Number of each database by the name of its collection; all where there are none.
         patterns: Globs of Redis that the keys have to match.
         tracked: Whether the moment gets a token, for an incremental to ask what was written since.
     """
@@ -124,7 +124,7 @@ class MomentReader:
     def __init__(
         self,
         folder: Path,
-        databases: Collection[int] | None,
+        databases: Mapping[str, int],
         patterns: Sequence[str],
         tracked: bool = True,
     ) -> None:
@@ -148,7 +148,7 @@ class MomentReader:
         rows: dict[int, RowSpool] = {}
         with dataset_of(server) as dataset, taken_ahead(dataset.chunks(), _AHEAD_CHUNKS) as chunks:
             wanted = None if self._globs.everything else self._globs.matches
-            reader = RdbReader(chunks, dataset.moment_ms, self._databases, wanted)
+            reader = RdbReader(chunks, dataset.moment_ms, set(self._databases.values()) or None, wanted)
             for database, table in reader.tables():
                 rows.setdefault(database, self.spool()).add(table, owned)
         for spool in rows.values():
@@ -157,8 +157,8 @@ class MomentReader:
         # what reading needed besides is of no use to what follows
         pa.default_memory_pool().release_unused()
         # a replica may have been written to by others than its master
-        tells = self._tracked and is_master(server)
-        token = write_token([Share("", dataset.position)], self._patterns) if tells else None
+        shares = [Share("", dataset.position)] if self._tracked and is_master(server) else []
+        token = write_token(shares, self._patterns, self._databases)
         return Moment(rows, token, reader.made_at, remarks=tuple(not_covered([server])))
 
     def spool(self) -> RowSpool:

@@ -205,8 +205,8 @@ class KeyReader:
         return True
 
     def _take_elements(self, key: bytes, kind: str, expires: int | None, items: list[bytes]) -> bool:
-        if not items:
-            return False
+        if not items:  # a hash of which all fields expired stays until the server removes it
+            return kind == "hash"
         if kind == "hash" and self._field_expiry:
             self._named.append((key, items[::2]))
         else:

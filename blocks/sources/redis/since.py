@@ -35,8 +35,10 @@ from blocks.sources.redis.view import dumped_keys, not_covered
 
 _PATIENCE_SECONDS = 2.0
 """For how long to try after all keys were read once; a dataset takes longer than that if it is not small."""
-_AT_ONCE = 20_000
-"""Keys that are read at once."""
+_FIRST, _AT_ONCE = 100, 20_000
+"""How many keys are read at once: at first, and at most where they are small."""
+_WANTED_BYTES = 16 * 1024 * 1024
+"""About how large rows that are read at once become."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,18 @@ class Reached:
         token: What the next incremental needs.
         taken_at: When that was.
         remarks: What a backup should say.
+        databases: Number of each database that there was, by the name of its collection.
     """
 
     token: str | None
     taken_at: datetime
     remarks: tuple[str, ...]
+    databases: Mapping[str, int]
     rounds: Sequence[_Round]
+
+    def has(self, name: str) -> bool:
+        """Whether a key of a collection was written since the older moment."""
+        return any(len(each.keys[name]) for each in self.rounds)
 
     def keys(self, name: str, start: int, end: int) -> pa.LargeBinaryArray:
         """Return the keys of a collection that were written since the older moment, in a range of positions."""
@@ -78,13 +86,13 @@ class Reached:
 
 
 def moment_since(
-    server: Server, databases: Mapping[str, int], patterns: Sequence[str], folder: Path, since: str
+    server: Server, there: Callable[[], Mapping[str, int]], patterns: Sequence[str], folder: Path, since: str
 ) -> Reached | None:
     """Reach a moment of a server from an older one; None where its history does not tell, or it does not rest.
 
     Args:
         server: A live one.
-        databases: Number of each database by the name of its collection.
+        there: Tells the number of each database that there is now, by the name of its collection.
         patterns: Globs that keys have to match.
         folder: Where goes what does not fit into memory.
         since: The token of the older moment.
@@ -93,15 +101,16 @@ def moment_since(
         SourceUnavailable: The server went away.
     """
     try:
-        return _reached(server, databases, patterns, folder, since)
+        return _reached(server, there, patterns, folder, since)
     except (ConfigurationError, SourceChanged):  # the user may only take datasets; or single keys do not rest
         return None
 
 
 def _reached(
-    server: Server, databases: Mapping[str, int], patterns: Sequence[str], folder: Path, since: str
+    server: Server, there: Callable[[], Mapping[str, int]], patterns: Sequence[str], folder: Path, since: str
 ) -> Reached | None:
-    shares, history = read_token(since, patterns), History(server)
+    databases, history = there(), History(server)
+    shares = read_token(since, patterns, databases)
     if len(shares) != 1 or (now := history.position()) is None:
         return None
     before, written = shares[0].position, Written(server, databases, patterns, folder)
@@ -110,10 +119,12 @@ def _reached(
     while (keys := written.between([(server, before, now)])) is not None:
         if rounds and not any(map(len, keys.values())):
             dumps = [line for name, kinds in dumped.items() for line in dumped_keys(name, kinds)]
-            token = write_token([Share("", now)], patterns)
-            return Reached(token, datetime.now(UTC), (*not_covered([server]), *dumps), rounds)
+            token = write_token([Share("", now)], patterns, databases)
+            return Reached(token, datetime.now(UTC), (*not_covered([server]), *dumps), databases, rounds)
         rounds.append(_read(server, databases, keys, folder, room, dumped))
         end = end or time.monotonic() + _PATIENCE_SECONDS
+        if there() != databases:  # asked before the end of the round, of which the moment is
+            return None
         before, after = now, history.position()
         if after is None or time.monotonic() > end:
             return None
@@ -131,12 +142,16 @@ def _read(
 ) -> _Round:
     guesses, rows = Guesses(), {name: RowSpool(folder, room) for name in keys}
     for name, spool in keys.items():
+        counted, at_once = dumped.setdefault(name, {}), _FIRST
         for start, end in spool.steps(_AT_ONCE) if len(spool) else ():
-            found, kinds = server.read(databases[name], spool.between(start, end), 0, guesses)
-            rows[name].add(found)
-            counted = dumped.setdefault(name, {})
-            for kind, count in kinds.items():
-                counted[kind] = counted.get(kind, 0) + count
+            left = spool.between(start, end)
+            while len(left):
+                found, kinds = server.read(databases[name], left.slice(0, at_once), 0, guesses)
+                left = left.slice(at_once)
+                rows[name].add(found)
+                at_once = min(_AT_ONCE, at_once * 2) if found.nbytes < _WANTED_BYTES else max(1, at_once // 2)
+                for kind, count in kinds.items():
+                    counted[kind] = counted.get(kind, 0) + count
         rows[name].end()
     return _Round(keys, rows)
 
@@ -151,7 +166,7 @@ class SinceView:
         part_size_bytes: What parts are drawn for.
         system: How the manifest calls the server.
         definition: What a restore has to know.
-        row_bytes: Estimates the Arrow bytes of a row of a collection.
+        row_bytes: About the Arrow bytes of a row of each collection in which something was written.
         whole: Takes a moment of its own; called once.
     """
 
@@ -163,7 +178,7 @@ class SinceView:
         part_size_bytes: int,
         system: str,
         definition: Bounds,
-        row_bytes: Callable[[str], float],
+        row_bytes: Mapping[str, float],
         whole: Callable[[], View],
     ) -> None:
         self._reached, self._since, self._collections = reached, since, collections
@@ -178,7 +193,11 @@ class SinceView:
         return self._collections
 
     def draw(self, collection: CollectionSpec) -> Sequence[Bounds]:
-        """Draw parts as ranges of hash slots; within a slot, as ranges of the CRC of the key."""
+        """Draw parts as ranges of hash slots; within a slot, as ranges of the CRC of the key.
+
+        Raises:
+            SourceChanged: There are other databases by now.
+        """
         whole = self._whole()
         self.taken_at = whole.taken_at  # only a full draws, and all of it is of that moment
         return whole.draw(collection)
@@ -192,6 +211,7 @@ class SinceView:
 
         Raises:
             BaseUnusable: The part holds by far more now than parts are drawn for.
+            SourceChanged: All has to be read, and there are other databases by now.
         """
         if known is None or known.token != self._since:
             return self._whole().read(collection, bounds, known)
@@ -199,11 +219,13 @@ class SinceView:
         if not len(keys):
             return Reading(SCHEMA.empty_table(), whole_part_unchanged=True)
         rows = self._reached.rows(collection.name, *positions_in(bounds))
-        # that large at most, if none of these was there before; only then all are looked at
-        size_bytes = (known.rows + rows.num_rows) * self._row_bytes(collection.name)
+        touched = known.under(keys)
+        # a single key cannot be cut; only where there is more, all rows are looked at
+        apart = known.rows - len(touched) + rows.num_rows - _most_of_one(rows)
+        size_bytes = apart * self._row_bytes[collection.name]
         if size_bytes > OUTGROWN * self._part_size_bytes and self._whole().outgrown(collection, [bounds]):
             raise BaseUnusable(f"a part of {collection.name} has outgrown its bounds")
-        return Reading(rows, rest_unchanged=True, touched=known.under(keys))
+        return Reading(rows, rest_unchanged=True, touched=touched)
 
     def finish(self) -> None:
         """All was read before: nothing can have changed."""
@@ -212,4 +234,11 @@ class SinceView:
         with self._lock:
             if self._taken is None:
                 self._taken = self._take()
-            return self._taken
+        if {spec.name for spec in self._taken.collections()} != {spec.name for spec in self._collections}:
+            raise SourceChanged(f"{self.system}: databases came or went before the whole was taken", hint="Run again.")
+        return self._taken
+
+
+def _most_of_one(rows: pa.Table) -> int:
+    """Count the rows of the key that has most."""
+    return int(pc.max(rows.column("key").value_counts().field("counts")).as_py() or 0) if rows.num_rows else 0

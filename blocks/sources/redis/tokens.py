@@ -2,14 +2,14 @@
 
 REPLICATION_ID:OFFSET                             of one server
 REPLICATION_ID:OFFSET@0-5460;...                  of the masters of a cluster, each with its hash slots
-...#HASH                                          where the plan's patterns leave keys out
+...#HASH                                          where the plan's patterns leave keys out, or databases are renumbered
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from blocks.sources.redis.history import Position
@@ -30,21 +30,29 @@ class Share:
     position: Position
 
 
-def write_token(shares: Sequence[Share], patterns: Sequence[str]) -> str | None:
-    """Write a token; None where there is nothing to remember."""
+def write_token(shares: Sequence[Share], patterns: Sequence[str], databases: Mapping[str, int]) -> str | None:
+    """Write a token; None where there is nothing to remember.
+
+    Args:
+        shares: What is remembered.
+        patterns: Globs that keys have to match.
+        databases: Number of each database by the name of its collection.
+    """
     texts = [f"{s.position.replication_id}:{s.position.offset}{f'@{s.slots}' if s.slots else ''}" for s in shares]
     if not texts:
         return None
-    # what other patterns left out was never read, touched or not
-    return ";".join(texts) + ("" if "*" in patterns else f"#{_hashed(patterns)}")
+    # what other patterns left out was never read, touched or not; nor was another database under the same name
+    words = [] if "*" in patterns else sorted(set(patterns))
+    words += sorted(f"{name}\0{number}" for name, number in databases.items() if name != f"db{number}")
+    return ";".join(texts) + (f"#{_hashed(words)}" if words else "")
 
 
-def read_token(token: str | None, patterns: Sequence[str]) -> list[Share]:
-    """Read a token; nothing where it is none, or not of these patterns."""
+def read_token(token: str | None, patterns: Sequence[str], databases: Mapping[str, int]) -> list[Share]:
+    """Read a token; nothing where it is none, or not of these patterns and databases."""
     found = [_SHARE.fullmatch(text) for text in (token or "").partition("#")[0].split(";")]
     shares = [Share(each[3] or "", Position(each[1], int(each[2]))) for each in found if each]
-    return shares if write_token(shares, patterns) == token else []
+    return shares if write_token(shares, patterns, databases) == token else []
 
 
-def _hashed(patterns: Sequence[str]) -> str:
-    return hashlib.sha256("\0".join(sorted(set(patterns))).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def _hashed(words: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(words).encode("utf-8", "surrogatepass")).hexdigest()[:16]

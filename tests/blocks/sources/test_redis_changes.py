@@ -123,6 +123,19 @@ def test_other_patterns_than_before_are_read_anew(live: RedisServer, tmp_path: P
     assert make_backup(plan, INCREMENTAL).collections[0].rows == 100
 
 
+@pytest.mark.parametrize("consistent", [False, True])
+def test_another_database_under_the_same_name_is_read_anew(live: RedisServer, tmp_path: Path, consistent: bool) -> None:
+    for db in (0, 5):
+        live.many([("SET", f"k{n}", f"of {db}") for n in range(100)], db=db)
+    source = RedisSource(url=live.url, databases=[0], consistent=consistent)
+    plan = plan_of(tmp_path, source)
+    make_backup(plan, FULL)
+    for renumbered in ({0: 5}, {}):
+        moved = plan.model_copy(update={"sources": {"cache": source.model_copy(update={"renumbered": renumbered})}})
+        assert changes(make_backup(moved, INCREMENTAL)) == (100, 0)
+        assert changes(make_backup(moved, INCREMENTAL)) == (0, 0)
+
+
 def wait_until(server: RedisServer, moment_ms: Reply) -> None:
     """Wait for the server's own time, without touching a key that would go then."""
     while True:

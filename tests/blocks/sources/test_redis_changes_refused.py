@@ -282,12 +282,12 @@ def test_a_user_who_may_not_replicate_reads_everything(live: RedisServer) -> Non
 
 def test_a_token_is_of_one_history_and_one_choice_of_keys() -> None:
     share = Share("", Position("a" * 40, 77))
-    assert write_token([share], ["*"]) == "a" * 40 + ":77"
-    assert read_token("a" * 40 + ":77", ["*"]) == [share]
-    assert read_token(write_token([share], ["x*", "y"]), ["y", "x*"]) == [share]
+    assert write_token([share], ["*"], {}) == "a" * 40 + ":77"
+    assert read_token("a" * 40 + ":77", ["*"], {}) == [share]
+    assert read_token(write_token([share], ["x*", "y"], {}), ["y", "x*"], {}) == [share]
     masters = [Share("0-100,200-300", Position("b", 1)), Share("101-199,301-16383", Position("c", 2))]
-    assert write_token(masters, ["*"]) == "b:1@0-100,200-300;c:2@101-199,301-16383"
-    assert read_token(write_token(masters, ["x"]), ["x"]) == masters
+    assert write_token(masters, ["*"], {}) == "b:1@0-100,200-300;c:2@101-199,301-16383"
+    assert read_token(write_token(masters, ["x"], {}), ["x"], {}) == masters
     for text in (
         None,
         "",
@@ -303,10 +303,22 @@ def test_a_token_is_of_one_history_and_one_choice_of_keys() -> None:
         "a:1;b",
         "a:" + "9" * 30,
     ):
-        assert read_token(text, ["*"]) == []
-    assert read_token(write_token([share], ["x"]), ["*"]) == []
-    assert read_token(write_token([share], ["*"]), ["x"]) == []
-    assert write_token([], ["*"]) is None
+        assert read_token(text, ["*"], {}) == []
+    assert read_token(write_token([share], ["x"], {}), ["*"], {}) == []
+    assert read_token(write_token([share], ["*"], {}), ["x"], {}) == []
+    assert write_token([], ["*"], {}) is None
+
+
+def test_a_token_is_of_one_choice_of_databases() -> None:
+    share = Share("", Position("a" * 40, 77))
+    usual, moved = {"db0": 0, "db3": 3}, {"db0": 5}
+    assert write_token([share], ["x"], usual) == write_token([share], ["x"], {})
+    for patterns in (["*"], ["x"]):
+        token = write_token([share], patterns, moved)
+        assert read_token(token, patterns, moved) == [share]
+        for others in (usual, {"db0": 6}, {"db1": 5}):
+            assert read_token(token, patterns, others) == []
+            assert read_token(write_token([share], patterns, others), patterns, moved) == []
 
 
 def test_a_server_asked_for_what_it_does_not_know_is_left_at_once(live: RedisServer) -> None:

@@ -237,6 +237,20 @@ def test_fields_that_expired_since_are_not_restored(live: RedisServer, tmp_path:
     assert live("HLEN", "some") == 1 + wide
 
 
+@pytest.mark.parametrize("consistent", [False, True])
+def test_a_hash_of_which_only_expired_fields_are_left_is_none(live: RedisServer, consistent: bool) -> None:
+    live("DEBUG", "SET-ACTIVE-EXPIRE", 0)
+    wide = [word for n in range(1_200) for word in (f"f{n}", n)]
+    live.many([("HSET", "narrow", "f", 1), ("HSET", "some", "f", 1, "stays", 1), ("HSET", "wide", *wide)])
+    names = wide[::2]
+    live.many([("HPEXPIRE", key, 1, "FIELDS", 1, "f") for key in ("narrow", "some")])
+    live("HPEXPIRE", "wide", 1, "FIELDS", len(names), *names)
+    while live("HGET", "wide", "f0") or live("HGET", "some", "f"):
+        pass
+    assert live("EXISTS", "narrow", "wide") == 2
+    assert read_all(source_of(live, consistent)).keys() == {b"some"}
+
+
 def test_a_hash_whose_fields_all_go_while_it_is_restored_stops_nothing(live: RedisServer, other: RedisServer) -> None:
     live.many([("HSET", f"h{n}", "a", 1) for n in range(300)] + [("SET", "last", "x")])
     live.many([("HPEXPIRE", f"h{n}", 400 + 2 * n, "FIELDS", 1, "a") for n in range(300)])

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from blocks.errors import SourceChanged
 from blocks.manifest import BackupType
 from blocks.sources.base import RestoreMode
-from blocks.sources.redis import RedisSource, since
+from blocks.sources.redis import RedisSource, looks, since
 from blocks.sources.redis.looks import Looks
 from blocks.sources.redis.moment import MomentReader
+from blocks.sources.redis.server import Server
+from blocks.sources.redis.wire import Connection, Word
 from flows.backup import make_backup
 from flows.restore import make_restore
 from tests.blocks.sources.redis_changes_kit import KeptChain, all_rows
-from tests.blocks.sources.redis_kit import RedisServer, changes, fill_gallery, plan_of
+from tests.blocks.sources.redis_kit import FAR_MS, RedisServer, changes, fill_gallery, plan_of
+from tests.blocks.sources.redis_newer import newer_redis
 
 FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
 
@@ -84,6 +89,33 @@ def test_what_changed_is_read_without_a_dataset(live: RedisServer, datasets: lis
     assert chain.rows() == now(live)
 
 
+def test_large_and_small_keys_are_read_some_at_a_time(
+    live: RedisServer, datasets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(since, "_FIRST", 3)
+    live("CONFIG", "SET", "repl-backlog-size", "64mb")
+    monkeypatch.setattr(since, "_WANTED_BYTES", 50_000)
+    for db in (0, 3, 9):
+        live("SET", "rests", "x", db=db)
+        live.many([("SET", f"k{n}", "base") for n in range(700)], db=db)
+    chain = KeptChain(consistent(live))
+    fill_gallery(live)
+    live.many([("SET", f"k{n}", "y" * (n % 5_000)) for n in range(0, 700, 2)])
+    read, sizes = Server.read, list[int]()
+
+    def counted(self: Server, database: int, keys: pa.LargeBinaryArray, *rest: Any) -> Any:
+        sizes.append(len(keys))
+        return read(self, database, keys, *rest)
+
+    monkeypatch.setattr(Server, "read", counted)
+    assert chain.incremental()
+    assert sizes[0] == 3
+    assert any(later < earlier for earlier, later in itertools.pairwise(sizes))
+    assert max(sizes) > 40
+    assert datasets == ["dataset"]
+    assert chain.rows() == now(live)
+
+
 def test_what_is_written_meanwhile_is_read_again(
     live: RedisServer, datasets: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,20 +151,26 @@ def test_a_server_that_never_rests_gives_its_dataset(
     assert chain.rows() == now(live)
 
 
-def test_keys_that_do_not_rest_make_it_take_the_dataset(
-    live: RedisServer, datasets: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_hash_that_cannot_be_read_at_rest_is_read_from_the_dataset(
+    datasets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live.many([("SET", f"k{n}", "base") for n in range(30)])
+    live = RedisServer(tmp_path / "live", program=newer_redis())
+    live.many([("SET", f"k{n}", n) for n in range(3_000)])
+    live.many([("HSET", "hot", "f", 0), ("HSET", "goes", "f", 0), ("HPEXPIREAT", "goes", FAR_MS, "FIELDS", 1, "f")])
     chain = KeptChain(consistent(live))
-    live("SET", "k1", "changed")
+    live("HSET", "hot", "f", 1)
+    transaction, numbers = Connection.transaction, itertools.count()
 
-    def changing(number: int) -> None:
-        raise SourceChanged("key k1 changed its type all the time")
+    def busy(self: Connection, commands: Sequence[bytes]) -> Any:
+        live("HSET", "hot", f"f{next(numbers)}", "x")
+        return transaction(self, commands)
 
-    between_rounds(monkeypatch, changing)
+    monkeypatch.setattr(Connection, "transaction", busy)
     assert not chain.incremental()
     assert datasets == ["dataset", "dataset"]
+    monkeypatch.undo()
     assert chain.rows() == now(live)
+    live.kill()
 
 
 def test_a_database_that_comes_meanwhile_is_in_the_moment(
@@ -147,6 +185,49 @@ def test_a_database_that_comes_meanwhile_is_in_the_moment(
     assert made.backup_type is FULL
     assert [c.name for c in made.collections] == ["cache/db0", "cache/db4"]
     assert len(datasets) == 2
+
+
+def test_a_key_that_is_in_another_database_for_a_while_is_not_lost(
+    live: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.many([("SET", f"k{n}", "base") for n in range(300)])
+    chain = KeptChain(consistent(live))
+    live("SET", "k1", "changed")
+    reach = looks.moment_since
+
+    def then_back(*args: Any) -> Any:
+        reached = reach(*args)
+        live("MOVE", "k2", 0, db=4)
+        return reached
+
+    between_rounds(monkeypatch, lambda number: live.many([("MOVE", "k2", 4)]) if not number else None)
+    monkeypatch.setattr(looks, "moment_since", then_back)
+    chain.incremental()
+    assert len(chain.rows()) == 300
+    assert chain.rows() == now(live)
+
+
+@pytest.mark.parametrize("words", [("MOVE", "k2", 4), ("MOVE", "k3", 0)])
+def test_databases_that_come_or_go_before_the_whole_is_taken_are_said(
+    live: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[Word, ...]
+) -> None:
+    live.many([("SET", f"k{n}", "base") for n in (1, 2)])
+    live("SET", "k3", "base", db=3)
+    live("SET", "k5", "base", db=5)
+    plan = plan_of(tmp_path, consistent(live))
+    make_backup(plan, FULL)
+    live("DEL", "k5", db=5)  # so that all is read
+    whole, before = since.SinceView._whole, 3 if words[1] == "k3" else 0
+
+    def late(self: since.SinceView) -> object:
+        if live("EXISTS", words[1], db=before):
+            live(*words, db=before)
+        return whole(self)
+
+    monkeypatch.setattr(since.SinceView, "_whole", late)
+    with pytest.raises(SourceChanged, match="databases came or went"):
+        make_backup(plan, INCREMENTAL)
+    assert make_backup(plan, INCREMENTAL).rows == 3
 
 
 def test_a_differential_and_a_full_are_of_a_dataset(live: RedisServer, datasets: list[str], tmp_path: Path) -> None:
@@ -177,10 +258,11 @@ def test_either_way_of_looking_goes_on_with_the_chain_of_the_other(
     assert len({backup.sources[0].token for backup in made}) == 4
 
 
+@pytest.mark.parametrize("rights", [["+info", "+replconf", "+psync", "+command|info"], ["~*", "+@all", "-scan"]])
 def test_a_user_who_may_only_take_datasets_makes_incrementals(
-    live: RedisServer, datasets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    live: RedisServer, datasets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rights: list[str]
 ) -> None:
-    live("ACL", "SETUSER", "taker", "on", ">secret", "+info", "+replconf", "+psync", "+command|info")
+    live("ACL", "SETUSER", "taker", "on", ">secret", *rights)
     monkeypatch.setenv("TAKER", "secret")
     live.many([("SET", f"k{n}", n) for n in range(300)])
     plan = plan_of(tmp_path, consistent(live, user="taker", password_env="TAKER"))
@@ -216,6 +298,17 @@ def test_a_part_that_has_outgrown_its_bounds_ends_the_chain(
     live("SET", "one", 1)
     assert changes(make_backup(plan, INCREMENTAL)) == (1, 0)
     assert len(datasets) == 2
+
+
+def test_a_key_that_is_larger_than_parts_is_no_reason_to_take_a_dataset(live: RedisServer, datasets: list[str]) -> None:
+    live.many([("HSET", "giant", *[w for n in range(start, start + 5_000) for w in (f"f{n}", "x" * 50)])
+               for start in range(0, 20_000, 5_000)])  # fmt: skip
+    live.many([("SET", f"k{n}", n) for n in range(100)])
+    chain = KeptChain(consistent(live, part_size_bytes=100_000))
+    live.many([("HSET", "giant", "f7", "changed"), ("SET", "k1", "changed")])
+    assert chain.incremental()
+    assert datasets == ["dataset"]
+    assert chain.rows() == now(live)
 
 
 def test_moments_hold_transactions_whole_while_they_go_on(live: RedisServer, tmp_path: Path) -> None:

@@ -192,8 +192,7 @@ class RedisSource(StateSource):
         if place.kind is Kind.FILE:
             put_off = PUT_OFF_MS if place.proof else 0
             return RdbTarget(place.path, source._program, scope, databases, put_off)
-        named = place.database is not None
-        return RedisTarget(lambda: source._server(place), scope, databases, lambda server: None, one_database=named)
+        return RedisTarget(lambda: source._server(place), scope, databases, lambda server: None, only=place.database)
 
     def _destinations(self, place: Place, scope: RestoreScope, named: bool) -> Mapping[str, int]:
         names = [spec.name for spec, _ in scope.collections]

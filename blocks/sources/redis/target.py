@@ -40,7 +40,7 @@ class RedisTarget:
         finish: Called with the server when all is written.
         put_off_ms: Added to every expiry, in the scratch restore of a verification.
         private: Whether the server is one of our own, that nobody else uses.
-        one_database: Whether the place is a database; then the others of its server are left alone.
+        only: The database that the place is, if it is one; then the others of its server are left alone.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class RedisTarget:
         finish: Callable[[Server | Cluster], None],
         put_off_ms: int = 0,
         private: bool = False,
-        one_database: bool = False,
+        only: int | None = None,
     ) -> None:
         self._opened, self._scope, self._databases, self._finish = opened, scope, databases, finish
-        self._put_off, self._private, self._one_database = put_off_ms, private, one_database
+        self._put_off, self._private, self._only = put_off_ms, private, only
         self._exits = ExitStack()
         self._lock = Lock()
         self._folder: Path | None = None
@@ -191,10 +191,9 @@ class RedisTarget:
         for name, number in self._databases.items():
             if name in patterns:
                 self._remove(server, name, number, patterns[name])
-        whole = self._scope.selection.everything and not self._scope.definition.get("narrowed")
-        if whole and not self._one_database:
-            known = set(self._databases.values())
-            for number in sorted(server.keyspace().keys() - known):
+        if self._scope.selection.everything and not self._scope.definition.get("narrowed"):
+            there = server.keyspace().keys() if self._only is None else {self._only}
+            for number in sorted(there - set(self._databases.values())):
                 self._remove(server, "", number, _patterns(self._scope.definition))
 
     def _remove(self, server: Server | Cluster, name: str, number: int, patterns: list[str]) -> None:

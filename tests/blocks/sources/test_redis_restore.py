@@ -169,6 +169,12 @@ def test_an_exact_restore_to_a_database_touches_no_other(live: RedisServer, othe
     other.many([("SET", "goes", "x")], db=3)
     write_all(backup, prepare(backup, source, other.url))
     assert [other("DBSIZE", db=number) for number in (0, 3)] == [3, 0]
+    live("FLUSHALL")
+    nothing = read_all(source)
+    live.many([("SET", "stays", "x")], db=3)
+    live.many([("SET", "goes", "x")], db=7)
+    write_all(nothing, prepare(nothing, source, f"{live.url}/7"))
+    assert [live("DBSIZE", db=number) for number in (3, 7)] == [1, 0]
 
 
 def test_an_error_on_the_way_names_the_key(live: RedisServer, other: RedisServer) -> None:

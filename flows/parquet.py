@@ -21,6 +21,8 @@ _PAIRS = 64
 """Pairs of neighbours that are compared."""
 _FEW, _MOST = 0.25, 0.9
 """The share of different ones up to which integers, and all others, are written with a dictionary."""
+_INDEX_BYTES = 3
+"""What a value takes in a column that repeats, its share of the dictionary included."""
 _SHARED = 0.25
 """The share of bytes that texts have in common with those before them, from which only the rest is written."""
 
@@ -100,11 +102,33 @@ def from_parquet(data: pa.Buffer | bytes, what: str) -> pa.Table:
     """
     try:
         # not `read_table`: the threads of its scanner may outlive it, and abort the interpreter at its exit
-        return pq.ParquetFile(pa.BufferReader(data)).read()
+        file = pq.ParquetFile(pa.BufferReader(data))
+        if not (repeating := _repeating(file)):
+            return file.read()
+        return pq.ParquetFile(pa.BufferReader(data), read_dictionary=repeating).read().cast(file.schema_arrow)
     except (pa.ArrowException, OSError) as exc:
         raise CorruptionDetected(
             f"{what}: not a Parquet file that can be read: {exc}", hint="Restore an earlier backup."
         ) from exc
+
+
+def _repeating(file: pq.ParquetFile) -> list[str]:
+    """Name texts that repeat so much that each takes few bytes: they are read faster as a dictionary, and then spread."""
+    found = [
+        n
+        for n, field in enumerate(file.schema_arrow)
+        if pa.types.is_large_string(field.type) or pa.types.is_large_binary(field.type)
+    ]
+    groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
+    return [
+        groups[0].column(n).path_in_schema
+        for n in (found if groups and len(file.schema_arrow) == file.metadata.num_columns else ())
+        if all(_repeats(group.column(n)) for group in groups)
+    ]
+
+
+def _repeats(column: pq.ColumnChunkMetaData) -> bool:
+    return "RLE_DICTIONARY" in column.encodings and column.total_uncompressed_size <= _INDEX_BYTES * column.num_values
 
 
 def _write(table: pa.Table, **options: object) -> pa.Buffer:

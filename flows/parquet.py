@@ -113,7 +113,7 @@ def from_parquet(data: pa.Buffer | bytes, what: str) -> pa.Table:
 
 
 def _repeating(file: pq.ParquetFile) -> list[str]:
-    """Name texts that repeat so much that each takes few bytes: they are read faster as a dictionary, and then spread."""
+    """Name texts that repeat so much that each takes few bytes: read as a dictionary, then spread, they come faster."""
     found = [
         n
         for n, field in enumerate(file.schema_arrow)

@@ -240,8 +240,10 @@ def test_the_invariants_see_a_copy_that_mixes_two_moments(state: tuple[Places, S
 
 def test_ctrl_c_ends_the_demo_and_its_servers(prefect: Prefect, tmp_path: Path) -> None:
     demo = tmp_path / "demo"
+    lastgood = str(Path(sys.executable).parent / "lastgood")
     process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "lastgood"), "demo", "--dir", str(demo)],
+        # in the background of a script the signal is ignored
+        ["env", "--default-signal=INT", lastgood, "demo", "--dir", str(demo)],
         env=os.environ | {"PREFECT_API_URL": prefect.server.api_url, "PREFECT_HOME": str(tmp_path / "home")},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

@@ -24,7 +24,7 @@ from blocks.sources.redis.place import Kind, Place
 from blocks.sources.redis.redirect import Redirection
 from blocks.sources.redis.rows import SCHEMA, byte_strings
 from blocks.sources.redis.server import Server, is_master
-from blocks.sources.redis.topology import Address, Layout, layout_of, read_nodes, read_slots
+from blocks.sources.redis.topology import Address, Layout, boundaries_of, layout_of, read_nodes, read_slots
 
 _ATTEMPTS = 6
 _ROUNDS = 12
@@ -115,8 +115,7 @@ class Cluster:
 
     def boundaries(self) -> list[int]:
         """Return the positions at which the slots of another node begin."""
-        pairs = zip(self._locations, self._locations[1:], strict=False)
-        return [slot << 16 for slot, (one, other) in enumerate(pairs, 1) if one != other]
+        return boundaries_of(self._locations)
 
     def layout(self) -> Layout:
         """Ask all masters who holds which slots now.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -25,7 +24,7 @@ from blocks.sources.redis.rdb.layout import HEADER_BYTES, made_at
 from blocks.sources.redis.replica import take_rdb
 from blocks.sources.redis.rows import SCHEMA, byte_strings
 from blocks.sources.redis.server import Server
-from blocks.sources.redis.topology import Layout
+from blocks.sources.redis.topology import Layout, boundaries_of
 from blocks.sources.redis.view import Holder
 
 T = TypeVar("T")
@@ -53,7 +52,7 @@ class Shards:
 
     def boundaries(self) -> list[int]:
         """Return the positions at which the slots of another node begin."""
-        return _boundaries(self._owners)
+        return boundaries_of(self._owners)
 
     def scan(self, database: int, patterns: Sequence[str]) -> Iterator[list[bytes]]:
         """Yield the names of all keys that one of the patterns matches."""
@@ -149,7 +148,7 @@ def _moments_of(cluster: Cluster, reader: MomentReader) -> Moment:
     remarks = dict.fromkeys(remark for moment in moments for remark in moment.remarks)
     return Moment(
         {0: rows},
-        boundaries=_boundaries(_owners(layout)),
+        boundaries=boundaries_of(_owners(layout)),
         remarks=(*remarks, _remark([moment.made_at for moment in moments])),
     )
 
@@ -170,11 +169,6 @@ def _of_masters(cluster: Cluster, take: Callable[[int, Node, Mask], T]) -> tuple
         )
     cluster.close()
     return layout, taken
-
-
-def _boundaries(owners: Sequence[int]) -> list[int]:
-    pairs = itertools.pairwise(owners)
-    return [slot << 16 for slot, (one, other) in enumerate(pairs, 1) if one != other]
 
 
 def _owners(layout: Layout) -> list[int]:

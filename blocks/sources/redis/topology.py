@@ -6,7 +6,8 @@ a moment, because a move is just being ended or a replica took over, the newer c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from blocks.errors import SourceUnavailable
@@ -140,3 +141,8 @@ def _slots(words: list[str]) -> tuple[frozenset[int], dict[int, str]]:
         first, _, last = word.partition("-")
         slots.update(range(int(first), int(last or first) + 1))
     return frozenset(slots), moving
+
+
+def boundaries_of(owners: Sequence[object]) -> list[int]:
+    """Return the positions at which the slots of another owner begin, by the owner of each slot."""
+    return [slot << 16 for slot, (one, other) in enumerate(itertools.pairwise(owners), 1) if one != other]

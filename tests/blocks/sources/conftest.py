@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.blocks.sources.redis_kit import RedisServer
 from tests.blocks.sources.redis_newer import newer_redis
 from tests.postgres_server import PostgresServer, postgres_server
 
@@ -23,6 +24,14 @@ def server() -> Iterator[PostgresServer]:
 def redis_program(request: pytest.FixtureRequest) -> str:
     """Each of the versions of Redis that the tests know."""
     return "redis-server" if request.param == "7.0" else newer_redis()
+
+
+@pytest.fixture
+def live(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
+    """An empty Redis of each version."""
+    server = RedisServer(tmp_path / "live", program=redis_program)
+    yield server
+    server.kill()
 
 
 @pytest.fixture

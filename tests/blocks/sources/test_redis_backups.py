@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ from flows.verify import make_verification
 from tests.blocks.sources.redis_kit import RedisServer, changes, fill_gallery, no_children, plan_of, read_all
 
 FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
-
-
-@pytest.fixture
-def live(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "live", program=redis_program)
-    yield server
-    server.kill()
 
 
 @pytest.mark.parametrize("consistent", [False, True])

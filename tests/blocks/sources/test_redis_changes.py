@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,6 @@ from tests.blocks.sources.redis_kit import RedisServer, changes, fill_gallery, p
 from tests.blocks.sources.redis_newer import newer_redis
 
 FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
-
-
-@pytest.fixture
-def live(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "live", program=redis_program)
-    yield server
-    server.kill()
 
 
 def test_only_keys_that_were_written_are_read(live: RedisServer) -> None:

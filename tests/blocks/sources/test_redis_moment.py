@@ -43,13 +43,6 @@ NO_PROGRAM = "no-such-redis"
 TOKEN = b"+FULLRESYNC " + b"0123456789abcdef0123456789abcdef01234567" + b" 42\r\n"
 
 
-@pytest.fixture
-def live(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "live", program=redis_program)
-    yield server
-    server.kill()
-
-
 def consistent(live: RedisServer, **how: object) -> RedisSource:
     """A source that cannot start a server."""
     return RedisSource.model_validate({"url": live.url, "consistent": True, "server_program": NO_PROGRAM} | how)

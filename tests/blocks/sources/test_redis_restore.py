@@ -19,13 +19,6 @@ MERGE, EXACT = RestoreMode.MERGE, RestoreMode.EXACT
 
 
 @pytest.fixture
-def live(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "live", program=redis_program)
-    yield server
-    server.kill()
-
-
-@pytest.fixture
 def other(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path / "other", program=redis_program)
     yield server

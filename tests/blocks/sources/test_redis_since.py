@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,6 @@ from tests.blocks.sources.redis_kit import FAR_MS, RedisServer, changes, fill_ga
 from tests.blocks.sources.redis_newer import newer_redis
 
 FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
-
-
-@pytest.fixture
-def live(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "live", program=redis_program)
-    yield server
-    server.kill()
 
 
 @pytest.fixture

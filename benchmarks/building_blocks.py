@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from blocks.canonical import merge_indexes
+from blocks.partindex import PartIndex
 from blocks.rowdigest import RowDigest
 from blocks.rowkeys import encode_keys
 from blocks.sealing import ObjectContext, ObjectKind, seal, unseal
@@ -46,9 +46,9 @@ def main(count: int, times: int) -> None:
     """Print one line per building block."""
     rows = rows_of(count)
     normal = to_normal(rows, ("id",), RowDigest(KEY))
-    changes = changes_between(merge_indexes([]), normal)
+    changes = changes_between(PartIndex([]), normal)
     packed, index = rows_to_parquet(changes.rows, 3), index_to_parquet(changes.index)
-    base = merge_indexes([changes.index])
+    base = PartIndex([changes.index])
     context = ObjectContext("repository", "plan", "backup", ObjectKind.SEGMENT)
     noise = np.random.default_rng(1).bytes(64 << 20)
     sealed = seal(noise, KEY, context)

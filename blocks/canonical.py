@@ -7,8 +7,7 @@ an underscore gets one more, so that `_key` and `_digest` are never anybody's co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.errors import UnsupportedState
-from blocks.rowdigest import RowDigest
-from blocks.rowkeys import encode_keys, under_parents
 from blocks.variant import is_variant, to_variant, variant_field
 
 KEY = "_key"
 DIGEST = "_digest"
-
-_MANY = 4
-"""How many times more keys there have to be on one side for the other to be taken for few."""
 
 
 def to_canonical(rows: pa.Table) -> pa.Table:
@@ -147,83 +141,3 @@ def newest(keys: pa.LargeBinaryArray) -> npt.NDArray[np.int64]:
     codes = pc.dictionary_encode(keys).indices.to_numpy()
     # codes are given out in order of appearance, so a new key is where their running maximum grows
     return np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=np.int32(-1)))
-
-
-@dataclass(frozen=True)
-class PartIndex:
-    """What a chain holds of one part: keys and their digests, of the same length, without tombstones."""
-
-    keys: pa.LargeBinaryArray
-    digests: pa.UInt64Array
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-def positions(keys: pa.LargeBinaryArray, among: pa.LargeBinaryArray) -> pa.Int32Array:
-    """Tell for each key where it stands among others, NULL where it does not; no key comes twice on either side."""
-    if len(keys) * _MANY >= len(among):
-        return pc.index_in(keys, among)
-    # a table of hashes is made of the few, and the many are only looked up in it
-    places = np.flatnonzero(pc.is_in(among, keys).to_numpy(zero_copy_only=False)).astype(np.int32)
-    return pa.array(places).take(pc.index_in(keys, among.take(pa.array(places))))
-
-
-def merge_indexes(tables: Sequence[pa.Table]) -> PartIndex:
-    """Lay the index tables (`_key`, `_digest`, `_deleted`) of one part, oldest first, over each other."""
-    if not tables:
-        return PartIndex(pa.array([], pa.large_binary()), pa.array([], pa.uint64()))
-    bottom, *upper = tables
-    if upper:
-        over = pa.concat_tables(upper[::-1]).combine_chunks()
-        over = over.take(pa.array(newest(over.column(KEY).combine_chunks())))
-        hidden = pc.is_in(bottom.column(KEY).combine_chunks(), over.column(KEY).combine_chunks())
-        bottom = pa.concat_tables([over, bottom.filter(pc.invert(hidden))])
-    live = bottom.filter(pc.invert(bottom.column("_deleted")))
-    return PartIndex(live.column(KEY).combine_chunks(), live.column(DIGEST).combine_chunks())
-
-
-class KnownPart:
-    """What the base holds of one part, as a source's `read` may ask it (see sources/base.py).
-
-    Args:
-        index: Gives the base's index of the part; called when it is first needed.
-        rows: How many records that is.
-        key: The collection's key columns.
-        digest: Of rows.
-        token: Of the base's view.
-    """
-
-    def __init__(
-        self,
-        index: Callable[[], PartIndex],
-        rows: int,
-        key: Sequence[str],
-        digest: RowDigest,
-        token: str | None = None,
-    ) -> None:
-        self._read_index, self._key, self._digest = index, tuple(escape(name) for name in key), digest
-        self.rows, self.token = rows, token
-
-    @property
-    def _index(self) -> PartIndex:
-        return self._read_index()
-
-    def encode(self, keys: pa.Table) -> pa.LargeBinaryArray:
-        """Encode key columns as `_key`s."""
-        return encode_keys(to_canonical(keys), self._key)
-
-    def holds(self, keys: pa.Table) -> pa.BooleanArray:
-        """Tell for each row of key columns whether the base holds a record with that key."""
-        return positions(self.encode(keys), self._index.keys).is_valid()
-
-    def same(self, rows: pa.Table) -> pa.BooleanArray:
-        """Tell for each row whether the base holds it with the same key and the same content."""
-        canonical, index = to_canonical(rows), self._index
-        found = positions(encode_keys(canonical, self._key), index.keys)
-        return pc.fill_null(pc.equal(index.digests.take(found), self._digest(canonical)), False)
-
-    def under(self, parents: pa.Array) -> pa.LargeBinaryArray:
-        """Return the base's keys whose first column (text or binary) is one of `parents`."""
-        keys = self._index.keys
-        return keys.filter(under_parents(keys, parents))

@@ -7,9 +7,9 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from blocks.canonical import PartIndex, merge_indexes
 from blocks.errors import CorruptionDetected
 from blocks.manifest import BackupMetadata, Collection, Part, Segment
+from blocks.partindex import PartIndex
 from blocks.repository import Repository
 from blocks.rowdigest import RowDigest
 from blocks.sealing import ObjectContext, ObjectKind, unseal
@@ -88,13 +88,19 @@ class Chain:
             for backup, collection, segment in self.segments(name, number)
         ]
 
-    def index(self, collection: str, part: int) -> PartIndex:
-        """Fetch, open and merge the indexes of one part.
+    def index(self, collection: str, part: int, rows: int | None = None) -> PartIndex:
+        """Fetch and open the indexes of one part.
+
+        Args:
+            collection: Full name of the collection.
+            part: Number of the part.
+            rows: How many records it holds, for who believes the manifest and does not want them counted.
 
         Raises:
             CorruptionDetected: One is missing or is not what was stored.
         """
-        return merge_indexes([self._index_table(b, c, part, s) for b, c, s in self.segments(collection, part)])
+        layers = [self._index_table(b, c, part, s) for b, c, s in self.segments(collection, part)]
+        return PartIndex(layers, rows)
 
     def _index_table(self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment) -> pa.Table:
         piece = self._piece(backup, collection, part, segment, ObjectKind.INDEX)

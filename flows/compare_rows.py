@@ -9,8 +9,9 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.canonical import KEY, PartIndex
+from blocks.canonical import KEY
 from blocks.manifest import Collection
+from blocks.partindex import PartIndex
 from blocks.selection import Selection, label_text
 from blocks.variant import Scalar, decode_variant, is_variant
 from flows.chain import Chain

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 
-from blocks.canonical import PartIndex, merge_indexes
 from blocks.errors import BaseUnusable, CorruptionDetected
 from blocks.lease import Lease
 from blocks.manifest import (
@@ -21,6 +20,7 @@ from blocks.manifest import (
     SourceState,
     StoredObject,
 )
+from blocks.partindex import PartIndex
 from blocks.plan import BackupPlan
 from blocks.repository import Repository
 from blocks.rowdigest import RowDigest
@@ -145,9 +145,9 @@ class BackupJob:
             BaseUnusable: An index of the chain is missing or damaged.
         """
         if self.base is None:
-            return merge_indexes([])
+            return PartIndex([])
         try:
-            return self.base.index(part.collection_name, part.number)
+            return self.base.index(part.collection_name, part.number, self.base_rows(part))
         except CorruptionDetected as exc:
             raise BaseUnusable(f"base {self.base.target.backup_id}: {exc.message}", hint=exc.hint) from exc
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from blocks.canonical import KnownPart, PartIndex
 from blocks.manifest import Collection, Part, Segment
+from blocks.partindex import KnownPart, PartIndex
 from blocks.rowdigest import RowDigest
 from blocks.sealing import ObjectContext
 from blocks.selection import Selection

@@ -8,9 +8,10 @@ from contextlib import ExitStack
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.canonical import DIGEST, KEY, PartIndex
+from blocks.canonical import DIGEST, KEY
 from blocks.errors import SourceUnavailable
 from blocks.manifest import Collection
+from blocks.partindex import DELETED, PartIndex
 from blocks.plan import BackupPlan
 from blocks.rowdigest import RowDigest
 from blocks.selection import Selection
@@ -19,7 +20,7 @@ from flows.chain import Chain
 from flows.parcel import RestorePart, spec_of
 from flows.parquet import from_parquet
 from flows.results import CollectionResult, RestoreResult
-from flows.stages.diff import DELETED, changes_between, merged
+from flows.stages.diff import changes_between, merged
 from flows.stages.encrypt import open_piece
 from flows.stages.normalize import from_normal, to_normal
 from flows.targets import by_source, place_of, shown_place
@@ -126,12 +127,12 @@ class _Count:
 
     def _live(self, part: RestorePart, here: CollectionSpec | None) -> PartIndex:
         if self._view is None or here is None:
-            return PartIndex(pa.array([], pa.large_binary()), pa.array([], pa.uint64()))
+            return PartIndex([])
         rows = self._view.read(here, part.part.bounds, None).rows
         if part.selection:
             rows = part.selection.rows(rows, self._spec.label)
         normal = comparable(rows, part, self._chain.digest)
-        return PartIndex(normal.column(KEY).combine_chunks(), normal.column(DIGEST).combine_chunks())
+        return PartIndex.of(normal.column(KEY).combine_chunks(), normal.column(DIGEST).combine_chunks())
 
 
 def load_part(part: RestorePart) -> pa.Table:

@@ -7,9 +7,10 @@ import threading
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.canonical import DIGEST, KEY, PartIndex, unify
+from blocks.canonical import DIGEST, KEY, unify
 from blocks.errors import CorruptionDetected
 from blocks.manifest import BackupMetadata, BackupStatus, Collection
+from blocks.partindex import PartIndex
 from blocks.plan import BackupPlan
 from blocks.quality import QualitySuite, load_suites
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from blocks.canonical import DIGEST, KEY, PartIndex, merge_indexes
+from blocks.canonical import DIGEST, KEY
 from blocks.errors import CorruptionDetected
+from blocks.partindex import PartIndex
 from blocks.plan import BackupPlan
 from blocks.selection import Selection
 from blocks.sources.base import CollectionSpec, RestoreMode, View
@@ -35,7 +36,7 @@ class Scratch:
         """Write one part."""
         self._targets.of(part).apply(part.spec, rows)
         normal = comparable(rows, part, self._chain.digest)
-        self._expected[str(part)] = PartIndex(
+        self._expected[str(part)] = PartIndex.of(
             normal.column(KEY).combine_chunks(), normal.column(DIGEST).combine_chunks()
         )
 
@@ -61,7 +62,7 @@ class Scratch:
         rows = view.read(spec, part.part.bounds, None).rows
         if part.selection:  # a narrowed backup knows nothing of what came with its rows (the folders above a file)
             rows = part.selection.rows(rows, spec.label)
-        expected = self._expected.get(str(part), merge_indexes([]))
+        expected = self._expected.get(str(part), PartIndex([]))
         compare(f"{part} as restored", expected, comparable(rows, part, self._chain.digest))
 
 

@@ -10,14 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.canonical import DIGEST, KEY, PartIndex, escape, newest, positions, unify
+from blocks.canonical import DIGEST, KEY, escape, newest, unify
 from blocks.errors import CorruptionDetected
+from blocks.partindex import DELETED, PartIndex, positions
 from blocks.rowkeys import encode_keys
 from flows.box import Box
 from flows.engine import INSIDE, task
 from flows.parcel import Changes, Normal, PartJob, RestorePart
-
-DELETED = "_deleted"
 
 
 @task(task_run_name="diff {part}", tags=["stage"], **INSIDE)
@@ -69,17 +68,17 @@ def changes_between(
         rest_unchanged: Whether that holds for all keys of the base that are neither among `rows` nor `touched`.
         touched: Keys of the base that are gone unless they are among `rows`.
     """
+    gone = pa.array([], pa.large_binary())
     if not len(base):
-        return _changes(rows, base.keys, rows.num_rows)
-    keys, digests = rows.column(KEY).combine_chunks(), rows.column(DIGEST).combine_chunks()
-    found = positions(keys, base.keys)
-    same = pc.fill_null(pc.equal(base.digests.take(found), digests), False)
-    upserts = rows.filter(pc.invert(same)) if same.true_count else rows
+        return _changes(rows, gone, rows.num_rows)
+    keys = rows.column(KEY).combine_chunks()
     if rest_unchanged:
-        gone = base.keys.slice(0, 0)
+        held = base.find(keys)
         if touched is not None and len(touched):
             gone = touched.filter(pc.invert(pc.is_in(touched, keys)))
-        return _changes(upserts, gone, len(base) + found.null_count - len(gone))
+        return _changes(_others(rows, held), gone, len(base) + held.null_count - len(gone))
+    found = positions(keys, base.keys)
+    upserts = _others(rows, base.digests.take(found))
     still = np.zeros(len(base), np.bool_)
     still[found.drop_null()] = True
     count = rows.num_rows
@@ -87,6 +86,12 @@ def changes_between(
         still |= pc.is_in(base.keys, unchanged).to_numpy(zero_copy_only=False)
         count += len(unchanged)
     return _changes(upserts, base.keys.filter(pa.array(~still)), count)
+
+
+def _others(rows: pa.Table, held: pa.UInt64Array) -> pa.Table:
+    """Return the rows whose digests are not those that the base holds for them, where it holds one at all."""
+    same = pc.fill_null(pc.equal(held, rows.column(DIGEST).combine_chunks()), False)
+    return rows.filter(pc.invert(same)) if same.true_count else rows
 
 
 def _changes(upserts: pa.Table, gone: pa.LargeBinaryArray, count: int) -> Changes:

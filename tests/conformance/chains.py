@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from pydantic import JsonValue
 
-from blocks.canonical import DIGEST, KEY, KnownPart, PartIndex, merge_indexes
+from blocks.canonical import DIGEST, KEY
+from blocks.partindex import KnownPart, PartIndex
 from blocks.rowdigest import RowDigest
 from blocks.selection import Selection
 from blocks.sources.base import Bounds, CollectionSpec, RestoreMode, RestoreScope, StateSource, Target, View
@@ -105,7 +106,7 @@ def _read(view: View, kept: Kept, tracked: bool) -> None:
 
 
 def _read_part(view: View, kept: Kept, spec: CollectionSpec, piece: Piece, tracked: bool) -> None:
-    base = merge_indexes(piece.indexes)
+    base = PartIndex(piece.indexes)
     known = KnownPart(lambda: base, len(base), spec.key, DIGEST_OF, kept.token)
     reading = view.read(spec, piece.bounds, known if tracked else None)
     assert set(reading.rows.column_names) == {name for name, _ in spec.columns}
@@ -158,4 +159,4 @@ def apply_all(kept: Kept, target: Target, scope: RestoreScope) -> None:
 
 def index_of(kept: Kept, name: str) -> list[PartIndex]:
     """Return what a chain's indexes hold of a collection."""
-    return [merge_indexes(piece.indexes) for piece in kept.pieces[name]]
+    return [PartIndex(piece.indexes) for piece in kept.pieces[name]]

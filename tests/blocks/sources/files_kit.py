@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.canonical import KnownPart, PartIndex, to_canonical
+from blocks.canonical import to_canonical
+from blocks.partindex import KnownPart, PartIndex
 from blocks.rowdigest import RowDigest
 from blocks.rowkeys import encode_keys
 from blocks.selection import Selection
@@ -102,7 +103,7 @@ def known(rows: pa.Table) -> KnownPart:
     """What a base that holds these rows tells a later read."""
     order = pc.sort_indices(keys_of(rows))
     keys, digests = keys_of(rows).take(order), _DIGEST(to_canonical(rows)).take(order)
-    return KnownPart(lambda: PartIndex(keys, digests), len(keys), TREE.key, _DIGEST)
+    return KnownPart(lambda: PartIndex.of(keys, digests), len(keys), TREE.key, _DIGEST)
 
 
 def lay_over(base: pa.Table, reading: Reading) -> pa.Table:

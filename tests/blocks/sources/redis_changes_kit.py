@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.canonical import DIGEST, KEY, KnownPart, PartIndex
+from blocks.canonical import DIGEST, KEY
+from blocks.partindex import DELETED, KnownPart, PartIndex
 from blocks.rowdigest import RowDigest
 from blocks.sources.base import Bounds, CollectionSpec, Known, Reading, View
 from blocks.sources.redis import RedisSource
-from flows.stages.diff import DELETED, changes_between
+from flows.stages.diff import changes_between
 from flows.stages.normalize import to_normal
 
 _DIGEST = RowDigest(b"k" * 32)
@@ -30,7 +31,7 @@ class KeptPart:
         return KnownPart(self._index, self.rows.num_rows, self.spec.key, _DIGEST, token)
 
     def _index(self) -> PartIndex:
-        return PartIndex(self.rows.column(KEY).combine_chunks(), self.rows.column(DIGEST).combine_chunks())
+        return PartIndex.of(self.rows.column(KEY).combine_chunks(), self.rows.column(DIGEST).combine_chunks())
 
     def lay_over(self, reading: Reading) -> None:
         """Bring the part to now, and make sure that its rows are counted right."""

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from blocks.canonical import PartIndex
 from blocks.manifest import BackupType
+from blocks.partindex import PartIndex
 from blocks.sources.postgres.changes import OLDEST_AGE, Token, may_have_changed, written_since
 from flows.chain import Chain
 from tests.blocks.sources.postgres_kit import Books, changes, read_rows
@@ -85,9 +85,9 @@ def test_a_part_without_changes_costs_no_look_at_its_index(books: Books, monkeyp
     looked: list[str] = []
     index = Chain.index
 
-    def recorded(self: Chain, collection: str, part: int) -> PartIndex:
+    def recorded(self: Chain, collection: str, part: int, rows: int | None = None) -> PartIndex:
         looked.append(f"{collection}#{part}")
-        return index(self, collection, part)
+        return index(self, collection, part, rows)
 
     monkeypatch.setattr(Chain, "index", recorded)
     made = books.back_up()

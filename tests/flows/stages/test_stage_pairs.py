@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocks.canonical import DIGEST, KEY, PartIndex, merge_indexes, to_canonical
+from blocks.canonical import DIGEST, KEY, to_canonical
 from blocks.errors import CorruptionDetected, UnsupportedState
+from blocks.partindex import PartIndex
 from blocks.rowdigest import RowDigest
 from blocks.variant import decode_variant
 from flows.parquet import from_parquet, index_to_parquet, rows_to_parquet
@@ -34,7 +35,7 @@ def normal(table: pa.Table) -> pa.Table:
 
 
 def index_of(table: pa.Table) -> PartIndex:
-    return PartIndex(table.column(KEY).combine_chunks(), table.column(DIGEST).combine_chunks())
+    return PartIndex.of(table.column(KEY).combine_chunks(), table.column(DIGEST).combine_chunks())
 
 
 @given(tables())
@@ -45,7 +46,7 @@ def test_denormalize_undoes_normalize(table: pa.Table) -> None:
 
 @given(tables())
 def test_decompress_undoes_compress(table: pa.Table) -> None:
-    whole = changes_between(merge_indexes([]), normal(table))
+    whole = changes_between(PartIndex([]), normal(table))
     rows = from_parquet(rows_to_parquet(whole.rows, 3), "rows")
     assert rows.equals(whole.rows) or rows_of(rows) == rows_of(whole.rows)
     assert rows.schema.equals(whole.rows.schema, check_metadata=True)
@@ -62,14 +63,14 @@ def test_merge_undoes_a_chain_of_diffs(states: list[pa.Table]) -> None:
                 state = state.append_column(name, pa.nulls(state.num_rows, pa.null()))
         now = normal(state.select(columns))
         try:
-            changes = changes_between(merge_indexes(indexes), now)
+            changes = changes_between(PartIndex(indexes), now)
             segments.append(changes.rows)
             indexes.append(changes.index)
             restored = from_normal(merged(segments, ("id",)))
         except UnsupportedState:
             return  # a timestamp became a text: no source does that within a chain
         assert values(restored) == values(state.select(columns))
-        assert merge_indexes(indexes).keys.to_pylist() == now.column(KEY).to_pylist() or len(segments) > 1
+        assert PartIndex(indexes).keys.to_pylist() == now.column(KEY).to_pylist() or len(segments) > 1
 
 
 def values(table: pa.Table) -> list[str]:
@@ -97,7 +98,7 @@ def test_a_deleted_row_stays_deleted_until_it_is_put_again() -> None:
     )
     indexes, segments = [], []
     for state, count in ((one, 1), (none, 0), (none, 0), (one, 1)):
-        changes = changes_between(merge_indexes(indexes), normal(state))
+        changes = changes_between(PartIndex(indexes), normal(state))
         indexes.append(changes.index)
         segments.append(changes.rows)
         assert merged(segments, ("id",)).num_rows == count

@@ -1,0 +1,148 @@
+"""What a chain holds of one part: the indexes of its backups, laid over each other.
+
+An index table has `_key`, `_digest` and `_deleted`: the upserts of a segment, and its tombstones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from blocks.canonical import DIGEST, KEY, escape, newest, to_canonical
+from blocks.rowdigest import RowDigest
+from blocks.rowkeys import encode_keys, under_parents
+
+DELETED = "_deleted"
+
+_MANY = 4
+"""How many times more keys there have to be on one side for the other to be taken for few."""
+
+
+class PartIndex:
+    """Keys and their digests, of the same length, without tombstones.
+
+    The tables of a chain are merged when all keys are asked for. `find` looks into each of them instead: the lowest
+    has a row for every record, and to merge a few changes into it takes longer than to look for some keys.
+
+    Args:
+        layers: Index tables, oldest first.
+        rows: How many records there are, where that is known; else they are counted when they are asked for.
+    """
+
+    def __init__(self, layers: Sequence[pa.Table], rows: int | None = None) -> None:
+        bottom, *self._upper = [*layers] or [_index_table(pa.array([], pa.large_binary()))]
+        self._bottom, self._rows = bottom.combine_chunks(), rows
+
+    @classmethod
+    def of(cls, keys: pa.LargeBinaryArray, digests: pa.UInt64Array) -> PartIndex:
+        """Make one of keys, no two of them the same, and their digests."""
+        return cls([_index_table(keys, digests)], len(keys))
+
+    def __len__(self) -> int:
+        """How many records there are."""
+        return len(self.keys) if self._rows is None else self._rows
+
+    @property
+    def keys(self) -> pa.LargeBinaryArray:
+        """All keys; only a chain of one backup has them in order."""
+        return self._merged.column(KEY).combine_chunks()
+
+    @property
+    def digests(self) -> pa.UInt64Array:
+        """The digests of all keys."""
+        return self._merged.column(DIGEST).combine_chunks()
+
+    def find(self, keys: pa.LargeBinaryArray) -> pa.UInt64Array:
+        """Return the digest of each of some keys, no two of them the same; NULL where there is no such record."""
+        found = _digests_in(self._bottom, keys)
+        if (over := self._over) is None:
+            return found
+        return pc.if_else(pc.is_in(keys, over.column(KEY)), _digests_in(over, keys), found)
+
+    @cached_property
+    def _over(self) -> pa.Table | None:
+        """What lies over the lowest layer: of each key the newest entry."""
+        if not self._upper:
+            return None
+        over = pa.concat_tables(self._upper[::-1]).combine_chunks()
+        return over.take(pa.array(newest(over.column(KEY).combine_chunks())))
+
+    @cached_property
+    def _merged(self) -> pa.Table:
+        merged = self._bottom
+        if (over := self._over) is not None:
+            hidden = pc.is_in(merged.column(KEY), over.column(KEY))
+            merged = pa.concat_tables([over, merged.filter(pc.invert(hidden))])
+        return merged.filter(pc.invert(merged.column(DELETED))).combine_chunks()
+
+
+def _index_table(keys: pa.LargeBinaryArray, digests: pa.UInt64Array | None = None) -> pa.Table:
+    deleted = pa.repeat(pa.scalar(False), len(keys))
+    return pa.table({KEY: keys, DIGEST: pa.nulls(0, pa.uint64()) if digests is None else digests, DELETED: deleted})
+
+
+def _digests_in(layer: pa.Table, keys: pa.LargeBinaryArray) -> pa.UInt64Array:
+    """Return the digests that one layer has for some keys; NULL where it has none, or a tombstone."""
+    places = positions(keys, layer.column(KEY).combine_chunks())
+    found = layer.select([DIGEST, DELETED]).take(places).combine_chunks()
+    gone = pc.fill_null(found.column(DELETED), True)
+    return pc.if_else(gone, pa.scalar(None, pa.uint64()), found.column(DIGEST)).combine_chunks()
+
+
+def positions(keys: pa.LargeBinaryArray, among: pa.LargeBinaryArray) -> pa.Int32Array:
+    """Tell for each key where it stands among others, NULL where it does not; no key comes twice on either side."""
+    if len(keys) * _MANY >= len(among):
+        return pc.index_in(keys, among)
+    # a table of hashes is made of the few, and the many are only looked up in it
+    places = np.flatnonzero(pc.is_in(among, keys).to_numpy(zero_copy_only=False)).astype(np.int32)
+    return pa.array(places).take(pc.index_in(keys, among.take(pa.array(places))))
+
+
+class KnownPart:
+    """What the base holds of one part, as a source's `read` may ask it (see sources/base.py).
+
+    Args:
+        index: Gives the base's index of the part; called when it is first needed.
+        rows: How many records that is.
+        key: The collection's key columns.
+        digest: Of rows.
+        token: Of the base's view.
+    """
+
+    def __init__(
+        self,
+        index: Callable[[], PartIndex],
+        rows: int,
+        key: Sequence[str],
+        digest: RowDigest,
+        token: str | None = None,
+    ) -> None:
+        self._read_index, self._key, self._digest = index, tuple(escape(name) for name in key), digest
+        self.rows, self.token = rows, token
+
+    @property
+    def _index(self) -> PartIndex:
+        return self._read_index()
+
+    def encode(self, keys: pa.Table) -> pa.LargeBinaryArray:
+        """Encode key columns as `_key`s."""
+        return encode_keys(to_canonical(keys), self._key)
+
+    def holds(self, keys: pa.Table) -> pa.BooleanArray:
+        """Tell for each row of key columns whether the base holds a record with that key."""
+        return self._index.find(self.encode(keys)).is_valid()
+
+    def same(self, rows: pa.Table) -> pa.BooleanArray:
+        """Tell for each row whether the base holds it with the same key and the same content."""
+        canonical = to_canonical(rows)
+        held = self._index.find(encode_keys(canonical, self._key))
+        return pc.fill_null(pc.equal(held, self._digest(canonical)), False)
+
+    def under(self, parents: pa.Array) -> pa.LargeBinaryArray:
+        """Return the base's keys whose first column (text or binary) is one of `parents`."""
+        keys = self._index.keys
+        return keys.filter(under_parents(keys, parents))

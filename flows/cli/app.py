@@ -64,7 +64,7 @@ def build_app() -> App:
     return app
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
     Args:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import atexit
-import gc
 import importlib.abc
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,8 +20,7 @@ _READING = (["init"], ["list"], ["show"], ["diff"], ["check"], ["key", "list"], 
 _RECORDED = ("backup", "restore", "verify", "retention")
 """Commands whose run a Prefect server records, where there is one."""
 
-_OBJECTS = 50_000
-"""New objects after which Python looks for garbage; the state itself is Arrow's, which is none of these."""
+_ALGEBRA_THREADS = "OPENBLAS_NUM_THREADS"
 
 _SETTINGS = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME", "PREFECT_PROFILES_PATH")
 _FILES = ("prefect.toml", ".env", "~/.prefect/profiles.toml")
@@ -34,8 +33,6 @@ def start(words: Sequence[str]) -> None:
     Args:
         words: The words after `lastgood`.
     """
-    # thousands of classes and functions that stay are made while modules are imported, and looked through each time
-    gc.set_threshold(_OBJECTS)
     path = plan_file(words)
     plan = glance(Path(path)) if path is not None else {}
     if path is not None:
@@ -101,13 +98,30 @@ def _do_without_pandas() -> None:
     hidden = _Hidden()
     sys.meta_path.insert(0, hidden)
     try:
-        import pyarrow as pa
+        with _one_thread_for_algebra():
+            import pyarrow as pa
 
         import blocks  # noqa: F401  settles Arrow's allocator, which the next import decides for good
 
         pa.array([0])
     finally:
         sys.meta_path.remove(hidden)
+
+
+@contextmanager
+def _one_thread_for_algebra() -> Iterator[None]:
+    """Keep numpy, while it is imported, from starting a thread for each core: they spin, and nobody here has matrices.
+
+    Child processes are not told.
+    """
+    if _ALGEBRA_THREADS in os.environ:
+        yield
+        return
+    os.environ[_ALGEBRA_THREADS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_ALGEBRA_THREADS]
 
 
 def _may_have_server() -> bool:

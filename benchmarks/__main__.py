@@ -24,6 +24,7 @@ WORKLOADS = {
     "P2": "incremental backup of a PostgreSQL database",
     "P3": "restore of a PostgreSQL database",
     "P4": "growth of a PostgreSQL incremental with its table",
+    "P5": "growth of a PostgreSQL table whose rows lie in no order of their key",
     "S1": "full backup of a large SQLite database, and growth",
     "K1": "one row restored from a long chain",
     "V1": "verification against a plain restore",

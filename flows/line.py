@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 from blocks.errors import LastgoodError
+from blocks.memory import give_back
 from flows.engine import RETRIES, STAGES, WINDOW, Task, in_flow_run, may_help
 from flows.progress import Progress
 
@@ -121,6 +122,7 @@ class Window(Generic[P]):
                 _wait_quietly(outcome)
             raise
         self.last.append(outcomes[-1])
+        give_back()
         if self._done is not None:
             self._done(part, results[-1])
         if self._progress is not None:

@@ -30,5 +30,8 @@ def run(bench: Bench) -> Outcome:
         outcome.series = compete(contestants, bench.pairs, bench.say, it.change)
         it.restore_ours()
         it.compare("restored_ours")
-    outcome.notes = ["The chain, restored, was equal to the database in the number and a hash of all rows."]
+    outcome.notes = [
+        "The chain, restored, was equal to the database in the number and a hash of all rows.",
+        "After each change the table was read once, so that clearing up after the update was charged to nobody.",
+    ]
     return outcome

@@ -123,19 +123,37 @@ def written_since(rows: str, oldest: int, upcoming: int) -> str:
         oldest: `xmin` of the older snapshot, 64 bits.
         upcoming: `xmax` of the snapshot that the rows are read in, 64 bits.
     """
+    counted = f"SELECT {_counted(oldest, upcoming)} FROM {rows}"
+    return f"SELECT {_COUNTED} FROM ({counted}) counted"
+
+
+def written_since_by_part(rows: str, oldest: int, upcoming: int) -> str:
+    """Write the query that does the same for each part, whose number comes first.
+
+    Args:
+        rows: `part`, `xmin` and `ctid` of all rows, as they follow FROM.
+        oldest: `xmin` of the older snapshot, 64 bits.
+        upcoming: `xmax` of the snapshot that the rows are read in, 64 bits.
+    """
+    counted = f"SELECT part, {_counted(oldest, upcoming)} FROM {rows} GROUP BY part"
+    return f"SELECT part, {_COUNTED} FROM ({counted}) counted"
+
+
+_COUNTED = (
+    "total, coalesce(pg_catalog.cardinality(places), 0)::pg_catalog.int8, coalesce(places, '{}')::pg_catalog.text"
+)
+
+
+def _counted(oldest: int, upcoming: int) -> str:
     # each condition is one more step for every row: the highest age, that of no number, is NULL here, and so not false
     age = "nullif(pg_catalog.age(xmin), 2147483647)"
     # counted from the same moment as the ages of rows; once for all of them
     limit = f"(SELECT pg_catalog.age('{oldest % 2**32}'::pg_catalog.xid))"
     # an age below 0 is one of over 2^31, if so many numbers were given out already
     newer = f"{age} <= {limit}" if upcoming < 2**31 else f"{age} BETWEEN 0 AND {limit}"
-    counted = (
-        "SELECT pg_catalog.count(*)::pg_catalog.int8 AS total, "
-        f"pg_catalog.array_agg(ctid) FILTER (WHERE ({newer}) IS NOT FALSE) AS places FROM {rows}"
-    )
     return (
-        "SELECT total, coalesce(pg_catalog.cardinality(places), 0)::pg_catalog.int8, "
-        f"coalesce(places, '{{}}')::pg_catalog.text FROM ({counted}) counted"
+        "pg_catalog.count(*)::pg_catalog.int8 AS total, "
+        f"pg_catalog.array_agg(ctid) FILTER (WHERE ({newer}) IS NOT FALSE) AS places"
     )
 
 

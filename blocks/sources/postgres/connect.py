@@ -199,6 +199,17 @@ class Readers:
             self._idle.put(reader)
         return table
 
+    def stream(self, query: str, doing: str) -> Iterator[pa.Table]:
+        """Run a query and yield its rows as they come, some megabytes at a time; at least one table, without rows."""
+        with translated(self._place, doing):
+            reader = self._take()
+            try:
+                yield from reader.stream(query)
+            except BaseException:
+                reader.close()
+                raise
+            self._idle.put(reader)
+
     def _take(self) -> _Reader:
         for opening in self._opening:
             opening.join()
@@ -248,11 +259,23 @@ class _Reader:
 
     def fetch(self, query: str) -> pa.Table:
         """Run a query and return its rows."""
+        with self._answer(query) as batches:
+            return batches.read_all()
+
+    def stream(self, query: str) -> Iterator[pa.Table]:
+        """Run a query and yield a table without rows, then its rows as they come."""
+        with self._answer(query) as batches:
+            yield batches.schema.empty_table()
+            for batch in batches:
+                yield pa.Table.from_batches([batch])
+
+    @contextmanager
+    def _answer(self, query: str) -> Iterator[pa.RecordBatchReader]:
         with AdbcStatement(self._connection) as statement:
             statement.set_sql_query(query)
             stream, _ = statement.execute_query()
             with AdbcRecordBatchReader._import_from_c(stream.address) as batches:
-                return batches.read_all()
+                yield batches
 
     def run(self, statement: str) -> None:
         """Run a statement that gives nothing back."""

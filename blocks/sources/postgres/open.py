@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
 from pydantic import JsonValue
@@ -71,9 +73,9 @@ def open_view(settings: Settings) -> Iterator[PostgresView]:
         SourceUnavailable: It cannot be reached or read.
     """
     place = place_of(settings.conninfo)
-    session = connect(settings.conninfo, settings.connect_timeout_seconds)
-    readers: Readers | None = None
-    try:
+    with tempfile.TemporaryDirectory(prefix="lastgood-postgres-") as folder, ExitStack() as opened:
+        session = connect(settings.conninfo, settings.connect_timeout_seconds)
+        opened.callback(session.close)
         with translated(place, "cannot read the catalogue of"):
             catalogue = _hold(session, settings, place)
             taken_at = datetime.now(UTC)
@@ -82,14 +84,10 @@ def open_view(settings: Settings) -> Iterator[PostgresView]:
             snapshot = str(row[0])
             tables = _chosen(catalogue.tables, settings.choice)
             readers = Readers(settings.conninfo, snapshot)
+            opened.callback(readers.close)
             readers.open_ahead(_AHEAD)  # while pg_dump runs
-            opened = _Opened(session, settings, snapshot, tables, catalogue)
-            view = opened.view(readers, place, taken_at)
+            view = _Opened(session, settings, snapshot, tables, catalogue).view(readers, place, taken_at, Path(folder))
         yield view
-    finally:
-        if readers is not None:
-            readers.close()
-        session.close()
 
 
 def _chosen(tables: Sequence[Table], choice: Choice) -> list[Table]:
@@ -166,7 +164,7 @@ class _Opened:
         if large is not None:
             self._tables.append(large)
 
-    def view(self, readers: Readers, place: str, taken_at: datetime) -> PostgresView:
+    def view(self, readers: Readers, place: str, taken_at: datetime, folder: Path) -> PostgresView:
         definition, token = self._definition()
         return PostgresView(
             self._session,
@@ -179,6 +177,7 @@ class _Opened:
             system=f"PostgreSQL {self._database[3]}, {place}",
             warnings=self._warnings(place),
             part_size_bytes=self._settings.part_size_bytes,
+            folder=folder,
         )
 
     def _dumped(self) -> Definitions:

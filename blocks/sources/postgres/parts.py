@@ -22,17 +22,43 @@ _PACKED = 8
 
 def select(shape: TableShape, bounds: Bounds) -> str:
     """Write the query that reads all columns of one part."""
-    chosen = [f"{column.read} AS {identifier(column.name)}" for column in shape.columns]
     if shape.row is None:
-        return f"SELECT {', '.join(chosen)} FROM ONLY {shape.quoted} {within(shape, bounds)}"
+        return f"SELECT {', '.join(_chosen(shape))} FROM ONLY {shape.quoted} {within(shape, bounds)}"
     row, number = map(identifier, shape.row)
-    own = ", ".join([*(identifier(c.name) for c in shape.columns), f"{row_hash(shape)} AS {row}"])
     numbered = f"pg_catalog.row_number() OVER (PARTITION BY {row}) AS {number}"
     # the window counts within a share, and equal rows have equal hashes: so they are in one share
-    return (
-        f"SELECT {', '.join([*chosen, row, numbered])}"
-        f" FROM (SELECT {own} FROM ONLY {shape.quoted}) rows {within(shape, bounds)}"
-    )
+    chosen = ", ".join([*_chosen(shape), row, numbered])
+    return f"SELECT {chosen} FROM ({_with_hash(shape)}) rows {within(shape, bounds)}"
+
+
+def select_all(shape: TableShape, more: str, pages: str) -> str:
+    """Write the query that reads all columns of all parts, without the numbers of equal rows.
+
+    Args:
+        shape: Of the table.
+        more: An expression to read beside the columns.
+        pages: The WHERE clause of a range of pages, or nothing.
+    """
+    if shape.row is None:
+        return f"SELECT {', '.join([*_chosen(shape), more])} FROM ONLY {shape.quoted} {pages}"
+    chosen = ", ".join([*_chosen(shape), identifier(shape.row[0]), more])
+    return f"SELECT {chosen} FROM ({_with_hash(shape)} {pages}) rows"
+
+
+def select_keys(shape: TableShape, where: str, more: str | None = None) -> str:
+    """Write the query that reads the keys of rows, `xmin` and `ctid`, and what is asked for beside them."""
+    keys = [f"{shape.column(name).read} AS {identifier(name)}" for name in shape.key]
+    return f"SELECT {', '.join([*keys, 'xmin', 'ctid', *([more] if more else [])])} FROM ONLY {shape.quoted} {where}"
+
+
+def _chosen(shape: TableShape) -> list[str]:
+    return [f"{column.read} AS {identifier(column.name)}" for column in shape.columns]
+
+
+def _with_hash(shape: TableShape) -> str:
+    assert shape.row is not None
+    own = ", ".join([*(identifier(c.name) for c in shape.columns), f"{row_hash(shape)} AS {identifier(shape.row[0])}"])
+    return f"SELECT {own} FROM ONLY {shape.quoted}"
 
 
 def row_hash(shape: TableShape) -> str:
@@ -57,6 +83,34 @@ def within(shape: TableShape, bounds: Bounds) -> str:
             ]
             return f"WHERE {' AND '.join(tests)}" if tests else ""
     raise CorruptionDetected(f"the bounds of a part of {shape.quoted} cannot be read")
+
+
+def part_number(shape: TableShape, parts: Sequence[Bounds]) -> str:
+    """Write the expression that tells in which of all parts of a table a row is, counted from 0."""
+    match parts[0]:
+        case {"share": _, "of": int(of)}:
+            return f"({_hash(shape)} % {of})::pg_catalog.int4"
+    key = _tuple([identifier(name) for name in shape.key])
+    edges = [_edge(shape, upto) for part in parts[:-1] if isinstance(upto := part["upto"], list)]
+
+    def halved(first: int, last: int) -> str:
+        if first == last:
+            return str(first)
+        middle = (first + last) // 2
+        lower, upper = halved(first, middle), halved(middle + 1, last)
+        return f"CASE WHEN {key} <= {edges[middle]} THEN {lower} ELSE {upper} END"
+
+    return halved(0, len(edges))
+
+
+def correlation(session: Session, table: Table) -> float:
+    """Return how far the rows of a table lie in the order of its key, from 0 to 1; 1 where the server does not know."""
+    row = session.execute(
+        "SELECT pg_catalog.abs(correlation)::float8 FROM pg_catalog.pg_stats"
+        " WHERE schemaname = %s AND tablename = %s AND attname = %s AND NOT inherited",
+        (table.shape.schema, table.shape.table, table.shape.key[0]),
+    ).fetchone()
+    return float(str(row[0])) if row is not None and row[0] is not None else 1.0
 
 
 def _edge(shape: TableShape, values: Sequence[object]) -> str:

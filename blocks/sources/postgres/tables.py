@@ -125,6 +125,11 @@ class Table:
     size_bytes: int
     pages: int
 
+    @property
+    def doing(self) -> str:
+        """What is done when its rows are read, for errors that end with the place."""
+        return f"cannot read {self.spec.name} in"
+
 
 _TABLES = """
 SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text,
@@ -221,7 +226,7 @@ def _shape(at: tuple[str, str], read: Sequence[tuple[object, ...]], key: tuple[s
             plain.add(str(name))
         columns.append(Column(str(name), str(kind), expression))
     names = {column.name for column in columns}
-    row = None if key else (_free("lastgood_row", names), _free("lastgood_number", names))
+    row = None if key else (free_name("lastgood_row", names), free_name("lastgood_number", names))
     return TableShape(*at, tuple(columns), key, bool(key) and plain.issuperset(key), row)
 
 
@@ -241,7 +246,8 @@ def collection_name(schema: str, table: str) -> str:
     return ".".join(identifier(part) if {".", '"'} & set(part) else part for part in (schema, table))
 
 
-def _free(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: set[str]) -> str:
+    """Return a name that no column has."""
     while name in taken:
         name += "_"
     return name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from threading import RLock
 
 import numpy as np
@@ -12,13 +13,18 @@ from pydantic import JsonValue
 
 from blocks.errors import SourceChanged
 from blocks.sources.base import Bounds, CollectionSpec, Known, Reading
-from blocks.sources.postgres.changes import Token, may_have_changed, row_places, written_since
+from blocks.sources.postgres.changes import Token, may_have_changed, row_places
 from blocks.sources.postgres.connect import Readers, Session, identifier, literal, translated
-from blocks.sources.postgres.parts import draw, outgrown, select, within
+from blocks.sources.postgres.parts import correlation, draw, outgrown
+from blocks.sources.postgres.reading import FEW, PartByPart, Reads
+from blocks.sources.postgres.scattered import PAGES_ARE_FOUND, Scattered
 from blocks.sources.postgres.tables import Table
+from blocks.sources.runs import Allowance
 
-_FEW = 0.1
-"""The share of a part's rows up to which changed ones are fetched one by one."""
+_SEVERAL = 4
+_IN_ORDER = 0.5
+"""A table of fewer parts, or whose rows lie in the order of its key more than that, is read part by part."""
+_WAITING_BYTES = 64 * 1024 * 1024
 
 
 class PostgresView:
@@ -35,6 +41,7 @@ class PostgresView:
         system: Product, version and place.
         warnings: What this backup does not cover.
         part_size_bytes: Arrow bytes to draw parts for.
+        folder: Where rows wait that are too many for memory.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class PostgresView:
         system: str,
         warnings: Sequence[str],
         part_size_bytes: int,
+        folder: Path,
     ) -> None:
         self.taken_at, self.definition, self.system = taken_at, definition, system
         self.token = token.to_text() if token else None
@@ -57,6 +65,9 @@ class PostgresView:
         self._session, self._readers, self._place, self._lock = session, readers, place, RLock()
         self._now, self._part_size_bytes = token, part_size_bytes
         self._tables = {table.spec.name: table for table in tables}
+        self._folder, self._room = folder, Allowance(_WAITING_BYTES)
+        self._drawn: dict[str, Sequence[Bounds]] = {}
+        self._scattered: dict[str, Scattered | None] = {}
 
     def collections(self) -> Sequence[CollectionSpec]:
         """Return the tables that hold rows (of a partitioned one, its partitions), by name."""
@@ -65,11 +76,12 @@ class PostgresView:
     def draw(self, collection: CollectionSpec) -> Sequence[Bounds]:
         """Draw parts as ranges of the primary key, or as shares by a hash."""
         with translated(self._place, f"cannot draw the parts of {collection.name} in"), self._lock:
-            return draw(self._session, self._table(collection), self._part_size_bytes)
+            return self._remember(collection, draw(self._session, self._table(collection), self._part_size_bytes))
 
     def outgrown(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
         """Whether the last part, or all parts together, have grown much beyond their size; sampled."""
         with translated(self._place, f"cannot measure {collection.name} in"), self._lock:
+            self._remember(collection, bounds)
             return outgrown(self._session, self._table(collection), bounds, self._part_size_bytes)
 
     def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
@@ -79,7 +91,7 @@ class PostgresView:
             oldest = self._now.since(Token.parse(known.token), collection.name)
             if oldest is not None:
                 return self._changes(table, bounds, known, oldest)
-        return Reading(self._rows(table, select(table.shape, bounds)))
+        return Reading(self._reads(table, bounds).rows(bounds))
 
     def _changes(self, table: Table, bounds: Bounds, known: Known, oldest: int) -> Reading:
         """Read the rows that may have changed, and find out by counting whether others are gone.
@@ -87,38 +99,64 @@ class PostgresView:
         All other rows are as they were when the base was made, so if they are as many as those of the base whose keys
         are not among the changed, they are the same, and no key has to be read.
         """
-        shape = table.shape
-        rows = f"ONLY {shape.quoted} {within(shape, bounds)}"
-        found = self._rows(table, written_since(rows, oldest, self._upcoming))
-        total, count, places = (found.column(n)[0].as_py() for n in range(3))
-        if not count and total == known.rows:
+        reads = self._reads(table, bounds)
+        look = reads.look(bounds, oldest, self._upcoming)
+        if not look.count and look.total == known.rows:
             return Reading(self._picked(table, "{}"), whole_part_unchanged=True)
-        if count > _FEW * total:
-            return Reading(self._rows(table, select(shape, bounds)))
-        changed = self._picked(table, places)
-        if changed.num_rows != count:
-            raise SourceChanged(f"{table.spec.name} in {self._place}: {count} rows, {changed.num_rows} found")
-        if total - count == known.rows - known.holds(changed.select(shape.key)).true_count:
+        if look.places is None:
+            return Reading(reads.rows_of_many(bounds))
+        changed = self._picked(table, look.places)
+        if changed.num_rows != look.count:
+            raise SourceChanged(f"{table.spec.name} in {self._place}: {look.count} rows, {changed.num_rows} found")
+        if look.total - look.count == known.rows - known.holds(changed.select(table.shape.key)).true_count:
             return Reading(changed, rest_unchanged=True)
         return self._changes_by_key(table, bounds, known, oldest)
 
     def _changes_by_key(self, table: Table, bounds: Bounds, known: Known, oldest: int) -> Reading:
         """Read the keys of all rows, and the rows that may have changed."""
         shape = table.shape
-        keys = ", ".join(f"{shape.column(name).read} AS {identifier(name)}" for name in shape.key)
-        found = self._rows(table, f"SELECT {keys}, xmin, ctid FROM ONLY {shape.quoted} {within(shape, bounds)}")
+        found = self._reads(table, bounds).keys(bounds)
         places, key = found.column(len(shape.key) + 1), found.select(list(range(len(shape.key))))
         changed = may_have_changed(found.column(len(shape.key)), oldest, self._upcoming)
         # a key that the base holds in another part is new to this one, however old its row is
         changed |= ~known.holds(key).to_numpy(zero_copy_only=False)
-        if np.count_nonzero(changed) > _FEW * len(changed):
-            return Reading(self._rows(table, select(shape, bounds)))
+        if np.count_nonzero(changed) > FEW * len(changed):
+            return Reading(PartByPart(table, self._readers).rows(bounds))
         unchanged = known.encode(key.filter(pa.array(~changed)))
         wanted = row_places(places.filter(pa.array(changed)))
         rows = self._picked(table, "{" + ",".join(f'"{place}"' for place in wanted) + "}")
         if rows.num_rows != len(wanted):
             raise SourceChanged(f"{table.spec.name} in {self._place}: {len(wanted)} rows, {rows.num_rows} found")
         return Reading(rows, unchanged)
+
+    def _reads(self, table: Table, bounds: Bounds) -> Reads:
+        """Tell how a part is read: by itself, or together with all others of its table."""
+        name = table.spec.name
+        with self._lock:
+            if name not in self._scattered:
+                parts = self._read_at_once(table, bounds)
+                fresh = Scattered(table, parts, self._readers, self._folder, self._room) if parts else None
+                self._scattered[name] = fresh
+            scattered = self._scattered[name]
+        return scattered if scattered and scattered.holds(bounds) else PartByPart(table, self._readers)
+
+    def _read_at_once(self, table: Table, bounds: Bounds) -> Sequence[Bounds]:
+        """Return the parts of a table that are to be read at once, if one of them alone would cost as much."""
+        if self._session.info.server_version < PAGES_ARE_FOUND:
+            return ()
+        match bounds:
+            case {"of": int(of)}:
+                return [bounds] if of > 1 else ()
+        parts = self._drawn.get(table.spec.name, ())
+        if len(parts) < _SEVERAL:
+            return ()
+        with translated(self._place, "cannot read the catalogue of"):
+            return parts if correlation(self._session, table) < _IN_ORDER else ()
+
+    def _remember(self, collection: CollectionSpec, parts: Sequence[Bounds]) -> Sequence[Bounds]:
+        self._drawn[collection.name] = parts
+        self._scattered.pop(collection.name, None)
+        return parts
 
     def _picked(self, table: Table, places: str) -> pa.Table:
         """Read rows by their places, which are those of this snapshot for as long as it is held."""
@@ -134,7 +172,7 @@ class PostgresView:
         return self._now.next
 
     def _rows(self, table: Table, query: str) -> pa.Table:
-        return self._readers.fetch(query, f"cannot read {table.spec.name} in")
+        return self._readers.fetch(query, table.doing)
 
     def _table(self, collection: CollectionSpec) -> Table:
         table = self._tables.get(collection.name)

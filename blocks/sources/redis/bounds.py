@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from blocks.sources.base import Bounds
 from blocks.sources.redis.keys import END
-from blocks.sources.redis.runs import SortedRuns
+from blocks.sources.runs import SortedRuns
 
 _FOLLOWED = 64
 """At how many boundaries between the nodes of a cluster parts end, too; more are slots strewn about."""

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from blocks.sources.redis.crc import crcs_of
 from blocks.sources.redis.grouping import offsets
-from blocks.sources.redis.runs import SortedRuns
+from blocks.sources.runs import SortedRuns
 
 SLOTS = 16384
 END = SLOTS << 16
@@ -102,7 +102,7 @@ class KeySpool(SortedRuns):
 
         Keys that were named alike were often written together, so a server finds them faster one after the other.
         """
-        found = [run.column("key").combine_chunks() for run in self._slices(start, end)]
+        found = [run.column("key").combine_chunks() for run in self.slices(start, end)]
         if not found:
             return pa.array([], pa.large_binary())
         return _sorted(pa.concat_arrays(found))
@@ -110,7 +110,7 @@ class KeySpool(SortedRuns):
     def sample(self, count: int) -> pa.LargeBinaryArray:
         """Return about so many keys from all over, each once; all of them where they are fewer."""
         every = max(1, len(self) // count)
-        found = [run.column("key").take(pa.array(np.arange(0, len(run), every))) for run in self._slices(0, END)]
+        found = [run.column("key").take(pa.array(np.arange(0, len(run), every))) for run in self.slices(0, END)]
         return _sorted(pa.chunked_array(found, pa.large_binary()).combine_chunks())
 
     def steps(self, keys: int) -> Iterator[tuple[int, int]]:

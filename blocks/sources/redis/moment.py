@@ -18,11 +18,11 @@ from blocks.sources.redis.rdb.layout import UnknownForm
 from blocks.sources.redis.rdb.read import RdbReader
 from blocks.sources.redis.replica import dataset_of
 from blocks.sources.redis.rows import SCHEMA
-from blocks.sources.redis.runs import Allowance
 from blocks.sources.redis.server import Server, is_master
 from blocks.sources.redis.spool import RowSpool
 from blocks.sources.redis.tokens import Share, write_token
 from blocks.sources.redis.view import not_covered, spec_of
+from blocks.sources.runs import Allowance
 
 _AHEAD_CHUNKS = 64
 """How many pieces of what the server sends may wait, of 256 KiB at most."""

@@ -27,11 +27,11 @@ from blocks.sources.redis.history import History
 from blocks.sources.redis.keys import KeySpool
 from blocks.sources.redis.moment import MEMORY_BYTES
 from blocks.sources.redis.rows import SCHEMA
-from blocks.sources.redis.runs import Allowance
 from blocks.sources.redis.server import Server
 from blocks.sources.redis.spool import RowSpool
 from blocks.sources.redis.tokens import Share, read_token, write_token
 from blocks.sources.redis.view import dumped_keys, not_covered
+from blocks.sources.runs import Allowance
 
 _PATIENCE_SECONDS = 2.0
 """For how long to try after all keys were read once; a dataset takes longer than that if it is not small."""

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.sources.redis.grouping import Mask
 from blocks.sources.redis.keys import positions_of
 from blocks.sources.redis.rows import SCHEMA, TYPES
-from blocks.sources.redis.runs import Allowance, SortedRuns
+from blocks.sources.runs import Allowance, Spool
 
 _TYPES = pa.array(TYPES, pa.large_string())
 _TYPE = SCHEMA.get_field_index("type")
-_FILE_BYTES = 32 * 1024 * 1024
-"""What goes into one file: every part is read from all of them."""
 
 
-class RowSpool(SortedRuns):
-    """Rows sorted by position in runs, on disk where they are many. Filled by one thread, then read by several.
-
-    Args:
-        folder: Where runs go that do not fit into memory.
-        room: How much does.
-    """
+class RowSpool(Spool):
+    """Rows sorted by the positions of their keys."""
 
     def __init__(self, folder: Path, room: Allowance) -> None:
-        super().__init__(folder)
-        self._room = room
-        self._waiting: list[tuple[pa.Table, npt.NDArray[np.uint32]]] = []
-        self._waiting_bytes = 0
+        super().__init__(folder, room)
         self.size_bytes = 0
         """The Arrow bytes of all rows."""
 
@@ -51,22 +40,11 @@ class RowSpool(SortedRuns):
         types = pc.index_in(rows.column(_TYPE).combine_chunks(), _TYPES).cast(pa.int8())
         if not types.null_count:  # types of modules have any names; of all others each takes a byte
             rows = rows.set_column(_TYPE, "type", pa.DictionaryArray.from_arrays(types, _TYPES))
-        if self._room.take(rows.nbytes):
-            self._keep(rows, positions, spill=False)
-            return
-        self._waiting.append((rows, positions))
-        self._waiting_bytes += rows.nbytes
-        if self._waiting_bytes >= _FILE_BYTES:
-            self.end()
+        self.put(rows, positions)
 
-    def end(self) -> None:
-        """Say that all rows were added."""
-        if self._waiting:
-            tables, positions = zip(*self._waiting, strict=True)
-            self._waiting, self._waiting_bytes = [], 0
-            if any(table.schema != tables[0].schema for table in tables):
-                tables = tuple(table.cast(SCHEMA) for table in tables)
-            self._keep(pa.concat_tables(tables).combine_chunks(), np.concatenate(positions), spill=True)
+    def _joined(self, tables: Sequence[pa.Table]) -> pa.Table:
+        same = all(table.schema == tables[0].schema for table in tables)
+        return pa.concat_tables(tables if same else [table.cast(SCHEMA) for table in tables])
 
     def take(self, other: RowSpool) -> None:
         """Take all that another spool holds."""
@@ -76,5 +54,5 @@ class RowSpool(SortedRuns):
 
     def between(self, start: int, end: int) -> pa.Table:
         """Return the rows whose keys are from one position up to before another."""
-        slices = [run.cast(SCHEMA) for run in self._slices(start, end)]
+        slices = [run.cast(SCHEMA) for run in self.slices(start, end)]
         return pa.concat_tables(slices).combine_chunks() if slices else SCHEMA.empty_table()

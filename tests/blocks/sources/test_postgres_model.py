@@ -33,6 +33,9 @@ CREATE TABLE spread (id int, at int, v text, PRIMARY KEY (id, at)) PARTITION BY 
 CREATE TABLE low PARTITION OF spread FOR VALUES FROM (0) TO (30);
 CREATE TABLE high PARTITION OF spread FOR VALUES FROM (30) TO (1000);
 INSERT INTO spread SELECT g, g, 's' FROM generate_series(1, 60) g;
+CREATE TABLE marks (id text PRIMARY KEY, n int, v text) WITH (fillfactor = 50);
+INSERT INTO marks SELECT md5(g::text), g, repeat('m', 20) FROM generate_series(1, 70) g;
+ANALYZE marks;
 CREATE SEQUENCE counting;
 SELECT lo_from_bytea(1000 + g, decode(repeat('ab', 1500 * g), 'hex')) FROM generate_series(1, 3) g;
 """
@@ -56,6 +59,11 @@ WRITES = (
     "DELETE FROM keyless WHERE ctid = (SELECT min(ctid) FROM keyless WHERE a = %(k)s %% 5)",
     "UPDATE spread SET at = %(o)s WHERE id = %(k)s",
     "INSERT INTO spread VALUES (%(k)s, %(o)s, 'new') ON CONFLICT (id, at) DO UPDATE SET v = 'again'",
+    "UPDATE marks SET v = v || 'x' WHERE n = %(k)s",
+    "UPDATE marks SET v = 'much' WHERE id < md5('%(k)s') AND n > %(o)s",
+    "DELETE FROM marks WHERE n = %(k)s",
+    "INSERT INTO marks VALUES (md5('%(k)s'), %(o)s, 'new') ON CONFLICT (id) DO UPDATE SET n = excluded.n",
+    "UPDATE marks SET id = md5('%(o)s') WHERE n = %(k)s AND NOT EXISTS (SELECT FROM marks WHERE id = md5('%(o)s'))",
     "SELECT nextval('counting')",
     "SELECT lo_put(1000 + 1 + %(k)s %% 3, %(o)s * 40, 'put')",
     "SELECT lo_unlink(oid) FROM pg_largeobject_metadata WHERE oid = 1000 + %(k)s %% 6",
@@ -78,6 +86,8 @@ UPKEEP = (
     ("CREATE TABLE fresh (LIKE quotes INCLUDING ALL); INSERT INTO fresh SELECT symbol, v * 2 FROM quotes;"
      " ALTER TABLE quotes RENAME TO old; ALTER TABLE fresh RENAME TO quotes; DROP TABLE old",),
     ("REINDEX TABLE orders",),
+    ("CLUSTER marks USING marks_pkey",),
+    ("DELETE FROM pg_statistic WHERE starelid = 'marks'::regclass",),
     ("ANALYZE",),
     ("SELECT txid_current()",) * 50,
 )  # fmt: skip

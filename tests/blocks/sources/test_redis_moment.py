@@ -22,9 +22,9 @@ from blocks.sources.redis.globs import Globs
 from blocks.sources.redis.keys import END, position_of
 from blocks.sources.redis.replica import Dataset
 from blocks.sources.redis.rows import SCHEMA
-from blocks.sources.redis.runs import Allowance
 from blocks.sources.redis.spool import RowSpool
 from blocks.sources.redis.wire import Connection
+from blocks.sources.runs import Allowance
 from flows.backup import make_backup
 from flows.restore import make_restore
 from tests.blocks.sources.redis_kit import (

@@ -1,9 +1,9 @@
-"""Tables sorted by the positions of keys, in runs, on disk where they are large."""
+"""Rows sorted by a position (of a key, of a part) in runs, on disk where they are many."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -30,6 +30,11 @@ class Allowance:
             fits = size_bytes <= self._left_bytes
             self._left_bytes -= size_bytes if fits else 0
             return fits
+
+    def give_back(self, size_bytes: int) -> None:
+        """Give back what was taken."""
+        with self._lock:
+            self._left_bytes += size_bytes
 
 
 class SortedRuns:
@@ -65,7 +70,8 @@ class SortedRuns:
         there = np.concatenate([positions[first:last] for positions, (_, first, last) in ranges])
         return int(np.unique(there, return_counts=True)[1].max(initial=0))
 
-    def _slices(self, start: int, end: int) -> list[pa.Table]:
+    def slices(self, start: int, end: int) -> list[pa.Table]:
+        """Return the rows from one position up to before another, as they are in each run; none of other runs."""
         return [_table(run).slice(first, last - first) for run, first, last in self._ranges(start, end) if last > first]
 
     def _ranges(self, start: int, end: int) -> Iterator[tuple[pa.Table | Path, int, int]]:
@@ -88,9 +94,55 @@ class SortedRuns:
                 return Path(file.name)
         except OSError as exc:
             raise SourceUnavailable(
-                f"what was read of keys cannot be kept in {self._folder}: {exc}",
+                f"what was read cannot be kept in {self._folder}: {exc}",
                 hint="Is there room? TMPDIR names the folder.",
             ) from exc
+
+
+_FILE_BYTES = 32 * 1024 * 1024
+"""What goes into one file: what is read later is read from all of them."""
+
+
+class Spool(SortedRuns):
+    """Rows that come in any order. Filled by one thread at a time, then read by several.
+
+    Args:
+        folder: Where runs go that do not fit into memory.
+        room: How much does.
+    """
+
+    def __init__(self, folder: Path, room: Allowance) -> None:
+        super().__init__(folder)
+        self._room = room
+        self._waiting: list[tuple[pa.Table, npt.NDArray[np.uint32]]] = []
+        self._waiting_bytes = 0
+        self._room_bytes = 0
+
+    def put(self, rows: pa.Table, positions: npt.NDArray[np.uint32]) -> None:
+        """Take rows; they are found after `end`."""
+        if self._room.take(rows.nbytes):
+            self._room_bytes += rows.nbytes
+            self._keep(rows, positions, spill=False)
+            return
+        self._waiting.append((rows, positions))
+        self._waiting_bytes += rows.nbytes
+        if self._waiting_bytes >= _FILE_BYTES:
+            self.end()
+
+    def end(self) -> None:
+        """Say that all rows were put."""
+        if self._waiting:
+            tables, positions = zip(*self._waiting, strict=True)
+            self._waiting, self._waiting_bytes = [], 0
+            self._keep(self._joined(tables).combine_chunks(), np.concatenate(positions), spill=True)
+
+    def leave(self) -> None:
+        """Give back the room that it took; nothing is read of it any more."""
+        self._room.give_back(self._room_bytes)
+        self._room_bytes = 0
+
+    def _joined(self, tables: Sequence[pa.Table]) -> pa.Table:
+        return pa.concat_tables(tables)
 
 
 def _table(run: pa.Table | Path) -> pa.Table:

@@ -1,0 +1,84 @@
+"""Reading a table part by part: each is a range of the key that an index finds, or all there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from blocks.sources.base import Bounds
+from blocks.sources.postgres.changes import written_since
+from blocks.sources.postgres.connect import Readers
+from blocks.sources.postgres.parts import select, select_keys, within
+from blocks.sources.postgres.tables import Table
+
+FEW = 0.1
+"""The share of a part's rows up to which changed ones are read by place."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What of one part may have changed.
+
+    Attributes:
+        total: How many rows there are.
+        count: How many of them may be newer than the older snapshot.
+        places: Where these are, as an array of `ctid`s is written; None where they are too many to be read by place.
+    """
+
+    total: int
+    count: int
+    places: str | None
+
+
+class Reads(Protocol):
+    """How the parts of one table are read. Several threads may ask."""
+
+    def look(self, bounds: Bounds, oldest: int, upcoming: int) -> Look:
+        """Tell what of one part may be newer than a snapshot; numbers as for `written_since`."""
+        ...
+
+    def rows(self, bounds: Bounds) -> pa.Table:
+        """Return the rows of one part."""
+        ...
+
+    def rows_of_many(self, bounds: Bounds) -> pa.Table:
+        """Return the rows of one part of which `look` found too many to tell where they are."""
+        ...
+
+    def keys(self, bounds: Bounds) -> pa.Table:
+        """Return the keys of one part's rows, with `xmin` and `ctid`."""
+        ...
+
+
+class PartByPart:
+    """Each part with queries of its own.
+
+    Args:
+        table: The table.
+        readers: Connections that see the same snapshot.
+    """
+
+    def __init__(self, table: Table, readers: Readers) -> None:
+        self._table, self._readers = table, readers
+
+    def look(self, bounds: Bounds, oldest: int, upcoming: int) -> Look:
+        """Tell what of one part may be newer than a snapshot; numbers as for `written_since`."""
+        shape = self._table.shape
+        found = self._fetch(written_since(f"ONLY {shape.quoted} {within(shape, bounds)}", oldest, upcoming))
+        total, count, places = (found.column(n)[0].as_py() for n in range(3))
+        return Look(total, count, places if count <= FEW * total else None)
+
+    def rows(self, bounds: Bounds) -> pa.Table:
+        """Return the rows of one part."""
+        return self._fetch(select(self._table.shape, bounds))
+
+    rows_of_many = rows
+
+    def keys(self, bounds: Bounds) -> pa.Table:
+        """Return the keys of one part's rows, with `xmin` and `ctid`."""
+        return self._fetch(select_keys(self._table.shape, within(self._table.shape, bounds)))
+
+    def _fetch(self, query: str) -> pa.Table:
+        return self._readers.fetch(query, self._table.doing)

@@ -117,6 +117,7 @@ class Table:
         facts: Changes whenever rows may differ though their transactions are old: another file, other columns.
             None where that cannot be told.
         size_bytes: On disk, without indexes.
+        heap: Whether it is stored as tables usually are, so that ranges of its pages can be asked for.
     """
 
     spec: CollectionSpec
@@ -124,6 +125,7 @@ class Table:
     facts: str | None
     size_bytes: int
     pages: int
+    heap: bool = True
 
     @property
     def doing(self) -> str:
@@ -199,7 +201,7 @@ def read_tables(session: Session) -> Catalogue:
         tracked = persistence == "p" and method == "heap" and not any(c[9] in naming for c in read)
         facts = repr((oid, filenode, [(c[0], c[1], c[2], c[8]) for c in read])) if tracked else None
         shape = _shape(at, read, keys.get(_int(oid), ()))
-        found.tables.append(Table(_spec(shape), shape, facts, _int(size), _int(pages)))
+        found.tables.append(Table(_spec(shape), shape, facts, _int(size), _int(pages), method == "heap"))
     return found
 
 

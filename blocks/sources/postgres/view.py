@@ -142,7 +142,7 @@ class PostgresView:
 
     def _read_at_once(self, table: Table, bounds: Bounds) -> Sequence[Bounds]:
         """Return the parts of a table that are to be read at once, if one of them alone would cost as much."""
-        if self._session.info.server_version < PAGES_ARE_FOUND:
+        if not table.heap or self._session.info.server_version < PAGES_ARE_FOUND:
             return ()
         match bounds:
             case {"of": int(of)}:

@@ -65,7 +65,7 @@ def make_backup(
 
 def send_down(job: BackupJob, line: Line, progress: Progress | None = None) -> list[Outcome]:
     """Send every part of the state down the stages, a window of parts at a time."""
-    window = Window(job.parts(), done=job.done, progress=progress)
+    window = Window(job.parts(), done=job.done, progress=progress, give_up=job.give_up)
     for part in window:
         rows = line.submit(collect, part)
         normal = line.submit(normalize, part, rows)

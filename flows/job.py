@@ -26,7 +26,7 @@ from blocks.repository import Repository
 from blocks.rowdigest import RowDigest
 from blocks.sealing import ObjectContext, ObjectKind
 from blocks.selection import Selection
-from blocks.sources.base import Bounds, CollectionSpec, View
+from blocks.sources.base import Bounds, CollectionSpec, Stoppable, View
 from blocks.sums import sums_checksum
 from flows.chain import Chain
 from flows.parcel import PartJob, Stored
@@ -182,6 +182,13 @@ class BackupJob:
     def done(self, part: PartJob, stored: Stored) -> None:
         """Take the result of a part's last stage."""
         self.stored[part.collection_name, part.number] = stored
+
+    def give_up(self, error: BaseException) -> None:
+        """Let views end what they are reading; not where the same views are read again, without the base."""
+        if not isinstance(error, BaseUnusable):
+            for view in self.views.values():
+                if isinstance(view, Stoppable):
+                    view.stop()
 
     def commit(self) -> BackupMetadata:
         """Let the sources have their last word, then commit the manifest."""

@@ -85,8 +85,10 @@ class Window(Generic[P]):
         size: int = WINDOW,
         done: Callable[[P, Any], None] | None = None,
         progress: Progress | None = None,
+        give_up: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._parts, self._size, self._done, self._progress = parts, size, done, progress
+        self._give_up = give_up
         self._running: list[tuple[P, tuple[Outcome, ...]]] = []
         self.last: list[Outcome] = []
         """The last stage of each part that came through: what stands after the line follows them."""
@@ -102,6 +104,10 @@ class Window(Generic[P]):
                 yield part
             while self._running:
                 self._settle()
+        except BaseException as error:
+            if self._give_up is not None:
+                self._give_up(error)
+            raise
         finally:
             # on a failure the other parts still finish, so that nothing writes after the flow has given up
             for _, outcomes in self._running:

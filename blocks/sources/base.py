@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 from pydantic import JsonValue
@@ -175,6 +175,15 @@ class View(Protocol):
         Raises:
             SourceChanged: Something that spans several parts changed while it was read.
         """
+        ...
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """A view that may read for long without anybody to hear of it."""
+
+    def stop(self) -> None:
+        """Called when the backup is given up, from any thread: what is being read ends soon, with an error."""
         ...
 
 

@@ -37,6 +37,42 @@ class Allowance:
             self._left_bytes += size_bytes
 
 
+class NoRoom(SourceUnavailable):
+    """What was read cannot be kept in a folder."""
+
+    def __init__(self, folder: object, error: OSError) -> None:
+        hint = "Is there room? TMPDIR names the folder."
+        super().__init__(f"what was read cannot be kept in {folder}: {error}", hint=hint)
+
+
+class RunFolder:
+    """A temporary folder, which is made when the first run goes there.
+
+    Args:
+        prefix: How its name begins.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix, self._lock = prefix, Lock()
+        self._made: tempfile.TemporaryDirectory[str] | None = None
+
+    def __fspath__(self) -> str:
+        """Return its path."""
+        with self._lock:
+            if self._made is None:
+                self._made = tempfile.TemporaryDirectory(prefix=self._prefix)
+            return self._made.name
+
+    def __str__(self) -> str:
+        """Name it in errors."""
+        return "the folder for temporary files" if self._made is None else self._made.name
+
+    def close(self) -> None:
+        """Remove it with all that is in it."""
+        if self._made is not None:
+            self._made.cleanup()
+
+
 class SortedRuns:
     """Runs of a table. Filled by one thread, then read by several.
 
@@ -44,7 +80,7 @@ class SortedRuns:
         folder: Where runs go that do not fit into memory.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | RunFolder) -> None:
         self._folder = folder
         self._runs: list[pa.Table | Path] = []
         self._positions: list[npt.NDArray[np.uint32]] = []
@@ -76,7 +112,8 @@ class SortedRuns:
 
     def _ranges(self, start: int, end: int) -> Iterator[tuple[pa.Table | Path, int, int]]:
         for run, positions in zip(self._runs, self._positions, strict=True):
-            first, last = np.searchsorted(positions, [start, end])
+            # of the same type: else all positions would be converted, once for each part
+            first, last = np.searchsorted(positions, np.array([start, end], positions.dtype))
             yield run, int(first), int(last)
 
     def _keep(self, rows: pa.Table, positions: npt.NDArray[np.uint32], *, spill: bool) -> None:
@@ -93,10 +130,7 @@ class SortedRuns:
                     writer.write_table(run)
                 return Path(file.name)
         except OSError as exc:
-            raise SourceUnavailable(
-                f"what was read cannot be kept in {self._folder}: {exc}",
-                hint="Is there room? TMPDIR names the folder.",
-            ) from exc
+            raise NoRoom(self._folder, exc) from exc
 
 
 _FILE_BYTES = 32 * 1024 * 1024
@@ -111,7 +145,7 @@ class Spool(SortedRuns):
         room: How much does.
     """
 
-    def __init__(self, folder: Path, room: Allowance) -> None:
+    def __init__(self, folder: Path | RunFolder, room: Allowance) -> None:
         super().__init__(folder)
         self._room = room
         self._waiting: list[tuple[pa.Table, npt.NDArray[np.uint32]]] = []
@@ -136,10 +170,14 @@ class Spool(SortedRuns):
             self._waiting, self._waiting_bytes = [], 0
             self._keep(self._joined(tables).combine_chunks(), np.concatenate(positions), spill=True)
 
-    def leave(self) -> None:
-        """Give back the room that it took; nothing is read of it any more."""
+    def discard(self) -> None:
+        """Give back the room that it took, and remove its files; what was read of it stays readable."""
         self._room.give_back(self._room_bytes)
         self._room_bytes = 0
+        for run in self._runs:
+            if isinstance(run, Path):
+                run.unlink(missing_ok=True)
+        self._runs, self._positions = [], []
 
     def _joined(self, tables: Sequence[pa.Table]) -> pa.Table:
         return pa.concat_tables(tables)

@@ -45,6 +45,8 @@ _SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     "synchronize_seqscans": "off",
     "jit": "off",
+    # what reads ranges of pages would read the whole table for each of them
+    "enable_tidscan": "on",
 }
 _LATER = "('idle_session_timeout', 'transaction_timeout')"
 """Settings that versions after 13 brought, and that would end a long backup."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psycopg
 from pydantic import JsonValue
@@ -30,6 +28,7 @@ from blocks.sources.postgres.tables import Catalogue, Table, large_objects, read
 from blocks.sources.postgres.types import state_of_types
 from blocks.sources.postgres.uncovered import uncovered
 from blocks.sources.postgres.view import PostgresView
+from blocks.sources.runs import RunFolder
 
 _ATTEMPTS = 3
 _AHEAD = 2
@@ -73,7 +72,9 @@ def open_view(settings: Settings) -> Iterator[PostgresView]:
         SourceUnavailable: It cannot be reached or read.
     """
     place = place_of(settings.conninfo)
-    with tempfile.TemporaryDirectory(prefix="lastgood-postgres-") as folder, ExitStack() as opened:
+    with ExitStack() as opened:
+        folder = RunFolder("lastgood-postgres-")
+        opened.callback(folder.close)
         session = connect(settings.conninfo, settings.connect_timeout_seconds)
         opened.callback(session.close)
         with translated(place, "cannot read the catalogue of"):
@@ -86,7 +87,7 @@ def open_view(settings: Settings) -> Iterator[PostgresView]:
             readers = Readers(settings.conninfo, snapshot)
             opened.callback(readers.close)
             readers.open_ahead(_AHEAD)  # while pg_dump runs
-            view = _Opened(session, settings, snapshot, tables, catalogue).view(readers, place, taken_at, Path(folder))
+            view = _Opened(session, settings, snapshot, tables, catalogue).view(readers, place, taken_at, folder)
         yield view
 
 
@@ -164,7 +165,7 @@ class _Opened:
         if large is not None:
             self._tables.append(large)
 
-    def view(self, readers: Readers, place: str, taken_at: datetime, folder: Path) -> PostgresView:
+    def view(self, readers: Readers, place: str, taken_at: datetime, folder: RunFolder) -> PostgresView:
         definition, token = self._definition()
         return PostgresView(
             self._session,

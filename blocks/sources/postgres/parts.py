@@ -105,6 +105,9 @@ def part_number(shape: TableShape, parts: Sequence[Bounds]) -> str:
 
 def correlation(session: Session, table: Table) -> float:
     """Return how far the rows of a table lie in the order of its key, from 0 to 1; 1 where the server does not know."""
+    seen = session.execute("SELECT pg_catalog.has_table_privilege('pg_catalog.pg_stats', 'SELECT')").fetchone()
+    if seen is None or not seen[0]:
+        return 1.0
     row = session.execute(
         "SELECT pg_catalog.abs(correlation)::float8 FROM pg_catalog.pg_stats"
         " WHERE schemaname = %s AND tablename = %s AND attname = %s AND NOT inherited",

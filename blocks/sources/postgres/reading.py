@@ -44,7 +44,7 @@ class Reads(Protocol):
         ...
 
     def rows_of_many(self, bounds: Bounds) -> pa.Table:
-        """Return the rows of one part of which `look` found too many to tell where they are."""
+        """Return the rows of one part of which `look` does not tell where they are, because they are too many."""
         ...
 
     def keys(self, bounds: Bounds) -> pa.Table:

@@ -7,24 +7,22 @@ wait in files where they are many. An incremental looks for changed rows first, 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from blocks.errors import LastgoodError
 from blocks.sources.base import Bounds
 from blocks.sources.postgres.changes import written_since_by_part
 from blocks.sources.postgres.connect import Readers, identifier
 from blocks.sources.postgres.parts import part_number, select_all, select_keys
 from blocks.sources.postgres.reading import FEW, Look
 from blocks.sources.postgres.tables import Table, free_name
-from blocks.sources.runs import Allowance, Spool
+from blocks.sources.runs import Allowance, NoRoom, RunFolder, Spool
 
 PAGES_ARE_FOUND = 140000
 """The first version of the server that finds a range of pages without looking at all of them."""
@@ -47,7 +45,9 @@ class Scattered:
         room: How much may wait in memory.
     """
 
-    def __init__(self, table: Table, parts: Sequence[Bounds], readers: Readers, folder: Path, room: Allowance) -> None:
+    def __init__(
+        self, table: Table, parts: Sequence[Bounds], readers: Readers, folder: RunFolder, room: Allowance
+    ) -> None:
         self._table, self._readers, self._folder, self._room = table, readers, folder, room
         self._numbers = {_named(bounds): number for number, bounds in enumerate(parts)}
         match parts[0]:
@@ -61,10 +61,38 @@ class Scattered:
         self._lock = Lock()
         self._looks: dict[int, Look] | None = None
         self._waiting: dict[str, _Waiting] = {}
+        self._passed = set[int]()
+        self._full: NoRoom | None = None
+        self._stopped = Event()
+
+    def passed(self, bounds: Bounds) -> None:
+        """Say that a part was read; what waits for any part is let go with the last of them."""
+        with self._lock:
+            self._passed.add(self._number(bounds))
+            if len(self._passed) >= self._count:
+                self._let_go()
+
+    def discard(self) -> None:
+        """Let go what still waits; the parts are drawn anew."""
+        with self._lock:
+            self._let_go()
+
+    def stop(self) -> None:
+        """End what is being read, soon and with an error."""
+        self._stopped.set()
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise LastgoodError("the backup was given up")
+
+    def _let_go(self) -> None:
+        self._looks = None
+        while self._waiting:
+            self._waiting.popitem()[1].discard()
 
     def holds(self, bounds: Bounds) -> bool:
         """Whether bounds are those of one of the parts."""
-        return "share" in bounds or _named(bounds) in self._numbers
+        return bounds["of"] == self._count if "share" in bounds else _named(bounds) in self._numbers
 
     def look(self, bounds: Bounds, oldest: int, upcoming: int) -> Look:
         """Tell what of one part may be newer than a snapshot; numbers as for `written_since`."""
@@ -78,7 +106,7 @@ class Scattered:
         return self._complete(self._taken("rows", bounds, self._all_rows))
 
     def rows_of_many(self, bounds: Bounds) -> pa.Table:
-        """Return the rows of one part of which `look` found too many to tell where they are."""
+        """Return the rows of one part of which `look` does not tell where they are, because they are too many."""
         assert self._looks is not None, "nobody looked"
         many = [part for part, look in self._looks.items() if look.places is None]
         assert self._number(bounds) in many, "not among what is read"
@@ -109,6 +137,7 @@ class Scattered:
 
         def look(pages: str) -> None:
             rows = f"(SELECT {self._part} AS part, xmin, ctid FROM ONLY {self._table.shape.quoted} {pages}) numbered"
+            self._go_on()
             found = self._readers.fetch(written_since_by_part(rows, oldest, upcoming), self._table.doing)
             with lock:
                 for part, total, count, where in zip(*(column.to_pylist() for column in found.columns), strict=True):
@@ -132,6 +161,8 @@ class Scattered:
     ) -> pa.Table:
         """Take what waits of one part; the first who asks reads it for all parts, or for some."""
         with self._lock:
+            if self._full is not None:
+                raise self._full  # to fill the disk once is enough
             waiting = self._waiting.get(what) or self._wait(query, only)
             self._waiting[what] = waiting
             rows = waiting.of(self._number(bounds))
@@ -150,14 +181,16 @@ class Scattered:
                 # OFFSET 0 keeps the server from working out twice in which part a row is
                 every = f"SELECT * FROM ({every} OFFSET 0) numbered WHERE {narrowed}"
             for rows in self._readers.stream(every, self._table.doing):
+                self._go_on()
                 waiting.put(rows)
 
         try:
             self._each(read)
-        except BaseException:
+            waiting.end()
+        except BaseException as exc:
+            self._full = exc if isinstance(exc, NoRoom) else None
             waiting.discard()
             raise
-        waiting.end()
         return waiting
 
     def _each(self, work: Callable[[str], None]) -> None:
@@ -180,11 +213,10 @@ class _Waiting:
         parts: How many parts there are.
     """
 
-    def __init__(self, folder: Path, room: Allowance, parts: int) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="table-", dir=folder))
-        self._spool, self._lock = Spool(self._folder, room), Lock()
+    def __init__(self, folder: RunFolder, room: Allowance, parts: int) -> None:
+        self._spool, self._lock = Spool(folder, room), Lock()
         self._schema = pa.schema([])
-        self._left, self._taken = parts, set[int]()
+        self._parts, self._taken = parts, set[int]()
 
     def put(self, rows: pa.Table) -> None:
         """Take rows."""
@@ -202,18 +234,17 @@ class _Waiting:
         """Return the rows of one part."""
         self._taken.add(number)
         tables = self._spool.slices(number, number + 1)
-        # copied, so that what was read of the files does not count as memory of this process for as long
+        # mostly copied, so that what was read of the files does not count as memory of this process for as long
         return pa.concat_tables(tables).combine_chunks() if tables else self._schema.empty_table()
 
     @property
     def done(self) -> bool:
         """Whether each part was asked for."""
-        return len(self._taken) >= self._left
+        return len(self._taken) >= self._parts
 
     def discard(self) -> None:
-        """Remove the files; what was returned stays readable."""
-        self._spool.leave()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Let all rows go; what was returned stays readable."""
+        self._spool.discard()
 
 
 def _named(bounds: Bounds) -> str:

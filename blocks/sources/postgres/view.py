@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from threading import RLock
 
 import numpy as np
@@ -19,7 +18,7 @@ from blocks.sources.postgres.parts import correlation, draw, outgrown
 from blocks.sources.postgres.reading import FEW, PartByPart, Reads
 from blocks.sources.postgres.scattered import PAGES_ARE_FOUND, Scattered
 from blocks.sources.postgres.tables import Table
-from blocks.sources.runs import Allowance
+from blocks.sources.runs import Allowance, RunFolder
 
 _SEVERAL = 4
 _IN_ORDER = 0.5
@@ -57,7 +56,7 @@ class PostgresView:
         system: str,
         warnings: Sequence[str],
         part_size_bytes: int,
-        folder: Path,
+        folder: RunFolder,
     ) -> None:
         self.taken_at, self.definition, self.system = taken_at, definition, system
         self.token = token.to_text() if token else None
@@ -87,8 +86,14 @@ class PostgresView:
     def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
         """Read the rows of one part: all, or those that transactions since the base's snapshot may have written."""
         table = self._table(collection)
+        reading = self._read(table, bounds, known)
+        if isinstance(reads := self._reads(table, bounds), Scattered):
+            reads.passed(bounds)
+        return reading
+
+    def _read(self, table: Table, bounds: Bounds, known: Known | None) -> Reading:
         if known is not None and self._now is not None and table.shape.row is None:
-            oldest = self._now.since(Token.parse(known.token), collection.name)
+            oldest = self._now.since(Token.parse(known.token), table.spec.name)
             if oldest is not None:
                 return self._changes(table, bounds, known, oldest)
         return Reading(self._reads(table, bounds).rows(bounds))
@@ -155,7 +160,8 @@ class PostgresView:
 
     def _remember(self, collection: CollectionSpec, parts: Sequence[Bounds]) -> Sequence[Bounds]:
         self._drawn[collection.name] = parts
-        self._scattered.pop(collection.name, None)
+        if (before := self._scattered.pop(collection.name, None)) is not None:
+            before.discard()
         return parts
 
     def _picked(self, table: Table, places: str) -> pa.Table:
@@ -179,6 +185,12 @@ class PostgresView:
         if table is None:
             raise SourceChanged(f"{self._place} has no table {collection.name}")
         return table
+
+    def stop(self) -> None:
+        """End what is being read of whole tables, soon and with an error."""
+        with self._lock:
+            for scattered in filter(None, self._scattered.values()):
+                scattered.stop()
 
     def finish(self) -> None:
         """Nothing to check: all parts were read in one snapshot."""

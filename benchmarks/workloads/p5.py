@@ -70,7 +70,7 @@ def run(bench: Bench) -> Outcome:
         incrementals = compete(both("incremental"), bench.pairs, bench.say, change)
         for one in (small, large):
             one.compare()
-    outcome.series = [*fulls, *incrementals]
+    outcome.series = [*incrementals, *fulls]
     for what, (much, few), asked in (("full", fulls, "11 times"), ("incremental", incrementals, "4 times (goal 1.5)")):
         outcome.facts.append((f"time at 10 times the rows, {what}", f"{much.seconds / few.seconds:.1f} times", asked))
         peaks = f"{much.peak_bytes / few.peak_bytes:.2f} times"

@@ -105,8 +105,7 @@ class Window(Generic[P]):
             while self._running:
                 self._settle()
         except BaseException as error:
-            if self._give_up is not None:
-                self._give_up(error)
+            self._failed(error)
             raise
         finally:
             # on a failure the other parts still finish, so that nothing writes after the flow has given up
@@ -118,12 +117,18 @@ class Window(Generic[P]):
         """Remember the stages a part is on."""
         self._running.append((part, outcomes))
 
+    def _failed(self, error: BaseException) -> None:
+        """Say so before anything is waited for, so that what still runs can end soon."""
+        if self._give_up is not None:
+            self._give_up(error)
+
     def _settle(self) -> None:
         part, outcomes = self._running.pop(0)
         try:
             # in order: the first failure is the cause, later stages only fail because of it
             results = [outcome.result() for outcome in outcomes]
-        except BaseException:
+        except BaseException as error:
+            self._failed(error)
             for outcome in outcomes:
                 _wait_quietly(outcome)
             raise

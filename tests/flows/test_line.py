@@ -204,6 +204,35 @@ def test_a_failure_ends_the_window_after_the_other_parts_came_to_rest(line: Line
     assert finished.is_set()
 
 
+class Interrupted:
+    """The outcome of a stage that runs until it is told to stop; whoever waits for its result is interrupted."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+
+    def result(self) -> None:
+        raise KeyboardInterrupt
+
+    def wait(self) -> None:
+        assert self.stopped.wait(10), "nobody said that the run is given up"
+
+
+def test_an_interrupted_window_says_so_before_it_waits() -> None:
+    running = Interrupted()
+    told: list[BaseException] = []
+
+    def give_up(error: BaseException) -> None:
+        told.append(error)
+        running.stopped.set()
+
+    window = Window(iter(["a", "b"]), size=1, give_up=give_up)
+    parts = iter(window)
+    window.follow(next(parts), running)
+    with pytest.raises(KeyboardInterrupt):
+        next(parts)
+    assert isinstance(told[0], KeyboardInterrupt)
+
+
 def test_the_first_failing_stage_is_the_cause(line: Line) -> None:
     @task(**INSIDE)
     def breaks(n: int) -> Box[int]:

@@ -165,14 +165,10 @@ class Scattered:
                 raise self._full  # to fill the disk once is enough
             waiting = self._waiting.get(what) or self._wait(query, only)
             self._waiting[what] = waiting
-            rows = waiting.of(self._number(bounds))
-            if waiting.done:
-                del self._waiting[what]
-                waiting.discard()
-        return rows
+            return waiting.of(self._number(bounds))
 
     def _wait(self, query: Callable[[str], str], only: Sequence[int] | None) -> _Waiting:
-        waiting = _Waiting(self._folder, self._room, self._count if only is None else len(only))
+        waiting = _Waiting(self._folder, self._room)
         narrowed = None if only is None else f"{self._name} = ANY ('{{{','.join(map(str, only))}}}')"
 
         def read(pages: str) -> None:
@@ -205,18 +201,16 @@ class Scattered:
 
 
 class _Waiting:
-    """Rows by the number of their part, which is their last column, until all parts were taken once.
+    """Rows by the number of their part, which is their last column.
 
     Args:
         folder: Where those wait that are more than `room`.
         room: How much may wait in memory.
-        parts: How many parts there are.
     """
 
-    def __init__(self, folder: RunFolder, room: Allowance, parts: int) -> None:
+    def __init__(self, folder: RunFolder, room: Allowance) -> None:
         self._spool, self._lock = Spool(folder, room), Lock()
         self._schema = pa.schema([])
-        self._parts, self._taken = parts, set[int]()
 
     def put(self, rows: pa.Table) -> None:
         """Take rows."""
@@ -232,15 +226,9 @@ class _Waiting:
 
     def of(self, number: int) -> pa.Table:
         """Return the rows of one part."""
-        self._taken.add(number)
         tables = self._spool.slices(number, number + 1)
         # mostly copied, so that what was read of the files does not count as memory of this process for as long
         return pa.concat_tables(tables).combine_chunks() if tables else self._schema.empty_table()
-
-    @property
-    def done(self) -> bool:
-        """Whether each part was asked for."""
-        return len(self._taken) >= self._parts
 
     def discard(self) -> None:
         """Let all rows go; what was returned stays readable."""

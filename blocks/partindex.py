@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -58,10 +59,26 @@ class PartIndex:
 
     def find(self, keys: pa.LargeBinaryArray) -> pa.UInt64Array:
         """Return the digest of each of some keys, no two of them the same; NULL where there is no such record."""
-        found = _digests_in(self._bottom, keys)
+        found = _digests_at(self._bottom, self._places(keys))
         if (over := self._over) is None:
             return found
-        return pc.if_else(pc.is_in(keys, over.column(KEY)), _digests_in(over, keys), found)
+        places = positions(keys, over.column(KEY).combine_chunks())
+        return pc.if_else(places.is_valid(), _digests_at(over, places), found)
+
+    def _places(self, keys: pa.LargeBinaryArray) -> pa.Int32Array:
+        """Tell where each key stands in the lowest layer, NULL where it does not."""
+        few = len(keys) * _MANY < self._bottom.num_rows
+        words = _words(keys) if few and self._ascending is not None else None
+        if words is None or self._ascending is None or words.dtype != self._ascending.dtype:
+            return positions(keys, self._bottom.column(KEY).combine_chunks())
+        places = np.minimum(np.searchsorted(self._ascending, words), len(self._ascending) - 1).astype(np.int32)
+        return pa.array(places, mask=self._ascending[places] != words)
+
+    @cached_property
+    def _ascending(self) -> npt.NDArray[np.bytes_] | None:
+        """The keys of the lowest layer where all have the same length, as those of numbers have, and are in order."""
+        words = _words(self._bottom.column(KEY).combine_chunks())
+        return words if words is not None and bool((words[1:] > words[:-1]).all()) else None
 
     @cached_property
     def _over(self) -> pa.Table | None:
@@ -85,12 +102,21 @@ def _index_table(keys: pa.LargeBinaryArray, digests: pa.UInt64Array | None = Non
     return pa.table({KEY: keys, DIGEST: pa.nulls(0, pa.uint64()) if digests is None else digests, DELETED: deleted})
 
 
-def _digests_in(layer: pa.Table, keys: pa.LargeBinaryArray) -> pa.UInt64Array:
-    """Return the digests that one layer has for some keys; NULL where it has none, or a tombstone."""
-    places = positions(keys, layer.column(KEY).combine_chunks())
+def _digests_at(layer: pa.Table, places: pa.Int32Array) -> pa.UInt64Array:
+    """Return the digests that one layer has in some places; NULL for none, and where it has a tombstone."""
     found = layer.select([DIGEST, DELETED]).take(places).combine_chunks()
     gone = pc.fill_null(found.column(DELETED), True)
     return pc.if_else(gone, pa.scalar(None, pa.uint64()), found.column(DIGEST)).combine_chunks()
+
+
+def _words(keys: pa.LargeBinaryArray) -> npt.NDArray[np.bytes_] | None:
+    """Look at keys as bytes of one length, without a copy; None where they differ in length."""
+    offsets = np.frombuffer(keys.buffers()[1], np.int64)[keys.offset : keys.offset + len(keys) + 1]
+    width = int(offsets[-1] - offsets[0]) // len(keys) if len(keys) else 0
+    if not width or keys.null_count or not np.array_equal(offsets, np.arange(len(offsets)) * width + offsets[0]):
+        return None
+    data = np.frombuffer(keys.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+    return data.view(f"S{width}")
 
 
 def positions(keys: pa.LargeBinaryArray, among: pa.LargeBinaryArray) -> pa.Int32Array:

@@ -57,3 +57,23 @@ def test_the_number_of_records_is_told_without_merging() -> None:
     assert len(PartIndex([layer({_KEYS[0]: 1})], rows=5)) == 5
     assert len(PartIndex([])) == 0
     assert PartIndex([]).find(pa.array(_KEYS, pa.large_binary())).null_count == len(_KEYS)
+
+
+@given(st.dictionaries(st.binary(min_size=3, max_size=3), _DIGESTS, min_size=1), st.lists(st.binary(max_size=4)))
+def test_keys_of_one_length_are_found_among_keys_in_order(
+    entries: dict[bytes, int | None], others: list[bytes]
+) -> None:
+    index = PartIndex([layer(dict(sorted(entries.items())))])
+    for wanted in ([key] for key in [*entries, *others]):
+        found = index.find(pa.array(wanted, pa.large_binary())).to_pylist()
+        assert found == [entries.get(wanted[0])]
+
+
+def test_keys_of_one_length_are_found_in_a_slice_and_without_order() -> None:
+    keys = [f"{n:03d}".encode() for n in range(100)]
+    upside_down = PartIndex([layer({key: n for n, key in reversed(list(enumerate(keys)))})])
+    wanted = pa.array([b"xxx", keys[3], keys[99], b"yyy", b"zz\x00"], pa.large_binary())
+    for index in (upside_down, PartIndex([layer({key: n for n, key in enumerate(keys)})])):
+        assert index.find(wanted.slice(1, 3)).to_pylist() == [3, 99, None]
+        assert index.find(wanted.slice(1)).to_pylist() == [3, 99, None, None]
+        assert index.find(wanted.slice(0, 0)).to_pylist() == []

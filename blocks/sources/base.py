@@ -287,6 +287,9 @@ class StateSource(Block):
             SourceUnavailable: It cannot be reached or read.
         """
 
+    def begin(self) -> None:
+        """Begin to open a view that is soon asked for, beside other work; what fails is met by `view`."""
+
     @abstractmethod
     def target(self, scope: RestoreScope, to: str | None = None) -> Target:
         """Prepare a target: the live place, or another one named by `to` (a path or URL of the source's kind)."""

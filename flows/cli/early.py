@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -19,7 +20,7 @@ from blocks.keyslots import Role
 from blocks.keystore import parse
 from blocks.stretching import Argon2, begin
 
-_WRONG = (OSError, ValueError, TypeError, RuntimeError, yaml.YAMLError, LastgoodError)
+_WRONG = (OSError, ValueError, TypeError, LookupError, RuntimeError, yaml.YAMLError, LastgoodError)
 
 
 def glance(plan: Path) -> Mapping[object, object]:
@@ -55,6 +56,25 @@ def begin_unlocking(folder: Path, plan: Mapping[object, object]) -> None:
         _begin(folder.expanduser().absolute(), plan)
     except _WRONG:
         return
+
+
+def begin_viewing(folder: Path, plan: Mapping[object, object]) -> None:
+    """Begin to open views of a plan's sources; not where hooks have to run before anything is looked at.
+
+    Args:
+        folder: Where the plan is.
+        plan: What stands in it.
+    """
+    # which of the sources it imports depends on what this process does without
+    from blocks.sources.kinds import source_of
+
+    match plan:
+        case {"sources": dict(sources)} if not plan.get("hooks"):
+            for said in sources.values():
+                with suppress(*_WRONG):
+                    kind = source_of([said["type"]])
+                    if isinstance(kind, type):  # else the plan names none that there is
+                        kind.model_validate(said).anchored(folder.expanduser().absolute()).begin()
 
 
 def _begin(folder: Path, plan: Mapping[object, object]) -> None:

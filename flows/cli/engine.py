@@ -14,11 +14,14 @@ from typing import NoReturn
 
 from blocks.engine import do_without_prefect
 from blocks.reference import is_path
-from flows.cli.early import begin_unlocking, glance, may_use_pandas
+from flows.cli.early import begin_unlocking, begin_viewing, glance, may_use_pandas
 
 _READING = (["init"], ["list"], ["show"], ["diff"], ["check"], ["key", "list"], ["key", "add"], ["key", "remove"])
 _RECORDED = ("backup", "restore", "verify", "retention")
 """Commands whose run a Prefect server records, where there is one."""
+
+_SWITCH_SECONDS = 0.0005
+"""How long a thread that has an answer may wait for one that imports modules."""
 
 _ALGEBRA_THREADS = "OPENBLAS_NUM_THREADS"
 
@@ -42,6 +45,9 @@ def start(words: Sequence[str]) -> None:
     # quality suites are run on pandas' frames
     if words[:1] != ["verify"] and not may_use_pandas(plan):
         _do_without_pandas()
+        if path is not None and words[0] == "backup" and not needs_prefect(words):
+            sys.setswitchinterval(_SWITCH_SECONDS)
+            begin_viewing(Path(path).parent, plan)
 
 
 def leave(code: int) -> NoReturn:

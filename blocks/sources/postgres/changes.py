@@ -87,6 +87,16 @@ class Token:
         """The next transaction number that was to be given out."""
         return int(self.snapshot.split(":")[1])
 
+    def sees_all_of(self, before: Token) -> bool:
+        """Whether this snapshot sees whatever an older one saw; false where that cannot be told."""
+        if before.server != self.server or before.next > self.next:
+            return False
+        return all(number in before._running for number in self._running if number < before.next)
+
+    @property
+    def _running(self) -> frozenset[int]:
+        return frozenset(int(number) for number in self.snapshot.split(":")[2].split(",") if number)
+
     def since(self, before: Token | None, table: str) -> int | None:
         """Return the number below which rows of a table are unchanged since an older token; None to read them all."""
         if before is None or (before.server, before.definition) != (self.server, self.definition):

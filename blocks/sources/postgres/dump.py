@@ -24,6 +24,7 @@ _PREAMBLE = re.compile(r"\A(?:(?:--.*|SET .*;|SELECT pg_catalog\.set_config\(.*)
 _NEW_SETTING = re.compile(r"^SET transaction_timeout = 0;\n", re.MULTILINE)
 """What pg_dump of 17 and later sets, and servers before 17 do not know; our own sessions set it where it exists."""
 _WARNING = re.compile(r"^pg_dump: warning: (.+)$", re.MULTILINE)
+_SECTIONS = ("pre-data", "post-data")
 _INSTALLED = ("usr/lib/postgresql/*/bin/pg_dump", "usr/pgsql-*/bin/pg_dump")
 """Where Debian and Red Hat keep the programs of each version."""
 
@@ -65,10 +66,31 @@ def dump_definitions(
     common = [found, "--no-password", "--encoding=UTF8", "--lock-wait-timeout=30000", "--no-blobs", *options]
     if snapshot is not None:
         common.append(f"--snapshot={snapshot}")
-    with ThreadPoolExecutor(2) as pool:
-        sections = pool.map(lambda name: _run([*common, f"--section={name}"], conninfo), ("pre-data", "post-data"))
-        (before, said), (after, more) = sections
+    read_once = _from_archive([*common, *(f"--section={name}" for name in _SECTIONS), "--format=custom"], conninfo)
+    (before, said), (after, more) = read_once or _one_by_one(common, conninfo)
     return Definitions(_bare(before), _bare(after), tuple(dict.fromkeys([*said, *more])))
+
+
+def _from_archive(command: list[str], conninfo: str) -> list[tuple[str, list[str]]] | None:
+    """Let pg_dump read the catalogue once for both sections, and the pg_restore beside it write them; None without."""
+    program = Path(command[0])
+    if program.name != "pg_dump" or not (restore := program.with_name("pg_restore")).is_file():
+        return None
+    archive, said = _run(command, conninfo)
+    sections = []
+    for name in _SECTIONS:
+        write = [str(restore), f"--section={name}", "--file=-"]
+        done = subprocess.run(write, input=archive, capture_output=True, check=False)  # noqa: S603  as for pg_dump
+        if done.returncode:
+            return None  # programs of two versions, say
+        sections.append((done.stdout.decode(), said))
+    return sections
+
+
+def _one_by_one(command: list[str], conninfo: str) -> list[tuple[str, list[str]]]:
+    with ThreadPoolExecutor(len(_SECTIONS)) as pool:
+        found = pool.map(lambda name: _run([*command, f"--section={name}"], conninfo), _SECTIONS)
+        return [(text.decode(), said) for text, said in found]
 
 
 def current_definitions(session: Session, conninfo: str, program: str | None) -> Definitions:
@@ -77,7 +99,7 @@ def current_definitions(session: Session, conninfo: str, program: str | None) ->
     return Definitions(found.before + large_object_definitions(session), found.after)
 
 
-def _run(command: list[str], conninfo: str) -> tuple[str, list[str]]:
+def _run(command: list[str], conninfo: str) -> tuple[bytes, list[str]]:
     # the password must not be among the arguments, where other users of this machine see it
     password = settings_of(conninfo).get("password")
     environment = os.environ | {"LC_ALL": "C"} | ({"PGPASSWORD": password} if password else {})
@@ -87,7 +109,7 @@ def _run(command: list[str], conninfo: str) -> tuple[str, list[str]]:
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().replace("\n", " ")
         raise SourceUnavailable(f"pg_dump of {place_of(conninfo)} failed: {said}", hint=hint_for("", said))
-    return done.stdout.decode(), _WARNING.findall(done.stderr.decode(errors="replace"))
+    return done.stdout, _WARNING.findall(done.stderr.decode(errors="replace"))
 
 
 def _bare(text: str) -> str:

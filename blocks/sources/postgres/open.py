@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import psycopg
@@ -46,7 +46,7 @@ class Choice:
         schemas_only: Whether whole schemas are chosen.
     """
 
-    included: Callable[[str, str], bool]
+    included: Callable[[str, str], bool] = field(compare=False)
     narrowed: bool
     schemas_only: bool
     words: str
@@ -64,31 +64,32 @@ class Settings:
     pg_dump: str | None
 
 
-@contextmanager
-def open_view(settings: Settings) -> Iterator[PostgresView]:
+def view_in(opened: ExitStack, settings: Settings) -> PostgresView:
     """Open one consistent look at a database.
+
+    Args:
+        opened: Closes it.
+        settings: Of the view.
 
     Raises:
         SourceUnavailable: It cannot be reached or read.
     """
     place = place_of(settings.conninfo)
-    with ExitStack() as opened:
-        folder = RunFolder("lastgood-postgres-")
-        opened.callback(folder.close)
-        session = connect(settings.conninfo, settings.connect_timeout_seconds)
-        opened.callback(session.close)
-        with translated(place, "cannot read the catalogue of"):
-            catalogue = _hold(session, settings, place)
-            taken_at = datetime.now(UTC)
-            row = session.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
-            assert row is not None
-            snapshot = str(row[0])
-            tables = _chosen(catalogue.tables, settings.choice)
-            readers = Readers(settings.conninfo, snapshot)
-            opened.callback(readers.close)
-            readers.open_ahead(_AHEAD)  # while pg_dump runs
-            view = _Opened(session, settings, snapshot, tables, catalogue).view(readers, place, taken_at, folder)
-        yield view
+    folder = RunFolder("lastgood-postgres-")
+    opened.callback(folder.close)
+    session = connect(settings.conninfo, settings.connect_timeout_seconds)
+    opened.callback(session.close)
+    with translated(place, "cannot read the catalogue of"):
+        catalogue = _hold(session, settings, place)
+        taken_at = datetime.now(UTC)
+        row = session.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
+        assert row is not None
+        snapshot = str(row[0])
+        tables = _chosen(catalogue.tables, settings.choice)
+        readers = Readers(settings.conninfo, snapshot)
+        opened.callback(readers.close)
+        readers.open_ahead(_AHEAD)  # while pg_dump runs
+        return _Opened(session, settings, snapshot, tables, catalogue).view(readers, place, taken_at, folder)
 
 
 def _chosen(tables: Sequence[Table], choice: Choice) -> list[Table]:

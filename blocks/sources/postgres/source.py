@@ -13,8 +13,9 @@ from pydantic import Field, PrivateAttr, SecretStr
 
 from blocks.errors import ConfigurationError
 from blocks.sources.base import PART_SIZE_BYTES, RestoreScope, StateSource, Target, View
+from blocks.sources.postgres.ahead import begin, open_view
 from blocks.sources.postgres.connect import altered, same_server, settings_of
-from blocks.sources.postgres.open import Choice, Settings, open_view
+from blocks.sources.postgres.open import Choice, Settings
 from blocks.sources.postgres.scratch import Kept, drop_database, scratch_name
 from blocks.sources.postgres.target import PostgresTarget
 
@@ -68,15 +69,20 @@ class PostgresSource(StateSource):
             SourceUnavailable: It cannot be reached, or not all of it may be read.
             ConfigurationError: There is no pg_dump of the server's version or later.
         """
-        return open_view(
-            Settings(
-                conninfo=self._conninfo(),
-                choice=self._choice(),
-                part_size_bytes=self.part_size_bytes,
-                connect_timeout_seconds=self.connect_timeout_seconds,
-                lock_timeout_seconds=self.lock_timeout_seconds,
-                pg_dump=self.pg_dump,
-            )
+        return open_view(self._settings(), since)
+
+    def begin(self) -> None:
+        """Begin to open a view."""
+        begin(self._settings())
+
+    def _settings(self) -> Settings:
+        return Settings(
+            conninfo=self._conninfo(),
+            choice=self._choice(),
+            part_size_bytes=self.part_size_bytes,
+            connect_timeout_seconds=self.connect_timeout_seconds,
+            lock_timeout_seconds=self.lock_timeout_seconds,
+            pg_dump=self.pg_dump,
         )
 
     def target(self, scope: RestoreScope, to: str | None = None) -> Target:

@@ -68,6 +68,10 @@ class PostgresView:
         self._drawn: dict[str, Sequence[Bounds]] = {}
         self._scattered: dict[str, Scattered | None] = {}
 
+    def sees_all_of(self, before: Token) -> bool:
+        """Whether this view is not older than the one of a token."""
+        return self._now is not None and self._now.sees_all_of(before)
+
     def collections(self) -> Sequence[CollectionSpec]:
         """Return the tables that hold rows (of a partitioned one, its partitions), by name."""
         return [table.spec for table in self._tables.values()]

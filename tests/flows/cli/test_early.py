@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from blocks.sources.postgres import PostgresSource
 from blocks.stretching import Argon2
 from flows.cli import early
-from flows.cli.early import begin_unlocking, glance, may_use_pandas
+from flows.cli.early import begin_unlocking, begin_viewing, glance, may_use_pandas
 from tests.flows.cli.desk import PASSPHRASE, Desk
 
 
@@ -102,3 +103,21 @@ def test_what_can_be_read_only_once_is_not_read(typed: Desk, tmp_path: Path, beg
 def test_code_of_others_finds_pandas(desk: Desk, sources: str, may: bool) -> None:
     assert may_use_pandas(glance(written(desk, f"sources: {sources}"))) is may
     assert may_use_pandas(glance(desk.folder / "missing.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("", ["host=nowhere.invalid user=me"]),
+        ("hooks: {before: [['true']]}", []),
+    ],
+)
+def test_views_are_begun_of_sources_but_not_before_hooks(
+    empty_desk: Desk, monkeypatch: pytest.MonkeyPatch, more: str, expected: list[str]
+) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(PostgresSource, "begin", lambda self: found.append(self.dsn.get_secret_value()))
+    books = "{type: postgres, dsn: 'host=nowhere.invalid user=me'}"
+    plan = written(empty_desk, f"sources: {{worse: 7, bad: {{type: none}}, none: {{}}, books: {books}}}\n{more}")
+    begin_viewing(plan.parent, glance(plan))
+    assert found == expected

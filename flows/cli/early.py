@@ -65,7 +65,8 @@ def begin_viewing(folder: Path, plan: Mapping[object, object]) -> None:
         folder: Where the plan is.
         plan: What stands in it.
     """
-    # which of the sources it imports depends on what this process does without
+    # which of the sources are imported depends on what this process does without
+    from blocks.sources.base import StateSource
     from blocks.sources.kinds import source_of
 
     match plan:
@@ -73,7 +74,7 @@ def begin_viewing(folder: Path, plan: Mapping[object, object]) -> None:
             for said in sources.values():
                 with suppress(*_WRONG):
                     kind = source_of([said["type"]])
-                    if isinstance(kind, type):  # else the plan names none that there is
+                    if isinstance(kind, type) and issubclass(kind, StateSource):  # else the plan names none that there is
                         kind.model_validate(said).anchored(folder.expanduser().absolute()).begin()
 
 

@@ -18,13 +18,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import pyarrow as pa
 from pydantic import JsonValue
 
 from blocks.block import Block
-from blocks.selection import Selection
+
+if TYPE_CHECKING:  # a source is made, and may begin to open a view, before Arrow is there
+    import pyarrow as pa
+
+    from blocks.selection import Selection
 
 Bounds = dict[str, JsonValue]
 

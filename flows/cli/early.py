@@ -74,7 +74,9 @@ def begin_viewing(folder: Path, plan: Mapping[object, object]) -> None:
             for said in sources.values():
                 with suppress(*_WRONG):
                     kind = source_of([said["type"]])
-                    if isinstance(kind, type) and issubclass(kind, StateSource):  # else the plan names none that there is
+                    if isinstance(kind, type) and issubclass(
+                        kind, StateSource
+                    ):  # else the plan names none that there is
                         kind.model_validate(said).anchored(folder.expanduser().absolute()).begin()
 
 

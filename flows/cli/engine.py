@@ -44,10 +44,10 @@ def start(words: Sequence[str]) -> None:
         do_without_prefect()
     # quality suites are run on pandas' frames
     if words[:1] != ["verify"] and not may_use_pandas(plan):
-        _do_without_pandas()
         if path is not None and words[0] == "backup" and not needs_prefect(words):
             sys.setswitchinterval(_SWITCH_SECONDS)
             begin_viewing(Path(path).parent, plan)
+        _do_without_pandas()
 
 
 def leave(code: int) -> NoReturn:

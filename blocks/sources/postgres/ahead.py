@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from threading import Thread
+from typing import TYPE_CHECKING
 
 from blocks.sources.postgres.changes import Token
 from blocks.sources.postgres.open import Settings, view_in
-from blocks.sources.postgres.view import PostgresView
+
+if TYPE_CHECKING:
+    from blocks.sources.postgres.view import PostgresView
 
 
 def begin(settings: Settings) -> None:

@@ -18,20 +18,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from blocks.sources.postgres.connect import Session
 
 OLDEST_AGE = 2**31 - 10_000_000
 """Transactions after which a token is too old."""
-_FIRST_NORMAL = 3
 
 _WHERE_AND_WHEN = """
 SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
@@ -165,35 +159,3 @@ def _counted(oldest: int, upcoming: int) -> str:
         "pg_catalog.count(*)::pg_catalog.int8 AS total, "
         f"pg_catalog.array_agg(ctid) FILTER (WHERE ({newer}) IS NOT FALSE) AS places"
     )
-
-
-def may_have_changed(written: pa.ChunkedArray, oldest: int, upcoming: int) -> npt.NDArray[np.bool_]:
-    """Tell for each row whether the transaction that wrote it may be newer than a snapshot.
-
-    Args:
-        written: `xmin` of each row, 4 bytes big-endian.
-        oldest: `xmin` of the older snapshot, 64 bits.
-        upcoming: `xmax` of the snapshot that the rows were read in, 64 bits.
-    """
-    short = fixed_width(written, 4).view(">u4").reshape(-1).astype(np.uint64)
-    ago = (np.uint64(upcoming) - short) % np.uint64(2**32)
-    full = np.int64(upcoming) - ago.astype(np.int64)
-    return (full >= oldest) | (full < _FIRST_NORMAL) | (short < _FIRST_NORMAL)
-
-
-def row_places(places: pa.ChunkedArray) -> Sequence[str]:
-    """Write `ctid`s (6 bytes each) as text."""
-    raw = fixed_width(places, 6)
-    blocks, rows = raw[:, :4].copy().view(">u4").reshape(-1), raw[:, 4:].copy().view(">u2").reshape(-1)
-    return [f"({block},{row})" for block, row in zip(blocks.tolist(), rows.tolist(), strict=True)]
-
-
-def fixed_width(column: pa.ChunkedArray, width: int) -> npt.NDArray[np.uint8]:
-    """Return the bytes of a binary column whose values all have one length."""
-    chunks = [chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk for chunk in column.chunks]
-    joined = b"".join(pc.binary_join(_listed(chunk), b"")[0].as_buffer().to_pybytes() for chunk in chunks if len(chunk))
-    return np.frombuffer(joined, np.uint8).reshape(-1, width)
-
-
-def _listed(chunk: pa.Array) -> pa.ListArray:
-    return pa.ListArray.from_arrays(pa.array([0, len(chunk)], pa.int32()), chunk)

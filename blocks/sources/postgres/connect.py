@@ -1,19 +1,12 @@
-"""Connections to PostgreSQL: settings that make text exact, errors in our words, sessions that share one snapshot."""
+"""Connections to PostgreSQL: settings that make text exact, errors in our words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from queue import Empty, SimpleQueue
-from threading import Thread
+from contextlib import contextmanager
 
 import psycopg
-import pyarrow as pa
-from adbc_driver_manager import AdbcConnection, AdbcDatabase, AdbcStatement
 from adbc_driver_manager import Error as AdbcError
-
-# Arrow's own reader would turn an error in the middle of the rows into an OSError without a state
-from adbc_driver_manager._reader import AdbcRecordBatchReader
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -50,11 +43,12 @@ _SETTINGS = {
 }
 _LATER = "('idle_session_timeout', 'transaction_timeout')"
 """Settings that versions after 13 brought, and that would end a long backup."""
-_SET = (
+SETTINGS = (
     "SELECT "
     + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _SETTINGS.items())
     + f", (SELECT count(set_config(name, '0', false)) FROM pg_catalog.pg_settings WHERE name IN {_LATER})"
 )
+"""The query that settles them for a session."""
 
 _HINTS = {
     "28P01": "Check the password: `password_env` in the plan, PGPASSWORD, or ~/.pgpass.",
@@ -153,7 +147,7 @@ def connect(conninfo: str, timeout_seconds: float, doing: str = "cannot connect 
         )
         try:
             if connection.info.server_version >= OLDEST:
-                connection.execute(_SET.encode())
+                connection.execute(SETTINGS.encode())
                 return connection
         except psycopg.Error:
             connection.close()
@@ -163,132 +157,6 @@ def connect(conninfo: str, timeout_seconds: float, doing: str = "cannot connect 
     raise SourceUnavailable(
         f"{place} is PostgreSQL {version}; 13 is the oldest that is supported", hint="Upgrade the server."
     )
-
-
-class Readers:
-    """Connections that all see one exported snapshot, lent to one reader at a time.
-
-    Args:
-        conninfo: Where to.
-        snapshot: As pg_export_snapshot named it; its transaction is open.
-    """
-
-    def __init__(self, conninfo: str, snapshot: str) -> None:
-        self._conninfo, self._snapshot, self._place = conninfo, snapshot, place_of(conninfo)
-        self._idle: SimpleQueue[_Reader] = SimpleQueue()
-        self._opening: list[Thread] = []
-
-    def open_ahead(self, count: int) -> None:
-        """Begin to open connections, for readers to find them open."""
-        self._opening = [Thread(target=self._add, name="postgres-reader", daemon=True) for _ in range(count)]
-        for opening in self._opening:
-            opening.start()
-
-    def _add(self) -> None:
-        # whoever needs a connection that could not be opened opens it again, and meets the error
-        with suppress(AdbcError):
-            self._idle.put(self._open())
-
-    def fetch(self, query: str, doing: str) -> pa.Table:
-        """Run a query and return its rows as Arrow has them."""
-        with translated(self._place, doing):
-            reader = self._take()
-            try:
-                table = reader.fetch(query)
-            except BaseException:
-                reader.close()
-                raise
-            self._idle.put(reader)
-        return table
-
-    def stream(self, query: str, doing: str) -> Iterator[pa.Table]:
-        """Run a query and yield its rows as they come, some megabytes at a time; at least one table, without rows."""
-        with translated(self._place, doing):
-            reader = self._take()
-            try:
-                yield from reader.stream(query)
-            except BaseException:
-                reader.close()
-                raise
-            self._idle.put(reader)
-
-    def _take(self) -> _Reader:
-        for opening in self._opening:
-            opening.join()
-        try:
-            return self._idle.get_nowait()
-        except Empty:
-            return self._open()
-
-    def _open(self) -> _Reader:
-        reader = _Reader(self._conninfo)
-        try:
-            reader.fetch(_SET)
-            reader.run(BEGIN)
-            reader.run(f"SET TRANSACTION SNAPSHOT '{self._snapshot}'")
-        except BaseException:
-            reader.close()
-            raise
-        return reader
-
-    def close(self) -> None:
-        """Close all connections that are not lent."""
-        for opening in self._opening:
-            opening.join()
-        while True:
-            try:
-                self._idle.get_nowait().close()
-            except Empty:
-                return
-            except AdbcError:
-                # its server is gone, and with it what there was to close
-                continue
-
-
-class _Reader:
-    """A connection whose answers are Arrow's. The driver's own DB-API module is not used, because it imports pandas."""
-
-    def __init__(self, conninfo: str) -> None:
-        # imported here because most commands that read a plan read no database
-        import adbc_driver_postgresql
-
-        self._database: AdbcDatabase = adbc_driver_postgresql.connect(conninfo)
-        try:
-            self._connection = AdbcConnection(self._database)
-        except BaseException:
-            self._database.close()
-            raise
-
-    def fetch(self, query: str) -> pa.Table:
-        """Run a query and return its rows."""
-        with self._answer(query) as batches:
-            return batches.read_all()
-
-    def stream(self, query: str) -> Iterator[pa.Table]:
-        """Run a query and yield a table without rows, then its rows as they come."""
-        with self._answer(query) as batches:
-            yield batches.schema.empty_table()
-            for batch in batches:
-                yield pa.Table.from_batches([batch])
-
-    @contextmanager
-    def _answer(self, query: str) -> Iterator[pa.RecordBatchReader]:
-        with AdbcStatement(self._connection) as statement:
-            statement.set_sql_query(query)
-            stream, _ = statement.execute_query()
-            with AdbcRecordBatchReader._import_from_c(stream.address) as batches:
-                yield batches
-
-    def run(self, statement: str) -> None:
-        """Run a statement that gives nothing back."""
-        with AdbcStatement(self._connection) as prepared:
-            prepared.set_sql_query(statement)
-            prepared.execute_update()
-
-    def close(self) -> None:
-        """Close it."""
-        self._connection.close()
-        self._database.close()
 
 
 BEGIN = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"

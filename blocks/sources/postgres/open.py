@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import psycopg
 from pydantic import JsonValue
 
 from blocks.errors import SourceChanged
 from blocks.sources.postgres.changes import Token, hashed, server_and_snapshot
-from blocks.sources.postgres.connect import (
-    BEGIN,
-    Readers,
-    Session,
-    connect,
-    identifier,
-    place_of,
-    translated,
-)
+from blocks.sources.postgres.connect import BEGIN, Session, connect, identifier, place_of, translated
 from blocks.sources.postgres.dump import Definitions, dump_definitions
 from blocks.sources.postgres.large import large_object_definitions
 from blocks.sources.postgres.tables import Catalogue, Table, large_objects, read_tables
 from blocks.sources.postgres.types import state_of_types
 from blocks.sources.postgres.uncovered import uncovered
-from blocks.sources.postgres.view import PostgresView
-from blocks.sources.runs import RunFolder
+
+if TYPE_CHECKING:
+    from blocks.sources.postgres.view import PostgresView
 
 _ATTEMPTS = 3
 _AHEAD = 2
@@ -75,21 +70,62 @@ def view_in(opened: ExitStack, settings: Settings) -> PostgresView:
         SourceUnavailable: It cannot be reached or read.
     """
     place = place_of(settings.conninfo)
-    folder = RunFolder("lastgood-postgres-")
-    opened.callback(folder.close)
     session = connect(settings.conninfo, settings.connect_timeout_seconds)
     opened.callback(session.close)
-    with translated(place, "cannot read the catalogue of"):
+    with translated(place, "cannot read the catalogue of"), ThreadPoolExecutor(1, "pg_dump") as beside:
         catalogue = _hold(session, settings, place)
         taken_at = datetime.now(UTC)
         row = session.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
         assert row is not None
-        snapshot = str(row[0])
         tables = _chosen(catalogue.tables, settings.choice)
-        readers = Readers(settings.conninfo, snapshot)
+        options = _options(session, settings.choice, tables)
+        dumping = beside.submit(_dumped, settings, str(row[0]), options, session.info.server_version)
+        # not sooner: a view may be begun before Arrow is imported, and pg_dump does not wait for that
+        from blocks.sources.postgres.readers import Readers
+        from blocks.sources.postgres.view import PostgresView
+        from blocks.sources.runs import RunFolder
+
+        readers = Readers(settings.conninfo, str(row[0]))
         opened.callback(readers.close)
-        readers.open_ahead(_AHEAD)  # while pg_dump runs
-        return _Opened(session, settings, snapshot, tables, catalogue).view(readers, place, taken_at, folder)
+        readers.open_ahead(_AHEAD)
+        folder = RunFolder("lastgood-postgres-")
+        opened.callback(folder.close)
+        found = _Found(session, settings.choice, tables)
+        missed = _missed(session, settings.choice, catalogue, place)
+        if not found.tables:
+            missed.append(f"No table of {place} is backed up.")
+        texts = dumping.result()
+        return PostgresView(
+            session,
+            readers,
+            place=place,
+            taken_at=taken_at,
+            tables=found.tables,
+            definition=found.definition(texts),
+            token=found.token(texts),
+            system=f"PostgreSQL {found.version}, {place}",
+            warnings=[*missed, *(f"pg_dump of {place} said: {said}" for said in texts.said)],
+            part_size_bytes=settings.part_size_bytes,
+            folder=folder,
+        )
+
+
+def _options(session: Session, choice: Choice, tables: Sequence[Table]) -> list[str]:
+    """Narrow pg_dump down as the plan does; exact names, since its patterns differ from globs."""
+    if not choice.narrowed:
+        return []
+    if choice.schemas_only:
+        rows = session.execute("SELECT nspname::text FROM pg_catalog.pg_namespace ORDER BY 1")
+        schemas = [str(name) for (name,) in rows if choice.included(str(name), "")]
+        return [f"--schema={identifier(name)}" for name in schemas]
+    return [f"--table={identifier(*name)}" for name in _names(tables)]
+
+
+def _dumped(settings: Settings, snapshot: str, options: list[str], server_version: int) -> Definitions:
+    if settings.choice.narrowed and not options:
+        # without any option pg_dump would write down everything
+        return Definitions("", "")
+    return dump_definitions(settings.conninfo, snapshot, options, server_version // 10000, settings.pg_dump)
 
 
 def _chosen(tables: Sequence[Table], choice: Choice) -> list[Table]:
@@ -150,74 +186,45 @@ FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()
 """
 
 
-class _Opened:
-    """What is found out about a database inside its snapshot."""
+class _Found:
+    """What is found out about a database inside its snapshot, while pg_dump runs."""
 
-    def __init__(
-        self, session: Session, settings: Settings, snapshot: str, tables: list[Table], catalogue: Catalogue
-    ) -> None:
-        self._session, self._settings, self._snapshot = session, settings, snapshot
-        self._tables, self._catalogue = tables, catalogue
+    def __init__(self, session: Session, choice: Choice, tables: Sequence[Table]) -> None:
+        self._session, self._choice = session, choice
         row = session.execute(_DATABASE.encode()).fetchone()
         assert row is not None
-        self._database = row
-        self._texts = self._dumped()
-        large = None if settings.choice.narrowed else large_objects(session)
-        if large is not None:
-            self._tables.append(large)
+        self._encoding, self._collate, self._ctype, self.version = map(str, row)
+        large = None if choice.narrowed else large_objects(session)
+        self.tables = [*tables, *([large] if large else [])]
+        self._large = "" if choice.narrowed else large_object_definitions(session)
+        self._sequences = self._positions()
+        self._types, self._now = state_of_types(session), server_and_snapshot(session)
 
-    def view(self, readers: Readers, place: str, taken_at: datetime, folder: RunFolder) -> PostgresView:
-        definition, token = self._definition()
-        return PostgresView(
-            self._session,
-            readers,
-            place=place,
-            taken_at=taken_at,
-            tables=self._tables,
-            definition=definition,
-            token=token,
-            system=f"PostgreSQL {self._database[3]}, {place}",
-            warnings=self._warnings(place),
-            part_size_bytes=self._settings.part_size_bytes,
-            folder=folder,
-        )
-
-    def _dumped(self) -> Definitions:
-        options, settings = self._options(), self._settings
-        if settings.choice.narrowed and not options:
-            # without any option pg_dump would write down everything
-            return Definitions("", "")
-        version = self._session.info.server_version // 10000
-        return dump_definitions(settings.conninfo, self._snapshot, options, version, settings.pg_dump)
-
-    def _definition(self) -> tuple[dict[str, JsonValue], Token | None]:
-        texts = self._texts
-        large = "" if self._settings.choice.narrowed else large_object_definitions(self._session)
-        sequences = self._sequences()
-        definition: dict[str, JsonValue] = {
+    def definition(self, texts: Definitions) -> dict[str, JsonValue]:
+        """Return what goes into the manifest."""
+        return {
             "server_version": self._session.info.server_version // 10000,
-            "encoding": str(self._database[0]),
-            "collate": str(self._database[1]),
-            "ctype": str(self._database[2]),
-            "before": texts.before + large,
+            "encoding": self._encoding,
+            "collate": self._collate,
+            "ctype": self._ctype,
+            "before": texts.before + self._large,
             "after": texts.after,
-            "sequences": sequences,
-            "narrowed": self._settings.choice.narrowed,
+            "sequences": self._sequences,
+            "narrowed": self._choice.narrowed,
         }
-        return definition, self._token(texts, hashed((sequences, large)))
 
-    def _options(self) -> list[str]:
-        """Narrow pg_dump down as the plan does; exact names, since its patterns differ from globs."""
-        choice = self._settings.choice
-        if not choice.narrowed:
-            return []
-        if choice.schemas_only:
-            rows = self._session.execute("SELECT nspname::text FROM pg_catalog.pg_namespace ORDER BY 1")
-            schemas = [str(name) for (name,) in rows if choice.included(str(name), "")]
-            return [f"--schema={identifier(name)}" for name in schemas]
-        return [f"--table={identifier(*name)}" for name in _names(self._tables)]
+    def token(self, texts: Definitions) -> Token | None:
+        """Return what the next incremental is told; None where changes cannot be tracked."""
+        if self._now is None:
+            return None
+        tables = {table.spec.name: hashed(table.facts) for table in self.tables if table.facts is not None}
+        # where a table cannot be tracked no two tokens are equal
+        nonce = "" if len(tables) == len(self.tables) else uuid.uuid4().hex
+        other = hashed((hashed((self._sequences, self._large)), nonce))
+        definition = hashed((texts.before, texts.after, self._choice.words, self._types))
+        return Token(*self._now, definition, other, tables)
 
-    def _sequences(self) -> list[JsonValue]:
+    def _positions(self) -> list[JsonValue]:
         rows = [
             tuple(map(str, row))
             for row in self._session.execute(_SEQUENCES.encode())
@@ -234,27 +241,14 @@ class _Opened:
         return [[*row, *found[n]] for n, row in enumerate(rows)]
 
     def _chosen_sequence(self, schema: str, name: str, owner_schema: str, owner: str) -> bool:
-        included = self._settings.choice.included
-        if self._settings.choice.schemas_only or not self._settings.choice.narrowed:
-            return included(schema, "" if self._settings.choice.narrowed else name)
-        return bool(owner) and included(owner_schema, owner)
+        choice = self._choice
+        if choice.schemas_only or not choice.narrowed:
+            return choice.included(schema, "" if choice.narrowed else name)
+        return bool(owner) and choice.included(owner_schema, owner)
 
-    def _token(self, texts: Definitions, other: str) -> Token | None:
-        found = server_and_snapshot(self._session)
-        if found is None:
-            return None
-        tables = {table.spec.name: hashed(table.facts) for table in self._tables if table.facts is not None}
-        # where a table cannot be tracked no two tokens are equal
-        nonce = "" if len(tables) == len(self._tables) else uuid.uuid4().hex
-        types = state_of_types(self._session)
-        definition = hashed((texts.before, texts.after, self._settings.choice.words, types))
-        return Token(*found, definition, hashed((other, nonce)), tables)
 
-    def _warnings(self, place: str) -> list[str]:
-        foreign = [".".join(name) for name in self._catalogue.foreign if self._settings.choice.included(*name)]
-        found = [f"The rows of foreign table {name} live elsewhere and are not in this backup." for name in foreign]
-        found += uncovered(self._session, place)
-        found += [f"pg_dump of {place} said: {said}" for said in self._texts.said]
-        if not self._tables:
-            found.append(f"No table of {place} is backed up.")
-        return found
+def _missed(session: Session, choice: Choice, catalogue: Catalogue, place: str) -> list[str]:
+    """Tell what is not in the backup."""
+    foreign = [".".join(name) for name in catalogue.foreign if choice.included(*name)]
+    found = [f"The rows of foreign table {name} live elsewhere and are not in this backup." for name in foreign]
+    return found + uncovered(session, place)

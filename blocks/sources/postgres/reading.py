@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from blocks.sources.base import Bounds
 from blocks.sources.postgres.changes import written_since
-from blocks.sources.postgres.connect import Readers
 from blocks.sources.postgres.parts import select, select_keys, within
+from blocks.sources.postgres.readers import Readers
 from blocks.sources.postgres.tables import Table
 
 FEW = 0.1

@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 from blocks.errors import LastgoodError
 from blocks.sources.base import Bounds
 from blocks.sources.postgres.changes import written_since_by_part
-from blocks.sources.postgres.connect import Readers, identifier
+from blocks.sources.postgres.connect import identifier
 from blocks.sources.postgres.parts import part_number, select_all, select_keys
+from blocks.sources.postgres.readers import Readers
 from blocks.sources.postgres.reading import FEW, Look
 from blocks.sources.postgres.tables import Table, free_name
 from blocks.sources.runs import Allowance, NoRoom, RunFolder, Spool

@@ -17,7 +17,6 @@ from blocks.sources.postgres.ahead import begin, open_view
 from blocks.sources.postgres.connect import altered, same_server, settings_of
 from blocks.sources.postgres.open import Choice, Settings
 from blocks.sources.postgres.scratch import Kept, drop_database, scratch_name
-from blocks.sources.postgres.target import PostgresTarget
 
 
 class PostgresSource(StateSource):
@@ -91,6 +90,9 @@ class PostgresSource(StateSource):
         Raises:
             RestoreRefused: The manifest is not that of a database.
         """
+        # half of this package, and only restores need it
+        from blocks.sources.postgres.target import PostgresTarget
+
         place = self if to is None else self._at(to)
         conninfo = place._conninfo()
         return PostgresTarget(

@@ -12,10 +12,12 @@ from pydantic import JsonValue
 
 from blocks.errors import SourceChanged
 from blocks.sources.base import Bounds, CollectionSpec, Known, Reading
-from blocks.sources.postgres.changes import Token, may_have_changed, row_places
-from blocks.sources.postgres.connect import Readers, Session, identifier, literal, translated
+from blocks.sources.postgres.changes import Token
+from blocks.sources.postgres.connect import Session, identifier, literal, translated
 from blocks.sources.postgres.parts import correlation, draw, outgrown
+from blocks.sources.postgres.readers import Readers
 from blocks.sources.postgres.reading import FEW, PartByPart, Reads
+from blocks.sources.postgres.rowversions import may_have_changed, row_places
 from blocks.sources.postgres.scattered import PAGES_ARE_FOUND, Scattered
 from blocks.sources.postgres.tables import Table
 from blocks.sources.runs import Allowance, RunFolder

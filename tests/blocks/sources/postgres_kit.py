@@ -17,7 +17,7 @@ from blocks.repository import BackupRepository
 from blocks.selection import Selection
 from blocks.sources.base import RestoreMode
 from blocks.sources.postgres import PostgresSource
-from blocks.sources.postgres.connect import Readers
+from blocks.sources.postgres.readers import Readers
 from flows.backup import make_backup
 from flows.chain import Chain
 from flows.compare import compare_backups

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from blocks.manifest import BackupType
 from blocks.partindex import PartIndex
-from blocks.sources.postgres.changes import OLDEST_AGE, Token, may_have_changed, written_since
+from blocks.sources.postgres.changes import OLDEST_AGE, Token, written_since
+from blocks.sources.postgres.rowversions import may_have_changed
 from flows.chain import Chain
 from tests.blocks.sources.postgres_kit import Books, changes, read_rows
 from tests.postgres_server import PostgresServer
@@ -224,6 +225,7 @@ def test_a_server_that_started_again_is_read_as_a_whole(tmp_path: Path, monkeypa
         server.create("changes", TABLES)
         books = Books(server, tmp_path, "changes")
         books.back_up(FULL)
+        books.run("CHECKPOINT")  # commits here do not wait for the log
         server.kill()
         server.start()
         books.run("UPDATE orders SET v = 'new' WHERE id = 7")

@@ -17,8 +17,8 @@ from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable,
 from blocks.manifest import BackupType
 from blocks.sources.base import RestoreMode
 from blocks.sources.postgres import PostgresSource
-from blocks.sources.postgres.connect import Readers
 from blocks.sources.postgres.dump import find_pg_dump
+from blocks.sources.postgres.readers import Readers
 from tests.blocks.sources.postgres_kit import Books
 from tests.postgres_server import PostgresServer, installed, postgres_server
 

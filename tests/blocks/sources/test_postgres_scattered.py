@@ -18,8 +18,9 @@ from blocks.partindex import PartIndex
 from blocks.sources.base import View
 from blocks.sources.postgres import scattered
 from blocks.sources.postgres import view as viewing
-from blocks.sources.postgres.connect import Readers, connect
+from blocks.sources.postgres.connect import connect
 from blocks.sources.postgres.parts import part_number, within
+from blocks.sources.postgres.readers import Readers
 from blocks.sources.postgres.scattered import _ranges_of_pages
 from blocks.sources.postgres.tables import TableShape
 from flows.job import BackupJob

@@ -17,7 +17,7 @@ from blocks.errors import BaseUnusable, SourceUnavailable, UnsupportedState
 from blocks.manifest import BackupType
 from blocks.partindex import PartIndex
 from blocks.sources.postgres import view as viewing
-from blocks.sources.postgres.connect import Readers
+from blocks.sources.postgres.readers import Readers
 from blocks.sources.postgres.reading import PartByPart
 from blocks.sources.postgres.view import PostgresView
 from flows.job import BackupJob

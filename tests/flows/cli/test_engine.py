@@ -134,3 +134,13 @@ sys.exit(main())
         assert ran.returncode == code
         assert ran.stdout.endswith("from a thread\nat the end\n")
         assert ("error: plan" in ran.stderr) == bool(code)
+
+
+def test_a_view_of_a_database_is_begun_before_arrow_is_imported() -> None:
+    script = (
+        "from blocks.engine import do_without_prefect; do_without_prefect()\n"
+        "import sys, blocks.sources.postgres\n"
+        "sys.exit(str({'pyarrow', 'numpy', 'prefect'} & sys.modules.keys()))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True)
+    assert ran.stderr == "set()\n"

@@ -36,6 +36,7 @@ _SETTINGS = {
     "array_nulls": "on",
     "search_path": "",
     "standard_conforming_strings": "on",
+    "quote_all_identifiers": "off",
     "client_encoding": "UTF8",
     # rows that a policy would hide have to be an error instead
     "row_security": "off",
@@ -243,6 +244,25 @@ class Readers:
             except AdbcError:
                 # its server is gone, and with it what there was to close
                 continue
+
+
+def stream_alone(conninfo: str, query: str, timeout_seconds: float, doing: str) -> Iterator[pa.Table]:
+    """Run a query on a connection of its own, outside of any snapshot, and yield its rows as they come.
+
+    Args:
+        conninfo: Where to.
+        query: What to run.
+        timeout_seconds: How long the server may work on it.
+        doing: For errors; ends before the place.
+    """
+    with translated(place_of(conninfo), doing):
+        reader = _Reader(conninfo)
+        try:
+            reader.fetch(_SET)
+            reader.run(f"SET statement_timeout = {round(timeout_seconds * 1000)}")
+            yield from reader.stream(query)
+        finally:
+            reader.close()
 
 
 class _Reader:

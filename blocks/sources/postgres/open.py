@@ -23,7 +23,9 @@ from blocks.sources.postgres.connect import (
     translated,
 )
 from blocks.sources.postgres.dump import Definitions, dump_definitions
+from blocks.sources.postgres.following import Following
 from blocks.sources.postgres.large import large_object_definitions
+from blocks.sources.postgres.slot import Slot, slot_state
 from blocks.sources.postgres.tables import Catalogue, Table, large_objects, read_tables
 from blocks.sources.postgres.types import state_of_types
 from blocks.sources.postgres.uncovered import uncovered
@@ -62,11 +64,16 @@ class Settings:
     connect_timeout_seconds: float
     lock_timeout_seconds: float
     pg_dump: str | None
+    slot: str | None = None
 
 
 @contextmanager
-def open_view(settings: Settings) -> Iterator[PostgresView]:
+def open_view(settings: Settings, since: str | None = None) -> Iterator[PostgresView]:
     """Open one consistent look at a database.
+
+    Args:
+        settings: Of the source.
+        since: The token of the view that the base of an incremental was made from.
 
     Raises:
         SourceUnavailable: It cannot be reached or read.
@@ -78,6 +85,7 @@ def open_view(settings: Settings) -> Iterator[PostgresView]:
         session = connect(settings.conninfo, settings.connect_timeout_seconds)
         opened.callback(session.close)
         with translated(place, "cannot read the catalogue of"):
+            following = _following(session, settings, since)
             catalogue = _hold(session, settings, place)
             taken_at = datetime.now(UTC)
             row = session.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
@@ -87,8 +95,18 @@ def open_view(settings: Settings) -> Iterator[PostgresView]:
             readers = Readers(settings.conninfo, snapshot)
             opened.callback(readers.close)
             readers.open_ahead(_AHEAD)  # while pg_dump runs
-            view = _Opened(session, settings, snapshot, tables, catalogue).view(readers, place, taken_at, folder)
+            view = _Opened(session, settings, snapshot, tables, catalogue).view(
+                readers, place, taken_at, folder, following
+            )
         yield view
+
+
+def _following(session: Session, settings: Settings, since: str | None) -> Following | None:
+    """Look at the replication slot before the snapshot is taken, which so sees all that the slot told before."""
+    if settings.slot is None:
+        return None
+    slot = Slot(settings.conninfo, settings.slot, settings.connect_timeout_seconds, settings.lock_timeout_seconds)
+    return Following(slot, slot_state(session, settings.slot), Token.parse(since))
 
 
 def _chosen(tables: Sequence[Table], choice: Choice) -> list[Table]:
@@ -165,7 +183,9 @@ class _Opened:
         if large is not None:
             self._tables.append(large)
 
-    def view(self, readers: Readers, place: str, taken_at: datetime, folder: RunFolder) -> PostgresView:
+    def view(
+        self, readers: Readers, place: str, taken_at: datetime, folder: RunFolder, following: Following | None
+    ) -> PostgresView:
         definition, token = self._definition()
         return PostgresView(
             self._session,
@@ -179,6 +199,7 @@ class _Opened:
             warnings=self._warnings(place),
             part_size_bytes=self._settings.part_size_bytes,
             folder=folder,
+            following=following,
         )
 
     def _dumped(self) -> Definitions:
@@ -252,7 +273,7 @@ class _Opened:
     def _warnings(self, place: str) -> list[str]:
         foreign = [".".join(name) for name in self._catalogue.foreign if self._settings.choice.included(*name)]
         found = [f"The rows of foreign table {name} live elsewhere and are not in this backup." for name in foreign]
-        found += uncovered(self._session, place)
+        found += uncovered(self._session, place, self._settings.slot)
         found += [f"pg_dump of {place} said: {said}" for said in self._texts.said]
         if not self._tables:
             found.append(f"No table of {place} is backed up.")

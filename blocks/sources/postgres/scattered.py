@@ -49,7 +49,7 @@ class Scattered:
         self, table: Table, parts: Sequence[Bounds], readers: Readers, folder: RunFolder, room: Allowance
     ) -> None:
         self._table, self._readers, self._folder, self._room = table, readers, folder, room
-        self._numbers = {_named(bounds): number for number, bounds in enumerate(parts)}
+        self._numbers = {named(bounds): number for number, bounds in enumerate(parts)}
         match parts[0]:
             case {"of": int(of)}:
                 self._count = of
@@ -60,7 +60,7 @@ class Scattered:
         self._numbered = f"{self._part} AS {self._name}"
         self._lock = Lock()
         self._looks: dict[int, Look] | None = None
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[str, Waiting] = {}
         self._passed = set[int]()
         self._full: NoRoom | None = None
         self._stopped = Event()
@@ -92,7 +92,7 @@ class Scattered:
 
     def holds(self, bounds: Bounds) -> bool:
         """Whether bounds are those of one of the parts."""
-        return bounds["of"] == self._count if "share" in bounds else _named(bounds) in self._numbers
+        return bounds["of"] == self._count if "share" in bounds else named(bounds) in self._numbers
 
     def look(self, bounds: Bounds, oldest: int, upcoming: int) -> Look:
         """Tell what of one part may be newer than a snapshot; numbers as for `written_since`."""
@@ -121,7 +121,7 @@ class Scattered:
         match bounds:
             case {"share": int(share)}:
                 return share
-        return self._numbers[_named(bounds)]
+        return self._numbers[named(bounds)]
 
     def _all_rows(self, pages: str) -> str:
         return select_all(self._table.shape, self._numbered, pages)
@@ -167,8 +167,8 @@ class Scattered:
             self._waiting[what] = waiting
             return waiting.of(self._number(bounds))
 
-    def _wait(self, query: Callable[[str], str], only: Sequence[int] | None) -> _Waiting:
-        waiting = _Waiting(self._folder, self._room)
+    def _wait(self, query: Callable[[str], str], only: Sequence[int] | None) -> Waiting:
+        waiting = Waiting(self._folder, self._room)
         narrowed = None if only is None else f"{self._name} = ANY ('{{{','.join(map(str, only))}}}')"
 
         def read(pages: str) -> None:
@@ -200,7 +200,7 @@ class Scattered:
                 raise
 
 
-class _Waiting:
+class Waiting:
     """Rows by the number of their part, which is their last column.
 
     Args:
@@ -235,7 +235,8 @@ class _Waiting:
         self._spool.discard()
 
 
-def _named(bounds: Bounds) -> str:
+def named(bounds: Bounds) -> str:
+    """Name a part, to find it among others."""
     return json.dumps(bounds, sort_keys=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import socket
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 
-from blocks.errors import BaseUnusable, CorruptionDetected
+from blocks.errors import BaseUnusable, CorruptionDetected, LastgoodError
 from blocks.lease import Lease
 from blocks.manifest import (
     BackupMetadata,
@@ -26,11 +27,13 @@ from blocks.repository import Repository
 from blocks.rowdigest import RowDigest
 from blocks.sealing import ObjectContext, ObjectKind
 from blocks.selection import Selection
-from blocks.sources.base import Bounds, CollectionSpec, Stoppable, View
+from blocks.sources.base import Bounds, CollectionSpec, Releasing, Stoppable, View
 from blocks.sums import sums_checksum
 from flows.chain import Chain
 from flows.parcel import PartJob, Stored
 from flows.versions import tool_versions
+
+logger = logging.getLogger(__name__)
 
 
 class BackupJob:
@@ -60,6 +63,8 @@ class BackupJob:
         self.data_key, self.encapsulated = self.repository.keys.new_data_key(self.plan.name, self.backup_id)
         # before anything is read: what a source sees afterwards has at least all that its token stands for
         self._tokens = {name: view.token for name, view in self.views.items()}
+        for name, view in self.views.items():
+            self.warnings[name] += view.warnings  # a token may have cost something; the manifest has each once
         self.stored: dict[tuple[str, int], Stored] = {}
         self._objects: list[StoredObject] = []
         self._numbers: dict[tuple[str, int], int] = {}
@@ -196,7 +201,17 @@ class BackupJob:
             view.finish()
         metadata = self._metadata()
         self.repository.commit(metadata, self._objects, self.lease)
+        if self.backup_type.can_be_base:
+            self._release()
         return metadata
+
+    def _release(self) -> None:
+        for name, view in self.views.items():
+            if isinstance(view, Releasing):
+                try:
+                    view.committed()
+                except LastgoodError as exc:
+                    logger.warning("source %s: %s", name, exc.message)
 
     def _metadata(self) -> BackupMetadata:
         sequence, previous = self.repository.next_position(self.plan.name)

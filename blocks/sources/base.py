@@ -190,6 +190,19 @@ class Stoppable(Protocol):
         ...
 
 
+@runtime_checkable
+class Releasing(Protocol):
+    """A view for whose backup the source keeps something back until the backup is there."""
+
+    def committed(self) -> None:
+        """Called when a backup was committed that an incremental may stand on.
+
+        Raises:
+            SourceUnavailable: What is kept could not be let go; the next backup does that.
+        """
+        ...
+
+
 class RestoreMode(StrEnum):
     """How restored rows meet what is already at the target."""
 

@@ -32,9 +32,11 @@ def open_view(settings: Settings, since: str | None = None) -> Iterator[Postgres
         SourceUnavailable: It cannot be reached or read.
     """
     with ExitStack() as opened:
-        opening = _begun.pop(settings, None)
-        view = opening.taken(opened, since) if opening else None
-        yield view or view_in(opened, settings)
+        opening, before = _begun.pop(settings, None), Token.parse(since)
+        view = opening.taken(opened, before) if opening else None
+        view = view or view_in(opened, settings, ask=since is not None)
+        view.since = before
+        yield view
 
 
 class _Opening(Thread):
@@ -48,16 +50,15 @@ class _Opening(Thread):
     def run(self) -> None:
         """Open the view."""
         with suppress(Exception):
-            self._view = view_in(self._opened, self._settings)
+            self._view = view_in(self._opened, self._settings, ask=True)
 
-    def taken(self, opened: ExitStack, since: str | None) -> PostgresView | None:
-        """Hand the view over, to be closed with `opened`; None where there is none, or it is older than `since`.
+    def taken(self, opened: ExitStack, before: Token | None) -> PostgresView | None:
+        """Hand the view over, to be closed with `opened`; None where there is none, or it is older than the base's.
 
         A base that another run committed meanwhile has seen what this view has not.
         """
         self.join()
         with self._opened as mine:
-            before = Token.parse(since)
             if self._view is None or (before is not None and not self._view.sees_all_of(before)):
                 return None
             opened.push(mine.pop_all())

@@ -24,6 +24,8 @@ from pydantic import JsonValue
 
 from blocks.sources.postgres.connect import Session
 
+FEW = 0.1
+"""The share of rows up to which changed ones are read one by one."""
 OLDEST_AGE = 2**31 - 10_000_000
 """Transactions after which a token is too old."""
 
@@ -37,6 +39,30 @@ SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
 
 
 @dataclass(frozen=True)
+class Followed:
+    """How far a replication slot was followed (see slot.py).
+
+    Attributes:
+        slot: Its name.
+        position: Every transaction whose commit record begins before it is visible in the token's snapshot; None where
+            no such position is known.
+        tables: Hash of what tells each table's changes in the slot, by collection; without those that it does not tell.
+    """
+
+    slot: str
+    position: int | None
+    tables: dict[str, str]
+
+    @classmethod
+    def of(cls, fields: object) -> Followed | None:
+        """Read it; None where it is not one."""
+        match fields:
+            case [str(slot), int() | None as position, dict(tables)]:
+                return cls(slot, position, tables)
+        return None
+
+
+@dataclass(frozen=True)
 class Token:
     """What a backup remembers for the next incremental.
 
@@ -46,6 +72,7 @@ class Token:
         definition: Hash of the definitions, and of what is backed up.
         other: Hash of what rows do not depend on: positions of sequences, definitions of large objects.
         tables: Hash of each table's facts by collection; without those that cannot be tracked.
+        followed: How far a replication slot was followed, where the plan names one.
     """
 
     server: tuple[str, ...]
@@ -53,10 +80,13 @@ class Token:
     definition: str
     other: str
     tables: dict[str, str]
+    followed: Followed | None = None
 
     def to_text(self) -> str:
         """Write it for the manifest."""
         fields: list[JsonValue] = [1, list(self.server), self.snapshot, self.definition, self.other, {**self.tables}]
+        if (followed := self.followed) is not None:
+            fields.append([followed.slot, followed.position, {**followed.tables}])
         return json.dumps(fields, separators=(",", ":"), sort_keys=True)
 
     @classmethod
@@ -67,8 +97,9 @@ class Token:
         except ValueError:
             return None
         match fields:
-            case [1, list(server), str(snapshot), str(definition), str(other), dict(tables)]:
-                return cls(tuple(map(str, server)), snapshot, definition, other, tables)
+            case [1, list(server), str(snapshot), str(definition), str(other), dict(tables), *more]:
+                followed = Followed.of(more[0]) if more else None
+                return cls(tuple(map(str, server)), snapshot, definition, other, tables, followed)
         return None
 
     @property

@@ -29,6 +29,7 @@ _SETTINGS = {
     "array_nulls": "on",
     "search_path": "",
     "standard_conforming_strings": "on",
+    "quote_all_identifiers": "off",
     "client_encoding": "UTF8",
     # rows that a policy would hide have to be an error instead
     "row_security": "off",

@@ -17,7 +17,10 @@ from blocks.errors import SourceChanged
 from blocks.sources.postgres.changes import Token, hashed, server_and_snapshot
 from blocks.sources.postgres.connect import BEGIN, Session, connect, identifier, place_of, translated
 from blocks.sources.postgres.dump import Definitions, dump_definitions
+from blocks.sources.postgres.following import Following
+from blocks.sources.postgres.identity import identities
 from blocks.sources.postgres.large import large_object_definitions
+from blocks.sources.postgres.slot import Slot, SlotState, slot_state
 from blocks.sources.postgres.tables import Catalogue, Table, large_objects, read_tables
 from blocks.sources.postgres.types import state_of_types
 from blocks.sources.postgres.uncovered import uncovered
@@ -57,14 +60,16 @@ class Settings:
     connect_timeout_seconds: float
     lock_timeout_seconds: float
     pg_dump: str | None
+    slot: str | None = None
 
 
-def view_in(opened: ExitStack, settings: Settings) -> PostgresView:
+def view_in(opened: ExitStack, settings: Settings, *, ask: bool = False) -> PostgresView:
     """Open one consistent look at a database.
 
     Args:
         opened: Closes it.
         settings: Of the view.
+        ask: Whether to ask the replication slot, if the plan names one, what was written since the last backup.
 
     Raises:
         SourceUnavailable: It cannot be reached or read.
@@ -72,7 +77,9 @@ def view_in(opened: ExitStack, settings: Settings) -> PostgresView:
     place = place_of(settings.conninfo)
     session = connect(settings.conninfo, settings.connect_timeout_seconds)
     opened.callback(session.close)
-    with translated(place, "cannot read the catalogue of"), ThreadPoolExecutor(1, "pg_dump") as beside:
+    with translated(place, "cannot read the catalogue of"), ThreadPoolExecutor(2, "lastgood-opening") as beside:
+        # before the snapshot, which so sees all that the slot told until now
+        slot_before = slot_state(session, settings.slot) if settings.slot else None
         catalogue = _hold(session, settings, place)
         taken_at = datetime.now(UTC)
         row = session.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
@@ -91,10 +98,14 @@ def view_in(opened: ExitStack, settings: Settings) -> PostgresView:
         folder = RunFolder("lastgood-postgres-")
         opened.callback(folder.close)
         found = _Found(session, settings.choice, tables)
-        missed = _missed(session, settings.choice, catalogue, place)
+        following = _following(session, settings, slot_before, found)
+        asking = beside.submit(following.ask, keys=True) if following and ask else None
+        missed = _missed(session, settings, catalogue, place)
         if not found.tables:
             missed.append(f"No table of {place} is backed up.")
         texts = dumping.result()
+        if asking:
+            asking.result()
         return PostgresView(
             session,
             readers,
@@ -107,6 +118,7 @@ def view_in(opened: ExitStack, settings: Settings) -> PostgresView:
             warnings=[*missed, *(f"pg_dump of {place} said: {said}" for said in texts.said)],
             part_size_bytes=settings.part_size_bytes,
             folder=folder,
+            following=following,
         )
 
 
@@ -126,6 +138,13 @@ def _dumped(settings: Settings, snapshot: str, options: list[str], server_versio
         # without any option pg_dump would write down everything
         return Definitions("", "")
     return dump_definitions(settings.conninfo, snapshot, options, server_version // 10000, settings.pg_dump)
+
+
+def _following(session: Session, settings: Settings, before: SlotState | None, found: _Found) -> Following | None:
+    if settings.slot is None or found.snapshot is None:
+        return None
+    slot = Slot(settings.conninfo, settings.slot, settings.connect_timeout_seconds, settings.lock_timeout_seconds)
+    return Following(slot, before, found.snapshot, session, identities(session, found.tables))
 
 
 def _chosen(tables: Sequence[Table], choice: Choice) -> list[Table]:
@@ -199,6 +218,7 @@ class _Found:
         self._large = "" if choice.narrowed else large_object_definitions(session)
         self._sequences = self._positions()
         self._types, self._now = state_of_types(session), server_and_snapshot(session)
+        self.snapshot = self._now[1] if self._now else None
 
     def definition(self, texts: Definitions) -> dict[str, JsonValue]:
         """Return what goes into the manifest."""
@@ -247,8 +267,8 @@ class _Found:
         return bool(owner) and choice.included(owner_schema, owner)
 
 
-def _missed(session: Session, choice: Choice, catalogue: Catalogue, place: str) -> list[str]:
+def _missed(session: Session, settings: Settings, catalogue: Catalogue, place: str) -> list[str]:
     """Tell what is not in the backup."""
-    foreign = [".".join(name) for name in catalogue.foreign if choice.included(*name)]
+    foreign = [".".join(name) for name in catalogue.foreign if settings.choice.included(*name)]
     found = [f"The rows of foreign table {name} live elsewhere and are not in this backup." for name in foreign]
-    return found + uncovered(session, place)
+    return found + uncovered(session, place, settings.slot)

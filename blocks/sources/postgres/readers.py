@@ -97,6 +97,25 @@ class Readers:
                 continue
 
 
+def stream_alone(conninfo: str, query: str, timeout_seconds: float, doing: str) -> Iterator[pa.Table]:
+    """Run a query on a connection of its own, outside of any snapshot, and yield its rows as they come.
+
+    Args:
+        conninfo: Where to.
+        query: What to run.
+        timeout_seconds: How long the server may work on it.
+        doing: For errors; ends before the place.
+    """
+    with translated(place_of(conninfo), doing):
+        reader = _Reader(conninfo)
+        try:
+            reader.fetch(SETTINGS)
+            reader.run(f"SET statement_timeout = {round(timeout_seconds * 1000)}")
+            yield from reader.stream(query)
+        finally:
+            reader.close()
+
+
 class _Reader:
     """A connection whose answers are Arrow's. The driver's own DB-API module is not used, because it imports pandas."""
 

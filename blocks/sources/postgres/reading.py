@@ -8,13 +8,10 @@ from typing import Protocol
 import pyarrow as pa
 
 from blocks.sources.base import Bounds
-from blocks.sources.postgres.changes import written_since
+from blocks.sources.postgres.changes import FEW, written_since
 from blocks.sources.postgres.parts import select, select_keys, within
 from blocks.sources.postgres.readers import Readers
 from blocks.sources.postgres.tables import Table
-
-FEW = 0.1
-"""The share of a part's rows up to which changed ones are read by place."""
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 
 from blocks.errors import LastgoodError
 from blocks.sources.base import Bounds
-from blocks.sources.postgres.changes import written_since_by_part
+from blocks.sources.postgres.changes import FEW, written_since_by_part
 from blocks.sources.postgres.connect import identifier
 from blocks.sources.postgres.parts import part_number, select_all, select_keys
 from blocks.sources.postgres.readers import Readers
-from blocks.sources.postgres.reading import FEW, Look
+from blocks.sources.postgres.reading import Look
 from blocks.sources.postgres.tables import Table, free_name
 from blocks.sources.runs import Allowance, NoRoom, RunFolder, Spool
 
@@ -50,7 +50,7 @@ class Scattered:
         self, table: Table, parts: Sequence[Bounds], readers: Readers, folder: RunFolder, room: Allowance
     ) -> None:
         self._table, self._readers, self._folder, self._room = table, readers, folder, room
-        self._numbers = {_named(bounds): number for number, bounds in enumerate(parts)}
+        self._numbers = {named(bounds): number for number, bounds in enumerate(parts)}
         match parts[0]:
             case {"of": int(of)}:
                 self._count = of
@@ -61,7 +61,7 @@ class Scattered:
         self._numbered = f"{self._part} AS {self._name}"
         self._lock = Lock()
         self._looks: dict[int, Look] | None = None
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[str, Waiting] = {}
         self._passed = set[int]()
         self._full: NoRoom | None = None
         self._stopped = Event()
@@ -93,7 +93,7 @@ class Scattered:
 
     def holds(self, bounds: Bounds) -> bool:
         """Whether bounds are those of one of the parts."""
-        return bounds["of"] == self._count if "share" in bounds else _named(bounds) in self._numbers
+        return bounds["of"] == self._count if "share" in bounds else named(bounds) in self._numbers
 
     def look(self, bounds: Bounds, oldest: int, upcoming: int) -> Look:
         """Tell what of one part may be newer than a snapshot; numbers as for `written_since`."""
@@ -122,7 +122,7 @@ class Scattered:
         match bounds:
             case {"share": int(share)}:
                 return share
-        return self._numbers[_named(bounds)]
+        return self._numbers[named(bounds)]
 
     def _all_rows(self, pages: str) -> str:
         return select_all(self._table.shape, self._numbered, pages)
@@ -168,8 +168,8 @@ class Scattered:
             self._waiting[what] = waiting
             return waiting.of(self._number(bounds))
 
-    def _wait(self, query: Callable[[str], str], only: Sequence[int] | None) -> _Waiting:
-        waiting = _Waiting(self._folder, self._room)
+    def _wait(self, query: Callable[[str], str], only: Sequence[int] | None) -> Waiting:
+        waiting = Waiting(self._folder, self._room)
         narrowed = None if only is None else f"{self._name} = ANY ('{{{','.join(map(str, only))}}}')"
 
         def read(pages: str) -> None:
@@ -201,7 +201,7 @@ class Scattered:
                 raise
 
 
-class _Waiting:
+class Waiting:
     """Rows by the number of their part, which is their last column.
 
     Args:
@@ -236,7 +236,8 @@ class _Waiting:
         self._spool.discard()
 
 
-def _named(bounds: Bounds) -> str:
+def named(bounds: Bounds) -> str:
+    """Name a part, to find it among others."""
     return json.dumps(bounds, sort_keys=True)
 
 

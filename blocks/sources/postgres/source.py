@@ -59,6 +59,13 @@ class PostgresSource(StateSource):
         default=None, description="The pg_dump program; by default the one nearest to the server's version."
     )
 
+    slot: str | None = Field(
+        default=None,
+        pattern="^[a-z0-9_]{1,63}$",
+        description="Logical replication slot in which the server keeps what is written for the next incremental; made"
+        " by the first backup. Needs wal_level=logical and a role with REPLICATION.",
+    )
+
     _kept: Kept = PrivateAttr(default_factory=Kept)
 
     def view(self, since: str | None = None) -> AbstractContextManager[View]:
@@ -82,6 +89,7 @@ class PostgresSource(StateSource):
             connect_timeout_seconds=self.connect_timeout_seconds,
             lock_timeout_seconds=self.lock_timeout_seconds,
             pg_dump=self.pg_dump,
+            slot=self.slot,
         )
 
     def target(self, scope: RestoreScope, to: str | None = None) -> Target:

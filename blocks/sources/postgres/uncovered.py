@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blocks.sources.postgres.connect import Session
+from blocks.sources.postgres.connect import Session, literal
 
 _OWN = "(SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())"
 
@@ -38,7 +38,7 @@ _UNCOVERED = {
         FROM pg_catalog.pg_subscription WHERE subdbid = {own}""",
     "Replication slots of {place} ({found}) are not in this backup.": """
         SELECT pg_catalog.string_agg(slot_name::text, ', ' ORDER BY slot_name) FROM pg_catalog.pg_replication_slots
-        WHERE database = pg_catalog.current_database()""",
+        WHERE database = pg_catalog.current_database() AND slot_name <> {slot}""",
     "What prepared transactions ({found}) have done in {place} is not in this backup: they have not ended.": """
         SELECT pg_catalog.string_agg(gid, ', ' ORDER BY gid) FROM pg_catalog.pg_prepared_xacts
         WHERE database = pg_catalog.current_database()""",
@@ -58,9 +58,16 @@ _UNCOVERED = {
 """Sentences, and for each a query for the names that it speaks of."""
 
 
-def uncovered(session: Session, place: str) -> list[str]:
-    """Say what the open database has that its backup does not keep."""
-    queries = ", ".join(f"({query.replace('{own}', _OWN)})" for query in _UNCOVERED.values())
+def uncovered(session: Session, place: str, slot: str | None = None) -> list[str]:
+    """Say what the open database has that its backup does not keep.
+
+    Args:
+        session: Inside the snapshot.
+        place: For messages.
+        slot: The replication slot of the backups themselves.
+    """
+    own = literal(slot or "")
+    queries = ", ".join(f"({q.replace('{own}', _OWN).replace('{slot}', own)})" for q in _UNCOVERED.values())
     row = session.execute(f"SELECT {queries}".encode()).fetchone()
     assert row is not None
     pairs = zip(_UNCOVERED, row, strict=True)

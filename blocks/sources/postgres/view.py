@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from threading import RLock
 
@@ -10,16 +11,18 @@ import numpy as np
 import pyarrow as pa
 from pydantic import JsonValue
 
-from blocks.errors import SourceChanged
+from blocks.errors import SourceChanged, SourceUnavailable, UnsupportedState
 from blocks.sources.base import Bounds, CollectionSpec, Known, Reading
-from blocks.sources.postgres.changes import Token
+from blocks.sources.postgres.changes import FEW, Token
 from blocks.sources.postgres.connect import Session, identifier, literal, translated
+from blocks.sources.postgres.following import Following, Found
 from blocks.sources.postgres.parts import correlation, draw, outgrown
 from blocks.sources.postgres.readers import Readers
-from blocks.sources.postgres.reading import FEW, PartByPart, Reads
+from blocks.sources.postgres.reading import PartByPart, Reads
 from blocks.sources.postgres.rowversions import may_have_changed, row_places
 from blocks.sources.postgres.scattered import PAGES_ARE_FOUND, Scattered
 from blocks.sources.postgres.tables import Table
+from blocks.sources.postgres.touched import TouchedRows
 from blocks.sources.runs import Allowance, RunFolder
 
 _SEVERAL = 4
@@ -43,6 +46,10 @@ class PostgresView:
         warnings: What this backup does not cover.
         part_size_bytes: Arrow bytes to draw parts for.
         folder: Where rows wait that are too many for memory.
+        following: How a replication slot is followed, where the plan names one.
+
+    Attributes:
+        since: The token of the base's view, to be set before `token` is asked for.
     """
 
     def __init__(
@@ -59,9 +66,9 @@ class PostgresView:
         warnings: Sequence[str],
         part_size_bytes: int,
         folder: RunFolder,
+        following: Following | None = None,
     ) -> None:
         self.taken_at, self.definition, self.system = taken_at, definition, system
-        self.token = token.to_text() if token else None
         self.warnings = tuple(warnings)
         self._session, self._readers, self._place, self._lock = session, readers, place, RLock()
         self._now, self._part_size_bytes = token, part_size_bytes
@@ -69,6 +76,28 @@ class PostgresView:
         self._folder, self._room = folder, Allowance(_WAITING_BYTES)
         self._drawn: dict[str, Sequence[Bounds]] = {}
         self._scattered: dict[str, Scattered | None] = {}
+        self._following = following
+        self.since: Token | None = None
+        self._found: Found | None = None
+        self._touched: dict[str, TouchedRows | None] = {}
+
+    @property
+    def token(self) -> str | None:
+        """What the next incremental goes on from. Where the plan names a replication slot, that is asked, or made."""
+        if self._following is None or self._now is None:
+            return self._now.to_text() if self._now else None
+        with self._lock:
+            if self._found is None:
+                with translated(self._place, "cannot read the catalogue of"):
+                    found = self._following.find(self._now, self.since)
+                if found.because:
+                    self._warn(found.because)
+                self._found = found
+            return self._found.token.to_text()
+
+    def _warn(self, because: str) -> None:
+        said = "Changes were looked for" if self.since else "The next incremental will look for changes"
+        self.warnings += (f"{said} in all rows of {self._place}: {because}.",)
 
     def sees_all_of(self, before: Token) -> bool:
         """Whether this view is not older than the one of a token."""
@@ -92,10 +121,42 @@ class PostgresView:
     def read(self, collection: CollectionSpec, bounds: Bounds, known: Known | None) -> Reading:
         """Read the rows of one part: all, or those that transactions since the base's snapshot may have written."""
         table = self._table(collection)
+        if known is not None and (touched := self._read_touched(table, bounds, known)) is not None:
+            return touched
         reading = self._read(table, bounds, known)
         if isinstance(reads := self._reads(table, bounds), Scattered):
             reads.passed(bounds)
         return reading
+
+    def _read_touched(self, table: Table, bounds: Bounds, known: Known) -> Reading | None:
+        """Read the rows that the replication slot named; None where it does not tell all since the base."""
+        name = table.spec.name
+        with self._lock:
+            if name not in self._touched:
+                self._touched[name] = self._touched_rows(table, known)
+            touched = self._touched[name]
+        if touched is None or not touched.holds(bounds):
+            return None
+        try:
+            return touched.read(bounds, known, lambda: self._picked(table, "{}"))
+        except UnsupportedState:
+            raise
+        except SourceUnavailable as exc:
+            # a label that was renamed after the snapshot, say, cannot be asked for any more
+            with self._lock:
+                self._touched[name] = None
+            said = f"Changes of {name} were looked for in all rows: {exc.message}."
+            return replace(self._read(table, bounds, known), warnings=(said,))
+
+    def _touched_rows(self, table: Table, known: Known) -> TouchedRows | None:
+        name, found = table.spec.name, self._found
+        keys, parts = found.keys.get(name) if found else None, self._drawn.get(name)
+        if found is None or keys is None or not parts or self._following is None:
+            return None
+        if Token.parse(known.token) != self.since:
+            return None
+        key = self._following.tables[name].key
+        return TouchedRows(table, key, keys, parts, self._readers, self._folder, self._room)
 
     def _read(self, table: Table, bounds: Bounds, known: Known | None) -> Reading:
         if known is not None and self._now is not None and table.shape.row is None:
@@ -168,6 +229,8 @@ class PostgresView:
         self._drawn[collection.name] = parts
         if (before := self._scattered.pop(collection.name, None)) is not None:
             before.discard()
+        if (touched := self._touched.pop(collection.name, None)) is not None:
+            touched.discard()
         return parts
 
     def _picked(self, table: Table, places: str) -> pa.Table:
@@ -197,6 +260,17 @@ class PostgresView:
         with self._lock:
             for scattered in filter(None, self._scattered.values()):
                 scattered.stop()
+            for touched in filter(None, self._touched.values()):
+                touched.stop()
+
+    def committed(self) -> None:
+        """Let the replication slot forget what this backup stands for.
+
+        Raises:
+            SourceUnavailable: The server refused.
+        """
+        if self._following is not None:
+            self._following.committed()
 
     def finish(self) -> None:
         """Nothing to check: all parts were read in one snapshot."""

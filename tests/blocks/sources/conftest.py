@@ -20,6 +20,13 @@ def server() -> Iterator[PostgresServer]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def logical() -> Iterator[PostgresServer]:
+    """One PostgreSQL server whose changes replication slots tell."""
+    with postgres_server(wal_level="logical") as running:
+        yield running
+
+
 @pytest.fixture(scope="session", params=["7.0", "8.2"])
 def redis_program(request: pytest.FixtureRequest) -> str:
     """Each of the versions of Redis that the tests know."""

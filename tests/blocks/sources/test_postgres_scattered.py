@@ -173,14 +173,14 @@ def test_rows_that_are_too_many_for_memory_wait_in_files(
     books: Books, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     places: list[str] = []
-    waits = scattered._Waiting.end
+    waits = scattered.Waiting.end
 
     def noted(self: Any) -> None:
         waits(self)
         places.extend(str(run) for run in self._spool._runs if isinstance(run, Path))
 
     monkeypatch.setattr(viewing, "_WAITING_BYTES", 0)
-    monkeypatch.setattr(scattered._Waiting, "end", noted)
+    monkeypatch.setattr(scattered.Waiting, "end", noted)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "waiting"))
     (tmp_path / "waiting").mkdir()
     books.back_up(FULL)

@@ -1,0 +1,137 @@
+"""What the output plugin `test_decoding` writes of each change, and the keys in it.
+
+A row of its output is one of
+
+    BEGIN 725
+    table public.orders: INSERT: id[integer]:1 v[text]:'it''s'
+    table public.orders: UPDATE: old-key: id[integer]:1 new-tuple: id[integer]:2 v[text]:unchanged-toast-datum
+    table public.orders: DELETE: id[integer]:2
+    table public.orders, public.quotes: TRUNCATE: (no-flags)
+    COMMIT 725
+
+Values may hold line feeds and text that looks like a change, but never a zero byte. So rows are joined by zero bytes,
+and one compiled pattern per table finds all its keys in a block of them. It spells out every column up to the last one
+of the key, with its type: what does not fit (another column of that name, a key that was not written) is seen, because
+the rows that fit are fewer than those that begin with the table's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+Key = tuple[str, ...]
+
+_ROW = b"\0table "
+_QUOTED = rb"'[^'\0]*+(?:''[^'\0]*+)*+'"
+_VALUE = rb"(?:" + _QUOTED + rb"|B'[01]*'|[^ '\0]+)"
+_NAME = rb'(?:"[^"\0]*+(?:""[^"\0]*+)*+"|[a-z_][a-z0-9_]*+)'
+_TABLE = _NAME + rb"\." + _NAME
+_TRUNCATED = re.compile(_ROW + rb"(" + _TABLE + rb"(?:, " + _TABLE + rb")*+): TRUNCATE: ")
+_NAMED = re.compile(_ROW + rb"(" + _TABLE + rb"): (?!TRUNCATE)")
+_NO_KEYS = frozenset((b"null", b"unchanged-toast-datum"))
+
+
+@dataclass(frozen=True)
+class Written:
+    """How changes of one table are written.
+
+    Attributes:
+        table: Its qualified name.
+        columns: Name and type of each column, up to the last one of the key.
+        key: Which of these are the key, in the order of the columns.
+        order: For each column of the key in the order of the key: which one of `key` it is.
+    """
+
+    table: str
+    columns: tuple[tuple[str, str], ...]
+    key: tuple[int, ...]
+    order: tuple[int, ...]
+
+    @property
+    def name(self) -> bytes:
+        """The table's name as bytes of the output."""
+        return self.table.encode()
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[bytes]:
+        key = b" ".join(_column(*self.columns[n], taken=True) for n in self.key)
+        row = b" ".join(_column(*column, taken=n in self.key) for n, column in enumerate(self.columns))
+        change = rb"(?:INSERT: |UPDATE: (?:old-key: %b new-tuple: )?)%b|DELETE: %b" % (key, row, key)
+        return re.compile(_ROW + re.escape(self.name) + rb": (?:" + change + rb")(?=[ \0])")
+
+    def keys(self, block: bytes) -> set[Key] | None:
+        """Return the keys of this table that a block of rows names; None where not every row names one.
+
+        Args:
+            block: Rows, each of them after a zero byte, and one more at the end.
+        """
+        found = self._pattern.findall(block)
+        if len(found) != block.count(_ROW + self.name + b": "):
+            return None
+        width = len(self.key)
+        taken = {groups[start : start + width] for groups in set(found) for start in (0, width, 2 * width)}
+        taken.discard((b"",) * width)
+        if any(value in _NO_KEYS for values in taken for value in values):
+            return None
+        try:
+            return {tuple(_text(values[n]) for n in self.order) for values in taken}
+        except UnicodeDecodeError:
+            return None
+
+
+def _column(name: str, kind: str, *, taken: bool) -> bytes:
+    value = rb"(" + _VALUE + rb")" if taken else _VALUE
+    return re.escape(f"{name}[{kind}]:".encode()) + value
+
+
+def _text(value: bytes) -> str:
+    if value.startswith(b"'"):
+        return value[1:-1].replace(b"''", b"'").decode()
+    if value.startswith(b"B'"):
+        return value[2:-1].decode()
+    return value.decode()
+
+
+def joined(rows: Sequence[bytes]) -> bytes:
+    """Join rows of output to a block."""
+    return b"\0" + b"\0".join(rows) + b"\0"
+
+
+class Touched:
+    """The keys that blocks of output name, by table.
+
+    Args:
+        tables: Which tables are looked for, and how their changes are written.
+        most: How many keys of one table are kept.
+        most_of_all: How many keys of all tables are kept.
+    """
+
+    def __init__(self, tables: dict[str, Written], most: int, most_of_all: int) -> None:
+        self._tables = {written.name: name for name, written in tables.items()}
+        self._written, self._most, self._most_of_all = tables, most, most_of_all
+        self.keys: dict[str, set[Key]] = {name: set() for name in tables}
+        """Without the tables of which not all keys are known, or too many."""
+
+    def add(self, block: bytes) -> None:
+        """Take a block of rows."""
+        for names in _TRUNCATED.findall(block):
+            for name in re.findall(_TABLE, names):
+                self._drop(name)
+        for name in set(_NAMED.findall(block)):
+            self._add(self._tables.get(name), block)
+
+    def _drop(self, name: bytes) -> None:
+        self.keys.pop(self._tables.get(name, ""), None)
+
+    def _add(self, table: str | None, block: bytes) -> None:
+        if table is None or table not in self.keys:
+            return
+        if (found := self._written[table].keys(block)) is None:
+            del self.keys[table]
+            return
+        self.keys[table] |= found
+        if len(self.keys[table]) > self._most or sum(map(len, self.keys.values())) > self._most_of_all:
+            del self.keys[table]

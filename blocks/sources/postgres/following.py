@@ -1,0 +1,164 @@
+"""Following a slot from a base to now: which keys were written, and what the next backup can go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from blocks.errors import SourceUnavailable
+from blocks.sources.postgres.changes import FEW, Followed, Token
+from blocks.sources.postgres.connect import Session
+from blocks.sources.postgres.decoding import Key, Touched
+from blocks.sources.postgres.identity import Identity
+from blocks.sources.postgres.slot import FAR_BYTES, Slot, SlotState, Snapshot, slot_state
+
+MOST_KEYS = 200_000
+"""Of one table; a table with more is looked through as a whole."""
+MOST_OF_ALL = 500_000
+_ALWAYS_FEW = 5000
+
+
+@dataclass
+class Found:
+    """What a slot told.
+
+    Attributes:
+        token: With the position that the next incremental goes on from.
+        keys: What was written since the base, by collection; other tables have to be looked through.
+        because: Why nothing was told, though it should have been.
+    """
+
+    token: Token
+    keys: dict[str, Sequence[Key]] = field(default_factory=dict)
+    because: str | None = None
+
+
+class Following:
+    """How one view follows a slot.
+
+    Args:
+        slot: The slot.
+        before: What it was before the snapshot was taken: what it has told until then is visible.
+        snapshot: As pg_current_snapshot gives it.
+        session: Inside the snapshot.
+        tables: The tables whose changes the slot tells, by collection.
+    """
+
+    def __init__(
+        self, slot: Slot, before: SlotState | None, snapshot: str, session: Session, tables: Mapping[str, Identity]
+    ) -> None:
+        self.tables = tables
+        self._slot, self._before, self._session = slot, before, session
+        self._snapshot = Snapshot.parse(snapshot)
+        self._asked = self._far = False
+        self._because: str | None = None
+        self._position: int | None = None
+        self._keys: Mapping[str, set[Key]] = {}
+        self._token: Token | None = None
+
+    def ask(self, *, keys: bool) -> None:
+        """Ask the slot, for `find`; nothing is changed by that.
+
+        Args:
+            keys: Whether to ask what was written, beside how far the slot is.
+        """
+        before = self._before
+        if before is None or not before.ours or before.lost or before.confirmed is None:
+            return
+        self._asked = True
+        try:
+            self._ask(before, before.confirmed, keys=keys)
+        except SourceUnavailable as exc:
+            self._because = exc.message
+
+    def _ask(self, before: SlotState, confirmed: int, *, keys: bool) -> None:
+        end = self._slot.end(self._session)
+        self._far = end - confirmed > FAR_BYTES
+        if self._far:
+            return
+        touched = Touched({name: table.written for name, table in self.tables.items()}, MOST_KEYS, MOST_OF_ALL)
+        prefix = self._slot.peek(end, self._snapshot, touched.add if keys else None)
+        if slot_state(self._session, self._slot.name) != before:
+            raise SourceUnavailable(f"{self._slot.shown} was moved by somebody else")
+        self._position = end if prefix is None else max(prefix, confirmed)
+        self._keys = touched.keys if keys else {}
+
+    def find(self, now: Token, since: Token | None) -> Found:
+        """Tell what was written since a base; make the slot where there is none.
+
+        Args:
+            now: The token of the snapshot.
+            since: That of the base.
+        """
+        facts = {name: table.facts for name, table in self.tables.items()}
+        found = Found(replace(now, followed=Followed(self._slot.name, None, facts)))
+        if not self._is_same(found, since):
+            try:
+                self._go_on(found, since)
+            except SourceUnavailable as exc:
+                found.keys, found.because = {}, exc.message
+        self._token = found.token
+        return found
+
+    def _is_same(self, found: Found, since: Token | None) -> bool:
+        """Whether nothing changed: then the base's position serves on, and equal tokens say so."""
+        if since is None or since.followed is None or since.followed.position is None:
+            return False
+        same = _at(found.token, since.followed.position)
+        if same == since:
+            found.token = same
+        return same == since
+
+    def _go_on(self, found: Found, since: Token | None) -> None:
+        slot, before = self._slot, self._before
+        if before is None:
+            slot.make(instead=False)
+            return
+        if not before.ours:
+            raise SourceUnavailable(f"{slot.shown} is not one that backups of this database make")
+        if before.lost or before.confirmed is None:
+            slot.make(instead=True)
+            raise SourceUnavailable(f"the server had removed what {slot.shown} needs; it was made anew")
+        if not self._asked:
+            self.ask(keys=False)
+        if self._far:
+            slot.make(instead=True)
+            raise SourceUnavailable(f"{slot.shown} was more than {FAR_BYTES >> 20} MiB behind; it was made anew")
+        if self._because is not None:
+            raise SourceUnavailable(self._because)
+        found.token = _at(found.token, self._position)
+        if since is not None and self._reaches(since, before.confirmed, found.token):
+            found.keys = {
+                name: sorted(keys) for name, keys in self._keys.items() if self._tells(name, keys, since, found.token)
+            }
+
+    def _reaches(self, since: Token, confirmed: int, now: Token) -> bool:
+        """Whether the slot reaches back to the base."""
+        followed = since.followed
+        if followed is None or followed.slot != self._slot.name or followed.position is None:
+            return False
+        return confirmed <= followed.position and since.server == now.server
+
+    def _tells(self, name: str, keys: set[Key], since: Token, now: Token) -> bool:
+        """Whether a table's changes since the base are those that the slot told, and not too many."""
+        assert since.followed is not None
+        table = self.tables[name]
+        if since.followed.tables.get(name) != table.facts or now.since(since, name) is None:
+            return False
+        return len(keys) <= _ALWAYS_FEW or table.rows <= 0 or len(keys) <= FEW * table.rows
+
+    def committed(self) -> None:
+        """Let the server forget what the backup, which is kept now, stands for.
+
+        Raises:
+            SourceUnavailable: The server refused.
+        """
+        followed = self._token.followed if self._token else None
+        confirmed = self._before.confirmed if self._before else None
+        if followed and followed.position is not None and confirmed is not None and followed.position > confirmed:
+            self._slot.advance(followed.position)
+
+
+def _at(token: Token, position: int | None) -> Token:
+    assert token.followed is not None
+    return replace(token, followed=replace(token.followed, position=position))

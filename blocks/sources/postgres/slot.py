@@ -1,0 +1,259 @@
+"""The logical replication slot in which the server keeps what is written for the next incremental.
+
+A token holds a position in the write-ahead log: every transaction whose commit record begins before it is visible in
+the token's snapshot. So the rows that an incremental has to read are those that transactions after the base's position
+have written, as the slot tells them. More of them than needed do no harm.
+
+    base's snapshot ... base's position ... this snapshot ... L, the end of the log a moment later
+                        |<-- what the slot is asked for ------>|
+
+What is visible in this snapshot has its commit record before L. The other way round that is not so: a commit record is
+written before its transaction becomes visible. So the new position is the end of the last commit record before that of
+the first transaction which is not visible in this snapshot, or L where there is none.
+
+The slot is never ahead of the newest base: it is moved to a backup's position when that backup is committed. If it is
+moved, or made anew, by somebody else, it begins later than the base's position, and then does not serve.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from blocks.errors import SourceUnavailable
+from blocks.sources.postgres.connect import Session, connect, literal, place_of, translated
+from blocks.sources.postgres.decoding import joined
+
+PLUGIN = "test_decoding"
+FAR_BYTES = 1024**3
+"""How much of the log is decoded: beyond that a scan is faster, and the slot is made anew."""
+_DECODING_SECONDS = 600.0
+_PAUSE_SECONDS = 0.05
+
+_STATE = """
+SELECT slot_type::text, coalesce(plugin, '')::text, coalesce(database = pg_catalog.current_database(), false),
+       temporary OR coalesce((s.row ->> 'two_phase')::bool, false),
+       coalesce(wal_status, '') = 'lost' OR coalesce(s.row ->> 'invalidation_reason', '') <> ''
+       OR coalesce((s.row ->> 'conflicting')::bool, false),
+       (confirmed_flush_lsn - '0/0')::int8
+FROM pg_catalog.pg_replication_slots r, LATERAL pg_catalog.to_jsonb(r) s (row) WHERE slot_name = %s
+"""
+
+_ENDS = """
+SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0')::int8, (pg_catalog.pg_current_wal_flush_lsn() - '0/0')::int8
+"""
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """A slot as the server has it.
+
+    Attributes:
+        ours: Whether it is one of the kind that backups make.
+        lost: Whether the server has removed what it needs.
+        confirmed: Position from which on it tells what was written; None where it cannot.
+    """
+
+    ours: bool
+    lost: bool
+    confirmed: int | None
+
+
+def slot_state(session: Session, name: str) -> SlotState | None:
+    """Look at a slot; None where there is none of that name."""
+    row = session.execute(_STATE.encode(), (name,)).fetchone()
+    if row is None:
+        return None
+    kind, plugin, here, other, lost, confirmed = row
+    ours = kind == "logical" and plugin == PLUGIN and bool(here) and not other
+    return SlotState(ours, bool(lost), confirmed if isinstance(confirmed, int) else None)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Which transactions are visible."""
+
+    upcoming: int
+    """Its `xmax`, 64 bits."""
+    running: frozenset[int]
+    """Numbers of transactions below that had not ended, 32 bits."""
+
+    @classmethod
+    def parse(cls, text: str) -> Snapshot:
+        """Read `xmin:xmax:running`."""
+        _, upcoming, running = text.split(":")
+        return cls(int(upcoming), frozenset(int(number) % 2**32 for number in running.split(",") if number))
+
+    def sees(self, number: int) -> bool:
+        """Whether a transaction (32 bits, not a subtransaction), which has committed, is visible."""
+        ahead = (number - self.upcoming) % 2**32
+        return ahead >= 2**31 and number not in self.running
+
+
+class Slot:
+    """One slot, as one view sees it.
+
+    Args:
+        conninfo: Of the database.
+        name: Of the slot.
+        timeout_seconds: How long to wait for a connection.
+        wait_seconds: How long to wait for running transactions when it is made.
+    """
+
+    def __init__(self, conninfo: str, name: str, timeout_seconds: float, wait_seconds: float) -> None:
+        self.name, self._conninfo, self._place = name, conninfo, place_of(conninfo)
+        self._timeout_seconds, self._wait_seconds = timeout_seconds, wait_seconds
+
+    @property
+    def shown(self) -> str:
+        """How messages name it."""
+        return f"replication slot {self.name}"
+
+    @contextmanager
+    def _session(self, doing: str) -> Iterator[Session]:
+        session = connect(self._conninfo, self._timeout_seconds)
+        try:
+            with translated(self._place, f"cannot {doing} {self.shown} of"):
+                yield session
+        finally:
+            session.close()
+
+    def make(self, *, instead: bool) -> None:
+        """Make it, in the place of one of ours where `instead`, and wait until its beginning is a safe position.
+
+        A transaction may have its commit record before the slot's beginning and become visible only later. When all
+        that were running when the slot was complete have ended, every later snapshot sees what the slot does not tell.
+
+        Raises:
+            SourceUnavailable: It cannot be made; there is none then.
+        """
+        with self._session("make") as session:
+            level = session.execute("SHOW wal_level").fetchone()
+            if level is None or level[0] != "logical":
+                raise SourceUnavailable(f"wal_level of {self._place} is not logical", hint="Set it, and restart.")
+            if instead:
+                session.execute("SELECT pg_catalog.pg_drop_replication_slot(%s)", (self.name,))
+            self._limit(session, self._wait_seconds)
+            session.execute("SELECT pg_catalog.pg_create_logical_replication_slot(%s, %s)", (self.name, PLUGIN))
+            try:
+                self._settle(session)
+            except BaseException:
+                session.execute("SELECT pg_catalog.pg_drop_replication_slot(%s)", (self.name,))
+                raise
+
+    def _settle(self, session: Session) -> None:
+        own = session.execute("SELECT pg_catalog.pg_current_xact_id()::text::int8").fetchone()
+        until = time.monotonic() + self._wait_seconds
+        ended = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8 > %s"
+        while session.execute(ended, own).fetchone() != (True,):
+            if time.monotonic() > until:
+                raise SourceUnavailable(
+                    f"{self.shown} of {self._place} waited too long for running transactions",
+                    hint="Back up at a quieter time, or raise `lock_timeout_seconds`.",
+                )
+            time.sleep(_PAUSE_SECONDS)
+
+    @staticmethod
+    def _limit(session: Session, seconds: float) -> None:
+        session.execute(f"SET statement_timeout = {round(seconds * 1000)}".encode())
+
+    def end(self, session: Session) -> int:
+        """Return where the write-ahead log ends now; everything before is flushed, and so can be decoded.
+
+        Args:
+            session: Any, also inside a snapshot; it writes nothing.
+
+        Raises:
+            SourceUnavailable: The server does not flush.
+        """
+        end, flushed = self._ends(session)
+        if flushed < end:
+            with self._session("read") as writing:
+                writing.execute("SET synchronous_commit = local")
+                writing.execute("SELECT pg_catalog.pg_logical_emit_message(true, 'lastgood', '')")
+            _, flushed = self._ends(session)
+        if flushed < end:
+            raise SourceUnavailable(f"{self._place} does not flush its write-ahead log", hint="Try again.")
+        return end
+
+    @staticmethod
+    def _ends(session: Session) -> tuple[int, int]:
+        row = session.execute(_ENDS.encode()).fetchone()
+        assert row is not None
+        return int(str(row[0])), int(str(row[1]))
+
+    def peek(self, upto: int, snapshot: Snapshot, take: Callable[[bytes], None] | None) -> int | None:
+        """Ask what was written, without moving the slot.
+
+        Args:
+            upto: A position; of transactions that commit later something may be told, or nothing.
+            snapshot: Whose position is wanted.
+            take: Called with blocks of changes; None where only the position is wanted.
+
+        Returns:
+            The end of the last commit record before which all told transactions are visible in the snapshot; None where
+            all are.
+
+        Raises:
+            SourceUnavailable: The server does not tell.
+        """
+        # a slot is looked at before Arrow is there
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from blocks.sources.postgres.readers import stream_alone
+
+        wanted = "" if take else " WHERE data LIKE 'COMMIT %'"
+        query = (
+            "SELECT (lsn - '0/0')::pg_catalog.int8, xid::pg_catalog.text::pg_catalog.int8, data"
+            f" FROM pg_catalog.pg_logical_slot_peek_changes({literal(self.name)}, {literal(_lsn(upto))}, NULL,"
+            f" 'include-xids', '1', 'skip-empty-xacts', '1'){wanted}"
+        )
+        prefix = _Prefix(snapshot)
+        doing = f"cannot read {self.shown} of"
+        for rows in stream_alone(self._conninfo, query, _DECODING_SECONDS, doing):
+            data = pc.cast(rows.column(2), pa.large_binary())
+            commits = rows.filter(pc.starts_with(data, b"COMMIT "))
+            prefix.add(commits.column(0).to_pylist(), commits.column(1).to_pylist())
+            if take:
+                changes = data.filter(pc.starts_with(data, b"table "))
+                if len(changes):
+                    take(joined(changes.to_pylist()))
+        return prefix.end
+
+    def advance(self, position: int) -> None:
+        """Let the server forget what was written before a position.
+
+        Raises:
+            SourceUnavailable: The server refused.
+        """
+        with self._session("advance") as session:
+            self._limit(session, _DECODING_SECONDS)
+            session.execute(
+                "SELECT pg_catalog.pg_replication_slot_advance(%s, %s::pg_catalog.pg_lsn)", (self.name, _lsn(position))
+            )
+
+
+class _Prefix:
+    """The first of all transactions, in the order of their commits, up to the first that a snapshot does not see."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot, self._ended, self._last = snapshot, False, 0
+
+    def add(self, ends: list[int], numbers: list[int]) -> None:
+        for end, number in zip(ends, numbers, strict=True):
+            self._ended = self._ended or not self._snapshot.sees(number)
+            if self._ended:
+                return
+            self._last = end
+
+    @property
+    def end(self) -> int | None:
+        """The end of the last one; 0 where there is none; None where no transaction follows."""
+        return self._last if self._ended else None
+
+
+def _lsn(position: int) -> str:
+    return f"{position >> 32:X}/{position % 2**32:X}"

@@ -1,0 +1,210 @@
+"""Reading the rows of a table whose keys were written since the base, and finding out which of these are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Lock
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from blocks.errors import LastgoodError
+from blocks.sources.base import Bounds, Known, Reading
+from blocks.sources.postgres.connect import identifier, literal
+from blocks.sources.postgres.decoding import Key
+from blocks.sources.postgres.identity import KeyColumn
+from blocks.sources.postgres.parts import part_number, select_all
+from blocks.sources.postgres.readers import Readers
+from blocks.sources.postgres.scattered import Waiting, named
+from blocks.sources.postgres.tables import Table, free_name
+from blocks.sources.runs import Allowance, RunFolder
+
+SLICE_KEYS = 5000
+"""How many keys one query names."""
+_SESSIONS = 2
+
+
+class TouchedRows:
+    """The touched rows of one table, read with the first part that is asked for. Several threads may ask.
+
+    Args:
+        table: The table.
+        key: The columns of its key.
+        keys: What was written since the base, as text.
+        parts: The bounds of all its parts; of shares any one stands for all.
+        readers: Connections that see the snapshot.
+        folder: Where rows wait that are more than `room`.
+        room: How much may wait in memory.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        key: Sequence[KeyColumn],
+        keys: Sequence[Key],
+        parts: Sequence[Bounds],
+        readers: Readers,
+        folder: RunFolder,
+        room: Allowance,
+    ) -> None:
+        self._table, self._readers, self._folder, self._room = table, readers, folder, room
+        self._keys, self._parts = keys, parts
+        self._queries = TouchedQueries(table, key, part_number(table.shape, parts))
+        self._numbers = {named(bounds): number for number, bounds in enumerate(parts)}
+        first = parts[0].get("of")
+        self._count = first if isinstance(first, int) else len(parts)
+        self._lock, self._stopped = Lock(), Event()
+        self._passed = set[int]()
+        self._waiting: tuple[Waiting, Waiting] | None = None
+
+    def holds(self, bounds: Bounds) -> bool:
+        """Whether bounds are those of one of the parts."""
+        return bounds.get("of") == self._count if "share" in bounds else named(bounds) in self._numbers
+
+    def stop(self) -> None:
+        """End what is being read, soon and with an error."""
+        self._stopped.set()
+
+    def read(self, bounds: Bounds, known: Known, empty: Callable[[], pa.Table]) -> Reading:
+        """Return what is known of one part.
+
+        Args:
+            bounds: Of the part.
+            known: What the base holds of it.
+            empty: Makes a table of the right columns, without rows.
+        """
+        number = self._number(bounds)
+        rows, keys = self._taken(number)
+        shape = self._table.shape
+        if not rows.num_rows and not keys.num_rows:
+            reading = Reading(empty(), whole_part_unchanged=True)
+        else:
+            rows = _without_doubles(rows, known.encode(rows.select(shape.key))) if rows.num_rows else empty()
+            held = pc.unique(known.encode(keys.filter(known.holds(keys)))) if keys.num_rows else None
+            reading = Reading(rows, touched=held, rest_unchanged=True)
+        self._pass(number)
+        return reading
+
+    def _number(self, bounds: Bounds) -> int:
+        match bounds:
+            case {"share": int(share)}:
+                return share
+        return self._numbers[named(bounds)]
+
+    def _taken(self, number: int) -> tuple[pa.Table, pa.Table]:
+        with self._lock:
+            if self._waiting is None:
+                self._waiting = self._read()
+            rows, keys = self._waiting
+            return rows.of(number), keys.of(number)
+
+    def _pass(self, number: int) -> None:
+        """Let all go with the last part."""
+        with self._lock:
+            self._passed.add(number)
+            if len(self._passed) >= self._count:
+                self._let_go()
+
+    def discard(self) -> None:
+        """Let go what still waits."""
+        with self._lock:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for waiting in self._waiting or ():
+            waiting.discard()
+        self._waiting = None
+
+    def _read(self) -> tuple[Waiting, Waiting]:
+        waiting = Waiting(self._folder, self._room), Waiting(self._folder, self._room)
+        slices = [self._keys[start : start + SLICE_KEYS] for start in range(0, len(self._keys), SLICE_KEYS)]
+        pool = ThreadPoolExecutor(_SESSIONS, thread_name_prefix="lastgood-touched")
+        with pool:
+            try:
+                for _ in pool.map(lambda some: self._read_slice(some, *waiting), slices):
+                    pass
+                for one in waiting:
+                    one.end()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                for one in waiting:
+                    one.discard()
+                raise
+        return waiting
+
+    def _read_slice(self, keys: Sequence[Key], rows: Waiting, lacking: Waiting) -> None:
+        found = 0
+        for batch in self._stream(self._queries.rows(keys)):
+            found += batch.num_rows
+            rows.put(batch)
+        if found < len(keys):
+            # some are gone; one that is spelt in another way now (1.0, 1.00) is gone under its old spelling
+            for batch in self._stream(self._queries.keys(keys)):
+                lacking.put(batch)
+
+    def _stream(self, query: str) -> Sequence[pa.Table]:
+        batches = []
+        for batch in self._readers.stream(query, self._table.doing):
+            if self._stopped.is_set():
+                raise LastgoodError("the backup was given up")
+            batches.append(batch)
+        return batches
+
+
+class TouchedQueries:
+    """Queries for touched keys of one table. `unnest` takes several arrays only where it is not qualified.
+
+    Args:
+        table: The table.
+        key: The columns of its key.
+        part: The expression for the number of a row's part.
+    """
+
+    def __init__(self, table: Table, key: Sequence[KeyColumn], part: str) -> None:
+        self._shape, self._key = table.shape, key
+        taken = {column.name for column in self._shape.columns}
+        self._numbered = f"{part} AS {identifier(free_name('lastgood_part', taken))}"
+        self._names = [identifier(free_name(f"lastgood_key{n}", taken)) for n in range(len(key))]
+
+    def rows(self, keys: Sequence[Key]) -> str:
+        """Write the query for the rows of some keys, each with the number of its part as the last column."""
+        columns = [(identifier(column.name), f"OPERATOR({column.equals})") for column in self._key]
+        if len(columns) == 1:
+            ((name, equals),) = columns
+            where = f"WHERE {name} {equals} ANY ({self._arrays(keys)})"
+        else:
+            pairs = zip(columns, self._names, strict=True)
+            tests = " AND ".join(f"{name} {equals} {value}" for (name, equals), value in pairs)
+            given = f"unnest({self._arrays(keys)}) given ({', '.join(self._names)})"
+            where = f"WHERE EXISTS (SELECT FROM {given} WHERE {tests})"
+        return select_all(self._shape, self._numbered, where)
+
+    def keys(self, keys: Sequence[Key]) -> str:
+        """Write the query for keys as they would be read, each with the number of its part as the last column."""
+        names = [identifier(column.name) for column in self._key]
+        collated = ", ".join(
+            f"{name} COLLATE {column.collation} AS {name}" if column.collation else name
+            for name, column in zip(names, self._key, strict=True)
+        )
+        read = ", ".join(f"{self._shape.column(c.name).read} AS {identifier(c.name)}" for c in self._key)
+        given = f"SELECT {collated} FROM unnest({self._arrays(keys)}) given ({', '.join(names)})"
+        return f"SELECT {read}, {self._numbered} FROM ({given}) keys"
+
+    def _arrays(self, keys: Sequence[Key]) -> str:
+        values = zip(*keys, strict=True)
+        return ", ".join(f"{_array(some)}::{column.type}[]" for some, column in zip(values, self._key, strict=True))
+
+
+def _array(values: Sequence[str]) -> str:
+    quoted = ('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values)
+    return literal("{" + ",".join(quoted) + "}")
+
+
+def _without_doubles(rows: pa.Table, keys: pa.LargeBinaryArray) -> pa.Table:
+    """A row is found twice where two queries name it in different spellings."""
+    if pc.count_distinct(keys).as_py() == len(keys):
+        return rows
+    _, first = np.unique(pc.dictionary_encode(keys).indices.to_numpy(), return_index=True)
+    return rows.take(pa.array(first))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from blocks.errors import SourceUnavailable
 from blocks.sources.postgres.changes import FEW, Followed, Token
@@ -11,6 +12,12 @@ from blocks.sources.postgres.connect import Session
 from blocks.sources.postgres.decoding import Key, Touched
 from blocks.sources.postgres.identity import Identity
 from blocks.sources.postgres.slot import FAR_BYTES, Slot, SlotState, Snapshot, slot_state
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from blocks.sources.postgres.readers import Readers
 
 MOST_KEYS = 200_000
 """Of one table; a table with more is looked through as a whole."""
@@ -40,15 +47,12 @@ class Following:
         slot: The slot.
         before: What it was before the snapshot was taken: what it has told until then is visible.
         snapshot: As pg_current_snapshot gives it.
-        session: Inside the snapshot.
         tables: The tables whose changes the slot tells, by collection.
     """
 
-    def __init__(
-        self, slot: Slot, before: SlotState | None, snapshot: str, session: Session, tables: Mapping[str, Identity]
-    ) -> None:
+    def __init__(self, slot: Slot, before: SlotState | None, snapshot: str, tables: Mapping[str, Identity]) -> None:
         self.tables = tables
-        self._slot, self._before, self._session = slot, before, session
+        self._slot, self._before = slot, before
         self._snapshot = Snapshot.parse(snapshot)
         self._asked = self._far = False
         self._because: str | None = None
@@ -56,37 +60,42 @@ class Following:
         self._keys: Mapping[str, set[Key]] = {}
         self._token: Token | None = None
 
-    def ask(self, *, keys: bool) -> None:
+    def ask(self, session: Session, readers: Readers, *, keys: bool) -> None:
         """Ask the slot, for `find`; nothing is changed by that.
 
         Args:
+            session: Inside the snapshot.
+            readers: Of the database.
             keys: Whether to ask what was written, beside how far the slot is.
         """
         before = self._before
-        if before is None or not before.ours or before.lost or before.confirmed is None:
+        if before is None or not before.serves:
             return
         self._asked = True
         try:
-            self._ask(before, before.confirmed, keys=keys)
+            self._ask(session, readers, before, keys=keys)
         except SourceUnavailable as exc:
             self._because = exc.message
 
-    def _ask(self, before: SlotState, confirmed: int, *, keys: bool) -> None:
-        end = self._slot.end(self._session)
+    def _ask(self, session: Session, readers: Readers, before: SlotState, *, keys: bool) -> None:
+        slot, confirmed = self._slot, before.confirmed or 0
+        end = slot.end(session)
         self._far = end - confirmed > FAR_BYTES
         if self._far:
             return
         touched = Touched({name: table.written for name, table in self.tables.items()}, MOST_KEYS, MOST_OF_ALL)
-        prefix = self._slot.peek(end, self._snapshot, touched.add if keys else None)
-        if slot_state(self._session, self._slot.name) != before:
-            raise SourceUnavailable(f"{self._slot.shown} was moved by somebody else")
+        prefix = slot.peek(readers, end, self._snapshot, touched.add if keys else None)
+        if slot_state(session, slot.name) != before:
+            raise SourceUnavailable(f"{slot.shown} was moved by somebody else")
         self._position = end if prefix is None else max(prefix, confirmed)
         self._keys = touched.keys if keys else {}
 
-    def find(self, now: Token, since: Token | None) -> Found:
+    def find(self, session: Session, readers: Readers, now: Token, since: Token | None) -> Found:
         """Tell what was written since a base; make the slot where there is none.
 
         Args:
+            session: Inside the snapshot.
+            readers: Of the database.
             now: The token of the snapshot.
             since: That of the base.
         """
@@ -94,6 +103,8 @@ class Following:
         found = Found(replace(now, followed=Followed(self._slot.name, None, facts)))
         if not self._is_same(found, since):
             try:
+                if not self._asked:
+                    self.ask(session, readers, keys=False)
                 self._go_on(found, since)
             except SourceUnavailable as exc:
                 found.keys, found.because = {}, exc.message
@@ -116,18 +127,16 @@ class Following:
             return
         if not before.ours:
             raise SourceUnavailable(f"{slot.shown} is not one that backups of this database make")
-        if before.lost or before.confirmed is None:
+        if not before.serves:
             slot.make(instead=True)
             raise SourceUnavailable(f"the server had removed what {slot.shown} needs; it was made anew")
-        if not self._asked:
-            self.ask(keys=False)
         if self._far:
             slot.make(instead=True)
             raise SourceUnavailable(f"{slot.shown} was more than {FAR_BYTES >> 20} MiB behind; it was made anew")
         if self._because is not None:
             raise SourceUnavailable(self._because)
         found.token = _at(found.token, self._position)
-        if since is not None and self._reaches(since, before.confirmed, found.token):
+        if since is not None and self._reaches(since, before.confirmed or 0, found.token):
             found.keys = {
                 name: sorted(keys) for name, keys in self._keys.items() if self._tells(name, keys, since, found.token)
             }

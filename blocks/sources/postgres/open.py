@@ -99,7 +99,7 @@ def view_in(opened: ExitStack, settings: Settings, *, ask: bool = False) -> Post
         opened.callback(folder.close)
         found = _Found(session, settings.choice, tables)
         following = _following(session, settings, slot_before, found)
-        asking = beside.submit(following.ask, keys=True) if following and ask else None
+        asking = beside.submit(following.ask, session, readers, keys=True) if following and ask else None
         missed = _missed(session, settings, catalogue, place)
         if not found.tables:
             missed.append(f"No table of {place} is backed up.")
@@ -144,7 +144,7 @@ def _following(session: Session, settings: Settings, before: SlotState | None, f
     if settings.slot is None or found.snapshot is None:
         return None
     slot = Slot(settings.conninfo, settings.slot, settings.connect_timeout_seconds, settings.lock_timeout_seconds)
-    return Following(slot, before, found.snapshot, session, identities(session, found.tables))
+    return Following(slot, before, found.snapshot, identities(session, found.tables))
 
 
 def _chosen(tables: Sequence[Table], choice: Choice) -> list[Table]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 
+import adbc_driver_postgresql
 import pyarrow as pa
 from adbc_driver_manager import AdbcConnection, AdbcDatabase, AdbcStatement
 from adbc_driver_manager import Error as AdbcError
@@ -29,6 +30,8 @@ class Readers:
         self._conninfo, self._snapshot, self._place = conninfo, snapshot, place_of(conninfo)
         self._idle: SimpleQueue[_Reader] = SimpleQueue()
         self._opening: list[Thread] = []
+        self._database: AdbcDatabase | None = None
+        self._lock = Lock()
 
     def open_ahead(self, count: int) -> None:
         """Begin to open connections, for readers to find them open."""
@@ -64,6 +67,22 @@ class Readers:
                 raise
             self._idle.put(reader)
 
+    def stream_alone(self, query: str, timeout_seconds: float, doing: str) -> Iterator[pa.Table]:
+        """Run a query on a connection of its own, outside of the snapshot, and yield its rows as they come.
+
+        Args:
+            query: What to run.
+            timeout_seconds: How long the server may work on it.
+            doing: For errors; ends before the place.
+        """
+        with translated(self._place, doing):
+            reader = self._connected()
+            try:
+                reader.run(f"SET statement_timeout = {round(timeout_seconds * 1000)}")
+                yield from reader.stream(query)
+            finally:
+                reader.close()
+
     def _take(self) -> _Reader:
         for opening in self._opening:
             opening.join()
@@ -73,11 +92,23 @@ class Readers:
             return self._open()
 
     def _open(self) -> _Reader:
-        reader = _Reader(self._conninfo)
+        reader = self._connected()
         try:
-            reader.fetch(SETTINGS)
             reader.run(BEGIN)
             reader.run(f"SET TRANSACTION SNAPSHOT '{self._snapshot}'")
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    def _connected(self) -> _Reader:
+        with self._lock:
+            if self._database is None:
+                # asks the server for all its types, which takes ten times as long as a connection
+                self._database = adbc_driver_postgresql.connect(self._conninfo)
+        reader = _Reader(self._database)
+        try:
+            reader.fetch(SETTINGS)
         except BaseException:
             reader.close()
             raise
@@ -91,44 +122,20 @@ class Readers:
             try:
                 self._idle.get_nowait().close()
             except Empty:
-                return
+                break
             except AdbcError:
                 # its server is gone, and with it what there was to close
                 continue
-
-
-def stream_alone(conninfo: str, query: str, timeout_seconds: float, doing: str) -> Iterator[pa.Table]:
-    """Run a query on a connection of its own, outside of any snapshot, and yield its rows as they come.
-
-    Args:
-        conninfo: Where to.
-        query: What to run.
-        timeout_seconds: How long the server may work on it.
-        doing: For errors; ends before the place.
-    """
-    with translated(place_of(conninfo), doing):
-        reader = _Reader(conninfo)
-        try:
-            reader.fetch(SETTINGS)
-            reader.run(f"SET statement_timeout = {round(timeout_seconds * 1000)}")
-            yield from reader.stream(query)
-        finally:
-            reader.close()
+        if self._database is not None:
+            with suppress(AdbcError):  # not while a connection is lent
+                self._database.close()
 
 
 class _Reader:
     """A connection whose answers are Arrow's. The driver's own DB-API module is not used, because it imports pandas."""
 
-    def __init__(self, conninfo: str) -> None:
-        # imported here because most commands that read a plan read no database
-        import adbc_driver_postgresql
-
-        self._database: AdbcDatabase = adbc_driver_postgresql.connect(conninfo)
-        try:
-            self._connection = AdbcConnection(self._database)
-        except BaseException:
-            self._database.close()
-            raise
+    def __init__(self, database: AdbcDatabase) -> None:
+        self._connection = AdbcConnection(database)
 
     def fetch(self, query: str) -> pa.Table:
         """Run a query and return its rows."""
@@ -159,4 +166,3 @@ class _Reader:
     def close(self) -> None:
         """Close it."""
         self._connection.close()
-        self._database.close()

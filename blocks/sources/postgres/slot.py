@@ -21,10 +21,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from blocks.errors import SourceUnavailable
 from blocks.sources.postgres.connect import Session, connect, literal, place_of, translated
 from blocks.sources.postgres.decoding import joined
+
+if TYPE_CHECKING:
+    from blocks.sources.postgres.readers import Readers
 
 PLUGIN = "test_decoding"
 FAR_BYTES = 1024**3
@@ -59,6 +63,11 @@ class SlotState:
     ours: bool
     lost: bool
     confirmed: int | None
+
+    @property
+    def serves(self) -> bool:
+        """Whether it can be asked."""
+        return self.ours and not self.lost and self.confirmed is not None
 
 
 def slot_state(session: Session, name: str) -> SlotState | None:
@@ -184,10 +193,11 @@ class Slot:
         assert row is not None
         return int(str(row[0])), int(str(row[1]))
 
-    def peek(self, upto: int, snapshot: Snapshot, take: Callable[[bytes], None] | None) -> int | None:
+    def peek(self, readers: Readers, upto: int, snapshot: Snapshot, take: Callable[[bytes], None] | None) -> int | None:
         """Ask what was written, without moving the slot.
 
         Args:
+            readers: Of the database.
             upto: A position; of transactions that commit later something may be told, or nothing.
             snapshot: Whose position is wanted.
             take: Called with blocks of changes; None where only the position is wanted.
@@ -199,11 +209,9 @@ class Slot:
         Raises:
             SourceUnavailable: The server does not tell.
         """
-        # a slot is looked at before Arrow is there
+        # a slot is looked at before Arrow is imported
         import pyarrow as pa
         import pyarrow.compute as pc
-
-        from blocks.sources.postgres.readers import stream_alone
 
         wanted = "" if take else " WHERE data LIKE 'COMMIT %'"
         query = (
@@ -213,7 +221,7 @@ class Slot:
         )
         prefix = _Prefix(snapshot)
         doing = f"cannot read {self.shown} of"
-        for rows in stream_alone(self._conninfo, query, _DECODING_SECONDS, doing):
+        for rows in readers.stream_alone(query, _DECODING_SECONDS, doing):
             data = pc.cast(rows.column(2), pa.large_binary())
             commits = rows.filter(pc.starts_with(data, b"COMMIT "))
             prefix.add(commits.column(0).to_pylist(), commits.column(1).to_pylist())

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  statements of SQL are not broken
 """With a replication slot incrementals read what was written, and hold what a full scan would find."""
 
 from __future__ import annotations
@@ -209,7 +210,7 @@ ALTER TABLE odd DROP COLUMN gone; INSERT INTO odd (t, "Key", id) VALUES ('a', 1,
 CREATE TABLE deferred (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED); INSERT INTO deferred VALUES (1), (2);
 CREATE TYPE side AS ENUM ('a', 'b'); CREATE TABLE sided (s side PRIMARY KEY, v int); INSERT INTO sided VALUES ('a', 1), ('b', 2);
 SELECT lo_from_bytea(7001, 'seven');
-"""  # noqa: E501
+"""
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -316,7 +317,8 @@ def test_a_key_that_is_spelt_in_another_way_is_another(logical: PostgresServer, 
         "slots", "CREATE EXTENSION citext",
         "CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
         "CREATE TABLE n (k numeric PRIMARY KEY); INSERT INTO n SELECT g FROM generate_series(1, 30) g",
-        "CREATE TABLE c (k citext PRIMARY KEY, v text); INSERT INTO c SELECT 'a' || g, repeat('x', 90) FROM generate_series(1, 30) g",
+        "CREATE TABLE c (k citext PRIMARY KEY, v text); INSERT INTO c "
+        "SELECT 'a' || g, repeat('x', 90) FROM generate_series(1, 30) g",
         "CREATE TABLE f (k float8 PRIMARY KEY); INSERT INTO f VALUES (0), (1)",
         "CREATE TABLE b (k text COLLATE blind, a numeric, PRIMARY KEY (k, a)); INSERT INTO b VALUES ('a', 1), ('b', 2)",
     )  # fmt: skip
@@ -327,7 +329,8 @@ def test_a_key_that_is_spelt_in_another_way_is_another(logical: PostgresServer, 
         books.back_up()
         books.run("UPDATE n SET k = k + 0.0 WHERE k IN (3, 5)", "UPDATE c SET k = upper(k) WHERE k IN ('a3', 'a9')",
                   "UPDATE f SET k = '-0' WHERE k = 0", "UPDATE b SET k = upper(k), a = a + 0.00",
-                  "UPDATE n SET k = 5.00 WHERE k = 5", "DELETE FROM c WHERE k = 'a3'; INSERT INTO c VALUES ('a3', '')")  # fmt: skip
+                  "UPDATE n SET k = 5.00 WHERE k = 5",
+                  "DELETE FROM c WHERE k = 'a3'; INSERT INTO c VALUES ('a3', '')")  # fmt: skip
         made = prove(books)
         assert changes(made)["n"] == (2, 2)
         books.assert_restores()

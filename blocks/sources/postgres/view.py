@@ -71,16 +71,19 @@ class PostgresView:
         self._folder, self._room = folder, Allowance(_WAITING_BYTES)
         self._drawn: dict[str, Sequence[Bounds]] = {}
         self._scattered: dict[str, Scattered | None] = {}
-        self._following = following if token else None
+        self._following = following
         self._found: Found | None = None
         self._touched: dict[str, TouchedRows | None] = {}
 
     @property
     def token(self) -> str | None:
         """What the next incremental goes on from. Where the plan names a replication slot, that is asked, or made."""
-        if self._following is None or self._now is None:
+        if self._following is None:
             return self._now.to_text() if self._now else None
         with self._lock:
+            if self._now is None:
+                self._warn("a standby keeps no replication slot for backups")
+                return None
             if self._found is None:
                 with translated(self._place, "cannot read the catalogue of"):
                     found = self._following.find(self._session, self._now, [*self._tables.values()])
@@ -92,7 +95,7 @@ class PostgresView:
     def _warn(self, because: str) -> None:
         asked = self._following is not None and self._following.since is not None
         said = "Changes were looked for" if asked else "The next incremental will look for changes"
-        self.warnings += (f"{said} in all rows of {self._place}: {because}.",)
+        self.warnings = tuple(dict.fromkeys((*self.warnings, f"{said} in all rows of {self._place}: {because}.")))
 
     def collections(self) -> Sequence[CollectionSpec]:
         """Return the tables that hold rows (of a partitioned one, its partitions), by name."""

@@ -145,7 +145,8 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 )
 ROWS = st.tuples(
     st.none() | TEXTS, st.none() | st.binary(max_size=9), st.sampled_from(["a b", "'", "[x]:"]),
-    st.none() | st.decimals(allow_nan=False, allow_infinity=False), st.sampled_from([None, "101"]), TEXTS, st.none() | st.floats(),
+    st.none() | st.decimals(allow_nan=False, allow_infinity=False), st.sampled_from([None, "101"]), TEXTS,
+    st.none() | st.floats(),
     st.integers(-(2**31), 2**31 - 1), st.none() | TEXTS,
 )  # fmt: skip
 

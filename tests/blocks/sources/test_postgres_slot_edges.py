@@ -352,6 +352,25 @@ def test_a_server_that_logs_too_little_is_named(server: PostgresServer, tmp_path
     assert changes(made) == {"orders": (2, 1)}
 
 
+def test_a_standby_and_a_server_without_a_free_slot_are_named(tmp_path: Path) -> None:
+    with postgres_server(wal_level="logical", max_replication_slots="1") as server:
+        server.run("postgres", "SELECT pg_create_physical_replication_slot('other')")
+        server.create("edges", TABLES)
+        books = Books(server, tmp_path / "primary", "edges", slot=SLOT)
+        assert "all replication slots are in use" in warned(books.back_up(FULL))
+        write(books)
+        assert "all replication slots are in use" in warned(prove(books))
+        server.run("postgres", "SELECT pg_drop_replication_slot('other')")
+        standby = PostgresServer(server.programs, primary=server)
+        try:
+            standby.start()
+            books = Books(standby, tmp_path / "standby", "edges", slot=SLOT)
+            assert "a standby keeps no replication slot for backups." in warned(books.back_up(FULL))
+            assert warned(books.back_up()).count("a standby keeps no replication slot") == 1
+        finally:
+            standby.stop()
+
+
 def test_a_slot_that_the_server_gave_up_is_made_anew(tmp_path: Path) -> None:
     small = {"max_slot_wal_keep_size": "1MB", "max_wal_size": "32MB", "min_wal_size": "32MB"}
     with postgres_server(wal_level="logical", **small) as server:

@@ -77,7 +77,8 @@ SELECT i.indrelid::int8, a.attname::text, pg_catalog.format_type(base.oid, -1),
        coalesce((SELECT pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname)
                  FROM pg_catalog.pg_collation co JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
                  WHERE co.oid = a.attcollation), ''),
-       base.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND base.typtype = 'b' AND base.typcategory <> 'A'
+       base.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND base.typtype = 'b',
+       base.typcategory = 'A' OR base.typtype = 'c'
 FROM pg_catalog.pg_index i
 CROSS JOIN LATERAL unnest(i.indkey::pg_catalog.int2[], i.indclass::pg_catalog.oid[])
   WITH ORDINALITY k (attnum, opclass, n)
@@ -105,7 +106,8 @@ SELECT pg_catalog.md5(coalesce(pg_catalog.string_agg(
 def identities(session: Session, tables: Sequence[Table]) -> dict[str, Identity]:
     """Describe the tables whose changes decoding names by the key that backups know, by collection.
 
-    Those are logged tables that are tracked, with a primary key as their replica identity.
+    Those are logged tables that are tracked, with a primary key as their replica identity. Keys with arrays or
+    composite types are left out, because lists of them cannot be taken apart again in the same way.
     """
     wanted = {(t.shape.schema, t.shape.table): t for t in tables if t.facts is not None and t.heap}
     found = [row for row in session.execute(_IDENTITIES.encode()) if (str(row[0]), str(row[1])) in wanted]
@@ -120,7 +122,7 @@ def identities(session: Session, tables: Sequence[Table]) -> dict[str, Identity]
     described = {}
     for schema, name, number, rows, facts, quoted in found:
         table, key = wanted[str(schema), str(name)], keys.get(number, [])
-        if not key or tuple(str(column[0]) for column in key) != table.shape.key:
+        if tuple(str(column[0]) for column in key) != table.shape.key or any(column[5] for column in key):
             continue
         # the text of a key of an own type depends on the names of labels
         more = None if all(column[4] for column in key) else labels

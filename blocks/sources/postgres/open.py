@@ -103,6 +103,8 @@ def view_in(opened: ExitStack, settings: Settings, *, ask: bool = False) -> Post
         missed = _missed(session, settings, catalogue, place)
         if not found.tables:
             missed.append(f"No table of {place} is backed up.")
+        if settings.slot and found.snapshot is None:
+            missed.append(f"All rows of {place} are read: a standby keeps no replication slot for backups.")
         texts = dumping.result()
         if asking:
             asking.result()

@@ -25,6 +25,8 @@ class PostgresSource(StateSource):
     All tables are read in one snapshot, whatever is written meanwhile. An incremental reads the rows that transactions
     since the base may have written; keys of other rows only where rows are gone.
 
+    With `slot` the server keeps which rows were written, and an incremental looks at no others.
+
     A role with `pg_read_all_data` is enough for backups.
 
     Example:

@@ -97,7 +97,7 @@ class PostgresView:
 
     def _warn(self, because: str) -> None:
         said = "Changes were looked for" if self.since else "The next incremental will look for changes"
-        self.warnings += (f"{said} in all rows of {self._place}: {because}.",)
+        self.warnings = tuple(dict.fromkeys((*self.warnings, f"{said} in all rows of {self._place}: {because}.")))
 
     def sees_all_of(self, before: Token) -> bool:
         """Whether this view is not older than the one of a token."""
@@ -141,11 +141,11 @@ class PostgresView:
             return touched.read(bounds, known, lambda: self._picked(table, "{}"))
         except UnsupportedState:
             raise
-        except SourceUnavailable as exc:
+        except SourceUnavailable:
             # a label that was renamed after the snapshot, say, cannot be asked for any more
             with self._lock:
                 self._touched[name] = None
-            said = f"Changes of {name} were looked for in all rows: {exc.message}."
+            said = f"Changes of {name} were looked for in all rows: those of the keys that were written cannot be read."
             return replace(self._read(table, bounds, known), warnings=(said,))
 
     def _touched_rows(self, table: Table, known: Known) -> TouchedRows | None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from blocks.manifest import BackupMetadata, BackupType
+from blocks.sources.postgres.view import PostgresView
 from tests.blocks.sources.postgres_kit import Books
 from tests.postgres_server import PostgresServer
 
@@ -137,9 +139,10 @@ class Session:
 class Writers:
     """Three writers, somebody who looks after the tables, and backups."""
 
-    def __init__(self, server: PostgresServer, folder: Path, seed: int) -> None:
+    def __init__(self, server: PostgresServer, folder: Path, seed: int, **fields: Any) -> None:
         self.random = random.Random(seed)
-        self.books = Books(server, folder, "model", part_size_bytes=self.random.choice((500, 1500, 100_000)))
+        size = self.random.choice((500, 1500, 100_000))
+        self.books = Books(server, folder, "model", part_size_bytes=size, **fields)
         self.sessions = [Session(server.connect("model")) for _ in range(3)]
         self.upkeep = Session(server.connect("model"))
         self.prepared: list[str] = []
@@ -202,8 +205,32 @@ class Writers:
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("LASTGOOD_WRITERS", "3"))))
 def test_incrementals_equal_a_full_scan_whatever_is_open(server: PostgresServer, tmp_path: Path, seed: int) -> None:
+    _run(server, tmp_path, seed)
+
+
+@pytest.mark.parametrize("seed", range(1000, 1000 + int(os.environ.get("LASTGOOD_WRITERS", "3"))))
+def test_a_slot_tells_all_whatever_is_open(
+    logical: PostgresServer, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bool] = []
+    told = PostgresView._read_touched
+
+    def noted(self: PostgresView, *args: Any) -> Any:
+        reading = told(self, *args)
+        read.append(reading is not None and not reading.whole_part_unchanged)
+        return reading
+
+    monkeypatch.setattr(PostgresView, "_read_touched", noted)
+    try:
+        _run(logical, tmp_path, seed, slot="model", lock_timeout_seconds=2)
+    finally:
+        logical.run("model", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+    assert any(read)
+
+
+def _run(server: PostgresServer, tmp_path: Path, seed: int, **fields: Any) -> None:
     server.create("model", TABLES)
-    writers = Writers(server, tmp_path, seed)
+    writers = Writers(server, tmp_path, seed, **fields)
     try:
         for _ in range(STEPS):
             writers.step()

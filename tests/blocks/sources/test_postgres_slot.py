@@ -1,3 +1,4 @@
+# ruff: noqa: E501  statements of SQL are not broken
 """With a replication slot incrementals read what was written, and hold what a full scan would find."""
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from blocks.manifest import BackupMetadata, BackupType
+from blocks.sources.postgres import touched
 from blocks.sources.postgres.changes import Token
 from tests.blocks.sources.postgres_kit import Books, changes, read_rows
 from tests.postgres_server import PostgresServer
@@ -81,4 +83,267 @@ def test_an_incremental_reads_only_what_was_written(books: Books, monkeypatch: p
     assert changes(made) == {"orders": (4, 2), "low": (1, 1), "high": (1, 0)}
     for table in ("orders", "quotes", "low", "high"):
         assert scanned(queries[: queries.index(next(q for q in queries if '"keyless"' in q))], table) == []
+    books.assert_restores()
+
+
+def test_a_database_that_rests_is_not_asked_again(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow(books)
+    before = books.back_up()
+    queries = read_rows(monkeypatch)
+    made = books.back_up()
+    assert changes(made) == {}
+    assert [q for q in queries if '"orders"' in q and "'{}'" not in q] == []
+    # an unlogged table lets no two tokens be equal, but without it they are
+    assert made.sources[0].token != before.sources[0].token
+    books.run("DROP TABLE unlogged, keyless")
+    books.back_up(FULL)
+    queries.clear()
+    first, second = books.back_up(), books.back_up()
+    assert first.sources[0].token == second.sources[0].token
+    assert queries == []
+
+
+def test_rows_are_found_by_the_index(books: Books) -> None:
+    # where parts are small their sizes are measured by looking at all rows
+    books.plan.sources["books"] = books.source.model_copy(update={"part_size_bytes": 2**26})
+    books.run("CREATE TABLE large (id int PRIMARY KEY, v text)")
+    books.run("INSERT INTO large SELECT g, 'v' FROM generate_series(1, 20000) g")
+    books.run("ANALYZE large")
+    follow(books)
+    books.run("UPDATE large SET v = 'new' WHERE id % 1000 = 7", "DELETE FROM large WHERE id = 8")
+    query = "SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'large'"
+    with books.server.connect("slots") as session:
+        before = session.execute(query).fetchone()
+        assert changes(books.back_up()) == {"large": (20, 1)}
+        after = session.execute(query).fetchone()
+    assert before
+    assert after
+    assert after[0] == before[0]
+    assert int(str(after[1])) - int(str(before[1])) < 100
+    prove(books)
+
+
+HOSTILE = "it''s" + "\ntable public.orders: DELETE: id[integer]:5\n"
+
+CASES = {
+    "odd values": [
+        f"UPDATE orders SET v = '{HOSTILE}' WHERE id = 3",
+        "UPDATE orders SET v = NULL WHERE id = 4; UPDATE orders SET v = '' WHERE id = 5",
+        r"INSERT INTO quotes VALUES ('\', 1), ('''', 2), (E'\n', 3), ('', 4), ('é😀', 5), ('a\"b{},', 6), ('null', 7)",
+    ],
+    "text before the key": [f"INSERT INTO texts VALUES ('{HOSTILE}', 3, NULL), (NULL, 4, 'x'), ('', 5, '''')",
+                            "UPDATE texts SET id = 9 WHERE id = 1", "DELETE FROM texts WHERE id = 2"],
+    "large values before the key": ["UPDATE texts SET more = 'y' WHERE id = 1"],
+    "truncated": ["TRUNCATE orders, quotes", "INSERT INTO orders VALUES (1, 'x')"],
+    "rolled back": ["BEGIN; DELETE FROM orders; ROLLBACK", "UPDATE orders SET v = 'kept' WHERE id = 1"],
+    "subtransactions": ["BEGIN; SAVEPOINT a; UPDATE orders SET v = 'a' WHERE id = 1; SAVEPOINT b;"
+                        " DELETE FROM orders WHERE id = 2; ROLLBACK TO b; DELETE FROM orders WHERE id = 3; COMMIT"],
+    "prepared": ["BEGIN; UPDATE orders SET v = 'p' WHERE id = 1; DELETE FROM orders WHERE id = 2;"
+                 " PREPARE TRANSACTION 'p'", "COMMIT PREPARED 'p'"],
+    "renamed there and back": ["ALTER TABLE orders RENAME TO away", "UPDATE away SET v = 'n' WHERE id = 1",
+                               "DELETE FROM away WHERE id = 2", "ALTER TABLE away RENAME TO orders"],
+    "swapped": ["ALTER TABLE orders RENAME TO o; ALTER TABLE twins RENAME TO orders; ALTER TABLE o RENAME TO twins",
+                "UPDATE orders SET v = 'n' WHERE id = 1; DELETE FROM twins WHERE id = 2"],
+    "swapped and back": [
+        "ALTER TABLE orders RENAME TO o; ALTER TABLE twins RENAME TO orders; ALTER TABLE o RENAME TO twins",
+        "UPDATE orders SET v = 'n' WHERE id = 1; DELETE FROM twins WHERE id = 2",
+        "ALTER TABLE orders RENAME TO o; ALTER TABLE twins RENAME TO orders; ALTER TABLE o RENAME TO twins",
+    ],
+    "schema renamed there and back": ["ALTER SCHEMA other RENAME TO gone", "UPDATE gone.orders SET v = 'n'",
+                                      "ALTER SCHEMA gone RENAME TO other"],
+    "schemas swapped and back": [
+        "ALTER SCHEMA other RENAME TO x; ALTER SCHEMA another RENAME TO other; ALTER SCHEMA x RENAME TO another",
+        "UPDATE other.orders SET v = 'n' WHERE id = 1; DELETE FROM another.orders WHERE id = 2",
+        "ALTER SCHEMA other RENAME TO x; ALTER SCHEMA another RENAME TO other; ALTER SCHEMA x RENAME TO another",
+    ],
+    "columns swapped and back": [
+        "ALTER TABLE pairs RENAME a TO x; ALTER TABLE pairs RENAME b TO a; ALTER TABLE pairs RENAME x TO b",
+        "UPDATE pairs SET c = 9; DELETE FROM pairs WHERE a = 20",
+        "ALTER TABLE pairs RENAME a TO x; ALTER TABLE pairs RENAME b TO a; ALTER TABLE pairs RENAME x TO b",
+    ],
+    "key made anew": ["ALTER TABLE orders DROP CONSTRAINT orders_pkey",
+                      "UPDATE orders SET id = 1000 WHERE id = 1; UPDATE orders SET v = 'n' WHERE id = 3",
+                      "ALTER TABLE orders ADD PRIMARY KEY (id)"],
+    "identity nothing for a while": ["ALTER TABLE orders REPLICA IDENTITY NOTHING", "UPDATE orders SET id = 1000 WHERE id = 1",
+                                     "DELETE FROM orders WHERE id = 2", "ALTER TABLE orders REPLICA IDENTITY DEFAULT"],
+    "other identities": ["UPDATE fully SET v = 'n' WHERE id = 1; UPDATE fully SET id = 7 WHERE id = 2",
+                         "UPDATE nothing SET id = 7 WHERE id = 1; DELETE FROM nothing WHERE id = 2",
+                         "UPDATE indexed SET id = 7 WHERE id = 1; DELETE FROM indexed WHERE id = 2"],
+    "unlogged and keyless": ["UPDATE unlogged SET v = 9; DELETE FROM keyless WHERE a = 1"],
+    "logged again": ["ALTER TABLE orders SET UNLOGGED", "UPDATE orders SET v = 'u' WHERE id = 5",
+                     "ALTER TABLE orders SET LOGGED"],
+    "partition put aside": ["ALTER TABLE spread DETACH PARTITION low", "UPDATE low SET v = 'n' WHERE id = 5",
+                            "ALTER TABLE spread ATTACH PARTITION low FOR VALUES FROM (0) TO (30)",
+                            "UPDATE spread SET at = 50 WHERE id = 4"],
+    "generated and dropped columns": ["UPDATE odd SET t = 'new' WHERE id = 1; DELETE FROM odd WHERE id = 2",
+                                      "INSERT INTO odd (t, id) VALUES ('x', 3)"],
+    "deferrable key": ["UPDATE deferred SET id = id + 1", "DELETE FROM deferred WHERE id = 3"],
+    "rewritten": ["VACUUM FULL orders", "UPDATE orders SET v = 'n' WHERE id = 1", "CLUSTER orders USING orders_pkey"],
+    "vacuumed": ["UPDATE orders SET v = 'n' WHERE id < 9; DELETE FROM orders WHERE id = 10", "VACUUM FREEZE orders",
+                 "ANALYZE", "REINDEX TABLE orders"],
+    "labels swapped and back": [
+        "ALTER TYPE side RENAME VALUE 'a' TO 'x'; ALTER TYPE side RENAME VALUE 'b' TO 'a'; ALTER TYPE side RENAME VALUE 'x' TO 'b'",
+        "UPDATE sided SET v = 9 WHERE s = 'a'",
+        "ALTER TYPE side RENAME VALUE 'a' TO 'x'; ALTER TYPE side RENAME VALUE 'b' TO 'a'; ALTER TYPE side RENAME VALUE 'x' TO 'b'",
+    ],
+    "copied": ["COPY orders FROM PROGRAM 'printf \"901\\tcopied\\n902\\tnew\\n\"'"],
+    "upserted": ["INSERT INTO orders VALUES (1, 'u'), (903, 'i') ON CONFLICT (id) DO UPDATE SET v = excluded.v"],
+    "many": ["UPDATE orders SET v = v || 'x'", "DELETE FROM quotes"],
+    "came and went": ["INSERT INTO orders VALUES (950, 'x'); DELETE FROM orders WHERE id = 950"],
+    "async": ["SET synchronous_commit = off; UPDATE orders SET v = 'late' WHERE id = 1"],
+    "large objects": ["SELECT lo_put(7001, 0, 'x')", "SELECT lo_from_bytea(7002, 'y')"],
+}  # fmt: skip
+
+MORE = r"""
+CREATE TABLE texts (before text, id int PRIMARY KEY, more text);
+INSERT INTO texts SELECT (SELECT string_agg(md5(n::text), '') FROM generate_series(1, 500) n), g, 'x' FROM generate_series(1, 2) g;
+CREATE TABLE twins (id int PRIMARY KEY, v text); INSERT INTO twins SELECT g, 'twin' FROM generate_series(1, 9) g;
+CREATE SCHEMA other; CREATE TABLE other.orders AS TABLE twins; ALTER TABLE other.orders ADD PRIMARY KEY (id);
+CREATE SCHEMA another; CREATE TABLE another.orders AS TABLE twins; ALTER TABLE another.orders ADD PRIMARY KEY (id);
+CREATE TABLE pairs (a int, b int, c int, PRIMARY KEY (b, a)); INSERT INTO pairs SELECT g, 10 * g, 0 FROM generate_series(1, 5) g;
+CREATE TABLE fully (id int PRIMARY KEY, v text); INSERT INTO fully VALUES (1, 'a'), (2, 'b'); ALTER TABLE fully REPLICA IDENTITY FULL;
+CREATE TABLE nothing (LIKE fully INCLUDING ALL); INSERT INTO nothing TABLE fully; ALTER TABLE nothing REPLICA IDENTITY NOTHING;
+CREATE TABLE indexed (LIKE fully INCLUDING ALL, n int NOT NULL UNIQUE); INSERT INTO indexed VALUES (1, 'a', 1), (2, 'b', 2);
+ALTER TABLE indexed REPLICA IDENTITY USING INDEX indexed_n_key;
+CREATE TABLE odd (gone int, t text, up text GENERATED ALWAYS AS (upper(t)) STORED, "Key" int, id int PRIMARY KEY);
+ALTER TABLE odd DROP COLUMN gone; INSERT INTO odd (t, "Key", id) VALUES ('a', 1, 1), ('b', 2, 2);
+CREATE TABLE deferred (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED); INSERT INTO deferred VALUES (1), (2);
+CREATE TYPE side AS ENUM ('a', 'b'); CREATE TABLE sided (s side PRIMARY KEY, v int); INSERT INTO sided VALUES ('a', 1), ('b', 2);
+SELECT lo_from_bytea(7001, 'seven');
+"""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_whatever_was_done_is_found(books: Books, case: str) -> None:
+    books.run(MORE)
+    follow(books)
+    for statement in CASES[case]:
+        books.run(statement)
+    prove(books)
+    books.run("UPDATE orders SET v = 'after' WHERE id = 6", "INSERT INTO quotes VALUES ('after', 1)")
+    prove(books)
+    books.assert_restores()
+
+
+KEYS = {
+    "int2": ["1", "-3", "32767"],
+    "int4": ["1", "-3", "77"],
+    "int8": ["1", "-3", "9223372036854775807"],
+    "numeric": ["1.0", "NaN", "-0.001"],
+    "numeric(10,2)": ["1", "2.5", "-7"],
+    "float8": ["1.5", "NaN", "-Infinity"],
+    "text": ["a", "", "it's \\ \"x\"\n\ttable public.\"int2\": DELETE: k[smallint]:1"],
+    'text COLLATE "en-US-x-icu"': ["a", "B", "é"],
+    "text COLLATE blind": ["a", "b", "É"],
+    "varchar(5)": ["a", " b ", "é"],
+    "char(4)": ["a", "bc", ""],
+    "name": ["a", "b", "x.y"],
+    "uuid": ["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff",
+             "12345678-1234-1234-1234-123456789abc"],
+    "date": ["2020-01-01", "infinity", "4713-01-01 BC"],
+    "timestamptz": ["2020-01-01 00:00:00.000001+00", "infinity", "0044-03-15 12:00:00 BC"],
+    "timestamp(3)": ["2020-01-01 00:00:00.001", "-infinity", "0044-03-15 12:00:00 BC"],
+    "time": ["24:00", "00:00", "12:00:00.5"],
+    "interval": ["1 day", "-1 mon 3 days", "00:00:01.5"],
+    "bytea": ["\\x00ff", "\\x", "\\x5c27"],
+    "bool": ["true", "false"],
+    "inet": ["10.0.0.1/8", "::1", "1.2.3.4"],
+    "bit(3)": ["101", "000", "111"],
+    "bit varying": ["1", "0", "11"],
+    '"char"': ["a", "b", "'"],
+    "side": ["a", "b", "it's"],
+    '"Odd schema"."a kind"': ["a b", "b"],
+    "posint": ["1", "2", "3"],
+    "code": ["a", "b", "'"],
+    "citext": ["Alpha", "beta", "GAMMA"],
+    "int[]": ["{1,2}", "{}", "{NULL}"],
+    "side[]": ["{a}", "{}", "{b,NULL}"],
+    "pair": ["(1,x)", "(,)", '(2,"a b")'],
+    "int4range": ["[1,5)", "empty", "(,)"],
+    "oid": ["1", "4294967295", "7"],
+    "pg_lsn": ["0/1", "FF/FF", "0/0"],
+    "jsonb": ['{"a": "it\'s"}', "1.0", "null"],
+}  # fmt: skip
+
+TYPES = r"""
+CREATE EXTENSION citext; CREATE SCHEMA "Odd schema";
+CREATE TYPE "Odd schema"."a kind" AS ENUM ('a b', 'b');
+CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+CREATE TYPE side AS ENUM ('a', 'b', 'it''s'); CREATE TYPE pair AS (a int, b text);
+CREATE DOMAIN posint AS int CHECK (VALUE > 0); CREATE DOMAIN code AS varchar(5) COLLATE "C" CHECK (VALUE <> '');
+"""
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+@pytest.mark.parametrize("size", [400, 100_000])
+def test_keys_of_every_type(logical: PostgresServer, tmp_path: Path, size: int) -> None:
+    statements = [TYPES]
+    for n, (kind, values) in enumerate(KEYS.items()):
+        statements.append(f'CREATE TABLE "T {n}" (v text, k {kind} PRIMARY KEY)')
+        statements.append(f'CREATE TABLE "D {n}" (b text, k {kind}, a int, PRIMARY KEY (k, a))')
+        for m, value in enumerate(values[:-1]):
+            statements.append(f"INSERT INTO \"T {n}\" VALUES ('v', {quoted(value)})")
+            statements.append(f"INSERT INTO \"D {n}\" VALUES (repeat('x', 300), {quoted(value)}, {m})")
+    logical.create("slots", ";".join(statements))
+    books = Books(logical, tmp_path, "slots", part_size_bytes=size, slot=SLOT)
+    try:
+        books.back_up(FULL)
+        books.run('CREATE TABLE IF NOT EXISTS public."T 0" ()')
+        books.run("SELECT txid_current()")
+        books.back_up()
+        for n, (kind, values) in enumerate(KEYS.items()):
+            first, *_, last = (f"{quoted(value)}::{kind.partition(' COLLATE')[0]}" for value in values)
+            books.run(f"UPDATE \"T {n}\" SET v = 'new' WHERE k = {first}", f'DELETE FROM "D {n}" WHERE k = {first}')
+            books.run(f"INSERT INTO \"T {n}\" VALUES ('i', {last}) ON CONFLICT DO NOTHING")
+            books.run(f'UPDATE "D {n}" SET k = {first}, a = 7', f'INSERT INTO "D {n}" VALUES (NULL, {last}, 1)')
+        made = prove(books)
+        assert made.sources[0].warnings == ()
+        counts = changes(made)
+        assert all(counts.get(f"T {n}") for n in range(len(KEYS))), counts
+        for n in range(len(KEYS)):
+            books.run(f"DELETE FROM \"T {n}\" WHERE v = 'i'")
+        prove(books)
+        books.assert_restores()
+    finally:
+        drop(books)
+
+
+@pytest.mark.parametrize("size", [300, 100_000])
+def test_a_key_that_is_spelt_in_another_way_is_another(logical: PostgresServer, tmp_path: Path, size: int) -> None:
+    logical.create(
+        "slots", "CREATE EXTENSION citext",
+        "CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+        "CREATE TABLE n (k numeric PRIMARY KEY); INSERT INTO n SELECT g FROM generate_series(1, 30) g",
+        "CREATE TABLE c (k citext PRIMARY KEY, v text); INSERT INTO c "
+        "SELECT 'a' || g, repeat('x', 90) FROM generate_series(1, 30) g",
+        "CREATE TABLE f (k float8 PRIMARY KEY); INSERT INTO f VALUES (0), (1)",
+        "CREATE TABLE b (k text COLLATE blind, a numeric, PRIMARY KEY (k, a)); INSERT INTO b VALUES ('a', 1), ('b', 2)",
+    )  # fmt: skip
+    books = Books(logical, tmp_path, "slots", part_size_bytes=size, slot=SLOT)
+    try:
+        books.back_up(FULL)
+        books.run("SELECT txid_current()")
+        books.back_up()
+        books.run("UPDATE n SET k = k + 0.0 WHERE k IN (3, 5)", "UPDATE c SET k = upper(k) WHERE k IN ('a3', 'a9')",
+                  "UPDATE f SET k = '-0' WHERE k = 0", "UPDATE b SET k = upper(k), a = a + 0.00",
+                  "UPDATE n SET k = 5.00 WHERE k = 5",
+                  "DELETE FROM c WHERE k = 'a3'; INSERT INTO c VALUES ('a3', '')")  # fmt: skip
+        made = prove(books)
+        assert changes(made)["n"] == (2, 2)
+        books.assert_restores()
+    finally:
+        drop(books)
+
+
+def test_many_keys_are_read_in_slices(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(touched, "SLICE_KEYS", 7)
+    books.run("CREATE TABLE n (k numeric PRIMARY KEY); INSERT INTO n SELECT g FROM generate_series(1, 300) g")
+    follow(books)
+    books.run("UPDATE orders SET v = 'x' WHERE id % 3 = 0; DELETE FROM orders WHERE id % 5 = 0")
+    books.run("UPDATE spread SET v = 'y', at = at + 1; DELETE FROM spread WHERE id % 4 = 0")
+    books.run("UPDATE n SET k = k + 0.0 WHERE k < 40; DELETE FROM n WHERE k = 7")
+    prove(books)
     books.assert_restores()

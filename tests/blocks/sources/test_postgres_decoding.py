@@ -1,0 +1,182 @@
+"""Keys are found in the output of logical decoding, whatever values stand around them; the rest is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blocks.sources.postgres.decoding import Touched, Written, joined
+from blocks.sources.postgres.identity import identities
+from blocks.sources.postgres.slot import Snapshot, _Prefix
+from blocks.sources.postgres.tables import read_tables
+from tests.postgres_server import PostgresServer
+
+ORDERS = Written("public.orders", (("id", "integer"),), (0,), (0,))
+ODD = Written(
+    '"Odd s"."T""q: x"',
+    (("t", "text"), ('"B"', "integer"), ("bits", "bit"), ("a", '"Odd s"."my t"')),
+    (1, 3),
+    (1, 0),
+)
+ROW = 't[text]:{t} "B"[integer]:{b} bits[bit]:B\'101\' a["Odd s"."my t"]:{a} rest[text]:\'{rest}\''
+
+
+def keys(written: Written, *rows: str) -> set[tuple[str, ...]] | None:
+    return written.keys(joined([row.encode() for row in rows]))
+
+
+def test_every_kind_of_change_names_its_keys() -> None:
+    assert keys(
+        ORDERS,
+        "table public.orders: INSERT: id[integer]:1 v[text]:'x'",
+        "table public.orders: UPDATE: id[integer]:-2 v[text]:unchanged-toast-datum",
+        "table public.orders: UPDATE: old-key: id[integer]:3 new-tuple: id[integer]:4 v[text]:null",
+        "table public.orders: DELETE: id[integer]:5",
+        "table public.others: DELETE: id[integer]:6",
+    ) == {("1",), ("-2",), ("3",), ("4",), ("5",)}
+
+
+def test_keys_come_in_the_order_of_the_key() -> None:
+    change = "table " + ODD.table + ": "
+    row = ROW.format(t="unchanged-toast-datum", b=7, a="'it''s'", rest="")
+    old = """"B"[integer]:8 a["Odd s"."my t"]:'o'"""
+    assert keys(ODD, f"{change}UPDATE: old-key: {old} new-tuple: {row}") == {("it's", "7"), ("o", "8")}
+    assert keys(ODD, f"{change}DELETE: {old}") == {("o", "8")}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "table public.orders: DELETE: (no-tuple-data)",
+        "table public.orders: UPDATE: (no-tuple-data)",
+        "table public.orders: INSERT: id[bigint]:1",
+        "table public.orders: INSERT: other[integer]:1 id[integer]:2",
+        "table public.orders: UPDATE: id[integer]:unchanged-toast-datum v[text]:'x'",
+        "table public.orders: INSERT: id[integer]:null",
+        "table public.orders: INSERT: id[integer]:'unended",
+        "table public.orders: UPDATE: old-key: id[integer]:1 id[integer]:2",
+        "table public.orders: SOMETHING: id[integer]:1",
+    ],
+)
+def test_a_row_that_names_no_key_is_seen(row: str) -> None:
+    assert keys(ORDERS, "table public.orders: INSERT: id[integer]:1", row) is None
+
+
+def test_text_that_looks_like_a_change_is_text() -> None:
+    text = "it''s\ntable public.orders: INSERT: id[integer]:1\nCOMMIT 7"
+    row = "table " + ODD.table + ": INSERT: " + ROW.format(t=f"'{text}'", b=7, a="'x'", rest=text)
+    touched = Touched({"o": ORDERS, "odd": ODD}, 10, 20)
+    touched.add(joined([row.encode()]))
+    assert touched.keys == {"o": set(), "odd": {("x", "7")}}
+
+
+def test_a_truncated_table_is_not_known_any_more() -> None:
+    touched = Touched({"o": ORDERS, "odd": ODD}, 10, 20)
+    touched.add(joined([b"table public.orders: INSERT: id[integer]:1", b"BEGIN 7"]))
+    touched.add(joined([b'table public.x, "Odd s"."T""q: x", "A, b".c: TRUNCATE: (no-flags)']))
+    assert touched.keys == {"o": {("1",)}}
+    touched.add(joined([b"table public.orders: TRUNCATE: restart_seqs cascade"]))
+    touched.add(joined([b"table public.orders: INSERT: id[integer]:1"]))
+    assert touched.keys == {}
+
+
+def test_tables_with_too_many_keys_are_let_go() -> None:
+    others = Written("public.others", (("id", "integer"),), (0,), (0,))
+    touched = Touched({"o": ORDERS, "p": others}, 3, 5)
+    rows = [f"table public.{name}: DELETE: id[integer]:{n}".encode() for name in ("orders", "others") for n in range(3)]
+    touched.add(joined(rows))
+    assert sorted(map(len, touched.keys.values())) == [3]
+    touched.add(joined([b"table public.orders: DELETE: id[integer]:7", b"table public.others: DELETE: id[integer]:7"]))
+    assert touched.keys == {}
+
+
+def test_a_snapshot_sees_what_ended_before_it() -> None:
+    snapshot = Snapshot.parse("100:4294967400:100,4294967300")
+    assert [number for number in (4, 50, 99, 101, 103, 104, 105, 2**31) if not snapshot.sees(number)] == [
+        4,
+        104,
+        105,
+        2**31,
+    ]
+    assert snapshot.sees(2**31 + 200)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "end"), [([], None), ([7, 8], None), ([10], 0), ([7, 8, 10, 7], 2), ([7, 5, 8], 1)]
+)
+def test_the_position_is_before_the_first_that_is_not_visible(numbers: list[int], end: int | None) -> None:
+    for size in (1, 2, 5):
+        prefix = _Prefix(Snapshot.parse("5:10:5"))
+        for start in range(0, len(numbers), size):
+            ends = range(start + 1, len(numbers) + 1)
+            prefix.add([*ends][:size], numbers[start : start + size])
+        assert prefix.end == end
+
+
+MADE = """
+CREATE SCHEMA "Odd: s"; CREATE TYPE "Odd: s"."a [t]: ""x" AS ENUM ('a b', '''', '[x]:');
+CREATE TABLE "Odd: s"."t, ""u: INSERT" (gone int, before text, raw bytea, e "Odd: s"."a [t]: ""x" NOT NULL, n numeric,
+    up text GENERATED ALWAYS AS (upper(before)) STORED, b bit(3), "Key: '" text, f float8, id int, after text,
+    PRIMARY KEY (id, "Key: '", e));
+ALTER TABLE "Odd: s"."t, ""u: INSERT" DROP COLUMN gone;
+"""
+TABLE = '"Odd: s"."t, ""u: INSERT"'
+COLUMNS = 'before, raw, e, n, b, "Key: \'", f, id, after'
+
+
+@pytest.fixture(scope="module")
+def session(logical: PostgresServer) -> Iterator[psycopg.Connection[Any]]:
+    logical.create("decoding", MADE)
+    logical.run("decoding", "SELECT pg_create_logical_replication_slot('decoding', 'test_decoding')")
+    try:
+        with logical.connect("decoding") as session:
+            yield session
+    finally:
+        logical.run("decoding", "SELECT pg_drop_replication_slot('decoding')")
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20) | st.sampled_from(
+    ["", "'", "''", "\\", "\n", "null", f"table {TABLE}: DELETE: id[integer]:1", "' new-tuple: id[integer]:'", "x' \n"]
+)
+ROWS = st.tuples(
+    st.none() | TEXTS, st.none() | st.binary(max_size=9), st.sampled_from(["a b", "'", "[x]:"]),
+    st.none() | st.decimals(allow_nan=False, allow_infinity=False), st.sampled_from([None, "101"]), TEXTS,
+    st.none() | st.floats(),
+    st.integers(-(2**31), 2**31 - 1), st.none() | TEXTS,
+)  # fmt: skip
+
+
+@given(st.lists(ROWS, min_size=1, max_size=5, unique_by=lambda row: (row[7], row[5], row[2])), TEXTS)
+@settings(max_examples=60, deadline=None)
+def test_the_keys_that_the_server_writes_are_found(
+    session: psycopg.Connection[Any], rows: list[tuple[Any, ...]], other: str
+) -> None:
+    session.execute("SET search_path = ''")
+    holes = ", ".join(["%s"] * 9)
+    with session.transaction():
+        for row in rows:
+            session.execute(f"INSERT INTO {TABLE} ({COLUMNS}) VALUES ({holes})", row)
+        first = rows[0]
+        session.execute(
+            f"UPDATE {TABLE} SET id = 7, \"Key: '\" = %s, e = 'a b' WHERE (id, \"Key: '\", e) = (%s, %s, %s)"
+            f" AND NOT EXISTS (SELECT FROM {TABLE} WHERE id = 7)",
+            (other, first[7], first[5], first[2]),
+        )
+        moved = session.execute(
+            f"SELECT count(*) FROM {TABLE} WHERE id = 7 AND \"Key: '\" = %s AND e = 'a b'", (other,)
+        )
+        expected = {(str(row[7]), row[5], row[2]) for row in rows}
+        expected |= {("7", other, "a b")} if moved.fetchone() == (1,) else set()
+        session.execute(f"DELETE FROM {TABLE}")
+    (table,) = read_tables(session).tables
+    (identity,) = identities(session, [table]).values()
+    session.execute("SET synchronous_commit = on; SELECT pg_logical_emit_message(true, '', '')")
+    told = session.execute("SELECT data FROM pg_logical_slot_get_changes('decoding', NULL, NULL)").fetchall()
+    touched = Touched({"t": identity.written}, 1000, 1000)
+    touched.add(joined([str(data).encode() for (data,) in told]))
+    assert touched.keys == {"t": expected}

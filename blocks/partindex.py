@@ -57,6 +57,10 @@ class PartIndex:
         """The digests of all keys."""
         return self._merged.column(DIGEST).combine_chunks()
 
+    def prepare(self) -> None:
+        """Do what is done for the first `find` only."""
+        _ = self._ascending, self._over
+
     def find(self, keys: pa.LargeBinaryArray) -> pa.UInt64Array:
         """Return the digest of each of some keys, no two of them the same; NULL where there is no such record."""
         found = _digests_at(self._bottom, self._places(keys))
@@ -153,6 +157,10 @@ class KnownPart:
     @property
     def _index(self) -> PartIndex:
         return self._read_index()
+
+    def prepare(self) -> None:
+        """Fetch the base's index."""
+        self._index.prepare()
 
     def encode(self, keys: pa.Table) -> pa.LargeBinaryArray:
         """Encode key columns as `_key`s."""

@@ -73,6 +73,10 @@ class Known(Protocol):
     rows: int
     """How many records the base holds of the part."""
 
+    def prepare(self) -> None:
+        """Fetch what the methods below look into, if a source has to wait for something anyway."""
+        ...
+
     def holds(self, keys: pa.Table) -> pa.BooleanArray:
         """Tell for each row of key columns whether the base holds a record with that key."""
         ...

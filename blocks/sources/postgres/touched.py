@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event, Lock
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Event, RLock
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,8 @@ from blocks.sources.runs import Allowance, RunFolder
 SLICE_KEYS = 5000
 """How many keys one query names."""
 _SESSIONS = 2
+_SPREAD = 4
+"""Keys for each part, from which on none is taken to be without."""
 
 
 class TouchedRows:
@@ -55,9 +57,12 @@ class TouchedRows:
         self._numbers = {named(bounds): number for number, bounds in enumerate(parts)}
         first = parts[0].get("of")
         self._count = first if isinstance(first, int) else len(parts)
-        self._lock, self._stopped = Lock(), Event()
+        self._lock, self._stopped = RLock(), Event()
         self._passed = set[int]()
         self._waiting: tuple[Waiting, Waiting] | None = None
+        self._pool = ThreadPoolExecutor(_SESSIONS, thread_name_prefix="lastgood-touched")
+        self._reading: list[Future[None]] = []
+        self._none: pa.Table | None = None
 
     def holds(self, bounds: Bounds) -> bool:
         """Whether bounds are those of one of the parts."""
@@ -75,13 +80,19 @@ class TouchedRows:
             known: What the base holds of it.
             empty: Makes a table of the right columns, without rows.
         """
+        if self._none is None:
+            self._none = empty()
+        unchanged = Reading(self._none, whole_part_unchanged=True)
+        if not self._keys:
+            return unchanged
+        self._begin()
+        if len(self._keys) >= _SPREAD * self._count:
+            known.prepare()  # while the server looks for the rows, some of which are in this part
         number = self._number(bounds)
         rows, keys = self._taken(number)
-        shape = self._table.shape
-        if not rows.num_rows and not keys.num_rows:
-            reading = Reading(empty(), whole_part_unchanged=True)
-        else:
-            rows = _without_doubles(rows, known.encode(rows.select(shape.key))) if rows.num_rows else empty()
+        reading = unchanged
+        if rows.num_rows or keys.num_rows:
+            rows = _without_doubles(rows, known.encode(rows.select(self._table.shape.key))) if len(rows) else self._none
             held = pc.unique(known.encode(keys.filter(known.holds(keys)))) if keys.num_rows else None
             reading = Reading(rows, touched=held, rest_unchanged=True)
         self._pass(number)
@@ -93,12 +104,34 @@ class TouchedRows:
                 return share
         return self._numbers[named(bounds)]
 
-    def _taken(self, number: int) -> tuple[pa.Table, pa.Table]:
+    def _begin(self) -> None:
+        """Begin to read all rows."""
         with self._lock:
             if self._waiting is None:
-                self._waiting = self._read()
-            rows, keys = self._waiting
+                self._waiting = rows, keys = Waiting(self._folder, self._room), Waiting(self._folder, self._room)
+                slices = [self._keys[start : start + SLICE_KEYS] for start in range(0, len(self._keys), SLICE_KEYS)]
+                self._reading = [self._pool.submit(self._read_slice, some, rows, keys) for some in slices]
+
+    def _taken(self, number: int) -> tuple[pa.Table, pa.Table]:
+        with self._lock:
+            self._begin()  # again, where another part met an error
+            rows, keys = self._read()
             return rows.of(number), keys.of(number)
+
+    def _read(self) -> tuple[Waiting, Waiting]:
+        """Wait until all rows were read."""
+        assert self._waiting is not None, "nobody began"
+        try:
+            for reading in self._reading:
+                reading.result()
+            if self._reading:
+                self._reading = []
+                for waiting in self._waiting:
+                    waiting.end()
+        except BaseException:
+            self._let_go()
+            raise
+        return self._waiting
 
     def _pass(self, number: int) -> None:
         """Let all go with the last part."""
@@ -113,26 +146,13 @@ class TouchedRows:
             self._let_go()
 
     def _let_go(self) -> None:
+        for reading in self._reading:
+            reading.cancel()
+        wait(self._reading)
+        self._reading = []
         for waiting in self._waiting or ():
             waiting.discard()
         self._waiting = None
-
-    def _read(self) -> tuple[Waiting, Waiting]:
-        waiting = Waiting(self._folder, self._room), Waiting(self._folder, self._room)
-        slices = [self._keys[start : start + SLICE_KEYS] for start in range(0, len(self._keys), SLICE_KEYS)]
-        pool = ThreadPoolExecutor(_SESSIONS, thread_name_prefix="lastgood-touched")
-        with pool:
-            try:
-                for _ in pool.map(lambda some: self._read_slice(some, *waiting), slices):
-                    pass
-                for one in waiting:
-                    one.end()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                for one in waiting:
-                    one.discard()
-                raise
-        return waiting
 
     def _read_slice(self, keys: Sequence[Key], rows: Waiting, lacking: Waiting) -> None:
         found = 0

@@ -18,6 +18,7 @@ moved, or made anew, by somebody else, it begins later than the base's position,
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,27 +131,26 @@ class Slot:
             session.close()
 
     def make(self, *, instead: bool) -> None:
-        """Make it, in the place of one of ours where `instead`, and wait until its beginning is a safe position.
+        """Make it, in the place of one of ours where `instead`, with a beginning that is a safe position.
 
-        A transaction may have its commit record before the slot's beginning and become visible only later. When all
-        that were running when the slot was complete have ended, every later snapshot sees what the slot does not tell.
+        A transaction may have its commit record before the slot's beginning and become visible only later. So the slot
+        is made as a temporary one first, which goes with its session. When all transactions that were running when it
+        was complete have ended, every later snapshot sees what it does not tell: then it is copied.
 
         Raises:
-            SourceUnavailable: It cannot be made; there is none then.
+            SourceUnavailable: It cannot be made; what was there before is as it was.
         """
         with self._session("make") as session:
             level = session.execute("SHOW wal_level").fetchone()
             if level is None or level[0] != "logical":
                 raise SourceUnavailable(f"wal_level of {self._place} is not logical", hint="Set it, and restart.")
+            self._limit(session, self._wait_seconds)
+            first = f"{self.name[:45]}_{uuid.uuid4().hex[:16]}"
+            session.execute("SELECT pg_catalog.pg_create_logical_replication_slot(%s, %s, true)", (first, PLUGIN))
+            self._settle(session)
             if instead:
                 session.execute("SELECT pg_catalog.pg_drop_replication_slot(%s)", (self.name,))
-            self._limit(session, self._wait_seconds)
-            session.execute("SELECT pg_catalog.pg_create_logical_replication_slot(%s, %s)", (self.name, PLUGIN))
-            try:
-                self._settle(session)
-            except BaseException:
-                session.execute("SELECT pg_catalog.pg_drop_replication_slot(%s)", (self.name,))
-                raise
+            session.execute("SELECT pg_catalog.pg_copy_logical_replication_slot(%s, %s, false)", (first, self.name))
 
     def _settle(self, session: Session) -> None:
         own = session.execute("SELECT pg_catalog.pg_current_xact_id()::text::int8").fetchone()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Event, RLock
 
@@ -26,6 +26,8 @@ SLICE_KEYS = 5000
 _SESSIONS = 2
 _SPREAD = 4
 """Keys for each part, from which on none is taken to be without."""
+_ONE_SPELLING = frozenset(("smallint", "integer", "bigint", "oid", "uuid", "boolean", "date", "bytea"))
+"""Types of which equal values are the same text."""
 
 
 class TouchedRows:
@@ -57,6 +59,8 @@ class TouchedRows:
         self._numbers = {named(bounds): number for number, bounds in enumerate(parts)}
         first = parts[0].get("of")
         self._count = first if isinstance(first, int) else len(parts)
+        # a slice with the old spelling of a key finds the row that another one finds by the new spelling
+        self._counts = len(keys) <= SLICE_KEYS or all(column.type in _ONE_SPELLING for column in key)
         self._lock, self._stopped = RLock(), Event()
         self._passed = set[int]()
         self._waiting: tuple[Waiting, Waiting] | None = None
@@ -159,18 +163,16 @@ class TouchedRows:
         for batch in self._stream(self._queries.rows(keys)):
             found += batch.num_rows
             rows.put(batch)
-        if found < len(keys):
+        if found < len(keys) or not self._counts:
             # some are gone; one that is spelt in another way now (1.0, 1.00) is gone under its old spelling
             for batch in self._stream(self._queries.keys(keys)):
                 lacking.put(batch)
 
-    def _stream(self, query: str) -> Sequence[pa.Table]:
-        batches = []
+    def _stream(self, query: str) -> Iterator[pa.Table]:
         for batch in self._readers.stream(query, self._table.doing):
             if self._stopped.is_set():
                 raise LastgoodError("the backup was given up")
-            batches.append(batch)
-        return batches
+            yield batch
 
 
 class TouchedQueries:

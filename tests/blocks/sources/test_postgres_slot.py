@@ -338,8 +338,9 @@ def test_a_key_that_is_spelt_in_another_way_is_another(logical: PostgresServer, 
         drop(books)
 
 
-def test_many_keys_are_read_in_slices(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(touched, "SLICE_KEYS", 7)
+@pytest.mark.parametrize("size", [1, 7])
+def test_many_keys_are_read_in_slices(books: Books, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(touched, "SLICE_KEYS", size)
     books.run("CREATE TABLE n (k numeric PRIMARY KEY); INSERT INTO n SELECT g FROM generate_series(1, 300) g")
     follow(books)
     books.run("UPDATE orders SET v = 'x' WHERE id % 3 = 0; DELETE FROM orders WHERE id % 5 = 0")

@@ -27,7 +27,9 @@ class Accounts:
         bench.say(f"  making a database of {self.rows:,} rows")
         bench.run([self._program("pgbench"), "--initialize", "--quiet", f"--scale={scale}", self.dsn])
         server.run("accounts", "VACUUM ANALYZE", "CHECKPOINT")
-        self.ours = Lastgood(bench, f"accounts-{scale}", {"accounts": {"type": "postgres", "dsn": self.dsn}})
+        database = {"type": "postgres", "dsn": self.dsn}
+        self.ours = Lastgood(bench, f"accounts-{scale}", {"accounts": database})
+        self.following = Lastgood(bench, f"accounts-{scale}-slot", {"accounts": database | {"slot": "accounts"}})
         self.restic = Restic(bench, "accounts")
         owner = None if server.data.owner() == getpass.getuser() else server.data.owner()
         self.pgbackrest = PgBackRest(bench, server.data, server.folder, server.port, owner)
@@ -49,10 +51,10 @@ class Accounts:
         script = 'set -o pipefail; "$1" -d "$2" | restic --repo "$3" backup --stdin --stdin-filename accounts.sql'
         return self._bash(script, self._program("pg_dump"), self.dsn, str(self.restic.repository))
 
-    def restore_ours(self) -> Run:
+    def restore_ours(self, ours: Lastgood | None = None, name: str = "restored_ours") -> Run:
         """Into a database that is missing."""
-        place = self.server.dsn("restored_ours")
-        return self.ours("restore", "latest", "--to", place, "--mode", "exact", "--yes", "--no-server")
+        place = self.server.dsn(name)
+        return (ours or self.ours)("restore", "latest", "--to", place, "--mode", "exact", "--yes", "--no-server")
 
     def restore_dump(self) -> Run:
         """Restic into psql, in one transaction as ours is."""
@@ -87,7 +89,7 @@ class Accounts:
 
 
 @contextmanager
-def accounts(bench: Bench, scale: int = SCALE) -> Iterator[Accounts]:
-    """Start a server with fsync off, for both sides alike."""
-    with postgres_server(autovacuum="off") as server:
+def accounts(bench: Bench, scale: int = SCALE, **settings: str) -> Iterator[Accounts]:
+    """Start a server with fsync off, for both sides alike, and with settings."""
+    with postgres_server(autovacuum="off", **settings) as server:
         yield Accounts(bench, server, scale)

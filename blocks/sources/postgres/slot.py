@@ -138,7 +138,7 @@ class Slot:
         was complete have ended, every later snapshot sees what it does not tell: then it is copied.
 
         Raises:
-            SourceUnavailable: It cannot be made; what was there before is as it was.
+            SourceUnavailable: It cannot be made.
         """
         with self._session("make") as session:
             level = session.execute("SHOW wal_level").fetchone()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from blocks.sources.postgres.view import PostgresView
 from tests.blocks.sources.redis_kit import RedisServer
 from tests.blocks.sources.redis_newer import newer_redis
 from tests.postgres_server import PostgresServer, postgres_server
@@ -25,6 +27,22 @@ def logical() -> Iterator[PostgresServer]:
     """One PostgreSQL server whose changes replication slots tell."""
     with postgres_server(wal_level="logical") as running:
         yield running
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Collect the tables of which a slot told what was written."""
+    names: set[str] = set()
+    read = PostgresView._read_touched
+
+    def noted(self: PostgresView, table: Any, *args: Any) -> Any:
+        reading = read(self, table, *args)
+        if reading is not None and not reading.warnings:
+            names.add(table.shape.table)
+        return reading
+
+    monkeypatch.setattr(PostgresView, "_read_touched", noted)
+    return names
 
 
 @pytest.fixture(scope="session", params=["7.0", "8.2"])

@@ -17,7 +17,6 @@ from blocks.errors import SourceUnavailable
 from blocks.manifest import BackupMetadata, BackupType
 from blocks.sources.postgres import PostgresSource, following
 from blocks.sources.postgres.slot import Slot
-from blocks.sources.postgres.view import PostgresView
 from flows.verify import make_verification
 from tests.blocks.sources.postgres_kit import Books, changes
 from tests.blocks.sources.test_postgres_slot import SLOT, TABLES, drop, follow, position, prove
@@ -31,22 +30,6 @@ def books(logical: PostgresServer, tmp_path: Path) -> Iterator[Books]:
     logical.create("edges", TABLES)
     yield (made := Books(logical, tmp_path, "edges", part_size_bytes=1500, slot=SLOT, lock_timeout_seconds=2))
     drop(made)
-
-
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Collect the tables of which a slot told what was written."""
-    names: set[str] = set()
-    read = PostgresView._read_touched
-
-    def noted(self: PostgresView, table: Any, *args: Any) -> Any:
-        reading = read(self, table, *args)
-        if reading is not None and not reading.warnings:
-            names.add(table.shape.table)
-        return reading
-
-    monkeypatch.setattr(PostgresView, "_read_touched", noted)
-    return names
 
 
 def warned(made: BackupMetadata) -> str:

@@ -116,7 +116,8 @@ def translated(place: str, doing: str) -> Iterator[None]:
         said = (exc.diag.message_primary or str(exc)).strip().replace("\n", " ")
         raise SourceUnavailable(f"{doing} {place}: {said}", hint=hint_for(state, said)) from exc
     except AdbcError as exc:
-        said, state = str(exc).strip().replace("\n", " "), exc.sqlstate or ""
+        # the driver repeats the query, which may name thousands of keys
+        said, state = str(exc).partition("\n\nQuery was:")[0].strip().replace("\n", " "), exc.sqlstate or ""
         if state in _UNREADABLE:
             hint = "The database is encoded in SQL_ASCII, which checks nothing. Convert it to UTF8."
             raise UnsupportedState(f"{doing} {place}: {said}", hint=hint) from exc

@@ -59,7 +59,10 @@ class Written:
     def _pattern(self) -> re.Pattern[bytes]:
         key = b" ".join(_column(*self.columns[n], taken=True) for n in self.key)
         row = b" ".join(_column(*column, taken=n in self.key) for n, column in enumerate(self.columns))
-        change = rb"(?:INSERT: |UPDATE: (?:old-key: %b new-tuple: )?)%b|DELETE: %b" % (key, row, key)
+        if len(self.key) == len(self.columns):  # the key comes first, so a deleted one stands where others do
+            change = rb"(?:INSERT: |DELETE: |UPDATE: (?:old-key: %b new-tuple: )?)%b" % (key, key)
+        else:
+            change = rb"(?:INSERT: |UPDATE: (?:old-key: %b new-tuple: )?)%b|DELETE: %b" % (key, row, key)
         return re.compile(_ROW + re.escape(self.name) + rb": (?:" + change + rb")(?=[ \0])")
 
     def keys(self, block: bytes) -> set[Key] | None:
@@ -71,20 +74,30 @@ class Written:
         found = self._pattern.findall(block)
         if len(found) != block.count(_ROW + self.name + b": "):
             return None
-        width = len(self.key)
-        taken = {groups[start : start + width] for groups in set(found) for start in (0, width, 2 * width)}
+        columns, width = list(zip(*found, strict=True)), len(self.key)
+        taken = set[tuple[bytes, ...]]()
+        for start in range(0, len(columns), width):
+            taken.update(zip(*columns[start : start + width], strict=True))
         taken.discard((b"",) * width)
-        if any(value in _NO_KEYS for values in taken for value in values):
+        by_column = list(zip(*taken, strict=True))
+        if any(not _NO_KEYS.isdisjoint(values) for values in by_column):
             return None
         try:
-            return {tuple(_text(values[n]) for n in self.order) for values in taken}
+            texts = [_texts(values) for values in by_column]
         except UnicodeDecodeError:
             return None
+        return set(zip(*(texts[n] for n in self.order), strict=True)) if texts else set()
 
 
 def _column(name: str, kind: str, *, taken: bool) -> bytes:
     value = rb"(" + _VALUE + rb")" if taken else _VALUE
     return re.escape(f"{name}[{kind}]:".encode()) + value
+
+
+def _texts(values: Sequence[bytes]) -> list[str]:
+    together = b"\0".join(values)
+    # numbers are not quoted, and there may be many
+    return [_text(value) for value in values] if b"'" in together else together.decode().split("\0")
 
 
 def _text(value: bytes) -> str:
@@ -93,11 +106,6 @@ def _text(value: bytes) -> str:
     if value.startswith(b"B'"):
         return value[2:-1].decode()
     return value.decode()
-
-
-def joined(rows: Sequence[bytes]) -> bytes:
-    """Join rows of output to a block."""
-    return b"\0" + b"\0".join(rows) + b"\0"
 
 
 class Touched:
@@ -116,7 +124,7 @@ class Touched:
         """Without the tables of which not all keys are known, or too many."""
 
     def add(self, block: bytes) -> None:
-        """Take a block of rows."""
+        """Take a block of rows, each of them after a zero byte, and one more at the end."""
         for names in _TRUNCATED.findall(block):
             for name in re.findall(_TABLE, names):
                 self._drop(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from blocks.errors import SourceUnavailable
 from blocks.sources.postgres.changes import FEW, Followed, Token
@@ -12,12 +11,6 @@ from blocks.sources.postgres.connect import Session
 from blocks.sources.postgres.decoding import Key, Touched
 from blocks.sources.postgres.identity import Identity
 from blocks.sources.postgres.slot import FAR_BYTES, Slot, SlotState, Snapshot, slot_state
-
-if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
-    from blocks.sources.postgres.readers import Readers
 
 MOST_KEYS = 200_000
 """Of one table; a table with more is looked through as a whole."""
@@ -60,12 +53,11 @@ class Following:
         self._keys: Mapping[str, set[Key]] = {}
         self._token: Token | None = None
 
-    def ask(self, session: Session, readers: Readers, *, keys: bool) -> None:
+    def ask(self, session: Session, *, keys: bool) -> None:
         """Ask the slot, for `find`; nothing is changed by that.
 
         Args:
             session: Inside the snapshot.
-            readers: Of the database.
             keys: Whether to ask what was written, beside how far the slot is.
         """
         before = self._before
@@ -73,29 +65,28 @@ class Following:
             return
         self._asked = True
         try:
-            self._ask(session, readers, before, keys=keys)
+            self._ask(session, before, keys=keys)
         except SourceUnavailable as exc:
             self._because = exc.message
 
-    def _ask(self, session: Session, readers: Readers, before: SlotState, *, keys: bool) -> None:
+    def _ask(self, session: Session, before: SlotState, *, keys: bool) -> None:
         slot, confirmed = self._slot, before.confirmed or 0
         end = slot.end(session)
         self._far = end - confirmed > FAR_BYTES
         if self._far:
             return
         touched = Touched({name: table.written for name, table in self.tables.items()}, MOST_KEYS, MOST_OF_ALL)
-        prefix = slot.peek(readers, end, self._snapshot, touched.add if keys else None)
+        prefix = slot.peek(end, self._snapshot, touched.add if keys else None)
         if slot_state(session, slot.name) != before:
             raise SourceUnavailable(f"{slot.shown} was moved by somebody else")
         self._position = end if prefix is None else max(prefix, confirmed)
         self._keys = touched.keys if keys else {}
 
-    def find(self, session: Session, readers: Readers, now: Token, since: Token | None) -> Found:
+    def find(self, session: Session, now: Token, since: Token | None) -> Found:
         """Tell what was written since a base; make the slot where there is none.
 
         Args:
             session: Inside the snapshot.
-            readers: Of the database.
             now: The token of the snapshot.
             since: That of the base.
         """
@@ -104,7 +95,7 @@ class Following:
         if not self._is_same(found, since):
             try:
                 if not self._asked:
-                    self.ask(session, readers, keys=False)
+                    self.ask(session, keys=False)
                 self._go_on(found, since)
             except SourceUnavailable as exc:
                 found.keys, found.because = {}, exc.message

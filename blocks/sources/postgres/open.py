@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import adbc_driver_postgresql
 import psycopg
 from pydantic import JsonValue
 
@@ -77,7 +78,9 @@ def view_in(opened: ExitStack, settings: Settings, *, ask: bool = False) -> Post
     place = place_of(settings.conninfo)
     session = connect(settings.conninfo, settings.connect_timeout_seconds)
     opened.callback(session.close)
-    with translated(place, "cannot read the catalogue of"), ThreadPoolExecutor(2, "lastgood-opening") as beside:
+    with translated(place, "cannot read the catalogue of"), ThreadPoolExecutor(3, "lastgood-opening") as beside:
+        # ten times as long as a connection takes, and needs no snapshot
+        types = beside.submit(adbc_driver_postgresql.connect, settings.conninfo)
         # before the snapshot, which so sees all that the slot told until now
         slot_before = slot_state(session, settings.slot) if settings.slot else None
         catalogue = _hold(session, settings, place)
@@ -87,19 +90,19 @@ def view_in(opened: ExitStack, settings: Settings, *, ask: bool = False) -> Post
         tables = _chosen(catalogue.tables, settings.choice)
         options = _options(session, settings.choice, tables)
         dumping = beside.submit(_dumped, settings, str(row[0]), options, session.info.server_version)
-        # not sooner: a view may be begun before Arrow is imported, and pg_dump does not wait for that
+        found = _Found(session, settings.choice, tables)
+        following = _following(session, settings, slot_before, found)
+        asking = beside.submit(following.ask, session, keys=True) if following and ask else None
+        # not sooner: a view may be begun before Arrow is imported, and what was submitted does not wait for that
         from blocks.sources.postgres.readers import Readers
         from blocks.sources.postgres.view import PostgresView
         from blocks.sources.runs import RunFolder
 
-        readers = Readers(settings.conninfo, str(row[0]))
+        readers = Readers(settings.conninfo, str(row[0]), types)
         opened.callback(readers.close)
         readers.open_ahead(_AHEAD)
         folder = RunFolder("lastgood-postgres-")
         opened.callback(folder.close)
-        found = _Found(session, settings.choice, tables)
-        following = _following(session, settings, slot_before, found)
-        asking = beside.submit(following.ask, session, readers, keys=True) if following and ask else None
         missed = _missed(session, settings, catalogue, place)
         if not found.tables:
             missed.append(f"No table of {place} is backed up.")

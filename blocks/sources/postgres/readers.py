@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
@@ -24,10 +25,12 @@ class Readers:
     Args:
         conninfo: Where to.
         snapshot: As pg_export_snapshot named it; its transaction is open.
+        types: The driver's knowledge of the server's types, for which it asks for all of them; None to ask when wanted.
     """
 
-    def __init__(self, conninfo: str, snapshot: str) -> None:
+    def __init__(self, conninfo: str, snapshot: str, types: Future[AdbcDatabase] | None = None) -> None:
         self._conninfo, self._snapshot, self._place = conninfo, snapshot, place_of(conninfo)
+        self._types = types
         self._idle: SimpleQueue[_Reader] = SimpleQueue()
         self._opening: list[Thread] = []
         self._database: AdbcDatabase | None = None
@@ -67,22 +70,6 @@ class Readers:
                 raise
             self._idle.put(reader)
 
-    def stream_alone(self, query: str, timeout_seconds: float, doing: str) -> Iterator[pa.Table]:
-        """Run a query on a connection of its own, outside of the snapshot, and yield its rows as they come.
-
-        Args:
-            query: What to run.
-            timeout_seconds: How long the server may work on it.
-            doing: For errors; ends before the place.
-        """
-        with translated(self._place, doing):
-            reader = self._connected()
-            try:
-                reader.run(f"SET statement_timeout = {round(timeout_seconds * 1000)}")
-                yield from reader.stream(query)
-            finally:
-                reader.close()
-
     def _take(self) -> _Reader:
         for opening in self._opening:
             opening.join()
@@ -102,17 +89,21 @@ class Readers:
         return reader
 
     def _connected(self) -> _Reader:
-        with self._lock:
-            if self._database is None:
-                # asks the server for all its types, which takes ten times as long as a connection
-                self._database = adbc_driver_postgresql.connect(self._conninfo)
-        reader = _Reader(self._database)
+        reader = _Reader(self._typed())
         try:
             reader.fetch(SETTINGS)
         except BaseException:
             reader.close()
             raise
         return reader
+
+    def _typed(self) -> AdbcDatabase:
+        with self._lock:
+            if self._database is None and self._types is not None:
+                with suppress(AdbcError):  # which is met again
+                    self._database = self._types.result()
+            self._database = self._database or adbc_driver_postgresql.connect(self._conninfo)
+            return self._database
 
     def close(self) -> None:
         """Close all connections that are not lent."""

@@ -19,17 +19,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from blocks.errors import SourceUnavailable
-from blocks.sources.postgres.connect import Session, connect, literal, place_of, translated
-from blocks.sources.postgres.decoding import joined
-
-if TYPE_CHECKING:
-    from blocks.sources.postgres.readers import Readers
+from blocks.sources.postgres.connect import Session, connect, place_of, translated
 
 PLUGIN = "test_decoding"
 FAR_BYTES = 1024**3
@@ -48,6 +43,21 @@ FROM pg_catalog.pg_replication_slots r, LATERAL pg_catalog.to_jsonb(r) s (row) W
 
 _ENDS = """
 SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0')::int8, (pg_catalog.pg_current_wal_flush_lsn() - '0/0')::int8
+"""
+
+_BLOCK_BYTES = 4 * 1024 * 1024
+
+# in blocks, because each row that comes costs; transactions come in the order of their commits, and so do blocks
+_TOLD = """
+SELECT coalesce(pg_catalog.array_agg((lsn - '0/0')::int8) FILTER (WHERE commits), '{}'),
+       coalesce(pg_catalog.array_agg(xid::text::int8) FILTER (WHERE commits), '{}'),
+       pg_catalog.string_agg(pg_catalog.convert_to(data, 'UTF8'), '\\x00'::bytea)
+         FILTER (WHERE %(changes)s AND data LIKE 'table %%')
+FROM (SELECT lsn, xid, data, data LIKE 'COMMIT %%' AS commits,
+             pg_catalog.sum(pg_catalog.octet_length(data)) OVER (ROWS UNBOUNDED PRECEDING) / %(block_bytes)s AS block
+      FROM pg_catalog.pg_logical_slot_peek_changes(%(slot)s, %(upto)s, NULL,
+                                                    'include-xids', '1', 'skip-empty-xacts', '1')) told
+GROUP BY block ORDER BY block
 """
 
 
@@ -193,14 +203,13 @@ class Slot:
         assert row is not None
         return int(str(row[0])), int(str(row[1]))
 
-    def peek(self, readers: Readers, upto: int, snapshot: Snapshot, take: Callable[[bytes], None] | None) -> int | None:
+    def peek(self, upto: int, snapshot: Snapshot, take: Callable[[bytes], None] | None) -> int | None:
         """Ask what was written, without moving the slot.
 
         Args:
-            readers: Of the database.
             upto: A position; of transactions that commit later something may be told, or nothing.
             snapshot: Whose position is wanted.
-            take: Called with blocks of changes; None where only the position is wanted.
+            take: Called with blocks of changes (see decoding.py); None where only the position is wanted.
 
         Returns:
             The end of the last commit record before which all told transactions are visible in the snapshot; None where
@@ -209,26 +218,15 @@ class Slot:
         Raises:
             SourceUnavailable: The server does not tell.
         """
-        # a slot is looked at before Arrow is imported
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        wanted = "" if take else " WHERE data LIKE 'COMMIT %'"
-        query = (
-            "SELECT (lsn - '0/0')::pg_catalog.int8, xid::pg_catalog.text::pg_catalog.int8, data"
-            f" FROM pg_catalog.pg_logical_slot_peek_changes({literal(self.name)}, {literal(_lsn(upto))}, NULL,"
-            f" 'include-xids', '1', 'skip-empty-xacts', '1'){wanted}"
-        )
-        prefix = _Prefix(snapshot)
-        doing = f"cannot read {self.shown} of"
-        for rows in readers.stream_alone(query, _DECODING_SECONDS, doing):
-            data = pc.cast(rows.column(2), pa.large_binary())
-            commits = rows.filter(pc.starts_with(data, b"COMMIT "))
-            prefix.add(commits.column(0).to_pylist(), commits.column(1).to_pylist())
-            if take:
-                changes = data.filter(pc.starts_with(data, b"table "))
-                if len(changes):
-                    take(joined(changes.to_pylist()))
+        prefix, asked = _Prefix(snapshot), {"slot": self.name, "upto": _lsn(upto), "block_bytes": _BLOCK_BYTES}
+        with self._session("read") as session, session.cursor(binary=True) as cursor:
+            self._limit(session, _DECODING_SECONDS)
+            for ends, numbers, changes in cursor.stream(_TOLD.encode(), asked | {"changes": take is not None}):
+                assert isinstance(ends, list)
+                assert isinstance(numbers, list)
+                prefix.add(sorted(zip(ends, numbers, strict=True)))
+                if take and isinstance(changes, bytes):
+                    take(b"\0" + changes + b"\0")
         return prefix.end
 
     def advance(self, position: int) -> None:
@@ -250,8 +248,9 @@ class _Prefix:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot, self._ended, self._last = snapshot, False, 0
 
-    def add(self, ends: list[int], numbers: list[int]) -> None:
-        for end, number in zip(ends, numbers, strict=True):
+    def add(self, commits: Sequence[tuple[int, int]]) -> None:
+        """Take the end and the transaction of commit records that follow those before."""
+        for end, number in commits:
             self._ended = self._ended or not self._snapshot.sees(number)
             if self._ended:
                 return

@@ -89,7 +89,7 @@ class PostgresView:
         with self._lock:
             if self._found is None:
                 with translated(self._place, "cannot read the catalogue of"):
-                    found = self._following.find(self._session, self._readers, self._now, self.since)
+                    found = self._following.find(self._session, self._now, self.since)
                 if found.because:
                     self._warn(found.because)
                 self._found = found

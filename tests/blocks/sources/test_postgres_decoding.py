@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocks.sources.postgres.decoding import Touched, Written, joined
+from blocks.sources.postgres.decoding import Touched, Written
 from blocks.sources.postgres.identity import identities
 from blocks.sources.postgres.slot import Snapshot, _Prefix
 from blocks.sources.postgres.tables import read_tables
@@ -24,6 +24,10 @@ ODD = Written(
     (1, 0),
 )
 ROW = 't[text]:{t} "B"[integer]:{b} bits[bit]:B\'101\' a["Odd s"."my t"]:{a} rest[text]:\'{rest}\''
+
+
+def joined(rows: Sequence[bytes]) -> bytes:
+    return b"\0" + b"\0".join(rows) + b"\0"
 
 
 def keys(written: Written, *rows: str) -> set[tuple[str, ...]] | None:
@@ -114,7 +118,7 @@ def test_the_position_is_before_the_first_that_is_not_visible(numbers: list[int]
         prefix = _Prefix(Snapshot.parse("5:10:5"))
         for start in range(0, len(numbers), size):
             ends = range(start + 1, len(numbers) + 1)
-            prefix.add([*ends][:size], numbers[start : start + size])
+            prefix.add([*zip(ends, numbers[start : start + size], strict=False)])
         assert prefix.end == end
 
 

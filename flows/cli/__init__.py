@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 
-__all__ = ["main"]
+from flows.cli.garbage import postpone
 
-_OBJECTS = 50_000
-"""New objects after which Python looks for garbage; the state itself is Arrow's, which is none of these."""
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,8 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after `lastgood`; None takes those of this process, which is then the command's own.
     """
     if argv is None:
-        # thousands of classes and functions that stay are made while modules are imported, and looked through each time
-        gc.set_threshold(_OBJECTS)
+        postpone()
     from flows.cli.app import run
 
     return run(argv)

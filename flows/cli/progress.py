@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import Progress as Bar
-from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from flows.cli.console import stderr
 from flows.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 PLAIN_EVERY_SECONDS = 2.0
 """Least time between two plain lines, so that a log is not filled by a state of many parts."""
@@ -65,6 +68,10 @@ def open_progress(what: str, unit: str = "parts") -> Iterator[Progress]:
     if not console.is_terminal:
         yield PlainProgress(console, what, unit)
         return
+    # only a terminal has something that moves
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (
         SpinnerColumn(),
         TextColumn(what),

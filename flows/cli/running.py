@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.cli.console import note, stderr
+from flows.cli.garbage import resume
 from flows.cli.planning import answering_server
 from flows.cli.progress import open_progress
 from flows.engine import Flow
@@ -26,6 +27,7 @@ def run_verb(verb: Flow[..., R], plain: Callable[[Progress], R], no_server: bool
         no_server: Do not look for a server.
         parameters: Of the flow.
     """
+    resume()
     name = verb.name
     if no_server or answering_server() is None:
         if not no_server:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from blocks.errors import SourceUnavailable
 from blocks.sources.postgres.changes import FEW, Followed, Token
-from blocks.sources.postgres.connect import Session
+from blocks.sources.postgres.connect import Session, translated
 from blocks.sources.postgres.decoding import Key, Touched
 from blocks.sources.postgres.identity import Identity
 from blocks.sources.postgres.slot import FAR_BYTES, Slot, SlotState, Snapshot, slot_state
@@ -147,8 +147,11 @@ class Following:
             return False
         return len(keys) <= _ALWAYS_FEW or table.rows <= 0 or len(keys) <= FEW * table.rows
 
-    def committed(self) -> None:
+    def committed(self, session: Session) -> None:
         """Let the server forget what the backup, which is kept now, stands for.
+
+        Args:
+            session: Whose transaction is not needed any more.
 
         Raises:
             SourceUnavailable: The server refused.
@@ -156,7 +159,9 @@ class Following:
         followed = self._token.followed if self._token else None
         confirmed = self._before.confirmed if self._before else None
         if followed and followed.position is not None and confirmed is not None and followed.position > confirmed:
-            self._slot.advance(followed.position)
+            with translated(self._slot.place, "cannot end the transaction in"):
+                session.execute("ROLLBACK")
+            self._slot.advance(session, followed.position)
 
 
 def _at(token: Token, position: int | None) -> Token:

@@ -123,7 +123,7 @@ class Slot:
     """
 
     def __init__(self, conninfo: str, name: str, timeout_seconds: float, wait_seconds: float) -> None:
-        self.name, self._conninfo, self._place = name, conninfo, place_of(conninfo)
+        self.name, self._conninfo, self.place = name, conninfo, place_of(conninfo)
         self._timeout_seconds, self._wait_seconds = timeout_seconds, wait_seconds
 
     @property
@@ -135,7 +135,7 @@ class Slot:
     def _session(self, doing: str) -> Iterator[Session]:
         session = connect(self._conninfo, self._timeout_seconds)
         try:
-            with translated(self._place, f"cannot {doing} {self.shown} of"):
+            with translated(self.place, f"cannot {doing} {self.shown} of"):
                 yield session
         finally:
             session.close()
@@ -153,7 +153,7 @@ class Slot:
         with self._session("make") as session:
             level = session.execute("SHOW wal_level").fetchone()
             if level is None or level[0] != "logical":
-                raise SourceUnavailable(f"wal_level of {self._place} is not logical", hint="Set it, and restart.")
+                raise SourceUnavailable(f"wal_level of {self.place} is not logical", hint="Set it, and restart.")
             self._limit(session, self._wait_seconds)
             first = f"{self.name[:45]}_{uuid.uuid4().hex[:16]}"
             session.execute("SELECT pg_catalog.pg_create_logical_replication_slot(%s, %s, true)", (first, PLUGIN))
@@ -169,7 +169,7 @@ class Slot:
         while session.execute(ended, own).fetchone() != (True,):
             if time.monotonic() > until:
                 raise SourceUnavailable(
-                    f"{self.shown} of {self._place} waited too long for running transactions",
+                    f"{self.shown} of {self.place} waited too long for running transactions",
                     hint="Back up at a quieter time, or raise `lock_timeout_seconds`.",
                 )
             time.sleep(_PAUSE_SECONDS)
@@ -194,7 +194,7 @@ class Slot:
                 writing.execute("SELECT pg_catalog.pg_logical_emit_message(true, 'lastgood', '')")
             _, flushed = self._ends(session)
         if flushed < end:
-            raise SourceUnavailable(f"{self._place} does not flush its write-ahead log", hint="Try again.")
+            raise SourceUnavailable(f"{self.place} does not flush its write-ahead log", hint="Try again.")
         return end
 
     @staticmethod
@@ -229,13 +229,17 @@ class Slot:
                     take(b"\0" + changes + b"\0")
         return prefix.end
 
-    def advance(self, position: int) -> None:
+    def advance(self, session: Session, position: int) -> None:
         """Let the server forget what was written before a position.
+
+        Args:
+            session: Outside of any transaction.
+            position: Before which nothing is asked for any more.
 
         Raises:
             SourceUnavailable: The server refused.
         """
-        with self._session("advance") as session:
+        with translated(self.place, f"cannot advance {self.shown} of"):
             self._limit(session, _DECODING_SECONDS)
             session.execute(
                 "SELECT pg_catalog.pg_replication_slot_advance(%s, %s::pg_catalog.pg_lsn)", (self.name, _lsn(position))

@@ -270,7 +270,7 @@ class PostgresView:
             SourceUnavailable: The server refused.
         """
         if self._following is not None:
-            self._following.committed()
+            self._following.committed(self._session)
 
     def finish(self) -> None:
         """Nothing to check: all parts were read in one snapshot."""

@@ -20,9 +20,6 @@ _READING = (["init"], ["list"], ["show"], ["diff"], ["check"], ["key", "list"], 
 _RECORDED = ("backup", "restore", "verify", "retention")
 """Commands whose run a Prefect server records, where there is one."""
 
-_SWITCH_SECONDS = 0.0005
-"""How long a thread that has an answer may wait for one that imports modules."""
-
 _ALGEBRA_THREADS = "OPENBLAS_NUM_THREADS"
 
 _SETTINGS = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME", "PREFECT_PROFILES_PATH")
@@ -45,7 +42,6 @@ def start(words: Sequence[str]) -> None:
     # quality suites are run on pandas' frames
     if words[:1] != ["verify"] and not may_use_pandas(plan):
         if path is not None and words[0] == "backup" and not needs_prefect(words):
-            sys.setswitchinterval(_SWITCH_SECONDS)
             begin_viewing(Path(path).parent, plan)
         _do_without_pandas()
 

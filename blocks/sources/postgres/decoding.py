@@ -31,6 +31,7 @@ _NAME = rb'(?:"[^"\0]*+(?:""[^"\0]*+)*+"|[a-z_][a-z0-9_]*+)'
 _TABLE = _NAME + rb"\." + _NAME
 _TRUNCATED = re.compile(_ROW + rb"(" + _TABLE + rb"(?:, " + _TABLE + rb")*+): TRUNCATE: ")
 _NAMED = re.compile(_ROW + rb"(" + _TABLE + rb"): (?!TRUNCATE)")
+_SEVERAL = 8
 _NO_KEYS = frozenset((b"null", b"unchanged-toast-datum"))
 
 
@@ -113,13 +114,12 @@ class Touched:
 
     Args:
         tables: Which tables are looked for, and how their changes are written.
-        most: How many keys of one table are kept.
-        most_of_all: How many keys of all tables are kept.
+        most: How many keys are kept; the table with which they become more is left out.
     """
 
-    def __init__(self, tables: dict[str, Written], most: int, most_of_all: int) -> None:
+    def __init__(self, tables: dict[str, Written], most: int) -> None:
         self._tables = {written.name: name for name, written in tables.items()}
-        self._written, self._most, self._most_of_all = tables, most, most_of_all
+        self._written, self._left = tables, most
         self.keys: dict[str, set[Key]] = {name: set() for name in tables}
         """Without the tables of which not all keys are known, or too many."""
 
@@ -127,19 +127,33 @@ class Touched:
         """Take a block of rows, each of them after a zero byte, and one more at the end."""
         for names in _TRUNCATED.findall(block):
             for name in re.findall(_TABLE, names):
-                self._drop(name)
-        for name in set(_NAMED.findall(block)):
-            self._add(self._tables.get(name), block)
+                self._drop(self._tables.get(name, ""))
+        named = set(_NAMED.findall(block))
+        blocks = _by_table(block) if len(named) > _SEVERAL else dict.fromkeys(named, block)
+        for name in named:
+            self._add(self._tables.get(name, ""), blocks[name])
 
-    def _drop(self, name: bytes) -> None:
-        self.keys.pop(self._tables.get(name, ""), None)
+    def _drop(self, table: str) -> None:
+        self._left += len(self.keys.pop(table, ()))
 
-    def _add(self, table: str | None, block: bytes) -> None:
-        if table is None or table not in self.keys:
+    def _add(self, table: str, block: bytes) -> None:
+        if table not in self.keys:
             return
-        if (found := self._written[table].keys(block)) is None:
-            del self.keys[table]
+        found, kept = self._written[table].keys(block), self.keys[table]
+        if found is None:
+            self._drop(table)
             return
-        self.keys[table] |= found
-        if len(self.keys[table]) > self._most or sum(map(len, self.keys.values())) > self._most_of_all:
-            del self.keys[table]
+        self._left -= len(found - kept)
+        kept |= found
+        if self._left < 0:
+            self._drop(table)
+
+
+def _by_table(block: bytes) -> dict[bytes, bytes]:
+    """Take a block apart, so that not each of many tables looks through all of it."""
+    rows: dict[bytes, list[bytes]] = {}
+    found = [*_NAMED.finditer(block)]
+    ends = [*(match.start() for match in found[1:]), len(block) - 1]
+    for match, end in zip(found, ends, strict=True):
+        rows.setdefault(match[1], []).append(block[match.start() : end])
+    return {name: b"".join(some) + b"\0" for name, some in rows.items()}

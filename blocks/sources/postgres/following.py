@@ -10,11 +10,10 @@ from blocks.sources.postgres.changes import FEW, Followed, Token
 from blocks.sources.postgres.connect import Session, translated
 from blocks.sources.postgres.decoding import Key, Touched
 from blocks.sources.postgres.identity import Identity
-from blocks.sources.postgres.slot import FAR_BYTES, Slot, SlotState, Snapshot, slot_state
+from blocks.sources.postgres.slot import Slot, SlotState, Snapshot, slot_state
 
-MOST_KEYS = 200_000
-"""Of one table; a table with more is looked through as a whole."""
-MOST_OF_ALL = 500_000
+MOST_KEYS = 1_000_000
+"""Of all tables, some 200 bytes each; the table with which there are more is looked through as a whole."""
 _ALWAYS_FEW = 5000
 
 
@@ -41,10 +40,13 @@ class Following:
         before: What it was before the snapshot was taken: what it has told until then is visible.
         snapshot: As pg_current_snapshot gives it.
         tables: The tables whose changes the slot tells, by collection.
+        far_bytes: How much of the log is decoded: beyond that a scan is faster, and the slot is made anew.
     """
 
-    def __init__(self, slot: Slot, before: SlotState | None, snapshot: str, tables: Mapping[str, Identity]) -> None:
-        self.tables = tables
+    def __init__(
+        self, slot: Slot, before: SlotState | None, snapshot: str, tables: Mapping[str, Identity], far_bytes: int
+    ) -> None:
+        self.tables, self._far_bytes = tables, far_bytes
         self._slot, self._before = slot, before
         self._snapshot = Snapshot.parse(snapshot)
         self._asked = self._far = False
@@ -72,10 +74,10 @@ class Following:
     def _ask(self, session: Session, before: SlotState, *, keys: bool) -> None:
         slot, confirmed = self._slot, before.confirmed or 0
         end = slot.end(session)
-        self._far = end - confirmed > FAR_BYTES
+        self._far = end - confirmed > self._far_bytes
         if self._far:
             return
-        touched = Touched({name: table.written for name, table in self.tables.items()}, MOST_KEYS, MOST_OF_ALL)
+        touched = Touched({name: table.written for name, table in self.tables.items()}, MOST_KEYS)
         prefix = slot.peek(end, self._snapshot, touched.add if keys else None)
         if slot_state(session, slot.name) != before:
             raise SourceUnavailable(f"{slot.shown} was moved by somebody else")
@@ -123,7 +125,7 @@ class Following:
             raise SourceUnavailable(f"the server had removed what {slot.shown} needs; it was made anew")
         if self._far:
             slot.make(instead=True)
-            raise SourceUnavailable(f"{slot.shown} was more than {FAR_BYTES >> 20} MiB behind; it was made anew")
+            raise SourceUnavailable(f"{slot.shown} was more than {self._far_bytes >> 20} MiB behind; it was made anew")
         if self._because is not None:
             raise SourceUnavailable(self._because)
         found.token = _at(found.token, self._position)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from blocks.sources.postgres.view import PostgresView
 
 _ATTEMPTS = 3
+FAR_BYTES = 1024**3
+_DECODING = 8
+"""How many times longer the server takes to decode so much of its log than to look through tables of that size."""
 _AHEAD = 2
 """As many parts are read at a time, as a rule."""
 
@@ -149,7 +152,8 @@ def _following(session: Session, settings: Settings, before: SlotState | None, f
     if settings.slot is None or found.snapshot is None:
         return None
     slot = Slot(settings.conninfo, settings.slot, settings.connect_timeout_seconds, settings.lock_timeout_seconds)
-    return Following(slot, before, found.snapshot, identities(session, found.tables))
+    far_bytes = max(FAR_BYTES, sum(table.size_bytes for table in found.tables) // _DECODING)
+    return Following(slot, before, found.snapshot, identities(session, found.tables), far_bytes)
 
 
 def _chosen(tables: Sequence[Table], choice: Choice) -> list[Table]:

@@ -27,8 +27,6 @@ from blocks.errors import SourceUnavailable
 from blocks.sources.postgres.connect import Session, connect, place_of, translated
 
 PLUGIN = "test_decoding"
-FAR_BYTES = 1024**3
-"""How much of the log is decoded: beyond that a scan is faster, and the slot is made anew."""
 _DECODING_SECONDS = 600.0
 _PAUSE_SECONDS = 0.05
 

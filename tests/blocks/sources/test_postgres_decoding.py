@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blocks.sources.postgres import decoding
 from blocks.sources.postgres.decoding import Touched, Written
 from blocks.sources.postgres.identity import identities
 from blocks.sources.postgres.slot import Snapshot, _Prefix
@@ -74,13 +75,13 @@ def test_a_row_that_names_no_key_is_seen(row: str) -> None:
 def test_text_that_looks_like_a_change_is_text() -> None:
     text = "it''s\ntable public.orders: INSERT: id[integer]:1\nCOMMIT 7"
     row = "table " + ODD.table + ": INSERT: " + ROW.format(t=f"'{text}'", b=7, a="'x'", rest=text)
-    touched = Touched({"o": ORDERS, "odd": ODD}, 10, 20)
+    touched = Touched({"o": ORDERS, "odd": ODD}, 10)
     touched.add(joined([row.encode()]))
     assert touched.keys == {"o": set(), "odd": {("x", "7")}}
 
 
 def test_a_truncated_table_is_not_known_any_more() -> None:
-    touched = Touched({"o": ORDERS, "odd": ODD}, 10, 20)
+    touched = Touched({"o": ORDERS, "odd": ODD}, 10)
     touched.add(joined([b"table public.orders: INSERT: id[integer]:1", b"BEGIN 7"]))
     touched.add(joined([b'table public.x, "Odd s"."T""q: x", "A, b".c: TRUNCATE: (no-flags)']))
     assert touched.keys == {"o": {("1",)}}
@@ -91,12 +92,40 @@ def test_a_truncated_table_is_not_known_any_more() -> None:
 
 def test_tables_with_too_many_keys_are_let_go() -> None:
     others = Written("public.others", (("id", "integer"),), (0,), (0,))
-    touched = Touched({"o": ORDERS, "p": others}, 3, 5)
-    rows = [f"table public.{name}: DELETE: id[integer]:{n}".encode() for name in ("orders", "others") for n in range(3)]
-    touched.add(joined(rows))
+    touched = Touched({"o": ORDERS, "p": others}, 5)
+
+    def delete(*keys: int) -> None:
+        rows = [f"table public.{name}: DELETE: id[integer]:{n}" for name in ("orders", "others") for n in keys]
+        touched.add(joined([row.encode() for row in rows]))
+
+    delete(0, 1, 2)
     assert sorted(map(len, touched.keys.values())) == [3]
-    touched.add(joined([b"table public.orders: DELETE: id[integer]:7", b"table public.others: DELETE: id[integer]:7"]))
+    delete(1, 2, 7)
+    assert sorted(map(len, touched.keys.values())) == [4]
+    delete(10, 11)
     assert touched.keys == {}
+
+
+def test_many_tables_in_a_block_are_each_looked_for_in_their_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = {f"t{n}": Written(f'public."t: {n}"', (("id", "text"),), (0,), (0,)) for n in range(20)}
+    rows = [
+        f"table public.\"t: {n}\": INSERT: id[text]:'{key}'".encode()
+        for key in ("a", 'table public."t: 3": INSERT: id[text]:1', "")
+        for n in range(12)
+    ]
+    rows.insert(5, b'table public."t: 11", public."t: 2": TRUNCATE: (no-flags)')
+
+    def keys() -> dict[str, set[tuple[str, ...]]]:
+        touched = Touched(tables, 1000)
+        touched.add(joined(rows))
+        return touched.keys
+
+    apart = keys()
+    monkeypatch.setattr(decoding, "_SEVERAL", 1000)
+    assert keys() == apart
+    assert len(apart) == 18
+    assert apart["t5"] == {("a",), ('table public."t: 3": INSERT: id[text]:1',), ("",)}
+    assert apart["t15"] == set()
 
 
 def test_a_snapshot_sees_what_ended_before_it() -> None:
@@ -181,6 +210,6 @@ def test_the_keys_that_the_server_writes_are_found(
     (identity,) = identities(session, [table]).values()
     session.execute("SET synchronous_commit = on; SELECT pg_logical_emit_message(true, '', '')")
     told = session.execute("SELECT data FROM pg_logical_slot_get_changes('decoding', NULL, NULL)").fetchall()
-    touched = Touched({"t": identity.written}, 1000, 1000)
+    touched = Touched({"t": identity.written}, 1000)
     touched.add(joined([str(data).encode() for (data,) in told]))
     assert touched.keys == {"t": expected}

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from blocks.errors import SourceUnavailable
 from blocks.manifest import BackupMetadata, BackupType
 from blocks.sources.postgres import PostgresSource, following
+from blocks.sources.postgres import open as opening
 from blocks.sources.postgres.slot import Slot
 from flows.verify import make_verification
 from tests.blocks.sources.postgres_kit import Books, changes
@@ -111,7 +112,7 @@ def test_a_slot_that_was_not_moved_tells_more_than_needed(
     follow(books)
     with monkeypatch.context() as patch:
 
-        def fails(self: Slot, position: int) -> None:
+        def fails(self: Slot, session: object, position: int) -> None:
             raise SourceUnavailable("cannot advance")
 
         patch.setattr(Slot, "advance", fails)
@@ -233,7 +234,8 @@ def test_a_slot_that_is_too_far_behind_is_made_anew(
     follow(books)
     before = confirmed(books)
     with monkeypatch.context() as patch:
-        patch.setattr(following, "FAR_BYTES", 10)
+        patch.setattr(opening, "FAR_BYTES", 10)
+        patch.setattr(opening, "_DECODING", 2**40)
         write(books)
         made = books.back_up()
     assert "Changes were looked for in all rows of edges at 127.0.0.1" in warned(made)
@@ -248,7 +250,7 @@ def test_a_slot_that_is_too_far_behind_is_made_anew(
     assert "orders" in told
 
 
-@pytest.mark.parametrize("bound", ["MOST_KEYS", "MOST_OF_ALL", "FEW"])
+@pytest.mark.parametrize("bound", ["MOST_KEYS", "FEW"])
 def test_a_table_of_which_much_was_written_is_looked_through(
     books: Books, told: set[str], monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:

@@ -14,6 +14,7 @@ from blocks.version import VERSION
 from flows.cli.console import note
 from flows.cli.engine import leave, start
 from flows.cli.exit import guarded
+from flows.cli.interrupts import Interrupts
 
 _EPILOGUE = """PLAN is the path of a YAML plan, or the name of a saved Backup Plan block.
 Every command that prints a table prints JSON with --json. With --debug (or LASTGOOD_DEBUG=1) errors show a traceback.
@@ -74,11 +75,14 @@ def run(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words or os.environ.get("LASTGOOD_DEBUG", "") not in ("", "0")
     tokens = [word for word in words if word != "--debug"]
     # a program that calls this may want Prefect afterwards; the command's own process does not
+    brief, interrupts = words[:1] not in (["serve"], ["demo"]), Interrupts()
     if argv is None:
+        if brief:
+            interrupts.watch()
         start(tokens)
-    brief = words[:1] not in (["serve"], ["demo"])
     prepare_process(quiet=brief)
     reference = next((word for word in tokens if word.endswith((".yaml", ".yml")) or os.sep in word), None)
+    interrupts.working()
     code = guarded(lambda: build_app()(tokens), debug, reference)
     if argv is None and brief:
         leave(code)

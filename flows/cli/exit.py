@@ -12,11 +12,10 @@ from cyclopts import CycloptsError
 
 from blocks.errors import LastgoodError
 from flows.cli.console import note
+from flows.cli.interrupts import INTERRUPTED
 
 UNEXPECTED = 1
 USAGE = 2
-INTERRUPTED = 130
-"""128 and the number of SIGINT, as shells have it."""
 BROKEN_PIPE = 141
 
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 def begin(settings: Settings) -> None:
     """Begin to open a view in a thread of its own, for `open_view` to find it open."""
-    _begun[settings] = opening = _Opening(settings)
-    opening.start()
+    if settings not in _begun:  # two sources may be the same database
+        _begun[settings] = opening = _Opening(settings)
+        opening.start()
 
 
 @contextmanager

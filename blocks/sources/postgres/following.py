@@ -10,7 +10,7 @@ from blocks.sources.postgres.changes import FEW, Followed, Token
 from blocks.sources.postgres.connect import Session, translated
 from blocks.sources.postgres.decoding import Key, Touched
 from blocks.sources.postgres.identity import Identity
-from blocks.sources.postgres.slot import Slot, SlotState, Snapshot, slot_state
+from blocks.sources.postgres.slot import Slot, SlotState, Snapshot, Undecodable, slot_state
 
 MOST_KEYS = 1_000_000
 """Of all tables, some 200 bytes each; the table with which there are more is looked through as a whole."""
@@ -49,7 +49,7 @@ class Following:
         self.tables, self._far_bytes = tables, far_bytes
         self._slot, self._before = slot, before
         self._snapshot = Snapshot.parse(snapshot)
-        self._asked = self._far = False
+        self._asked = self._far = self._hopeless = False
         self._because: str | None = None
         self._position: int | None = None
         self._keys: Mapping[str, set[Key]] = {}
@@ -69,7 +69,7 @@ class Following:
         try:
             self._ask(session, before, keys=keys)
         except SourceUnavailable as exc:
-            self._because = exc.message
+            self._because, self._hopeless = exc.message, isinstance(exc, Undecodable)
 
     def _ask(self, session: Session, before: SlotState, *, keys: bool) -> None:
         slot, confirmed = self._slot, before.confirmed or 0
@@ -126,6 +126,9 @@ class Following:
         if self._far:
             slot.make(instead=True)
             raise SourceUnavailable(f"{slot.shown} was more than {self._far_bytes >> 20} MiB behind; it was made anew")
+        if self._hopeless:
+            slot.make(instead=True)
+            raise SourceUnavailable(f"{self._because}; {slot.shown} was made anew")
         if self._because is not None:
             raise SourceUnavailable(self._because)
         found.token = _at(found.token, self._position)

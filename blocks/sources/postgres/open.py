@@ -16,7 +16,16 @@ from pydantic import JsonValue
 
 from blocks.errors import SourceChanged
 from blocks.sources.postgres.changes import Token, hashed, server_and_snapshot
-from blocks.sources.postgres.connect import BEGIN, Session, connect, identifier, place_of, translated
+from blocks.sources.postgres.connect import (
+    BEGIN,
+    Session,
+    altered,
+    connect,
+    identifier,
+    place_of,
+    settings_of,
+    translated,
+)
 from blocks.sources.postgres.dump import Definitions, dump_definitions
 from blocks.sources.postgres.following import Following
 from blocks.sources.postgres.identity import identities
@@ -31,6 +40,8 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 3
 FAR_BYTES = 1024**3
+_DECODING_SECONDS = 30.0
+_LOOKED_THROUGH_A_SECOND = 100 * 1024**2
 _DECODING = 8
 """How many times longer the server takes to decode so much of its log than to look through tables of that size."""
 _AHEAD = 2
@@ -83,7 +94,8 @@ def view_in(opened: ExitStack, settings: Settings, *, ask: bool = False) -> Post
     opened.callback(session.close)
     with translated(place, "cannot read the catalogue of"), ThreadPoolExecutor(3, "lastgood-opening") as beside:
         # ten times as long as a connection takes, and needs no snapshot
-        types = beside.submit(adbc_driver_postgresql.connect, settings.conninfo)
+        reading = _for_the_driver(session, settings)
+        types = beside.submit(adbc_driver_postgresql.connect, reading)
         # before the snapshot, which so sees all that the slot told until now
         slot_before = slot_state(session, settings.slot) if settings.slot else None
         catalogue = _hold(session, settings, place)
@@ -101,7 +113,7 @@ def view_in(opened: ExitStack, settings: Settings, *, ask: bool = False) -> Post
         from blocks.sources.postgres.view import PostgresView
         from blocks.sources.runs import RunFolder
 
-        readers = Readers(settings.conninfo, str(row[0]), types)
+        readers = Readers(reading, str(row[0]), types)
         opened.callback(readers.close)
         readers.open_ahead(_AHEAD)
         folder = RunFolder("lastgood-postgres-")
@@ -114,7 +126,7 @@ def view_in(opened: ExitStack, settings: Settings, *, ask: bool = False) -> Post
         texts = dumping.result()
         if asking:
             asking.result()
-        return PostgresView(
+        view = PostgresView(
             session,
             readers,
             place=place,
@@ -128,6 +140,21 @@ def view_in(opened: ExitStack, settings: Settings, *, ask: bool = False) -> Post
             folder=folder,
             following=following,
         )
+        opened.callback(view.close)
+        return view
+
+
+def _for_the_driver(session: Session, settings: Settings) -> str:
+    """Return the conninfo for the driver, which asks for the names of types before it can be told how to write them."""
+    known = settings_of(settings.conninfo)
+    wait = known.get("connect_timeout") or str(max(2, round(settings.connect_timeout_seconds)))
+    row = session.execute(
+        "SELECT reset_val = 'on' FROM pg_catalog.pg_settings WHERE name = 'quote_all_identifiers'"
+    ).fetchone()
+    if row != (True,):
+        return altered(settings.conninfo, connect_timeout=wait)
+    options = f"{known.get('options', '')} -c quote_all_identifiers=off".strip()
+    return altered(settings.conninfo, connect_timeout=wait, options=options)
 
 
 def _options(session: Session, choice: Choice, tables: Sequence[Table]) -> list[str]:
@@ -151,8 +178,15 @@ def _dumped(settings: Settings, snapshot: str, options: list[str], server_versio
 def _following(session: Session, settings: Settings, before: SlotState | None, found: _Found) -> Following | None:
     if settings.slot is None or found.snapshot is None:
         return None
-    slot = Slot(settings.conninfo, settings.slot, settings.connect_timeout_seconds, settings.lock_timeout_seconds)
-    far_bytes = max(FAR_BYTES, sum(table.size_bytes for table in found.tables) // _DECODING)
+    size_bytes = sum(table.size_bytes for table in found.tables)
+    slot = Slot(
+        settings.conninfo,
+        settings.slot,
+        settings.connect_timeout_seconds,
+        settings.lock_timeout_seconds,
+        max(_DECODING_SECONDS, size_bytes / _LOOKED_THROUGH_A_SECOND),
+    )
+    far_bytes = max(FAR_BYTES, size_bytes // _DECODING)
     return Following(slot, before, found.snapshot, identities(session, found.tables), far_bytes)
 
 

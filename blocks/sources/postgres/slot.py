@@ -19,15 +19,16 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+import psycopg
 
 from blocks.errors import SourceUnavailable
 from blocks.sources.postgres.connect import Session, connect, place_of, translated
 
 PLUGIN = "test_decoding"
-_DECODING_SECONDS = 600.0
 _PAUSE_SECONDS = 0.05
 
 _STATE = """
@@ -43,20 +44,21 @@ _ENDS = """
 SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0')::int8, (pg_catalog.pg_current_wal_flush_lsn() - '0/0')::int8
 """
 
-_BLOCK_BYTES = 4 * 1024 * 1024
+_BLOCK_CHARACTERS = 4 * 1024 * 1024
+_ROWS_AT_ONCE = 200
 
-# in blocks, because each row that comes costs; transactions come in the order of their commits, and so do blocks
 _TOLD = """
-SELECT coalesce(pg_catalog.array_agg((lsn - '0/0')::int8) FILTER (WHERE commits), '{}'),
-       coalesce(pg_catalog.array_agg(xid::text::int8) FILTER (WHERE commits), '{}'),
-       pg_catalog.string_agg(pg_catalog.convert_to(data, 'UTF8'), '\\x00'::bytea)
-         FILTER (WHERE %(changes)s AND data LIKE 'table %%')
-FROM (SELECT lsn, xid, data, data LIKE 'COMMIT %%' AS commits,
-             pg_catalog.sum(pg_catalog.octet_length(data)) OVER (ROWS UNBOUNDED PRECEDING) / %(block_bytes)s AS block
-      FROM pg_catalog.pg_logical_slot_peek_changes(%(slot)s, %(upto)s, NULL,
-                                                    'include-xids', '1', 'skip-empty-xacts', '1')) told
-GROUP BY block ORDER BY block
+SELECT (lsn - '0/0')::int8, xid::text::int8, data
+FROM pg_catalog.pg_logical_slot_peek_changes(%(slot)s, %(upto)s, NULL, 'include-xids', '1', 'skip-empty-xacts', '1')
+WHERE data LIKE 'COMMIT %%' OR %(changes)s AND data LIKE 'table %%'
 """
+
+_HOPELESS = ("22", "53", "54", "57014")
+"""States, or how they begin: text that is not in the encoding, no more room, beyond a limit, not in time."""
+
+
+class Undecodable(SourceUnavailable):
+    """What was written cannot be told, and will not be the next time."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,15 @@ class Slot:
         name: Of the slot.
         timeout_seconds: How long to wait for a connection.
         wait_seconds: How long to wait for running transactions when it is made.
+        decoding_seconds: How long the server may take to tell what was written.
     """
 
-    def __init__(self, conninfo: str, name: str, timeout_seconds: float, wait_seconds: float) -> None:
+    def __init__(
+        self, conninfo: str, name: str, timeout_seconds: float, wait_seconds: float, decoding_seconds: float
+    ) -> None:
         self.name, self._conninfo, self.place = name, conninfo, place_of(conninfo)
         self._timeout_seconds, self._wait_seconds = timeout_seconds, wait_seconds
+        self._decoding_seconds = decoding_seconds
 
     @property
     def shown(self) -> str:
@@ -216,15 +222,22 @@ class Slot:
         Raises:
             SourceUnavailable: The server does not tell.
         """
-        prefix, asked = _Prefix(snapshot), {"slot": self.name, "upto": _lsn(upto), "block_bytes": _BLOCK_BYTES}
-        with self._session("read") as session, session.cursor(binary=True) as cursor:
-            self._limit(session, _DECODING_SECONDS)
-            for ends, numbers, changes in cursor.stream(_TOLD.encode(), asked | {"changes": take is not None}):
-                assert isinstance(ends, list)
-                assert isinstance(numbers, list)
-                prefix.add(sorted(zip(ends, numbers, strict=True)))
-                if take and isinstance(changes, bytes):
-                    take(b"\0" + changes + b"\0")
+        prefix, asked = _Prefix(snapshot), {"slot": self.name, "upto": _lsn(upto), "changes": take is not None}
+        changes, characters = list[str](), 0
+        with self._session("read") as session, session.cursor(binary=True) as cursor, _hopeless(self):
+            self._limit(session, self._decoding_seconds)
+            for end, number, data in cursor.stream(_TOLD.encode(), asked, size=_ROWS_AT_ONCE):
+                text = str(data)
+                if text.startswith("COMMIT "):
+                    prefix.add(int(str(end)), int(str(number)))
+                elif take:
+                    changes.append(text)
+                    characters += len(text)
+                    if characters > _BLOCK_CHARACTERS:
+                        take(_block(changes))
+                        changes, characters = [], 0
+        if take and changes:
+            take(_block(changes))
         return prefix.end
 
     def advance(self, session: Session, position: int) -> None:
@@ -238,7 +251,7 @@ class Slot:
             SourceUnavailable: The server refused.
         """
         with translated(self.place, f"cannot advance {self.shown} of"):
-            self._limit(session, _DECODING_SECONDS)
+            self._limit(session, self._decoding_seconds)
             session.execute(
                 "SELECT pg_catalog.pg_replication_slot_advance(%s, %s::pg_catalog.pg_lsn)", (self.name, _lsn(position))
             )
@@ -250,18 +263,31 @@ class _Prefix:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot, self._ended, self._last = snapshot, False, 0
 
-    def add(self, commits: Sequence[tuple[int, int]]) -> None:
-        """Take the end and the transaction of commit records that follow those before."""
-        for end, number in commits:
-            self._ended = self._ended or not self._snapshot.sees(number)
-            if self._ended:
-                return
+    def add(self, end: int, number: int) -> None:
+        """Take the end and the transaction of the next commit record."""
+        self._ended = self._ended or not self._snapshot.sees(number)
+        if not self._ended:
             self._last = end
 
     @property
     def end(self) -> int | None:
         """The end of the last one; 0 where there is none; None where no transaction follows."""
         return self._last if self._ended else None
+
+
+@contextmanager
+def _hopeless(slot: Slot) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as exc:
+        if (exc.sqlstate or "").startswith(_HOPELESS):
+            said = (exc.diag.message_primary or str(exc)).strip()
+            raise Undecodable(f"what {slot.shown} of {slot.place} holds cannot be decoded: {said}") from exc
+        raise
+
+
+def _block(changes: list[str]) -> bytes:
+    return ("\0" + "\0".join(changes) + "\0").encode()
 
 
 def _lsn(position: int) -> str:

@@ -23,7 +23,7 @@ from blocks.sources.runs import Allowance, RunFolder
 
 SLICE_KEYS = 5000
 """How many keys one query names."""
-_SESSIONS = 2
+SESSIONS = 2
 _SPREAD = 4
 """Keys for each part, from which on none is taken to be without."""
 _ONE_SPELLING = frozenset(("smallint", "integer", "bigint", "oid", "uuid", "boolean", "date", "bytea"))
@@ -41,6 +41,7 @@ class TouchedRows:
         readers: Connections that see the snapshot.
         folder: Where rows wait that are more than `room`.
         room: How much may wait in memory.
+        pool: Where queries are waited for.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class TouchedRows:
         readers: Readers,
         folder: RunFolder,
         room: Allowance,
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._table, self._readers, self._folder, self._room = table, readers, folder, room
         self._keys, self._parts = keys, parts
@@ -64,7 +66,7 @@ class TouchedRows:
         self._lock, self._stopped = RLock(), Event()
         self._passed = set[int]()
         self._waiting: tuple[Waiting, Waiting] | None = None
-        self._pool = ThreadPoolExecutor(_SESSIONS, thread_name_prefix="lastgood-touched")
+        self._pool = pool
         self._reading: list[Future[None]] = []
         self._none: pa.Table | None = None
 

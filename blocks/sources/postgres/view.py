@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from threading import RLock
@@ -22,7 +23,7 @@ from blocks.sources.postgres.reading import PartByPart, Reads
 from blocks.sources.postgres.rowversions import may_have_changed, row_places
 from blocks.sources.postgres.scattered import PAGES_ARE_FOUND, Scattered
 from blocks.sources.postgres.tables import Table
-from blocks.sources.postgres.touched import TouchedRows
+from blocks.sources.postgres.touched import SESSIONS, TouchedRows
 from blocks.sources.runs import Allowance, RunFolder
 
 _SEVERAL = 4
@@ -80,6 +81,7 @@ class PostgresView:
         self.since: Token | None = None
         self._found: Found | None = None
         self._touched: dict[str, TouchedRows | None] = {}
+        self._pool = ThreadPoolExecutor(SESSIONS, thread_name_prefix="lastgood-touched")
 
     @property
     def token(self) -> str | None:
@@ -156,7 +158,7 @@ class PostgresView:
         if Token.parse(known.token) != self.since:
             return None
         key = self._following.tables[name].key
-        return TouchedRows(table, key, keys, parts, self._readers, self._folder, self._room)
+        return TouchedRows(table, key, keys, parts, self._readers, self._folder, self._room, self._pool)
 
     def _read(self, table: Table, bounds: Bounds, known: Known | None) -> Reading:
         if known is not None and self._now is not None and table.shape.row is None:
@@ -262,6 +264,11 @@ class PostgresView:
                 scattered.stop()
             for touched in filter(None, self._touched.values()):
                 touched.stop()
+
+    def close(self) -> None:
+        """End the threads that read."""
+        self.stop()
+        self._pool.shutdown(cancel_futures=True)
 
     def committed(self) -> None:
         """Let the replication slot forget what this backup stands for.

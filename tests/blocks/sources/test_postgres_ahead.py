@@ -68,6 +68,21 @@ def test_a_view_of_other_settings_is_opened_anew(books: Books) -> None:
     ahead._begun.clear()
 
 
+def test_two_sources_of_one_database_open_one_view_ahead(books: Books) -> None:
+    begin(books)
+    [opening] = ahead._begun.values()
+    begin(books)
+    assert list(ahead._begun.values()) == [opening]
+    assert books.back_up(FULL).rows == 2
+
+
+def test_a_role_that_quotes_all_names_may_back_up(books: Books, server: PostgresServer) -> None:
+    server.run("ahead", "ALTER DATABASE ahead SET quote_all_identifiers = on")
+    assert books.back_up(FULL).rows == 2
+    server.run("ahead", "ALTER DATABASE ahead RESET quote_all_identifiers")  # for pg_dump
+    books.assert_restores()
+
+
 def test_a_server_that_cannot_be_reached_is_met_by_who_wants_the_view(books: Books, server: PostgresServer) -> None:
     source = books.source.at(server.dsn("nowhere"))
     source.begin()

@@ -433,3 +433,41 @@ def test_sessions_are_closed(books: Books) -> None:
     count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lastgood' AND state <> 'idle'"
     with psycopg.connect(books.server.dsn("postgres")) as session:
         assert session.execute(count).fetchone() == (0,)
+
+
+def test_a_slot_that_cannot_be_decoded_is_made_anew(logical: PostgresServer, tmp_path: Path, told: set[str]) -> None:
+    logical.run("postgres", "DROP DATABASE IF EXISTS bytes WITH (FORCE)")
+    logical.run("postgres", "CREATE DATABASE bytes ENCODING 'SQL_ASCII' TEMPLATE template0")
+    logical.run("bytes", TABLES, "CREATE TABLE junk (id int PRIMARY KEY, v text)")
+    books = Books(logical, tmp_path, "bytes", slot=SLOT, exclude=["public.junk"], lock_timeout_seconds=2)
+    try:
+        follow(books)
+        books.run(r"INSERT INTO junk VALUES (1, E'secret\xff')")
+        write(books)
+        made = prove(books)
+        assert "holds cannot be decoded: invalid byte sequence" in warned(made)
+        assert "was made anew." in warned(made)
+        assert "secret" not in warned(made)
+        write(books, 2)
+        prove(books)
+        assert told == set()
+        write(books, 3)
+        assert not warned(prove(books))
+        assert "orders" in told
+    finally:
+        drop(books)
+
+
+def test_many_tables_are_read_by_few_threads(logical: PostgresServer, tmp_path: Path, told: set[str]) -> None:
+    tables = "".join(f"CREATE TABLE t{n} (id int PRIMARY KEY); INSERT INTO t{n} VALUES (1);" for n in range(40))
+    logical.create("many", TABLES + tables)
+    books = Books(logical, tmp_path, "many", slot=SLOT)
+    try:
+        follow(books)
+        books.run("".join(f"INSERT INTO t{n} VALUES (2);" for n in range(40)))
+        before = threading.active_count()
+        assert changes(prove(books)) == {f"t{n}": (1, 0) for n in range(40)}
+        assert {f"t{n}" for n in range(40)} <= told
+        assert threading.active_count() <= before
+    finally:
+        drop(books)

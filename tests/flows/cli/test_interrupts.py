@@ -1,0 +1,65 @@
+"""Ctrl-C ends a command in good order, and the second one at once, whatever its threads wait for."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys, threading
+from flows.cli.interrupts import Interrupts
+interrupts = Interrupts()
+interrupts.watch()
+silent = threading.Thread(target=threading.Event().wait)
+if WORKING:
+    interrupts.working()
+print("ready", flush=True)
+try:
+    silent.start()
+    silent.join()
+except KeyboardInterrupt:
+    print("in good order", flush=True)
+    silent.join()
+"""
+
+
+def started(working: bool) -> subprocess.Popen[str]:
+    script = SCRIPT.replace("WORKING", str(working))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_the_first_begins_to_end_and_the_second_ends() -> None:
+    process = started(working=True)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "in good order\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1] == "interrupted\n"
+    assert process.returncode == 130
+
+
+def test_before_there_is_anything_to_end_the_first_ends() -> None:
+    process = started(working=False)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1] == "interrupted\n"
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None])
+def test_a_decision_of_somebody_else_stands(handler: object) -> None:
+    from flows.cli.interrupts import Interrupts
+
+    before = signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]
+    try:
+        Interrupts().watch()
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -307,8 +307,12 @@ class StateSource(Block):
             SourceUnavailable: It cannot be reached or read.
         """
 
-    def begin(self) -> None:
-        """Begin to open a view that is soon asked for, beside other work; what fails is met by `view`."""
+    def begin(self, *, incremental: bool) -> None:
+        """Begin to open a view that is soon asked for, beside other work; what fails is met by `view`.
+
+        Args:
+            incremental: Whether it will be asked what changed since a base.
+        """
 
     @abstractmethod
     def target(self, scope: RestoreScope, to: str | None = None) -> Target:

@@ -58,12 +58,13 @@ def begin_unlocking(folder: Path, plan: Mapping[object, object]) -> None:
         return
 
 
-def begin_viewing(folder: Path, plan: Mapping[object, object]) -> None:
+def begin_viewing(folder: Path, plan: Mapping[object, object], *, incremental: bool) -> None:
     """Begin to open views of a plan's sources; not where hooks have to run before anything is looked at.
 
     Args:
         folder: Where the plan is.
         plan: What stands in it.
+        incremental: Whether it will be asked what changed since a base.
     """
     # which of the sources are imported depends on what this process does without
     from blocks.sources.base import StateSource
@@ -77,7 +78,9 @@ def begin_viewing(folder: Path, plan: Mapping[object, object]) -> None:
                     if isinstance(kind, type) and issubclass(
                         kind, StateSource
                     ):  # else the plan names none that there is
-                        kind.model_validate(said).anchored(folder.expanduser().absolute()).begin()
+                        kind.model_validate(said).anchored(folder.expanduser().absolute()).begin(
+                            incremental=incremental
+                        )
 
 
 def _begin(folder: Path, plan: Mapping[object, object]) -> None:

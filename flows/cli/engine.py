@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,7 +43,7 @@ def start(words: Sequence[str]) -> None:
     # quality suites are run on pandas' frames
     if words[:1] != ["verify"] and not may_use_pandas(plan):
         if path is not None and words[0] == "backup" and not needs_prefect(words):
-            begin_viewing(Path(path).parent, plan)
+            begin_viewing(Path(path).parent, plan, incremental=_incremental(words))
         _do_without_pandas()
 
 
@@ -124,6 +125,12 @@ def _one_thread_for_algebra() -> Iterator[None]:
         yield
     finally:
         del os.environ[_ALGEBRA_THREADS]
+
+
+def _incremental(words: Sequence[str]) -> bool:
+    """Tell whether a command line asks for an incremental backup, as one that says nothing does."""
+    said = [word.partition("=")[2] or after for word, after in pairwise([*words, ""]) if word.split("=")[0] == "--type"]
+    return said[-1:] in ([], ["incremental"])
 
 
 def _may_have_server() -> bool:

@@ -14,10 +14,15 @@ if TYPE_CHECKING:
     from blocks.sources.postgres.view import PostgresView
 
 
-def begin(settings: Settings) -> None:
-    """Begin to open a view in a thread of its own, for `open_view` to find it open."""
+def begin(settings: Settings, *, ask: bool) -> None:
+    """Begin to open a view in a thread of its own, for `open_view` to find it open.
+
+    Args:
+        settings: Of the view.
+        ask: Whether to ask the replication slot, if the plan names one, what was written.
+    """
     if settings not in _begun:  # two sources may be the same database
-        _begun[settings] = opening = _Opening(settings)
+        _begun[settings] = opening = _Opening(settings, ask)
         opening.start()
 
 
@@ -43,15 +48,15 @@ def open_view(settings: Settings, since: str | None = None) -> Iterator[Postgres
 class _Opening(Thread):
     """One that runs. Where it failed nothing is said: whoever needs the view opens it again, and meets the error."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ask: bool) -> None:
         super().__init__(name="postgres-view", daemon=True)
-        self._settings, self._opened = settings, ExitStack()
+        self._settings, self._ask, self._opened = settings, ask, ExitStack()
         self._view: PostgresView | None = None
 
     def run(self) -> None:
         """Open the view."""
         with suppress(Exception):
-            self._view = view_in(self._opened, self._settings, ask=True)
+            self._view = view_in(self._opened, self._settings, ask=self._ask)
 
     def taken(self, opened: ExitStack, before: Token | None) -> PostgresView | None:
         """Hand the view over, to be closed with `opened`; None where there is none, or it is older than the base's.

@@ -224,9 +224,11 @@ class Slot:
         """
         prefix, asked = _Prefix(snapshot), {"slot": self.name, "upto": _lsn(upto), "changes": take is not None}
         changes, characters = list[str](), 0
+        # many at a time take a libpq of version 17 or later
+        size = _ROWS_AT_ONCE if psycopg.capabilities.has_stream_chunked() else 1
         with self._session("read") as session, session.cursor(binary=True) as cursor, _hopeless(self):
             self._limit(session, self._decoding_seconds)
-            for end, number, data in cursor.stream(_TOLD.encode(), asked, size=_ROWS_AT_ONCE):
+            for end, number, data in cursor.stream(_TOLD.encode(), asked, size=size):
                 text = str(data)
                 if text.startswith("COMMIT "):
                     prefix.add(int(str(end)), int(str(number)))

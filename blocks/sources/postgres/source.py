@@ -79,9 +79,9 @@ class PostgresSource(StateSource):
         """
         return open_view(self._settings(), since)
 
-    def begin(self) -> None:
+    def begin(self, *, incremental: bool) -> None:
         """Begin to open a view."""
-        begin(self._settings())
+        begin(self._settings(), ask=incremental)
 
     def _settings(self) -> Settings:
         return Settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,6 +26,8 @@ from blocks.sources.postgres.scattered import PAGES_ARE_FOUND, Scattered
 from blocks.sources.postgres.tables import Table
 from blocks.sources.postgres.touched import SESSIONS, TouchedRows
 from blocks.sources.runs import Allowance, RunFolder
+
+logger = logging.getLogger(__name__)
 
 _SEVERAL = 4
 _IN_ORDER = 0.5
@@ -143,7 +146,8 @@ class PostgresView:
             return touched.read(bounds, known, lambda: self._picked(table, "{}"))
         except UnsupportedState:
             raise
-        except SourceUnavailable:
+        except SourceUnavailable as exc:
+            logger.debug("keys of %s cannot be looked for: %s", name, exc.message)
             # a label that was renamed after the snapshot, say, cannot be asked for any more
             with self._lock:
                 self._touched[name] = None

@@ -26,7 +26,7 @@ def books(server: PostgresServer, tmp_path: Path) -> Books:
 
 
 def begin(books: Books) -> None:
-    books.source.begin()
+    books.source.begin(incremental=True)
     [opening] = ahead._begun.values()
     opening.join()
 
@@ -85,7 +85,7 @@ def test_a_role_that_quotes_all_names_may_back_up(books: Books, server: Postgres
 
 def test_a_server_that_cannot_be_reached_is_met_by_who_wants_the_view(books: Books, server: PostgresServer) -> None:
     source = books.source.at(server.dsn("nowhere"))
-    source.begin()
+    source.begin(incremental=True)
     with pytest.raises(SourceUnavailable, match="nowhere"), source.view():
         pass
     assert not ahead._begun

@@ -116,8 +116,8 @@ def test_views_are_begun_of_sources_but_not_before_hooks(
     empty_desk: Desk, monkeypatch: pytest.MonkeyPatch, more: str, expected: list[str]
 ) -> None:
     found: list[str] = []
-    monkeypatch.setattr(PostgresSource, "begin", lambda self: found.append(self.dsn.get_secret_value()))
+    monkeypatch.setattr(PostgresSource, "begin", lambda self, incremental: found.append(self.dsn.get_secret_value()))
     books = "{type: postgres, dsn: 'host=nowhere.invalid user=me'}"
     plan = written(empty_desk, f"sources: {{worse: 7, bad: {{type: none}}, none: {{}}, books: {books}}}\n{more}")
-    begin_viewing(plan.parent, glance(plan))
+    begin_viewing(plan.parent, glance(plan), incremental=True)
     assert found == expected

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.engine import needs_prefect
+from flows.cli.engine import _incremental, needs_prefect
 from tests.flows.cli.desk import Desk
 from tests.flows.cli.test_app import environment
 
@@ -144,3 +144,17 @@ def test_a_view_of_a_database_is_begun_before_arrow_is_imported() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True)
     assert ran.stderr == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "incremental"),
+    [
+        ("backup p.yaml", True),
+        ("backup p.yaml --type incremental --json", True),
+        ("backup --type=full p.yaml", False),
+        ("backup p.yaml --type differential", False),
+        ("backup p.yaml --type", False),
+    ],
+)
+def test_only_an_incremental_asks_ahead_what_changed(words: str, incremental: bool) -> None:
+    assert _incremental(words.split()) == incremental

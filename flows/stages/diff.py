@@ -25,6 +25,7 @@ def diff(part: PartJob, normal: Box[Normal]) -> Box[Changes | None]:
     now = normal.take()
     if now.whole_part_unchanged:
         part.rows = part.base_rows
+        part.drop_base()  # which a source may have prepared
         return Box(None)
     base = part.base()
     changes = changes_between(base, now.rows, now.unchanged, now.rest_unchanged, now.touched)

@@ -15,9 +15,12 @@ from pydantic import SecretStr
 
 from blocks.errors import SourceUnavailable
 from blocks.manifest import BackupMetadata, BackupType
+from blocks.partindex import KnownPart
 from blocks.sources.postgres import PostgresSource, following
 from blocks.sources.postgres import open as opening
 from blocks.sources.postgres.slot import Slot
+from flows.job import BackupJob
+from flows.parcel import PartJob, Stored
 from flows.verify import make_verification
 from tests.blocks.sources.postgres_kit import Books, changes
 from tests.blocks.sources.test_postgres_slot import SLOT, TABLES, drop, follow, position, prove
@@ -471,3 +474,28 @@ def test_many_tables_are_read_by_few_threads(logical: PostgresServer, tmp_path: 
         assert threading.active_count() <= before
     finally:
         drop(books)
+
+
+def test_no_part_keeps_the_index_of_the_base(books: Books, told: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    follow(books)
+    books.run("UPDATE orders SET v = 'x' WHERE id <= 60")
+    prepared, done = list[str](), list[str]()
+    prepare, settle = KnownPart.prepare, BackupJob.done
+
+    def recorded(self: KnownPart) -> None:
+        prepared.append("")
+        prepare(self)
+
+    def settled(self: BackupJob, part: PartJob, stored: Stored) -> None:
+        done.append(str(part))
+        assert part._base is None
+        settle(self, part, stored)
+
+    monkeypatch.setattr(KnownPart, "prepare", recorded)
+    monkeypatch.setattr(BackupJob, "done", settled)
+    made = prove(books)
+    orders = next(c for c in made.collections if c.name == "books/public.orders")
+    assert len(prepared) == len(orders.parts) > 2
+    assert sum(part.segment is None for part in orders.parts) > 0
+    assert len(done) > len(orders.parts)
+    assert "orders" in told

@@ -9,8 +9,9 @@ import sys
 import pytest
 
 SCRIPT = """
-import sys, threading
+import signal, sys, threading
 from flows.cli.interrupts import Interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs ignore it
 interrupts = Interrupts()
 interrupts.watch()
 silent = threading.Thread(target=threading.Event().wait)

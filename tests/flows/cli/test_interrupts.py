@@ -17,13 +17,13 @@ interrupts.watch()
 silent = threading.Thread(target=threading.Event().wait)
 if WORKING:
     interrupts.working()
-print("ready", flush=True)
+silent.start()
 try:
-    silent.start()
+    print("ready", flush=True)
     silent.join()
 except KeyboardInterrupt:
     print("in good order", flush=True)
-    silent.join()
+    silent.join()  # as at the end of a process
 """
 
 

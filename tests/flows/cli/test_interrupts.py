@@ -14,16 +14,15 @@ from flows.cli.interrupts import Interrupts
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs ignore it
 interrupts = Interrupts()
 interrupts.watch()
-silent = threading.Thread(target=threading.Event().wait)
 if WORKING:
     interrupts.working()
-silent.start()
+silent = threading.Event()
 try:
     print("ready", flush=True)
-    silent.join()
+    silent.wait()
 except KeyboardInterrupt:
     print("in good order", flush=True)
-    silent.join()  # as at the end of a process
+    silent.wait()
 """
 
 

@@ -75,12 +75,10 @@ def begin_viewing(folder: Path, plan: Mapping[object, object], *, incremental: b
             for said in sources.values():
                 with suppress(*_WRONG):
                     kind = source_of([said["type"]])
-                    if isinstance(kind, type) and issubclass(
-                        kind, StateSource
-                    ):  # else the plan names none that there is
-                        kind.model_validate(said).anchored(folder.expanduser().absolute()).begin(
-                            incremental=incremental
-                        )
+                    # else the plan names none that there is
+                    if isinstance(kind, type) and issubclass(kind, StateSource):
+                        source = kind.model_validate(said).anchored(folder.expanduser().absolute())
+                        source.begin(incremental=incremental)
 
 
 def _begin(folder: Path, plan: Mapping[object, object]) -> None:

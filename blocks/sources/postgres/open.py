@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 3
 FAR_BYTES = 1024**3
 _DECODING_SECONDS = 30.0
+"""How much of its log the server decodes in any case, and how long it may take; more where tables are large."""
 _LOOKED_THROUGH_A_SECOND = 100 * 1024**2
 _DECODING = 8
 """How many times longer the server takes to decode so much of its log than to look through tables of that size."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 
 from pydantic import JsonValue
@@ -101,6 +102,37 @@ def part_number(shape: TableShape, parts: Sequence[Bounds]) -> str:
         return f"CASE WHEN {key} <= {edges[middle]} THEN {lower} ELSE {upper} END"
 
     return halved(0, len(edges))
+
+
+class PartNumbers:
+    """The parts of one table, counted from 0 as `part_number` does; of shares any one stands for all.
+
+    Args:
+        parts: Their bounds.
+    """
+
+    def __init__(self, parts: Sequence[Bounds]) -> None:
+        self._numbers = {_named(bounds): number for number, bounds in enumerate(parts)}
+        match parts[0]:
+            case {"of": int(of)}:
+                self.count = of
+            case _:
+                self.count = len(parts)
+
+    def holds(self, bounds: Bounds) -> bool:
+        """Whether bounds are those of one of the parts."""
+        return bounds["of"] == self.count if "share" in bounds else _named(bounds) in self._numbers
+
+    def of(self, bounds: Bounds) -> int:
+        """Return the number of a part."""
+        match bounds:
+            case {"share": int(share)}:
+                return share
+        return self._numbers[_named(bounds)]
+
+
+def _named(bounds: Bounds) -> str:
+    return json.dumps(bounds, sort_keys=True)
 
 
 def correlation(session: Session, table: Table) -> float:

@@ -6,7 +6,6 @@ wait in files where they are many. An incremental looks for changed rows first, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
@@ -19,7 +18,7 @@ from blocks.errors import LastgoodError
 from blocks.sources.base import Bounds
 from blocks.sources.postgres.changes import FEW, written_since_by_part
 from blocks.sources.postgres.connect import identifier
-from blocks.sources.postgres.parts import part_number, select_all, select_keys
+from blocks.sources.postgres.parts import PartNumbers, part_number, select_all, select_keys
 from blocks.sources.postgres.readers import Readers
 from blocks.sources.postgres.reading import Look
 from blocks.sources.postgres.tables import Table, free_name
@@ -50,12 +49,7 @@ class Scattered:
         self, table: Table, parts: Sequence[Bounds], readers: Readers, folder: RunFolder, room: Allowance
     ) -> None:
         self._table, self._readers, self._folder, self._room = table, readers, folder, room
-        self._numbers = {named(bounds): number for number, bounds in enumerate(parts)}
-        match parts[0]:
-            case {"of": int(of)}:
-                self._count = of
-            case _:
-                self._count = len(parts)
+        self._numbers = PartNumbers(parts)
         self._part = part_number(table.shape, parts)
         self._name = identifier(free_name("lastgood_part", {column.name for column in table.shape.columns}))
         self._numbered = f"{self._part} AS {self._name}"
@@ -69,8 +63,8 @@ class Scattered:
     def passed(self, bounds: Bounds) -> None:
         """Say that a part was read; what waits for any part is let go with the last of them."""
         with self._lock:
-            self._passed.add(self._number(bounds))
-            if len(self._passed) >= self._count:
+            self._passed.add(self._numbers.of(bounds))
+            if len(self._passed) >= self._numbers.count:
                 self._let_go()
 
     def discard(self) -> None:
@@ -93,14 +87,14 @@ class Scattered:
 
     def holds(self, bounds: Bounds) -> bool:
         """Whether bounds are those of one of the parts."""
-        return bounds["of"] == self._count if "share" in bounds else named(bounds) in self._numbers
+        return self._numbers.holds(bounds)
 
     def look(self, bounds: Bounds, oldest: int, upcoming: int) -> Look:
         """Tell what of one part may be newer than a snapshot; numbers as for `written_since`."""
         with self._lock:
             if self._looks is None:
                 self._looks = self._look(oldest, upcoming)
-            return self._looks.get(self._number(bounds), Look(0, 0, "{}"))
+            return self._looks.get(self._numbers.of(bounds), Look(0, 0, "{}"))
 
     def rows(self, bounds: Bounds) -> pa.Table:
         """Return the rows of one part."""
@@ -110,19 +104,13 @@ class Scattered:
         """Return the rows of one part of which `look` does not tell where they are, because they are too many."""
         assert self._looks is not None, "nobody looked"
         many = [part for part, look in self._looks.items() if look.places is None]
-        assert self._number(bounds) in many, "not among what is read"
+        assert self._numbers.of(bounds) in many, "not among what is read"
         return self._complete(self._taken("rows of many", bounds, self._all_rows, many))
 
     def keys(self, bounds: Bounds) -> pa.Table:
         """Return the keys of one part's rows, with `xmin` and `ctid`."""
         shape = self._table.shape
         return self._taken("keys", bounds, lambda pages: select_keys(shape, pages, self._numbered))
-
-    def _number(self, bounds: Bounds) -> int:
-        match bounds:
-            case {"share": int(share)}:
-                return share
-        return self._numbers[named(bounds)]
 
     def _all_rows(self, pages: str) -> str:
         return select_all(self._table.shape, self._numbered, pages)
@@ -166,7 +154,7 @@ class Scattered:
                 raise self._full  # to fill the disk once is enough
             waiting = self._waiting.get(what) or self._wait(query, only)
             self._waiting[what] = waiting
-            return waiting.of(self._number(bounds))
+            return waiting.of(self._numbers.of(bounds))
 
     def _wait(self, query: Callable[[str], str], only: Sequence[int] | None) -> Waiting:
         waiting = Waiting(self._folder, self._room)
@@ -234,11 +222,6 @@ class Waiting:
     def discard(self) -> None:
         """Let all rows go; what was returned stays readable."""
         self._spool.discard()
-
-
-def named(bounds: Bounds) -> str:
-    """Name a part, to find it among others."""
-    return json.dumps(bounds, sort_keys=True)
 
 
 def _ranges_of_pages(pages: int) -> list[str]:

@@ -15,9 +15,9 @@ from blocks.sources.base import Bounds, Known, Reading
 from blocks.sources.postgres.connect import identifier, literal
 from blocks.sources.postgres.decoding import Key
 from blocks.sources.postgres.identity import KeyColumn
-from blocks.sources.postgres.parts import part_number, select_all
+from blocks.sources.postgres.parts import PartNumbers, part_number, select_all
 from blocks.sources.postgres.readers import Readers
-from blocks.sources.postgres.scattered import Waiting, named
+from blocks.sources.postgres.scattered import Waiting
 from blocks.sources.postgres.tables import Table, free_name
 from blocks.sources.runs import Allowance, RunFolder
 
@@ -58,9 +58,7 @@ class TouchedRows:
         self._table, self._readers, self._folder, self._room = table, readers, folder, room
         self._keys, self._parts = keys, parts
         self._queries = TouchedQueries(table, key, part_number(table.shape, parts))
-        self._numbers = {named(bounds): number for number, bounds in enumerate(parts)}
-        first = parts[0].get("of")
-        self._count = first if isinstance(first, int) else len(parts)
+        self._numbers = PartNumbers(parts)
         # a slice with the old spelling of a key finds the row that another one finds by the new spelling
         self._counts = len(keys) <= SLICE_KEYS or all(column.type in _ONE_SPELLING for column in key)
         self._lock, self._stopped = RLock(), Event()
@@ -72,7 +70,7 @@ class TouchedRows:
 
     def holds(self, bounds: Bounds) -> bool:
         """Whether bounds are those of one of the parts."""
-        return bounds.get("of") == self._count if "share" in bounds else named(bounds) in self._numbers
+        return self._numbers.holds(bounds)
 
     def stop(self) -> None:
         """End what is being read, soon and with an error."""
@@ -92,9 +90,9 @@ class TouchedRows:
         if not self._keys:
             return unchanged
         self._begin()
-        if len(self._keys) >= _SPREAD * self._count:
+        if len(self._keys) >= _SPREAD * self._numbers.count:
             known.prepare()  # while the server looks for the rows, some of which are in this part
-        number = self._number(bounds)
+        number = self._numbers.of(bounds)
         rows, keys = self._taken(number)
         reading = unchanged
         if rows.num_rows or keys.num_rows:
@@ -103,12 +101,6 @@ class TouchedRows:
             reading = Reading(rows, touched=held, rest_unchanged=True)
         self._pass(number)
         return reading
-
-    def _number(self, bounds: Bounds) -> int:
-        match bounds:
-            case {"share": int(share)}:
-                return share
-        return self._numbers[named(bounds)]
 
     def _begin(self) -> None:
         """Begin to read all rows."""
@@ -143,7 +135,7 @@ class TouchedRows:
         """Let all go with the last part."""
         with self._lock:
             self._passed.add(number)
-            if len(self._passed) >= self._count:
+            if len(self._passed) >= self._numbers.count:
                 self._let_go()
 
     def discard(self) -> None:

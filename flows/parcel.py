@@ -27,6 +27,7 @@ class Normal:
     unchanged: pa.LargeBinaryArray | None = None
     touched: pa.LargeBinaryArray | None = None
     rest_unchanged: bool = False
+    only_replaced: bool = False
     whole_part_unchanged: bool = False
 
 

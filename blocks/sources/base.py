@@ -108,6 +108,8 @@ class Reading:
             with `rest_unchanged`.
         rest_unchanged: True where the source knows that every record of the base whose key is neither among `rows`
             nor `touched` is still there, as it was.
+        only_replaced: True where the source also knows that the base holds a record for the key of each of `rows`, and
+            that none is gone. Only with `rest_unchanged`, and without `touched`.
         whole_part_unchanged: True where the source knows that nothing in the part changed since the base.
         warnings: What a person should know, each a sentence naming the record.
     """
@@ -116,6 +118,7 @@ class Reading:
     unchanged: pa.LargeBinaryArray | None = None
     touched: pa.LargeBinaryArray | None = None
     rest_unchanged: bool = False
+    only_replaced: bool = False
     whole_part_unchanged: bool = False
     warnings: tuple[str, ...] = ()
 

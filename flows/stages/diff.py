@@ -18,6 +18,9 @@ from flows.box import Box
 from flows.engine import INSIDE, task
 from flows.parcel import Changes, Normal, PartJob, RestorePart
 
+_INDEX_ROW_BYTES = 8
+"""Least that an index stores of a row: its digest, which does not compress."""
+
 
 @task(task_run_name="diff {part}", tags=["stage"], **INSIDE)
 def diff(part: PartJob, normal: Box[Normal]) -> Box[Changes | None]:
@@ -27,8 +30,11 @@ def diff(part: PartJob, normal: Box[Normal]) -> Box[Changes | None]:
         part.rows = part.base_rows
         part.drop_base()  # which a source may have prepared
         return Box(None)
-    base = part.base()
-    changes = changes_between(base, now.rows, now.unchanged, now.rest_unchanged, now.touched)
+    if now.only_replaced and now.rows.nbytes < part.base_rows * _INDEX_ROW_BYTES:
+        # to fetch the index would cost more than could be saved by leaving out rows that are as they were
+        changes = _changes(now.rows, _no_keys(), part.base_rows)
+    else:
+        changes = changes_between(part.base(), now.rows, now.unchanged, now.rest_unchanged, now.touched)
     part.rows = changes.count
     part.drop_base()
     return Box(changes if changes.upserts or changes.tombstones else None)
@@ -69,7 +75,7 @@ def changes_between(
         rest_unchanged: Whether that holds for all keys of the base that are neither among `rows` nor `touched`.
         touched: Keys of the base that are gone unless they are among `rows`.
     """
-    gone = pa.array([], pa.large_binary())
+    gone = _no_keys()
     if not len(base):
         return _changes(rows, gone, rows.num_rows)
     keys = rows.column(KEY).combine_chunks()
@@ -87,6 +93,10 @@ def changes_between(
         still |= pc.is_in(base.keys, unchanged).to_numpy(zero_copy_only=False)
         count += len(unchanged)
     return _changes(upserts, base.keys.filter(pa.array(~still)), count)
+
+
+def _no_keys() -> pa.LargeBinaryArray:
+    return pa.array([], pa.large_binary())
 
 
 def _others(rows: pa.Table, held: pa.UInt64Array) -> pa.Table:

@@ -24,7 +24,9 @@ def normalize(part: PartJob, reading: Box[Reading]) -> Box[Normal]:
         rows = to_normal(selected, part.spec.key, part.digest)
     except UnsupportedState as exc:
         raise UnsupportedState(f"{part}: {exc.message}", hint=exc.hint) from exc
-    return Box(Normal(rows, what.unchanged, what.touched, what.rest_unchanged, what.whole_part_unchanged))
+    return Box(
+        Normal(rows, what.unchanged, what.touched, what.rest_unchanged, what.only_replaced, what.whole_part_unchanged)
+    )
 
 
 @task(task_run_name="denormalize {part}", tags=["stage"], **INSIDE)

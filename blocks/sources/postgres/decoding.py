@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 Key = tuple[str, ...]
@@ -33,6 +33,31 @@ _TRUNCATED = re.compile(_ROW + rb"(" + _TABLE + rb"(?:, " + _TABLE + rb")*+): TR
 _NAMED = re.compile(_ROW + rb"(" + _TABLE + rb"): (?!TRUNCATE)")
 _SEVERAL = 8
 _NO_KEYS = frozenset((b"null", b"unchanged-toast-datum"))
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys of one table that were written.
+
+    Attributes:
+        replaced: Of rows that were updated and kept their key.
+        moved: Of rows that were inserted or deleted, and the keys that a row had before and after it changed its key.
+            One that is not among them was there before the first of all these changes, and still is.
+    """
+
+    replaced: set[Key] = field(default_factory=set)
+    moved: set[Key] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        """How many there are; one that is in both is counted twice."""
+        return len(self.replaced) + len(self.moved)
+
+    def add(self, more: Keys) -> int:
+        """Add keys, and return how many more there are now."""
+        before = len(self)
+        self.replaced.update(more.replaced)
+        self.moved.update(more.moved)
+        return len(self) - before
 
 
 @dataclass(frozen=True)
@@ -57,25 +82,41 @@ class Written:
         return self.table.encode()
 
     @cached_property
-    def _pattern(self) -> re.Pattern[bytes]:
+    def _replaced(self) -> re.Pattern[bytes]:
+        """Finds rows that keep their key."""
+        return self._pattern(rb"UPDATE: %b" % self._row)
+
+    @cached_property
+    def _moved(self) -> re.Pattern[bytes]:
+        """Finds keys that come or go."""
         key = b" ".join(_column(*self.columns[n], taken=True) for n in self.key)
-        row = b" ".join(_column(*column, taken=n in self.key) for n, column in enumerate(self.columns))
-        if len(self.key) == len(self.columns):  # the key comes first, so a deleted one stands where others do
-            change = rb"(?:INSERT: |DELETE: |UPDATE: (?:old-key: %b new-tuple: )?)%b" % (key, key)
-        else:
-            change = rb"(?:INSERT: |UPDATE: (?:old-key: %b new-tuple: )?)%b|DELETE: %b" % (key, row, key)
+        return self._pattern(rb"(?:INSERT: |UPDATE: old-key: %b new-tuple: )%b|DELETE: %b" % (key, self._row, key))
+
+    @property
+    def _row(self) -> bytes:
+        return b" ".join(_column(*column, taken=n in self.key) for n, column in enumerate(self.columns))
+
+    def _pattern(self, change: bytes) -> re.Pattern[bytes]:
         return re.compile(_ROW + re.escape(self.name) + rb": (?:" + change + rb")(?=[ \0])")
 
-    def keys(self, block: bytes) -> set[Key] | None:
+    def keys(self, block: bytes) -> Keys | None:
         """Return the keys of this table that a block of rows names; None where not every row names one.
 
         Args:
             block: Rows, each of them after a zero byte, and one more at the end.
         """
-        found = self._pattern.findall(block)
-        if len(found) != block.count(_ROW + self.name + b": "):
+        count = block.count(_ROW + self.name + b": ")
+        replaced = self._replaced.findall(block)
+        moved = self._moved.findall(block) if len(replaced) < count else []
+        if len(replaced) + len(moved) != count:
             return None
-        columns, width = list(zip(*found, strict=True)), len(self.key)
+        kept, others = self._taken(replaced), self._taken(moved)
+        return None if kept is None or others is None else Keys(kept, others)
+
+    def _taken(self, found: Sequence[bytes] | Sequence[tuple[bytes, ...]]) -> set[Key] | None:
+        """Take the keys out of what a pattern found; None where one was not written, or is no text."""
+        width = len(self.key)
+        columns = list(zip(*found, strict=True)) if found and isinstance(found[0], tuple) else [tuple(found)]
         taken = set[tuple[bytes, ...]]()
         for start in range(0, len(columns), width):
             taken.update(zip(*columns[start : start + width], strict=True))
@@ -120,7 +161,7 @@ class Touched:
     def __init__(self, tables: dict[str, Written], most: int) -> None:
         self._tables = {written.name: name for name, written in tables.items()}
         self._written, self._left = tables, most
-        self.keys: dict[str, set[Key]] = {name: set() for name in tables}
+        self.keys = {name: Keys() for name in tables}
         """Without the tables of which not all keys are known, or too many."""
 
     def add(self, block: bytes) -> None:
@@ -139,12 +180,11 @@ class Touched:
     def _add(self, table: str, block: bytes) -> None:
         if table not in self.keys:
             return
-        found, kept = self._written[table].keys(block), self.keys[table]
+        found = self._written[table].keys(block)
         if found is None:
             self._drop(table)
             return
-        self._left -= len(found - kept)
-        kept |= found
+        self._left -= self.keys[table].add(found)
         if self._left < 0:
             self._drop(table)
 

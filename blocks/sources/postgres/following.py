@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from blocks.errors import SourceUnavailable
 from blocks.sources.postgres.changes import FEW, Followed, Token
 from blocks.sources.postgres.connect import Session, translated
-from blocks.sources.postgres.decoding import Key, Touched
+from blocks.sources.postgres.decoding import Keys, Touched
 from blocks.sources.postgres.identity import Identity
 from blocks.sources.postgres.slot import Slot, SlotState, Snapshot, Undecodable, slot_state
 
@@ -28,7 +28,7 @@ class Found:
     """
 
     token: Token
-    keys: dict[str, Sequence[Key]] = field(default_factory=dict)
+    keys: dict[str, Keys] = field(default_factory=dict)
     because: str | None = None
 
 
@@ -52,7 +52,7 @@ class Following:
         self._asked = self._far = self._hopeless = False
         self._because: str | None = None
         self._position: int | None = None
-        self._keys: Mapping[str, set[Key]] = {}
+        self._keys: Mapping[str, Keys] = {}
         self._token: Token | None = None
 
     def ask(self, session: Session, *, keys: bool) -> None:
@@ -134,7 +134,7 @@ class Following:
         found.token = _at(found.token, self._position)
         if since is not None and self._reaches(since, before.confirmed or 0, found.token):
             found.keys = {
-                name: sorted(keys) for name, keys in self._keys.items() if self._tells(name, keys, since, found.token)
+                name: keys for name, keys in self._keys.items() if self._tells(name, keys, since, found.token)
             }
 
     def _reaches(self, since: Token, confirmed: int, now: Token) -> bool:
@@ -144,7 +144,7 @@ class Following:
             return False
         return confirmed <= followed.position and since.server == now.server
 
-    def _tells(self, name: str, keys: set[Key], since: Token, now: Token) -> bool:
+    def _tells(self, name: str, keys: Keys, since: Token, now: Token) -> bool:
         """Whether a table's changes since the base are those that the slot told, and not too many."""
         assert since.followed is not None
         table = self.tables[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from operator import itemgetter
 from threading import Event, RLock
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from blocks.errors import LastgoodError
 from blocks.sources.base import Bounds, Known, Reading
 from blocks.sources.postgres.connect import identifier, literal
-from blocks.sources.postgres.decoding import Key
+from blocks.sources.postgres.decoding import Key, Keys
 from blocks.sources.postgres.identity import KeyColumn
 from blocks.sources.postgres.parts import PartNumbers, part_number, select_all
 from blocks.sources.postgres.readers import Readers
@@ -48,7 +49,7 @@ class TouchedRows:
         self,
         table: Table,
         key: Sequence[KeyColumn],
-        keys: Sequence[Key],
+        keys: Keys,
         parts: Sequence[Bounds],
         readers: Readers,
         folder: RunFolder,
@@ -59,10 +60,10 @@ class TouchedRows:
         self._keys, self._parts = keys, parts
         self._queries = TouchedQueries(table, key, part_number(table.shape, parts))
         self._numbers = PartNumbers(parts)
-        # a slice with the old spelling of a key finds the row that another one finds by the new spelling
-        self._counts = len(keys) <= SLICE_KEYS or all(column.type in _ONE_SPELLING for column in key)
+        # a slice with the old spelling of a key finds the row that another one finds by the new spelling; both moved
+        self._counts = len(keys.moved) <= SLICE_KEYS or all(column.type in _ONE_SPELLING for column in key)
         self._lock, self._stopped = RLock(), Event()
-        self._passed = set[int]()
+        self._passed, self._with_moved = set[int](), set[int]()
         self._waiting: tuple[Waiting, Waiting] | None = None
         self._pool = pool
         self._reading: list[Future[None]] = []
@@ -87,18 +88,22 @@ class TouchedRows:
         if self._none is None:
             self._none = empty()
         unchanged = Reading(self._none, whole_part_unchanged=True)
-        if not self._keys:
+        if not len(self._keys):
             return unchanged
         self._begin()
-        if len(self._keys) >= _SPREAD * self._numbers.count:
+        if len(self._keys.moved) >= _SPREAD * self._numbers.count:
             known.prepare()  # while the server looks for the rows, some of which are in this part
         number = self._numbers.of(bounds)
         rows, keys = self._taken(number)
         reading = unchanged
         if rows.num_rows or keys.num_rows:
-            rows = _without_doubles(rows, known.encode(rows.select(self._table.shape.key))) if len(rows) else self._none
+            if rows.num_rows and not self._counts:
+                rows = _without_doubles(rows, known.encode(rows.select(self._table.shape.key)))
             held = pc.unique(known.encode(keys.filter(known.holds(keys)))) if keys.num_rows else None
-            reading = Reading(rows, touched=held, rest_unchanged=True)
+            only_replaced = held is None and number not in self._with_moved
+            reading = Reading(
+                rows if rows.num_rows else self._none, touched=held, rest_unchanged=True, only_replaced=only_replaced
+            )
         self._pass(number)
         return reading
 
@@ -107,8 +112,10 @@ class TouchedRows:
         with self._lock:
             if self._waiting is None:
                 self._waiting = rows, keys = Waiting(self._folder, self._room), Waiting(self._folder, self._room)
-                slices = [self._keys[start : start + SLICE_KEYS] for start in range(0, len(self._keys), SLICE_KEYS)]
-                self._reading = [self._pool.submit(self._read_slice, some, rows, keys) for some in slices]
+                moved = self._keys.moved
+                slices = [(some, False) for some in _slices(self._keys.replaced - moved)]
+                slices += [(some, True) for some in _slices(moved)]
+                self._reading = [self._pool.submit(self._read_slice, *some, rows, keys) for some in slices]
 
     def _taken(self, number: int) -> tuple[pa.Table, pa.Table]:
         with self._lock:
@@ -152,12 +159,14 @@ class TouchedRows:
             waiting.discard()
         self._waiting = None
 
-    def _read_slice(self, keys: Sequence[Key], rows: Waiting, lacking: Waiting) -> None:
+    def _read_slice(self, keys: Sequence[Key], moved: bool, rows: Waiting, lacking: Waiting) -> None:
         found = 0
         for batch in self._stream(self._queries.rows(keys)):
             found += batch.num_rows
             rows.put(batch)
-        if found < len(keys) or not self._counts:
+            if moved:
+                self._with_moved.update(pc.unique(batch.column(batch.num_columns - 1)).to_pylist())
+        if found < len(keys) or (moved and not self._counts):
             # some are gone; one that is spelt in another way now (1.0, 1.00) is gone under its old spelling
             for batch in self._stream(self._queries.keys(keys)):
                 lacking.put(batch)
@@ -211,6 +220,12 @@ class TouchedQueries:
     def _arrays(self, keys: Sequence[Key]) -> str:
         values = zip(*keys, strict=True)
         return ", ".join(f"{_array(some)}::{column.type}[]" for some, column in zip(values, self._key, strict=True))
+
+
+def _slices(keys: set[Key]) -> list[list[Key]]:
+    """Take keys apart, in an order in which most of those of one slice are near each other."""
+    ordered = sorted(keys, key=itemgetter(0))
+    return [ordered[start : start + SLICE_KEYS] for start in range(0, len(ordered), SLICE_KEYS)]
 
 
 def _array(values: Sequence[str]) -> str:

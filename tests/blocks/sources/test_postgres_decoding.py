@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocks.sources.postgres import decoding
-from blocks.sources.postgres.decoding import Touched, Written
+from blocks.sources.postgres.decoding import Keys, Touched, Written
 from blocks.sources.postgres.identity import identities
 from blocks.sources.postgres.slot import Snapshot, _Prefix
 from blocks.sources.postgres.tables import read_tables
@@ -31,8 +31,12 @@ def joined(rows: Sequence[bytes]) -> bytes:
     return b"\0" + b"\0".join(rows) + b"\0"
 
 
-def keys(written: Written, *rows: str) -> set[tuple[str, ...]] | None:
+def keys(written: Written, *rows: str) -> Keys | None:
     return written.keys(joined([row.encode() for row in rows]))
+
+
+def moved(*keys: tuple[str, ...]) -> Keys:
+    return Keys(moved=set(keys))
 
 
 def test_every_kind_of_change_names_its_keys() -> None:
@@ -43,15 +47,23 @@ def test_every_kind_of_change_names_its_keys() -> None:
         "table public.orders: UPDATE: old-key: id[integer]:3 new-tuple: id[integer]:4 v[text]:null",
         "table public.orders: DELETE: id[integer]:5",
         "table public.others: DELETE: id[integer]:6",
-    ) == {("1",), ("-2",), ("3",), ("4",), ("5",)}
+    ) == Keys({("-2",)}, {("1",), ("3",), ("4",), ("5",)})
+
+
+def test_rows_that_kept_their_key_are_told_from_those_that_came_or_went() -> None:
+    change = "table " + ODD.table + ": "
+    row = ROW.format(t="null", b="{}", a="'x'", rest="old-key: new-tuple: ")
+    rows = [change + "UPDATE: " + row.format(n) for n in (1, 2, 1)]
+    assert keys(ODD, *rows) == Keys({("x", "1"), ("x", "2")})
+    assert keys(ODD, *rows, change + "INSERT: " + row.format(1)) == Keys({("x", "1"), ("x", "2")}, {("x", "1")})
 
 
 def test_keys_come_in_the_order_of_the_key() -> None:
     change = "table " + ODD.table + ": "
     row = ROW.format(t="unchanged-toast-datum", b=7, a="'it''s'", rest="")
     old = """"B"[integer]:8 a["Odd s"."my t"]:'o'"""
-    assert keys(ODD, f"{change}UPDATE: old-key: {old} new-tuple: {row}") == {("it's", "7"), ("o", "8")}
-    assert keys(ODD, f"{change}DELETE: {old}") == {("o", "8")}
+    assert keys(ODD, f"{change}UPDATE: old-key: {old} new-tuple: {row}") == moved(("it's", "7"), ("o", "8"))
+    assert keys(ODD, f"{change}DELETE: {old}") == moved(("o", "8"))
 
 
 @pytest.mark.parametrize(
@@ -77,14 +89,14 @@ def test_text_that_looks_like_a_change_is_text() -> None:
     row = "table " + ODD.table + ": INSERT: " + ROW.format(t=f"'{text}'", b=7, a="'x'", rest=text)
     touched = Touched({"o": ORDERS, "odd": ODD}, 10)
     touched.add(joined([row.encode()]))
-    assert touched.keys == {"o": set(), "odd": {("x", "7")}}
+    assert touched.keys == {"o": Keys(), "odd": moved(("x", "7"))}
 
 
 def test_a_truncated_table_is_not_known_any_more() -> None:
     touched = Touched({"o": ORDERS, "odd": ODD}, 10)
     touched.add(joined([b"table public.orders: INSERT: id[integer]:1", b"BEGIN 7"]))
     touched.add(joined([b'table public.x, "Odd s"."T""q: x", "A, b".c: TRUNCATE: (no-flags)']))
-    assert touched.keys == {"o": {("1",)}}
+    assert touched.keys == {"o": moved(("1",))}
     touched.add(joined([b"table public.orders: TRUNCATE: restart_seqs cascade"]))
     touched.add(joined([b"table public.orders: INSERT: id[integer]:1"]))
     assert touched.keys == {}
@@ -115,7 +127,7 @@ def test_many_tables_in_a_block_are_each_looked_for_in_their_own_rows(monkeypatc
     ]
     rows.insert(5, b'table public."t: 11", public."t: 2": TRUNCATE: (no-flags)')
 
-    def keys() -> dict[str, set[tuple[str, ...]]]:
+    def keys() -> dict[str, Keys]:
         touched = Touched(tables, 1000)
         touched.add(joined(rows))
         return touched.keys
@@ -124,8 +136,8 @@ def test_many_tables_in_a_block_are_each_looked_for_in_their_own_rows(monkeypatc
     monkeypatch.setattr(decoding, "_SEVERAL", 1000)
     assert keys() == apart
     assert len(apart) == 18
-    assert apart["t5"] == {("a",), ('table public."t: 3": INSERT: id[text]:1',), ("",)}
-    assert apart["t15"] == set()
+    assert apart["t5"] == moved(("a",), ('table public."t: 3": INSERT: id[text]:1',), ("",))
+    assert apart["t15"] == Keys()
 
 
 def test_a_snapshot_sees_what_ended_before_it() -> None:
@@ -203,6 +215,7 @@ def test_the_keys_that_the_server_writes_are_found(
         )
         expected = {(str(row[7]), row[5], row[2]) for row in rows}
         expected |= {("7", other, "a b")} if moved.fetchone() == (1,) else set()
+        kept = session.execute(f"UPDATE {TABLE} SET after = 'x' RETURNING id::text, \"Key: '\", e::text").fetchall()
         session.execute(f"DELETE FROM {TABLE}")
     (table,) = read_tables(session).tables
     (identity,) = identities(session, [table]).values()
@@ -210,4 +223,4 @@ def test_the_keys_that_the_server_writes_are_found(
     told = session.execute("SELECT data FROM pg_logical_slot_get_changes('decoding', NULL, NULL)").fetchall()
     touched = Touched({"t": identity.written}, 1000)
     touched.add(joined([str(data).encode() for (data,) in told]))
-    assert touched.keys == {"t": expected}
+    assert touched.keys == {"t": Keys(set(kept), expected)}

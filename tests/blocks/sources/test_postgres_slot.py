@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from blocks.manifest import BackupMetadata, BackupType
+from blocks.partindex import PartIndex
 from blocks.sources.postgres import touched
 from blocks.sources.postgres.changes import Token
+from flows.job import BackupJob
+from flows.parcel import PartJob
 from tests.blocks.sources.postgres_kit import Books, changes, read_rows
 from tests.postgres_server import PostgresServer
 
@@ -83,6 +86,37 @@ def test_an_incremental_reads_only_what_was_written(books: Books, monkeypatch: p
     assert changes(made) == {"orders": (4, 2), "low": (1, 1), "high": (1, 0)}
     for table in ("orders", "quotes", "low", "high"):
         assert scanned(queries[: queries.index(next(q for q in queries if '"keyless"' in q))], table) == []
+    books.assert_restores()
+
+
+def test_the_base_is_asked_only_where_keys_came_or_went(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow(books)
+    asked, base_index = set[int](), BackupJob.base_index
+
+    def recorded(self: BackupJob, part: PartJob) -> PartIndex:
+        if part.collection_name == "books/public.orders":
+            asked.add(part.number)
+        return base_index(self, part)
+
+    monkeypatch.setattr(BackupJob, "base_index", recorded)
+    books.run("UPDATE orders SET v = v || '!' WHERE id IN (1, 100, 300)", "UPDATE orders SET v = v WHERE id = 2")
+    books.run("UPDATE quotes SET v = -v WHERE symbol = 'S7'")
+    made = books.back_up()
+    # one row is stored though it is as it was: to find that out would cost more
+    assert changes(made) == {"orders": (4, 0), "quotes": (1, 0)}
+    assert asked == set()
+    books.run("UPDATE orders SET v = 'a' WHERE id = 1; UPDATE orders SET v = v WHERE id > 390")
+    books.run("INSERT INTO orders VALUES (999, 'x'); DELETE FROM orders WHERE id = 100")
+    books.run("UPDATE orders SET v = 'b' WHERE id IN (1, 395, 999)")
+    made = books.back_up()
+    orders = next(c for c in made.collections if c.name == "books/public.orders")
+    assert (orders.rows, orders.upserts, orders.tombstones) == (401, 3, 1)
+    # row 1 is in the first part, 100 in the second, and all others are in the last
+    assert [part.number for part in orders.parts if part.segment] == [0, 1, len(orders.parts) - 1]
+    assert asked == {1, len(orders.parts) - 1}
+    books.run("UPDATE orders SET v = v; UPDATE orders SET v = 'c' WHERE id = 50")
+    assert changes(prove(books)) == {"orders": (1, 0)}
+    assert asked == {part.number for part in orders.parts}
     books.assert_restores()
 
 

@@ -123,7 +123,8 @@ def test_a_slot_that_was_not_moved_tells_more_than_needed(
         assert changes(books.back_up()) == {"orders": (2, 1)}
     assert "source books: cannot advance" in caplog.text
     write(books, 2)
-    assert changes(prove(books)) == {"orders": (2, 1)}
+    # the row that was updated before is told again, and stored again; what was inserted and deleted is compared
+    assert changes(prove(books)) == {"orders": (3, 1)}
     assert "orders" in told
 
 
@@ -419,7 +420,7 @@ def test_an_old_label_that_nobody_can_ask_for_makes_the_table_be_read(
 
     def spoiled(self: following.Following, *args: Any) -> following.Found:
         result = found(self, *args)
-        result.keys["public.orders"] = [*result.keys["public.orders"], ("no number",)]
+        result.keys["public.orders"].replaced.add(("no number",))
         return result
 
     monkeypatch.setattr(following.Following, "find", spoiled)
@@ -478,7 +479,7 @@ def test_many_tables_are_read_by_few_threads(logical: PostgresServer, tmp_path: 
 
 def test_no_part_keeps_the_index_of_the_base(books: Books, told: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     follow(books)
-    books.run("UPDATE orders SET v = 'x' WHERE id <= 60")
+    books.run("UPDATE orders SET id = -id WHERE id BETWEEN 1 AND 60")
     prepared, done = list[str](), list[str]()
     prepare, settle = KnownPart.prepare, BackupJob.done
 

@@ -9,8 +9,9 @@ from blocks.errors import SourceUnavailable
 from blocks.sources.postgres.changes import FEW, Followed, Token
 from blocks.sources.postgres.connect import Session, translated
 from blocks.sources.postgres.decoding import Keys, Touched
+from blocks.sources.postgres.driver import Driver
 from blocks.sources.postgres.identity import Identity
-from blocks.sources.postgres.slot import Slot, SlotState, Snapshot, Undecodable, slot_state
+from blocks.sources.postgres.slot import Slot, SlotState, Undecodable, slot_state
 
 MOST_KEYS = 1_000_000
 """Of all tables, some 200 bytes each; the table with which there are more is looked through as a whole."""
@@ -37,6 +38,7 @@ class Following:
 
     Args:
         slot: The slot.
+        driver: To ask it with.
         before: What it was before the snapshot was taken: what it has told until then is visible.
         snapshot: As pg_current_snapshot gives it.
         tables: The tables whose changes the slot tells, by collection.
@@ -44,11 +46,16 @@ class Following:
     """
 
     def __init__(
-        self, slot: Slot, before: SlotState | None, snapshot: str, tables: Mapping[str, Identity], far_bytes: int
+        self,
+        slot: Slot,
+        driver: Driver,
+        before: SlotState | None,
+        snapshot: str,
+        tables: Mapping[str, Identity],
+        far_bytes: int,
     ) -> None:
         self.tables, self._far_bytes = tables, far_bytes
-        self._slot, self._before = slot, before
-        self._snapshot = Snapshot.parse(snapshot)
+        self._slot, self._driver, self._before, self._snapshot = slot, driver, before, snapshot
         self._asked = self._far = self._hopeless = False
         self._because: str | None = None
         self._position: int | None = None
@@ -77,8 +84,12 @@ class Following:
         self._far = end - confirmed > self._far_bytes
         if self._far:
             return
+        # not sooner: a view may be begun before Arrow is imported
+        from blocks.sources.postgres.told import Snapshot, peek
+
         touched = Touched({name: table.written for name, table in self.tables.items()}, MOST_KEYS)
-        prefix = slot.peek(end, self._snapshot, touched.add if keys else None)
+        snapshot = Snapshot.parse(self._snapshot)
+        prefix = peek(slot, self._driver, end, snapshot, touched.add if keys else None)
         if slot_state(session, slot.name) != before:
             raise SourceUnavailable(f"{slot.shown} was moved by somebody else")
         self._position = end if prefix is None else max(prefix, confirmed)

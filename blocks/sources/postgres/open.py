@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import adbc_driver_postgresql
 import psycopg
 from pydantic import JsonValue
 
@@ -26,6 +25,7 @@ from blocks.sources.postgres.connect import (
     settings_of,
     translated,
 )
+from blocks.sources.postgres.driver import Driver
 from blocks.sources.postgres.dump import Definitions, dump_definitions
 from blocks.sources.postgres.following import Following
 from blocks.sources.postgres.identity import identities
@@ -94,9 +94,7 @@ def view_in(opened: ExitStack, settings: Settings, *, ask: bool = False) -> Post
     session = connect(settings.conninfo, settings.connect_timeout_seconds)
     opened.callback(session.close)
     with translated(place, "cannot read the catalogue of"), ThreadPoolExecutor(3, "lastgood-opening") as beside:
-        # ten times as long as a connection takes, and needs no snapshot
-        reading = _for_the_driver(session, settings)
-        types = beside.submit(adbc_driver_postgresql.connect, reading)
+        driver = Driver(_for_the_driver(session, settings), beside)
         # before the snapshot, which so sees all that the slot told until now
         slot_before = slot_state(session, settings.slot) if settings.slot else None
         catalogue = _hold(session, settings, place)
@@ -107,14 +105,14 @@ def view_in(opened: ExitStack, settings: Settings, *, ask: bool = False) -> Post
         options = _options(session, settings.choice, tables)
         dumping = beside.submit(_dumped, settings, str(row[0]), options, session.info.server_version)
         found = _Found(session, settings.choice, tables)
-        following = _following(session, settings, slot_before, found)
+        following = _following(session, settings, driver, slot_before, found)
         asking = beside.submit(following.ask, session, keys=True) if following and ask else None
         # not sooner: a view may be begun before Arrow is imported, and what was submitted does not wait for that
         from blocks.sources.postgres.readers import Readers
         from blocks.sources.postgres.view import PostgresView
         from blocks.sources.runs import RunFolder
 
-        readers = Readers(reading, str(row[0]), types)
+        readers = Readers(driver, str(row[0]))
         opened.callback(readers.close)
         readers.open_ahead(_AHEAD)
         folder = RunFolder("lastgood-postgres-")
@@ -176,7 +174,9 @@ def _dumped(settings: Settings, snapshot: str, options: list[str], server_versio
     return dump_definitions(settings.conninfo, snapshot, options, server_version // 10000, settings.pg_dump)
 
 
-def _following(session: Session, settings: Settings, before: SlotState | None, found: _Found) -> Following | None:
+def _following(
+    session: Session, settings: Settings, driver: Driver, before: SlotState | None, found: _Found
+) -> Following | None:
     if settings.slot is None or found.snapshot is None:
         return None
     size_bytes = sum(table.size_bytes for table in found.tables)
@@ -188,7 +188,7 @@ def _following(session: Session, settings: Settings, before: SlotState | None, f
         max(_DECODING_SECONDS, size_bytes / _LOOKED_THROUGH_A_SECOND),
     )
     far_bytes = max(FAR_BYTES, size_bytes // _DECODING)
-    return Following(slot, before, found.snapshot, identities(session, found.tables), far_bytes)
+    return Following(slot, driver, before, found.snapshot, identities(session, found.tables), far_bytes)
 
 
 def _chosen(tables: Sequence[Table], choice: Choice) -> list[Table]:

@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
-from threading import Lock, Thread
+from threading import Thread
 
-import adbc_driver_postgresql
 import pyarrow as pa
-from adbc_driver_manager import AdbcConnection, AdbcDatabase, AdbcStatement
+from adbc_driver_manager import AdbcConnection, AdbcStatement
 from adbc_driver_manager import Error as AdbcError
 
 # Arrow's own reader would turn an error in the middle of the rows into an OSError without a state
 from adbc_driver_manager._reader import AdbcRecordBatchReader
 
 from blocks.sources.postgres.connect import BEGIN, SETTINGS, place_of, translated
+from blocks.sources.postgres.driver import Driver
 
 
 class Readers:
     """Connections that all see one exported snapshot, lent to one reader at a time.
 
     Args:
-        conninfo: Where to.
+        driver: Makes the connections; it is closed with the last of them.
         snapshot: As pg_export_snapshot named it; its transaction is open.
-        types: The driver's knowledge of the server's types, for which it asks for all of them; None to ask when wanted.
     """
 
-    def __init__(self, conninfo: str, snapshot: str, types: Future[AdbcDatabase] | None = None) -> None:
-        self._conninfo, self._snapshot, self._place = conninfo, snapshot, place_of(conninfo)
-        self._types = types
-        self._idle: SimpleQueue[_Reader] = SimpleQueue()
+    def __init__(self, driver: Driver, snapshot: str) -> None:
+        self._driver, self._snapshot, self._place = driver, snapshot, place_of(driver.conninfo)
+        self._idle: SimpleQueue[Reader] = SimpleQueue()
         self._opening: list[Thread] = []
-        self._database: AdbcDatabase | None = None
-        self._lock = Lock()
 
     def open_ahead(self, count: int) -> None:
         """Begin to open connections, for readers to find them open."""
@@ -70,7 +65,7 @@ class Readers:
                 raise
             self._idle.put(reader)
 
-    def _take(self) -> _Reader:
+    def _take(self) -> Reader:
         for opening in self._opening:
             opening.join()
         try:
@@ -78,8 +73,8 @@ class Readers:
         except Empty:
             return self._open()
 
-    def _open(self) -> _Reader:
-        reader = self._connected()
+    def _open(self) -> Reader:
+        reader = Reader(self._driver)
         try:
             reader.run(BEGIN)
             reader.run(f"SET TRANSACTION SNAPSHOT '{self._snapshot}'")
@@ -87,23 +82,6 @@ class Readers:
             reader.close()
             raise
         return reader
-
-    def _connected(self) -> _Reader:
-        reader = _Reader(self._typed())
-        try:
-            reader.fetch(SETTINGS)
-        except BaseException:
-            reader.close()
-            raise
-        return reader
-
-    def _typed(self) -> AdbcDatabase:
-        with self._lock:
-            if self._database is None and self._types is not None:
-                with suppress(AdbcError):  # which is met again
-                    self._database = self._types.result()
-            self._database = self._database or adbc_driver_postgresql.connect(self._conninfo)
-            return self._database
 
     def close(self) -> None:
         """Close all connections that are not lent."""
@@ -117,16 +95,23 @@ class Readers:
             except AdbcError:
                 # its server is gone, and with it what there was to close
                 continue
-        if self._database is not None:
-            with suppress(AdbcError):  # not while a connection is lent
-                self._database.close()
+        self._driver.close()
 
 
-class _Reader:
-    """A connection whose answers are Arrow's. The driver's own DB-API module is not used, because it imports pandas."""
+class Reader:
+    """A connection whose answers are Arrow's. The driver's own DB-API module is not used, because it imports pandas.
 
-    def __init__(self, database: AdbcDatabase) -> None:
-        self._connection = AdbcConnection(database)
+    Args:
+        driver: Makes it.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._connection = AdbcConnection(driver.database())
+        try:
+            self.fetch(SETTINGS)
+        except BaseException:
+            self.close()
+            raise
 
     def fetch(self, query: str) -> pa.Table:
         """Run a query and return its rows."""

@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-
-import psycopg
 
 from blocks.errors import SourceUnavailable
 from blocks.sources.postgres.connect import Session, connect, place_of, translated
@@ -43,18 +41,6 @@ FROM pg_catalog.pg_replication_slots r, LATERAL pg_catalog.to_jsonb(r) s (row) W
 _ENDS = """
 SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0')::int8, (pg_catalog.pg_current_wal_flush_lsn() - '0/0')::int8
 """
-
-_BLOCK_CHARACTERS = 4 * 1024 * 1024
-_ROWS_AT_ONCE = 200
-
-_TOLD = """
-SELECT (lsn - '0/0')::int8, xid::text::int8, data
-FROM pg_catalog.pg_logical_slot_peek_changes(%(slot)s, %(upto)s, NULL, 'include-xids', '1', 'skip-empty-xacts', '1')
-WHERE data LIKE 'COMMIT %%' OR %(changes)s AND data LIKE 'table %%'
-"""
-
-_HOPELESS = ("22", "53", "54", "57014")
-"""States, or how they begin: text that is not in the encoding, no more room, beyond a limit, not in time."""
 
 
 class Undecodable(SourceUnavailable):
@@ -91,27 +77,6 @@ def slot_state(session: Session, name: str) -> SlotState | None:
     return SlotState(ours, bool(lost), confirmed if isinstance(confirmed, int) else None)
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """Which transactions are visible."""
-
-    upcoming: int
-    """Its `xmax`, 64 bits."""
-    running: frozenset[int]
-    """Numbers of transactions below that had not ended, 32 bits."""
-
-    @classmethod
-    def parse(cls, text: str) -> Snapshot:
-        """Read `xmin:xmax:running`."""
-        _, upcoming, running = text.split(":")
-        return cls(int(upcoming), frozenset(int(number) % 2**32 for number in running.split(",") if number))
-
-    def sees(self, number: int) -> bool:
-        """Whether a transaction (32 bits, not a subtransaction), which has committed, is visible."""
-        ahead = (number - self.upcoming) % 2**32
-        return ahead >= 2**31 and number not in self.running
-
-
 class Slot:
     """One slot, as one view sees it.
 
@@ -128,7 +93,7 @@ class Slot:
     ) -> None:
         self.name, self._conninfo, self.place = name, conninfo, place_of(conninfo)
         self._timeout_seconds, self._wait_seconds = timeout_seconds, wait_seconds
-        self._decoding_seconds = decoding_seconds
+        self.decoding_milliseconds = round(decoding_seconds * 1000)
 
     @property
     def shown(self) -> str:
@@ -158,7 +123,7 @@ class Slot:
             level = session.execute("SHOW wal_level").fetchone()
             if level is None or level[0] != "logical":
                 raise SourceUnavailable(f"wal_level of {self.place} is not logical", hint="Set it, and restart.")
-            self._limit(session, self._wait_seconds)
+            self._limit(session, round(self._wait_seconds * 1000))
             first = f"{self.name[:45]}_{uuid.uuid4().hex[:16]}"
             session.execute("SELECT pg_catalog.pg_create_logical_replication_slot(%s, %s, true)", (first, PLUGIN))
             self._settle(session)
@@ -179,8 +144,8 @@ class Slot:
             time.sleep(_PAUSE_SECONDS)
 
     @staticmethod
-    def _limit(session: Session, seconds: float) -> None:
-        session.execute(f"SET statement_timeout = {round(seconds * 1000)}".encode())
+    def _limit(session: Session, milliseconds: int) -> None:
+        session.execute(f"SET statement_timeout = {milliseconds}".encode())
 
     def end(self, session: Session) -> int:
         """Return where the write-ahead log ends now; everything before is flushed, and so can be decoded.
@@ -207,41 +172,6 @@ class Slot:
         assert row is not None
         return int(str(row[0])), int(str(row[1]))
 
-    def peek(self, upto: int, snapshot: Snapshot, take: Callable[[bytes], None] | None) -> int | None:
-        """Ask what was written, without moving the slot.
-
-        Args:
-            upto: A position; of transactions that commit later something may be told, or nothing.
-            snapshot: Whose position is wanted.
-            take: Called with blocks of changes (see decoding.py); None where only the position is wanted.
-
-        Returns:
-            The end of the last commit record before which all told transactions are visible in the snapshot; None where
-            all are.
-
-        Raises:
-            SourceUnavailable: The server does not tell.
-        """
-        prefix, asked = _Prefix(snapshot), {"slot": self.name, "upto": _lsn(upto), "changes": take is not None}
-        changes, characters = list[str](), 0
-        # many at a time take a libpq of version 17 or later
-        size = _ROWS_AT_ONCE if psycopg.capabilities.has_stream_chunked() else 1
-        with self._session("read") as session, session.cursor(binary=True) as cursor, _hopeless(self):
-            self._limit(session, self._decoding_seconds)
-            for end, number, data in cursor.stream(_TOLD.encode(), asked, size=size):
-                text = str(data)
-                if text.startswith("COMMIT "):
-                    prefix.add(int(str(end)), int(str(number)))
-                elif take:
-                    changes.append(text)
-                    characters += len(text)
-                    if characters > _BLOCK_CHARACTERS:
-                        take(_block(changes))
-                        changes, characters = [], 0
-        if take and changes:
-            take(_block(changes))
-        return prefix.end
-
     def advance(self, session: Session, position: int) -> None:
         """Let the server forget what was written before a position.
 
@@ -253,44 +183,12 @@ class Slot:
             SourceUnavailable: The server refused.
         """
         with translated(self.place, f"cannot advance {self.shown} of"):
-            self._limit(session, self._decoding_seconds)
+            self._limit(session, self.decoding_milliseconds)
             session.execute(
-                "SELECT pg_catalog.pg_replication_slot_advance(%s, %s::pg_catalog.pg_lsn)", (self.name, _lsn(position))
+                "SELECT pg_catalog.pg_replication_slot_advance(%s, %s::pg_catalog.pg_lsn)", (self.name, lsn(position))
             )
 
 
-class _Prefix:
-    """The first of all transactions, in the order of their commits, up to the first that a snapshot does not see."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot, self._ended, self._last = snapshot, False, 0
-
-    def add(self, end: int, number: int) -> None:
-        """Take the end and the transaction of the next commit record."""
-        self._ended = self._ended or not self._snapshot.sees(number)
-        if not self._ended:
-            self._last = end
-
-    @property
-    def end(self) -> int | None:
-        """The end of the last one; 0 where there is none; None where no transaction follows."""
-        return self._last if self._ended else None
-
-
-@contextmanager
-def _hopeless(slot: Slot) -> Iterator[None]:
-    try:
-        yield
-    except psycopg.Error as exc:
-        if (exc.sqlstate or "").startswith(_HOPELESS):
-            said = (exc.diag.message_primary or str(exc)).strip()
-            raise Undecodable(f"what {slot.shown} of {slot.place} holds cannot be decoded: {said}") from exc
-        raise
-
-
-def _block(changes: list[str]) -> bytes:
-    return ("\0" + "\0".join(changes) + "\0").encode()
-
-
-def _lsn(position: int) -> str:
+def lsn(position: int) -> str:
+    """Write a position as the server does."""
     return f"{position >> 32:X}/{position % 2**32:X}"

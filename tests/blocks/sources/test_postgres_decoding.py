@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 from hypothesis import given, settings
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from blocks.sources.postgres import decoding
 from blocks.sources.postgres.decoding import Keys, Touched, Written
 from blocks.sources.postgres.identity import identities
-from blocks.sources.postgres.slot import Snapshot, _Prefix
 from blocks.sources.postgres.tables import read_tables
+from blocks.sources.postgres.told import Prefix, Snapshot
 from tests.postgres_server import PostgresServer
 
 ORDERS = Written("public.orders", (("id", "integer"),), (0,), (0,))
@@ -142,22 +143,23 @@ def test_many_tables_in_a_block_are_each_looked_for_in_their_own_rows(monkeypatc
 
 def test_a_snapshot_sees_what_ended_before_it() -> None:
     snapshot = Snapshot.parse("100:4294967400:100,4294967300")
-    assert [number for number in (4, 50, 99, 101, 103, 104, 105, 2**31) if not snapshot.sees(number)] == [
-        4,
-        104,
-        105,
-        2**31,
-    ]
-    assert snapshot.sees(2**31 + 200)
+    numbers = [4, 50, 99, 100, 101, 103, 104, 105, 2**31, 2**31 + 200]
+    assert dict(zip(numbers, snapshot.sees(np.array(numbers)), strict=True)) == {
+        number: number not in (4, 100, 104, 105, 2**31) for number in numbers
+    }
 
 
+@pytest.mark.parametrize("size", [1, 2, 9])
 @pytest.mark.parametrize(
-    ("numbers", "end"), [([], None), ([7, 8], None), ([10], 0), ([7, 8, 10, 7], 2), ([7, 5, 8], 1)]
+    ("numbers", "end"),
+    [([], None), ([7, 8], None), ([10], 0), ([7, 8, 10, 7], 2), ([7, 5, 8], 1), ([7, 8, 9, 12, 7, 8], 3)],
 )
-def test_the_position_is_before_the_first_that_is_not_visible(numbers: list[int], end: int | None) -> None:
-    prefix = _Prefix(Snapshot.parse("5:10:5"))
-    for number in numbers:
-        prefix.add(numbers.index(number) + 1, number)
+def test_the_position_is_before_the_first_that_is_not_visible(numbers: list[int], end: int | None, size: int) -> None:
+    prefix = Prefix(Snapshot.parse("5:10:5"))
+    for start in range(0, len(numbers), size):
+        some = np.array(numbers[start : start + size])
+        prefix.add(start + 1 + np.arange(len(some)), some)
+        prefix.add(np.array([], np.int64), np.array([], np.int64))
     assert prefix.end == end
 
 

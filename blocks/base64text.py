@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-SALT_BYTES = 32
+from blocks.stretching import SALT_BYTES
 
 
 def to_base64(data: bytes) -> str:

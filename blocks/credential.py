@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import os
 import secrets
-import unicodedata
 from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn, cast
@@ -21,12 +20,12 @@ from typing import NoReturn, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blocks.errors import ConfigurationError
+from blocks.passphrase import passphrase_at, passphrase_in, passphrase_of, text_at, text_in
+from blocks.stretching import KEY_BYTES
 
-KEY_BYTES = 32
 _KEY_PREFIX = "LASTGOOD-KEY-1"
 _CHECKSUM_BYTES = 3
 _GROUP = 4
-_LARGEST_FILE_BYTES = 64 * 1024
 # none of these is in the base32 alphabet, so reading them as their look-alikes costs nothing
 _LOOK_ALIKES = str.maketrans("018", "OIB")
 _FILE_COMMENT = "# A key of lastgood: whoever has it opens the repository. Keep it secret, and keep a copy elsewhere.\n"
@@ -117,18 +116,22 @@ class Credential(BaseModel):
             ConfigurationError: It is not there, is empty, is not well formed, or others may read the key file.
         """
         if self.passphrase_env is not None:
-            return _passphrase(_environment(self.passphrase_env), f"variable {self.passphrase_env}")
+            return _stretchable(passphrase_in(self.passphrase_env))
         if self.passphrase_file is not None:
-            text = _text(self.passphrase_file, private=False)
-            return _passphrase(text.removesuffix("\n").removesuffix("\r"), f"file {self.passphrase_file}")
+            return _stretchable(passphrase_at(self.passphrase_file))
         if self.passphrase_secret is not None:
-            return _passphrase(_prefect_secret(self.passphrase_secret), f"Secret block {self.passphrase_secret}")
+            text = _prefect_secret(self.passphrase_secret)
+            return _stretchable(passphrase_of(text, f"Secret block {self.passphrase_secret}"))
         if self.key_file is not None:
-            text = _text(self.key_file, private=True)
+            text = text_at(self.key_file, private=True)
             return ResolvedSecret(SecretKind.KEY_FILE, parse_key(text, f"file {self.key_file}"))
         assert self.recovery_key_env is not None
-        text = _environment(self.recovery_key_env)
+        text = text_in(self.recovery_key_env)
         return ResolvedSecret(SecretKind.KEY_FILE, parse_key(text, f"variable {self.recovery_key_env}"))
+
+
+def _stretchable(passphrase: bytes) -> ResolvedSecret:
+    return ResolvedSecret(SecretKind.PASSPHRASE, passphrase)
 
 
 def format_key(key: bytes) -> str:
@@ -211,50 +214,6 @@ def _mistyped(place: str) -> ConfigurationError:
         f"The key in the {place} was mistyped: its checksum does not match",
         hint="Compare it group by group with the printed recovery key.",
     )
-
-
-def _passphrase(text: str, place: str) -> ResolvedSecret:
-    if not text:
-        raise ConfigurationError(f"The passphrase in the {place} is empty", hint="An empty one protects nothing.")
-    try:
-        value = unicodedata.normalize("NFKC", text).encode("utf-8")
-    except UnicodeEncodeError as exc:
-        raise ConfigurationError(f"The passphrase in the {place} is not UTF-8 text") from exc
-    return ResolvedSecret(SecretKind.PASSPHRASE, value)
-
-
-def _environment(name: str) -> str:
-    value = os.environ.get(name)
-    if value is None:
-        raise ConfigurationError(
-            f"The environment variable {name} is not set",
-            hint=f"Set {name} where lastgood runs, or name another credential in the plan's `encryption`.",
-        )
-    return value
-
-
-def _text(path: Path, *, private: bool) -> str:
-    try:
-        with path.expanduser().open("rb") as file:
-            # the mode of what was opened, not of what the name meant a moment ago
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(_LARGEST_FILE_BYTES + 1)
-    except OSError as exc:
-        raise ConfigurationError(
-            f"The file {path} of the credential cannot be read: {exc.strerror}",
-            hint="Put it there, or name another credential in the plan's `encryption`.",
-        ) from exc
-    if private and mode & 0o077:
-        raise ConfigurationError(
-            f"The key file {path} may be read or changed by others (mode {mode & 0o777:o})",
-            hint=f"Run `chmod 600 {path}`; if others could have read it, replace the key.",
-        )
-    if len(data) > _LARGEST_FILE_BYTES:
-        raise ConfigurationError(f"The file {path} of the credential is too large to be one")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as exc:
-        raise ConfigurationError(f"The file {path} of the credential is not UTF-8 text") from exc
 
 
 def _prefect_secret(name: str) -> str:

@@ -20,7 +20,6 @@ from pydantic import BeforeValidator, Field
 from blocks.base64text import from_base64
 from blocks.block import Block
 from blocks.credential import (
-    KEY_BYTES,
     Credential,
     RecoveryKey,
     ResolvedSecret,
@@ -55,6 +54,7 @@ from blocks.keystore import (
     parse,
 )
 from blocks.manifest import Record
+from blocks.stretching import KEY_BYTES
 
 __all__ = [
     "Credential",

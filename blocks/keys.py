@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 
-from blocks.credential import KEY_BYTES, Guarded
+from blocks.credential import Guarded
 from blocks.errors import CorruptionDetected, WrongKey
 from blocks.keyslots import Kem, Role, bind, decapsulate, derive, encapsulate
+from blocks.stretching import KEY_BYTES
 
 
 class Keys(Guarded):

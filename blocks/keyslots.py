@@ -25,11 +25,20 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import AfterValidator, Field, model_validator
 
-from blocks.base64text import SALT_BYTES, Base64, Salt, from_base64, to_base64
-from blocks.credential import KEY_BYTES, ResolvedSecret, SecretKind
+from blocks.base64text import Base64, Salt, from_base64, to_base64
+from blocks.credential import ResolvedSecret, SecretKind
 from blocks.manifest import Record
 from blocks.objectcontext import length_prefixed
-from blocks.stretching import Argon2, stretch
+from blocks.stretching import (
+    KEY_BYTES,
+    LEAST_MEMORY_KIB,
+    MOST_ITERATIONS,
+    MOST_LANES,
+    MOST_MEMORY_KIB,
+    SALT_BYTES,
+    Cost,
+    stretch,
+)
 
 _NONCE_BYTES = 12
 _MLKEM_PUBLIC_BYTES = 1184
@@ -60,6 +69,21 @@ def _printable(text: str) -> str:
 
 
 Label = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+
+
+class Argon2(Record):
+    """Argon2id and its cost, within the bounds of `stretching`."""
+
+    name: Literal["argon2id"] = "argon2id"
+    salt: Salt
+    iterations: int = Field(default=3, ge=1, le=MOST_ITERATIONS)
+    memory_kib: int = Field(default=64 * 1024, ge=LEAST_MEMORY_KIB, le=MOST_MEMORY_KIB)
+    lanes: int = Field(default=4, ge=1, le=MOST_LANES)
+
+    @property
+    def cost(self) -> Cost:
+        """What a derivation costs."""
+        return Cost(from_base64(self.salt), self.iterations, self.memory_kib, self.lanes)
 
 
 class Hkdf(Record):
@@ -144,7 +168,7 @@ def open_slot(slot: Slot, secret: ResolvedSecret, repository_id: str) -> bytes |
 def _slot_key(slot: Slot, secret: ResolvedSecret, repository_id: str) -> bytes:
     if isinstance(slot.kdf, Hkdf):
         return derive(secret.value, "slot", repository_id, slot.id, salt=from_base64(slot.kdf.salt))
-    return stretch(secret.value, slot.kdf)
+    return stretch(secret.value, slot.kdf.cost)
 
 
 def _slot_bound(slot: Slot, repository_id: str) -> bytes:

@@ -5,30 +5,46 @@ from __future__ import annotations
 import hashlib
 import threading
 from contextlib import suppress
-from typing import Literal
+from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-from pydantic import Field
 
-from blocks.base64text import Salt, from_base64
-from blocks.credential import KEY_BYTES
-from blocks.manifest import Record
+KEY_BYTES = 32
+SALT_BYTES = 32
+
+MOST_ITERATIONS = 16
+LEAST_MEMORY_KIB, MOST_MEMORY_KIB = 1024, 512 * 1024
+MOST_LANES = 16
+"""Bounds that keep a hostile file from exhausting memory or time."""
 
 # OpenSSL's pool of threads is one for the process: two derivations with several lanes wait for each other for ever
 _one_at_a_time = threading.Lock()
 
 
-class Argon2(Record):
-    """Argon2id and its cost. The bounds keep a hostile file from exhausting memory or time."""
+@dataclass(frozen=True)
+class Cost:
+    """What a derivation of Argon2id costs, and its salt.
 
-    name: Literal["argon2id"] = "argon2id"
-    salt: Salt
-    iterations: int = Field(default=3, ge=1, le=16)
-    memory_kib: int = Field(default=64 * 1024, ge=1024, le=512 * 1024)
-    lanes: int = Field(default=4, ge=1, le=16)
+    Raises:
+        ValueError: The salt is of another size, or the cost is out of bounds.
+    """
+
+    salt: bytes
+    iterations: int
+    memory_kib: int
+    lanes: int
+
+    def __post_init__(self) -> None:
+        if not (
+            len(self.salt) == SALT_BYTES
+            and 1 <= self.iterations <= MOST_ITERATIONS
+            and LEAST_MEMORY_KIB <= self.memory_kib <= MOST_MEMORY_KIB
+            and 1 <= self.lanes <= MOST_LANES
+        ):
+            raise ValueError("the salt is of another size, or the cost is out of bounds")
 
 
-def stretch(passphrase: bytes, cost: Argon2) -> bytes:
+def stretch(passphrase: bytes, cost: Cost) -> bytes:
     """Derive a key of KEY_BYTES from a passphrase, or take the one that `begin` is deriving."""
     begun = _begun.pop(_called(passphrase, cost), None)
     if begun is not None:
@@ -38,7 +54,7 @@ def stretch(passphrase: bytes, cost: Argon2) -> bytes:
     return _derived(passphrase, cost)
 
 
-def begin(passphrase: bytes, cost: Argon2) -> None:
+def begin(passphrase: bytes, cost: Cost) -> None:
     """Begin to derive a key in a thread of its own, for `stretch` to find it done."""
     _begun[_called(passphrase, cost)] = derivation = _Derivation(passphrase, cost)
     derivation.start()
@@ -47,7 +63,7 @@ def begin(passphrase: bytes, cost: Argon2) -> None:
 class _Derivation(threading.Thread):
     """One that runs; its key is None until then, and where it failed: whoever needs the key meets the error again."""
 
-    def __init__(self, passphrase: bytes, cost: Argon2) -> None:
+    def __init__(self, passphrase: bytes, cost: Cost) -> None:
         super().__init__(name="argon2id", daemon=True)
         self._passphrase, self._cost = passphrase, cost
         self.key: bytes | None = None
@@ -59,17 +75,17 @@ class _Derivation(threading.Thread):
         self._passphrase = b""
 
 
-_begun: dict[tuple[bytes, Argon2], _Derivation] = {}
+_begun: dict[tuple[bytes, Cost], _Derivation] = {}
 
 
-def _called(passphrase: bytes, cost: Argon2) -> tuple[bytes, Argon2]:
+def _called(passphrase: bytes, cost: Cost) -> tuple[bytes, Cost]:
     """Tell derivations apart without keeping passphrases for that."""
     return hashlib.sha256(passphrase).digest(), cost
 
 
-def _derived(passphrase: bytes, cost: Argon2) -> bytes:
+def _derived(passphrase: bytes, cost: Cost) -> bytes:
     derivation = Argon2id(
-        salt=from_base64(cost.salt),
+        salt=cost.salt,
         length=KEY_BYTES,
         iterations=cost.iterations,
         lanes=cost.lanes,

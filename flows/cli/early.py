@@ -5,20 +5,20 @@ Whatever is wrong is left to the command, which looks at everything again and sa
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from blocks import names
-from blocks.credential import Credential
 from blocks.durable import local_path
 from blocks.errors import LastgoodError
-from blocks.keyslots import Role
-from blocks.keystore import parse
-from blocks.stretching import Argon2, begin
+from blocks.passphrase import passphrase_at, passphrase_in
+from blocks.stretching import Cost, begin
 
 _WRONG = (OSError, ValueError, TypeError, LookupError, RuntimeError, yaml.YAMLError, LastgoodError)
 
@@ -83,17 +83,31 @@ def begin_viewing(folder: Path, plan: Mapping[object, object], *, incremental: b
 
 def _begin(folder: Path, plan: Mapping[object, object]) -> None:
     match plan:
-        case {"repository": {"url": str(url)}, "encryption": {"credential": dict(said)}}:
-            credential = Credential.model_validate(said).anchored(folder)
+        case {"repository": {"url": str(url)}, "encryption": {"credential": dict(credential)}}:
+            passphrase = _passphrase(folder, credential)
         case _:
             return
-    file = credential.passphrase_file
-    if credential.passphrase_env is None and (file is None or not file.expanduser().is_file()):
+    if passphrase is None:
         return
     match json.loads((folder / local_path(url) / names.CONFIG).read_bytes()):
-        case {"encryption": {"slots": list()} as encryption}:
-            costs = {slot.role: slot.kdf for slot in reversed(parse(encryption).slots) if isinstance(slot.kdf, Argon2)}
+        case {"encryption": {"slots": list(slots)}}:
+            costs = {slot["role"]: _cost(slot["kdf"]) for slot in reversed(slots) if slot["kdf"]["name"] == "argon2id"}
         case _:
             return
-    if cost := costs.get(Role.READER, costs.get(Role.WRITER)):
-        begin(credential.resolve().value, cost)
+    if cost := costs.get("reader", costs.get("writer")):
+        begin(passphrase, cost)
+
+
+def _passphrase(folder: Path, credential: Mapping[object, object]) -> bytes | None:
+    """Read a credential's passphrase, unless it has to be asked for elsewhere, or can be read only once."""
+    match credential:
+        case {"passphrase_env": str(name), **other} if not other:
+            return passphrase_in(name)
+        case {"passphrase_file": str(name), **other} if not other:
+            file = folder / Path(name).expanduser()
+            return passphrase_at(file) if file.is_file() else None
+    return None
+
+
+def _cost(kdf: Mapping[str, Any]) -> Cost:
+    return Cost(base64.b64decode(kdf["salt"], validate=True), kdf["iterations"], kdf["memory_kib"], kdf["lanes"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import importlib.abc
 import os
 import sys
 import threading
@@ -36,14 +35,16 @@ def start(words: Sequence[str]) -> None:
     """
     path = plan_file(words)
     plan = glance(Path(path)) if path is not None else {}
+    alone = not needs_prefect(words)
+    # quality suites are run on pandas' frames
+    without_pandas = words[:1] != ["verify"] and not may_use_pandas(plan)
+    if alone:
+        do_without_prefect()
     if path is not None:
         begin_unlocking(Path(path).parent, plan)
-    if not needs_prefect(words):
-        do_without_prefect()
-    # quality suites are run on pandas' frames
-    if words[:1] != ["verify"] and not may_use_pandas(plan):
-        if path is not None and words[0] == "backup" and not needs_prefect(words):
+        if alone and without_pandas and words[0] == "backup":
             begin_viewing(Path(path).parent, plan, incremental=_incremental(words))
+    if without_pandas:
         _do_without_pandas()
 
 
@@ -83,7 +84,7 @@ def plan_file(words: Sequence[str]) -> str | None:
     return None
 
 
-class _Hidden(importlib.abc.MetaPathFinder):
+class _Hidden:
     """Says that there is no pandas."""
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:

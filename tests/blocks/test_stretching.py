@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from blocks import stretching
-from blocks.base64text import to_base64
-from blocks.stretching import Argon2, begin, stretch
+from blocks.stretching import Cost, begin, stretch
 
 SALT = bytes(range(32))
-COST = Argon2(salt=to_base64(SALT), iterations=1, memory_kib=1024, lanes=2)
+COST = Cost(SALT, iterations=1, memory_kib=1024, lanes=2)
 
 
 def expected(passphrase: bytes) -> bytes:
@@ -21,7 +23,7 @@ def test_what_was_begun_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     derived: list[bytes] = []
     real = stretching._derived
 
-    def counted(passphrase: bytes, cost: Argon2) -> bytes:
+    def counted(passphrase: bytes, cost: Cost) -> bytes:
         derived.append(passphrase)
         return real(passphrase, cost)
 
@@ -37,16 +39,32 @@ def test_what_was_begun_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_passphrase_or_cost_is_not_served_what_was_begun() -> None:
     begin(b"one", COST)
     assert stretch(b"two", COST) == expected(b"two")
-    other = COST.model_copy(update={"iterations": 2})
+    other = replace(COST, iterations=2)
     assert stretch(b"one", other) != expected(b"one")
     assert stretch(b"one", COST) == expected(b"one")
 
 
 def test_what_failed_ahead_fails_again_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhausted(passphrase: bytes, cost: Argon2) -> bytes:
+    def exhausted(passphrase: bytes, cost: Cost) -> bytes:
         raise MemoryError("no room")
 
     monkeypatch.setattr(stretching, "_derived", exhausted)
     begin(b"one", COST)
     with pytest.raises(MemoryError, match="no room"):
         stretch(b"one", COST)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"salt": b"short"},
+        {"iterations": 0},
+        {"iterations": 2**31},
+        {"memory_kib": 2**40},
+        {"memory_kib": 1},
+        {"lanes": 99},
+    ],
+)
+def test_a_cost_is_bounded(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="out of bounds"):
+        replace(COST, **wrong)

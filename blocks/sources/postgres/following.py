@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from blocks.errors import SourceUnavailable
@@ -41,7 +42,7 @@ class Following:
         driver: To ask it with.
         before: What it was before the snapshot was taken: what it has told until then is visible.
         snapshot: As pg_current_snapshot gives it.
-        tables: The tables whose changes the slot tells, by collection.
+        tables: Will be the tables whose changes the slot tells, by collection.
         far_bytes: How much of the log is decoded: beyond that a scan is faster, and the slot is made anew.
     """
 
@@ -51,16 +52,21 @@ class Following:
         driver: Driver,
         before: SlotState | None,
         snapshot: str,
-        tables: Mapping[str, Identity],
+        tables: Future[dict[str, Identity]],
         far_bytes: int,
     ) -> None:
-        self.tables, self._far_bytes = tables, far_bytes
+        self._described, self._far_bytes = tables, far_bytes
         self._slot, self._driver, self._before, self._snapshot = slot, driver, before, snapshot
         self._asked = self._far = self._hopeless = False
         self._because: str | None = None
         self._position: int | None = None
         self._keys: Mapping[str, Keys] = {}
         self._token: Token | None = None
+
+    @property
+    def tables(self) -> Mapping[str, Identity]:
+        """The tables whose changes the slot tells, by collection."""
+        return self._described.result()
 
     def ask(self, session: Session, *, keys: bool) -> None:
         """Ask the slot, for `find`; nothing is changed by that.
@@ -84,16 +90,17 @@ class Following:
         self._far = end - confirmed > self._far_bytes
         if self._far:
             return
-        # not sooner: a view may be begun before Arrow is imported
-        from blocks.sources.postgres.told import Snapshot, peek
+        with slot.told(self._driver, end, changes=keys) as told:
+            # not sooner: a view may be begun before Arrow is imported
+            from blocks.sources.postgres.told import Snapshot, read
 
-        touched = Touched({name: table.written for name, table in self.tables.items()}, MOST_KEYS)
-        snapshot = Snapshot.parse(self._snapshot)
-        prefix = peek(slot, self._driver, end, snapshot, touched.add if keys else None)
+            tables = {name: table.written for name, table in self.tables.items()} if keys else {}
+            touched = Touched(tables, MOST_KEYS)
+            prefix = read(told, Snapshot.parse(self._snapshot), touched.add)
         if slot_state(session, slot.name) != before:
             raise SourceUnavailable(f"{slot.shown} was moved by somebody else")
         self._position = end if prefix is None else max(prefix, confirmed)
-        self._keys = touched.keys if keys else {}
+        self._keys = touched.keys
 
     def find(self, session: Session, now: Token, since: Token | None) -> Found:
         """Tell what was written since a base; make the slot where there is none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,8 +28,9 @@ from blocks.sources.postgres.connect import (
 from blocks.sources.postgres.driver import Driver
 from blocks.sources.postgres.dump import Definitions, dump_definitions
 from blocks.sources.postgres.following import Following
-from blocks.sources.postgres.identity import identities
+from blocks.sources.postgres.identity import Identity, identities
 from blocks.sources.postgres.large import large_object_definitions
+from blocks.sources.postgres.readers import Readers
 from blocks.sources.postgres.slot import Slot, SlotState, slot_state
 from blocks.sources.postgres.tables import Catalogue, Table, large_objects, read_tables
 from blocks.sources.postgres.types import state_of_types
@@ -93,7 +94,7 @@ def view_in(opened: ExitStack, settings: Settings, *, ask: bool = False) -> Post
     place = place_of(settings.conninfo)
     session = connect(settings.conninfo, settings.connect_timeout_seconds)
     opened.callback(session.close)
-    with translated(place, "cannot read the catalogue of"), ThreadPoolExecutor(3, "lastgood-opening") as beside:
+    with translated(place, "cannot read the catalogue of"), ThreadPoolExecutor(4, "lastgood-opening") as beside:
         driver = Driver(_for_the_driver(session, settings), beside)
         # before the snapshot, which so sees all that the slot told until now
         slot_before = slot_state(session, settings.slot) if settings.slot else None
@@ -101,26 +102,29 @@ def view_in(opened: ExitStack, settings: Settings, *, ask: bool = False) -> Post
         taken_at = datetime.now(UTC)
         row = session.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
         assert row is not None
+        now = server_and_snapshot(session)
         tables = _chosen(catalogue.tables, settings.choice)
+        following = None
+        if settings.slot and now:
+            described = beside.submit(identities, session, tables)
+            following = _following(settings, driver, slot_before, now[1], tables, described)
+        asking = beside.submit(following.ask, session, keys=True) if following and ask else None
         options = _options(session, settings.choice, tables)
         dumping = beside.submit(_dumped, settings, str(row[0]), options, session.info.server_version)
-        found = _Found(session, settings.choice, tables)
-        following = _following(session, settings, driver, slot_before, found)
-        asking = beside.submit(following.ask, session, keys=True) if following and ask else None
-        # not sooner: a view may be begun before Arrow is imported, and what was submitted does not wait for that
-        from blocks.sources.postgres.readers import Readers
-        from blocks.sources.postgres.view import PostgresView
-        from blocks.sources.runs import RunFolder
-
         readers = Readers(driver, str(row[0]))
         opened.callback(readers.close)
         readers.open_ahead(_AHEAD)
+        found = _Found(session, settings.choice, tables, now)
+        # not sooner: a view may be begun before Arrow is imported, and what was submitted does not wait for that
+        from blocks.sources.postgres.view import PostgresView
+        from blocks.sources.runs import RunFolder
+
         folder = RunFolder("lastgood-postgres-")
         opened.callback(folder.close)
         missed = _missed(session, settings, catalogue, place)
         if not found.tables:
             missed.append(f"No table of {place} is backed up.")
-        if settings.slot and found.snapshot is None:
+        if settings.slot and not now:
             missed.append(f"All rows of {place} are read: a standby keeps no replication slot for backups.")
         texts = dumping.result()
         if asking:
@@ -175,11 +179,15 @@ def _dumped(settings: Settings, snapshot: str, options: list[str], server_versio
 
 
 def _following(
-    session: Session, settings: Settings, driver: Driver, before: SlotState | None, found: _Found
-) -> Following | None:
-    if settings.slot is None or found.snapshot is None:
-        return None
-    size_bytes = sum(table.size_bytes for table in found.tables)
+    settings: Settings,
+    driver: Driver,
+    before: SlotState | None,
+    snapshot: str,
+    tables: Sequence[Table],
+    described: Future[dict[str, Identity]],
+) -> Following:
+    assert settings.slot is not None
+    size_bytes = sum(table.size_bytes for table in tables)
     slot = Slot(
         settings.conninfo,
         settings.slot,
@@ -187,8 +195,7 @@ def _following(
         settings.lock_timeout_seconds,
         max(_DECODING_SECONDS, size_bytes / _LOOKED_THROUGH_A_SECOND),
     )
-    far_bytes = max(FAR_BYTES, size_bytes // _DECODING)
-    return Following(slot, driver, before, found.snapshot, identities(session, found.tables), far_bytes)
+    return Following(slot, driver, before, snapshot, described, max(FAR_BYTES, size_bytes // _DECODING))
 
 
 def _chosen(tables: Sequence[Table], choice: Choice) -> list[Table]:
@@ -252,7 +259,9 @@ FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()
 class _Found:
     """What is found out about a database inside its snapshot, while pg_dump runs."""
 
-    def __init__(self, session: Session, choice: Choice, tables: Sequence[Table]) -> None:
+    def __init__(
+        self, session: Session, choice: Choice, tables: Sequence[Table], now: tuple[tuple[str, ...], str] | None
+    ) -> None:
         self._session, self._choice = session, choice
         row = session.execute(_DATABASE.encode()).fetchone()
         assert row is not None
@@ -261,8 +270,7 @@ class _Found:
         self.tables = [*tables, *([large] if large else [])]
         self._large = "" if choice.narrowed else large_object_definitions(session)
         self._sequences = self._positions()
-        self._types, self._now = state_of_types(session), server_and_snapshot(session)
-        self.snapshot = self._now[1] if self._now else None
+        self._types, self._now = state_of_types(session), now
 
     def definition(self, texts: Definitions) -> dict[str, JsonValue]:
         """Return what goes into the manifest."""

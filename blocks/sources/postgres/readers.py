@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
 from adbc_driver_manager import AdbcConnection, AdbcStatement
 from adbc_driver_manager import Error as AdbcError
 
-# Arrow's own reader would turn an error in the middle of the rows into an OSError without a state
-from adbc_driver_manager._reader import AdbcRecordBatchReader
-
 from blocks.sources.postgres.connect import BEGIN, SETTINGS, place_of, translated
 from blocks.sources.postgres.driver import Driver
+
+if TYPE_CHECKING:  # a view may be begun before Arrow is imported
+    import pyarrow as pa
 
 
 class Readers:
@@ -108,33 +108,39 @@ class Reader:
     def __init__(self, driver: Driver) -> None:
         self._connection = AdbcConnection(driver.database())
         try:
-            self.fetch(SETTINGS)
+            self.run(SETTINGS)
         except BaseException:
             self.close()
             raise
 
     def fetch(self, query: str) -> pa.Table:
         """Run a query and return its rows."""
-        with self._answer(query) as batches:
+        with self.answer(query) as batches:
             return batches.read_all()
 
     def stream(self, query: str) -> Iterator[pa.Table]:
         """Run a query and yield a table without rows, then its rows as they come."""
-        with self._answer(query) as batches:
+        import pyarrow as pa
+
+        with self.answer(query) as batches:
             yield batches.schema.empty_table()
             for batch in batches:
                 yield pa.Table.from_batches([batch])
 
     @contextmanager
-    def _answer(self, query: str) -> Iterator[pa.RecordBatchReader]:
+    def answer(self, query: str) -> Iterator[pa.RecordBatchReader]:
+        """Run a query and give its rows, some megabytes at a time."""
         with AdbcStatement(self._connection) as statement:
             statement.set_sql_query(query)
             stream, _ = statement.execute_query()
+            # Arrow's own reader would turn an error in the middle of the rows into an OSError without a state
+            from adbc_driver_manager._reader import AdbcRecordBatchReader
+
             with AdbcRecordBatchReader._import_from_c(stream.address) as batches:
                 yield batches
 
     def run(self, statement: str) -> None:
-        """Run a statement that gives nothing back."""
+        """Run a statement whose answer is of no interest."""
         with AdbcStatement(self._connection) as prepared:
             prepared.set_sql_query(statement)
             prepared.execute_update()

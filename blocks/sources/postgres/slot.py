@@ -20,11 +20,19 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adbc_driver_manager import Error as AdbcError
 
 from blocks.errors import SourceUnavailable
-from blocks.sources.postgres.connect import Session, connect, place_of, translated
+from blocks.sources.postgres.connect import Session, connect, literal, place_of, translated
+from blocks.sources.postgres.driver import Driver
+from blocks.sources.postgres.readers import Reader
+
+if TYPE_CHECKING:  # a view may be begun before Arrow is imported
+    import pyarrow as pa
 
 PLUGIN = "test_decoding"
 _PAUSE_SECONDS = 0.05
@@ -41,6 +49,18 @@ FROM pg_catalog.pg_replication_slots r, LATERAL pg_catalog.to_jsonb(r) s (row) W
 _ENDS = """
 SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0')::int8, (pg_catalog.pg_current_wal_flush_lsn() - '0/0')::int8
 """
+
+# a column is filled in only where it is wanted, because most rows are changes
+_TOLD = """
+SELECT CASE WHEN data LIKE 'COMMIT %' THEN (lsn - '0/0')::int8 END,
+       CASE WHEN data LIKE 'COMMIT %' THEN xid::text::int8 END,
+       CASE WHEN data LIKE 'table %' THEN data END
+FROM pg_catalog.pg_logical_slot_peek_changes({slot}, {upto}, NULL, 'include-xids', '1', 'skip-empty-xacts', '1')
+WHERE data LIKE 'COMMIT %' OR {changes} AND data LIKE 'table %'
+"""
+
+_HOPELESS = ("22", "53", "54", "57014")
+"""States, or how they begin: text that is not in the encoding, no more room, beyond a limit, not in time."""
 
 
 class Undecodable(SourceUnavailable):
@@ -93,7 +113,7 @@ class Slot:
     ) -> None:
         self.name, self._conninfo, self.place = name, conninfo, place_of(conninfo)
         self._timeout_seconds, self._wait_seconds = timeout_seconds, wait_seconds
-        self.decoding_milliseconds = round(decoding_seconds * 1000)
+        self._decoding_milliseconds = round(decoding_seconds * 1000)
 
     @property
     def shown(self) -> str:
@@ -172,6 +192,29 @@ class Slot:
         assert row is not None
         return int(str(row[0])), int(str(row[1]))
 
+    @contextmanager
+    def told(self, driver: Driver, upto: int, *, changes: bool) -> Iterator[pa.RecordBatchReader]:
+        """Ask what was written, without moving the slot.
+
+        Gives rows of three columns, two of which are NULL: of a commit the end of its record and its transaction
+        (32 bits), in the order of commits, and of a change the row of output (see decoding.py).
+
+        Args:
+            driver: To connect with.
+            upto: A position; of transactions that commit later something may be told, or nothing.
+            changes: Whether to tell changes, beside commits.
+
+        Raises:
+            SourceUnavailable: The server does not tell.
+            Undecodable: And it will not the next time.
+        """
+        asked = "true" if changes else "false"
+        query = _TOLD.format(slot=literal(self.name), upto=literal(_lsn(upto)), changes=asked)
+        with translated(self.place, f"cannot read {self.shown} of"), closing(Reader(driver)) as reader:
+            reader.run(f"SET statement_timeout = {self._decoding_milliseconds}")
+            with _hopeless(self), reader.answer(query) as told:
+                yield told
+
     def advance(self, session: Session, position: int) -> None:
         """Let the server forget what was written before a position.
 
@@ -183,12 +226,23 @@ class Slot:
             SourceUnavailable: The server refused.
         """
         with translated(self.place, f"cannot advance {self.shown} of"):
-            self._limit(session, self.decoding_milliseconds)
+            self._limit(session, self._decoding_milliseconds)
             session.execute(
-                "SELECT pg_catalog.pg_replication_slot_advance(%s, %s::pg_catalog.pg_lsn)", (self.name, lsn(position))
+                "SELECT pg_catalog.pg_replication_slot_advance(%s, %s::pg_catalog.pg_lsn)", (self.name, _lsn(position))
             )
 
 
-def lsn(position: int) -> str:
-    """Write a position as the server does."""
+@contextmanager
+def _hopeless(slot: Slot) -> Iterator[None]:
+    try:
+        yield
+    except AdbcError as exc:
+        if (exc.sqlstate or "").startswith(_HOPELESS):
+            # the driver puts what it did in front
+            said = str(exc).partition("\n")[0].rpartition("ERROR:")[2].strip()
+            raise Undecodable(f"what {slot.shown} of {slot.place} holds cannot be decoded: {said}") from exc
+        raise
+
+
+def _lsn(position: int) -> str:
     return f"{position >> 32:X}/{position % 2**32:X}"

@@ -30,11 +30,11 @@ def run(argv: Sequence[str] | None = None) -> int:
     prepare_process(quiet=brief)
     # not sooner: what was begun goes on beside these imports
     from flows.cli.exit import guarded
-    from flows.cli.tree import build_app
+    from flows.cli.tree import perform
 
     reference = next((word for word in tokens if word.endswith((".yaml", ".yml")) or os.sep in word), None)
     interrupts.working()
-    code = guarded(lambda: build_app()(tokens), debug, reference)
+    code = guarded(lambda: perform(tokens), debug, reference)
     if argv is None and brief:
         leave(code)
     return code

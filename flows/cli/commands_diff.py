@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from argparse import ArgumentParser
+from collections.abc import Sequence
 
-from cyclopts import Parameter
 from pydantic import JsonValue
-from rich.text import Text
 
 from blocks.errors import BackupNotFound
 from blocks.selection import Selection
 from flows.chain import Chain
+from flows.cli import options
 from flows.cli.console import note, say, say_json
-from flows.cli.options import Backup, Collections, Json, KeyGlobs, Plan
 from flows.cli.planning import open_plan
 from flows.cli.render import grid
+from flows.cli.table import Styled
 from flows.cli.values import pair_text, value_json
 from flows.compare import Absent, ChangeKind, CollectionDiff, FieldChange, RowChange, compare_backups
 
 _SIGNS = {ChangeKind.ADDED: ("+", "green"), ChangeKind.REMOVED: ("−", "red"), ChangeKind.CHANGED: ("~", "yellow")}
 
 
+def diff_arguments(command: ArgumentParser) -> None:
+    """Declare what `diff` takes."""
+    options.plan(command)
+    options.backup(command, "first")
+    options.backup(command, "second")
+    options.selection(command)
+    command.add_argument(
+        "--limit", metavar="N", type=int, default=20, help="Changed rows shown of each collection, 20; 0 for all."
+    )
+    options.json(command)
+
+
 def diff(
-    plan: Plan,
-    first: Backup,
-    second: Backup,
-    /,
+    plan: str,
+    first: str,
+    second: str,
     *,
-    collection: Collections = None,
-    key: KeyGlobs = None,
-    limit: Annotated[int, Parameter(help="Changed rows shown of each collection; 0 for all.")] = 20,
-    json: Json = False,
+    collection: Sequence[str] = (),
+    key: Sequence[str] = (),
+    limit: int = 20,
+    json: bool = False,
 ) -> None:
     """Show what changed from the first backup to the second: keys added, removed and changed, and their fields."""
     opened = open_plan(plan)
     repository = opened.repository.unlock(opened.encryption)
     chains = [Chain(repository, repository.find(opened.name, one)) for one in (first, second)]
     before, after = chains
-    selection = Selection(tuple(collection or ()), tuple(key or ()))
+    selection = Selection(tuple(collection), tuple(key))
     found = compare_backups(before, after, selection, limit or None)
     # each collection is shown when it is compared: a big diff need not fit into memory
     results = list(found) if json else [_say_changes(one) for one in found]
@@ -60,7 +71,7 @@ def diff(
 def _say_changes(result: CollectionDiff) -> CollectionDiff:
     for change in result.changes:
         sign, style = _SIGNS[change.kind]
-        say(Text(f"{sign} {result.collection} {_name(change)}", style=style))
+        say(Styled(f"{sign} {result.collection} {_name(change)}", style))
         if change.kind is ChangeKind.CHANGED:
             for one in change.fields:
                 say("    {}: {} → {}".format(one.name, *pair_text(one.old, one.new)))

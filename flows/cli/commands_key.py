@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
 from pydantic import ValidationError
 
 from blocks.errors import ConfigurationError
@@ -20,31 +19,52 @@ from blocks.keyring import (
 )
 from blocks.plan import BackupPlan
 from blocks.repository import Repository
+from flows.cli import options
 from flows.cli.console import note, say, say_json
-from flows.cli.options import Json, Plan
 from flows.cli.planning import open_plan
 from flows.cli.render import grid
 
 
-def list_keys(plan: Plan, /, *, json: Json = False) -> None:
+def list_keys_arguments(command: ArgumentParser) -> None:
+    """Declare what `key list` takes."""
+    options.plan(command)
+    options.json(command)
+
+
+def list_keys(plan: str, *, json: bool = False) -> None:
     """List the credentials that open the plan's repository; the plan's own credential is checked first."""
     opened = open_plan(plan)
     _show(list_slots(_unlock(opened).config.encryption), json)
 
 
+def add_arguments(command: ArgumentParser) -> None:
+    """Declare what `key add` takes."""
+    options.plan(command)
+    command.add_argument(
+        "--role",
+        metavar=options.names_of(Role),
+        type=options.one_of(Role),
+        required=True,
+        help="A writer makes backups and sees what is known of them; a reader also restores.",
+    )
+    command.add_argument("--label", metavar="TEXT", required=True, help="What `key list` calls the credential.")
+    command.add_argument("--passphrase-env", metavar="NAME", help="Environment variable with the new passphrase.")
+    command.add_argument("--passphrase-file", metavar="PATH", type=Path, help="File with the new passphrase.")
+    command.add_argument("--key-file", metavar="PATH", type=Path, help="Key file of the new credential.")
+    options.flag(command, "--generate", "Create the key file first, with a fresh key.")
+    options.json(command)
+
+
 def add(
-    plan: Plan,
-    /,
+    plan: str,
     *,
-    role: Annotated[
-        Role, Parameter(help="A writer makes backups and sees what is known of them; a reader also restores.")
-    ],
-    label: Annotated[str, Parameter(help="What `key list` calls the credential.")],
-    passphrase_env: Annotated[str | None, Parameter(help="Environment variable with the new passphrase.")] = None,
-    passphrase_file: Annotated[Path | None, Parameter(help="File with the new passphrase.")] = None,
-    key_file: Annotated[Path | None, Parameter(help="Key file of the new credential.")] = None,
-    generate: Annotated[bool, Parameter(negative=(), help="Create the key file first, with a fresh key.")] = False,
-    json: Json = False,
+    role: Role,
+    label: str,
+    passphrase_env: str | None = None,
+    passphrase_file: Path | None = None,
+    key_file: Path | None = None,
+    generate: bool = False,
+    json: bool = False,
 ) -> None:
     """Let one more credential open the repository."""
     opened = open_plan(plan)
@@ -63,9 +83,14 @@ def add(
         note(f"the new key is in {key_file}: keep a copy of it elsewhere")
 
 
-def remove(
-    plan: Plan, slot: Annotated[str, Parameter(help="Id that `key list` shows.")], /, *, json: Json = False
-) -> None:
+def remove_arguments(command: ArgumentParser) -> None:
+    """Declare what `key remove` takes."""
+    options.plan(command)
+    command.add_argument("slot", metavar="SLOT", help="Id that `key list` shows.")
+    options.json(command)
+
+
+def remove(plan: str, slot: str, *, json: bool = False) -> None:
     """Take a credential away.
 
     Whoever kept a copy of lastgood.json can still use it with that credential.

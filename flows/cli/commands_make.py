@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
 from pydantic import JsonValue
-from rich.box import HORIZONTALS
-from rich.panel import Panel
-from rich.table import Table
 
 from blocks.manifest import BackupMetadata, BackupStatus, BackupType
 from blocks.repository import RecoveryKit
 from flows.backup import backup as backup_flow
 from flows.backup import make_backup
+from flows.cli import options
 from flows.cli.console import note, say, say_json, stdout
-from flows.cli.options import Json, NoServer, Plan
 from flows.cli.planning import open_plan, run_reference
 from flows.cli.render import backup_json, changed, collections_table, fields, grid
 from flows.cli.running import run_verb
+from flows.cli.table import Table
 from flows.results import RetentionResult
 from flows.retention import apply_retention
 from flows.retention import retention as retention_flow
 from flows.units import human_bytes, human_seconds, human_time
+
+if TYPE_CHECKING:
+    from rich.panel import Panel
 
 _KIT_WIDTH = 110
 """Columns that the recovery kit needs for a key on one line."""
@@ -35,7 +37,13 @@ _KEEP = (
 _PLAIN = "The backups are not encrypted: whoever can read the repository can read them, and no key is needed."
 
 
-def init(plan: Plan, /, *, json: Json = False) -> None:
+def init_arguments(command: ArgumentParser) -> None:
+    """Declare what `init` takes."""
+    options.plan(command)
+    options.json(command)
+
+
+def init(plan: str, *, json: bool = False) -> None:
     """Create the repository and its keys, and print the recovery kit once."""
     opened = open_plan(plan)
     kit = opened.repository.initialize(opened.encryption)
@@ -47,13 +55,17 @@ def init(plan: Plan, /, *, json: Json = False) -> None:
 
 
 def _kit_panel(kit: RecoveryKit) -> Panel:
+    # shown once in the life of a repository
+    from rich.box import HORIZONTALS
+    from rich.panel import Panel
+
     width = min(stdout().width, _KIT_WIDTH)
     rows = [("repository", kit.url), ("id", kit.repository_id), ("recovery key", _key_text(kit, width))]
     table = fields(rows)
     table.add_row("", "")
     table.add_row("what to do", _KEEP if kit.recovery_key else _PLAIN)
     # no lines at the sides, so that what is copied from the terminal is the key and nothing else
-    return Panel(table, title="lastgood recovery kit", box=HORIZONTALS, width=width)
+    return Panel(table.on_terminal(), title="lastgood recovery kit", box=HORIZONTALS, width=width)
 
 
 def _key_text(kit: RecoveryKit, width: int) -> str:
@@ -74,23 +86,43 @@ def _kit_json(kit: RecoveryKit) -> JsonValue:
     }
 
 
+def backup_arguments(command: ArgumentParser) -> None:
+    """Declare what `backup` takes."""
+    options.plan(command)
+    command.add_argument(
+        "--type",
+        dest="backup_type",
+        metavar=options.names_of(BackupType),
+        type=options.one_of(BackupType),
+        default=BackupType.INCREMENTAL,
+        help="What to make, incremental if not given; where it needs a base and finds none it becomes a full one.",
+    )
+    command.add_argument(
+        "--tag",
+        metavar="WORD",
+        dest="tags",
+        action="append",
+        default=[],
+        help="A word to keep with it; may be repeated.",
+    )
+    command.add_argument(
+        "--wait", metavar="SECONDS", type=float, default=0.0, help="How long to wait where another run holds the plan."
+    )
+    options.no_server(command)
+    options.json(command)
+
+
 def backup(
-    plan: Plan,
-    /,
+    plan: str,
     *,
-    backup_type: Annotated[
-        BackupType,
-        Parameter(
-            name="--type", help="What to make; a type that needs a base and finds none becomes a full one and says so."
-        ),
-    ] = BackupType.INCREMENTAL,
-    tag: Annotated[list[str] | None, Parameter(negative=(), help="A word to keep with it; may be repeated.")] = None,
-    wait: Annotated[float, Parameter(help="Seconds to wait where another run holds the plan.")] = 0,
-    no_server: NoServer = False,
-    json: Json = False,
+    backup_type: BackupType = BackupType.INCREMENTAL,
+    tags: Sequence[str] = (),
+    wait: float = 0,
+    no_server: bool = False,
+    json: bool = False,
 ) -> None:
     """Back up all sources of a plan, or none."""
-    opened, tags = open_plan(plan), tag or []
+    opened, tags = open_plan(plan), list(tags)
     made = run_verb(
         backup_flow,
         lambda progress: make_backup(opened, backup_type, tags, wait, progress),
@@ -126,14 +158,15 @@ def _say_backup(made: BackupMetadata) -> None:
     say(collections_table(made))
 
 
-def retention(
-    plan: Plan,
-    /,
-    *,
-    dry_run: Annotated[bool, Parameter(negative=(), help="Only tell what would go, and why.")] = False,
-    no_server: NoServer = False,
-    json: Json = False,
-) -> None:
+def retention_arguments(command: ArgumentParser) -> None:
+    """Declare what `retention` takes."""
+    options.plan(command)
+    options.flag(command, "--dry-run", "Only tell what would go, and why.")
+    options.no_server(command)
+    options.json(command)
+
+
+def retention(plan: str, *, dry_run: bool = False, no_server: bool = False, json: bool = False) -> None:
     """Remove the backups that the plan's policy no longer keeps, and what unfinished ones left behind."""
     opened = open_plan(plan)
     result = run_verb(
@@ -151,7 +184,7 @@ def retention(
 
 def _retention_table(result: RetentionResult) -> Table:
     table = grid("id", "decision", ">stored", "why")
-    table.columns[0].no_wrap = True
+    table.columns[0].whole = True
     for one in result.decisions:
         goes = "would go" if result.dry_run else "removed"
         table.add_row(one.backup_id, goes if one.remove else "kept", human_bytes(one.size_stored), one.reason)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentParser
 from datetime import UTC, datetime
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, QualityFailed
 from blocks.manifest import Verification
 from blocks.plan import BackupPlan
 from flows.check import CheckResult, check_repository
+from flows.cli import options
 from flows.cli.console import note, say, say_json
-from flows.cli.options import Backup, Json, NoServer, Plan
 from flows.cli.planning import open_plan, run_reference
 from flows.cli.progress import open_progress
 from flows.cli.render import fields, status_text
@@ -24,14 +22,17 @@ from flows.verify import failure, make_verification
 from flows.verify import verify as verify_flow
 
 
+def verify_arguments(command: ArgumentParser) -> None:
+    """Declare what `verify` takes."""
+    options.plan(command)
+    options.backup(command, optional=True)
+    options.flag(command, "--deep", "Also restore to a scratch folder and compare that.")
+    options.no_server(command)
+    options.json(command)
+
+
 def verify(
-    plan: Plan,
-    backup: Backup = "latest",
-    /,
-    *,
-    deep: Annotated[bool, Parameter(negative=(), help="Also restore to a scratch folder and compare that.")] = False,
-    no_server: NoServer = False,
-    json: Json = False,
+    plan: str, backup: str = "latest", *, deep: bool = False, no_server: bool = False, json: bool = False
 ) -> None:
     """Prove that a backup can be restored: fetch, open, merge, compare every row, run the quality suites."""
     opened, began = open_plan(plan), datetime.now(UTC)
@@ -84,20 +85,21 @@ def _show(result: Verification, json: bool) -> None:
         note(f"warning: {warning}")
 
 
+def check_arguments(command: ArgumentParser) -> None:
+    """Declare what `check` takes."""
+    options.plan(command)
+    command.add_argument(
+        "--read-data",
+        metavar="SHARE",
+        help="Also read and open every object (--read-data), or a random share of them (--read-data=10%%).",
+    )
+    options.flag(command, "--repair", "Mend SHA256SUMS, mark damaged backups, sweep old leftovers.")
+    options.flag(command, "--accept-head", "Accept that the newest backup seen is gone, once you know why.")
+    options.json(command)
+
+
 def check(
-    plan: Plan,
-    /,
-    *,
-    read_data: Annotated[
-        str | None, Parameter(help="Also read and open every object, or a random share: --read-data=10%.")
-    ] = None,
-    repair: Annotated[
-        bool, Parameter(negative=(), help="Mend SHA256SUMS, mark damaged backups, sweep old leftovers.")
-    ] = False,
-    accept_head: Annotated[
-        bool, Parameter(negative=(), help="Accept that the newest backup seen is gone, once you know why.")
-    ] = False,
-    json: Json = False,
+    plan: str, *, read_data: str | None = None, repair: bool = False, accept_head: bool = False, json: bool = False
 ) -> int:
     """Check that the repository is whole; exit code 8 where anything is wrong."""
     opened, share = open_plan(plan), _share(read_data)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
+
 from pydantic import JsonValue
-from rich.table import Table
 
 from blocks.errors import CorruptionDetected
 from blocks.manifest import BackupMetadata, BackupStatus
 from blocks.repository import Repository
+from flows.cli import options
 from flows.cli.console import note, say, say_json
-from flows.cli.options import Backup, Json, Plan
 from flows.cli.planning import open_plan
 from flows.cli.render import (
     backup_json,
@@ -22,10 +23,17 @@ from flows.cli.render import (
     status_text,
     verifications_table,
 )
+from flows.cli.table import Table
 from flows.units import human_bytes, human_seconds, human_time
 
 
-def list_backups(plan: Plan, /, *, json: Json = False) -> int:
+def list_backups_arguments(command: ArgumentParser) -> None:
+    """Declare what `list` takes."""
+    options.plan(command)
+    options.json(command)
+
+
+def list_backups(plan: str, *, json: bool = False) -> int:
     """List a plan's backups, oldest first; exit code 8 where a manifest is damaged."""
     opened = open_plan(plan)
     repository = opened.repository.unlock(opened.encryption)
@@ -52,7 +60,14 @@ def list_backups(plan: Plan, /, *, json: Json = False) -> int:
     return CorruptionDetected.exit_code if survey.findings else 0
 
 
-def show(plan: Plan, backup: Backup, /, *, json: Json = False) -> None:
+def show_arguments(command: ArgumentParser) -> None:
+    """Declare what `show` takes."""
+    options.plan(command)
+    options.backup(command)
+    options.json(command)
+
+
+def show(plan: str, backup: str, *, json: bool = False) -> None:
     """Show one backup: its numbers, its collections, its chain and its verifications."""
     opened = open_plan(plan)
     repository = opened.repository.unlock(opened.encryption)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from blocks.errors import LastgoodError, RestoreRefused
 from blocks.plan import BackupPlan
 from blocks.selection import Selection
 from blocks.sources.base import RestoreMode
+from flows.cli import options
 from flows.cli.console import interactive, note, say, say_json, stderr
-from flows.cli.options import Backup, Collections, Json, KeyGlobs, NoServer, Plan
 from flows.cli.planning import open_plan, run_reference
 from flows.cli.progress import open_progress
 from flows.cli.render import fields, grid
@@ -25,26 +24,43 @@ from flows.results import RestoreResult
 from flows.units import human_seconds, human_time
 
 
+def restore_arguments(command: ArgumentParser) -> None:
+    """Declare what `restore` takes."""
+    options.plan(command)
+    options.backup(command, optional=True)
+    command.add_argument("--at", metavar="TIME", help="The newest backup as of a time: 2026-01-02T03:04Z, 2h ago.")
+    options.selection(command)
+    command.add_argument(
+        "--to", metavar="PLACE", help="Another place than the live one; the live state stays as it is."
+    )
+    command.add_argument(
+        "--mode",
+        metavar=options.names_of(RestoreMode),
+        type=options.one_of(RestoreMode),
+        default=RestoreMode.EXACT,
+        help="Write nothing; put the backup's rows over what is there; or also remove all other rows, if not given.",
+    )
+    options.flag(command, "--yes", "Do not ask before writing.")
+    options.no_server(command)
+    options.json(command)
+
+
 def restore(
-    plan: Plan,
-    backup: Backup = "latest",
-    /,
+    plan: str,
+    backup: str = "latest",
     *,
-    at: Annotated[str | None, Parameter(help="The newest backup as of a time: 2026-01-02T03:04Z, 2h ago.")] = None,
-    collection: Collections = None,
-    key: KeyGlobs = None,
-    to: Annotated[str | None, Parameter(help="Another place than the live one; the live state stays as it is.")] = None,
-    mode: Annotated[
-        RestoreMode,
-        Parameter(help="Write nothing; put the backup's rows over what is there; or also remove all other rows."),
-    ] = RestoreMode.EXACT,
-    yes: Annotated[bool, Parameter(negative=(), help="Do not ask before writing.")] = False,
-    no_server: NoServer = False,
-    json: Json = False,
+    at: str | None = None,
+    collection: Sequence[str] = (),
+    key: Sequence[str] = (),
+    to: str | None = None,
+    mode: RestoreMode = RestoreMode.EXACT,
+    yes: bool = False,
+    no_server: bool = False,
+    json: bool = False,
 ) -> None:
     """Restore a backup: all of it, some collections, or single keys; to the live place or to another one."""
     opened = open_plan(plan)
-    wanted = _Wanted(opened, plan, backup, _moment(at), Selection(tuple(collection or ()), tuple(key or ())), to)
+    wanted = _Wanted(opened, plan, backup, _moment(at), Selection(tuple(collection), tuple(key)), to)
     if mode is RestoreMode.PREVIEW:
         _show(wanted.preview(), json)
         return

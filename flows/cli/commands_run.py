@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, BooleanOptionalAction
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from blocks.errors import ConfigurationError
 from blocks.plan import read_plan
 from blocks.reference import is_path
+from flows.cli import options
 from flows.cli.console import say, say_json
-from flows.cli.options import Json, Plan
 from flows.cli.planning import answering_server, open_plan
 
 
-def save_plan(
-    plan: Annotated[Path, Parameter(help="Path of a YAML plan.")],
-    /,
-    *,
-    name: Annotated[str | None, Parameter(help="Name of the block; that of the plan if not given.")] = None,
-    json: Json = False,
-) -> None:
+def save_plan_arguments(command: ArgumentParser) -> None:
+    """Declare what `plan save` takes."""
+    command.add_argument("plan", metavar="PLAN", type=Path, help="Path of a YAML plan.")
+    command.add_argument("--name", metavar="NAME", help="Name of the block; that of the plan if not given.")
+    options.json(command)
+
+
+def save_plan(plan: Path, *, name: str | None = None, json: bool = False) -> None:
     """Save a plan as a Backup Plan block, so that the Prefect UI can pick it; a block of that name is replaced."""
     opened = read_plan(plan)
     server = answering_server()
@@ -44,7 +44,14 @@ def save_plan(
         say(f"plan {opened.name} is saved as the block backup-plan/{block} at {server}")
 
 
-def serve(*plans: Plan) -> None:
+def serve_arguments(command: ArgumentParser) -> None:
+    """Declare what `serve` takes."""
+    command.add_argument(
+        "plans", metavar="PLAN", nargs="*", help="Path of a YAML plan, or name of a saved Backup Plan block."
+    )
+
+
+def serve(plans: Sequence[str]) -> None:
     """Run the schedules of one or more plans in this process, until it is stopped."""
     if not plans:
         raise ConfigurationError("there is nothing to serve", hint="Name at least one plan.")
@@ -55,18 +62,22 @@ def serve(*plans: Plan) -> None:
     serve_plans(list(plans))
 
 
-def demo(
-    *,
-    folder: Annotated[
-        Path | None, Parameter(name="--dir", help="Where the demo lives; what an earlier one left there goes.")
-    ] = None,
-    keep: Annotated[
-        bool, Parameter(name="--keep", negative="--no-keep", help="Leave the demo's Prefect server running.")
-    ] = True,
-    stop: Annotated[
-        bool, Parameter(name="--stop", negative=(), help="Only stop the servers that an earlier demo left running.")
-    ] = False,
-) -> int:
+def demo_arguments(command: ArgumentParser) -> None:
+    """Declare what `demo` takes."""
+    command.add_argument(
+        "--dir",
+        dest="folder",
+        metavar="PATH",
+        type=Path,
+        help="Where the demo lives; what an earlier one left there goes.",
+    )
+    command.add_argument(
+        "--keep", action=BooleanOptionalAction, default=True, help="Leave the demo's Prefect server running, or not."
+    )
+    options.flag(command, "--stop", "Only stop the servers that an earlier demo left running.")
+
+
+def demo(*, folder: Path | None = None, keep: bool = True, stop: bool = False) -> int:
     """Tell the whole story on an embedded example: back up, lose, restore, prove; exit code 1 where a proof fails."""
     from deployments.demo.story import DEFAULT_FOLDER, run_demo, stop_demo  # what runs the flows is above them
 

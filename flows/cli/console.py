@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
-from rich.console import Console, RenderableType
+
+from flows.cli.table import Styled, Table
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 WIDTH_WITHOUT_TERMINAL = 200
-"""Columns where output goes to a file or a pipe: no id may be cut off there."""
+"""Columns of what rich prints to a file or a pipe: nothing may be cut off there."""
 
 
 def stdout() -> Console:
-    """Return the console of results."""
+    """Return rich's console of results."""
     return _console(stderr=False)
 
 
 def stderr() -> Console:
-    """Return the console of notes, progress and errors."""
+    """Return rich's console of notes, progress and errors."""
     return _console(stderr=True)
 
 
@@ -27,14 +32,23 @@ def interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def say(what: RenderableType) -> None:
+def say(what: str | Styled | Table | RenderableType) -> None:
     """Print a result."""
-    stdout().print(what, soft_wrap=isinstance(what, str))
+    terminal = sys.stdout.isatty()
+    match what:
+        case str():
+            print(what)
+        case Styled():
+            stdout().print(what.on_terminal(), soft_wrap=True) if terminal else print(what.text)
+        case Table():
+            stdout().print(what.on_terminal()) if terminal else print(what.plain())
+        case _:
+            stdout().print(what)
 
 
 def note(text: str) -> None:
     """Print a line that is not the result."""
-    stderr().print(text, soft_wrap=True)
+    print(text, file=sys.stderr, flush=True)
 
 
 def say_json(value: JsonValue) -> None:
@@ -43,6 +57,9 @@ def say_json(value: JsonValue) -> None:
 
 
 def _console(stderr: bool) -> Console:
+    # takes long, and only terminals show what it can do
+    from rich.console import Console
+
     stream = sys.stderr if stderr else sys.stdout
     # what is printed comes from plans and data: nothing in it is markup
     return Console(

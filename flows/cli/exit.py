@@ -8,8 +8,6 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from cyclopts import CycloptsError
-
 from blocks.errors import LastgoodError
 from flows.cli.console import note
 from flows.cli.interrupts import INTERRUPTED
@@ -17,6 +15,18 @@ from flows.cli.interrupts import INTERRUPTED
 UNEXPECTED = 1
 USAGE = 2
 BROKEN_PIPE = 141
+
+
+class Misused(Exception):
+    """A command line that is not understood.
+
+    Attributes:
+        called: The command whose help explains it.
+    """
+
+    def __init__(self, message: str, called: str) -> None:
+        super().__init__(message)
+        self.called = called
 
 
 def guarded(work: Callable[[], object], debug: bool, reference: str | None = None) -> int:
@@ -53,9 +63,9 @@ def explain(error: Exception, reference: str | None = None) -> int:
         if error.hint:
             note(f"hint: {_as_typed(error.hint, reference)}")
         return error.exit_code
-    if isinstance(error, CycloptsError):
+    if isinstance(error, Misused):
         note(f"error: {error}")
-        note("hint: `lastgood COMMAND --help` shows how a command is written.")
+        note(f"hint: `{error.called} --help` shows how it is written.")
         return USAGE
     note(f"error: unexpected {type(error).__name__}: {_first_line(error)}")
     note("hint: This is a fault in lastgood or below it. Run the command again with --debug for the traceback.")

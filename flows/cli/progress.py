@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from flows.cli.console import stderr
+from flows.cli.console import note, stderr
 from flows.progress import Progress
 
 if TYPE_CHECKING:
@@ -45,8 +44,8 @@ class TerminalProgress:
 class PlainProgress:
     """Prints a line for a part that is done, at most one every `PLAIN_EVERY_SECONDS`."""
 
-    def __init__(self, console: Console, what: str, unit: str) -> None:
-        self._console, self._what, self._unit, self._done = console, what, unit, 0
+    def __init__(self, what: str, unit: str) -> None:
+        self._what, self._unit, self._done = what, unit, 0
         self._last = time.monotonic()
 
     def entered(self, part: str) -> None:
@@ -58,15 +57,14 @@ class PlainProgress:
         now = time.monotonic()
         if now - self._last >= PLAIN_EVERY_SECONDS:
             self._last = now
-            self._console.print(f"{self._what}: {self._done} {self._unit} done, the last {part}", soft_wrap=True)
+            note(f"{self._what}: {self._done} {self._unit} done, the last {part}")
 
 
 @contextmanager
 def open_progress(what: str, unit: str = "parts") -> Iterator[Progress]:
     """Show progress while the block runs; `what` is a word such as `backup`, `unit` what is counted."""
-    console = stderr()
-    if not console.is_terminal:
-        yield PlainProgress(console, what, unit)
+    if not sys.stderr.isatty():
+        yield PlainProgress(what, unit)
         return
     # only a terminal has something that moves
     from rich.progress import Progress as Bar
@@ -79,5 +77,5 @@ def open_progress(what: str, unit: str = "parts") -> Iterator[Progress]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[parts]}", markup=False),
     )
-    with Bar(*columns, console=console, transient=True) as bar:
+    with Bar(*columns, console=stderr(), transient=True) as bar:
         yield TerminalProgress(bar, bar.add_task(what, total=None, parts=""))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pydantic import JsonValue
-from rich.table import Table
-from rich.text import Text
 
 from blocks.lease import LeaseRecord
 from blocks.manifest import BackupMetadata, BackupStatus, Verification
+from flows.cli.table import Column, Styled, Table
 from flows.units import human_bytes, human_seconds
 
 _STYLES = {
@@ -21,18 +20,12 @@ _STYLES = {
 
 def grid(*headers: str) -> Table:
     """Make a table; a header that begins with `>` is that of a column of numbers."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for header in headers:
-        number = header.startswith(">")
-        table.add_column(header.removeprefix(">"), justify="right" if number else "left", overflow="fold")
-    return table
+    return Table([Column(header.removeprefix(">"), number=header.startswith(">")) for header in headers])
 
 
-def fields(rows: Iterable[tuple[str, str | Text]]) -> Table:
+def fields(rows: Iterable[tuple[str, str | Styled]]) -> Table:
     """Make a table of names and values; a row without a value is left out."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = Table([Column(style="bold", whole=True), Column()], headed=False)
     for name, value in rows:
         if value:
             table.add_row(name, value)
@@ -42,7 +35,7 @@ def fields(rows: Iterable[tuple[str, str | Text]]) -> Table:
 def backups_table(backups: Sequence[tuple[BackupMetadata, BackupStatus]], lease: LeaseRecord | None) -> Table:
     """Show backups, oldest first, and the one in the making last."""
     table = grid("id", "type", "when (UTC)", ">rows", ">changed", ">size", ">stored", "status", "chain")
-    table.columns[0].no_wrap = True
+    table.columns[0].whole = True
     for made, status in backups:
         table.add_row(
             made.backup_id,
@@ -64,9 +57,9 @@ def backups_table(backups: Sequence[tuple[BackupMetadata, BackupStatus]], lease:
     return table
 
 
-def status_text(status: BackupStatus) -> Text:
+def status_text(status: BackupStatus) -> Styled:
     """Write a status in its colour."""
-    return Text(status.value, style=_STYLES.get(status, ""))
+    return Styled(status.value, _STYLES.get(status, ""))
 
 
 def changed(upserts: int, tombstones: int) -> str:

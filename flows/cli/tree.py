@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from cyclopts import App
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from inspect import cleandoc
+from typing import NoReturn
 
 from blocks.version import VERSION
+from flows.cli.exit import Misused
 
+_HELP = "Back up application state, restore it, and prove that it can be restored."
 _EPILOGUE = """PLAN is the path of a YAML plan, or the name of a saved Backup Plan block.
 Every command that prints a table prints JSON with --json. With --debug (or LASTGOOD_DEBUG=1) errors show a traceback.
 Exit codes: 0 done, 1 unexpected, 2 usage or plan, 3 source, 4 repository, 5 locked, 6 no such backup, 7 key, 8 damage,
 9 quality, 10 refused, 11 partial, 130 interrupted."""
 
-_COMMANDS = {
+Commands = Mapping[str, tuple[str, str]]
+"""For each command the module with the function that does it and the one that declares its arguments, and a summary."""
+
+_COMMANDS: Commands = {
     "init": ("commands_make:init", "Create the repository and its keys, and print the recovery kit once."),
     "backup": ("commands_make:backup", "Back up all sources of a plan, or none."),
     "list": ("commands_read:list_backups", "List a plan's backups."),
@@ -24,32 +33,73 @@ _COMMANDS = {
     "serve": ("commands_run:serve", "Run the schedules of plans in this process."),
     "demo": ("commands_run:demo", "Tell the whole story on an embedded example."),
 }
-_KEY_COMMANDS = {
+_KEY = "Show and change who can open a plan's repository."
+_KEY_COMMANDS: Commands = {
     "list": ("commands_key:list_keys", "List the credentials that open the repository."),
     "add": ("commands_key:add", "Let one more credential open the repository."),
     "remove": ("commands_key:remove", "Take a credential away."),
 }
-_PLAN_COMMANDS = {"save": ("commands_run:save_plan", "Save a plan as a Backup Plan block.")}
+_PLAN = "Keep plans where the Prefect UI can pick them."
+_PLAN_COMMANDS: Commands = {"save": ("commands_run:save_plan", "Save a plan as a Backup Plan block.")}
+
+_GROUPS: Mapping[str, tuple[Commands, str]] = {"key": (_KEY_COMMANDS, _KEY), "plan": (_PLAN_COMMANDS, _PLAN)}
 
 
-def build_app() -> App:
-    """Make the command tree."""
-    app = App(
-        name="lastgood",
-        help="Back up application state, restore it, and prove that it can be restored.",
-        help_epilogue=_EPILOGUE,
-        help_format="plaintext",
-        version=f"lastgood {VERSION}",
-        result_action="return_value",
-        exit_on_error=False,
-        print_error=False,
-        suppress_keyboard_interrupt=False,
-    )
-    key = App(name="key", help="Show and change who can open a plan's repository.")
-    plan = App(name="plan", help="Keep plans where the Prefect UI can pick them.")
-    for group, commands in ((app, _COMMANDS), (key, _KEY_COMMANDS), (plan, _PLAN_COMMANDS)):
-        for name, (target, summary) in commands.items():
-            group.command(f"flows.cli.{target}", name=name, help=summary)
-    app.command(key)
-    app.command(plan)
-    return app
+def perform(words: Sequence[str]) -> object:
+    """Do what a command line says, and return what the command does.
+
+    Args:
+        words: The words after `lastgood`.
+
+    Raises:
+        Misused: There is no such command, or it is not written like that.
+        SystemExit: Help was asked for, and was printed.
+    """
+    match words:
+        case [str(group), *rest] if group in _GROUPS:
+            commands, text = _GROUPS[group]
+            return _perform(commands, f"lastgood {group}", text, rest)
+        case _:
+            return _perform(_COMMANDS, "lastgood", _HELP, words)
+
+
+def _perform(commands: Commands, called: str, text: str, words: Sequence[str]) -> object:
+    if not words or words[0] not in commands:
+        _overview(commands, called, text).parse_args(words or ["--help"])
+        raise Misused("the command comes first", called)
+    function, declare = _found(commands[words[0]][0])
+    command = _Parser(f"{called} {words[0]}", cleandoc(function.__doc__ or ""))
+    declare(command)
+    return function(**vars(command.parse_intermixed_args(words[1:])))
+
+
+def _found(target: str) -> tuple[Callable[..., object], Callable[[ArgumentParser], None]]:
+    module, _, name = target.partition(":")
+    found = import_module(f"flows.cli.{module}")
+    return getattr(found, name), getattr(found, f"{name}_arguments")
+
+
+def _overview(commands: Commands, called: str, text: str) -> ArgumentParser:
+    """Make the parser of all that is no command: `--help`, `--version`, and mistakes."""
+    top = called == "lastgood"
+    overview = _Parser(called, text, _EPILOGUE if top else "")
+    if top:
+        overview.add_argument("-V", "--version", action="version", version=f"lastgood {VERSION}")
+    known = overview.add_subparsers(title="commands", metavar="COMMAND", parser_class=ArgumentParser, required=True)
+    for name, (_, summary) in commands.items():
+        known.add_parser(name, help=summary)
+    for name, (_, summary) in _GROUPS.items() if top else ():
+        known.add_parser(name, help=summary)
+    return overview
+
+
+class _Parser(ArgumentParser):
+    """Raises what is wrong, for the place where all errors are printed."""
+
+    def __init__(self, called: str, text: str, more: str = "") -> None:
+        formatter = RawDescriptionHelpFormatter
+        super().__init__(prog=called, description=text, epilog=more, formatter_class=formatter, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a mistake."""
+        raise Misused(message, self.prog)

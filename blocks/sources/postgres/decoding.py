@@ -116,12 +116,15 @@ class Written:
     def _taken(self, found: Sequence[bytes] | Sequence[tuple[bytes, ...]]) -> set[Key] | None:
         """Take the keys out of what a pattern found; None where one was not written, or is no text."""
         width = len(self.key)
-        columns = list(zip(*found, strict=True)) if found and isinstance(found[0], tuple) else [tuple(found)]
         taken = set[tuple[bytes, ...]]()
-        for start in range(0, len(columns), width):
-            taken.update(zip(*columns[start : start + width], strict=True))
-        taken.discard((b"",) * width)
-        by_column = list(zip(*taken, strict=True))
+        if found and isinstance(found[0], tuple):
+            columns = list(zip(*found, strict=True))
+            for start in range(0, len(columns), width):
+                taken.update(zip(*columns[start : start + width], strict=True))
+            taken.discard((b"",) * width)
+            by_column = list(zip(*taken, strict=True))
+        else:
+            by_column = [tuple(set(found))] if found else []
         if any(not _NO_KEYS.isdisjoint(values) for values in by_column):
             return None
         try:
@@ -166,7 +169,7 @@ class Touched:
 
     def add(self, block: bytes) -> None:
         """Take a block of rows, each of them after a zero byte, and one more at the end."""
-        for names in _TRUNCATED.findall(block):
+        for names in _TRUNCATED.findall(block) if b": TRUNCATE: " in block else ():
             for name in re.findall(_TABLE, names):
                 self._drop(self._tables.get(name, ""))
         named = set(_NAMED.findall(block))

@@ -85,12 +85,13 @@ class TouchedRows:
             known: What the base holds of it.
             empty: Makes a table of the right columns, without rows.
         """
+        if len(self._keys):
+            self._begin()
         if self._none is None:
             self._none = empty()
         unchanged = Reading(self._none, whole_part_unchanged=True)
         if not len(self._keys):
             return unchanged
-        self._begin()
         if len(self._keys.moved) >= _SPREAD * self._numbers.count:
             known.prepare()  # while the server looks for the rows, some of which are in this part
         number = self._numbers.of(bounds)
@@ -229,8 +230,11 @@ def _slices(keys: set[Key]) -> list[list[Key]]:
 
 
 def _array(values: Sequence[str]) -> str:
-    quoted = ('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values)
-    return literal("{" + ",".join(quoted) + "}")
+    together = '","'.join(values)
+    if "\\" in together or together.count('"') > 2 * (len(values) - 1):
+        quoted = (value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
+        together = '","'.join(quoted)
+    return literal('{"' + together + '"}')
 
 
 def _without_doubles(rows: pa.Table, keys: pa.LargeBinaryArray) -> pa.Table:

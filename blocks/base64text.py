@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from blocks.stretching import SALT_BYTES
+from blocks.sizes import SALT_BYTES
 
 
 def to_base64(data: bytes) -> str:

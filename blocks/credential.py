@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blocks.errors import ConfigurationError
 from blocks.passphrase import passphrase_at, passphrase_in, passphrase_of, text_at, text_in
-from blocks.stretching import KEY_BYTES
+from blocks.sizes import KEY_BYTES
 
 _KEY_PREFIX = "LASTGOOD-KEY-1"
 _CHECKSUM_BYTES = 3

@@ -54,7 +54,7 @@ from blocks.keystore import (
     parse,
 )
 from blocks.manifest import Record
-from blocks.stretching import KEY_BYTES
+from blocks.sizes import KEY_BYTES
 
 __all__ = [
     "Credential",

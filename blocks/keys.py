@@ -7,7 +7,7 @@ import secrets
 from blocks.credential import Guarded
 from blocks.errors import CorruptionDetected, WrongKey
 from blocks.keyslots import Kem, Role, bind, decapsulate, derive, encapsulate
-from blocks.stretching import KEY_BYTES
+from blocks.sizes import KEY_BYTES
 
 
 class Keys(Guarded):

@@ -29,16 +29,8 @@ from blocks.base64text import Base64, Salt, from_base64, to_base64
 from blocks.credential import ResolvedSecret, SecretKind
 from blocks.manifest import Record
 from blocks.objectcontext import length_prefixed
-from blocks.stretching import (
-    KEY_BYTES,
-    LEAST_MEMORY_KIB,
-    MOST_ITERATIONS,
-    MOST_LANES,
-    MOST_MEMORY_KIB,
-    SALT_BYTES,
-    Cost,
-    stretch,
-)
+from blocks.sizes import KEY_BYTES, SALT_BYTES
+from blocks.stretching import LEAST_MEMORY_KIB, MOST_ITERATIONS, MOST_LANES, MOST_MEMORY_KIB, Cost, stretch
 
 _NONCE_BYTES = 12
 _MLKEM_PUBLIC_BYTES = 1184

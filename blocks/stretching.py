@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-KEY_BYTES = 32
-SALT_BYTES = 32
+from blocks.sizes import KEY_BYTES, SALT_BYTES
 
+# bounds that keep a hostile file from exhausting memory or time
 MOST_ITERATIONS = 16
 LEAST_MEMORY_KIB, MOST_MEMORY_KIB = 1024, 512 * 1024
 MOST_LANES = 16
-"""Bounds that keep a hostile file from exhausting memory or time."""
 
 # OpenSSL's pool of threads is one for the process: two derivations with several lanes wait for each other for ever
 _one_at_a_time = threading.Lock()
@@ -56,8 +55,9 @@ def stretch(passphrase: bytes, cost: Cost) -> bytes:
 
 def begin(passphrase: bytes, cost: Cost) -> None:
     """Begin to derive a key in a thread of its own, for `stretch` to find it done."""
-    _begun[_called(passphrase, cost)] = derivation = _Derivation(passphrase, cost)
+    derivation = _Derivation(passphrase, cost)
     derivation.start()
+    _begun[_called(passphrase, cost)] = derivation
 
 
 class _Derivation(threading.Thread):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from flows.cli.garbage import postpone
+from flows.cli.interrupts import Interrupts
 
 __all__ = ["main"]
+
+_LASTING = (["serve"], ["demo"])
+"""Commands that run until they are stopped, with what they use as it is."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,8 +20,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The words after `lastgood`; None takes those of this process, which is then the command's own.
     """
-    if argv is None:
-        postpone()
-    from flows.cli.app import run
+    if argv is not None:
+        from flows.cli.app import run
 
-    return run(argv)
+        return run(argv)
+    interrupts = Interrupts()
+    if sys.argv[1:2] not in _LASTING:
+        interrupts.watch()
+    postpone()
+    from flows.cli.app import run_alone
+
+    return run_alone(sys.argv[1:], interrupts, brief=sys.argv[1:2] not in _LASTING)

@@ -6,38 +6,70 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flows.cli.engine import leave, start
 from flows.cli.interrupts import Interrupts
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code.
+def run(words: Sequence[str]) -> int:
+    """Run a command line for a program, and return its exit code.
 
     Args:
-        argv: The words after `lastgood`; None takes those of this process.
+        words: The words after `lastgood`.
     """
-    words = _spelled_out(list(sys.argv[1:] if argv is None else argv))
-    debug = "--debug" in words or os.environ.get("LASTGOOD_DEBUG", "") not in ("", "0")
-    tokens = [word for word in words if word != "--debug"]
-    # a program that calls this may want Prefect afterwards; the command's own process does not
-    brief, interrupts = words[:1] not in (["serve"], ["demo"]), Interrupts()
-    if argv is None:
-        if brief:
-            interrupts.watch()
-        start(tokens)
-    prepare_process(quiet=brief)
-    # not sooner: what was begun goes on beside these imports
-    from flows.cli.exit import guarded
-    from flows.cli.tree import perform
+    line = _Line(words)
+    prepare_process(quiet=line.words[:1] not in (["serve"], ["demo"]))
+    return line.perform(lambda: None)
 
-    reference = next((word for word in tokens if word.endswith((".yaml", ".yml")) or os.sep in word), None)
-    interrupts.working()
-    code = guarded(lambda: perform(tokens), debug, reference)
-    if argv is None and brief:
+
+def run_alone(words: Sequence[str], interrupts: Interrupts, *, brief: bool) -> int:
+    """Run the command line of a process that does nothing else, and return its exit code.
+
+    Args:
+        words: The words after `lastgood`.
+        interrupts: Told when there is something to be ended in good order.
+        brief: End the process with the command, and show nothing of the logs of runs.
+    """
+    line = _Line(words)
+    start(line.words)
+    prepare_process(quiet=brief)
+    code = line.perform(interrupts.working)
+    if brief:
         leave(code)
     return code
+
+
+class _Line:
+    """What was typed.
+
+    Attributes:
+        words: Without `--debug`.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        said = _spelled_out(list(words))
+        self._debug = "--debug" in said or os.environ.get("LASTGOOD_DEBUG", "") not in ("", "0")
+        self.words = [word for word in said if word != "--debug"]
+
+    def perform(self, working: Callable[[], None]) -> int:
+        """Do it, and return its exit code.
+
+        Args:
+            working: Called when it is known what is to be done, before anything is.
+        """
+        # not sooner: what was begun goes on beside these imports
+        from flows.cli.exit import guarded
+        from flows.cli.tree import parse
+
+        def work() -> object:
+            command = parse(self.words)
+            working()
+            return command()
+
+        # what hints name as the plan
+        reference = next((word for word in self.words if word.endswith((".yaml", ".yml")) or os.sep in word), None)
+        return guarded(work, self._debug, reference)
 
 
 def prepare_process(quiet: bool) -> None:

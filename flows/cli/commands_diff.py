@@ -27,8 +27,13 @@ def diff_arguments(command: ArgumentParser) -> None:
     options.backup(command, "first")
     options.backup(command, "second")
     options.selection(command)
-    command.add_argument(
-        "--limit", metavar="N", type=int, default=20, help="Changed rows shown of each collection, 20; 0 for all."
+    options.value(
+        command,
+        "--limit",
+        "N",
+        "Changed rows shown of each collection, else 20; 0 for all.",
+        type=int,
+        default=20,
     )
     options.json(command)
 
@@ -38,10 +43,10 @@ def diff(
     first: str,
     second: str,
     *,
-    collection: Sequence[str] = (),
-    key: Sequence[str] = (),
-    limit: int = 20,
-    json: bool = False,
+    collection: Sequence[str],
+    key: Sequence[str],
+    limit: int,
+    json: bool,
 ) -> None:
     """Show what changed from the first backup to the second: keys added, removed and changed, and their fields."""
     opened = open_plan(plan)

@@ -31,7 +31,7 @@ def list_keys_arguments(command: ArgumentParser) -> None:
     options.json(command)
 
 
-def list_keys(plan: str, *, json: bool = False) -> None:
+def list_keys(plan: str, *, json: bool) -> None:
     """List the credentials that open the plan's repository; the plan's own credential is checked first."""
     opened = open_plan(plan)
     _show(list_slots(_unlock(opened).config.encryption), json)
@@ -40,17 +40,17 @@ def list_keys(plan: str, *, json: bool = False) -> None:
 def add_arguments(command: ArgumentParser) -> None:
     """Declare what `key add` takes."""
     options.plan(command)
-    command.add_argument(
+    options.kind(
+        command,
         "--role",
-        metavar=options.names_of(Role),
-        type=options.one_of(Role),
+        Role,
+        "A writer makes backups and sees what is known of them; a reader also restores.",
         required=True,
-        help="A writer makes backups and sees what is known of them; a reader also restores.",
     )
-    command.add_argument("--label", metavar="TEXT", required=True, help="What `key list` calls the credential.")
-    command.add_argument("--passphrase-env", metavar="NAME", help="Environment variable with the new passphrase.")
-    command.add_argument("--passphrase-file", metavar="PATH", type=Path, help="File with the new passphrase.")
-    command.add_argument("--key-file", metavar="PATH", type=Path, help="Key file of the new credential.")
+    options.value(command, "--label", "TEXT", "What `key list` calls the credential.", required=True)
+    options.value(command, "--passphrase-env", "NAME", "Environment variable with the new passphrase.")
+    options.value(command, "--passphrase-file", "PATH", "File with the new passphrase.", type=Path)
+    options.value(command, "--key-file", "PATH", "Key file of the new credential.", type=Path)
     options.flag(command, "--generate", "Create the key file first, with a fresh key.")
     options.json(command)
 
@@ -60,11 +60,11 @@ def add(
     *,
     role: Role,
     label: str,
-    passphrase_env: str | None = None,
-    passphrase_file: Path | None = None,
-    key_file: Path | None = None,
-    generate: bool = False,
-    json: bool = False,
+    passphrase_env: str | None,
+    passphrase_file: Path | None,
+    key_file: Path | None,
+    generate: bool,
+    json: bool,
 ) -> None:
     """Let one more credential open the repository."""
     opened = open_plan(plan)
@@ -90,7 +90,7 @@ def remove_arguments(command: ArgumentParser) -> None:
     options.json(command)
 
 
-def remove(plan: str, slot: str, *, json: bool = False) -> None:
+def remove(plan: str, slot: str, *, json: bool) -> None:
     """Take a credential away.
 
     Whoever kept a copy of lastgood.json can still use it with that credential.

@@ -43,7 +43,7 @@ def init_arguments(command: ArgumentParser) -> None:
     options.json(command)
 
 
-def init(plan: str, *, json: bool = False) -> None:
+def init(plan: str, *, json: bool) -> None:
     """Create the repository and its keys, and print the recovery kit once."""
     opened = open_plan(plan)
     kit = opened.repository.initialize(opened.encryption)
@@ -89,24 +89,17 @@ def _kit_json(kit: RecoveryKit) -> JsonValue:
 def backup_arguments(command: ArgumentParser) -> None:
     """Declare what `backup` takes."""
     options.plan(command)
-    command.add_argument(
+    options.kind(
+        command,
         "--type",
+        BackupType,
+        "What to make, incremental if not given; where it needs a base and finds none it becomes a full one.",
         dest="backup_type",
-        metavar=options.names_of(BackupType),
-        type=options.one_of(BackupType),
         default=BackupType.INCREMENTAL,
-        help="What to make, incremental if not given; where it needs a base and finds none it becomes a full one.",
     )
-    command.add_argument(
-        "--tag",
-        metavar="WORD",
-        dest="tags",
-        action="append",
-        default=[],
-        help="A word to keep with it; may be repeated.",
-    )
-    command.add_argument(
-        "--wait", metavar="SECONDS", type=float, default=0.0, help="How long to wait where another run holds the plan."
+    options.values(command, "--tag", "WORD", "A word to keep with it; may be repeated.", dest="tags")
+    options.value(
+        command, "--wait", "SECONDS", "How long to wait where another run holds the plan.", type=float, default=0.0
     )
     options.no_server(command)
     options.json(command)
@@ -115,11 +108,11 @@ def backup_arguments(command: ArgumentParser) -> None:
 def backup(
     plan: str,
     *,
-    backup_type: BackupType = BackupType.INCREMENTAL,
-    tags: Sequence[str] = (),
-    wait: float = 0,
-    no_server: bool = False,
-    json: bool = False,
+    backup_type: BackupType,
+    tags: Sequence[str],
+    wait: float,
+    no_server: bool,
+    json: bool,
 ) -> None:
     """Back up all sources of a plan, or none."""
     opened, tags = open_plan(plan), list(tags)
@@ -166,7 +159,7 @@ def retention_arguments(command: ArgumentParser) -> None:
     options.json(command)
 
 
-def retention(plan: str, *, dry_run: bool = False, no_server: bool = False, json: bool = False) -> None:
+def retention(plan: str, *, dry_run: bool, no_server: bool, json: bool) -> None:
     """Remove the backups that the plan's policy no longer keeps, and what unfinished ones left behind."""
     opened = open_plan(plan)
     result = run_verb(

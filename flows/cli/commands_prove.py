@@ -25,15 +25,13 @@ from flows.verify import verify as verify_flow
 def verify_arguments(command: ArgumentParser) -> None:
     """Declare what `verify` takes."""
     options.plan(command)
-    options.backup(command, optional=True)
+    options.backup_or_latest(command)
     options.flag(command, "--deep", "Also restore to a scratch folder and compare that.")
     options.no_server(command)
     options.json(command)
 
 
-def verify(
-    plan: str, backup: str = "latest", *, deep: bool = False, no_server: bool = False, json: bool = False
-) -> None:
+def verify(plan: str, backup: str, *, deep: bool, no_server: bool, json: bool) -> None:
     """Prove that a backup can be restored: fetch, open, merge, compare every row, run the quality suites."""
     opened, began = open_plan(plan), datetime.now(UTC)
     parameters = {"plan": run_reference(plan), "backup": backup, "deep": deep}
@@ -88,19 +86,18 @@ def _show(result: Verification, json: bool) -> None:
 def check_arguments(command: ArgumentParser) -> None:
     """Declare what `check` takes."""
     options.plan(command)
-    command.add_argument(
+    options.value(
+        command,
         "--read-data",
-        metavar="SHARE",
-        help="Also read and open every object (--read-data), or a random share of them (--read-data=10%%).",
+        "[SHARE]",
+        "Also read and open every object, or a random share: --read-data=10%%.",
     )
     options.flag(command, "--repair", "Mend SHA256SUMS, mark damaged backups, sweep old leftovers.")
     options.flag(command, "--accept-head", "Accept that the newest backup seen is gone, once you know why.")
     options.json(command)
 
 
-def check(
-    plan: str, *, read_data: str | None = None, repair: bool = False, accept_head: bool = False, json: bool = False
-) -> int:
+def check(plan: str, *, read_data: str | None, repair: bool, accept_head: bool, json: bool) -> int:
     """Check that the repository is whole; exit code 8 where anything is wrong."""
     opened, share = open_plan(plan), _share(read_data)
     with open_progress("check", "objects") as progress:

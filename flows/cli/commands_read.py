@@ -33,7 +33,7 @@ def list_backups_arguments(command: ArgumentParser) -> None:
     options.json(command)
 
 
-def list_backups(plan: str, *, json: bool = False) -> int:
+def list_backups(plan: str, *, json: bool) -> int:
     """List a plan's backups, oldest first; exit code 8 where a manifest is damaged."""
     opened = open_plan(plan)
     repository = opened.repository.unlock(opened.encryption)
@@ -67,7 +67,7 @@ def show_arguments(command: ArgumentParser) -> None:
     options.json(command)
 
 
-def show(plan: str, backup: str, *, json: bool = False) -> None:
+def show(plan: str, backup: str, *, json: bool) -> None:
     """Show one backup: its numbers, its collections, its chain and its verifications."""
     opened = open_plan(plan)
     repository = opened.repository.unlock(opened.encryption)

@@ -27,18 +27,16 @@ from flows.units import human_seconds, human_time
 def restore_arguments(command: ArgumentParser) -> None:
     """Declare what `restore` takes."""
     options.plan(command)
-    options.backup(command, optional=True)
-    command.add_argument("--at", metavar="TIME", help="The newest backup as of a time: 2026-01-02T03:04Z, 2h ago.")
+    options.backup_or_latest(command)
+    options.value(command, "--at", "TIME", "The newest backup as of a time: 2026-01-02T03:04Z, 2h ago.")
     options.selection(command)
-    command.add_argument(
-        "--to", metavar="PLACE", help="Another place than the live one; the live state stays as it is."
-    )
-    command.add_argument(
+    options.value(command, "--to", "PLACE", "Another place than the live one, which stays as it is.")
+    options.kind(
+        command,
         "--mode",
-        metavar=options.names_of(RestoreMode),
-        type=options.one_of(RestoreMode),
+        RestoreMode,
+        "Write nothing; put the backup's rows over what is there; or also remove all other rows, which is the default.",
         default=RestoreMode.EXACT,
-        help="Write nothing; put the backup's rows over what is there; or also remove all other rows, if not given.",
     )
     options.flag(command, "--yes", "Do not ask before writing.")
     options.no_server(command)
@@ -47,16 +45,16 @@ def restore_arguments(command: ArgumentParser) -> None:
 
 def restore(
     plan: str,
-    backup: str = "latest",
+    backup: str,
     *,
-    at: str | None = None,
-    collection: Sequence[str] = (),
-    key: Sequence[str] = (),
-    to: str | None = None,
-    mode: RestoreMode = RestoreMode.EXACT,
-    yes: bool = False,
-    no_server: bool = False,
-    json: bool = False,
+    at: str | None,
+    collection: Sequence[str],
+    key: Sequence[str],
+    to: str | None,
+    mode: RestoreMode,
+    yes: bool,
+    no_server: bool,
+    json: bool,
 ) -> None:
     """Restore a backup: all of it, some collections, or single keys; to the live place or to another one."""
     opened = open_plan(plan)

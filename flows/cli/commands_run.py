@@ -16,14 +16,14 @@ from flows.cli.planning import answering_server, open_plan
 
 def save_plan_arguments(command: ArgumentParser) -> None:
     """Declare what `plan save` takes."""
-    command.add_argument("plan", metavar="PLAN", type=Path, help="Path of a YAML plan.")
-    command.add_argument("--name", metavar="NAME", help="Name of the block; that of the plan if not given.")
+    command.add_argument("plan", metavar="PLAN", help="Path of a YAML plan.")
+    options.value(command, "--name", "NAME", "Name of the block; that of the plan if not given.")
     options.json(command)
 
 
-def save_plan(plan: Path, *, name: str | None = None, json: bool = False) -> None:
+def save_plan(plan: str, *, name: str | None, json: bool) -> None:
     """Save a plan as a Backup Plan block, so that the Prefect UI can pick it; a block of that name is replaced."""
-    opened = read_plan(plan)
+    opened = read_plan(Path(plan))
     server = answering_server()
     if server is None:
         raise ConfigurationError(
@@ -64,12 +64,13 @@ def serve(plans: Sequence[str]) -> None:
 
 def demo_arguments(command: ArgumentParser) -> None:
     """Declare what `demo` takes."""
-    command.add_argument(
+    options.value(
+        command,
         "--dir",
+        "PATH",
+        "Where the demo lives; what an earlier one left there goes.",
         dest="folder",
-        metavar="PATH",
         type=Path,
-        help="Where the demo lives; what an earlier one left there goes.",
     )
     command.add_argument(
         "--keep", action=BooleanOptionalAction, default=True, help="Leave the demo's Prefect server running, or not."
@@ -77,7 +78,7 @@ def demo_arguments(command: ArgumentParser) -> None:
     options.flag(command, "--stop", "Only stop the servers that an earlier demo left running.")
 
 
-def demo(*, folder: Path | None = None, keep: bool = True, stop: bool = False) -> int:
+def demo(*, folder: Path | None, keep: bool, stop: bool) -> int:
     """Tell the whole story on an embedded example: back up, lose, restore, prove; exit code 1 where a proof fails."""
     from deployments.demo.story import DEFAULT_FOLDER, run_demo, stop_demo  # what runs the flows is above them
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, TextIO
 
 from pydantic import JsonValue
 
-from flows.cli.table import Styled, Table
+from flows.cli.table import Styled, Table, visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -34,26 +36,34 @@ def interactive() -> bool:
 
 def say(what: str | Styled | Table | RenderableType) -> None:
     """Print a result."""
-    terminal = sys.stdout.isatty()
     match what:
         case str():
-            print(what)
-        case Styled():
-            stdout().print(what.on_terminal(), soft_wrap=True) if terminal else print(what.text)
-        case Table():
-            stdout().print(what.on_terminal()) if terminal else print(what.plain())
+            print(visible(what))
+        case Styled() | Table() if _has_styles(sys.stdout):
+            stdout().print(what.on_terminal(), soft_wrap=isinstance(what, Styled))
+        case Styled() | Table():
+            print(what.plain())
         case _:
             stdout().print(what)
 
 
 def note(text: str) -> None:
-    """Print a line that is not the result."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a line that is not the result, after what was printed of that."""
+    if sys.stderr is None:
+        return
+    if sys.stdout is not None:
+        with suppress(OSError):  # who reads it is gone, which is met at the end
+            sys.stdout.flush()
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def say_json(value: JsonValue) -> None:
     """Print a result as JSON, in ASCII so that any terminal and any reader takes it."""
     print(json.dumps(value, indent=2))
+
+
+def _has_styles(stream: TextIO | None) -> bool:
+    return stream is not None and (stream.isatty() or bool(os.environ.get("FORCE_COLOR")))
 
 
 def _console(stderr: bool) -> Console:

@@ -20,6 +20,8 @@ from blocks.errors import LastgoodError
 from blocks.passphrase import passphrase_at, passphrase_in
 from blocks.stretching import Cost, begin
 
+_LARGEST_CONFIG_BYTES = 1024 * 1024
+_MOST_MEMORY_KIB = 256 * 1024
 _WRONG = (OSError, ValueError, TypeError, LookupError, RuntimeError, yaml.YAMLError, LastgoodError)
 
 
@@ -89,12 +91,17 @@ def _begin(folder: Path, plan: Mapping[object, object]) -> None:
             return
     if passphrase is None:
         return
-    match json.loads((folder / local_path(url) / names.CONFIG).read_bytes()):
+    config = folder / local_path(url) / names.CONFIG
+    if not config.is_file() or config.stat().st_size > _LARGEST_CONFIG_BYTES:
+        return
+    match json.loads(config.read_bytes()):
         case {"encryption": {"slots": list(slots)}}:
             costs = {slot["role"]: _cost(slot["kdf"]) for slot in reversed(slots) if slot["kdf"]["name"] == "argon2id"}
         case _:
             return
-    if cost := costs.get("reader", costs.get("writer")):
+    cost = costs.get("reader", costs.get("writer"))
+    # whether the file is whole has not been looked at
+    if cost and cost.memory_kib <= _MOST_MEMORY_KIB:
         begin(passphrase, cost)
 
 

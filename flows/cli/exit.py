@@ -38,9 +38,9 @@ def guarded(work: Callable[[], object], debug: bool, reference: str | None = Non
         reference: The plan as it was typed, for hints that name a command to type next.
     """
     try:
-        code = work()
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        code = _done(work)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         # the reader (head, less) went away; what is left in the buffer has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -48,12 +48,20 @@ def guarded(work: Callable[[], object], debug: bool, reference: str | None = Non
     except KeyboardInterrupt:
         note("interrupted")
         return INTERRUPTED
-    except SystemExit as exc:
-        return exc.code if isinstance(exc.code, int) else UNEXPECTED
     except Exception as exc:  # noqa: BLE001  the last line of defence: a person sees one line, not a traceback
         if debug:
             traceback.print_exception(exc)
         return explain(exc, reference)
+    else:
+        return code
+
+
+def _done(work: Callable[[], object]) -> int:
+    try:
+        code = work()
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else UNEXPECTED
+    return code if isinstance(code, int) else 0
 
 
 def explain(error: Exception, reference: str | None = None) -> int:

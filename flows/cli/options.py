@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable
+from argparse import Action, ArgumentError, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Kind = TypeVar("Kind", bound=StrEnum)
+
+
+class _Once(Action):
+    """An option with a value, which is not silently another one when it is given again."""
+
+    _given = False
+
+    def __call__(self, _parser: object, namespace: Namespace, values: object, _option: str | None = None) -> None:
+        """Take the value."""
+        if self._given:
+            raise ArgumentError(self, "given more than once")
+        self._given = True
+        setattr(namespace, self.dest, values)
 
 
 def plan(command: ArgumentParser) -> None:
@@ -15,11 +28,32 @@ def plan(command: ArgumentParser) -> None:
     command.add_argument("plan", metavar="PLAN", help="Path of a YAML plan, or name of a saved Backup Plan block.")
 
 
-def backup(command: ArgumentParser, name: str = "backup", *, optional: bool = False) -> None:
-    """Take a backup as the next word; one that is optional is the latest."""
-    text = "Id of a backup, the beginning or end of one that no other backup shares, or `latest`."
-    nargs = "?" if optional else None
-    command.add_argument(name, metavar=name.upper(), nargs=nargs, default="latest", help=text)
+def backup(command: ArgumentParser, name: str = "backup") -> None:
+    """Take a backup as the next word."""
+    command.add_argument(name, metavar=name.upper(), help=_BACKUP)
+
+
+def backup_or_latest(command: ArgumentParser) -> None:
+    """Take a backup as the next word, or the latest where there is none."""
+    command.add_argument("backup", metavar="BACKUP", nargs="?", default="latest", help=f"{_BACKUP[:-1]}, the default.")
+
+
+_BACKUP = "Id of a backup, the beginning or end of one that no other backup shares, or `latest`."
+
+
+def value(command: ArgumentParser, name: str, metavar: str, text: str, **more: Any) -> None:
+    """Take an option with a value, once; `more` is argparse's."""
+    command.add_argument(name, metavar=metavar, help=text, action=_Once, **more)
+
+
+def kind(command: ArgumentParser, name: str, kinds: type[StrEnum], text: str, **more: Any) -> None:
+    """Take an option whose value is one of an enumeration's, once; `more` is argparse's."""
+    value(command, name, "{" + ",".join(kinds) + "}", text, type=_one_of(kinds), **more)
+
+
+def values(command: ArgumentParser, name: str, metavar: str, text: str, **more: Any) -> None:
+    """Take an option with a value as often as wanted; `more` is argparse's."""
+    command.add_argument(name, metavar=metavar, help=text, action="append", default=[], **more)
 
 
 def flag(command: ArgumentParser, name: str, text: str) -> None:
@@ -39,30 +73,25 @@ def json(command: ArgumentParser) -> None:
 
 def selection(command: ArgumentParser) -> None:
     """Take `--collection` and `--key`, each as often as wanted."""
-    command.add_argument(
-        "--collection",
-        metavar="GLOB",
-        action="append",
-        default=[],
-        help="Glob over names such as ledger/orders; may be repeated.",
-    )
-    command.add_argument(
-        "--key", metavar="GLOB", action="append", default=[], help="Glob over keys such as position:*; may be repeated."
-    )
+    values(command, "--collection", "GLOB", "Glob over names such as ledger/orders; may be repeated.")
+    values(command, "--key", "GLOB", "Glob over keys such as position:*; may be repeated.")
 
 
-def one_of(kind: type[Kind]) -> Callable[[str], Kind]:
+def _one_of(kinds: type[Kind]) -> Callable[[str], Kind]:
     """Return what turns a word into a value of an enumeration, in any case."""
 
-    def value(word: str) -> Kind:
+    def found(word: str) -> Kind:
         try:
-            return kind(word.lower())
+            return kinds(word.lower())
         except ValueError:
-            raise ArgumentTypeError(f"{word!r} is none of {', '.join(kind)}") from None
+            raise ArgumentTypeError(f"{word!r} is none of {', '.join(kinds)}{meant(word, kinds)}") from None
 
-    return value
+    return found
 
 
-def names_of(kind: type[StrEnum]) -> str:
-    """Write the values of an enumeration, for help."""
-    return "{" + ",".join(kind) + "}"
+def meant(word: str, known: Iterable[str]) -> str:
+    """Ask whether somebody meant a word that is known, for the end of an error; nothing where none is near."""
+    from difflib import get_close_matches  # only where something is wrong
+
+    near = get_close_matches(word.lower(), list(known), 1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -63,7 +63,7 @@ class PlainProgress:
 @contextmanager
 def open_progress(what: str, unit: str = "parts") -> Iterator[Progress]:
     """Show progress while the block runs; `what` is a word such as `backup`, `unit` what is counted."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield PlainProgress(what, unit)
         return
     # only a terminal has something that moves

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _GAP = "  "
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,15 @@ class Styled:
     text: str
     style: str = ""
 
+    def plain(self) -> str:
+        """Return the text."""
+        return visible(self.text)
+
     def on_terminal(self) -> Text:
         """Return it as rich has it."""
         from rich.text import Text
 
-        return Text(self.text, style=self.style)
+        return Text(self.plain(), style=self.style)
 
 
 @dataclass
@@ -65,13 +70,14 @@ class Table:
 
     def add_row(self, *cells: str | Styled) -> None:
         """Add a row; cells that are left out are empty."""
+        assert len(cells) <= len(self.columns), "more cells than columns"
         self.rows.append(cells)
 
     def plain(self) -> str:
         """Write it as lines, each as long as it has to be."""
         lines = [tuple(column.header for column in self.columns)] if self.headed else []
         for row in self.rows:
-            lines += zip_longest(*(_text(cell).split("\n") for cell in row), fillvalue="")
+            lines += zip_longest(*(_text(cell).expandtabs().split("\n") for cell in row), fillvalue="")
         widths = [max(map(_width, cells)) for cells in zip_longest(*lines, fillvalue="")]
         return "\n".join(self._line(line, widths) for line in lines)
 
@@ -96,17 +102,22 @@ class Table:
                 style=column.style,
             )
         for row in self.rows:
-            table.add_row(*(cell.on_terminal() if isinstance(cell, Styled) else cell for cell in row))
+            table.add_row(*(cell.on_terminal() if isinstance(cell, Styled) else visible(cell) for cell in row))
         return table
 
 
+def visible(text: str) -> str:
+    """Write out what would move the cursor, ring, or command a terminal; lines and tabs stay."""
+    return text.translate(_CONTROLS)
+
+
 def _text(cell: str | Styled) -> str:
-    return cell.text if isinstance(cell, Styled) else cell
+    return cell.plain() if isinstance(cell, Styled) else visible(cell)
 
 
 def _width(text: str) -> int:
     """Tell how many places of a line text takes."""
     if text.isascii():
         return len(text)
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+    seen = [character for character in text if unicodedata.category(character) not in ("Mn", "Me", "Cf")]
+    return len(seen) + sum(unicodedata.east_asian_width(character) in "WF" for character in seen)

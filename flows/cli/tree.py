@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from inspect import cleandoc
 from typing import NoReturn
 
 from blocks.version import VERSION
 from flows.cli.exit import Misused
+from flows.cli.options import meant
 
 _HELP = "Back up application state, restore it, and prove that it can be restored."
 _EPILOGUE = """PLAN is the path of a YAML plan, or the name of a saved Backup Plan block.
@@ -45,8 +47,8 @@ _PLAN_COMMANDS: Commands = {"save": ("commands_run:save_plan", "Save a plan as a
 _GROUPS: Mapping[str, tuple[Commands, str]] = {"key": (_KEY_COMMANDS, _KEY), "plan": (_PLAN_COMMANDS, _PLAN)}
 
 
-def perform(words: Sequence[str]) -> object:
-    """Do what a command line says, and return what the command does.
+def parse(words: Sequence[str]) -> Callable[[], object]:
+    """Return what a command line says is to be done.
 
     Args:
         words: The words after `lastgood`.
@@ -58,19 +60,25 @@ def perform(words: Sequence[str]) -> object:
     match words:
         case [str(group), *rest] if group in _GROUPS:
             commands, text = _GROUPS[group]
-            return _perform(commands, f"lastgood {group}", text, rest)
+            return _parse(commands, f"lastgood {group}", text, rest)
         case _:
-            return _perform(_COMMANDS, "lastgood", _HELP, words)
+            return _parse(_COMMANDS, "lastgood", _HELP, words)
 
 
-def _perform(commands: Commands, called: str, text: str, words: Sequence[str]) -> object:
-    if not words or words[0] not in commands:
-        _overview(commands, called, text).parse_args(words or ["--help"])
-        raise Misused("the command comes first", called)
-    function, declare = _found(commands[words[0]][0])
-    command = _Parser(f"{called} {words[0]}", cleandoc(function.__doc__ or ""))
+def _parse(commands: Commands, called: str, text: str, words: Sequence[str]) -> Callable[[], object]:
+    name = words[0] if words else "--help"
+    if name not in commands:
+        top = called == "lastgood"
+        if name in (("-h", "--help", "-V", "--version") if top else ("-h", "--help")):
+            _overview(commands, called, text).parse_args([name])
+        if name.startswith("-"):
+            raise Misused(f"the name of a command comes first, not {name!r}", called)
+        known = [*commands, *(_GROUPS if top else ())]
+        raise Misused(f"there is no command {name!r}{meant(name, known)}", called)
+    function, declare = _found(commands[name][0])
+    command = _Parser(f"{called} {name}", cleandoc(function.__doc__ or ""))
     declare(command)
-    return function(**vars(command.parse_intermixed_args(words[1:])))
+    return partial(function, **command.values(words[1:]))
 
 
 def _found(target: str) -> tuple[Callable[..., object], Callable[[ArgumentParser], None]]:
@@ -80,15 +88,15 @@ def _found(target: str) -> tuple[Callable[..., object], Callable[[ArgumentParser
 
 
 def _overview(commands: Commands, called: str, text: str) -> ArgumentParser:
-    """Make the parser of all that is no command: `--help`, `--version`, and mistakes."""
+    """Make the parser that prints what commands there are."""
     top = called == "lastgood"
     overview = _Parser(called, text, _EPILOGUE if top else "")
     if top:
-        overview.add_argument("-V", "--version", action="version", version=f"lastgood {VERSION}")
-    known = overview.add_subparsers(title="commands", metavar="COMMAND", parser_class=ArgumentParser, required=True)
-    for name, (_, summary) in commands.items():
-        known.add_parser(name, help=summary)
-    for name, (_, summary) in _GROUPS.items() if top else ():
+        version = f"lastgood {VERSION}"
+        overview.add_argument("-V", "--version", action="version", version=version, help="Show the version.")
+    known = overview.add_subparsers(title="commands", metavar="COMMAND", parser_class=ArgumentParser)
+    groups = {name: ("", summary) for name, (_, summary) in _GROUPS.items()} if top else {}
+    for name, (_, summary) in {**commands, **groups}.items():
         known.add_parser(name, help=summary)
     return overview
 
@@ -98,8 +106,33 @@ class _Parser(ArgumentParser):
 
     def __init__(self, called: str, text: str, more: str = "") -> None:
         formatter = RawDescriptionHelpFormatter
-        super().__init__(prog=called, description=text, epilog=more, formatter_class=formatter, allow_abbrev=False)
+        super().__init__(
+            prog=called, description=text, epilog=more, formatter_class=formatter, allow_abbrev=False, add_help=False
+        )
+        self.add_argument("-h", "--help", action="help", help="Show this help.")
+
+    def values(self, words: Sequence[str]) -> dict[str, object]:
+        """Return the value of each argument by its name.
+
+        Raises:
+            Misused: That is not how the command is written.
+        """
+        # what follows `--` is no option; argparse forgets about that where options may stand between other words
+        place = list(words).index("--") if "--" in words else len(words)
+        after = {f"\0{n}": word for n, word in enumerate(words[place + 1 :])}
+        said, unknown = self.parse_known_intermixed_args([*words[:place], *after])
+        if unknown:
+            shown = ", ".join(repr(after.get(word, word)) for word in unknown)
+            raise Misused(f"not known here: {shown}", self.prog)
+        return {name: _restored(value, after) for name, value in vars(said).items()}
 
     def error(self, message: str) -> NoReturn:
         """Raise a mistake."""
         raise Misused(message, self.prog)
+
+
+def _restored(value: object, words: Mapping[str, str]) -> object:
+    """Put words back in the places of what stood for them; arguments that may follow `--` are all text."""
+    if isinstance(value, list):
+        return [words.get(one, one) for one in value]
+    return words.get(value, value) if isinstance(value, str) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -52,6 +53,17 @@ def test_what_failed_ahead_fails_again_where_it_is_needed(monkeypatch: pytest.Mo
     begin(b"one", COST)
     with pytest.raises(MemoryError, match="no room"):
         stretch(b"one", COST)
+
+
+def test_a_thread_that_cannot_be_started_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        with pytest.raises(RuntimeError, match="new thread"):
+            begin(b"one", COST)
+    assert stretch(b"one", COST) == expected(b"one")
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pty
 import subprocess
 import sys
+from argparse import ArgumentParser
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from blocks import errors
 from flows.cli import main
+from flows.cli.console import note, say
 from flows.cli.exit import guarded
 from flows.cli.progress import PlainProgress
+from flows.cli.table import Styled
 from flows.cli.times import parse_time
+from flows.cli.tree import _COMMANDS, _KEY_COMMANDS, _PLAN_COMMANDS, _found, parse
 from tests.flows.cli.desk import PASSPHRASE, Desk
 
 ROOT = Path(__file__).parents[3]
@@ -27,6 +33,11 @@ COMMANDS = ["init", "backup", "list", "show", "diff", "restore", "verify", "rete
 def environment(**more: str) -> dict[str, str]:
     bare = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return bare | {"PYTHONPATH": str(ROOT), "LASTGOOD_PASSPHRASE": PASSPHRASE} | more
+
+
+def buffered() -> dict[str, str]:
+    """Return an environment in which output to a pipe is buffered, as it is for most people."""
+    return {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
 
 
 def lastgood(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -63,6 +74,66 @@ def test_wrong_usage_exits_2_and_says_where_help_is(words: list[str], capsys: py
     assert captured.out == ""
     assert "error:" in captured.err
     assert "--help" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("lst", "there is no command 'lst'; did you mean list?"),
+        ("key lst", "there is no command 'lst'; did you mean list?"),
+        ("xyz", "there is no command 'xyz'\n"),
+        ("--json list p.yaml", "the name of a command comes first, not '--json'"),
+        ("key --version", "the name of a command comes first"),
+        ("-- list p.yaml", "the name of a command comes first"),
+        ("backup p.yaml --type ful", "did you mean full?"),
+        ("restore p.yaml --to a --to b", "--to: given more than once"),
+        ("check p.yaml --read-data 10% --read-data", "--read-data: given more than once"),
+        ("list p.yaml more --les", "not known here: 'more', '--les'"),
+        ("list -- p.yaml --json", "not known here: '--json'"),
+        ("list -- -p.yaml", "plan -p.yaml: No such file"),
+        ("show p.yaml", "required: BACKUP"),
+        ("diff p.yaml a b --limit x", "invalid int value: 'x'"),
+    ],
+)
+def test_what_is_wrong_is_named(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "restore PLAN BACKUP --yes --at now",
+        "restore --yes PLAN --at now BACKUP",
+        "restore PLAN --yes BACKUP --at=now",
+        "restore --at now --yes -- PLAN BACKUP",
+    ],
+)
+def test_options_stand_anywhere(words: str) -> None:
+    said = parse(words.split())
+    assert isinstance(said, partial)
+    assert {name: said.keywords[name] for name in ("plan", "backup", "yes", "at")} == {
+        "plan": "PLAN", "backup": "BACKUP", "yes": True, "at": "now"
+    }  # fmt: skip
+
+
+def test_what_follows_two_dashes_is_no_option() -> None:
+    said = parse(["restore", "--", "-plan.yaml", "--yes"])
+    assert isinstance(said, partial)
+    assert (said.keywords["plan"], said.keywords["backup"], said.keywords["yes"]) == ("-plan.yaml", "--yes", False)
+    served = parse(["serve", "a.yaml", "--", "-b"])
+    assert isinstance(served, partial)
+    assert served.keywords == {"plans": ["a.yaml", "-b"]}
+
+
+@pytest.mark.parametrize(
+    "target", [each[0] for group in (_COMMANDS, _KEY_COMMANDS, _PLAN_COMMANDS) for each in group.values()]
+)
+def test_a_command_declares_what_its_function_takes(target: str) -> None:
+    function, declare = _found(target)
+    parser = ArgumentParser(add_help=False)
+    declare(parser)
+    assert {action.dest for action in parser._actions} == set(inspect.signature(function).parameters)
 
 
 def test_a_plan_that_is_wrong_or_not_there_exits_2(empty_desk: Desk) -> None:
@@ -152,6 +223,48 @@ def test_a_reader_that_goes_away_is_no_error(desk: Desk) -> None:
     ran = subprocess.run(["bash", "-c", words], env=environment(), capture_output=True, text=True)
     assert ran.stderr == ""
     assert ran.returncode in (0, 141)
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "list --help", "key"])
+def test_help_for_a_reader_that_is_gone_is_no_error(words: str) -> None:
+    script = f"{sys.executable} -c '{COMMAND[2]}' {words} | (exec <&-; true); exit ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(["bash", "-c", script], env=buffered(), capture_output=True, text=True)
+    assert ran.stderr == ""
+    assert ran.returncode in (0, 141)
+
+
+def test_a_full_disk_is_one_error(desk: Desk) -> None:
+    desk.backup()
+    with Path("/dev/full").open("w") as full:
+        words = [*COMMAND, "list", str(desk.plan)]
+        ran = subprocess.run(words, env=buffered(), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ran.returncode == 1
+    assert "No space left" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_log_of_both_streams_is_in_order(desk: Desk) -> None:
+    made = desk.backup()
+    words = [*COMMAND, "diff", str(desk.plan), made, made]
+    ran = subprocess.run(words, env=buffered(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert ran.stdout.splitlines()[-1] == "nothing changed"
+    assert ran.stdout.startswith("from ")
+
+
+def test_notes_never_get_among_the_results(desk: Desk) -> None:
+    script = f"{sys.executable} -c '{COMMAND[2]}' backup {desk.plan} --json 2>&-"
+    ran = subprocess.run(["bash", "-c", script], env=buffered(), capture_output=True, text=True)
+    assert ran.returncode == 0
+    assert json.loads(ran.stdout)["type"] == "full"
+
+
+def test_what_would_command_a_terminal_is_written_out(capsys: pytest.CaptureFixture[str]) -> None:
+    note("a\rb\x1b[2Jc\td\ne")
+    say("\x9b1m")
+    say(Styled("\a", "red"))
+    captured = capsys.readouterr()
+    assert captured.err == "a\\x0db\\x1b[2Jc\td\ne\n"
+    assert captured.out == "\\x9b1m\n\\x07\n"
 
 
 def test_on_a_terminal_a_restore_asks_and_shows_progress(desk: Desk) -> None:

@@ -77,9 +77,14 @@ def test_a_key_file_needs_no_stretching(desk: Desk, begun: list[tuple[bytes, Cos
 def test_a_damaged_repository_is_left_to_the_command(typed: Desk, begun: list[tuple[bytes, Cost]]) -> None:
     config = next(typed.plan.parent.rglob("lastgood.json"))
     whole = config.read_bytes()
-    for damaged in (b"", b"[]", b"{}", whole[:-9], whole.replace(b'"iterations": 3', b'"iterations": 99')):
+    absurd = [whole.replace(b'"iterations": 3', b'"iterations": 99'), whole.replace(b": 65536", b": 524288")]
+    for damaged in (b"", b"[]", b"{}", whole[:-9], *absurd, whole + b" " * 2**20):
+        assert damaged != whole
         config.write_bytes(damaged)
         look_at(typed.plan)
+    config.unlink()
+    os.mkfifo(config)
+    look_at(typed.plan)
     assert not begun
 
 

@@ -63,3 +63,20 @@ def test_a_decision_of_somebody_else_stands(handler: object) -> None:
         assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_command_watches_before_it_imports_anything_that_takes_long() -> None:
+    script = """
+import sys
+from flows.cli import interrupts, main
+
+def watched(self):
+    print(sorted({name.partition(".")[0] for name in sys.modules} & {"yaml", "cryptography", "pydantic", "argparse"}))
+    sys.exit(3)
+
+interrupts.Interrupts.watch = watched
+sys.argv = ["lastgood", "list", "plan.yaml"]
+main()
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (3, "[]\n"), ran.stderr

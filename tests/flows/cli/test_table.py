@@ -24,6 +24,7 @@ def table() -> Table:
     table.add_row("a/orders", "1,200", "one\n  two, longer")
     table.add_row("b", "7", Styled("gone", "red"))
     table.add_row("名前", "", "")
+    table.add_row("ภาษาไทย", "", "a\tb")
     table.add_row("short")
     return table
 
@@ -33,7 +34,7 @@ def test_a_plain_table_is_aligned_and_never_folded(table: Table) -> None:
     lines = table.plain().splitlines()
     assert lines[0].split() == ["name", "rows", "findings"]
     assert lines[-1] == "x" * 300 + "      1  " + "y" * 300
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert not any(line.endswith(" ") for line in lines)
 
 

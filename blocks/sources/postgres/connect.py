@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -61,8 +62,16 @@ _HINTS = {
     "57P03": "The server is starting up or shutting down: try again later.",
 }
 
-_UNREADABLE = ("22021", "22P05")
-"""States of text that is not what the encoding says."""
+_UNREADABLE = {
+    "22021": "The database is encoded in SQL_ASCII, which checks nothing. Convert it to UTF8.",
+    "22P05": "A text has no counterpart in UTF8: mend it, or convert the database to UTF8.",
+}
+"""States of text that cannot be read."""
+
+# two spaces follow it, in whatever language it is
+_SEVERITY = re.compile(r": \w+: {2}")
+_DRIVER = re.compile(r"^[A-Z_]+: \[libpq\] ")
+_NO_CONNECTION_LEFT = re.compile("too many clients|too many connections|remaining connection slots")
 
 
 def place_of(conninfo: str) -> str:
@@ -116,12 +125,18 @@ def translated(place: str, doing: str) -> Iterator[None]:
         said = (exc.diag.message_primary or str(exc)).strip().replace("\n", " ")
         raise SourceUnavailable(f"{doing} {place}: {said}", hint=hint_for(state, said)) from exc
     except AdbcError as exc:
-        # the driver repeats the query, which may name thousands of keys
-        said, state = str(exc).partition("\n\nQuery was:")[0].strip().replace("\n", " "), exc.sqlstate or ""
+        said, state = said_by(exc), exc.sqlstate or ""
         if state in _UNREADABLE:
-            hint = "The database is encoded in SQL_ASCII, which checks nothing. Convert it to UTF8."
-            raise UnsupportedState(f"{doing} {place}: {said}", hint=hint) from exc
+            raise UnsupportedState(f"{doing} {place}: {said}", hint=_UNREADABLE[state]) from exc
         raise SourceUnavailable(f"{doing} {place}: {said}", hint=hint_for(state, said)) from exc
+
+
+def said_by(error: AdbcError) -> str:
+    """Return what the server said, or the driver's own words where it said nothing."""
+    # the driver repeats the query, which may name thousands of keys; in front it puts what it did, and behind the state
+    text = str(error).partition("\n\nQuery was:")[0].partition(". SQLSTATE:")[0]
+    said = _SEVERITY.split(text, maxsplit=1)[-1]
+    return _DRIVER.sub("", said).strip().replace("\n", " ")
 
 
 def hint_for(state: str, said: str) -> str:
@@ -131,6 +146,8 @@ def hint_for(state: str, said: str) -> str:
     # a connection that fails before the server has answered carries no state
     if not state and "password" in said:
         return _HINTS["28P01"]
+    if not state and _NO_CONNECTION_LEFT.search(said):
+        return _HINTS["53300"]
     return _HINTS.get(state, "Check that the server runs and that `dsn` is right.")
 
 

@@ -208,10 +208,11 @@ def _hold(session: Session, settings: Settings, place: str) -> Catalogue:
     In this order a TRUNCATE or a rewrite, which a snapshot does not protect from, has ended before the snapshot is
     taken. A table that appeared or went in between is met with another attempt.
     """
+    # from now on: to measure a table waits for whoever changes it, too
+    session.execute(f"SET lock_timeout = {round(settings.lock_timeout_seconds * 1000)}".encode())
     for _ in range(_ATTEMPTS):
         before = _to_lock(session, read_tables(session), settings.choice)
         session.execute(BEGIN)
-        session.execute(f"SET LOCAL lock_timeout = {round(settings.lock_timeout_seconds * 1000)}".encode())
         with suppress(psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             if before:
                 names = ", ".join(f"ONLY {identifier(*name)}" for name in before)

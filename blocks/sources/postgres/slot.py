@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from adbc_driver_manager import Error as AdbcError
 
 from blocks.errors import SourceUnavailable
-from blocks.sources.postgres.connect import Session, connect, literal, place_of, translated
+from blocks.sources.postgres.connect import Session, connect, literal, place_of, said_by, translated
 from blocks.sources.postgres.driver import Driver
 from blocks.sources.postgres.readers import Reader
 
@@ -59,8 +59,9 @@ FROM pg_catalog.pg_logical_slot_peek_changes({slot}, {upto}, NULL, 'include-xids
 WHERE data LIKE 'COMMIT %' OR {changes} AND data LIKE 'table %'
 """
 
-_HOPELESS = ("22", "53", "54", "57014")
-"""States, or how they begin: text that is not in the encoding, no more room, beyond a limit, not in time."""
+_HOPELESS = ("22", "53", "54")
+"""How states begin: text that is not in the encoding, no more room, beyond a limit."""
+_CANCELLED = "57014"
 
 
 class Undecodable(SourceUnavailable):
@@ -212,8 +213,21 @@ class Slot:
         query = _TOLD.format(slot=literal(self.name), upto=literal(_lsn(upto)), changes=asked)
         with translated(self.place, f"cannot read {self.shown} of"), closing(Reader(driver)) as reader:
             reader.run(f"SET statement_timeout = {self._decoding_milliseconds}")
-            with _hopeless(self), reader.answer(query) as told:
+            with self._hopeless(), reader.answer(query) as told:
                 yield told
+
+    @contextmanager
+    def _hopeless(self) -> Iterator[None]:
+        until = time.monotonic() + self._decoding_milliseconds / 1000
+        try:
+            yield
+        except AdbcError as exc:
+            state = exc.sqlstate or ""
+            # somebody else may have cancelled it
+            if state.startswith(_HOPELESS) or (state == _CANCELLED and time.monotonic() >= until):
+                what = f"what {self.shown} of {self.place} holds cannot be decoded"
+                raise Undecodable(f"{what}: {said_by(exc)}") from exc
+            raise
 
     def advance(self, session: Session, position: int) -> None:
         """Let the server forget what was written before a position.
@@ -230,18 +244,6 @@ class Slot:
             session.execute(
                 "SELECT pg_catalog.pg_replication_slot_advance(%s, %s::pg_catalog.pg_lsn)", (self.name, _lsn(position))
             )
-
-
-@contextmanager
-def _hopeless(slot: Slot) -> Iterator[None]:
-    try:
-        yield
-    except AdbcError as exc:
-        if (exc.sqlstate or "").startswith(_HOPELESS):
-            # the driver puts what it did in front
-            said = str(exc).partition("\n")[0].rpartition("ERROR:")[2].strip()
-            raise Undecodable(f"what {slot.shown} of {slot.place} holds cannot be decoded: {said}") from exc
-        raise
 
 
 def _lsn(position: int) -> str:

@@ -60,8 +60,8 @@ class TouchedRows:
         self._keys, self._parts = keys, parts
         self._queries = TouchedQueries(table, key, part_number(table.shape, parts))
         self._numbers = PartNumbers(parts)
-        # a slice with the old spelling of a key finds the row that another one finds by the new spelling; both moved
-        self._counts = len(keys.moved) <= SLICE_KEYS or all(column.type in _ONE_SPELLING for column in key)
+        # a slice with the old spelling of a key finds the row that another one finds by the new spelling
+        self._one_spelling = all(column.type in _ONE_SPELLING for column in key)
         self._lock, self._stopped = RLock(), Event()
         self._passed, self._with_moved = set[int](), set[int]()
         self._waiting: tuple[Waiting, Waiting] | None = None
@@ -98,7 +98,7 @@ class TouchedRows:
         rows, keys = self._taken(number)
         reading = unchanged
         if rows.num_rows or keys.num_rows:
-            if rows.num_rows and not self._counts:
+            if rows.num_rows and not self._one_spelling:
                 rows = _without_doubles(rows, known.encode(rows.select(self._table.shape.key)))
             held = pc.unique(known.encode(keys.filter(known.holds(keys)))) if keys.num_rows else None
             only_replaced = held is None and number not in self._with_moved
@@ -167,7 +167,7 @@ class TouchedRows:
             rows.put(batch)
             if moved:
                 self._with_moved.update(pc.unique(batch.column(batch.num_columns - 1)).to_pylist())
-        if found < len(keys) or (moved and not self._counts):
+        if found < len(keys) or (moved and not self._one_spelling and len(self._keys.moved) > SLICE_KEYS):
             # some are gone; one that is spelt in another way now (1.0, 1.00) is gone under its old spelling
             for batch in self._stream(self._queries.keys(keys)):
                 lacking.put(batch)

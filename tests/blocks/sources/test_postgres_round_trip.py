@@ -77,6 +77,16 @@ def test_a_failed_restore_leaves_everything_as_it_was(books: Books) -> None:
     assert books.dump() == before
 
 
+@pytest.mark.parametrize("locked", ["LOCK TABLE every IN ACCESS EXCLUSIVE MODE", "ALTER TABLE every ADD added int"])
+def test_a_backup_waits_for_a_lock_only_as_long_as_the_plan_says(books: Books, locked: str) -> None:
+    with books.server.connect("gallery") as holder:
+        holder.execute(f"BEGIN; {locked}".encode())
+        books.plan.sources["books"] = books.source.model_copy(update={"lock_timeout_seconds": 0.2})
+        with pytest.raises(SourceUnavailable, match="lock timeout") as met:
+            books.back_up(BackupType.FULL)
+    assert "Another session holds a lock" in (met.value.hint or "")
+
+
 def test_a_verification_restores_into_a_scratch_database_and_drops_it(books: Books) -> None:
     books.back_up(BackupType.FULL)
     result = make_verification(books.plan)

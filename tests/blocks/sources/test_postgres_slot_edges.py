@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from blocks.errors import SourceUnavailable
 from blocks.manifest import BackupMetadata, BackupType
 from blocks.partindex import KnownPart
-from blocks.sources.postgres import PostgresSource, following
+from blocks.sources.postgres import PostgresSource, following, readers, touched
 from blocks.sources.postgres import open as opening
 from blocks.sources.postgres.slot import Slot
 from flows.job import BackupJob
@@ -126,6 +126,62 @@ def test_a_slot_that_was_not_moved_tells_more_than_needed(
     # the row that was updated before is told again, and stored again; what was inserted and deleted is compared
     assert changes(prove(books)) == {"orders": (3, 1)}
     assert "orders" in told
+
+
+@pytest.mark.parametrize("size", [1, 5000])
+def test_a_row_that_is_told_in_two_spellings_is_read_once(
+    logical: PostgresServer, tmp_path: Path, told: set[str], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    logical.create("spelt", "CREATE TABLE n (k numeric PRIMARY KEY, v text)")
+    logical.run("spelt", "INSERT INTO n SELECT g, 'v' FROM generate_series(1, 40) g")
+    books = Books(logical, tmp_path, "spelt", slot=SLOT)
+    monkeypatch.setattr(touched, "SLICE_KEYS", size)
+    try:
+        books.back_up(FULL)
+        books.run("UPDATE n SET v = 'f' WHERE k = 1")
+        books.back_up()
+        books.run("INSERT INTO n VALUES (50.0, 'i'); UPDATE n SET v = 'x' WHERE k = 5")
+        # while this is so the server does not tell what a key was before
+        books.run("ALTER TABLE n REPLICA IDENTITY NOTHING")
+        books.run("UPDATE n SET k = 50.00 WHERE k = 50; UPDATE n SET k = 5.00 WHERE k = 5")
+        books.run("ALTER TABLE n REPLICA IDENTITY DEFAULT")
+        with monkeypatch.context() as patch:
+
+            def fails(self: Slot, session: object, position: int) -> None:
+                raise SourceUnavailable("cannot advance")
+
+            patch.setattr(Slot, "advance", fails)
+            books.back_up()
+        books.run("UPDATE n SET v = 'after' WHERE k IN (5, 50)")
+        prove(books)
+        assert "n" in told
+        books.assert_restores()
+    finally:
+        drop(books)
+
+
+def test_whoever_cancels_the_question_does_not_cost_the_slot(
+    books: Books, told: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow(books)
+    answer = readers.Reader.answer
+
+    def cancelled(self: readers.Reader, query: str) -> Any:
+        if "peek_changes" in query:
+            self.run("SET statement_timeout = 1")
+            query = query.replace("WHERE data", "WHERE pg_sleep(1) IS NOT NULL AND data")
+        return answer(self, query)
+
+    write(books)
+    before = confirmed(books)
+    with monkeypatch.context() as patch:
+        patch.setattr(readers.Reader, "answer", cancelled)
+        made = books.back_up()
+    assert "canceling statement" in warned(made)
+    assert "made anew" not in warned(made)
+    assert confirmed(books) == before
+    write(books, 2)
+    prove(books)
 
 
 def test_transactions_that_end_after_the_backup_are_found(books: Books, told: set[str]) -> None:

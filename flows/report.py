@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from blocks.engine import without_prefect
 from blocks.manifest import BackupMetadata, Verification
 from flows.engine import in_flow_run
-from flows.results import RestoreResult, RetentionResult
 from flows.units import human_bytes, human_seconds, human_time
+
+if TYPE_CHECKING:  # takes a while, and a backup has no use for it
+    from flows.results import RestoreResult, RetentionResult
 
 if TYPE_CHECKING or not without_prefect():  # where there is no Prefect nothing is in a flow run either
     from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact

@@ -1,4 +1,4 @@
-"""Commands that make and remove backups: init, backup, retention."""
+"""Commands that make backups: init, backup."""
 
 from __future__ import annotations
 
@@ -15,12 +15,8 @@ from flows.backup import make_backup
 from flows.cli import options
 from flows.cli.console import note, say, say_json, stdout
 from flows.cli.planning import open_plan, run_reference
-from flows.cli.render import backup_json, changed, collections_table, fields, grid
+from flows.cli.render import backup_json, changed, collections_table, fields
 from flows.cli.running import run_verb
-from flows.cli.table import Table
-from flows.results import RetentionResult
-from flows.retention import apply_retention
-from flows.retention import retention as retention_flow
 from flows.units import human_bytes, human_seconds, human_time
 
 if TYPE_CHECKING:
@@ -149,44 +145,3 @@ def _say_backup(made: BackupMetadata) -> None:
     )
     say("")
     say(collections_table(made))
-
-
-def retention_arguments(command: ArgumentParser) -> None:
-    """Declare what `retention` takes."""
-    options.plan(command)
-    options.flag(command, "--dry-run", "Only tell what would go, and why.")
-    options.no_server(command)
-    options.json(command)
-
-
-def retention(plan: str, *, dry_run: bool, no_server: bool, json: bool) -> None:
-    """Remove the backups that the plan's policy no longer keeps, and what unfinished ones left behind."""
-    opened = open_plan(plan)
-    result = run_verb(
-        retention_flow,
-        lambda _: apply_retention(opened, dry_run),
-        no_server,
-        {"plan": run_reference(plan), "dry_run": dry_run},
-    )
-    if json:
-        say_json(result.model_dump(mode="json"))
-    else:
-        say(_retention_table(result))
-        _say_retention(result)
-
-
-def _retention_table(result: RetentionResult) -> Table:
-    table = grid("id", "decision", ">stored", "why")
-    table.columns[0].whole = True
-    for one in result.decisions:
-        goes = "would go" if result.dry_run else "removed"
-        table.add_row(one.backup_id, goes if one.remove else "kept", human_bytes(one.size_stored), one.reason)
-    return table
-
-
-def _say_retention(result: RetentionResult) -> None:
-    freed = human_bytes(sum(one.size_stored for one in result.removed))
-    verb = "would be removed" if result.dry_run else "removed"
-    say(f"\n{len(result.removed)} of {len(result.decisions)} backups {verb} ({freed})")
-    if result.swept:
-        say(f"{len(result.swept)} leftovers of unfinished runs removed")

@@ -31,7 +31,7 @@ _COMMANDS: Commands = {
     "restore": ("commands_restore:restore", "Restore a backup, some collections, or single keys."),
     "verify": ("commands_prove:verify", "Prove that a backup can be restored and is good data."),
     "check": ("commands_prove:check", "Check that the repository is whole, and repair what can be."),
-    "retention": ("commands_make:retention", "Remove what the plan's policy no longer keeps."),
+    "retention": ("commands_retention:retention", "Remove what the plan's policy no longer keeps."),
     "serve": ("commands_run:serve", "Run the schedules of plans in this process."),
     "demo": ("commands_run:demo", "Tell the whole story on an embedded example."),
 }

@@ -42,8 +42,9 @@ class Accounts:
         self.server.run(
             "accounts",
             f"UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid % {every} = {self._round % every}",
-            # whoever reads first clears up after the update (hint bits, dead versions): none of the contestants
+            # whoever comes first clears up after the update (hint bits, dead versions, pages to be written): nobody
             "SELECT count(*) FROM pgbench_accounts",
+            "CHECKPOINT",
         )
 
     def dump_and_store(self) -> Run:

@@ -10,7 +10,7 @@ from flows.cli.interrupts import Interrupts
 
 __all__ = ["main"]
 
-_LASTING = (["serve"], ["demo"])
+_LASTING = ("serve", "demo")
 """Commands that run until they are stopped, with what they use as it is."""
 
 
@@ -20,14 +20,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The words after `lastgood`; None takes those of this process, which is then the command's own.
     """
+    words = sys.argv[1:] if argv is None else argv
+    brief = next((word for word in words if word != "--debug"), None) not in _LASTING
     if argv is not None:
         from flows.cli.app import run
 
-        return run(argv)
+        return run(words, brief=brief)
     interrupts = Interrupts()
-    if sys.argv[1:2] not in _LASTING:
+    if brief:
         interrupts.watch()
     postpone()
     from flows.cli.app import run_alone
 
-    return run_alone(sys.argv[1:], interrupts, brief=sys.argv[1:2] not in _LASTING)
+    return run_alone(words, interrupts, brief=brief)

@@ -12,15 +12,15 @@ from flows.cli.engine import leave, start
 from flows.cli.interrupts import Interrupts
 
 
-def run(words: Sequence[str]) -> int:
+def run(words: Sequence[str], *, brief: bool) -> int:
     """Run a command line for a program, and return its exit code.
 
     Args:
         words: The words after `lastgood`.
+        brief: Show nothing of the logs of runs.
     """
-    line = _Line(words)
-    prepare_process(quiet=line.words[:1] not in (["serve"], ["demo"]))
-    return line.perform(lambda: None)
+    prepare_process(quiet=brief)
+    return _Line(words).perform(lambda: None)
 
 
 def run_alone(words: Sequence[str], interrupts: Interrupts, *, brief: bool) -> int:

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 Kind = TypeVar("Kind", bound=StrEnum)
 
+_BACKUP = "Id of a backup, the beginning or end of one that no other backup shares, or `latest`."
+
 
 class _Once(Action):
     """An option with a value, which is not silently another one when it is given again."""
@@ -36,9 +38,6 @@ def backup(command: ArgumentParser, name: str = "backup") -> None:
 def backup_or_latest(command: ArgumentParser) -> None:
     """Take a backup as the next word, or the latest where there is none."""
     command.add_argument("backup", metavar="BACKUP", nargs="?", default="latest", help=f"{_BACKUP[:-1]}, the default.")
-
-
-_BACKUP = "Id of a backup, the beginning or end of one that no other backup shares, or `latest`."
 
 
 def value(command: ArgumentParser, name: str, metavar: str, text: str, **more: Any) -> None:

@@ -69,11 +69,13 @@ def _parse(commands: Commands, called: str, text: str, words: Sequence[str]) -> 
     name = words[0] if words else "--help"
     if name not in commands:
         top = called == "lastgood"
+        known = {each: summary for each, (_, summary) in commands.items()}
+        if top:
+            known |= {each: summary for each, (_, summary) in _GROUPS.items()}
         if name in (("-h", "--help", "-V", "--version") if top else ("-h", "--help")):
-            _overview(commands, called, text).parse_args([name])
+            _overview(known, called, text, top).parse_args([name])
         if name.startswith("-"):
             raise Misused(f"the name of a command comes first, not {name!r}", called)
-        known = [*commands, *(_GROUPS if top else ())]
         raise Misused(f"there is no command {name!r}{meant(name, known)}", called)
     function, declare = _found(commands[name][0])
     command = _Parser(f"{called} {name}", cleandoc(function.__doc__ or ""))
@@ -87,17 +89,15 @@ def _found(target: str) -> tuple[Callable[..., object], Callable[[ArgumentParser
     return getattr(found, name), getattr(found, f"{name}_arguments")
 
 
-def _overview(commands: Commands, called: str, text: str) -> ArgumentParser:
-    """Make the parser that prints what commands there are."""
-    top = called == "lastgood"
+def _overview(known: Mapping[str, str], called: str, text: str, top: bool) -> ArgumentParser:
+    """Make the parser that prints what commands there are, with their summaries."""
     overview = _Parser(called, text, _EPILOGUE if top else "")
     if top:
         version = f"lastgood {VERSION}"
         overview.add_argument("-V", "--version", action="version", version=version, help="Show the version.")
-    known = overview.add_subparsers(title="commands", metavar="COMMAND", parser_class=ArgumentParser)
-    groups = {name: ("", summary) for name, (_, summary) in _GROUPS.items()} if top else {}
-    for name, (_, summary) in {**commands, **groups}.items():
-        known.add_parser(name, help=summary)
+    commands = overview.add_subparsers(title="commands", metavar="COMMAND", parser_class=ArgumentParser)
+    for name, summary in known.items():
+        commands.add_parser(name, help=summary)
     return overview
 
 

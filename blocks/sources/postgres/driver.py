@@ -16,13 +16,13 @@ class Driver:
 
     Args:
         conninfo: Where to.
-        beside: Where the types are asked for, which takes ten times as long as to connect; else when they are wanted.
+        beside: Where the types are asked for, which takes ten times as long as to connect.
     """
 
-    def __init__(self, conninfo: str, beside: Executor | None = None) -> None:
+    def __init__(self, conninfo: str, beside: Executor) -> None:
         self.conninfo = conninfo
         self._lock = Lock()
-        self._asked = beside.submit(adbc_driver_postgresql.connect, conninfo) if beside else None
+        self._asked = beside.submit(adbc_driver_postgresql.connect, conninfo)
         self._database: AdbcDatabase | None = None
 
     def database(self) -> AdbcDatabase:
@@ -32,7 +32,7 @@ class Driver:
             AdbcError: It cannot be reached.
         """
         with self._lock:
-            if self._database is None and self._asked is not None:
+            if self._database is None:
                 with suppress(AdbcError):  # which is met again
                     self._database = self._asked.result()
             self._database = self._database or adbc_driver_postgresql.connect(self.conninfo)

@@ -96,6 +96,7 @@ def view_in(opened: ExitStack, settings: Settings, *, ask: bool = False) -> Post
     opened.callback(session.close)
     with translated(place, "cannot read the catalogue of"), ThreadPoolExecutor(4, "lastgood-opening") as beside:
         driver = Driver(_for_the_driver(session, settings), beside)
+        opened.callback(driver.close)
         # before the snapshot, which so sees all that the slot told until now
         slot_before = slot_state(session, settings.slot) if settings.slot else None
         catalogue = _hold(session, settings, place)

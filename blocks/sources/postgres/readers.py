@@ -22,7 +22,7 @@ class Readers:
     """Connections that all see one exported snapshot, lent to one reader at a time.
 
     Args:
-        driver: Makes the connections; it is closed with the last of them.
+        driver: Makes the connections.
         snapshot: As pg_export_snapshot named it; its transaction is open.
     """
 
@@ -95,7 +95,6 @@ class Readers:
             except AdbcError:
                 # its server is gone, and with it what there was to close
                 continue
-        self._driver.close()
 
 
 class Reader:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from blocks import errors
-from flows.cli import main
+from flows.cli import app, main
 from flows.cli.console import note, say
 from flows.cli.exit import guarded
 from flows.cli.progress import PlainProgress
@@ -328,3 +328,17 @@ def test_times_are_read_as_people_write_them(text: str, moment: datetime) -> Non
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(errors.ConfigurationError, match="is not a time"):
         parse_time(text, NOON, NOON.tzinfo)
+
+
+@pytest.mark.parametrize(
+    ("words", "brief"),
+    [(["serve", "a.yaml"], False), (["--debug", "demo"], False), (["list", "serve"], True), ([], True)],
+)
+def test_what_runs_until_it_is_stopped_shows_its_logs(
+    words: list[str], brief: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr(app, "prepare_process", lambda quiet: seen.append(quiet))
+    monkeypatch.setattr(app._Line, "perform", lambda line, working: 0)
+    assert main(words) == 0
+    assert seen == [brief]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -54,10 +55,10 @@ def test_before_there_is_anything_to_end_the_first_ends() -> None:
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None])
-def test_a_decision_of_somebody_else_stands(handler: object) -> None:
+def test_a_decision_of_somebody_else_stands(handler: Any) -> None:
     from flows.cli.interrupts import Interrupts
 
-    before = signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]
+    before = signal.signal(signal.SIGINT, handler)
     try:
         Interrupts().watch()
         assert signal.getsignal(signal.SIGINT) is handler

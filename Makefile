@@ -2,10 +2,12 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
-# a file of tests stays together, because its servers and repositories are made once
-PYTEST_OPTIONS ?= --numprocesses 2 --dist loadfile
+# a file of tests stays together, because its servers and repositories are made once; in the order of folders, since files
+# with few tests are often slow ones, and would come last; more processes than the two processors that there may be,
+# because tests wait a third of their time, for servers, for leases and for children
+PYTEST_OPTIONS ?= --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test lint format bench serve lock clean tools
+.PHONY: install demo test suite lint format bench serve lock clean tools
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	test -x $(PY) || python3 -m venv $(VENV)
@@ -22,8 +24,13 @@ demo: install  ## the whole story on an embedded example, ending with what it pr
 tools:  ## the programs that tests compare with; installed where they are missing
 	sh tests/tools.sh
 
-test: install tools lint  ## everything
-	$(PY) -m pytest $(PYTEST_OPTIONS)
+test: install tools  ## everything
+	# the checks need one processor, while the first tests wait for their servers
+	$(MAKE) --no-print-directory --jobs 2 lint suite
+
+suite: install
+	# what is compiled is kept, or every program that a test starts would compile it again
+	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest $(PYTEST_OPTIONS)
 
 lint: install
 	$(VENV)/bin/ruff check .

@@ -71,7 +71,7 @@ class Bench:
         return path
 
     def say(self, text: str) -> None:
-        """Tell how far it is."""
+        """Show the progress."""
         print(text, file=sys.stderr, flush=True)
 
 

@@ -10,13 +10,13 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from blocks.partindex import PartIndex
-from blocks.rowdigest import RowDigest
-from blocks.rowkeys import encode_keys
-from blocks.sealing import ObjectContext, ObjectKind, seal, unseal
-from flows.parquet import from_parquet, index_to_parquet, rows_to_parquet
-from flows.stages.diff import changes_between
-from flows.stages.normalize import to_normal
+from blocks.crypto.stream import ObjectContext, ObjectKind, seal, unseal
+from blocks.rows.changes import changes_between
+from blocks.rows.digest import RowDigest
+from blocks.rows.index import PartIndex
+from blocks.rows.keys import encode_keys
+from blocks.rows.normalize import to_normal
+from blocks.rows.parquet import from_parquet, index_to_parquet, rows_to_parquet
 
 KEY = b"k" * 32
 

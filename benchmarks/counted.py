@@ -6,8 +6,8 @@ import sys
 import threading
 from typing import Any
 
-from blocks.tiers import StorageTier
-from flows.cli import main
+from blocks.storage.local import StorageTier
+from lastgood import main
 
 
 class Counter:

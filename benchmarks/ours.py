@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.bench import Bench, tree_bytes
 from benchmarks.measure import Run
 
-_MAIN = "from flows.cli import main; raise SystemExit(main())"
+_MAIN = "from lastgood import main; raise SystemExit(main())"
 
 
 class Lastgood:

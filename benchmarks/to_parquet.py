@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from blocks.plan import load_plan
-from blocks.selection import Selection
-from flows.backup import open_line
-from flows.box import Box
-from flows.chain import Chain
-from flows.line import Window
-from flows.parcel import RestorePart
+from blocks.plan.plan import load_plan
+from blocks.rows.selection import Selection
+from flows.backup import open_executor
+from flows.pipeline.chain import Chain, RestorePart
+from flows.pipeline.executor import BoundedWindow
+from flows.pipeline.one_shot import OneShot
 from flows.stages.compress import decompress
 from flows.stages.diff import merge
 from flows.stages.encrypt import decrypt
@@ -28,17 +27,17 @@ def main(plan_path: str, folder: str) -> None:
     chain = Chain(repository, repository.find(plan.name))
     out.mkdir()
 
-    def write(part: RestorePart, box: Box) -> None:
-        pq.write_table(box.take(), out / f"{str(part).replace('/', '-')}.parquet", compression="zstd")
+    def write(part: RestorePart, one_shot: OneShot) -> None:
+        pq.write_table(one_shot.take(), out / f"{str(part).replace('/', '-')}.parquet", compression="zstd")
 
-    with open_line() as line:
-        window: Window[RestorePart] = Window(chain.parts(Selection()), done=write)
+    with open_executor() as executor:
+        window: BoundedWindow[RestorePart] = BoundedWindow(chain.parts(Selection()), done=write)
         for part in window:
-            pieces = line.submit(fetch, part)
-            packed = line.submit(decrypt, part, pieces)
-            changes = line.submit(decompress, part, packed)
-            merged = line.submit(merge, part, changes)
-            rows = line.submit(denormalize, part, merged)
+            pieces = executor.submit(fetch, part)
+            packed = executor.submit(decrypt, part, pieces)
+            changes = executor.submit(decompress, part, packed)
+            merged = executor.submit(merge, part, changes)
+            rows = executor.submit(denormalize, part, merged)
             window.follow(part, pieces, packed, changes, merged, rows)
 
 

@@ -23,7 +23,7 @@ def make(folder: Path, scale: float) -> None:
 
 
 def change(folder: Path, seed: int) -> None:
-    """Write two large files and two hundred small ones anew, with other content."""
+    """Rewrite two large files and two hundred small ones with other content."""
     chance = random.Random(seed)
     for path in chance.sample(sorted(folder.glob("models/*/*")), 2):
         _large(path, seed + 1_000_000)

@@ -4,17 +4,23 @@ LastgoodError                     1
 ├── ConfigurationError            2   the plan, a parameter or a setting is wrong
 ├── SourceUnavailable             3   live state cannot be read or reached
 │   ├── SourceChanged             3   it changed under the reader until the attempts ran out
-│   └── UnsupportedState          3   it holds a value that cannot be kept exactly
+│   └── SourceGone                3   it held records in the last backup, and now holds none at all
+├── UnsupportedState              3   live state holds a value that cannot be kept exactly
+├── TemporaryFolderUnusable       3   the folder for temporary data (TMPDIR) cannot be written
+│   └── TemporaryFolderFull       3   no room is left there
 ├── RepositoryUnavailable         4   the place where backups are kept cannot be reached
+│   ├── RepositoryFull            4   no room is left there
+│   └── ObjectUnreadable          4   one object cannot be read, which says nothing about what was stored
 ├── ObjectMissing                 4   a tier has no object of that name
 ├── AlreadyExists                 4   exclusive creation found another object of that name
 ├── RepositoryLocked              5   another run holds the plan's lease
 ├── BackupNotFound                6   no backup matches the id, time or word
 ├── WrongKey                      7   no credential opens the repository, or the role is not enough
 ├── CorruptionDetected            8   stored bytes are not what was stored
-│   └── BaseUnusable              8   the base of an incremental cannot be read (it becomes a full)
+├── BaseUnusable                  8   a backup cannot depend on its base (it becomes a full)
 ├── QualityFailed                 9   restored state breaks an expectation of its quality suite
 ├── RestoreRefused               10   the restore would do harm, nothing was written
+├── NotConfirmed                 10   it takes something away, and nobody said so in words; nothing was written
 └── Partial                      11   the work was done in part; what is missing is named
 """
 
@@ -61,14 +67,38 @@ class SourceChanged(SourceUnavailable):
     """Live state changed under the reader until the attempts ran out."""
 
 
-class UnsupportedState(SourceUnavailable):
+class SourceGone(SourceUnavailable):
+    """A source held records in the last backup, and now holds none at all; it may be what is left of it."""
+
+
+class UnsupportedState(LastgoodError):
     """Live state holds a value that cannot be kept exactly; the record is named."""
+
+    exit_code = 3
+
+
+class TemporaryFolderUnusable(LastgoodError):
+    """The folder for temporary data, which TMPDIR names, cannot be written; the source and the repository can."""
+
+    exit_code = 3
+
+
+class TemporaryFolderFull(TemporaryFolderUnusable):
+    """No room is left in the folder for temporary data."""
 
 
 class RepositoryUnavailable(LastgoodError):
     """The place where backups are kept cannot be reached, read or written."""
 
     exit_code = 4
+
+
+class RepositoryFull(RepositoryUnavailable):
+    """No room is left where backups are kept; what was there before is as it was."""
+
+
+class ObjectUnreadable(RepositoryUnavailable):
+    """One object cannot be read (an I/O error, a permission, a FIFO in its place): never recorded as corrupted."""
 
 
 class ObjectMissing(LastgoodError):
@@ -107,8 +137,10 @@ class CorruptionDetected(LastgoodError):
     exit_code = 8
 
 
-class BaseUnusable(CorruptionDetected):
-    """The base of a differential or incremental cannot be read, or a part has outgrown the bounds it drew."""
+class BaseUnusable(LastgoodError):
+    """The base of a differential or incremental cannot be read, or one of its parts needs repartition."""
+
+    exit_code = 8
 
 
 class QualityFailed(LastgoodError):
@@ -119,6 +151,12 @@ class QualityFailed(LastgoodError):
 
 class RestoreRefused(LastgoodError):
     """The restore would do harm; nothing was written."""
+
+    exit_code = 10
+
+
+class NotConfirmed(LastgoodError):
+    """What was asked for takes something away, and nobody said in words that it may; nothing was written."""
 
     exit_code = 10
 

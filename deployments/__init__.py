@@ -1,0 +1,1 @@
+"""The running of lastgood: serve, a Prefect server of its own, plans, the demo."""

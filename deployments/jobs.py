@@ -16,6 +16,7 @@ from prefect.types.entrypoint import EntrypointType
 from flows.backup import backup
 from flows.restore import restore
 from flows.retention import retention
+from flows.undo import undo
 from flows.verify import verify
 
 
@@ -57,7 +58,7 @@ def _backup(kind: str, description: str, wait_seconds: int) -> Job:
 
 
 JOBS = (
-    _backup("full", "Back up all state, every 24 hours. Differentials and incrementals stand on it.", 3600),
+    _backup("full", "Back up all state, every 24 hours. Differentials and incrementals depend on it.", 3600),
     _backup("differential", "Back up what changed since the last full backup, every 6 hours.", 3600),
     _backup("incremental", "Back up what changed since the last backup of any scheduled type, every 15 minutes.", 600),
     Job(
@@ -81,6 +82,13 @@ JOBS = (
         "Writes nothing unless `mode` says so.",
         parameters={"backup": "latest", "mode": "preview"},
         tags=("lastgood", "restore"),
+    ),
+    Job(
+        flow=undo,
+        name="by-hand",
+        description="Take back the last restore in place. Writes nothing unless `preview` is off.",
+        parameters={"preview": True},
+        tags=("lastgood", "undo"),
     ),
 )
 
@@ -129,7 +137,9 @@ def _deployment(job: Job, plan: str, reference: str, schedule: Schedule | None) 
         parameters={"plan": reference, **job.parameters},
         schedule=schedule,
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=job.at_once),
-        # by module: the flows are found wherever lastgood is installed, whatever the working directory
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    return cast("RunnerDeployment", made)  # a coroutine only where an event loop runs
+    deployment = cast("RunnerDeployment", made)  # a coroutine only where an event loop runs
+    # by module: the flows are found wherever lastgood is installed, whatever the working directory
+    deployment.entrypoint = f"flows.{job.flow.name}.{job.flow.name}"
+    return deployment

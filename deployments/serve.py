@@ -21,7 +21,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.settings import get_current_settings, temporary_settings
 
 from blocks.errors import ConfigurationError
-from blocks.plan import load_plan
+from blocks.plan.plan import load_plan
 from deployments.jobs import Timetable, deployments_of, standard_timetable
 from deployments.server import local_server
 

@@ -27,6 +27,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 from prefect.settings.legacy import Setting
 
 from blocks.errors import ConfigurationError, LastgoodError
+from blocks.host.child_environment import child_environment
 from deployments import attached as attached_program
 
 HOST = "127.0.0.1"
@@ -46,6 +47,8 @@ _SERVER_ENVIRONMENT = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "50",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    # from where the page itself came, through whatever tunnel; else the UI asks Prefect's usual port, whatever ours is
+    "PREFECT_SERVER_UI_API_URL": "/api",
 }
 
 
@@ -83,7 +86,7 @@ class LocalServer:
 
 
 def answers(api_url: str) -> bool:
-    """Tell whether a Prefect API is healthy."""
+    """Return whether a Prefect API is healthy."""
     try:
         return httpx.get(f"{api_url.rstrip('/')}/health", timeout=5, trust_env=False).status_code == httpx.codes.OK
     except httpx.HTTPError:
@@ -198,12 +201,16 @@ def _lock_of(home: Path) -> Iterator[int]:
         os.close(lock)
 
 
+_FOR_THE_SERVER = ("PYTHON", "VIRTUAL_ENV", "XDG_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+"""What the names of variables begin with that the server is started with beside those that every program needs."""
+
+
 def _spawn(home: Path, port: int, lock: int, attached: bool) -> subprocess.Popen[bytes]:
-    # an environment without the caller's Prefect settings: the API of another server must not leak into this one
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    # without the caller's Prefect settings: the API of another server must not leak into this one; and no secrets
+    environment = child_environment(name for name in os.environ if name.upper().startswith(_FOR_THE_SERVER))
     # -P: the folder of a file that is run is no place to import from
-    program = ["-P", attached_program.__file__] if attached else ["-m", "prefect"]
-    command = [sys.executable, *program, "server", "start", "--host", HOST, "--port", str(port)]
+    program = ["-P", attached_program.__file__] if attached else ["-m"]
+    command = [sys.executable, *program, "prefect", "server", "start", "--host", HOST, "--port", str(port)]
     with (home / "server.log").open("ab") as log:
         return subprocess.Popen(  # noqa: S603  our own interpreter
             command,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from blocks.errors import BaseUnusable
-from blocks.manifest import BackupMetadata, BackupType
-from blocks.plan import BackupPlan, load_plan
-from flows.engine import flow, stage_runner
-from flows.job import BackupJob
-from flows.line import Line, Outcome, Window, open_line
-from flows.naming import named
-from flows.opening import open_backup
-from flows.progress import Progress
-from flows.report import publish_backup
+from blocks.host.leftovers import remove_abandoned_scratch
+from blocks.plan.plan import BackupPlan, load_plan
+from blocks.records import BackupMetadata, BackupType
+from flows.pipeline.attempt import BackupAttempt, BackupPart
+from flows.pipeline.executor import BoundedWindow, Outcome, StageExecutor, open_executor
+from flows.pipeline.open_backup import open_backup
+from flows.pipeline.prefect_compat import flow, stage_runner
+from flows.pipeline.progress import Progress
+from flows.pipeline.run_names import named
+from flows.reporting.artifacts import publish_backup
+from flows.restoring.places import settle_places
 from flows.stages.collect import collect
 from flows.stages.compress import compress
 from flows.stages.diff import diff
@@ -53,24 +55,49 @@ def make_backup(
     progress: Progress | None = None,
 ) -> BackupMetadata:
     """Make one backup, inside a flow run or without any Prefect server."""
-    with open_backup(plan, backup_type, tags, wait_seconds) as job, open_line() as line:
+    remove_abandoned_scratch()
+    plan = settle_places(plan)
+    with open_backup(plan, backup_type, tags, wait_seconds) as attempt, open_executor() as executor:
         try:
-            stored = send_down(job, line, progress)
+            stored = run_backup_stages(attempt, executor, progress)
         except BaseUnusable as error:
-            job.begin(backup_type, None, error.message, tags)
-            stored = send_down(job, line, progress)
-        made: BackupMetadata = line.submit(record, job, after=stored).result()
-        return made
+            attempt = attempt.without_base(error.message)
+            stored = run_backup_stages(attempt, executor, progress)
+        return commit(attempt, executor, stored)
 
 
-def send_down(job: BackupJob, line: Line, progress: Progress | None = None) -> list[Outcome]:
-    """Send every part of the state down the stages, a window of parts at a time."""
-    window = Window(job.parts(), done=job.done, progress=progress, give_up=job.give_up)
+def run_alone(attempt: BackupAttempt, executor: StageExecutor) -> BackupMetadata:
+    """Make a backup that has no base."""
+    return commit(attempt, executor, run_backup_stages(attempt, executor))
+
+
+def commit(attempt: BackupAttempt, executor: StageExecutor, stored: list[Outcome]) -> BackupMetadata:
+    """Commit a backup when all of its parts are stored."""
+    made: BackupMetadata = executor.submit(record, attempt, after=stored).result()
+    return made
+
+
+def run_backup_stages(
+    attempt: BackupAttempt, executor: StageExecutor, progress: Progress | None = None
+) -> list[Outcome]:
+    """Run every part of the state through the backup stages, a window of parts at a time."""
+    parts: Iterable[BackupPart] = attempt.parts()
+    last: list[Outcome] = []
+    while parts:
+        last += _run_parts(parts, attempt, executor, progress)
+        parts = attempt.stale_parts()
+    return last
+
+
+def _run_parts(
+    parts: Iterable[BackupPart], attempt: BackupAttempt, executor: StageExecutor, progress: Progress | None
+) -> list[Outcome]:
+    window = BoundedWindow(parts, done=attempt.done, progress=progress, give_up=attempt.give_up)
     for part in window:
-        rows = line.submit(collect, part)
-        normal = line.submit(normalize, part, rows)
-        changes = line.submit(diff, part, normal)
-        packed = line.submit(compress, part, changes)
-        sealed = line.submit(encrypt, part, packed)
-        window.follow(part, rows, normal, changes, packed, sealed, line.submit(store, part, sealed))
+        rows = executor.submit(collect, part)
+        normal = executor.submit(normalize, part, rows)
+        changes = executor.submit(diff, part, normal)
+        packed = executor.submit(compress, part, changes)
+        sealed = executor.submit(encrypt, part, packed)
+        window.follow(part, rows, normal, changes, packed, sealed, executor.submit(store, part, sealed))
     return window.last

@@ -7,29 +7,28 @@ made again from the manifests, and marks what cannot, so that no backup is made 
 
 from __future__ import annotations
 
-import math
-import os
-import secrets
-import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
-from blocks.errors import CorruptionDetected
-from blocks.keyring import Role
-from blocks.manifest import BackupMetadata, BackupStatus, StoredObject, Verification
-from blocks.plan import BackupPlan
-from blocks.repository import Repository
-from blocks.sealing import ObjectContext, ObjectKind, unseal
-from flows.progress import Progress
-from flows.units import human_time
+from blocks.crypto.keyring import Role
+from blocks.errors import ObjectUnreadable, RepositoryUnavailable
+from blocks.plan.plan import BackupPlan
+from blocks.records import BackupMetadata, BackupStatus, Verification
+from blocks.repository.block import Repository
+from flows.pipeline.progress import Progress
+from flows.proving.objects import ObjectReader, Wrong, objects_to_check, sample
+from flows.reporting.units import human_time
 
 READERS = 2
 """Objects that are read at once; each needs memory for its sealed and its opened bytes."""
+
+
+MANY_MISSING = 10
+"""So many objects do not get lost one by one: a disk is not mounted as a whole, or a copy is not finished."""
 
 
 class CheckResult(BaseModel):
@@ -38,7 +37,7 @@ class CheckResult(BaseModel):
     Attributes:
         findings: What is wrong, each a sentence; after a repair, what is still wrong.
         notes: What is worth knowing and no fault.
-        actions: What a repair did.
+        actions: What a repair did, each a sentence.
     """
 
     plan: str
@@ -53,33 +52,23 @@ class CheckResult(BaseModel):
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Object:
-    """A sealed object, and what opens it."""
-
-    backup: BackupMetadata
-    stored: StoredObject
-    context: ObjectContext
-
-    def __str__(self) -> str:
-        return f"{self.backup.backup_id}/{self.stored.name}"
-
-
 def check_repository(
     plan: BackupPlan,
     read_share: float = 0.0,
     repair: bool = False,
     accept_head: bool = False,
     progress: Progress | None = None,
+    mark_missing: bool = False,
 ) -> CheckResult:
     """Check what a plan has in its repository.
 
     Args:
-        plan: Its backups are checked.
+        plan: The plan whose backups are checked.
         read_share: Share of the objects whose bytes are read, 0 to 1; a share below 1 is drawn at random.
         repair: Mend what can be mended; waits for no other run.
         accept_head: Take the newest backup there is as the newest ever, after a person has looked.
         progress: Told of objects that were read.
+        mark_missing: In a repair, mark backups also where many objects are missing at once: they are gone for good.
 
     Raises:
         RepositoryLocked: A repair was asked for, and another run holds the plan.
@@ -93,8 +82,8 @@ def check_repository(
     check = _Check(plan, repository)
     check.read(read_share, progress)
     if repair:
-        with repository.lease(plan.name, f"{socket.gethostname()}:{os.getpid()}", "repair"):
-            actions += check.repair()
+        with repository.lease(plan.name, "repair"):
+            actions += check.repair(mark_missing)
     return CheckResult(
         plan=plan.name,
         repository=repository.url,
@@ -115,65 +104,116 @@ class _Check:
     def __init__(self, plan: BackupPlan, repository: Repository) -> None:
         self._plan, self._repository = plan, repository
         self.backups = repository.survey(plan.name).backups
-        self.objects = [one for backup in self.backups for one in _objects(backup)]
-        self._damage = {b.backup_id: [f"it lacks {m}" for m in repository.missing(b)] for b in self.backups}
-        self._missing = {f"{b.backup_id}/{m}" for b in self.backups for m in repository.missing(b)}
-        self._data_findings: list[str] = []
+        self.objects = [one for backup in self.backups for one in objects_to_check(backup)]
+        self._unlisted: list[str] = []
+        self._missing = self._look_for_missing()
+        self._wrong: list[Wrong] = []
+        self._marked_nothing: list[str] = []
         self.objects_read = self.bytes_read = 0
 
     def read(self, share: float, progress: Progress | None) -> None:
-        """Read a share of the objects that are there."""
-        present = [one for one in self.objects if str(one) not in self._missing]
-        chosen = _draw(present, share)
-        keys = self._data_keys({one.backup.backup_id for one in chosen})
+        """Read a share of the objects that are there, and go on past what cannot be read."""
+        absent = {f"{backup_id}/{name}" for backup_id, lost in self._missing.items() for name in lost}
+        chosen = sample([one for one in self.objects if str(one) not in absent], share)
+        ids = {one.backup.backup_id for one in chosen}
+        reader = ObjectReader(self._repository, [b for b in self.backups if b.backup_id in ids], self._missing_of)
         with ThreadPoolExecutor(READERS, thread_name_prefix="check") as pool:
-            for one, wrong in zip(chosen, pool.map(lambda one: self._read(one, keys), chosen), strict=True):
+            for one, wrong in zip(chosen, pool.map(reader.read, chosen), strict=True):
                 self.objects_read += 1
                 self.bytes_read += one.stored.size_bytes
-                if wrong:
-                    self._data_findings.append(f"{one}: {wrong}")
-                    self._damage[one.backup.backup_id].append(wrong)
+                if wrong is not None:
+                    self._wrong.append(wrong)
                 if progress is not None:
                     progress.entered(str(one))
                     progress.left(str(one))
 
     def findings(self) -> list[str]:
-        """Return what is wrong as of now."""
-        found = [*self._repository.audit(self._plan.name), *self._data_findings]
+        """Return what is wrong as of now; what retention removed while this looked is not."""
+        found = self._repository.audit(self._plan.name)
+        there = {backup.backup_id for backup in self._repository.survey(self._plan.name).backups}
+        found += [f"{w.one}: {w.text}" for w in self._wrong if w.one.backup.backup_id in there]
         for backup in self.backups:
-            if self._repository.status(backup) is BackupStatus.CORRUPTED:
-                last = self._repository.verifications(self._plan.name, backup.backup_id)[-1]
-                found.append(
-                    f"{backup.backup_id} failed its verification of {human_time(last.verified_at)}: {last.findings[0]}"
-                )
+            if backup.backup_id in there:
+                found += self._failed_before(backup)
         return list(dict.fromkeys(found))
+
+    def _failed_before(self, backup: BackupMetadata) -> list[str]:
+        if self._repository.status(backup) is not BackupStatus.CORRUPTED:
+            return []
+        told = self._repository.verifications(self._plan.name, backup.backup_id)[-1:]
+        return [
+            f"{backup.backup_id} failed its verification of {human_time(last.verified_at)}: {last.findings[0]}"
+            for last in told
+            if last.findings
+        ]
 
     def notes(self) -> list[str]:
         """Return what is no fault: who is at work, and what unfinished runs left."""
-        notes = []
+        notes = [*self._marked_nothing, *(note for source in self._plan.sources.values() for note in source.notes())]
         if lease := self._repository.current_lease(self._plan.name):
             since = human_time(lease.acquired_at)
             notes.append(f"{lease.holder} holds the plan for {lease.purpose} since {since}")
         grace = self._plan.retention.sweep_grace
         notes += [
-            f"{backup_id} was never finished; retention sweeps what it left after {grace}"
+            f"{backup_id} was never finished; retention removes what it left after {grace}"
             for backup_id in self._repository.abandoned(self._plan.name)
         ]
         if self._repository.keys.role is Role.WRITER and self.objects_read:
             notes.append("a writer's credential opens no data: of segments only the SHA-256 was compared")
         return notes
 
-    def repair(self) -> list[str]:
-        """Mend what can be made again; mark what cannot. Returns what was done, in words."""
+    def repair(self, mark_missing: bool) -> list[str]:
+        """Mend what can be made again; mark what cannot. Returns what was done, in words.
+
+        Under the lease everything is looked at again. Where the disk may not be all there (objects missing in bulk or
+        unreadable, the newest backup gone) only bytes that were read and are wrong are marked, and no garbage is
+        collected.
+        """
         now = datetime.now(UTC)
-        actions = [f"wrote SHA256SUMS of {b.backup_id} again" for b in self.backups if self._repository.repair_sums(b)]
+        self.backups = self._repository.survey(self._plan.name).backups
+        self.objects = [one for backup in self.backups for one in objects_to_check(backup)]
+        self._missing = self._look_for_missing()
+        doubt = None if mark_missing else self._doubt()
+        if doubt:
+            self._marked_nothing.append(
+                f"{doubt}: no backup was marked for what it lacks and nothing was swept. Is the disk mounted as a "
+                "whole? If it is gone for good, say `--repair --mark-missing`"
+            )
+            return self._mark(now, with_missing=False)
+        actions = self._write_checksums()
+        actions += self._mark(now, with_missing=True)
+        swept = self._repository.collect_garbage(self._plan.name, self._plan.retention.sweep_grace, now)
+        return actions + [f"removed {name}, left by an unfinished run" for name in swept]
+
+    def _doubt(self) -> str | None:
+        """Return why what is missing may only not be mounted; None where it is a few objects of a whole repository."""
+        lost = sum(len(missing) for missing in self._missing.values())
+        if lost >= MANY_MISSING or (lost > 1 and 2 * lost >= len(self.objects)):
+            return f"{lost} of {len(self.objects)} objects are missing at once"
+        if unreadable := [str(w.one) for w in self._wrong if not w.proved] + self._unlisted:
+            return f"{len(unreadable)} cannot be read, the first {unreadable[0]}"
+        return self._repository.rolled_back(self._plan.name)
+
+    def _write_checksums(self) -> list[str]:
+        actions = []
         for backup in self.backups:
-            damage = self._damage[backup.backup_id]
+            try:
+                if self._repository.repair_checksums(backup):
+                    actions.append(f"wrote SHA256SUMS of {backup.backup_id} again")
+            except RepositoryUnavailable as exc:
+                self._marked_nothing.append(f"SHA256SUMS of {backup.backup_id} could not be written: {exc.message}")
+        return actions
+
+    def _mark(self, now: datetime, with_missing: bool) -> list[str]:
+        actions = []
+        for backup in self.backups:
+            damage = [w.text for w in self._wrong if w.proved and w.one.backup.backup_id == backup.backup_id]
+            if with_missing:
+                damage += [f"it lacks {name}" for name in self._missing[backup.backup_id]]
             if damage and self._repository.status(backup) is not BackupStatus.CORRUPTED:
                 self._repository.record_verification(self._failed(backup, damage, now))
                 actions.append(f"marked {backup.backup_id} as corrupted: no backup will be made on it")
-        swept = self._repository.sweep(self._plan.name, self._plan.retention.sweep_grace, now)
-        return actions + [f"removed {name}, left by an unfinished run" for name in swept]
+        return actions
 
     def _failed(self, backup: BackupMetadata, damage: Sequence[str], now: datetime) -> Verification:
         return Verification(
@@ -189,55 +229,17 @@ class _Check:
             findings=tuple(damage),
         )
 
-    def _data_keys(self, ids: set[str]) -> dict[str, bytes | CorruptionDetected | None]:
-        """Open the data keys of backups; empty for a writer, who has none."""
-        keys, opened = self._repository.keys, dict[str, bytes | CorruptionDetected | None]()
-        if keys.role is Role.WRITER:
-            return opened
-        for b in self.backups:
-            if b.backup_id in ids:
-                try:
-                    opened[b.backup_id] = keys.open_data_key(
-                        b.encapsulated_key, b.encryption_key_id, b.plan, b.backup_id
-                    )
-                except CorruptionDetected as exc:
-                    opened[b.backup_id] = exc
-        return opened
+    def _look_for_missing(self) -> dict[str, list[str]]:
+        """Return by backup the names of its objects that are absent or of another size."""
+        self._unlisted = []
+        return {backup.backup_id: self._missing_of(backup) for backup in self.backups}
 
-    def _read(self, one: _Object, keys: dict[str, bytes | CorruptionDetected | None]) -> str | None:
-        """Read and open one object; return what is wrong with it."""
+    def _missing_of(self, backup: BackupMetadata) -> list[str]:
         try:
-            sealed = self._repository.get_object(one.backup.plan, one.backup.backup_id, one.stored)
-            if one.context.kind is ObjectKind.INDEX:
-                unseal(sealed, self._repository.keys.catalogue_key, one.context)
-            elif one.backup.backup_id in keys:
-                key = keys[one.backup.backup_id]
-                if isinstance(key, CorruptionDetected):
-                    return key.message
-                unseal(sealed, key, one.context)
-        except CorruptionDetected as exc:
-            return exc.message
-        return None
-
-
-def _objects(backup: BackupMetadata) -> Iterator[_Object]:
-    for collection in backup.collections:
-        for part in collection.parts:
-            if part.segment is None:
-                continue
-            for stored, kind in ((part.segment.data, ObjectKind.SEGMENT), (part.segment.index, ObjectKind.INDEX)):
-                context = ObjectContext(
-                    repository_id=backup.repository_id,
-                    plan=backup.plan,
-                    backup_id=backup.backup_id,
-                    kind=kind,
-                    collection=collection.number,
-                    part=part.number,
-                )
-                yield _Object(backup, stored, context)
-
-
-def _draw(objects: list[_Object], share: float) -> list[_Object]:
-    if share >= 1:
-        return objects
-    return secrets.SystemRandom().sample(objects, math.ceil(len(objects) * share))
+            missing = self._repository.missing(backup)
+        except ObjectUnreadable as exc:
+            self._unlisted.append(exc.message)
+            return []
+        unreadable = {name: wrong for name in missing if (wrong := self._repository.unreadable(backup, name))}
+        self._unlisted += unreadable.values()
+        return [name for name in missing if name not in unreadable]

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated
 
-from blocks.plan import BackupPlan, load_plan
-from blocks.selection import Selection
-from blocks.sources.base import RestoreMode
-from flows.chain import Chain
-from flows.engine import flow, stage_runner
-from flows.line import Line, Outcome, Window, open_line
-from flows.naming import named
-from flows.parcel import RestorePart
-from flows.preview import preview_restore
-from flows.progress import Progress
-from flows.report import publish_restore
-from flows.rescue import rescue_live_state
-from flows.results import RestoreResult
+from pydantic import Field
+
+from blocks.errors import RepositoryUnavailable
+from blocks.host.leftovers import remove_abandoned_scratch
+from blocks.plan.plan import BackupPlan, load_plan
+from blocks.repository.block import Repository
+from blocks.repository.lease import Lease
+from blocks.repository.restore_memory import RestoreMemory
+from blocks.rows.selection import Selection
+from blocks.sources.target import RestoreMode
+from flows.backup import run_alone
+from flows.pipeline.chain import Chain, RestorePart
+from flows.pipeline.executor import BoundedWindow, Outcome, StageExecutor, open_executor
+from flows.pipeline.prefect_compat import CheckedFlow, stage_runner
+from flows.pipeline.progress import Progress
+from flows.pipeline.results import RestoreResult
+from flows.pipeline.run_names import named
+from flows.reporting.artifacts import publish_restore
+from flows.restoring.change_list import ChangeList
+from flows.restoring.keys import check_keys
+from flows.restoring.not_rebuilt import check_whole
+from flows.restoring.origin import Origin, marks_of
+from flows.restoring.other_place import VARIABLE_ONLY, WITHOUT_PASSWORD, check_parameters, restoring_to, without_roles
+from flows.restoring.places import settle_places
+from flows.restoring.point_in_time import checked_moment
+from flows.restoring.pre_restore_backup import PreRestoreBackupMaker
+from flows.restoring.preview import preview_restore
+from flows.restoring.request import RestoreRequest
+from flows.restoring.targets import Targets, explained, open_targets
+from flows.restoring.undo import Undo
 from flows.stages.collect import apply
 from flows.stages.compress import decompress
 from flows.stages.diff import merge
@@ -25,83 +46,198 @@ from flows.stages.encrypt import decrypt
 from flows.stages.normalize import denormalize
 from flows.stages.record import find
 from flows.stages.store import fetch
-from flows.targets import Targets, open_targets
+
+WAIT_SECONDS = 60.0
+"""How long a restore in place waits for a running backup of the same plan to end."""
 
 
-@flow(name="restore", flow_run_name=named("restore {backup} of {plan}"), task_runner=stage_runner, persist_result=False)
-def restore(
+@partial(
+    CheckedFlow,
+    check=check_parameters,
+    name="restore",
+    flow_run_name=named("restore {backup} of {plan}"),
+    task_runner=stage_runner,
+    persist_result=False,
+)
+def restore(  # noqa: PLR0913  the parameters are the fields of the form in the Prefect UI
     plan: str,
     backup: str = "latest",
     at: datetime | None = None,
     collections: list[str] | None = None,
     keys: list[str] | None = None,
-    to: str | None = None,
+    to: Annotated[str | None, Field(json_schema_extra=WITHOUT_PASSWORD)] = None,
     mode: RestoreMode = RestoreMode.PREVIEW,
+    overwrite: bool = False,
+    without_emergency_backup: bool = False,
+    to_password_env: Annotated[str | None, Field(json_schema_extra=VARIABLE_ONLY)] = None,
+    keep_going: bool = False,
+    no_owner: bool = False,
+    no_privileges: bool = False,
 ) -> RestoreResult:
     """Restore a backup: all of it, some collections, or single keys; to the live place or to another one.
 
     Args:
         plan: Name of a saved Backup Plan block, or path of a YAML plan.
         backup: Id of the backup, or `latest`.
-        at: Restore the newest backup made at or before this time instead.
+        at: Restore the newest backup made at or before this time instead; without a zone it is local time.
         collections: Globs over full names such as `ledger/orders`; none means all.
         keys: Globs over keys such as `position:*`; none means all.
         to: Another place than the live one: of the source's kind, or a folder where several sources are restored.
         mode: `preview` writes nothing, `merge` puts the backup's rows, `exact` also removes all others.
+        overwrite: Replace what is at another place. What goes is counted first, and kept aside where it can be.
+        without_emergency_backup: Overwrite live state without backing it up first. It cannot be had back.
+        to_password_env: Environment variable that holds the password of that place, or `none`; the source's own one is
+            sent to no other server.
+        keep_going: Leave out what cannot be rebuilt (a constraint that rows break, say), name it, and end as failed.
+        no_owner: PostgreSQL: what is made belongs to the role that restores; owners of the backup need not exist.
+        no_privileges: PostgreSQL: bring back no privileges, and no policies for named roles.
     """
-    selection = Selection(tuple(collections or ()), tuple(keys or ()))
-    result = make_restore(load_plan(plan), backup, at, selection, to, mode)
-    publish_restore(result)
-    return result
+    wanted = RestoreRequest(
+        backup,
+        at=at,
+        selection=Selection(tuple(collections or ()), tuple(keys or ())),
+        to=to,
+        to_password_env=to_password_env,
+        mode=mode,
+        overwrite=overwrite,
+        without_emergency_backup=without_emergency_backup,
+        keep_going=keep_going,
+        no_owner=no_owner,
+        no_privileges=no_privileges,
+    )
+    result = run_restore(load_plan(plan), wanted)
+    publish_restore(result, plan)
+    return check_whole(result)
 
 
 def make_restore(
-    plan: BackupPlan,
-    backup: str = "latest",
-    at: datetime | None = None,
-    selection: Selection = Selection(),  # noqa: B008  frozen
-    to: str | None = None,
-    mode: RestoreMode = RestoreMode.PREVIEW,
-    progress: Progress | None = None,
+    plan: BackupPlan, wanted: RestoreRequest, progress: Progress | None = None, undo: Undo | None = None
 ) -> RestoreResult:
     """Restore, inside a flow run or without any Prefect server.
 
+    Args:
+        plan: The plan, read and resolved.
+        wanted: What is to be restored, where to, and how.
+        progress: Shown as parts are done.
+        undo: The restore that this one takes back.
+
     Raises:
-        BackupNotFound: There is no such backup, or it holds nothing that was asked for.
+        BackupNotFound: There is no such backup, or it holds nothing of something that was asked for.
         RestoreRefused: The restore would do harm; nothing was written.
+        ConfigurationError: The time is in the future, or a password stands in the place.
+        Partial: It failed after something was changed; says what, and how to take that back.
+        RestoredInPart: It kept going where objects could not be rebuilt, and has left them out.
     """
+    return check_whole(run_restore(plan, wanted, progress, undo))
+
+
+def run_restore(
+    plan: BackupPlan, wanted: RestoreRequest, progress: Progress | None = None, undo: Undo | None = None
+) -> RestoreResult:
+    """Restore as `make_restore` does, but give back also what was restored in part."""
+    at = checked_moment(wanted.at, datetime.now(UTC))
+    plan = without_roles(restoring_to(plan, wanted.to, wanted.to_password_env), wanted)
     started = time.monotonic()
+    remove_abandoned_scratch()
+    plan = settle_places(plan)
     repository = plan.repository.unlock(plan.encryption)
-    with open_line() as line:
-        found = line.submit(find, repository, plan.name, backup, at)
+    with open_executor() as executor:
+        found = executor.submit(find, repository, plan.name, wanted.backup, at)
         chain: Chain = found.result()
         chain.open_data(plan.sources)
-        if mode is RestoreMode.PREVIEW:
-            return preview_restore(plan, chain, selection, to, started)
-        with open_targets(plan, chain, selection, to, mode) as targets:
-            if to is None:
-                targets.rescue = rescue_live_state(plan, targets.sources)
-            targets.begin()
-            send_up(chain, selection, targets, line, [found], progress)
+        if undo is None:
+            check_keys(plan, chain, wanted.selection)
+        changes = ChangeList(plan, chain, wanted)
+        if wanted.preview:
+            return preview_restore(changes, started, undo.added_keys(plan, chain) if undo else {})
+        with (
+            open_targets(changes) as targets,
+            _kept_from_others(repository, targets) as lease,
+            _remembered(repository, targets),
+            explained(targets),
+        ):
+            targets.hold()
+            if lease is not None and not wanted.without_emergency_backup:
+                origin = _origin(targets, undo.origin.selection if undo else wanted.selection)
+                PreRestoreBackupMaker(plan, repository, lease, targets, origin).make(executor, run_alone)
+            _write(targets, executor, [found], undo, progress)
+            if lease is not None:
+                lease.check()
             targets.commit()
+            targets.write_scripts()
             return targets.result(started)
 
 
-def send_up(
-    chain: Chain,
-    selection: Selection,
+def _origin(targets: Targets, selection: Selection) -> Origin:
+    changes = targets.changes
+    places = {name: marks_of(changes.plan.sources[name]) for name in targets.in_place}
+    return Origin(changes.chain.target.backup_id, changes.wanted.mode, selection, places)
+
+
+def _write(
+    targets: Targets, executor: StageExecutor, after: list[Outcome], undo: Undo | None, progress: Progress | None
+) -> None:
+    changes = targets.changes
+    targets.begin()
+    run_restore_stages(
+        changes.chain.parts(changes.wanted.selection, changes.plan.sources), targets, executor, after, progress
+    )
+    if undo is not None:
+        undo.remove(changes.plan, changes.chain, targets)
+
+
+def run_restore_stages(
+    parts: Iterable[RestorePart],
     targets: Targets,
-    line: Line,
+    executor: StageExecutor,
     after: list[Outcome],
     progress: Progress | None = None,
 ) -> None:
-    """Send every selected part of a backup up the stages, a window of parts at a time."""
-    window: Window[RestorePart] = Window(chain.parts(selection), done=targets.done, progress=progress)
+    """Run parts of a backup through the restore stages, a window of parts at a time."""
+    window: BoundedWindow[RestorePart] = BoundedWindow(
+        filter(targets.takes, parts), done=targets.done, progress=progress
+    )
     for part in window:
-        pieces = line.submit(fetch, part, after=after)
-        packed = line.submit(decrypt, part, pieces)
-        changes = line.submit(decompress, part, packed)
-        merged = line.submit(merge, part, changes)
-        rows = line.submit(denormalize, part, merged)
-        applied = line.submit(apply, part, targets.of(part), rows)
+        pieces = executor.submit(fetch, part, after=after)
+        packed = executor.submit(decrypt, part, pieces)
+        changes = executor.submit(decompress, part, packed)
+        merged = executor.submit(merge, part, changes)
+        rows = executor.submit(denormalize, part, merged)
+        applied = executor.submit(apply, part, targets.of(part), rows)
         window.follow(part, pieces, packed, changes, merged, rows, applied)
+
+
+@contextmanager
+def _kept_from_others(repository: Repository, targets: Targets) -> Iterator[Lease | None]:
+    """Hold the plan's lease while live state is written, so that no backup records a half restored one."""
+    with ExitStack() as held:
+        lease = None
+        if targets.in_place:
+            try:
+                lease = held.enter_context(repository.lease(targets.changes.plan.name, "restore", WAIT_SECONDS))
+            except RepositoryUnavailable as exc:
+                if not targets.changes.wanted.without_emergency_backup:
+                    raise RepositoryUnavailable(exc.message, hint=f"{exc.hint} {_WITHOUT}".strip()) from exc
+                targets.notes.append(f"other runs are not kept away: {exc.message}")
+        try:
+            yield lease
+        except BaseException:
+            targets.abort()  # what is taken back is live state, too
+            raise
+
+
+_WITHOUT = "--without-emergency-backup restores all the same; what is there now cannot be had back then."
+
+
+@contextmanager
+def _remembered(repository: Repository, targets: Targets) -> Iterator[None]:
+    """Remember what an undo has to know: that nothing was changed, or that it was without a backup."""
+    memory = RestoreMemory(repository.repository_id, targets.changes.plan.name)
+    try:
+        yield
+    finally:
+        made = targets.pre_restore_backup.backup_id if targets.pre_restore_backup is not None else None
+        if made is None and targets.in_place and targets.changed:
+            memory.remember_without_backup()
+        elif made is not None and not targets.changed:
+            memory.remember(made)

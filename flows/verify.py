@@ -13,26 +13,36 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from blocks.errors import CorruptionDetected, LastgoodError, QualityFailed, UnsupportedState
-from blocks.manifest import BackupStatus, Verification
-from blocks.plan import BackupPlan, load_plan
-from blocks.selection import Selection
-from flows.box import Box
-from flows.chain import Chain
-from flows.engine import INSIDE, flow, stage_runner, task
-from flows.line import Line, Outcome, Window, open_line
-from flows.naming import named
-from flows.parcel import RestorePart
-from flows.progress import Progress
-from flows.proof import Proof, compare
-from flows.report import publish_verification
-from flows.scratch import Scratch, open_scratch
+from blocks.errors import (
+    CorruptionDetected,
+    LastgoodError,
+    QualityFailed,
+    RepositoryUnavailable,
+    UnsupportedState,
+)
+from blocks.host.leftovers import remove_abandoned_scratch
+from blocks.plan.plan import BackupPlan, load_plan
+from blocks.records import BackupStatus, Verification
+from blocks.repository.block import Repository
+from blocks.rows.normalize import from_normal, to_normal
+from blocks.rows.selection import Selection
+from flows.pipeline.chain import Chain, RestorePart
+from flows.pipeline.executor import BoundedWindow, Outcome, StageExecutor, open_executor
+from flows.pipeline.one_shot import OneShot
+from flows.pipeline.prefect_compat import PURE, flow, stage_runner, task
+from flows.pipeline.progress import Progress
+from flows.pipeline.run_names import named
+from flows.proving.proof import Proof, compare
+from flows.proving.scratch_restore import ScratchRestore, open_scratch
+from flows.reporting.artifacts import publish_verification
 from flows.stages.compress import decompress
 from flows.stages.diff import merge
 from flows.stages.encrypt import decrypt
-from flows.stages.normalize import from_normal, to_normal
 from flows.stages.record import find
 from flows.stages.store import fetch
+
+_NOT_RECORDED = "this result could not be recorded"
+"""Begins the warning of a verification that only its reader knows of."""
 
 
 @flow(name="verify", flow_run_name=named("verify {backup} of {plan}"), task_runner=stage_runner, persist_result=False)
@@ -54,20 +64,26 @@ def verify(plan: str, backup: str = "latest", deep: bool = True) -> Verification
 def make_verification(
     plan: BackupPlan, backup: str = "latest", deep: bool = True, progress: Progress | None = None
 ) -> Verification:
-    """Verify one backup, record the result beside it, and return it whether good or bad."""
+    """Verify one backup, record the result beside it, and return it whether good or bad.
+
+    Where the repository cannot be written (read-only, full) the result holds all the same: it is returned with a
+    warning that says so, and the backup's status stays what it was.
+    """
     started = time.monotonic()
+    remove_abandoned_scratch()
     repository = plan.repository.unlock(plan.encryption)
     proof = Proof(plan)
     target = repository.find(plan.name, backup)
     try:
-        with ExitStack() as opened, open_line() as line:
-            found = line.submit(find, repository, plan.name, target.backup_id)
+        with ExitStack() as opened, open_executor() as executor:
+            found = executor.submit(find, repository, plan.name, target.backup_id)
             chain: Chain = found.result()
             chain.open_data(plan.sources)
             scratch = opened.enter_context(open_scratch(plan, chain)) if deep else None
-            prove_parts(chain, proof, scratch, line, [found], progress)
+            prove_parts(chain, proof, scratch, executor, [found], progress)
             if scratch is not None:
                 scratch.compare_restored()
+                proof.warnings += scratch.warnings
         proof.run_suites(target)
     except (CorruptionDetected, UnsupportedState) as exc:
         proof.corrupt(exc.message)
@@ -84,30 +100,42 @@ def make_verification(
         findings=tuple(proof.findings),
         warnings=tuple(proof.warnings),
     )
-    repository.record_verification(result)
+    return _recorded(repository, result)
+
+
+class Unrecorded(Verification):
+    """A verification that could not be recorded beside its backup."""
+
+
+def _recorded(repository: Repository, result: Verification) -> Verification:
+    try:
+        repository.record_verification(result)
+    except RepositoryUnavailable as exc:
+        warning = f"{_NOT_RECORDED}, so `lastgood list` does not show it: {exc.message}"
+        return Unrecorded(**dict(result) | {"warnings": (*result.warnings, warning)})
     return result
 
 
 def prove_parts(
     chain: Chain,
     proof: Proof,
-    scratch: Scratch | None,
-    line: Line,
+    scratch: ScratchRestore | None,
+    executor: StageExecutor,
     after: list[Outcome],
     progress: Progress | None = None,
 ) -> None:
-    """Send every part of a backup up the stages and compare what arrives."""
-    window: Window[RestorePart] = Window(chain.parts(Selection()), progress=progress)
+    """Run every part of a backup through the restore stages and compare what arrives."""
+    window: BoundedWindow[RestorePart] = BoundedWindow(chain.parts(Selection()), progress=progress)
     for part in window:
-        pieces = line.submit(fetch, part, after=after)
-        packed = line.submit(decrypt, part, pieces)
-        changes = line.submit(decompress, part, packed)
-        merged = line.submit(merge, part, changes)
-        window.follow(part, pieces, packed, changes, merged, line.submit(prove, part, proof, scratch, merged))
+        pieces = executor.submit(fetch, part, after=after)
+        packed = executor.submit(decrypt, part, pieces)
+        changes = executor.submit(decompress, part, packed)
+        merged = executor.submit(merge, part, changes)
+        window.follow(part, pieces, packed, changes, merged, executor.submit(prove, part, proof, scratch, merged))
 
 
-@task(task_run_name="prove {part}", tags=["stage"], **INSIDE)
-def prove(part: RestorePart, proof: Proof, scratch: Scratch | None, merged: Box[pa.Table]) -> int:
+@task(task_run_name="prove {part}", tags=["stage"], **PURE)
+def prove(part: RestorePart, proof: Proof, scratch: ScratchRestore | None, merged: OneShot[pa.Table]) -> int:
     """Compare one part's rows with its index; in a deep verification, write them to the scratch restore."""
     rows = from_normal(merged.take())
     chain, collection = part.chain, part.collection
@@ -131,7 +159,28 @@ def failure(result: Verification) -> LastgoodError | None:
         return None
     kind = CorruptionDetected if result.status is BackupStatus.CORRUPTED else QualityFailed
     more = f" (and {len(result.findings) - 1} more)" if len(result.findings) > 1 else ""
-    return kind(
+    shown = "`lastgood show` lists all findings; restore"
+    where = f"{_NOT_RECORDED}. Restore" if isinstance(result, Unrecorded) else shown
+    error = kind(
         f"backup {result.backup_id} of plan {result.plan}: {result.findings[0]}{more}",
-        hint="`lastgood show` lists all findings; restore an earlier backup with --at.",
+        hint=f"{where} an earlier backup with --at.",
     )
+    error.__cause__ = Unproved(result)
+    return error
+
+
+def unproved(error: LastgoodError) -> Verification | None:
+    """Return the verification that failed with an error; None where it travelled between processes."""
+    return error.__cause__.result if isinstance(error.__cause__, Unproved) else None
+
+
+class Unproved(Exception):
+    """Why a verification failed, as the cause of the error that says so.
+
+    Attributes:
+        result: The result of the verification.
+    """
+
+    def __init__(self, result: Verification) -> None:
+        super().__init__(f"{len(result.findings)} findings")
+        self.result = result

@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from blocks.manifest import BackupMetadata, BackupType
-from blocks.plan import BackupPlan, parse_plan
+from blocks.plan.plan import BackupPlan, parse_plan
+from blocks.records import BackupMetadata, BackupType
 from flows.backup import make_backup
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "format.md"
@@ -67,7 +67,7 @@ def back_up(plan: BackupPlan, kind: str) -> BackupMetadata:
 
 
 def see_tree(root: Path) -> dict[str, list[object]]:
-    """Tell everything of a tree that a restore brings back, but for its owners; names are shown in hex."""
+    """Describe everything of a tree that a restore brings back, but for its owners; names are shown in hex."""
     seen: dict[str, list[object]] = {}
     for folder, folders, files in os.walk(os.fsencode(root)):
         for path in [folder, *(os.path.join(folder, name) for name in folders + files)]:
@@ -84,7 +84,7 @@ def see_tree(root: Path) -> dict[str, list[object]]:
 
 
 def see_database(path: Path) -> dict[str, object]:
-    """Tell everything of a database, value by value with its storage class, by SQL alone."""
+    """Describe everything of a database, value by value with its storage class, by SQL alone."""
     connection = sqlite3.connect(path)
 
     def ask(query: str) -> list[list[object]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from tests.in_memory import in_memory
 from tests.postgres_versions import Programs
 
 _SETTINGS = {
@@ -67,7 +68,7 @@ class PostgresServer:
         self, programs: Programs | None = None, primary: PostgresServer | None = None, **settings: str
     ) -> None:
         self.programs = programs or installed()
-        self.folder = Path(tempfile.mkdtemp(prefix="lastgood-pg-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="lastgood-pg-", dir=in_memory() or "/tmp"))
         self._account = _account()
         if self._account:
             os.chown(self.folder, self._account["user"], self._account["group"])

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from blocks.variant import encode_variant, variant_field
+from blocks.rows.variant import encode_variant, variant_field
 
 text = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 scalars = st.one_of(

@@ -22,12 +22,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocks.base64text import from_base64
-from blocks.canonical import to_canonical
-from blocks.credential import RecoveryKey
-from blocks.keyslots import Epoch, Kem, Slot, encapsulate, public_bytes
-from blocks.lease import LeaseRecord
-from blocks.manifest import (
+from blocks.crypto.credential import RecoveryKey
+from blocks.crypto.encoding import from_base64
+from blocks.crypto.key_slots import Epoch, Kem, Slot, encapsulate, public_bytes
+from blocks.crypto.stream import ObjectContext, ObjectKind, unseal
+from blocks.plan.plan import BackupPlan
+from blocks.records import (
     BackupMetadata,
     Collection,
     Expiry,
@@ -39,13 +39,13 @@ from blocks.manifest import (
     StoredObject,
     Verification,
 )
-from blocks.plan import BackupPlan
-from blocks.rowdigest import RowDigest
-from blocks.rowkeys import encode_keys
-from blocks.sealing import ObjectContext, ObjectKind, unseal
+from blocks.repository.leases import LeaseRecord
+from blocks.rows.canonical import to_canonical
+from blocks.rows.digest import RowDigest
+from blocks.rows.keys import encode_keys
+from blocks.rows.variant import encode_variant, variant_field
 from blocks.sources.sqlite.schema import Database, TableShape
-from blocks.variant import encode_variant, variant_field
-from tests.blocks.sources.sqlite_kit import GALLERY, dump
+from tests.blocks.sources.sqlite.kit import GALLERY, dump
 from tests.format_support import DOCUMENT, MIB, back_up, make_plan, program, restore, run_sql, see_tree, write
 
 PASSPHRASE = "a passphrase for tests: ﬁre"  # the ligature is another text in NFKC

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from blocks.manifest import BackupType
-from blocks.plan import parse_plan
+from blocks.plan.plan import parse_plan
+from blocks.records import BackupType
 from blocks.sources.mapping.decoding import _READERS
 from blocks.sources.mapping.types import Types
 from blocks.sources.mapping.values import encode

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from blocks.manifest import BackupType
-from blocks.plan import BackupPlan, parse_plan
+from blocks.plan.plan import BackupPlan, parse_plan
+from blocks.records import BackupType
 from flows.backup import make_backup
-from tests.blocks.sources.postgres_kit import gallery
+from tests.blocks.sources.postgres.kit import gallery
 from tests.format_support import DOCUMENT, restore
 from tests.postgres_server import PostgresServer, postgres_server
 

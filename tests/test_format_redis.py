@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from blocks.manifest import BackupType
-from blocks.plan import BackupPlan, parse_plan
+from blocks.plan.plan import BackupPlan, parse_plan
+from blocks.records import BackupType
 from blocks.sources.redis.rows import SCHEMA, TYPES
 from flows.backup import make_backup
-from tests.blocks.sources.redis_kit import FAR_MS, ODD, RedisServer, fill_gallery
+from tests.blocks.sources.redis.kit import FAR_MS, ODD, RedisServer, fill_gallery
+from tests.blocks.sources.redis.old_streams import random_stream
 from tests.format_support import DOCUMENT, program, restore
 
 
@@ -21,7 +23,7 @@ from tests.format_support import DOCUMENT, program, restore
 def module(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The options that load a module with a type of its own."""
     made = tmp_path_factory.mktemp("module") / "counter.so"
-    code = Path(__file__).parent / "blocks" / "sources" / "redis_counter.c"
+    code = Path(__file__).parent / "blocks" / "sources" / "redis" / "counter.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", str(made), str(code)], check=True)
     return ["--loadmodule", str(made)]
 
@@ -79,6 +81,7 @@ def test_the_document_restores_every_type_with_redis_cli(
     live, other = servers
     fill_gallery(live)
     live.many([("COUNTER.SET", "counted", 7), ("COUNTER.SET", "goes too", 1), ("PEXPIREAT", "goes too", FAR_MS)])
+    live.many([("RESTORE", f"x:old{seed}", 0, random_stream(random.Random(seed)).dump()) for seed in range(9)])
     plan = plan_of(live, tmp_path)
     full = make_backup(plan, BackupType.FULL)
     assert max(len(collection.parts) for collection in full.collections) > 5

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from blocks.crypto.keyring import Role, write_key_file
+from blocks.crypto.repository_keys import list_slots
 from blocks.errors import WrongKey
-from blocks.keyring import Role, list_slots, write_key_file
-from blocks.manifest import BackupStatus
-from blocks.plan import BackupPlan
-from blocks.sources.base import RestoreMode
+from blocks.plan.plan import BackupPlan
+from blocks.records import BackupStatus
+from blocks.sources.target import RestoreMode
 from flows.restore import make_restore
+from flows.restoring.request import RestoreRequest
 from flows.verify import make_verification
 from tests.format_support import make_plan, restore, see_database, see_tree
 
@@ -76,7 +78,7 @@ def every_backup() -> list[tuple[str, str]]:
 
 
 def check_restored(plan: BackupPlan, name: str, backup_id: str, to: Path) -> None:
-    make_restore(plan, backup=backup_id, mode=RestoreMode.EXACT, to=str(to))
+    make_restore(plan, RestoreRequest(mode=RestoreMode.EXACT, backup=backup_id, to=str(to)))
     wanted = oracle()[name][backup_id]
     assert see_database(to / "ledger" / "ledger.db") == wanted["database"]
     assert see_tree(to / "models" / "tree") == wanted["tree"]
@@ -103,7 +105,7 @@ def test_the_golden_key_of_a_writer_lists_backups_and_reads_none(shelf: Path) ->
     assert repository.keys.role is Role.WRITER
     assert [one.backup_id for one in repository.backups(plan.name)] == in_order("hybrid")
     with pytest.raises(WrongKey):
-        make_restore(plan, backup=newest("hybrid"), mode=RestoreMode.EXACT, to=str(shelf / "restored"))
+        make_restore(plan, RestoreRequest(mode=RestoreMode.EXACT, backup=newest("hybrid"), to=str(shelf / "restored")))
 
 
 def test_the_golden_history_adds_up_and_its_records_are_read(shelf: Path) -> None:

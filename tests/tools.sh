@@ -9,6 +9,7 @@ need chromium chromium
 need redis-server redis-server
 need openssl openssl
 [ -n "$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || need initdb postgresql
+[ -x /usr/sbin/pgbouncer ] || need pgbouncer pgbouncer
 need cc gcc
 need npm npm
 if [ -n "$missing" ]; then

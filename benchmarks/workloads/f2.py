@@ -11,7 +11,7 @@ from benchmarks.workloads.files import files
 
 
 def run(bench: Bench) -> Outcome:
-    """Change 2 large and 200 small files, then back up, in turn; each round stands on the one before."""
+    """Change 2 large and 200 small files, then back up, in turn; each round depends on the one before."""
     it = files(bench)
     outcome = Outcome("F2", f"incremental of {it.size} after 2 large and 200 small ones changed", bar=1.5, goal=1.0)
     it.fill()

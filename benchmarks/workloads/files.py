@@ -29,7 +29,7 @@ class Files:
         return f"{count:,} files, {tree_bytes(self.tree) / 1e9:.2f} GB"
 
     def fill(self) -> None:
-        """Make every repository anew, with one full backup."""
+        """Recreate every repository, with one full backup."""
         for one in (self.ours, self.restic, self.borg):
             one.init()
         self.ours.backup("full")

@@ -46,7 +46,7 @@ def run(bench: Bench) -> Outcome:
     ]
     outcome.notes = [
         "Whole commands, start-up included. All chains, restored, were equal to their databases.",
-        "A slot tells which rows were written, and the index of the base is not read where no key came or went.",
+        "A slot reports which rows were written, and the index of the base is not read where no key came or went.",
     ]
     return outcome
 

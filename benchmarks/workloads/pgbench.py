@@ -42,7 +42,7 @@ class Accounts:
         self.server.run(
             "accounts",
             f"UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid % {every} = {self._round % every}",
-            # whoever comes first clears up after the update (hint bits, dead versions, pages to be written): nobody
+            # the first session clears up after the update (hint bits, dead versions, pages to be written): nobody
             "SELECT count(*) FROM pgbench_accounts",
             "CHECKPOINT",
         )

@@ -11,7 +11,7 @@ from benchmarks.workloads.caches import cache
 
 
 def run(bench: Bench) -> Outcome:
-    """Change keys, then back up, in turn; each round stands on the one before."""
+    """Change keys, then back up, in turn; each round depends on the one before."""
     with cache(bench) as it:
         title = f"incremental of a Redis with {it.keys:,} keys after 1% changed or were deleted"
         outcome = Outcome("R2", title, bar=1.0, goal=0.4)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from blocks.engine import without_prefect
+from blocks.prefect_compat import without_prefect
 
 _KINDS = {
     "files": "FilesSource",

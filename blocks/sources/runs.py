@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from blocks.errors import SourceUnavailable
+from blocks.host.leftovers import kept_temporarily, make_scratch_folder
 
 
 class Allowance:
     """How much may be kept in memory, by all who share it.
 
     Args:
-        size_bytes: How much that is.
+        size_bytes: The allowance in bytes.
     """
 
     def __init__(self, size_bytes: int) -> None:
@@ -37,40 +38,32 @@ class Allowance:
             self._left_bytes += size_bytes
 
 
-class NoRoom(SourceUnavailable):
-    """What was read cannot be kept in a folder."""
-
-    def __init__(self, folder: object, error: OSError) -> None:
-        hint = "Is there room? TMPDIR names the folder."
-        super().__init__(f"what was read cannot be kept in {folder}: {error}", hint=hint)
-
-
 class RunFolder:
-    """A temporary folder, which is made when the first run goes there.
+    """A scratch folder, which is made when the first run goes there.
 
     Args:
-        prefix: How its name begins.
+        kind: What it is for, as a word; part of its name.
     """
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix, self._lock = prefix, Lock()
-        self._made: tempfile.TemporaryDirectory[str] | None = None
+    def __init__(self, kind: str) -> None:
+        self._kind, self._lock = kind, Lock()
+        self._made: Path | None = None
 
     def __fspath__(self) -> str:
         """Return its path."""
         with self._lock:
             if self._made is None:
-                self._made = tempfile.TemporaryDirectory(prefix=self._prefix)
-            return self._made.name
+                self._made = make_scratch_folder(self._kind)
+            return str(self._made)
 
     def __str__(self) -> str:
         """Name it in errors."""
-        return "the folder for temporary files" if self._made is None else self._made.name
+        return "the folder for temporary files" if self._made is None else str(self._made)
 
     def close(self) -> None:
-        """Remove it with all that is in it."""
+        """Remove it with all that is in it; what cannot be removed is left to the next run."""
         if self._made is not None:
-            self._made.cleanup()
+            shutil.rmtree(self._made, ignore_errors=True)
 
 
 class SortedRuns:
@@ -124,13 +117,13 @@ class SortedRuns:
         self._positions.append(positions[order])
 
     def _spilled(self, run: pa.Table) -> Path:
-        try:
-            with tempfile.NamedTemporaryFile(dir=self._folder, prefix="run-", delete=False) as file:
-                with pa.ipc.new_file(file, run.schema) as writer:
-                    writer.write_table(run)
-                return Path(file.name)
-        except OSError as exc:
-            raise NoRoom(self._folder, exc) from exc
+        with (
+            kept_temporarily("what was read", self._folder),
+            tempfile.NamedTemporaryFile(dir=self._folder, prefix="run-", delete=False) as file,
+            pa.ipc.new_file(file, run.schema) as writer,
+        ):
+            writer.write_table(run)
+        return Path(file.name)
 
 
 _FILE_BYTES = 32 * 1024 * 1024
@@ -142,7 +135,7 @@ class Spool(SortedRuns):
 
     Args:
         folder: Where runs go that do not fit into memory.
-        room: How much does.
+        room: How many bytes may stay in memory.
     """
 
     def __init__(self, folder: Path | RunFolder, room: Allowance) -> None:
@@ -184,5 +177,5 @@ class Spool(SortedRuns):
 
 
 def _table(run: pa.Table | Path) -> pa.Table:
-    # mapped anew each time, so that what was read of it does not stay in memory
+    # mapped again each time, so that what was read of it does not stay in memory
     return pa.ipc.open_file(pa.memory_map(str(run))).read_all() if isinstance(run, Path) else run

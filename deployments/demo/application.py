@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from blocks.errors import LastgoodError
+from blocks.host.child_environment import child_environment
 from deployments.demo import trading
 from deployments.demo.trading import Places
 
@@ -36,7 +37,7 @@ class Application:
         if self._places.books is not None:
             command += ["--books", self._places.books]
         self._process = subprocess.Popen(  # noqa: S603  our own interpreter and package
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=child_environment()
         )
         return self
 

@@ -40,7 +40,7 @@ class DemoFolder:
         return (self.path / MARKER).is_file()
 
     def renew(self) -> None:
-        """Make the folder anew; what an earlier demo left goes, but not the data of its Prefect server.
+        """Recreate the folder; what an earlier demo left goes, but not the data of its Prefect server.
 
         Raises:
             ConfigurationError: Something else is there.
@@ -77,7 +77,7 @@ class DemoFolder:
                 os.environ[_STATE_HOME] = before
 
     def write_plan(self, more: Mapping[str, Mapping[str, object]] | None = None) -> Path:
-        """Write the example plan, adapted: its passphrase is drawn here, and incrementals expire within seconds.
+        """Write the example plan, adapted: its passphrase is drawn here.
 
         Args:
             more: Sources to add, by name.
@@ -89,7 +89,6 @@ class DemoFolder:
         passphrase.touch(mode=0o600)
         passphrase.write_text(secrets.token_urlsafe(24) + "\n", encoding="utf-8")
         plan["encryption"] = {"credential": {"passphrase_file": "./secrets/passphrase"}}
-        plan["retention"]["incremental"] = "1s"
         plan["sources"] |= {name: dict(source) for name, source in (more or {}).items()}
         self.plan.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
         self._copy(["quality/ledger.json"])

@@ -24,7 +24,7 @@ def main() -> None:
     if user != "-1":
         account = {"user": int(user), "group": int(group), "extra_groups": []}
     try:
-        # what it inherits is the descriptor whose lock tells that it runs
+        # what it inherits is the descriptor whose lock shows that it runs
         server = subprocess.Popen(  # noqa: S603  what the demo wrote
             command, stdin=subprocess.DEVNULL, cwd=folder, close_fds=False, **account
         )

@@ -96,7 +96,7 @@ def guarded(
         folder: Of the server.
         command: What to run in there.
         account: Whom to run it as.
-        answers: Tells whether it is ready.
+        answers: Returns whether it is ready.
 
     Raises:
         ServerFailed: It does not start.

@@ -1,4 +1,4 @@
-"""Tells the demo's steps as they happen: a line for each, with a spinner on a terminal."""
+"""Shows the demo's steps as they happen: a line for each, with a spinner on a terminal."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from flows.units import human_seconds
+from flows.reporting.units import human_seconds
 
 
 @dataclass
 class Step:
-    """One step while it is told."""
+    """One step while it is shown."""
 
     detail: str = ""
 
@@ -37,7 +37,7 @@ class Narrator:
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
-        """Tell one step: its name while it runs, then what came of it and how long it took."""
+        """Show one step: its name while it runs, then its result and how long it took."""
         step, began = Step(), time.monotonic()
         try:
             with self._console.status(f"{name} …"):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blocks.host.child_environment import child_environment
+
 OLDEST_REDIS, OLDEST_POSTGRES = 7, 13
 POSTGRES_PROGRAMS = ("initdb", "postgres", "pg_dump")
 DEBIANS = Path("/usr/lib/postgresql")
@@ -86,7 +88,9 @@ def as_account(account: Account | None) -> dict[str, Any]:
 
 def _version(path: str, pattern: str) -> int | None:
     try:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)  # noqa: S603  as found
+        done = subprocess.run(  # noqa: S603  as found
+            [path, "--version"], capture_output=True, text=True, env=child_environment(), check=False
+        )
     except OSError:
         return None
     found = re.search(pattern, done.stdout)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from flows.units import human_bytes, human_seconds
+from flows.reporting.units import human_bytes, human_seconds
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from deployments.demo.trading import Places
 from deployments.demo.trading.books import Books
 from deployments.demo.trading.cache import Cache
 from deployments.demo.trading.redis import Redis
-from flows.results import RestoreResult
+from flows.pipeline.results import RestoreResult
 
 Number = tuple[str, int]
 """What is numbered (ledger's order, cache's order, fill of the books), and its number."""

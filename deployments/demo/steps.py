@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from blocks.finding import LATEST
-from blocks.manifest import BackupMetadata, BackupStatus, BackupType
-from blocks.plan import BackupPlan, read_plan
-from blocks.sources.base import RestoreMode
+from blocks.plan.plan import BackupPlan, read_plan
+from blocks.records import BackupMetadata, BackupStatus, BackupType
+from blocks.repository.lookup import LATEST
+from blocks.sources.target import RestoreMode
 from deployments.demo.application import Application
 from deployments.demo.comparison import equal
 from deployments.demo.folder import DemoFolder
@@ -21,10 +21,10 @@ from deployments.demo.servers import Servers
 from deployments.demo.state import Number, live_state, restored_state
 from deployments.demo.trading import Places
 from flows.backup import backup
+from flows.pipeline.results import RestoreResult
+from flows.reporting.units import human_bytes
 from flows.restore import restore
-from flows.results import RestoreResult
-from flows.retention import retention
-from flows.units import human_bytes
+from flows.retention import apply_retention, retention
 from flows.verify import verify
 
 TRANSACTIONS = 15
@@ -47,7 +47,7 @@ class Story:
         place: The demo's folder.
         places: Where the application keeps its state.
         servers: Those that it has.
-        narrator: Who tells it.
+        narrator: Shows it.
         save_plan: Save the plan as a block and run it by its name; not on a server that is not the demo's own.
     """
 
@@ -60,7 +60,7 @@ class Story:
         self.proofs = Proofs()
 
     def tell(self) -> None:
-        """Tell it."""
+        """Show it."""
         self._initialize()
         with Application(self._places) as application:
             before = self._live.numbers()
@@ -87,7 +87,7 @@ class Story:
             self._plan: BackupPlan = read_plan(path)
             self._reference = str(path)
             if self._save_plan:
-                self._plan.save(self._plan.name, overwrite=True, _sync=True)  # type: ignore[call-arg]
+                self._plan.save(self._plan.name, overwrite=True, _sync=True)
                 self._reference = self._plan.name
             kit = self._plan.repository.initialize(self._plan.encryption)
             step.done(f"repository {kit.repository_id[:8]}, keys sealed under a passphrase")
@@ -239,9 +239,11 @@ class Story:
         repository = self._plan.repository.unlock(self._plan.encryption)
         before = {made.backup_id for made in repository.backups(self._plan.name)}
         with self._narrator.step("retention, dry run") as step:
-            result = retention(self._reference, dry_run=True)
+            retention(self._reference, dry_run=True)
+            next_week = datetime.now(UTC) + self._plan.retention.incremental + timedelta(days=1)
+            result = apply_retention(self._plan, dry_run=True, now=next_week)
             going = ", ".join(decision.backup_id for decision in result.removed)
-            step.done(f"{len(result.removed)} of {len(result.decisions)} would go: {going}")
+            step.done(f"on {next_week:%Y-%m-%d} {len(result.removed)} of {len(result.decisions)} would go: {going}")
         left = {made.backup_id for made in repository.backups(self._plan.name)}
         needed = {link.backup_id for made in repository.backups(self._plan.name) for link in made.chain}
         gone = {decision.backup_id for decision in result.removed}

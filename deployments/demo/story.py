@@ -21,13 +21,13 @@ from deployments.demo.trading.create import create_application
 from deployments.demo.trading.redis import RedisError
 from deployments.demo.uses import PrefectInUse, use_prefect
 from deployments.server import running_server, stop_server
-from flows.units import human_seconds
+from flows.reporting.units import human_seconds
 
 DEFAULT_FOLDER = Path(".demo")
 
 
 def run_demo(folder: Path = DEFAULT_FOLDER, *, keep_server: bool = True, console: Console | None = None) -> bool:
-    """Tell the whole story; return whether everything was proved.
+    """Run the whole story; return whether everything was proved.
 
     Args:
         folder: Where the application, its backups and the demo's Prefect server live; what an earlier demo left goes.

@@ -1,4 +1,4 @@
-"""One command line in its process: what takes long is begun first, then the command is found and done."""
+"""One command line in its process: found, done, and ended with an exit code."""
 
 from __future__ import annotations
 
@@ -8,80 +8,57 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-from flows.cli.engine import leave, start
-from flows.cli.interrupts import Interrupts
+from blocks.host.interrupts import Interrupts
+from blocks.host.own_process import begin_process, lasts
+from blocks.prefect_compat import prepare_prefect
+from blocks.rows.without_pandas import spare_pandas
+from flows.cli.exit import guarded
+from flows.cli.output import note
+from flows.cli.tree import parse
 
 
-def run(words: Sequence[str], *, brief: bool) -> int:
-    """Run a command line for a program, and return its exit code.
-
-    Args:
-        words: The words after `lastgood`.
-        brief: Show nothing of the logs of runs.
-    """
-    prepare_process(quiet=brief)
-    return _Line(words).perform(lambda: None)
-
-
-def run_alone(words: Sequence[str], interrupts: Interrupts, *, brief: bool) -> int:
-    """Run the command line of a process that does nothing else, and return its exit code.
+def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None) -> int:
+    """Run a command line and return its exit code.
 
     Args:
-        words: The words after `lastgood`.
-        interrupts: Told when there is something to be ended in good order.
-        brief: End the process with the command, and show nothing of the logs of runs.
+        argv: The words after `lastgood`; None takes those of this process, which is then the command's own.
+        interrupts: Where `begin_process` was called already, what it returned.
     """
-    line = _Line(words)
-    start(line.words)
-    prepare_process(quiet=brief)
-    code = line.perform(interrupts.working)
-    if brief:
-        leave(code)
-    return code
+    words = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        interrupts = interrupts or begin_process(words)
+        spare_pandas()
+    prepare_process(quiet=not lasts(words))
+    return _perform(words, interrupts.working if interrupts is not None else lambda: None)
 
 
-class _Line:
-    """What was typed.
+def _perform(typed: Sequence[str], working: Callable[[], None]) -> int:
+    """Do what was typed.
 
-    Attributes:
-        words: Without `--debug`.
+    Args:
+        typed: The words after `lastgood`.
+        working: Called when it is known what is to be done, before anything is.
     """
+    words = _spelled_out([word for word in typed if word != "--debug"])
+    debug = "--debug" in typed or os.environ.get("LASTGOOD_DEBUG", "") not in ("", "0")
 
-    def __init__(self, words: Sequence[str]) -> None:
-        said = _spelled_out(list(words))
-        self._debug = "--debug" in said or os.environ.get("LASTGOOD_DEBUG", "") not in ("", "0")
-        self.words = [word for word in said if word != "--debug"]
+    def work() -> object:
+        command = parse(words)
+        working()
+        return command()
 
-    def perform(self, working: Callable[[], None]) -> int:
-        """Do it, and return its exit code.
-
-        Args:
-            working: Called when it is known what is to be done, before anything is.
-        """
-        # not sooner: what was begun goes on beside these imports
-        from flows.cli.exit import guarded
-        from flows.cli.tree import parse
-
-        def work() -> object:
-            command = parse(self.words)
-            working()
-            return command()
-
-        # what hints name as the plan
-        reference = next((word for word in self.words if word.endswith((".yaml", ".yml")) or os.sep in word), None)
-        return guarded(work, self._debug, reference)
+    # what hints name as the plan
+    reference = next((word for word in words if word.endswith((".yaml", ".yml")) or os.sep in word), None)
+    return guarded(work, debug, reference)
 
 
 def prepare_process(quiet: bool) -> None:
-    """Set what Prefect must know before it is imported, and send our own warnings to stderr.
+    """Set what Prefect must know, and send our own warnings to stderr.
 
     Args:
         quiet: Keep the log of runs off the terminal, where it would drown the result; the UI has it.
     """
-    # a command never starts a server behind the user's back
-    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
-    if quiet:
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    prepare_prefect(quiet=quiet)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names of files need not be text that the terminal can show
             stream.reconfigure(errors="backslashreplace")
@@ -93,8 +70,6 @@ class _Warnings(logging.Handler):
     """Prints what the layers below log as warnings the way a command says things."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from flows.cli.console import note
-
         note(f"warning: {record.getMessage()}")
 
 

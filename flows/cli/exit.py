@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
 
 from blocks.errors import LastgoodError
-from flows.cli.console import note
-from flows.cli.interrupts import INTERRUPTED
+from blocks.host.interrupts import INTERRUPTED, Ended
+from flows.cli.output import drop_unprinted, note
 
 UNEXPECTED = 1
 USAGE = 2
@@ -33,7 +33,7 @@ def guarded(work: Callable[[], object], debug: bool, reference: str | None = Non
     """Do a command's work and turn whatever it raises into one message on stderr and an exit code.
 
     Args:
-        work: The command.
+        work: Runs the command.
         debug: Show the traceback of an error.
         reference: The plan as it was typed, for hints that name a command to type next.
     """
@@ -42,18 +42,29 @@ def guarded(work: Callable[[], object], debug: bool, reference: str | None = Non
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        # the reader (head, less) went away; what is left in the buffer has nowhere to go
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_unprinted()  # the reader (head, less) went away
         return BROKEN_PIPE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as exc:
         note("interrupted")
-        return INTERRUPTED
+        _say_more(exc, reference)
+        return exc.code if isinstance(exc, Ended) else INTERRUPTED
     except Exception as exc:  # noqa: BLE001  the last line of defence: a person sees one line, not a traceback
         if debug:
             traceback.print_exception(exc)
-        return explain(exc, reference)
+        code = explain(exc, reference)
+        _end_output()
+        return code
     else:
         return code
+
+
+def _end_output() -> None:
+    """Print what is left now: where that fails again when the process ends, Python has an exit code of its own."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        drop_unprinted()
 
 
 def _done(work: Callable[[], object]) -> int:
@@ -76,8 +87,15 @@ def explain(error: Exception, reference: str | None = None) -> int:
         note(f"hint: `{error.called} --help` shows how it is written.")
         return USAGE
     note(f"error: unexpected {type(error).__name__}: {_first_line(error)}")
+    _say_more(error, reference)
     note("hint: This is a fault in lastgood or below it. Run the command again with --debug for the traceback.")
     return UNEXPECTED
+
+
+def _say_more(error: BaseException, reference: str | None) -> None:
+    """Print what was noted on the way: in what state things were left."""
+    for line in getattr(error, "__notes__", ()):
+        note(_as_typed(line, reference))
 
 
 def _first_line(error: Exception) -> str:
@@ -88,4 +106,5 @@ def _as_typed(hint: str, reference: str | None) -> str:
     """Name the plan in a command as it was typed: what gave the hint knows only the plan's own name."""
     if reference is None:
         return hint
-    return re.sub(r"`lastgood (list|backup) [a-z0-9._-]+`", lambda m: f"`lastgood {m[1]} {reference}`", hint)
+    hint = re.sub(r"`lastgood (list|backup) [a-z0-9._-]+`", lambda m: f"`lastgood {m[1]} {reference}`", hint)
+    return hint.replace("`lastgood undo PLAN", f"`lastgood undo {shlex.quote(reference)}")

@@ -1,15 +1,32 @@
-"""Arguments that several commands share, and how words become values."""
+"""What a command is, the arguments that several share, and how words become values."""
 
 from __future__ import annotations
 
 from argparse import Action, ArgumentError, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
 Kind = TypeVar("Kind", bound=StrEnum)
 
 _BACKUP = "Id of a backup, the beginning or end of one that no other backup shares, or `latest`."
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        summary: What the list of commands says of it.
+        declare: Adds its arguments to a parser.
+        action: Does it and returns the exit code, or None for 0. Its parameters are the arguments by name, its
+            docstring is the text of `--help`.
+    """
+
+    summary: str
+    declare: Callable[[ArgumentParser], None]
+    action: Callable[..., int | None]
 
 
 class _Once(Action):

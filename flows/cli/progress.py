@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from flows.cli.console import note, stderr
-from flows.progress import Progress
+from flows.cli.output import note, stderr
+from flows.pipeline.progress import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -20,7 +20,7 @@ PLAIN_EVERY_SECONDS = 2.0
 
 
 class TerminalProgress:
-    """Shows the parts on the line; how many there will be is not known before they are drawn."""
+    """Shows the parts in flight; how many there will be is not known before the state is partitioned."""
 
     def __init__(self, bar: Bar, task: TaskID) -> None:
         self._bar, self._task, self._done = bar, task, 0

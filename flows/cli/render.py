@@ -1,60 +1,18 @@
-"""Tables of backups and of what was done with them, each beside the JSON that says the same."""
+"""How several commands show a backup: in words, as a table, and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from pydantic import JsonValue
 
-from blocks.lease import LeaseRecord
-from blocks.manifest import BackupMetadata, BackupStatus, Verification
-from flows.cli.table import Column, Styled, Table
-from flows.units import human_bytes, human_seconds
+from blocks.records import BackupMetadata, BackupStatus, SourceState
+from flows.cli.output import Styled, Table, grid
+from flows.reporting.units import human_bytes
 
 _STYLES = {
     BackupStatus.VERIFIED: "green",
     BackupStatus.CORRUPTED: "bold red",
     BackupStatus.IN_PROGRESS: "yellow",
 }
-
-
-def grid(*headers: str) -> Table:
-    """Make a table; a header that begins with `>` is that of a column of numbers."""
-    return Table([Column(header.removeprefix(">"), number=header.startswith(">")) for header in headers])
-
-
-def fields(rows: Iterable[tuple[str, str | Styled]]) -> Table:
-    """Make a table of names and values; a row without a value is left out."""
-    table = Table([Column(style="bold", whole=True), Column()], headed=False)
-    for name, value in rows:
-        if value:
-            table.add_row(name, value)
-    return table
-
-
-def backups_table(backups: Sequence[tuple[BackupMetadata, BackupStatus]], lease: LeaseRecord | None) -> Table:
-    """Show backups, oldest first, and the one in the making last."""
-    table = grid("id", "type", "when (UTC)", ">rows", ">changed", ">size", ">stored", "status", "chain")
-    table.columns[0].whole = True
-    for made, status in backups:
-        table.add_row(
-            made.backup_id,
-            made.backup_type.value,
-            f"{made.timestamp:%Y-%m-%d %H:%M:%S}",
-            f"{made.rows:,}",
-            changed(made.upserts, made.tombstones),
-            human_bytes(made.size_bytes),
-            human_bytes(made.size_stored),
-            status_text(status),
-            chain_text(made),
-        )
-    if lease is not None and lease.backup_id is not None:
-        kind = lease.purpose.removesuffix(" backup")
-        moment = f"{lease.acquired_at:%Y-%m-%d %H:%M:%S}"
-        table.add_row(
-            lease.backup_id, kind, moment, "", "", "", "", status_text(BackupStatus.IN_PROGRESS), lease.holder
-        )
-    return table
 
 
 def status_text(status: BackupStatus) -> Styled:
@@ -68,7 +26,7 @@ def changed(upserts: int, tombstones: int) -> str:
 
 
 def chain_text(made: BackupMetadata) -> str:
-    """Say what a backup stands on."""
+    """Say what a backup depends on."""
     return f"{len(made.chain)} deep on {made.base}" if made.base else "stands alone"
 
 
@@ -96,19 +54,6 @@ def backup_json(made: BackupMetadata, status: BackupStatus) -> dict[str, JsonVal
     }
 
 
-def lease_json(lease: LeaseRecord | None) -> JsonValue:
-    """Return who holds a plan's lease."""
-    if lease is None:
-        return None
-    return {
-        "backup_id": lease.backup_id,
-        "purpose": lease.purpose,
-        "holder": lease.holder,
-        "since": lease.acquired_at.isoformat(),
-        "expires_at": lease.expires_at.isoformat(),
-    }
-
-
 def collections_table(made: BackupMetadata) -> Table:
     """Show the collections of a backup."""
     table = grid("collection", ">rows", ">changed", ">parts", ">stored", "key")
@@ -120,17 +65,9 @@ def collections_table(made: BackupMetadata) -> Table:
     return table
 
 
-def verifications_table(verifications: Sequence[Verification]) -> Table:
-    """Show the verifications of a backup, oldest first."""
-    table = grid("verified (UTC)", "how", "status", ">rows", ">expectations", ">took", "findings")
-    for one in verifications:
-        table.add_row(
-            f"{one.verified_at:%Y-%m-%d %H:%M:%S}",
-            "deep" if one.deep else "compared",
-            status_text(one.status),
-            f"{one.rows:,}",
-            str(one.expectations),
-            human_seconds(one.seconds),
-            "\n".join(one.findings),
-        )
-    return table
+def held_log(source: SourceState) -> str | None:
+    """Say how much log a server kept for the replication slot of a source when it was backed up; None without one."""
+    match source.definition.get("slot"):
+        case {"name": str(name), "held_bytes": int(held)}:
+            return f"replication slot {name} held back {human_bytes(held)} of the server's log"
+    return None

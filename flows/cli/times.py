@@ -6,8 +6,8 @@ import re
 from datetime import UTC, datetime, time, timedelta, tzinfo
 
 from blocks.errors import ConfigurationError
+from blocks.plan.durations import unit
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AGO = re.compile(r"(\d+)\s*(s|m|min|h|d|w)\s+ago")
 _DAY = re.compile(r"(today|yesterday)(?:\s+(\d{1,2}:\d{2}(?::\d{2})?))?")
 
@@ -16,7 +16,7 @@ def parse_time(text: str, now: datetime, zone: tzinfo | None = None) -> datetime
     """Read a time; one without a zone is taken as local time.
 
     Args:
-        text: What was typed.
+        text: The time as the user typed it.
         now: The moment that relative times count from, aware.
         zone: The local zone; None asks the system, which knows the offset of any day.
 
@@ -28,7 +28,7 @@ def parse_time(text: str, now: datetime, zone: tzinfo | None = None) -> datetime
         if words == "now":
             return now.astimezone(UTC)
         if match := _AGO.fullmatch(words):
-            return now.astimezone(UTC) - timedelta(**{_UNITS[match[2][0]]: int(match[1])})
+            return now.astimezone(UTC) - int(match[1]) * unit(match[2][0])
         if match := _DAY.fullmatch(words):
             day = now.astimezone(zone).date() - timedelta(days=match[1] == "yesterday")
             return _utc(datetime.combine(day, time.fromisoformat((match[2] or "00:00").zfill(5))), zone)

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from blocks.sources.base import Reading, Target
-from flows.box import Box
-from flows.engine import INSIDE, OUTSIDE, task
-from flows.parcel import PartJob, RestorePart
+from blocks.sources.reading import Reading, UnprovenLookup
+from blocks.sources.target import Target
+from blocks.sources.view import Skipping, read_whole
+from flows.pipeline.attempt import BackupPart
+from flows.pipeline.chain import RestorePart
+from flows.pipeline.one_shot import OneShot
+from flows.pipeline.prefect_compat import PURE, RETRIED, task
 
 
-@task(task_run_name="collect {part}", tags=["stage"], **OUTSIDE)
-def collect(part: PartJob) -> Box[Reading]:
+@task(task_run_name="collect {part}", tags=["stage"], **RETRIED)
+def collect(part: BackupPart) -> OneShot[Reading]:
     """Read one part from its source's view; with native change tracking, only what may have changed."""
-    known = part.known() if part.job.tracks_changes else None
-    reading = part.view.read(part.spec, part.bounds, known)
-    part.job.note(part, reading.warnings)
-    return Box(reading)
+    if part.attempt.tracks_changes:
+        reading = part.view.read(part.spec, part.bounds, part.known())
+    elif part.attempt.base is not None and isinstance(part.view, Skipping) and part.view.skips:
+        reading = part.view.read(part.spec, part.bounds, UnprovenLookup(part.known()))
+    else:
+        reading = read_whole(part.view, part.spec, part.bounds)
+    part.attempt.context.notes.warn(part.source, reading.warnings)
+    return OneShot(reading)
 
 
-@task(task_run_name="apply {part}", tags=["stage"], **INSIDE)
-def apply(part: RestorePart, target: Target, rows: Box[pa.Table]) -> int:
+@task(task_run_name="apply {part}", tags=["stage"], **PURE)
+def apply(part: RestorePart, target: Target, rows: OneShot[pa.Table]) -> int:
     """Write the records of one part to the target.
 
     Not retried: a target's writes are one transaction, which an error may already have ended.

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from flows.box import Box
-from flows.engine import INSIDE, task
-from flows.parcel import Changes, Packed, PartJob, RestorePart
-from flows.parquet import from_parquet, index_to_parquet, rows_to_parquet
+from blocks.rows.changes import Changes
+from blocks.rows.parquet import from_parquet, index_to_parquet, rows_to_parquet
+from flows.pipeline.attempt import BackupPart
+from flows.pipeline.chain import RestorePart
+from flows.pipeline.messages import CompressedPart
+from flows.pipeline.one_shot import OneShot
+from flows.pipeline.prefect_compat import PURE, task
 
 
-@task(task_run_name="compress {part}", tags=["stage"], **INSIDE)
-def compress(part: PartJob, changes: Box[Changes | None]) -> Box[Packed | None]:
+@task(task_run_name="compress {part}", tags=["stage"], **PURE)
+def compress(part: BackupPart, changes: OneShot[Changes | None]) -> OneShot[CompressedPart | None]:
     """Pack the changes of one part as two Parquet files: the rows, and the index of keys and digests."""
     what = changes.take()
     if what is None:
-        return Box(None)
-    return Box(
-        Packed(
-            data=rows_to_parquet(what.rows, part.job.compression_level),
+        return OneShot(None)
+    return OneShot(
+        CompressedPart(
+            data=rows_to_parquet(what.rows, part.attempt.context.plan.compression.level),
             index=index_to_parquet(what.index),
             upserts=what.upserts,
             tombstones=what.tombstones,
+            count=what.count,
             size_bytes=what.rows.nbytes,
         )
     )
 
 
-@task(task_run_name="decompress {part}", tags=["stage"], **INSIDE)
-def decompress(part: RestorePart, packed: Box[list[pa.Buffer]]) -> Box[list[pa.Table]]:
+@task(task_run_name="decompress {part}", tags=["stage"], **PURE)
+def decompress(part: RestorePart, packed: OneShot[list[pa.Buffer]]) -> OneShot[list[pa.Table]]:
     """Unpack a chain's Parquet files, oldest first."""
-    return Box([from_parquet(data, f"data of {part}") for data in packed.take()])
+    return OneShot([from_parquet(data, f"data of {part}") for data in packed.take()])

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from blocks.sealing import ObjectKind, seal, unseal
-from flows.box import Box
-from flows.engine import INSIDE, task
-from flows.parcel import Packed, PartJob, Piece, RestorePart, Sealed
+from blocks.crypto.stream import ObjectKind, seal
+from flows.pipeline.attempt import BackupPart
+from flows.pipeline.chain import RestorePart
+from flows.pipeline.messages import CompressedPart, Piece, SealedPart
+from flows.pipeline.one_shot import OneShot
+from flows.pipeline.prefect_compat import PURE, task
 
 
-@task(task_run_name="encrypt {part}", tags=["stage"], **INSIDE)
-def encrypt(part: PartJob, packed: Box[Packed | None]) -> Box[Sealed | None]:
+@task(task_run_name="encrypt {part}", tags=["stage"], **PURE)
+def encrypt(part: BackupPart, packed: OneShot[CompressedPart | None]) -> OneShot[SealedPart | None]:
     """Seal the data under the backup's key and the index under the catalogue's; each is opened again and compared."""
     what = packed.take()
     if what is None:
-        return Box(None)
-    job = part.job
-    data = seal(what.data, job.data_key, job.context(part, ObjectKind.SEGMENT))
-    index = seal(what.index, job.index_key, job.context(part, ObjectKind.INDEX))
-    return Box(Sealed(data, index, what.upserts, what.tombstones, what.size_bytes, what.size_compressed))
+        return OneShot(None)
+    data = seal(what.data, part.attempt.data_key, part.object_context(ObjectKind.SEGMENT))
+    catalogue_key = part.attempt.context.repository.keys.catalogue_key
+    index = seal(what.index, catalogue_key, part.object_context(ObjectKind.INDEX))
+    return OneShot(
+        SealedPart(
+            data=data,
+            index=index,
+            upserts=what.upserts,
+            tombstones=what.tombstones,
+            count=what.count,
+            size_bytes=what.size_bytes,
+            size_compressed=what.size_compressed,
+        )
+    )
 
 
-@task(task_run_name="decrypt {part}", tags=["stage"], **INSIDE)
-def decrypt(part: RestorePart, pieces: Box[list[Piece]]) -> Box[list[pa.Buffer]]:
+@task(task_run_name="decrypt {part}", tags=["stage"], **PURE)
+def decrypt(part: RestorePart, pieces: OneShot[list[Piece]]) -> OneShot[list[pa.Buffer]]:
     """Open the sealed objects of one part's chain."""
-    return Box([open_piece(piece) for piece in pieces.take()])
-
-
-def open_piece(piece: Piece) -> pa.Buffer:
-    """Open one sealed object.
-
-    Raises:
-        CorruptionDetected: It is not what was sealed for this place.
-    """
-    return pa.py_buffer(unseal(piece.sealed, piece.key, piece.context))
+    return OneShot([piece.open() for piece in pieces.take()])

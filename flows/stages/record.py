@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from blocks.manifest import BackupMetadata
-from blocks.repository import Repository
-from flows.chain import Chain
-from flows.engine import OUTSIDE, task
-from flows.job import BackupJob
+from blocks.records import BackupMetadata
+from blocks.repository.block import Repository
+from flows.pipeline.attempt import BackupAttempt
+from flows.pipeline.chain import Chain
+from flows.pipeline.emptied import check_emptied
+from flows.pipeline.manifest import commit_attempt
+from flows.pipeline.prefect_compat import RETRIED, task
 
 
-@task(task_run_name="record {job}", tags=["stage"], **OUTSIDE)
-def record(job: BackupJob) -> BackupMetadata:
-    """Commit the backup: its manifest is created exclusively, and only now does the backup exist."""
-    return job.commit()
+@task(task_run_name="record {attempt}", tags=["stage"], **RETRIED)
+def record(attempt: BackupAttempt) -> BackupMetadata:
+    """Commit the backup: its manifest is created exclusively, and only now does the backup exist.
+
+    Raises:
+        SourceGone: A source held records in the last backup, and holds none now.
+    """
+    check_emptied(attempt)
+    return commit_attempt(attempt)
 
 
-@task(task_run_name="find {backup}", tags=["stage"], **OUTSIDE)
+@task(task_run_name="find {backup}", tags=["stage"], **RETRIED)
 def find(repository: Repository, plan: str, backup: str, at: datetime | None = None) -> Chain:
-    """Find a backup by id, by `latest` or by time, and the chain it stands on."""
+    """Find a backup by id, by `latest` or by time, and the chain it depends on."""
     return Chain(repository, repository.find(plan, backup, at))

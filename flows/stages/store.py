@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from blocks.manifest import Segment
-from flows.box import Box
-from flows.engine import OUTSIDE, task
-from flows.parcel import PartJob, Piece, RestorePart, Sealed, Stored
+from blocks.records import Segment
+from flows.pipeline.attempt import BackupPart
+from flows.pipeline.chain import RestorePart
+from flows.pipeline.messages import Piece, SealedPart, Stored
+from flows.pipeline.one_shot import OneShot
+from flows.pipeline.prefect_compat import RETRIED, task
 
 
-@task(task_run_name="store {part}", tags=["stage"], **OUTSIDE)
-def store(part: PartJob, sealed: Box[Sealed | None]) -> Stored:
+@task(task_run_name="store {part}", tags=["stage"], **RETRIED)
+def store(part: BackupPart, sealed: OneShot[SealedPart | None]) -> Stored:
     """Store one part's data and index; storing the same part again, after a failure, is harmless."""
     what = sealed.peek()
     if what is None:
-        return Stored(None, part.rows)
-    number = part.job.segment_number(part)
-    data = part.job.put(f"{number:05d}.seg", what.data)
-    index = part.job.put(f"{number:05d}.idx", what.index)
+        return Stored(None, part.base_rows)
+    number = part.attempt.segment_number(part)
+    data = part.attempt.put(f"{number:05d}.seg", what.data)
+    index = part.attempt.put(f"{number:05d}.idx", what.index)
     sealed.empty()
     return Stored(
         Segment(
@@ -28,11 +30,11 @@ def store(part: PartJob, sealed: Box[Sealed | None]) -> Stored:
             size_bytes=what.size_bytes,
             size_compressed=what.size_compressed,
         ),
-        part.rows,
+        what.count,
     )
 
 
-@task(task_run_name="fetch {part}", tags=["stage"], **OUTSIDE)
-def fetch(part: RestorePart) -> Box[list[Piece]]:
+@task(task_run_name="fetch {part}", tags=["stage"], **RETRIED)
+def fetch(part: RestorePart) -> OneShot[list[Piece]]:
     """Fetch the sealed data of one part's chain, oldest first; sizes and checksums are compared."""
-    return Box(part.chain.pieces(part))
+    return OneShot(part.chain.pieces(part))

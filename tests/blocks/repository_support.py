@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from blocks.keyring import Credential, Keyring, NoEncryption, generate_key_file
-from blocks.lease import Clock, Lease
-from blocks.manifest import (
+from blocks.crypto.keyring import Credential, Keyring, NoEncryption, generate_key_file
+from blocks.crypto.stream import ObjectContext, ObjectKind, seal
+from blocks.records import (
     BackupMetadata,
     BackupStatus,
     BackupType,
@@ -24,9 +24,10 @@ from blocks.manifest import (
     StoredObject,
     Verification,
 )
-from blocks.repository import BackupRepository, Repository
-from blocks.sealing import ObjectContext, ObjectKind, seal
-from blocks.sums import sums_checksum
+from blocks.repository.block import BackupRepository, Repository
+from blocks.repository.checksums import checksums_digest
+from blocks.repository.lease import Lease
+from blocks.repository.leases import Clock
 
 PLAN = "trading"
 HOUR = timedelta(hours=1)
@@ -106,7 +107,7 @@ class Shelf:
             base=base.backup_id if base else None,
             chain=(*base.chain, repository.link(base)) if base else (),
             previous=previous, sources=(), collections=(collection,), size_bytes=9, size_compressed=9,
-            size_stored=9, checksum=sums_checksum(objects), encryption_key_id=repository.keys.key_id,
+            size_stored=9, checksum=checksums_digest(objects), encryption_key_id=repository.keys.key_id,
             encapsulated_key=None, storage_tiers=("primary",), retention_days=30.0, source_system="test",
             backup_duration_seconds=0.1, tool_versions={},
         )  # fmt: skip
@@ -119,7 +120,7 @@ class Shelf:
         parts: Sequence[bytes] = (b"part",),
     ) -> BackupMetadata:
         """Make and commit a backup, a minute after the one before."""
-        with self.repository.lease(PLAN, "host:1", "backup") as lease:
+        with self.repository.lease(PLAN, "backup", holder="host:1") as lease:
             metadata, objects = self.draft(lease, kind, base, parts)
             self.repository.commit(metadata, objects, lease)
         self.clock.turn(60)
@@ -172,5 +173,5 @@ def age(shelf: Shelf, hours: float) -> None:
 
 def abandon(shelf: Shelf):
     """Leave an unfinished backup behind."""
-    with shelf.repository.lease(PLAN, "host:1", "backup") as lease:
+    with shelf.repository.lease(PLAN, "backup", holder="host:1") as lease:
         return shelf.draft(lease)[0]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,23 @@ class FilesAdapter(SourceAdapter):
     def place(self) -> str:
         self._places += 1
         return str(self.folder / f"place{self._places}")
+
+    def spellings(self) -> list[str]:
+        link = self.folder / "link"
+        link.symlink_to(self._root)
+        relative = os.path.relpath(self._root)
+        return [str(link), relative, f"{self._root}/", f"{self._root}/../live/.", f"file://{self._root}"]
+
+    def narrowed(self) -> tuple[FilesSource, Callable[[tuple[str, str]], bool]]:
+        return self.source.model_copy(update={"exclude": ["b:*"]}), lambda key: key[1].startswith("b:")
+
+    def stranger(self) -> str:
+        path = self.folder / "stranger"
+        path.write_text("precious")
+        return str(path)
+
+    def kept_aside(self, notes: Sequence[str]) -> list[object]:
+        return [_look(Path(path)) for note in notes for path in re.findall(r" (/\S+)\.$", note)]
 
     def essence(self, rows: pa.Table) -> pa.Table:
         return rows.filter(pc.not_equal(rows.column("kind"), "span"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,8 @@ from blocks.sources.mapping import MappingSource
 from tests.conformance import mapping_states
 from tests.conformance.mapping_states import AsyncStateManager, Order, Side, StateManager
 from tests.conformance.suite import Picture, SourceAdapter
+from tests.tiered_manager import StateCategory
+from tests.tiered_manager import StateManager as TieredStateManager
 
 MOMENT = datetime(2024, 2, 29, 23, 59, 59, 999_999, UTC)
 
@@ -21,7 +24,7 @@ class MappingAdapter(SourceAdapter):
     """A plain object."""
 
     name = "mapping"
-    manager: type[StateManager] = StateManager
+    manager: type[StateManager | TieredStateManager] = StateManager
 
     def __init__(self, folder: Path, shared: Any) -> None:
         super().__init__(folder, shared)
@@ -65,6 +68,24 @@ class MappingAdapter(SourceAdapter):
     def place(self) -> str:
         return self._new()
 
+    def outside(self) -> str:
+        self._places += 1
+        return str(self.folder / f"place{self._places}.db")
+
+    def spellings(self) -> list[str]:
+        attribute = f"made_{uuid.uuid4().hex}"
+        setattr(mapping_states, attribute, getattr(mapping_states, self._live.partition(":")[2]))
+        self._made.append(attribute)
+        return [self._live, f"{mapping_states.__name__}:{attribute}"]
+
+    def narrowed(self) -> tuple[MappingSource, Callable[[tuple[str, str]], bool]]:
+        return self.source.model_copy(update={"patterns": ["[ka]:*"]}), lambda key: key[1][:2] not in ("k:", "a:")
+
+    def stranger(self) -> str:
+        path = self.folder / "stranger"
+        path.write_text("precious")
+        return str(path)
+
     def unwritable(self) -> str:
         return f"{mapping_states.__name__}:not_there"
 
@@ -78,3 +99,19 @@ class AsyncMappingAdapter(MappingAdapter):
 
     name = "mapping-async"
     manager = AsyncStateManager
+
+
+class TieredMappingAdapter(MappingAdapter):
+    """A state manager that keeps values in tiers, as the original system's does."""
+
+    name = "mapping-tiered"
+    manager = TieredStateManager
+
+    @property
+    def source(self) -> MappingSource:
+        return super().source.model_copy(update={"protocol": "tiered"})
+
+    def _values(self, place: str | None = None) -> dict[str, object]:
+        manager = getattr(mapping_states, (place or self._live).partition(":")[2])
+        tier: dict[str, object] = manager.tiers[StateCategory.HOT]
+        return tier

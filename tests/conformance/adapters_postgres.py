@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -89,12 +89,39 @@ class PostgresAdapter(SourceAdapter):
                     ("public.log", str(r[0])): repr(r) for r in db.execute("SELECT id, what, at::text FROM log")
                 }
                 loose = db.execute("SELECT md5(l::text), repr, count(*) FROM loose l, text(l.a) repr GROUP BY 1, 2")
-                return records | {("public.loose", str(r[0])): repr(r) for r in loose}
+                records |= {("public.loose", str(r[0])): repr(r) for r in loose}
+                if db.execute("SELECT to_regclass('public.more')").fetchone() == (None,):
+                    return records
+                more = db.execute("SELECT * FROM more").fetchall()
+                return records | {("public.more", "table"): 1} | {("public.more", str(r[0])): 1 for r in more}
         except psycopg.OperationalError:
             return {}
 
     def place(self) -> str:
         return self._server.dsn(self._fresh())
+
+    def spellings(self) -> list[str]:
+        name, port = self._database, self._server.port
+        return [
+            f"postgresql://postgres@localhost:{port}/{name}",
+            f"postgresql://postgres@127.0.0.1:{port}/{name}?application_name=x",
+            f"host={self._server.folder} port={port} dbname={name} user=postgres",
+        ]
+
+    def narrowed(self) -> tuple[PostgresSource, Callable[[tuple[str, str]], bool]]:
+        return self.source.model_copy(update={"exclude": ["public.log"]}), lambda key: key[0] == "public.log"
+
+    def add_collection(self) -> str:
+        self._db.execute("CREATE TABLE more (id int PRIMARY KEY)")
+        self._db.execute("INSERT INTO more VALUES (1), (2)")
+        return "public.more"
+
+    def drop_collection(self, name: str) -> None:
+        self._db.execute(f"DROP TABLE {name}".encode())
+
+    def leftovers(self) -> set[str]:
+        databases = self._db.execute("SELECT datname FROM pg_database WHERE datname LIKE '%lastgood%'").fetchall()
+        return super().leftovers() | {name for (name,) in databases}
 
     def unwritable(self) -> str:
         return self._server.dsn("x", port="1")

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from blocks.sources.redis import RedisSource
+from blocks.sources.redis.net.wire import Reply, Word
 from blocks.sources.redis.place import parse_place
-from blocks.sources.redis.wire import Reply, Word
-from tests.blocks.sources.redis_cluster_kit import RedisCluster
-from tests.blocks.sources.redis_kit import FAR_MS, RedisServer, without_times
+from tests.blocks.sources.redis.cluster_kit import RedisCluster
+from tests.blocks.sources.redis.kit import FAR_MS, RedisServer, without_times
 from tests.conformance.suite import Picture, SourceAdapter
+
+PART_BYTES = 8_000
+"""Makes several parts of what `fill` puts in."""
 
 _READS = {
     b"string": lambda key: ("GET", key),
@@ -65,21 +68,24 @@ class _Keys(SourceAdapter):
     def remove(self, key: str) -> None:
         self.do("DEL", key)
 
+    def narrowed(self) -> tuple[RedisSource, Callable[[tuple[str, str]], bool]]:
+        return self.source.model_copy(update={"patterns": ["[ka]:*"]}), lambda key: key[1][:2] not in ("k:", "a:")
+
     def unwritable(self) -> str:
         return str(self.folder / "missing" / "folder" / "x.rdb")
 
 
-def picture_of(keys: Iterable[bytes], do: Callable[..., Reply]) -> Picture:
+def picture_of(keys: Iterable[bytes], many: Callable[[list[tuple[Word, ...]]], list[Reply]]) -> Picture:
     """Look at keys with single commands."""
     found: Picture = {}
-    for key in keys:
-        kind = do("TYPE", key)
-        assert isinstance(kind, bytes)
-        reply = do(*_READS[kind](key))
+    names = list(keys)
+    kinds = many([("TYPE", key) for key in names])
+    replies = many([_READS[kind](key) for key, kind in zip(names, kinds, strict=True)])  # type: ignore
+    expiries = many([("PEXPIRETIME", key) for key in names])
+    for key, kind, reply, expiry in zip(names, kinds, replies, expiries, strict=True):
         if kind in (b"hash", b"set"):  # these have no order
             step = 2 if kind == b"hash" else 1
             reply = sorted(repr(reply[n : n + step]) for n in range(0, len(reply), step))  # type: ignore
-        expiry = do("PEXPIRETIME", key)
         found["keys", key.decode("utf-8", "backslashreplace")] = (kind, expiry, without_times(reply))
     return found
 
@@ -98,12 +104,14 @@ class RedisAdapter(_Keys):
 
     def __init__(self, folder: Path, shared: Any) -> None:
         super().__init__(folder, shared)
+        self._server: RedisServer
         self._server, self._numbers = shared
+        self._server("FLUSHALL")  # what other tests left would be looked through again and again
         self._db = next(self._numbers)
 
     @property
     def source(self) -> RedisSource:
-        return RedisSource(url=f"{self._server.url}/{self._db}", part_size_bytes=1500)
+        return RedisSource(url=f"{self._server.url}/{self._db}", part_size_bytes=PART_BYTES)
 
     def do(self, *words: Word) -> Reply:
         return self._server(*words, db=self._db)
@@ -117,8 +125,11 @@ class RedisAdapter(_Keys):
     def picture(self, place: str | None = None) -> Picture:
         db = self._db if place is None else parse_place(place).database
         assert db is not None
-        do = partial(self._server, db=db)
-        return picture_of(do("KEYS", "*"), do)  # type: ignore[arg-type]
+        return picture_of(self._server("KEYS", "*", db=db), partial(self._server.many, db=db))  # type: ignore[arg-type]
+
+    def spellings(self) -> list[str]:
+        port, db = self._server.port, self._db
+        return [f"redis://localhost:{port}/{db}", f"unix://{self._server.socket}?db={db}"]
 
     def place(self) -> str:
         return f"{self._server.url}/{next(self._numbers)}"
@@ -128,10 +139,11 @@ class RedisMomentAdapter(RedisAdapter):
     """The same, of which each backup is one moment."""
 
     name = "redis-consistent"
+    restores_as = "redis"  # what it reads is of one moment; what it writes is compared with what is there, as ever
 
     @property
     def source(self) -> RedisSource:
-        return super().source.model_copy(update={"consistent": True})
+        return super().source.model_copy(update={"consistent": True, "part_size_bytes": 1_500})
 
 
 class RedisClusterAdapter(_Keys):
@@ -154,7 +166,7 @@ class RedisClusterAdapter(_Keys):
 
     @property
     def source(self) -> RedisSource:
-        return RedisSource(url=self._cluster.url, part_size_bytes=1500)
+        return RedisSource(url=self._cluster.url, part_size_bytes=PART_BYTES)
 
     def do(self, *words: Word) -> Reply:
         return self._cluster(*words)
@@ -167,14 +179,17 @@ class RedisClusterAdapter(_Keys):
 
     def picture(self, place: str | None = None) -> Picture:
         if place is None:
-            return picture_of(self._cluster.keys(), self._cluster)
+            return picture_of(self._cluster.keys(), self._cluster.many)
         if not Path(place).exists():
             return {}
         server = RedisServer(Path(place).parent, "--dbfilename", Path(place).name)
         try:
-            return picture_of(server("KEYS", "*"), server)  # type: ignore[arg-type]
+            return picture_of(server("KEYS", "*"), server.many)  # type: ignore[arg-type]
         finally:
             server.kill()
+
+    def spellings(self) -> list[str]:
+        return [self._cluster.url.replace("127.0.0.1", "localhost")]
 
     def place(self) -> str:
         folder = self.folder / f"place{next(self._numbers)}"

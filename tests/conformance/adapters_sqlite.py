@@ -6,6 +6,7 @@ import os
 import random
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ class SQLiteAdapter(SourceAdapter):
     def __init__(self, folder: Path, shared: Any) -> None:
         super().__init__(folder, shared)
         self._path = folder / "live.db"
-        self._db = sqlite3.connect(self._path, isolation_level=None)
+        self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA synchronous = OFF")  # no test cuts the power while this writes
         self._db.execute("CREATE TABLE records (key TEXT PRIMARY KEY NOT NULL, n, more) WITHOUT ROWID")
         self._db.execute("CREATE TABLE log (id INTEGER PRIMARY KEY, what)")
 
@@ -59,13 +61,36 @@ class SQLiteAdapter(SourceAdapter):
         db = sqlite3.connect(path)
         try:
             records: Picture = {("records", r[0]): repr(r) for r in db.execute("SELECT * FROM records")}
-            return records | {("log", str(r[0])): repr(r) for r in db.execute("SELECT * FROM log")}
+            records |= {("log", str(r[0])): repr(r) for r in db.execute("SELECT * FROM log")}
+            if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'more'").fetchone():
+                return records
+            return records | {("more", "table"): 1} | {("more", str(r[0])): 1 for r in db.execute("SELECT * FROM more")}
         finally:
             db.close()
 
     def place(self) -> str:
         self._places += 1
         return str(self.folder / f"place{self._places}.db")
+
+    def spellings(self) -> list[str]:
+        link = self.folder / "link.db"
+        link.symlink_to(self._path)
+        return [str(link), os.path.relpath(self._path), f"{self.folder}/./live.db", f"file://{self._path}"]
+
+    def narrowed(self) -> tuple[SQLiteSource, Callable[[tuple[str, str]], bool]]:
+        return self.source.model_copy(update={"exclude": ["log"]}), lambda key: key[0] == "log"
+
+    def stranger(self) -> str:
+        path = self.folder / "stranger"
+        path.write_text("precious")
+        return str(path)
+
+    def add_collection(self) -> str:
+        self._db.executescript("CREATE TABLE more (id INTEGER PRIMARY KEY); INSERT INTO more VALUES (1), (2)")
+        return "more"
+
+    def drop_collection(self, name: str) -> None:
+        self._db.execute(f"DROP TABLE {name}")
 
     def unwritable(self) -> str:
         return str(self.folder / "missing" / "folder" / "x.db")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 from pydantic import JsonValue
 
-from blocks.canonical import DIGEST, KEY
-from blocks.partindex import KnownPart, PartIndex
-from blocks.rowdigest import RowDigest
-from blocks.selection import Selection
-from blocks.sources.base import Bounds, CollectionSpec, RestoreMode, RestoreScope, StateSource, Target, View
-from flows.stages.diff import changes_between, merged
-from flows.stages.normalize import from_normal, to_normal
+from blocks.rows.canonical import DIGEST, KEY
+from blocks.rows.digest import RowDigest
+from blocks.rows.index import PartIndex, PartLookup
+from blocks.rows.merge import merged
+from blocks.rows.normalize import from_normal, to_normal
+from blocks.rows.selection import Selection
+from blocks.sources.collection import Bounds, CollectionSpec
+from blocks.sources.part_changes import changes_since
+from blocks.sources.reading import Delta, FullRead, Unchanged, Updates
+from blocks.sources.source import StateSource
+from blocks.sources.target import RestoreMode, RestoreScope, Target
+from blocks.sources.view import Salvaging, View, read_whole
 
 DIGEST_OF = RowDigest(b"k" * 32)
 
@@ -50,15 +55,20 @@ class Kept:
         """Return what a restore would put, to be compared; `essence` is the adapter's."""
         return {n: content_of(spec, [essence(rows) for rows in self.rows(n)]) for n, spec in self.specs.items()}
 
-    def scope(self, mode: RestoreMode = RestoreMode.EXACT, keys: tuple[str, ...] = ()) -> RestoreScope:
-        """Say what a restore of it writes."""
-        tables = {name: self.rows(name) for name in self.specs}
+    def scope(
+        self, mode: RestoreMode = RestoreMode.EXACT, keys: tuple[str, ...] = (), names: tuple[str, ...] = ()
+    ) -> RestoreScope:
+        """Say what a restore of it writes; `names` are those of some collections."""
+        specs = {name: spec for name, spec in self.specs.items() if not names or name in names}
+        tables = {name: self.rows(name) for name in specs}
+        chosen = names or (tuple(specs) if keys else ())
         return RestoreScope(
             definition=self.definition,
-            collections=tuple((s, sum(rows.num_rows for rows in tables[n])) for n, s in self.specs.items()),
+            collections=tuple((s, sum(rows.num_rows for rows in tables[n])) for n, s in specs.items()),
             mode=mode,
-            selection=Selection(keys=keys),
+            selection=Selection(chosen, keys),
             size_bytes=sum(rows.nbytes for parts in tables.values() for rows in parts),
+            plan="conformance",
         )
 
 
@@ -75,13 +85,29 @@ def content_of(spec: CollectionSpec, parts: list[pa.Table]) -> Content:
     return content
 
 
+def holder_of(kept: Kept, key: str) -> str:
+    """Name the collection that holds a record under a key."""
+    glob = Selection(keys=(key,))
+    for name, spec in kept.specs.items():
+        if any(rows.num_columns and glob.rows(rows, spec.label).num_rows for rows in kept.rows(name)):
+            return name
+    raise AssertionError(f"no collection holds {key}")
+
+
 def back_up(source: StateSource) -> Kept:
     """Make a full backup."""
     with source.view() as view:
-        specs = {spec.name: spec for spec in view.collections()}
-        kept = Kept(view.definition, view.token, {n: [Piece(b) for b in view.draw(s)] for n, s in specs.items()}, specs)
-        _read(view, kept, tracked=False)
-        view.finish()
+        return kept_of(view)
+
+
+def kept_of(view: View) -> Kept:
+    """Read all that a view shows."""
+    specs = {spec.name: spec for spec in view.collections()}
+    kept = Kept(
+        view.definition, view.token, {n: [Piece(b) for b in view.partition(s)] for n, s in specs.items()}, specs
+    )
+    _read(view, kept, tracked=False)
+    view.finish()
     return kept
 
 
@@ -107,21 +133,34 @@ def _read(view: View, kept: Kept, tracked: bool) -> None:
 
 def _read_part(view: View, kept: Kept, spec: CollectionSpec, piece: Piece, tracked: bool) -> None:
     base = PartIndex(piece.indexes)
-    known = KnownPart(lambda: base, len(base), spec.key, DIGEST_OF, kept.token)
-    reading = view.read(spec, piece.bounds, known if tracked else None)
-    assert set(reading.rows.column_names) == {name for name, _ in spec.columns}
-    if reading.whole_part_unchanged:
+    known = PartLookup(lambda: base, len(base), spec.key, DIGEST_OF, kept.token)
+    reading = view.read(spec, piece.bounds, known) if tracked else read_whole(view, spec, piece.bounds)
+    if isinstance(reading, Unchanged):
         return
-    if reading.unchanged is not None:
-        assert set(reading.unchanged.to_pylist()) <= set(base.keys.to_pylist()), "unchanged, but not in the base"
-    if reading.touched is not None:
-        assert reading.rest_unchanged, "touched means nothing without the rest"
-        assert set(reading.touched.to_pylist()) <= set(base.keys.to_pylist()), "touched, but not in the base"
-    normal = to_normal(reading.rows, spec.key, DIGEST_OF)
-    changes = changes_between(base, normal, reading.unchanged, reading.rest_unchanged, reading.touched)
+    assert set(reading.rows.column_names) == {name for name, _ in spec.columns}
+    normal = replace(reading, rows=to_normal(reading.rows, spec.key, DIGEST_OF))
+    _check(normal, base)
+    changes = changes_since(base, normal)
     if changes.upserts or changes.tombstones:
         piece.segments.append(changes.rows)
         piece.indexes.append(changes.index)
+
+
+def _check(reading: FullRead | Delta | Updates, base: PartIndex) -> None:
+    """Make sure of what a reading says about the base; its rows are normalised."""
+    before, read = set(base.keys.to_pylist()), set(reading.rows.column(KEY).to_pylist())
+    match reading:
+        case FullRead(unchanged=keys) if keys is not None:
+            unchanged = keys.to_pylist()
+            assert len(unchanged) == len(set(unchanged)), "unchanged, and counted twice"
+            assert set(unchanged) <= before, "unchanged, but not in the base"
+            assert not set(unchanged) & read, "unchanged, but read as well"
+        case Delta(reread=keys) if keys is not None:
+            reread = keys.to_pylist()
+            assert len(reread) == len(set(reread)), "read again, and counted twice"
+            assert set(reread) <= before, "read again, but not in the base"
+        case Updates():
+            assert read <= before, "an update of a record that is not in the base"
 
 
 def restore(
@@ -131,23 +170,65 @@ def restore(
     mode: RestoreMode = RestoreMode.EXACT,
     keys: tuple[str, ...] = (),
 ) -> None:
-    """Restore a chain as the flow does: preflight, parts from two threads, commit; aborted when refused."""
+    """Restore a chain as the flow does: preflight, begin, parts from two threads, commit; aborted when refused."""
     scope = kept.scope(mode, keys)
     target = source.target(scope, to)
     try:
         target.preflight()
+        target.begin()
         apply_all(kept, target, scope)
         target.commit()
     finally:
         target.abort()
 
 
-def apply_all(kept: Kept, target: Target, scope: RestoreScope) -> None:
-    """Write the selected rows of all parts."""
+def restore_in_place(
+    kept: Kept,
+    source: StateSource,
+    mode: RestoreMode = RestoreMode.EXACT,
+    keys: tuple[str, ...] = (),
+    names: tuple[str, ...] = (),
+    created: tuple[str, ...] = (),
+) -> Kept:
+    """Restore to the live place as the flow does; return the backup that is made before."""
+    scope = replace(kept.scope(mode, keys, names), created=created)
+    target = source.target(scope)
+    try:
+        before = ready(kept, source, target, scope)
+        target.check_unwritten()
+        target.commit()
+    finally:
+        target.abort()
+    return before
+
+
+def ready(kept: Kept, source: StateSource, target: Target, scope: RestoreScope) -> Kept:
+    """Do all that comes before the last look and the commit; return the backup of before."""
+    target.preflight()
+    target.hold()
+    before = guarded(source, target)
+    target.begin()
+    apply_all(kept, target, scope, source)
+    return before
+
+
+def guarded(source: StateSource, target: Target) -> Kept:
+    """Make the backup before a restore, of a state that can be read as a whole."""
+    with source.salvage() as view:
+        target.guard(view)
+        before = kept_of(view)
+        unread = view.unread if isinstance(view, Salvaging) else ()
+    assert not unread
+    return before
+
+
+def apply_all(kept: Kept, target: Target, scope: RestoreScope, source: StateSource | None = None) -> None:
+    """Write the selected rows of all parts, those that the plan of a source covers."""
     work = [
-        (spec, scope.selection_of(name).rows(rows, spec.label))
-        for name, spec in kept.specs.items()
-        for rows in kept.rows(name)
+        (spec, _covered(source, spec, scope.selection_of(spec.name).rows(rows, spec.label)))
+        for spec, _ in scope.collections
+        if source is None or source.covers(spec)
+        for rows in kept.rows(spec.name)
         if rows.num_columns
     ]
     with ThreadPoolExecutor(2) as pool:
@@ -155,6 +236,11 @@ def apply_all(kept: Kept, target: Target, scope: RestoreScope) -> None:
             pool.map(lambda w: target.apply(*w) if w[1].num_rows else 0, work), work, strict=True
         ):
             assert written == rows.num_rows
+
+
+def _covered(source: StateSource | None, spec: CollectionSpec, rows: pa.Table) -> pa.Table:
+    mask = None if source is None else source.covered(spec, rows)
+    return rows if mask is None else rows.filter(mask)
 
 
 def index_of(kept: Kept, name: str) -> list[PartIndex]:

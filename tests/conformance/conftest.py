@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,36 @@ import pytest
 from tests.conformance.suite import SourceAdapter, adapters
 
 
-@pytest.fixture(scope="module", params=list(adapters()), ids=lambda kind: kind.name)
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
-    kind: type[SourceAdapter] = request.param
-    with kind.share(tmp_path_factory.mktemp(kind.name)) as opened:
-        yield kind, opened
+class Shared:
+    """What each kind of adapter shares, opened when a test first asks for it."""
+
+    def __init__(self, stack: ExitStack, factory: pytest.TempPathFactory) -> None:
+        self._stack, self._factory = stack, factory
+        self._opened: dict[type[SourceAdapter], Any] = {}
+
+    def of(self, kind: type[SourceAdapter]) -> Any:
+        if kind not in self._opened:
+            self._opened[kind] = self._stack.enter_context(kind.share(self._factory.mktemp(kind.name)))
+        return self._opened[kind]
+
+
+@pytest.fixture(scope="session")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    with ExitStack() as stack:
+        yield Shared(stack, tmp_path_factory)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test with every adapter; where only restores are looked at, with one for each way to write."""
+    if "kind" in metafunc.fixturenames:
+        restores_only = getattr(metafunc.module, "RESTORES_ONLY", False)
+        kinds = [kind for kind in adapters() if not (restores_only and kind.restores_as)]
+        metafunc.parametrize("kind", kinds, ids=[kind.name for kind in kinds])
+
+
+@pytest.fixture
+def shared(kind: type[SourceAdapter], opened: Shared) -> tuple[type[SourceAdapter], Any]:
+    return kind, opened.of(kind)
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,14 +18,14 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from blocks.sources.base import StateSource
+from blocks.sources.source import StateSource
 
 Picture = dict[tuple[str, str], object]
 """State as it can be compared: by collection and key label, all there is to a record."""
 
 
 class SourceAdapter(ABC):
-    """Live state of one kind that a test can change and look at; made anew for each test.
+    """Live state of one kind that a test can change and look at; created for each test.
 
     Record keys are short texts such as `k:07` and `a:3`; their text must be the label that key globs are matched
     against. Anything more (odd types, several collections, keys that are no text) comes in with `fill` and `mutate`.
@@ -37,13 +38,16 @@ class SourceAdapter(ABC):
     name: ClassVar[str]
     """How pytest calls the source."""
 
+    restores_as: ClassVar[str | None] = None
+    """Another adapter that is restored by the same code; this one is left out where only that is tested."""
+
     def __init__(self, folder: Path, shared: Any) -> None:
         self.folder, self.shared = folder, shared
         self._places = 0
 
     @classmethod
     def share(cls, folder: Path) -> AbstractContextManager[Any]:
-        """Open what all tests of a module share, a server for instance; the folder lives as long."""
+        """Open what all tests of a process share, a server for instance; the folder lives as long."""
         return nullcontext()
 
     @property
@@ -73,9 +77,41 @@ class SourceAdapter(ABC):
     def place(self) -> str:
         """Name another, empty place for `target(to=...)` and `at(...)`: a fresh one at each call."""
 
+    def outside(self) -> str:
+        """Name such a place that other processes see, too."""
+        return self.place()
+
     @abstractmethod
     def unwritable(self) -> str:
         """Name a place that a restore has to refuse in its preflight."""
+
+    @abstractmethod
+    def spellings(self) -> list[str]:
+        """Spell the live place in other ways, each a `to` of a restore."""
+
+    @abstractmethod
+    def narrowed(self) -> tuple[StateSource, Callable[[tuple[str, str]], bool]]:
+        """Return the source of a plan that leaves out some of the state, and what that is as a key of a picture."""
+
+    def stranger(self) -> str | None:
+        """Put what is not of the source's kind at another place, and name it; None where places hold nothing else."""
+        return None
+
+    def kept_aside(self, notes: Sequence[str]) -> list[object]:
+        """Return the records, as a picture shows them, that a restore's notes say were kept aside."""
+        return []
+
+    def add_collection(self) -> str | None:
+        """Add a collection with records, and return its name; None for a source that has but one."""
+        return None
+
+    def drop_collection(self, name: str) -> None:  # noqa: B027  most sources have one collection
+        """Drop such a collection."""
+
+    def leftovers(self) -> set[str]:
+        """Name the temporary places of lastgood that there are, of restores to the live place or to another one."""
+        inside = [Path(os.environ.get("TMPDIR", "/tmp")), self.folder]
+        return {str(path) for folder in inside for path in folder.rglob("*lastgood*")}
 
     def essence(self, rows: pa.Table) -> pa.Table:
         """Leave out rows that depend on where parts begin, where a source has such."""

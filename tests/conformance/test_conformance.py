@@ -1,4 +1,4 @@
-"""What every source has to do: the contract of blocks/sources/base.py, run with the adapter of each."""
+"""What every source has to do: the contract of blocks/sources/source.py, run with the adapter of each."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pytest
 
-from blocks.canonical import to_canonical
 from blocks.errors import LastgoodError, RestoreRefused, SourceUnavailable
-from blocks.selection import Selection
-from blocks.sources.base import RestoreMode, View
-from blocks.variant import to_variant, variant_field
+from blocks.rows.canonical import to_canonical
+from blocks.rows.selection import Selection
+from blocks.rows.variant import to_variant, variant_field
+from blocks.sources.target import RestoreMode
+from blocks.sources.view import View
 from tests.conformance.chains import apply_all, back_up, content_of, follow_up, index_of, restore
 from tests.conformance.suite import SourceAdapter, beside, selected
 
@@ -55,7 +56,7 @@ def test_reading_twice_gives_the_same(filled: SourceAdapter) -> None:
         specs = list(view.collections())
         assert [spec.fingerprint for spec in view.collections()] == [spec.fingerprint for spec in specs]
         for spec in specs:
-            bounds = list(view.draw(spec))
+            bounds = list(view.partition(spec))
             once, again = ([view.read(spec, b, None).rows for b in bounds] for _ in range(2))
             assert content_of(spec, once) == content_of(spec, again)
         view.finish()
@@ -65,7 +66,7 @@ def test_reading_twice_gives_the_same(filled: SourceAdapter) -> None:
 def test_parts_may_be_read_from_several_threads_in_any_order(filled: SourceAdapter) -> None:
     with filled.source.view() as view:
         for spec in view.collections():
-            bounds = list(view.draw(spec))
+            bounds = list(view.partition(spec))
             one_by_one = [view.read(spec, b, None).rows for b in bounds]
             with ThreadPoolExecutor(4) as pool:
                 at_once = list(pool.map(lambda b, s=spec: view.read(s, b, None).rows, reversed(bounds)))
@@ -97,7 +98,7 @@ def test_labels_are_the_keys_that_people_type(filled: SourceAdapter) -> None:
 def test_rows_are_of_canonical_types(filled: SourceAdapter) -> None:
     with filled.source.view() as view:
         for spec in view.collections():
-            for bounds in view.draw(spec):
+            for bounds in view.partition(spec):
                 to_canonical(view.read(spec, bounds, None).rows)
 
 
@@ -312,5 +313,5 @@ def test_a_source_that_is_not_there_is_an_error_of_ours(state: SourceAdapter) ->
 
 def back_up_view(view: View) -> None:
     for spec in view.collections():
-        for bounds in view.draw(spec):
+        for bounds in view.partition(spec):
             view.read(spec, bounds, None)

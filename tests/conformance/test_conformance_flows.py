@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
-from blocks.errors import UnsupportedState
-from blocks.keyring import NoEncryption
-from blocks.manifest import BackupStatus, BackupType
-from blocks.plan import BackupPlan
-from blocks.repository import BackupRepository
-from blocks.sources.base import RestoreMode, StateSource, View
+from blocks.crypto.keyring import NoEncryption
+from blocks.errors import SourceGone, UnsupportedState
+from blocks.plan.plan import BackupPlan
+from blocks.records import BackupStatus, BackupType
+from blocks.repository.block import BackupRepository
+from blocks.sources.source import StateSource
+from blocks.sources.target import RestoreMode
+from blocks.sources.view import View
 from flows.backup import make_backup
 from flows.restore import make_restore
+from flows.restoring.request import RestoreRequest
 from flows.verify import make_verification
 from tests.conformance.suite import SourceAdapter, beside, selected
 
@@ -46,8 +49,23 @@ def test_backups_of_all_types_bring_their_state_back(filled: SourceAdapter, rng:
         verification = make_verification(plan, backup_id, deep=True)
         assert verification.status is BackupStatus.VERIFIED, verification.findings
         place = filled.place()
-        make_restore(plan, backup_id, to=place, mode=EXACT)
+        make_restore(plan, RestoreRequest(backup_id, mode=EXACT, to=place))
         assert filled.picture(place) == picture
+
+
+def test_a_source_that_is_gone_as_a_whole_fails_its_backup_and_is_restored(filled: SourceAdapter) -> None:
+    plan, before = plan_of(filled), filled.picture()
+    made = make_backup(plan, BackupType.FULL)
+    filled.clear()
+    filled.settle()
+    for kind in (BackupType.INCREMENTAL, BackupType.FULL):
+        with pytest.raises(SourceGone, match="source state holds no records at all now"):
+            make_backup(plan, kind)
+    allowing = {"state": filled.source.model_copy(update={"allow_empty": True})}
+    empty = make_backup(plan.model_copy(update={"sources": allowing}), BackupType.FULL)
+    assert empty.rows == filled.source.rows_of_nothing
+    make_restore(plan, RestoreRequest(made.backup_id, mode=EXACT))
+    assert filled.picture() == before
 
 
 def test_a_restore_in_place_can_be_undone(filled: SourceAdapter, rng: random.Random) -> None:
@@ -55,13 +73,13 @@ def test_a_restore_in_place_can_be_undone(filled: SourceAdapter, rng: random.Ran
     make_backup(plan, BackupType.FULL)
     filled.mutate(rng)
     second = filled.picture()
-    preview = make_restore(plan, mode=RestoreMode.PREVIEW)
+    preview = make_restore(plan, RestoreRequest(preview=True))
     assert filled.picture() == second
     assert any(c.added or c.changed or c.removed for c in preview.collections)
-    done = make_restore(plan, mode=EXACT)
+    done = make_restore(plan, RestoreRequest(mode=EXACT))
     assert filled.picture() == first
     assert done.rescue_id
-    make_restore(plan, done.rescue_id, mode=EXACT)
+    make_restore(plan, RestoreRequest(done.rescue_id, mode=EXACT))
     assert filled.picture() == second
 
 
@@ -75,7 +93,7 @@ def test_an_emergency_backup_of_some_keys_leaves_the_others_alone(filled: Source
         filled.mutate(rng)
     filled.put("k:98", 1)
     there = filled.picture()
-    make_restore(plan, made.backup_id, mode=EXACT)
+    make_restore(plan, RestoreRequest(made.backup_id, mode=EXACT))
     assert selected(filled.picture(), globs) == wanted
     assert beside(filled.picture(), globs) == beside(there, globs)
 

@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 import httpx
 import yaml
 
-from blocks.plan import BackupPlan, read_plan
+from blocks.plan.plan import BackupPlan, read_plan
 from deployments.server import LocalServer
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 120.0
+STARTERS_SECRET = "known to who starts the server"
 
 T = TypeVar("T")
 
@@ -43,23 +44,24 @@ class Prefect:
 
     def post(self, path: str, **body: Any) -> Any:
         """Ask the API."""
-        return self._client.post(path, json=body).raise_for_status().json()
+        return self._ask("POST", path, json=body).json()
 
     def get(self, path: str) -> Any:
         """Read from the API."""
-        return self._client.get(path).raise_for_status().json()
+        return self._ask("GET", path).json()
 
     def delete(self, path: str) -> None:
-        """Delete through the API, again where SQLite under the server was busy."""
+        """Delete through the API."""
+        self._ask("DELETE", path)
 
-        def deleted() -> bool | None:
-            answer = self._client.delete(path)
-            if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-                return None
-            answer.raise_for_status()
-            return True
+    def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Ask again where the server has just started, or SQLite under it was busy."""
 
-        wait_for(f"the removal of {path}", deleted)
+        def answered() -> httpx.Response | None:
+            answer = self._client.request(method, path, **options)
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer.raise_for_status()
+
+        return wait_for(f"an answer of {path}", answered)
 
     def environment(self) -> dict[str, str]:
         """The environment of a client of this server."""

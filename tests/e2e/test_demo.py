@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from blocks.errors import ConfigurationError
-from blocks.plan import read_plan
+from blocks.plan.plan import read_plan
 from deployments.demo import programs, run_demo, steps, stop_demo
 from deployments.demo.application import Application
 from deployments.demo.folder import DemoFolder

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deployments.server import LocalServer, local_server
-from tests.blocks.sources.redis_kit import RedisServer
+from tests.blocks.sources.redis.kit import RedisServer
 from tests.postgres_server import PostgresServer, postgres_server
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from blocks.crypto.keyring import Keyring
 from blocks.errors import ConfigurationError
-from blocks.keyring import Keyring
-from blocks.plan import BackupPlan, load_plan
-from blocks.repository import BackupRepository
+from blocks.plan.plan import BackupPlan, load_plan
+from blocks.repository.block import BackupRepository
 from blocks.sources.files import FilesSource
 from blocks.sources.sqlite import SQLiteSource
 from flows import backup, restore

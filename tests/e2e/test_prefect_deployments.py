@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from blocks.host.passwords import PATTERN
 from deployments.jobs import JOBS, standard_timetable
 from tests.e2e.prefect_support import ROOT, Prefect, SmallPlan
 
@@ -22,6 +23,7 @@ EVERY = {
     "retention/daily": timedelta(days=1),
     "verify/weekly": timedelta(weeks=1),
     "restore/by-hand": None,
+    "undo/by-hand": None,
 }
 
 
@@ -109,6 +111,7 @@ def test_forms_offer_types_and_modes_as_choices_and_times_as_times(deployed: Pre
     assert restore["definitions"]["RestoreMode"]["enum"] == ["preview", "merge", "exact"]
     assert {"type": "string", "format": "date-time"} in restore["properties"]["at"]["anyOf"]
     assert {"type": "array", "items": {"type": "string"}} in restore["properties"]["collections"]["anyOf"]
+    assert restore["properties"]["to"]["not"] == {"type": "string", "pattern": PATTERN}
 
 
 def test_a_process_worker_runs_what_the_command_line_asks_for(

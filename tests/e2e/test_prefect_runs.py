@@ -12,8 +12,8 @@ from itertools import pairwise
 import pytest
 
 from blocks.errors import RepositoryLocked
-from blocks.manifest import BackupMetadata
-from flows import backup, retention, verify
+from blocks.records import BackupMetadata
+from flows import backup, restore, retention, undo, verify
 from tests.e2e.prefect_support import Prefect, SmallPlan, wait_for
 
 STAGES = ["collect", "normalize", "diff", "compress", "encrypt", "store"]
@@ -44,7 +44,7 @@ def test_a_backup_leaves_its_numbers_its_collections_and_a_link_to_its_base(
     assert '"collection": "ledger/orders", "rows": 97, "upserts": 1, "tombstones": 3' in table["data"]
 
     link = found["base-shop"]["data"]
-    assert link == f"[{made.backup_id} stands on {full.backup_id}]({prefect.server.ui_url}/runs/flow-run/{full_run})"
+    assert link == f"[{made.backup_id} depends on {full.backup_id}]({prefect.server.ui_url}/runs/flow-run/{full_run})"
 
 
 def test_a_base_that_prefect_does_not_know_is_linked_to_the_backups_of_the_plan(
@@ -58,9 +58,10 @@ def test_a_base_that_prefect_does_not_know_is_linked_to_the_backups_of_the_plan(
     assert link.endswith("(/artifacts/key/backup-shop)")
 
 
-def test_a_run_is_named_after_its_plan_and_not_after_a_path(prefect: Prefect, small_plan: SmallPlan) -> None:
-    backup(str(small_plan.path), "full")
-    assert prefect.newest_run("backup")["name"] == f"full backup of {small_plan.path.stem}"
+def test_a_run_is_named_after_its_plan_and_not_after_a_file(prefect: Prefect, small_plan: SmallPlan) -> None:
+    file = small_plan.path.rename(small_plan.folder / "trading.yaml")
+    backup(str(file), "full")
+    assert prefect.newest_run("backup")["name"] == "full backup of shop"
 
 
 def test_a_full_backup_has_no_link(prefect: Prefect, small_plan: SmallPlan) -> None:
@@ -76,6 +77,43 @@ def test_verification_and_retention_leave_their_findings(prefect: Prefect, small
     retention(str(small_plan.path), dry_run=True)
     table = prefect.artifacts(prefect.newest_run("retention")["id"])["retention-shop"]["data"]
     assert f'"backup": "{made.backup_id}", "decision": "kept"' in table
+
+
+def test_a_preview_leaves_what_it_counted(prefect: Prefect, small_plan: SmallPlan) -> None:
+    made = backup(str(small_plan.path), "full")
+    small_plan.execute("DELETE FROM orders WHERE id <= 3")
+    restore(str(small_plan.path))
+    told = prefect.artifacts(prefect.newest_run("restore")["id"])["restore-shop"]["data"]
+    assert f"# Restore of `{made.backup_id}` (preview)" in told
+    assert "| collection | rows | added | changed | removed |" in told
+    assert "| ledger/orders | 100 | 3 | 0 | 0 |" in told
+    assert "Undo" not in told
+
+
+def test_a_restore_and_its_undo_leave_what_they_did_and_the_command_that_takes_it_back(
+    prefect: Prefect, small_plan: SmallPlan
+) -> None:
+    plan = small_plan.path.rename(small_plan.folder / "my plan.yaml")
+
+    def told(flow: str) -> list[str]:
+        lines: list[str] = prefect.artifacts(prefect.newest_run(flow)["id"])["restore-shop"]["data"].splitlines()
+        assert "to ledger: live, models: live; took" in lines[1]
+        assert f"Undo with `lastgood undo '{plan}' --yes`" in lines
+        assert "| collection | rows |" in lines
+        return lines
+
+    made = backup(str(plan), "full")
+    small_plan.execute("DELETE FROM orders WHERE id <= 3")
+    restored = restore(str(plan), mode="exact")
+    lines = told("restore")
+    assert lines[0] == f"# Restore of `{made.backup_id}` (exact)"
+    assert "| ledger/orders | 100 |" in lines
+    assert f"What was there before is in the backup `{restored.rescue_id}`." in lines
+    undone = undo(str(plan))
+    lines = told("undo")
+    assert lines[0] == f"# Restore of `{restored.rescue_id}` (exact)"
+    assert "| ledger/orders | 97 |" in lines
+    assert f"What was there before is in the backup `{undone.rescue_id}`." in lines
 
 
 def test_the_stages_of_each_part_follow_each_other_and_the_record_follows_all(
@@ -104,7 +142,7 @@ def test_the_stages_of_each_part_follow_each_other_and_the_record_follows_all(
 
 
 def test_a_command_has_sent_all_of_its_run_when_it_ends(prefect: Prefect, small_plan: SmallPlan) -> None:
-    script = "import sys; from flows.cli import main; sys.exit(main())"
+    script = "import sys; from lastgood import main; sys.exit(main())"
     words = [sys.executable, "-c", script, "backup", str(small_plan.path), "--type", "full", "--json"]
     done = subprocess.run(words, cwd=small_plan.folder, env=prefect.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -144,7 +182,7 @@ def test_of_two_runs_at_once_one_that_may_not_wait_is_refused_and_leaves_nothing
 ) -> None:
     repository = small_plan.plan.repository.unlock(small_plan.plan.encryption)
     with (
-        repository.lease("shop", "another machine", "full backup"),
+        repository.lease("shop", "full backup", holder="another machine"),
         pytest.raises(RepositoryLocked, match="another machine"),
     ):
         backup(str(small_plan.path), "full")

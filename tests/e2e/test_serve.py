@@ -8,11 +8,14 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urljoin
 
+import httpx
 import pytest
 
 from blocks.errors import ConfigurationError
-from blocks.manifest import BackupType
+from blocks.records import BackupType
+from deployments import attached
 from deployments.jobs import Timetable, standard_timetable
 from deployments.serve import plan_deployments, reachable_server, serve
 from deployments.server import LocalServer, answers, running_server, start_server, stop_server
@@ -25,9 +28,11 @@ NAMES = [
     "daily-shop",
     "weekly-shop",
     "by-hand-shop",
+    "by-hand-shop",
 ]
 DEAD = "http://127.0.0.1:9/api"
-EVERY_TWO_SECONDS = """
+EVERY_FEW_SECONDS = """
+# a run takes some seconds: more often, runs would pile up
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -38,7 +43,7 @@ from deployments.jobs import Timetable
 from deployments.serve import serve
 
 serve([sys.argv[1]], home=Path(sys.argv[2]), port=0,
-      timetable=Timetable({"backup/incremental": Interval(timedelta(seconds=2))}))
+      timetable=Timetable({"backup/incremental": Interval(timedelta(seconds=6))}))
 """
 
 
@@ -49,7 +54,7 @@ def test_a_schedule_really_fires_on_an_embedded_server_where_the_configured_one_
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     with log.open("wb") as out:
         serving = subprocess.Popen(
-            [sys.executable, "-c", EVERY_TWO_SECONDS, str(small_plan.path), str(home)],
+            [sys.executable, "-c", EVERY_FEW_SECONDS, str(small_plan.path), str(home)],
             # elsewhere than the checkout: runs must find the flows all the same
             cwd=tmp_path,
             env=environment | {"PYTHONPATH": str(ROOT), "PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_API_URL": DEAD},
@@ -92,12 +97,13 @@ def test_each_plan_has_deployments_of_its_own_names(small_plan: SmallPlan, tmp_p
     made = plan_deployments([str(small_plan.path), str(other.path)], standard_timetable())
     assert [d.name for d in made] == NAMES + [name.replace("shop", "books") for name in NAMES]
     assert {d.parameters["plan"] for d in made} == {str(small_plan.path), str(other.path)}
-    assert [bool(d.schedules) for d in made[:6]] == [True] * 5 + [False]
+    assert [bool(d.schedules) for d in made[:7]] == [True] * 5 + [False] * 2
     assert {d.entrypoint for d in made} == {
         "flows.backup.backup",
         "flows.retention.retention",
         "flows.verify.verify",
         "flows.restore.restore",
+        "flows.undo.undo",
     }
 
 
@@ -125,6 +131,11 @@ def test_a_server_that_answers_is_used_and_none_is_started(prefect: Prefect, tmp
     assert not (tmp_path / "home").exists()
 
 
+def test_its_pages_ask_the_server_that_they_came_from(prefect_server: Prefect) -> None:
+    page = httpx.get(f"{prefect_server.server.ui_url}/ui-settings", trust_env=False).json()
+    assert urljoin(prefect_server.server.ui_url, page["api_url"]) == prefect_server.server.api_url
+
+
 def test_a_server_is_started_once_and_found_and_stopped_by_its_folder(prefect_server: Prefect, tmp_path: Path) -> None:
     server = prefect_server.server
     assert running_server(server.home) == server == start_server(server.home)
@@ -135,6 +146,16 @@ def test_a_server_is_started_once_and_found_and_stopped_by_its_folder(prefect_se
 def test_a_taken_port_is_refused_before_anything_starts(prefect_server: Prefect, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=f"port {prefect_server.server.port} is taken"):
         start_server(tmp_path / "home", port=prefect_server.server.port)
+
+
+def test_a_server_that_ends_by_itself_ends_with_its_own_code_and_words() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-P", attached.__file__, "server", "start", "--no-such-option"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as program:  # fmt: skip
+        assert program.wait() > 0
+        assert program.stdout is not None
+        assert "Fatal Python error" not in program.stdout.read()
 
 
 HOLD = """

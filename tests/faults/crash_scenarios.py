@@ -13,11 +13,11 @@ from typing import Self
 import pytest
 
 from blocks.errors import RepositoryLocked
-from blocks.manifest import BackupMetadata, BackupStatus, BackupType
-from blocks.opened import Repository
-from blocks.plan import BackupPlan
-from blocks.sums import objects_of
-from blocks.tiers import StorageTier
+from blocks.plan.plan import BackupPlan
+from blocks.records import BackupMetadata, BackupStatus, BackupType
+from blocks.repository.checksums import objects_of
+from blocks.repository.repository import Repository
+from blocks.storage.local import StorageTier
 from flows.backup import make_backup
 from flows.retention import apply_retention
 from flows.verify import make_verification
@@ -30,12 +30,11 @@ LONG_AFTER = timedelta(days=100)
 
 @dataclass(frozen=True)
 class Case:
-    """One interruption: the `number`-th durable operation, right before or right after it."""
+    """One interruption: the `number`-th state of the disk around durable operations, from 1."""
 
     scenario: str
     seed: Path
     folder: Path
-    when: str
     number: int
 
     @classmethod
@@ -51,7 +50,7 @@ class Case:
         return make_plan(LiveState(self.seed), self.folder / "repository", self.seed / "key", later=later)
 
     def as_in_seed(self, backup: BackupMetadata) -> bool:
-        """Tell whether all files that a restore of a backup reads are byte for byte those of the seed."""
+        """Return whether all files that a restore of a backup reads are byte for byte those of the seed."""
         ids = [backup.backup_id, *(link.backup_id for link in backup.chain)]
         names = ["lastgood.json", *(f"backups/{PLAN}/{backup_id}" for backup_id in ids)]
         return all(files_of(self.seed / "repository" / n) == files_of(self.folder / "repository" / n) for n in names)
@@ -93,7 +92,7 @@ FULL, INCREMENTAL, DIFFERENTIAL = BackupType.FULL, BackupType.INCREMENTAL, Backu
 
 
 def prepare_retention(seed: Path) -> None:
-    """Two chains of which the older one expires, verifications of both, and an unfinished backup to sweep."""
+    """Two chains of which the older one expires, verifications of both, and an unfinished backup to collect."""
     oracles = prepared(seed, FULL, INCREMENTAL, FULL, INCREMENTAL)
     plan = make_plan(LiveState(seed), seed / "repository", seed / "key")
     for backup_id in list(oracles)[1:4:2]:
@@ -120,7 +119,7 @@ def check_lease(case: Case) -> None:
     """What died holds its lease until that has expired, and not longer."""
     repository = case.plan().repository.unlock(case.plan().encryption)
     if repository.current_lease(PLAN) is not None:
-        with pytest.raises(RepositoryLocked), repository.lease(PLAN, "next", "test"):
+        with pytest.raises(RepositoryLocked), repository.lease(PLAN, "test", holder="next"):
             pass
     later = case.plan(later=True)
     assert later.repository.unlock(later.encryption).current_lease(PLAN) is None
@@ -136,9 +135,9 @@ def check_sweep(case: Case, plan: BackupPlan, repository: Repository) -> None:
     root = case.folder / "repository"
     before = files_of(root)
     now = datetime.now(UTC)
-    assert [name for name in repository.sweep(PLAN, DAY, now) if not name.startswith("locks/")] == []
+    assert [name for name in repository.collect_garbage(PLAN, DAY, now) if not name.startswith("locks/")] == []
     # a second run: what lay beside a folder is found once the folder itself is gone
-    swept = {name for _ in range(2) for name in repository.sweep(PLAN, DAY, now + DAY * 2)}
+    swept = {name for _ in range(2) for name in repository.collect_garbage(PLAN, DAY, now + DAY * 2)}
     committed = {backup.backup_id: backup for backup in repository.backups(PLAN)}
     wanted = {f"backups/{PLAN}/{i}/{o.name}" for i, backup in committed.items() for o in objects_of(backup)}
     wanted |= {f"backups/{PLAN}/{i}/{name}" for i in committed for name in ("manifest", "SHA256SUMS")}
@@ -155,7 +154,7 @@ def check_sweep(case: Case, plan: BackupPlan, repository: Repository) -> None:
 
 
 def check_after_backup(case: Case) -> None:
-    """Look as a process that comes later: what there is, the next backup, the sweep."""
+    """Look as a process that comes later: what there is, the next backup, garbage collection."""
     known = case.oracles
     plan = case.plan()
     repository = plan.repository.unlock(plan.encryption)
@@ -181,7 +180,7 @@ def check_after_backup(case: Case) -> None:
 
 
 def retain(case: Case) -> object:
-    at_durable_operations(case.folder, case.when, case.number)
+    at_durable_operations(case.folder, case.number)
     return apply_retention(case.plan(), now=datetime.now(UTC) + LONG_AFTER)
 
 
@@ -211,7 +210,7 @@ def check_after_retention(case: Case) -> None:
 
 
 def verify(case: Case) -> object:
-    at_durable_operations(case.folder, case.when, case.number)
+    at_durable_operations(case.folder, case.number)
     return make_verification(case.plan(), list(case.oracles)[-2], deep=False)
 
 
@@ -234,7 +233,7 @@ def _backup(kind: BackupType, *before: BackupType) -> Scenario:
         prepared(seed, *before)
 
     def doing(case: Case) -> object:
-        at_durable_operations(case.folder, case.when, case.number)
+        at_durable_operations(case.folder, case.number)
         return make_backup(case.plan(), kind)
 
     return Scenario(prepare, doing, check_after_backup)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from blocks.sealing import CHUNK_BYTES, HEADER_BYTES, TAG_BYTES
+from blocks.crypto.stream import CHUNK_BYTES, HEADER_BYTES, TAG_BYTES
 
 Damage = Callable[[Path], None]
 

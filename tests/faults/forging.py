@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from blocks.keyslots import make_epoch, public_bytes
-from blocks.keystore import EncryptionObject, authenticated
-from blocks.manifest import BackupMetadata, BackupType, new_backup_id
-from blocks.opened import Repository
-from blocks.plan import BackupPlan
-from blocks.sealing import ObjectContext, ObjectKind, seal
+from blocks.crypto.encryption_config import EncryptionObject, authenticated
+from blocks.crypto.key_slots import make_epoch, public_bytes
+from blocks.crypto.stream import ObjectContext, ObjectKind, seal
+from blocks.plan.plan import BackupPlan
+from blocks.records import BackupMetadata, BackupType, new_backup_id
+from blocks.repository.repository import Repository
 from tests.faults.damage import rewrite
 from tests.faults.live_state import PLAN
 
@@ -46,7 +46,7 @@ def with_new_epoch(plan: BackupPlan) -> Callable[..., EncryptionObject]:
 
 
 def sealed_manifest(repository: Repository, data: Manifest, backup_id: str) -> bytes:
-    """Seal what claims to be a manifest: whoever has the catalogue key can."""
+    """Seal what claims to be a manifest: the holder of the catalogue key can."""
     context = ObjectContext(repository.repository_id, PLAN, backup_id, ObjectKind.MANIFEST)
     return seal(gzip.compress(json.dumps(data).encode()), repository.keys.catalogue_key, context)
 

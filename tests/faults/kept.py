@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from blocks.errors import CorruptionDetected, LastgoodError
-from blocks.manifest import BackupMetadata, BackupStatus, BackupType, Segment
-from blocks.plan import BackupPlan
-from blocks.retention import RetentionPolicy
+from blocks.plan.plan import BackupPlan
+from blocks.plan.retention import RetentionPolicy
+from blocks.records import BackupMetadata, BackupStatus, BackupType, Segment
 from flows.backup import make_backup
 from flows.check import check_repository
 from flows.retention import apply_retention
@@ -25,7 +25,7 @@ PART_BYTES = 1_500_000
 
 FULL, INC1, DIF, INC2, SNA = range(5)
 TOP = {FULL: INC2, INC1: INC1, DIF: INC2, INC2: INC2, SNA: SNA}
-"""For each backup the newest one that stands on it."""
+"""For each backup the newest one that depends on it."""
 
 
 @dataclass

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from blocks.keyring import Credential, Kem, Keyring, NoEncryption, generate_key_file
-from blocks.lease import Clock
-from blocks.opened import Repository
-from blocks.plan import BackupPlan
-from blocks.repository import BackupRepository
-from blocks.retention import RetentionPolicy
-from blocks.sources.base import RestoreMode
+from blocks.crypto.keyring import Credential, Kem, Keyring, NoEncryption, generate_key_file
+from blocks.plan.plan import BackupPlan
+from blocks.plan.retention import RetentionPolicy
+from blocks.repository.block import BackupRepository
+from blocks.repository.leases import Clock
+from blocks.repository.repository import Repository
 from blocks.sources.files import FilesSource
 from blocks.sources.sqlite import SQLiteSource
+from blocks.sources.target import RestoreMode
 from flows.restore import make_restore
+from flows.restoring.request import RestoreRequest
 
 PLAN = "trading"
 
@@ -155,7 +156,7 @@ def make_key(path: Path) -> Path:
 
 def restored(plan: BackupPlan, backup_id: str, to: Path) -> Oracle:
     """Restore a whole backup to a fresh folder and look at it with other tools."""
-    result = make_restore(plan, backup_id, to=str(to), mode=RestoreMode.EXACT)
+    result = make_restore(plan, RestoreRequest(backup_id, mode=RestoreMode.EXACT, to=str(to)))
     if backup_id != "latest":
         assert result.backup_id == backup_id
     return Oracle(dump_of(to / "ledger" / "ledger.db"), tree_of(to / "models" / "tree"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocks.keyring import Credential, Role, add_slot
-from blocks.manifest import BackupMetadata, BackupType
-from blocks.plan import BackupPlan
+from blocks.crypto.keyring import Credential, Role
+from blocks.crypto.repository_keys import add_slot
+from blocks.plan.plan import BackupPlan
+from blocks.records import BackupMetadata, BackupType
 from flows.backup import make_backup
 from tests.faults.crash_scenarios import files_of
 from tests.faults.forging import unlocked

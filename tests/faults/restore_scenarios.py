@@ -8,10 +8,13 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from blocks.manifest import BackupType
-from blocks.sources.base import RestoreMode
+from blocks.plan.plan import BackupPlan
+from blocks.records import BackupType
+from blocks.sources.target import RestoreMode
+from flows.pipeline.results import RestoreResult
 from flows.restore import make_restore
-from flows.results import RestoreResult
+from flows.restoring.request import RestoreRequest
+from flows.undo import make_undo
 from tests.faults.crash_scenarios import PLAN, Case, Scenario, prepared
 from tests.faults.killing import RestoreSteps, inside_sqlite_commit
 from tests.faults.live_state import LiveState, dump_of, make_plan, restored, tree_of
@@ -36,13 +39,17 @@ def _own_state(case: Case) -> LiveState:
     return state
 
 
+def _plan(case: Case, state: LiveState, later: bool = True) -> BackupPlan:
+    return make_plan(state, case.folder / "repository", case.seed / "key", later=later)
+
+
 def _restore(case: Case, later: bool = False, progress: RestoreSteps | None = None) -> RestoreResult:
-    plan = make_plan(_own_state(case), case.folder / "repository", case.seed / "key", later=later)
-    return make_restore(plan, next(iter(case.oracles)), mode=RestoreMode.EXACT, progress=progress)
+    plan = _plan(case, _own_state(case), later)
+    return make_restore(plan, RestoreRequest(next(iter(case.oracles)), mode=RestoreMode.EXACT), progress=progress)
 
 
 def _killed_at_a_step(case: Case) -> object:
-    return _restore(case, progress=RestoreSteps(case.folder, case.when, case.number))
+    return _restore(case, progress=RestoreSteps(case.folder, case.number))
 
 
 def _killed_inside_sqlite(case: Case) -> object:
@@ -63,6 +70,10 @@ def _witness(case: Case) -> None:
     (rescue,) = [b for b in repository.backups(PLAN) if b.backup_type is BackupType.EMERGENCY]
     assert restored(plan, rescue.backup_id, case.folder / "rescued") == old
     assert repository.audit(PLAN) == []
+
+    undone = make_undo(_plan(case, state))
+    assert undone.backup_id == rescue.backup_id
+    assert (dump_of(state.database), tree_of(state.tree)) == (old.dump, old.tree), "an undo does not bring back"
 
     result = _restore(case, later=True)
     assert (dump_of(state.database), tree_of(state.tree)) == (wanted.dump, wanted.tree)

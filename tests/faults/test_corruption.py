@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from blocks.errors import BackupNotFound, CorruptionDetected, LastgoodError
-from blocks.manifest import BackupStatus, BackupType
+from blocks.records import BackupStatus, BackupType
 from flows.backup import make_backup
 from flows.check import check_repository
 from tests.faults.damage import CHUNKED, EVERYWHERE, SEALED, Damage, rewrite

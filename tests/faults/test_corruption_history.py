@@ -7,10 +7,11 @@ import shutil
 import pytest
 
 from blocks.errors import BackupNotFound, ConfigurationError, CorruptionDetected, WrongKey
-from blocks.manifest import BackupStatus, BackupType
+from blocks.records import BackupStatus, BackupType
 from flows.backup import make_backup
 from flows.check import check_repository
 from flows.restore import make_restore
+from flows.restoring.request import RestoreRequest
 from tests.faults.damage import EVERYWHERE, hard_copy, rewrite
 from tests.faults.forging import with_new_epoch
 from tests.faults.kept import DIF, FULL, INC1, INC2, SNA, TOP, names_it, record_of
@@ -67,9 +68,9 @@ def test_a_backup_doubled_under_another_name_is_found_and_never_taken_for_the_la
     hard_copy(kept.pristine / kept.folder_of(FULL), copy / "backups" / PLAN / newer)
     plan = kept.plan_at(copy)
     with pytest.raises(CorruptionDetected, match=newer):
-        make_restore(plan)
+        make_restore(plan, RestoreRequest(preview=True))
     with pytest.raises(CorruptionDetected, match=newer):
-        make_restore(plan, newer)
+        make_restore(plan, RestoreRequest(newer, preview=True))
     kept.compare(plan, SNA)
     assert any(newer in finding for finding in check_repository(plan).findings)
 
@@ -139,16 +140,16 @@ def test_objects_of_another_repository_are_refused(kept, copy, tmp_path):
     shutil.copytree(source, copy / "backups" / PLAN / made.backup_id)
     plan = kept.plan_at(copy)
     with pytest.raises(CorruptionDetected, match=made.backup_id):
-        make_restore(plan, made.backup_id)
+        make_restore(plan, RestoreRequest(made.backup_id, preview=True))
     assert any(made.backup_id in finding for finding in check_repository(plan).findings)
     shutil.rmtree(copy / "backups" / PLAN / made.backup_id)
 
     rewrite(copy / "lastgood.json", (tmp_path / "foreign" / "lastgood.json").read_bytes())
     for backup in range(5):
         with pytest.raises(CorruptionDetected, match=kept.backups[backup].backup_id):
-            make_restore(kept.plan_at(copy), kept.backups[backup].backup_id)
+            make_restore(kept.plan_at(copy), RestoreRequest(kept.backups[backup].backup_id, preview=True))
     with pytest.raises(CorruptionDetected):
-        make_restore(kept.plan_at(copy))
+        make_restore(kept.plan_at(copy), RestoreRequest(preview=True))
 
 
 def test_objects_of_another_plan_are_refused(kept, copy):
@@ -156,14 +157,14 @@ def test_objects_of_another_plan_are_refused(kept, copy):
     hard_copy(kept.pristine / kept.folder_of(FULL), copy / "backups" / "other" / kept.backups[FULL].backup_id)
     plan = kept.plan_at(copy).model_copy(update={"name": "other"})
     with pytest.raises(CorruptionDetected, match=kept.backups[FULL].backup_id):
-        make_restore(plan)
+        make_restore(plan, RestoreRequest(preview=True))
     assert any(kept.backups[FULL].backup_id in finding for finding in check_repository(plan).findings)
 
 
 def test_an_encrypted_repository_is_not_taken_for_a_plain_one_nor_the_reverse(kept, copy, tmp_path):
     plain = make_plan(kept.state, copy, None)
     with pytest.raises(ConfigurationError, match="encrypted"):
-        make_restore(plain)
+        make_restore(plain, RestoreRequest(preview=True))
     fresh = make_plan(kept.state, tmp_path / "plain", None)
     fresh.repository.initialize(fresh.encryption)
     rewrite(copy / "lastgood.json", (tmp_path / "plain" / "lastgood.json").read_bytes())
@@ -197,7 +198,7 @@ def test_an_incremental_on_a_damaged_base_becomes_a_full_and_says_so(kept, copy,
     made = make_backup(plan, BackupType.INCREMENTAL)
     assert (made.backup_type, made.requested_type) == (BackupType.FULL, BackupType.INCREMENTAL)
     assert kept.backups[backup].backup_id in made.promoted_because
-    # ids tell seconds: within the same one, the damaged backup may be the newer of the two
+    # ids hold seconds: within the same one, the damaged backup may be the newer of the two
     fulls = [made]
     while (following := make_backup(plan, BackupType.INCREMENTAL)).promoted_because:
         fulls.append(following)
@@ -219,7 +220,7 @@ def test_an_incremental_becomes_a_full_where_the_key_of_its_base_is_another_or_w
 
     plan.repository.save_encryption(settings(keep_old=False))
     with pytest.raises(WrongKey, match="epoch-1"):
-        make_restore(plan, kept.backups[INC2].backup_id)
+        make_restore(plan, RestoreRequest(kept.backups[INC2].backup_id, preview=True))
     following = make_backup(plan, BackupType.INCREMENTAL)
     assert following.base == made.backup_id
     to = copy.with_name("next")

@@ -12,16 +12,18 @@ from typing import Any
 
 import pytest
 
+from blocks.crypto.encryption_config import _checksum, authenticated
+from blocks.crypto.key_slots import Kem
+from blocks.crypto.keyring import Credential, Keyring, Role
+from blocks.crypto.repository_keys import add_slot, remove_slot
 from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, WrongKey
-from blocks.keyring import Credential, Keyring, Role, add_slot, remove_slot
-from blocks.keyslots import Kem
-from blocks.keystore import _checksum, authenticated
-from blocks.manifest import BackupType
-from blocks.plan import BackupPlan
-from blocks.sources.base import RestoreMode
+from blocks.plan.plan import BackupPlan
+from blocks.records import BackupType
+from blocks.sources.target import RestoreMode
 from flows.backup import make_backup
 from flows.check import check_repository
 from flows.restore import make_restore
+from flows.restoring.request import RestoreRequest
 from flows.retention import apply_retention
 from flows.verify import make_verification
 from tests.faults.damage import hard_copy, rewrite
@@ -36,10 +38,10 @@ def refuses_to_read(place: Place, plan: BackupPlan, match: str) -> None:
     before = place.around()
     target = place.folder / "target"
     for attempt in (
-        lambda: make_restore(plan, mode=RestoreMode.EXACT, to=str(target)),
-        lambda: make_restore(plan, mode=RestoreMode.EXACT),
-        lambda: make_restore(plan, mode=RestoreMode.MERGE),
-        lambda: make_restore(plan),
+        lambda: make_restore(plan, RestoreRequest(mode=RestoreMode.EXACT, to=str(target))),
+        lambda: make_restore(plan, RestoreRequest(mode=RestoreMode.EXACT)),
+        lambda: make_restore(plan, RestoreRequest(mode=RestoreMode.MERGE)),
+        lambda: make_restore(plan, RestoreRequest(preview=True)),
         lambda: make_verification(plan),
         lambda: make_verification(plan, deep=False),
     ):
@@ -70,7 +72,9 @@ def test_a_wrong_passphrase_reads_and_writes_nothing(place, monkeypatch):
     rings = {n: Keyring(credential=Credential(passphrase_env=n), kem=Kem.X25519) for n in ("RIGHT", "WRONG")}
     before = place.around()
     with pytest.raises(WrongKey, match="passphrase"):
-        make_restore(place.plan.model_copy(update={"encryption": rings["WRONG"]}), mode=RestoreMode.EXACT)
+        make_restore(
+            place.plan.model_copy(update={"encryption": rings["WRONG"]}), RestoreRequest(mode=RestoreMode.EXACT)
+        )
     assert place.around() == before
     right = place.plan.model_copy(update={"encryption": rings["RIGHT"]})
     assert restored(right, "latest", place.folder / "target") == place.oracle
@@ -103,18 +107,18 @@ def test_a_hostile_manifest_is_refused_in_words_and_writes_nothing_elsewhere(pla
     if attack in HARMLESS:
         assert restored(place.plan, backup_id, target) == place.oracle
     elif attack in BELIEVED:
-        make_restore(place.plan, backup_id, to=str(target), mode=RestoreMode.EXACT)
+        make_restore(place.plan, RestoreRequest(backup_id, mode=RestoreMode.EXACT, to=str(target)))
     else:
         with pytest.raises(LastgoodError) as caught:
-            make_restore(place.plan, backup_id, to=str(target), mode=RestoreMode.EXACT)
+            make_restore(place.plan, RestoreRequest(backup_id, mode=RestoreMode.EXACT, to=str(target)))
         assert caught.value.message
     assert place.around() == before
     shutil.rmtree(target, ignore_errors=True)
 
     # whatever else is done with the repository: an answer, or an error in words
     for verb in (
-        lambda: make_restore(place.plan, backup_id),
-        lambda: make_restore(place.plan, backup_id, to=str(target)),
+        lambda: make_restore(place.plan, RestoreRequest(backup_id, preview=True)),
+        lambda: make_restore(place.plan, RestoreRequest(backup_id, preview=True, to=str(target))),
         lambda: make_verification(place.plan, backup_id),
         lambda: make_verification(place.plan, backup_id, deep=False),
         lambda: check_repository(place.plan, read_share=1.0),
@@ -135,7 +139,7 @@ def test_a_hostile_manifest_is_refused_in_words_and_writes_nothing_elsewhere(pla
 
 
 def test_one_backup_cannot_pass_off_the_segments_of_another(place):
-    """The bytes are copied and named with the right digests; the place they were sealed for tells."""
+    """The bytes are copied and named with the right digests; the place they were sealed for shows it."""
 
     def steal(data: Manifest) -> None:
         theirs = place.full.collections[0].parts[0].segment
@@ -149,7 +153,10 @@ def test_one_backup_cannot_pass_off_the_segments_of_another(place):
 
     replace_manifest(place.root, unlocked(place.plan), place.incremental, steal)
     with pytest.raises(CorruptionDetected, match=place.incremental.backup_id):
-        make_restore(place.plan, place.incremental.backup_id, to=str(place.folder / "target"), mode=RestoreMode.EXACT)
+        make_restore(
+            place.plan,
+            RestoreRequest(place.incremental.backup_id, mode=RestoreMode.EXACT, to=str(place.folder / "target")),
+        )
     assert make_verification(place.plan, place.incremental.backup_id, deep=False).status == "corrupted"
 
 
@@ -213,7 +220,7 @@ def test_hostile_settings_are_refused_by_all_who_open_them(place, name):
     before = place.around()
     for verb in (
         lambda: make_backup(place.plan, BackupType.FULL),
-        lambda: make_restore(place.plan, mode=RestoreMode.EXACT),
+        lambda: make_restore(place.plan, RestoreRequest(mode=RestoreMode.EXACT)),
         lambda: make_verification(place.plan),
         lambda: apply_retention(place.plan),
     ):
@@ -223,7 +230,7 @@ def test_hostile_settings_are_refused_by_all_who_open_them(place, name):
 
 
 def test_a_public_key_swapped_by_a_writer_is_found_by_the_reader(place):
-    """A writer can authenticate the settings; that the private key fits the public one only a reader can tell."""
+    """A writer can authenticate the settings; only a reader can verify that the private key fits the public one."""
     keys = unlocked(writer_of(place)).keys
     config = place.plan.repository.read_config()
     body = {name: value for name, value in config.encryption.items() if name not in ("mac", "checksum")}
@@ -231,7 +238,7 @@ def test_a_public_key_swapped_by_a_writer_is_found_by_the_reader(place):
     swap_public_key(data)
     place.plan.repository.save_encryption(authenticated(data["encryption"], keys))
     with pytest.raises(CorruptionDetected, match="public key"):
-        make_restore(place.plan)
+        make_restore(place.plan, RestoreRequest(preview=True))
 
 
 def test_a_copy_of_a_repository_opens_from_anywhere(place, tmp_path):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from blocks.errors import CorruptionDetected, LastgoodError, Partial, RestoreRefused
-from blocks.sources.base import RestoreMode
 from blocks.sources.files.rows import SCHEMA
+from blocks.sources.target import RestoreMode
 from flows.restore import make_restore
+from flows.restoring.request import RestoreRequest
 from flows.verify import make_verification
 from tests.faults.forging import ForgedBackup, unlocked
 
@@ -56,6 +59,13 @@ TREES: dict[str, list[dict[str, Any]]] = {
 }
 
 
+@pytest.fixture
+def tmp_path():
+    """A folder on a disk: what a file system in memory makes of an absurd size is another thing."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("name", TREES)
 def test_rows_of_a_hostile_tree_never_leave_the_target(place, name):
     forged = ForgedBackup(place.root, unlocked(place.plan), place.full, "models")
@@ -65,7 +75,7 @@ def test_rows_of_a_hostile_tree_never_leave_the_target(place, name):
     target = place.folder / "target"
     target.mkdir()
     with pytest.raises(LastgoodError) as caught:
-        make_restore(place.plan, backup_id, to=str(target / "tree"), mode=RestoreMode.EXACT)
+        make_restore(place.plan, RestoreRequest(backup_id, mode=RestoreMode.EXACT, to=str(target / "tree")))
     # the system's own limits show only while files are put into place
     expected = Partial if name == "a name that is too long" else CorruptionDetected | RestoreRefused
     assert isinstance(caught.value, expected), repr(caught.value)
@@ -90,7 +100,9 @@ def test_links_that_lie_in_the_target_lead_no_file_out_of_it(place, mode):
     (tree / "f").symlink_to(outside / "f")
     before = place.around()
     try:
-        make_restore(place.plan, backup_id, to=str(tree), mode=mode)
+        make_restore(
+            place.plan, RestoreRequest(backup_id, mode=mode, to=str(tree), overwrite=mode is RestoreMode.EXACT)
+        )
     except RestoreRefused:
         assert mode is RestoreMode.MERGE
     else:
@@ -124,8 +136,10 @@ def test_rows_of_a_hostile_table_are_refused_or_written_to_their_table_only(plac
     backup_id = forged.commit()
     before = place.around()
     for verb in (
-        lambda: make_restore(place.plan, backup_id, to=str(place.folder / "target.db"), mode=RestoreMode.EXACT),
-        lambda: make_restore(place.plan, backup_id),
+        lambda: make_restore(
+            place.plan, RestoreRequest(backup_id, mode=RestoreMode.EXACT, to=str(place.folder / "target.db"))
+        ),
+        lambda: make_restore(place.plan, RestoreRequest(backup_id, preview=True)),
         lambda: make_verification(place.plan, backup_id),
     ):
         with contextlib.suppress(LastgoodError):

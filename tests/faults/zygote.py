@@ -1,6 +1,6 @@
 """A process that has done everything once, keeps no thread, and forks two children for each case: victim and witness.
 
-    request  {"scenario": ..., "seed": ..., "folder": ..., "when": "before" | "after", "number": 7}   one line of JSON
+    request  {"scenario": ..., "seed": ..., "folder": ..., "number": 7}   one line of JSON
     reply    {"killed": true, "at": "link backups/...", "problems": [...]}
 
 Importing Prefect and Arrow, and all that happens only once, for every one of several hundred cases would take minutes.
@@ -69,7 +69,7 @@ def _warm_up() -> None:
         os.environ["XDG_STATE_HOME"] = str(seed / "state")
         for scenario in ("a differential backup", "a verification"):
             SCENARIOS[scenario].prepare(seed / scenario)
-            case = Case(scenario, seed / scenario, seed / scenario, "before", 0)
+            case = Case(scenario, seed / scenario, seed / scenario, 0)
             SCENARIOS[scenario].doing(case)
             SCENARIOS[scenario].witness(case)
     assert threading.active_count() == 1

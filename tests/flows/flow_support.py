@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from blocks.keyring import Credential, Keyring, NoEncryption, generate_key_file
-from blocks.manifest import BackupMetadata, BackupStatus, BackupType, Segment
-from blocks.plan import BackupPlan
-from blocks.repository import BackupRepository, Repository
-from blocks.selection import Selection
-from blocks.sources.base import RestoreMode
+from blocks.crypto.keyring import Credential, Keyring, NoEncryption, generate_key_file
+from blocks.plan.plan import BackupPlan
+from blocks.records import BackupMetadata, BackupStatus, BackupType, Segment
+from blocks.repository.block import BackupRepository, Repository
+from blocks.rows.selection import Selection
 from blocks.sources.files import FilesSource
 from blocks.sources.sqlite import SQLiteSource
+from blocks.sources.target import RestoreMode
 from flows.backup import make_backup
+from flows.pipeline.progress import Progress
+from flows.pipeline.results import RestoreResult
 from flows.restore import make_restore
-from flows.results import RestoreResult
+from flows.restoring.request import RestoreRequest
 
 FULL, DIFFERENTIAL, INCREMENTAL = BackupType.FULL, BackupType.DIFFERENTIAL, BackupType.INCREMENTAL
 SNAPSHOT, EMERGENCY = BackupType.SNAPSHOT, BackupType.EMERGENCY
@@ -34,7 +36,14 @@ HOUR_NS = 3_600_000_000_000
 class Shop:
     """An application's live state below `state/`, and its plan with a repository below `repository/`."""
 
-    def __init__(self, folder: Path, encrypted: bool = True, part_size_bytes: int = 800, **fields: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        encrypted: bool = True,
+        part_size_bytes: int = 800,
+        allow_empty: bool = False,
+        **fields: Any,
+    ) -> None:
         self.folder = folder
         self.database, self.tree = folder / "state" / "ledger.db", folder / "state" / "models"
         self.tree.mkdir(parents=True)
@@ -44,8 +53,10 @@ class Shop:
         self.plan = BackupPlan(
             name="trading",
             sources={
-                "ledger": SQLiteSource(path=str(self.database), part_size_bytes=part_size_bytes),
-                "models": FilesSource(url=str(self.tree)),
+                "ledger": SQLiteSource(
+                    path=str(self.database), part_size_bytes=part_size_bytes, allow_empty=allow_empty
+                ),
+                "models": FilesSource(url=str(self.tree), allow_empty=allow_empty),
             },
             repository=BackupRepository(url=str(folder / "repository")),
             encryption=Keyring(credential=Credential(key_file=key)) if encrypted else NoEncryption(type="none"),
@@ -77,12 +88,12 @@ class Shop:
         mode: RestoreMode = EXACT,
         collections: Sequence[str] = (),
         keys: Sequence[str] = (),
+        progress: Progress | None = None,
         **options: Any,
     ) -> RestoreResult:
-        wanted = backup if isinstance(backup, str) else backup.backup_id
-        return make_restore(
-            self.plan, wanted, selection=Selection(tuple(collections), tuple(keys)), mode=mode, **options
-        )
+        backup_id = backup if isinstance(backup, str) else backup.backup_id
+        selection = Selection(tuple(collections), tuple(keys))
+        return make_restore(self.plan, RestoreRequest(backup_id, selection=selection, mode=mode, **options), progress)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self.db.execute(sql).fetchall()

@@ -28,11 +28,12 @@ from hypothesis.stateful import (
 )
 
 from blocks.errors import RestoreRefused
-from blocks.manifest import BackupMetadata, BackupType
-from blocks.retention import RetentionPolicy
-from blocks.sources.base import OUTGROWN
+from blocks.plan.retention import RetentionPolicy
+from blocks.records import BackupMetadata, BackupStatus, BackupType
+from blocks.sources.collection import REPARTITION_FACTOR
 from flows.retention import apply_retention
 from flows.verify import make_verification
+from tests.blocks.plan.test_retention import slowly_kept
 from tests.flows.flow_support import (
     CORRUPTED,
     DIFFERENTIAL,
@@ -83,6 +84,11 @@ class Kept:
     shape: Any
     chain: list[str]
 
+    @property
+    def all_of_it(self) -> bool:
+        """Whether it holds all of the state: one made before a restore of a part holds that part."""
+        return self.made.whole
+
 
 class Chains(RuleBasedStateMachine):
     encrypted = True
@@ -90,10 +96,11 @@ class Chains(RuleBasedStateMachine):
     @initialize(wal=st.booleans(), rows=st.integers(0, 60))
     def begin(self, wal: bool, rows: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="chains-"))
-        self.shop = Shop(self.folder, self.encrypted, part_size_bytes=PART_BYTES)
+        self.shop = Shop(self.folder, self.encrypted, part_size_bytes=PART_BYTES, allow_empty=True)
         self.kept: dict[str, Kept] = {}
         self.damaged: set[str] = set()
         self.failed: set[str] = set()
+        self.proved: dict[str, BackupStatus | None] = {}
         if wal:
             self.shop.db.execute("PRAGMA journal_mode = WAL")
         for name in ("numbers", "words", "pairs", "heap"):
@@ -215,7 +222,7 @@ class Chains(RuleBasedStateMachine):
     # What is done about it
 
     def _shape(self) -> Any:
-        """Tell what rows of two backups must have in common to stand side by side."""
+        """Return what rows of two backups must have in common to stand side by side."""
         found = {}
         for name, sql in self.shop.rows("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"):
             info = self.shop.rows(f"SELECT name, type, pk FROM pragma_table_info('{name}')")
@@ -232,6 +239,10 @@ class Chains(RuleBasedStateMachine):
         wanted = {DIFFERENTIAL: [FULL], INCREMENTAL: [FULL, DIFFERENTIAL, INCREMENTAL]}.get(kind, [])
         candidates = [k for k in self.kept.values() if k.made.backup_type in wanted]
         return candidates[-1] if candidates and self._usable(candidates[-1]) else None
+
+    @property
+    def whole(self) -> list[Kept]:
+        return [kept for kept in getattr(self, "kept", {}).values() if kept.all_of_it]
 
     def _remember(self, made: BackupMetadata, state: Picture, shape: Any, base: Kept | None) -> None:
         self.kept[made.backup_id] = Kept(made, state, shape, [*(base.chain if base else []), made.backup_id])
@@ -253,24 +264,27 @@ class Chains(RuleBasedStateMachine):
         self._remember(made, state, shape, base)
 
     def _unless_outgrown(self, made: BackupMetadata, base: Kept | None) -> Kept | None:
-        """Return the base, but None where a part that the chain drew has become too large, and really has."""
-        limit = OUTGROWN * PART_BYTES
+        """Return the base, but None where a part that the chain set has become too large, and really has."""
+        limit = REPARTITION_FACTOR * PART_BYTES
         grown = re.fullmatch("a part of (.*) has outgrown its bounds", made.promoted_because or "")
         if grown and base is not None:
             rows = next(c for c in made.collections if c.name == grown[1])
             at_most = rows.rows * len(rows.columns) * 48
             if grown[1] == "models/tree":
-                limit, at_most = OUTGROWN << 20, sum(p.stat().st_size for p in self.shop.tree.rglob("*") if p.is_file())
+                limit, at_most = (
+                    REPARTITION_FACTOR << 20,
+                    sum(p.stat().st_size for p in self.shop.tree.rglob("*") if p.is_file()),
+                )
             assert at_most > limit
             return None
         for collection in made.collections[:-1] if base else ():
             assert collection.parts[-1].rows * len(collection.columns) * 8 <= limit
         return base
 
-    @precondition(lambda self: self.kept)
+    @precondition(lambda self: self.whole)
     @rule(data=st.data())
     def restore_elsewhere(self, data: st.DataObject) -> None:
-        kept = data.draw(st.sampled_from(list(self.kept.values())))
+        kept = data.draw(st.sampled_from(self.whole))
         with tempfile.TemporaryDirectory(prefix="chains-to-") as place:
             if kept.made.data_sources == ("ledger",):  # from before a merge, which wrote to nothing else
                 self.shop.restore(kept.made, to=f"{place}/ledger.db")
@@ -280,10 +294,10 @@ class Chains(RuleBasedStateMachine):
             self.shop.restore(kept.made, to=place)
             assert picture(Path(place, "ledger", "ledger.db"), Path(place, "models", "tree")) == kept.state
 
-    @precondition(lambda self: self.kept)
+    @precondition(lambda self: self.whole)
     @rule(data=st.data())
     def restore_in_place_and_maybe_undo(self, data: st.DataObject) -> None:
-        kept = data.draw(st.sampled_from(list(self.kept.values())))
+        kept = data.draw(st.sampled_from(self.whole))
         before, shape = self.shop.picture(), self._shape()
         result = self.shop.restore(kept.made)
         untouched = {} if "models" in kept.made.data_sources else {"tree": before["tree"]}
@@ -298,10 +312,10 @@ class Chains(RuleBasedStateMachine):
             assert self.shop.picture() == before
             self._remember(self.shop.repository.manifest("trading", undone.rescue_id or ""), now, shape, None)
 
-    @precondition(lambda self: self.kept)
+    @precondition(lambda self: self.whole)
     @rule(data=st.data())
     def merge_one_table(self, data: st.DataObject) -> None:
-        kept = data.draw(st.sampled_from(list(self.kept.values())))
+        kept = data.draw(st.sampled_from(self.whole))
         tables = sorted(kept.state["rows"].keys())
         if not tables:
             return
@@ -338,16 +352,18 @@ class Chains(RuleBasedStateMachine):
         plan = self.shop.plan.model_copy(update={"retention": RetentionPolicy(**fields, keep_last=keep)})
         edge = data.draw(st.sampled_from(list(self.kept.values())))
         now = edge.made.timestamp + data.draw(st.integers(0, 2)) * DAY
-        young = [i for i, k in self.kept.items() if now - k.made.timestamp < fields[k.made.backup_type.value]]
-        fulls = [i for i, k in self.kept.items() if k.made.backup_type is FULL][-keep:]
-        newest = [i for i, k in self.kept.items() if k.made.backup_type is not EMERGENCY][-1:]
-        stays = {link for i in [*young, *fulls, *newest] for link in self.kept[i].chain}
+        stays = slowly_kept([k.made for k in self.kept.values()], plan.retention, self.statuses(), now)
         dry = apply_retention(plan, dry_run=True, now=now)
         assert self.shop.ids == list(self.kept)
         result = apply_retention(plan, now=now)
         assert result.decisions == dry.decisions
         assert {d.backup_id for d in result.removed} == set(self.kept) - stays
         self.kept = {i: k for i, k in self.kept.items() if i in stays}
+
+    def statuses(self) -> dict[str, BackupStatus | None]:
+        """Return what is known of each backup: the last verification, and whether it has lost something since."""
+        lacking = dict[str, BackupStatus | None].fromkeys(self.damaged)
+        return self.proved | lacking | dict.fromkeys(self.failed, CORRUPTED)
 
     @precondition(lambda self: self.kept)
     @rule(data=st.data())
@@ -368,6 +384,7 @@ class Chains(RuleBasedStateMachine):
             self.failed.add(kept.made.backup_id)
         else:
             assert (result.status, result.findings) == (VERIFIED, ())
+            self.proved[kept.made.backup_id] = VERIFIED
             assert result.rows == kept.made.rows
 
     @invariant()

@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from blocks.errors import CorruptionDetected, RepositoryLocked
-from blocks.retention import RetentionPolicy
+from blocks.plan.retention import RetentionPolicy
+from blocks.records import BackupMetadata
+from blocks.sources.target import RestoreMode
 from flows.retention import apply_retention
-from tests.flows.flow_support import DIFFERENTIAL, EMERGENCY, FULL, INCREMENTAL, SNAPSHOT, Shop, picture
+from flows.undo import make_undo
+from flows.verify import make_verification
+from tests.flows.flow_support import CORRUPTED, DIFFERENTIAL, EMERGENCY, FULL, INCREMENTAL, SNAPSHOT, Shop, picture
 
 LATER = datetime.now(UTC) + timedelta(days=365)
 
@@ -43,7 +47,7 @@ def test_a_dry_run_tells_the_same_and_removes_nothing(shop: Shop) -> None:
 
 def test_a_dry_run_needs_no_lease_and_a_real_one_does(shop: Shop) -> None:
     shop.back_up()
-    with shop.repository.lease("trading", "elsewhere:1", "backup"):
+    with shop.repository.lease("trading", "backup", holder="elsewhere:1"):
         assert apply_retention(shop.plan, dry_run=True).removed == []
         with pytest.raises(RepositoryLocked):
             apply_retention(shop.plan, now=LATER)
@@ -80,7 +84,7 @@ def test_what_a_kept_backup_stands_on_stays_and_restores(shop: Shop, tmp_path: P
     result = apply_retention(shop.plan, now=LATER)
     assert shop.ids == [full.backup_id, differential.backup_id, newer.backup_id]
     reasons = {d.backup_id: d.reason for d in result.decisions}
-    assert reasons[full.backup_id] == f"{differential.backup_id} stands on it"
+    assert reasons[full.backup_id] == f"{differential.backup_id} depends on it"
     assert middle.backup_id in {d.backup_id for d in result.removed}
     shop.restore(differential, to=str(tmp_path / "to"))
     assert picture(tmp_path / "to" / "ledger" / "ledger.db", tmp_path / "to" / "models" / "tree") == state
@@ -140,3 +144,108 @@ def test_a_second_run_finds_nothing_to_do(shop: Shop) -> None:
     assert len(apply_retention(shop.plan, now=LATER).removed) == 2
     assert apply_retention(shop.plan, now=LATER).removed == []
     assert len(shop.repository.expiries("trading")) == 1
+
+
+def corrupt(shop: Shop, backup: BackupMetadata) -> None:
+    """Damage a segment, and let a verification say so."""
+    victim = min(shop.objects(backup).glob("*.seg"))
+    victim.write_bytes(victim.read_bytes()[::-1])
+    assert make_verification(shop.plan, backup.backup_id, deep=False).status is CORRUPTED
+
+
+def test_a_corrupted_newest_full_never_costs_the_good_ones(shop: Shop, tmp_path: Path) -> None:
+    shop.back_up(FULL)
+    state, good = shop.picture(), shop.back_up(FULL)
+    corrupt(shop, shop.back_up(FULL))
+    apply_retention(shop.plan, now=LATER)
+    assert shop.ids == [good.backup_id]
+    shop.restore(good, to=str(tmp_path / "to"))
+    assert picture(tmp_path / "to" / "ledger" / "ledger.db", tmp_path / "to" / "models" / "tree") == state
+
+
+def test_the_empty_fulls_of_an_unmounted_folder_never_cost_the_real_one(shop: Shop) -> None:
+    shop.back_up(FULL)
+    real = shop.back_up(FULL)
+    away = shop.tree.rename(shop.tree.with_name("unmounted"))
+    shop.tree.mkdir()
+    # else the backup fails, and there is no empty one
+    may_be_empty = shop.plan.sources["models"].model_copy(update={"allow_empty": True})
+    shop.plan = shop.plan.model_copy(update={"sources": shop.plan.sources | {"models": may_be_empty}})
+    shop.back_up(FULL)
+    empty = shop.back_up(FULL)
+    result = apply_retention(shop.plan, now=LATER)
+    assert shop.ids == [real.backup_id, empty.backup_id]
+    reasons = {d.backup_id: d.reason for d in result.decisions}
+    assert reasons[real.backup_id] == "the newest good backup that holds records of source models"
+    shop.tree.rmdir()
+    away.rename(shop.tree)
+
+
+def test_a_source_that_left_the_plan_keeps_its_last_backup(shop: Shop) -> None:
+    last = shop.back_up(FULL)
+    narrowed = {"ledger": shop.plan.sources["ledger"]}
+    shop.plan = shop.plan.model_copy(update={"sources": narrowed})
+    shop.back_up(FULL)
+    newest = shop.back_up(FULL)
+    apply_retention(shop.plan, now=LATER)
+    assert shop.ids == [last.backup_id, newest.backup_id]
+
+
+def test_a_backup_that_lacks_objects_neither_counts_nor_goes(shop: Shop) -> None:
+    good, lacking = shop.back_up(FULL), shop.back_up(FULL)
+    min(shop.objects(lacking).glob("*.seg")).unlink()
+    result = apply_retention(shop.plan, now=LATER)
+    assert shop.ids == [good.backup_id, lacking.backup_id]
+    assert "it is not known" in result.decisions[1].reason
+
+
+def test_a_damaged_verification_makes_a_status_that_nobody_can_tell(shop: Shop) -> None:
+    good, doubtful = shop.back_up(FULL), shop.back_up(FULL)
+    make_verification(shop.plan, doubtful.backup_id, deep=False)
+    (record,) = (shop.folder / "repository" / "verifications" / "trading" / doubtful.backup_id).iterdir()
+    record.write_bytes(b"damaged")
+    apply_retention(shop.plan, now=LATER)
+    assert shop.ids == [good.backup_id, doubtful.backup_id]
+
+
+def test_where_the_newest_backup_is_gone_without_a_record_nothing_goes(shop: Shop) -> None:
+    shop.back_up(FULL)
+    shop.back_up(FULL)
+    newest = shop.back_up(FULL)
+    shop.objects(newest).rename(shop.folder / "not mounted")
+    with pytest.raises(CorruptionDetected, match=newest.backup_id):
+        apply_retention(shop.plan, now=LATER)
+    (shop.folder / "not mounted").rename(shop.objects(newest))
+    assert len(apply_retention(shop.plan, now=LATER).removed) == 2
+
+
+def test_a_clock_that_does_not_fit_to_the_backups_is_said(shop: Shop) -> None:
+    shop.back_up(FULL)
+    kept = shop.back_up(FULL)
+    (behind,) = apply_retention(shop.plan, now=kept.timestamp - timedelta(days=900)).notes
+    assert "still to come" in behind
+    (ahead,) = apply_retention(shop.plan, dry_run=True, now=LATER + timedelta(days=9000)).notes
+    assert "is the clock right" in ahead
+    assert apply_retention(shop.plan).notes == []
+
+
+def test_a_merge_can_be_taken_back_after_the_backup_that_was_merged_has_outlived_its_age(shop: Shop) -> None:
+    first = shop.back_up(FULL)
+    shop.db.execute("DELETE FROM orders WHERE id = 1")
+    shop.restore(first, RestoreMode.MERGE)
+    shop.back_up(FULL)
+    apply_retention(shop.plan, now=LATER)
+    make_undo(shop.plan)
+    assert shop.rows("SELECT count(*) FROM orders WHERE id = 1") == [(0,)]
+
+
+def test_what_an_undo_may_need_outlives_its_age(shop: Shop) -> None:
+    first = shop.back_up(FULL)
+    shop.db.execute("DELETE FROM orders WHERE id = 1")
+    undo = shop.restore(first).rescue_id
+    last = shop.back_up(FULL)
+    apply_retention(shop.plan, now=LATER)
+    assert shop.ids == [first.backup_id, undo, last.backup_id]
+    make_verification(shop.plan, last.backup_id, deep=False)
+    apply_retention(shop.plan, now=LATER)
+    assert shop.ids == [last.backup_id]

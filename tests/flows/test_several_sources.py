@@ -10,18 +10,27 @@ from pathlib import Path
 
 import pytest
 
-from blocks.errors import ConfigurationError, Partial, SourceUnavailable, UnsupportedState
-from blocks.hooks import Hooks
-from blocks.keyring import NoEncryption
-from blocks.manifest import BackupType
-from blocks.plan import BackupPlan, read_plan
-from blocks.repository import BackupRepository
-from blocks.sources.base import RestoreMode
+from blocks.crypto.keyring import NoEncryption
+from blocks.errors import (
+    ConfigurationError,
+    LastgoodError,
+    Partial,
+    RestoreRefused,
+    SourceUnavailable,
+    TemporaryFolderFull,
+    UnsupportedState,
+)
+from blocks.plan.hooks import Hooks
+from blocks.plan.plan import BackupPlan, read_plan
+from blocks.records import BackupType
+from blocks.repository.block import BackupRepository
 from blocks.sources.files import FilesSource
 from blocks.sources.mapping import MappingSource
 from blocks.sources.sqlite import SQLiteSource
+from blocks.sources.target import RestoreMode
 from flows.backup import make_backup
 from flows.restore import make_restore
+from flows.restoring.request import RestoreRequest
 from flows.verify import make_verification
 from tests.conformance import mapping_states
 from tests.conformance.mapping_states import StateManager
@@ -104,7 +113,7 @@ def test_all_sources_come_back_together(app: Application) -> None:
     app.manager.values.clear()
     (app.tree / "model").unlink()
     app.execute("DELETE FROM orders")
-    make_restore(app.plan, mode=RestoreMode.EXACT)
+    make_restore(app.plan, RestoreRequest(mode=RestoreMode.EXACT))
     assert app.manager.values == {"position:AAPL": {"quantity": 3}, "position:MSFT": (1, None)}
     assert (app.tree / "model").read_text() == "weights"
 
@@ -113,7 +122,7 @@ def test_all_sources_come_back_together(app: Application) -> None:
 def test_a_source_that_fails_means_no_backup_of_any(
     app: Application, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.line.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("flows.pipeline.executor.time.sleep", lambda seconds: None)
     if broken == "ledger":
         (app.folder / "ledger.db").write_bytes(b"no database" * 100)
     elif broken == "models":
@@ -124,6 +133,33 @@ def test_a_source_that_fails_means_no_backup_of_any(
     with pytest.raises((SourceUnavailable, UnsupportedState), match=r"ledger|models|'odd'"):
         make_backup(app.plan, FULL)
     assert app.backups == []
+
+
+@pytest.mark.parametrize("kind", [SourceUnavailable, UnsupportedState, TemporaryFolderFull])
+def test_what_keeps_a_view_from_being_opened_is_told_with_its_type_and_the_source(
+    app: Application, kind: type[LastgoodError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(StateManager):
+        def create_snapshot(self) -> StateManager:
+            raise kind("no look at it", hint="Look elsewhere.")
+
+    monkeypatch.setattr("flows.pipeline.executor.time.sleep", lambda seconds: None)
+    setattr(mapping_states, app.attribute, Failing())
+    with pytest.raises(kind, match="source manager: no look at it") as caught:
+        make_backup(app.plan, FULL)
+    assert type(caught.value) is kind
+    assert caught.value.hint == "Look elsewhere."
+    assert app.backups == []
+
+
+@pytest.mark.parametrize("odd", [object(), "\ud800"])
+def test_a_restore_over_what_no_backup_can_keep_is_refused_by_its_key(app: Application, odd: object) -> None:
+    make_backup(app.plan, FULL)
+    app.manager.values["position:AAPL"] = odd
+    with pytest.raises(RestoreRefused, match="position:AAPL"):
+        make_restore(app.plan, RestoreRequest(mode=RestoreMode.EXACT))
+    make_restore(app.plan, RestoreRequest(mode=RestoreMode.EXACT, without_emergency_backup=True))
+    assert app.manager.values["position:AAPL"] == {"quantity": 3}
 
 
 def test_hooks_run_before_the_first_view_and_after_the_last_part(app: Application) -> None:
@@ -142,7 +178,7 @@ def test_writers_that_a_hook_pauses_are_seen_as_they_stopped(app: Application) -
     hooks = Hooks(before=(["sqlite3", "ledger.db", "INSERT INTO orders VALUES (2, 'flushed')"],))
     make_backup(app.planned(hooks), FULL)
     app.execute("DELETE FROM orders")
-    make_restore(app.plan, mode=RestoreMode.EXACT)
+    make_restore(app.plan, RestoreRequest(mode=RestoreMode.EXACT))
     db = sqlite3.connect(app.folder / "ledger.db")
     assert db.execute("SELECT count(*) FROM orders").fetchone() == (2,)
     db.close()
@@ -173,7 +209,9 @@ def test_a_failing_hook_after_is_told_and_the_backup_stays(app: Application) -> 
 def test_the_emergency_backup_before_a_restore_runs_no_hooks(app: Application) -> None:
     make_backup(app.plan, FULL)
     app.manager.values["late"] = 1
-    restored = make_restore(app.planned(Hooks(before=("false",), after=(note("resume"),))), mode=RestoreMode.EXACT)
+    restored = make_restore(
+        app.planned(Hooks(before=("false",), after=(note("resume"),))), RestoreRequest(mode=RestoreMode.EXACT)
+    )
     assert restored.rescue_id in app.backups
     assert app.notes == []
     assert "late" not in app.manager.values

@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from blocks.catalogue import encode_record
+from blocks.crypto.keyring import Credential, Role, generate_key_file
+from blocks.crypto.repository_keys import add_slot
+from blocks.crypto.stream import ObjectContext, ObjectKind, seal, unseal
 from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, QualityFailed, WrongKey
-from blocks.keyring import Credential, Role, add_slot, generate_key_file
-from blocks.manifest import BackupMetadata, BackupStatus, StoredObject
-from blocks.sealing import ObjectContext, ObjectKind, seal, unseal
-from flows.chain import Chain
-from flows.parquet import from_parquet, index_to_parquet, rows_to_parquet
+from blocks.records import BackupMetadata, BackupStatus, StoredObject
+from blocks.repository.catalogue import encode_record
+from blocks.rows.parquet import from_parquet, index_to_parquet, rows_to_parquet
+from flows.pipeline.chain import Chain
 from flows.verify import failure, make_verification
 from tests.flows.flow_support import COMPLETED, CORRUPTED, EMERGENCY, FULL, INCREMENTAL, VERIFIED, Shop
 
@@ -107,6 +108,23 @@ def test_verifying_an_empty_state(tmp_path: Path) -> None:
     shop.back_up()
     result = make_verification(shop.plan)
     assert (result.status, result.findings, result.rows) == (VERIFIED, (), 0)
+
+
+def test_a_backup_is_verified_beside_what_only_the_application_can_rebuild(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.plan = shop.plan.model_copy(update={"sources": {"ledger": shop.plan.sources["ledger"]}})
+    shop.db.create_collation("unicase", lambda a, b: (a.lower() > b.lower()) - (a.lower() < b.lower()))
+    shop.db.execute("CREATE TABLE tags (tag TEXT COLLATE unicase PRIMARY KEY, n) WITHOUT ROWID")
+    shop.db.executemany("INSERT INTO tags VALUES (?, 1)", [("b",), ("A",), ("C",)])
+    shop.db.execute("CREATE INDEX by_n ON tags (n COLLATE unicase)")
+    shop.db.commit()
+    made = shop.back_up()
+    result = make_verification(shop.plan)
+    assert (result.status, result.findings, result.rows) == (VERIFIED, (), made.rows)
+    assert [w.split(" cannot")[0] for w in result.warnings] == [
+        "ledger: primary key or UNIQUE of table 'tags'",
+        "ledger: index 'by_n' of table 'tags'",
+    ]
 
 
 class Forger:
@@ -287,7 +305,7 @@ def test_a_suite_about_a_collection_that_has_no_rows_or_is_not_there(shop: Shop,
 
 def test_an_ordinary_user_can_verify_files_that_belong_to_others(shop: Shop, scratch: Path) -> None:
     made = shop.back_up()
-    if os.geteuid() != 0:  # then all files are this user's own, and owners cannot be told apart
+    if os.geteuid() != 0:  # then all files are this user's own, and owners cannot be distinguished
         assert make_verification(shop.plan).status is VERIFIED
         return
     nobody = 65534
@@ -308,3 +326,14 @@ def test_an_ordinary_user_can_verify_files_that_belong_to_others(shop: Shop, scr
             status = 0 if (verification.status, verification.findings) == (VERIFIED, ()) else 2
         os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_backup_is_verified_as_it_was_made_whatever_the_plan_leaves_out_since(shop: Shop) -> None:
+    made = shop.back_up(FULL)
+    sources = {
+        "ledger": shop.plan.sources["ledger"].model_copy(update={"exclude": ["orders"]}),
+        "models": shop.plan.sources["models"].model_copy(update={"exclude": ["deep*"]}),
+    }
+    shop.plan = shop.plan.model_copy(update={"sources": sources})
+    result = make_verification(shop.plan, made.backup_id, deep=True)
+    assert (result.status, result.findings) == (VERIFIED, ())

@@ -14,9 +14,10 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from blocks.keyring import Credential, Role, add_slot, write_key_file
-from blocks.manifest import Expiry
-from blocks.plan import BackupPlan
+from blocks.crypto.keyring import Credential, Role, write_key_file
+from blocks.crypto.repository_keys import add_slot
+from blocks.plan.plan import BackupPlan
+from blocks.records import Expiry
 from flows.verify import make_verification
 from tests.format_support import MIB, back_up, make_plan, run_sql, see_database, see_tree, write
 from tests.test_golden import ARCHIVE, ORACLE, PASSPHRASE, READER_KEY, WRITER_KEY, encryption_of

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.errors import CorruptionDetected
-from blocks.sources.files.rows import FILE, FOLDER, KINDS, LINK
+from blocks.sources.files.rows import FILE, FOLDER, KINDS, LINK, times_of
 from blocks.sources.files.tree import parent, shown
 
 _HINT = "The backup was damaged or made by somebody else; verify it, and restore another one."
-_NUMBERS = ("mode", "mtime_ns", "size", "uid", "gid")
+_NUMBERS = ("mode", "size", "uid", "gid")
 
 
 def check_paths(paths: Iterable[bytes]) -> None:
@@ -61,7 +61,7 @@ class Entries:
         """Put together the entry rows of all parts.
 
         Args:
-            tables: Entry rows with checked paths.
+            tables: Entry rows of all parts, with checked paths and the columns of `SCHEMA` (rows.py).
             contents: Paths for which content came.
 
         Raises:
@@ -88,6 +88,7 @@ class Entries:
             kinds=kinds,
             targets=dict(zip([paths[i] for i in links], targets, strict=True)),
             folders=_folders(paths, kinds),
+            mtime_ns=[-1 if time is None else time for time in times_of(rows)],
             **numbers,
         )
 

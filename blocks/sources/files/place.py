@@ -1,8 +1,8 @@
 """Putting staged files into place.
 
     prepare     finish the staged files (size, owner, mode, times), look at what is there, refuse; sync
-    carry_out   delete what is not in the backup or in the way (EXACT) -> folders -> renames -> modes and times of
-                folders, deepest first -> sync
+    carry_out   move away what no backup has -> move what is not in the backup, or in the way, to the replaced files ->
+                folders -> swap staged files in -> modes and times of folders, deepest first -> sync
 
 Everything happens relative to the descriptor of a folder that was opened one component at a time without following
 symbolic links, so nothing in a backup or in the live tree leads a write out of the root.
@@ -12,72 +12,109 @@ from __future__ import annotations
 
 import os
 import stat
-from types import TracebackType
-from typing import Self
-
-import pyarrow as pa
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from blocks.errors import CorruptionDetected, RestoreRefused
-from blocks.sources.base import RestoreMode, RestoreScope
+from blocks.sources.files import renames
+from blocks.sources.files.changes import Changes, Planner
+from blocks.sources.files.cover import Coverage
 from blocks.sources.files.entries import Entries
-from blocks.sources.files.rows import FILE, FOLDER, LINK, TREE
-from blocks.sources.files.staging import Staging, sync_file_system
-from blocks.sources.files.tree import FOLDER_FLAGS, Ladder, Rules, Walk, leaf, parent, shown
+from blocks.sources.files.hazards import Touched, refuse_databases, refuse_mounts, refuse_unchangeable
+from blocks.sources.files.leavings import KeptAside, Moved
+from blocks.sources.files.readers import Readers
+from blocks.sources.files.reading.channel import Watch
+from blocks.sources.files.reading.ladder import FOLDER_FLAGS
+from blocks.sources.files.reading.stats import leaf, parent
+from blocks.sources.files.rows import FOLDER, LINK
+from blocks.sources.files.staging import Staging, dress, has_time, sync_file_system
+from blocks.sources.files.tree import shown
+from blocks.sources.files.view import FilesView
+from blocks.sources.target import RestoreScope
 
 _ALL = 0o700
 _SYNCED_SINGLY = 64
+_NAMED = 3
 
 
 class Placement:
     """One commit of a restore.
 
     Args:
-        root: The tree's root, which may not be there yet.
-        rules: What the source includes and excludes.
-        scope: What is restored.
-        one_file_system: Whether folders on other file systems belong to the source.
+        root: The tree's root, resolved, which may not be there yet.
+        cover: The entries of the tree that the source covers.
+        scope: The collections, rows and mode of the restore.
+        unread: What the pre-restore backup lacks, with the reason.
+        guard: The view of the pre-restore backup.
     """
 
-    def __init__(self, root: bytes, rules: Rules, scope: RestoreScope, *, one_file_system: bool) -> None:
-        self._root, self._rules, self._scope = root, rules, scope
-        self._one_file_system = one_file_system
-        self._exact = scope.mode is RestoreMode.EXACT
-        self._owns = os.geteuid() == 0
-        self._removals: list[tuple[bytes, bool]] = []
+    def __init__(
+        self, root: bytes, cover: Coverage, scope: RestoreScope, unread: Mapping[bytes, str], guard: FilesView | None
+    ) -> None:
+        self._root, self._cover, self._scope, self._unread, self._guard = root, cover, scope, unread, guard
         self._loosened: dict[bytes, int] = {}
+        self._times: dict[bytes, tuple[int, int]] = {}
+        self._opened_up: set[bytes] = set()
+        self._changes = Changes(Touched(root, {}, []))
         self._fd = -1
+        self._undressed = self._mistimed = 0
         self.at = b""
         """Where `carry_out` is, for messages."""
+        self.moved: list[Moved] = []
+        """What the numbers in the folder of replaced files are."""
+        self._open_what_is_there()
+        self.was_there = self._fd >= 0
+        """Whether there was a folder that could be opened."""
 
-    def __enter__(self) -> Self:
+    def _open_what_is_there(self) -> None:
+        if b"" in self._unread:  # it is moved away as a whole
+            return
         try:
             self._open()
         except FileNotFoundError:
             pass  # it is made when everything is ready
         except OSError as exc:
-            raise RestoreRefused(
-                f"{shown(self._root)} cannot be opened: {exc.strerror or exc}", hint="Nothing was changed."
-            ) from exc
-        return self
+            raise RestoreRefused(f"{shown(self._root)} cannot be opened: {exc.strerror or exc}") from exc
 
     def _open(self) -> None:
         self._fd = os.open(self._root, FOLDER_FLAGS)
-        self._ladder = Ladder(self._fd)
+        self._planner = Planner(self._root, self._fd, self._cover, self._scope, self._unread)
+        self._handles = self._planner.handles
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close what is open; may be called twice."""
         if self._fd >= 0:
-            self._ladder.close()
+            self._handles.close()
             os.close(self._fd)
+            self._fd = -1
 
-    def prepare(self, entries: Entries, staging: Staging) -> None:
+    def look_ahead(self) -> None:
+        """Refuse what can be known before any row has come.
+
+        Raises:
+            RestoreRefused: The restore could not be carried out.
+        """
+        if self._fd >= 0:
+            reach = [path for path in self._planner.reach() if path not in self._unread]
+            touched = self._planner.touched(reach)
+            refuse_mounts(self._root, [*touched.entries, *map(parent, reach), *self._planner.mounts()])
+            self._refuse_hazards(touched)
+
+    def _refuse_hazards(self, touched: Touched) -> None:
+        refuse_unchangeable(touched, self._handles)
+        with Readers(self._fd, Watch()) as readers:
+            refuse_databases(touched, self._handles, readers.head)
+
+    def prepare(self, entries: Entries, staging: Staging, removed: Iterable[bytes]) -> None:
         """Do everything that can fail before the first visible change."""
         if self._fd >= 0:
-            self._plan(entries)
+            self._changes = self._planner.changes(entries, removed, self._guard)
+            placed = [path for path, kind in self._placed(entries) if kind != FOLDER]
+            refuse_mounts(self._root, [*self._changes.removals, *placed, *self._changes.aside])
+            self._refuse_hazards(self._changes.touched)
         numbers = []
         for i, path in enumerate(entries.paths):
-            if entries.kinds[i] == FOLDER:
+            if entries.kinds[i] == FOLDER or path in self._changes.spared:
                 continue
             number = staging.number(path)
             try:
@@ -89,146 +126,151 @@ class Placement:
                 self._dress(staging.name(number), staging.fd, entries, i)
             except (OverflowError, ValueError) as exc:
                 raise CorruptionDetected(f"{shown(path)} has a size, owner or time that no file has") from exc
+        self._note_what_moves(entries, staging)
         staging.sync(numbers)
 
     def _dress(self, name: bytes | int, folder: int | None, entries: Entries, i: int) -> None:
-        """Set owner, mode and times, in this order: a change of owner clears setuid."""
-        link = entries.kinds[i] == LINK
-        if self._owns and entries.uid[i] >= 0:
-            os.chown(name, entries.uid[i], entries.gid[i], dir_fd=folder, follow_symlinks=not link)
-        if not link and entries.mode[i] >= 0:
-            os.chmod(name, entries.mode[i] & 0o7777, dir_fd=folder)
-        moment = entries.mtime_ns[i]
-        os.utime(name, ns=(moment, moment), dir_fd=folder, follow_symlinks=not link)
+        self._undressed += not dress(name, folder, entries, i)
+        self._mistimed += not has_time(name, folder, entries.mtime_ns[i])
 
-    def _plan(self, entries: Entries) -> None:
-        """Find what has to go, and refuse where that would do harm."""
-        doomed = self._surplus(entries)
-        kinds = dict.fromkeys(entries.folders, FOLDER) | {
-            path: int(kind) for path, kind in zip(entries.paths, entries.kinds.tolist(), strict=True)
-        }
-        for path, kind in kinds.items():
-            status = self._ladder.lstat(path)
-            if status is None or stat.S_ISDIR(status.st_mode) == (kind == FOLDER):
-                continue
-            implied = kind == FOLDER and entries.folders[path] is None
-            if not self._exact or (implied and not self._scope.selection.everything):
-                raise self._in_the_way(path, "a file" if kind == FOLDER else "a folder")
-            if kind != FOLDER:
-                self._check_all_doomed(path, doomed)
-            doomed[path] = kind != FOLDER
-        self._removals = sorted(doomed.items(), reverse=True)
+    def _note_what_moves(self, entries: Entries, staging: Staging) -> None:
+        """Write down what each number will be, for who has to clear up after a kill."""
+        placed = [path for path, kind in self._placed(entries) if kind != FOLDER]
+        gone = [path for path, is_folder in self._changes.removals.items() if not is_folder]
+        for path in [*placed, *gone]:
+            number = staging.number(path)
+            known = self._guard.row(path) if self._guard else None
+            self.moved.append(Moved.of(number, path, staging.inode(number), known))
+        staging.write_journal(self.moved)
 
-    def _surplus(self, entries: Entries) -> dict[bytes, bool]:
-        """Find what the live tree has, within the selection, and the backup has not; the value tells a folder."""
-        if not self._exact or all(spec.name != TREE.name for spec, _ in self._scope.collections):
-            return {}
-        listing = Walk(self._fd, self._rules, one_file_system=self._one_file_system).listing()
-        table = pa.table({"path": pa.array(listing.paths, pa.large_binary())})
-        mask = self._scope.selection_of(TREE.name).mask(table, TREE.label)
-        selected = [True] * len(listing.paths) if mask is None else mask.to_pylist()
-        wanted = set(entries.paths) | entries.folders.keys()
-        return {
-            path: stat.S_ISDIR(mode)
-            for path, mode, chosen in zip(listing.paths, listing.stats[:, 0].tolist(), selected, strict=True)
-            if chosen and path not in wanted
-        }
+    def _placed(self, entries: Entries) -> list[tuple[bytes, int]]:
+        both = zip(entries.paths, entries.kinds.tolist(), strict=True)
+        return [(path, int(kind)) for path, kind in both if path not in self._changes.spared]
 
-    def _check_all_doomed(self, folder: bytes, doomed: dict[bytes, bool]) -> None:
-        """Refuse to replace a folder in which something must stay: excluded, not selected, or a device."""
-        pending = [folder]
-        while pending:
-            path = pending.pop()
-            with os.scandir(self._ladder.folder(path)) as children:
-                for child in children:
-                    inside = path + b"/" + os.fsencode(child.name)
-                    if inside not in doomed:
-                        raise RestoreRefused(
-                            f"{shown(folder)} is a file in the backup and a folder in {shown(self._root)}, in which "
-                            f"{shown(inside)} must stay",
-                            hint="Move it away, or restore to another folder with --to.",
-                        )
-                    if child.is_dir(follow_symlinks=False):
-                        pending.append(inside)
+    def refuse_written(self, entries: Entries) -> None:
+        """Refuse where what changes was written to since the pre-restore backup.
 
-    def _in_the_way(self, path: bytes, kind: str) -> RestoreRefused:
-        return RestoreRefused(
-            f"{kind} is in the way: {shown(path)} in {shown(self._root)} is of another kind in the backup",
-            hint="Move it away, restore with --mode exact, or restore to another folder with --to.",
-        )
+        Raises:
+            RestoreRefused: It was; nothing was changed.
+        """
+        if self._guard is not None and self._fd >= 0:
+            self._planner.refuse_written(self._changes, entries, self._guard)
 
-    def carry_out(self, entries: Entries, staging: Staging) -> None:
+    def carry_out(self, entries: Entries, staging: Staging, kept: KeptAside) -> None:
         """Change the tree.
 
         Raises:
-            OSError: The system refused; `at` tells where.
+            OSError: The system refused; `at` says where.
         """
         if self._fd < 0:
-            os.mkdir(self._root)
-            self._open()
-        for path, is_folder in self._removals:
-            self._remove(path, is_folder=is_folder)
-        for path, i in entries.folders.items():
-            self._make_folder(path, 0o777 if i is None else _ALL)
-        for path, kind in zip(entries.paths, entries.kinds.tolist(), strict=True):
-            if kind in (FILE, LINK):
+            self._make_root(kept)
+        for path in self._changes.aside:
+            why = f"could not be read ({self._unread[path]}), so that no backup has it"
+            kept.take(leaf(path), self._folder(parent(path)), path, why)
+        for path, is_folder in self._changes.removals.items():
+            self._remove(path, staging, is_folder=is_folder)
+        folders = {path: i for path, i in entries.folders.items() if path not in self._changes.spared}
+        for path in folders:
+            self._make_folder(path)
+        for path, kind in self._placed(entries):
+            if kind != FOLDER:
                 folder = self._folder(parent(path))
-                name = staging.name(staging.number(path))
-                os.rename(name, leaf(path), src_dir_fd=staging.fd, dst_dir_fd=folder)
-        self._finish_folders(entries)
-        self._sync(entries)
+                renames.swap_in(staging.name(staging.number(path)), staging.fd, leaf(path), folder)
+        self._finish_folders(folders, entries)
+        self._sync(folders)
+
+    def _make_root(self, kept: KeptAside) -> None:
+        if b"" in self._unread and os.path.lexists(self._root):
+            above = os.open(os.path.dirname(self._root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                why = f"could not be read ({self._unread[b'']}), so that no backup has it"
+                kept.take(os.path.basename(self._root), above, b"", why)
+            finally:
+                os.close(above)
+        os.mkdir(self._root, _ALL)
+        self._open()
 
     def _folder(self, path: bytes) -> int:
         """Open a folder to write in, which its mode may forbid its owner for now."""
-        if path != self.at:
-            self.at = path
-            fd = self._ladder.folder(path)
-            mode = stat.S_IMODE(os.fstat(fd).st_mode)
-            if mode & _ALL != _ALL:
+        self.at = path
+        if path not in self._opened_up:
+            self._opened_up.add(path)
+            fd = self._handles.folder(path)
+            status = os.fstat(fd)
+            self._times.setdefault(path, (status.st_atime_ns, status.st_mtime_ns))
+            mode = stat.S_IMODE(status.st_mode)
+            if mode & _ALL != _ALL and os.geteuid() in (0, status.st_uid):
                 self._loosened[path] = mode
                 os.fchmod(fd, mode | _ALL)
-        return self._ladder.folder(path)
+        return self._handles.folder(path)
 
-    def _remove(self, path: bytes, *, is_folder: bool) -> None:
+    def _remove(self, path: bytes, staging: Staging, *, is_folder: bool) -> None:
         folder = self._folder(parent(path))
         try:
             if is_folder:
                 os.rmdir(leaf(path), dir_fd=folder)
             else:
-                os.unlink(leaf(path), dir_fd=folder)
+                os.rename(leaf(path), b"%d" % staging.number(path), src_dir_fd=folder, dst_dir_fd=staging.fd)
         except FileNotFoundError:
             pass  # somebody else was faster
         except OSError:
             # a folder stays for what it holds that was not to be deleted
-            if not is_folder or not os.listdir(self._ladder.folder(path)):
+            if not is_folder or not os.listdir(self._handles.folder(path)):
                 raise
 
-    def _make_folder(self, path: bytes, mode: int) -> None:
-        if path and self._ladder.lstat(path) is None:
-            os.mkdir(leaf(path), mode, dir_fd=self._folder(parent(path)))
+    def _make_folder(self, path: bytes) -> None:
+        # private until it gets its own mode; of one that the backup does not hold, nobody knows a wider one
+        if path and self._handles.lstat(path) is None:
+            os.mkdir(leaf(path), _ALL, dir_fd=self._folder(parent(path)))
 
-    def _finish_folders(self, entries: Entries) -> None:
-        for path in sorted(entries.folders.keys() | self._loosened.keys(), reverse=True):
+    def _finish_folders(self, folders: Mapping[bytes, int | None], entries: Entries) -> None:
+        for path in sorted(folders.keys() | self._times.keys(), reverse=True):
             self.at = path
-            i = entries.folders.get(path)
+            i = folders.get(path)
             if i is not None:
-                self._dress(self._ladder.folder(path), None, entries, i)
-            elif path in self._loosened and self._is_folder(path):
-                os.fchmod(self._ladder.folder(path), self._loosened[path])
+                self._dress(self._handles.folder(path), None, entries, i)
+            elif path in self._times and self._is_folder(path):
+                self._leave_as_found(path)
+
+    def _leave_as_found(self, path: bytes) -> None:
+        """Give a folder that was not restored itself its time and mode again: only what was asked for changes."""
+        fd = self._handles.folder(path)
+        with suppress(PermissionError):  # the time of somebody else's folder is his
+            os.utime(fd, ns=self._times[path])
+        if path in self._loosened:
+            os.fchmod(fd, self._loosened[path])
 
     def _is_folder(self, path: bytes) -> bool:
-        status = self._ladder.lstat(path)
+        status = self._handles.lstat(path)
         return status is not None and stat.S_ISDIR(status.st_mode)
 
-    def _sync(self, entries: Entries) -> None:
-        touched = entries.folders.keys() | {parent(path) for path, _ in self._removals}
+    def _sync(self, folders: Mapping[bytes, int | None]) -> None:
+        touched = folders.keys() | {parent(path) for path in self._changes.removals}
         if len(touched) > _SYNCED_SINGLY:
             sync_file_system(self._fd)
             return
         for path in filter(self._is_folder, touched):
-            os.fsync(self._ladder.folder(path))
+            os.fsync(self._handles.folder(path))
         above = os.open(os.path.dirname(self._root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(above)
         finally:
             os.close(above)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is not as it was backed up, in sentences."""
+        told = []
+        if self._changes.spared:
+            spared = sorted(self._changes.spared)
+            names = ", ".join(map(shown, spared[:_NAMED]))
+            more = f" and {len(spared) - _NAMED} more" if len(spared) > _NAMED else ""
+            told.append(f"{names}{more} stayed as they are: the plan leaves them out, or needs them itself.")
+        if self._undressed:
+            told.append(
+                f"{self._undressed} entries did not get back their owner, group or all of their mode, which takes more "
+                "rights; nobody may do more with them than before."
+            )
+        if self._mistimed:
+            told.append(f"{self._mistimed} entries have another time: this file system does not hold theirs.")
+        return told

@@ -5,22 +5,24 @@ from __future__ import annotations
 import re
 import stat
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from blocks.errors import CorruptionDetected
-from blocks.sources.base import Bounds, CollectionSpec
-from blocks.sources.files.tree import STATS, Stats
+from blocks.rows.variant import decode_variant, is_variant
+from blocks.sources.collection import Bounds, CollectionSpec
+from blocks.sources.files.reading.content import CHUNK_BYTES
+from blocks.sources.files.reading.stats import UNKNOWN
+from blocks.sources.files.tree import STATS, Stats, shown
 
 Places = npt.NDArray[np.int64]
-
-CHUNK_BYTES = 1 << 20
-"""Content is kept in pieces of this size; the last one of a file is shorter."""
 
 FILE, FOLDER, LINK, SPAN = range(4)
 KINDS = ("file", "dir", "symlink", "span")
@@ -63,8 +65,7 @@ _FILLED = {
     "ctime_ns": (FILE, SPAN),
 }
 
-UNKNOWN = np.iinfo(np.int64).min
-"""In `ctime_ns`: not to be trusted, kept as NULL, so that no later stat equals it."""
+_EXACT_TIME = re.compile(rb"-?[0-9]{1,30}")
 
 _EDGE = re.compile(r"(?:[0-9a-f]{2})*")
 
@@ -132,7 +133,7 @@ class Range(NamedTuple):
         return self.upto.chunk if self.upto and self.upto.path == path else None
 
     def splits(self, path: bytes) -> bool:
-        """Tell whether another part holds, or may hold, rows of the same path."""
+        """Return whether another part holds, or may hold, rows of the same path."""
         return self.first_chunk(path) > 0 or self.stop_chunk(path) is not None
 
 
@@ -148,15 +149,17 @@ def entry_rows(
     kinds: npt.NDArray[np.int8],
     stats: Stats,
     targets: Sequence[bytes | None] | None = None,
+    beyond: Mapping[bytes, int] = MappingProxyType({}),
 ) -> pa.Table:
     """Make the entry rows of a part.
 
     Args:
-        paths: One path per row.
+        paths: Relative paths, one per row, sorted by their bytes.
         firsts: First chunk of the path in the part; where it is not 0 the row becomes a span.
         kinds: One of the kinds' numbers per row.
         stats: One row of `STATS` per row.
         targets: Target of each symbolic link, None for others.
+        beyond: By path the mtimes beyond the reach of `mtime_ns`, in nanoseconds; they go into `data`, in decimal.
     """
     kinds = np.where(firsts > 0, SPAN, kinds).astype(np.int8)
     columns: dict[str, pa.Array] = {
@@ -164,7 +167,7 @@ def entry_rows(
         "offset": pa.array(firsts * CHUNK_BYTES - 1),
         "kind": pa.array(KINDS, pa.large_string()).take(pa.array(kinds)),
         "target": pa.array(targets or [None] * len(paths), pa.large_binary()),
-        "data": pa.nulls(len(paths), pa.large_binary()),
+        "data": _exact_times(paths, beyond),
     }
     for name, filled in _FILLED.items():
         values = stats[:, STATS.index(name)]
@@ -175,17 +178,39 @@ def entry_rows(
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
+def _exact_times(paths: Sequence[bytes], beyond: Mapping[bytes, int]) -> pa.Array:
+    if not beyond:
+        return pa.nulls(len(paths), pa.large_binary())
+    return pa.array([b"%d" % beyond[path] if path in beyond else None for path in paths], pa.large_binary())
+
+
+def times_of(entries: pa.Table) -> list[int | None]:
+    """Return the mtimes of entry rows in nanoseconds, those beyond the reach of `mtime_ns`, too.
+
+    Raises:
+        CorruptionDetected: `data` of one holds something else.
+    """
+    times: list[int | None] = entries.column("mtime_ns").to_pylist()
+    exact = entries.column("data")
+    for i in pc.indices_nonzero(exact.is_valid()).to_pylist():
+        text = exact[i].as_py()
+        if not _EXACT_TIME.fullmatch(text):
+            raise CorruptionDetected(f"{shown(entries.column('path')[i].as_py())} has a time that is no number")
+        times[i] = int(text)
+    return times
+
+
 def part_rows(
     entries: pa.Table, owned: pa.Array, places: tuple[Places, Places], offsets: Places, data: pa.LargeBinaryArray
 ) -> pa.Table:
     """Lay content rows between the entry rows they belong to, in key order, without copying the content.
 
     Args:
-        entries: Entry rows by path.
-        owned: Path of each content row; they are in key order.
+        entries: Entry rows sorted by path, with the columns of `SCHEMA`.
+        owned: Path of each content row, in key order; large_binary.
         places: Positions of the entries and of the owners of the content, in one count that ascends in both.
         offsets: Offset of each content row in its file.
-        data: The contents, back to back from the beginning of their buffer.
+        data: The contents of the content rows, back to back from the beginning of their buffer; large_binary.
     """
     count = len(owned)
     if not count:
@@ -194,7 +219,11 @@ def part_rows(
     small = [columns.get(f.name, pa.nulls(count, f.type)) for f in SCHEMA if f.name != "data"]
     both = pa.concat_tables([entries.drop_columns(["data"]), pa.table(small, schema=SCHEMA.remove(len(SCHEMA) - 1))])
     order = np.argsort(np.concatenate(places), kind="stable")  # stable: an entry comes before its content
-    return both.take(pa.array(order)).append_column(SCHEMA.field("data"), _spread(data, order >= entries.num_rows))
+    if entries.column("data").null_count < entries.num_rows:  # hardly ever, so that a copy of the content may be
+        laid = pa.concat_arrays([*entries.column("data").chunks, data]).take(pa.array(order))
+    else:
+        laid = _spread(data, order >= entries.num_rows)
+    return both.take(pa.array(order)).append_column(SCHEMA.field("data"), laid)
 
 
 def _spread(data: pa.LargeBinaryArray, filled: npt.NDArray[np.bool_]) -> pa.LargeBinaryArray:
@@ -205,3 +234,29 @@ def _spread(data: pa.LargeBinaryArray, filled: npt.NDArray[np.bool_]) -> pa.Larg
     valid = pa.py_buffer(np.packbits(filled, bitorder="little"))
     offsets = pa.py_buffer(np.cumsum(ends))
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(filled), [valid, offsets, data.buffers()[2]])
+
+
+def plain_rows(rows: pa.Table) -> pa.Table:
+    """Bring rows to the exact schema: columns may be missing, without type, or variant.
+
+    Raises:
+        CorruptionDetected: A column holds what it never holds in a backup.
+    """
+    columns = []
+    for field in SCHEMA:
+        if field.name not in rows.column_names:
+            columns.append(pa.nulls(rows.num_rows, field.type))
+            continue
+        column = rows.column(field.name)
+        try:
+            if is_variant(rows.schema.field(field.name)):
+                column = pa.array(decode_variant(column), field.type)
+            elif column.type != field.type:
+                column = column.cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as exc:
+            raise CorruptionDetected(f"the tree's column {field.name!r} holds what it never holds: {exc}") from exc
+        columns.append(column)
+    plain = pa.Table.from_arrays(columns, schema=SCHEMA)
+    if plain.column("path").null_count or plain.column("offset").null_count:
+        raise CorruptionDetected("a row of the tree has no path or no offset")
+    return plain

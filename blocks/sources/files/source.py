@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, PrivateAttr, field_validator
+import pyarrow as pa
+from pydantic import Field, JsonValue, PrivateAttr, ValidationInfo, field_validator
 
-from blocks.errors import ConfigurationError, SourceUnavailable
-from blocks.sources.base import PART_SIZE_BYTES, RestoreScope, StateSource
+from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable
+from blocks.host.folders import sync_folder
+from blocks.host.leftovers import aside_path
+from blocks.host.places import Location
+from blocks.sources.collection import PART_SIZE_BYTES, CollectionSpec
+from blocks.sources.files.cover import Coverage, Judge, Rules, is_old, relative_to
+from blocks.sources.files.globs import GitGlobs
+from blocks.sources.files.leavings import remove_dead_staging
+from blocks.sources.files.readers import Readers
 from blocks.sources.files.target import FilesTarget
-from blocks.sources.files.tree import Rules
+from blocks.sources.files.tree import shown
 from blocks.sources.files.view import FilesView, Options, Watch
+from blocks.sources.source import StateSource
+from blocks.sources.target import RestoreScope
 
+_SALVAGE_ATTEMPTS = 3
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)(?:://|::)")
 
 
@@ -27,8 +38,11 @@ class FilesSource(StateSource):
     The one collection, `tree`, holds rows with the key (`path`, `offset`). The row at offset -1 is the entry itself;
     content follows in rows of 1 MiB at offsets 0, 1 MiB and so on. Pieces that are holes or all zeros have no row and
     come back as holes. Where a part begins in the middle of a file, at a piece that starts at offset n, it also holds a
-    row of kind `span` at offset n - 1, with the file's size, times and inode: it tells from the part alone whether the
-    file is what the base has, however the file grew or shrank since the boundaries were drawn.
+    row of kind `span` at offset n - 1, with the file's size, times and inode: it shows from the part alone whether the
+    file is what the base has, however the file grew or shrank since the tree was partitioned.
+
+    Files are opened and read by a process of its own, so that reading a database that this process has open breaks none
+    of its locks.
 
     What is not kept: hard links come back as separate files; FIFOs, sockets and devices, extended attributes and access
     lists are left out. A tree is *not* seen at one point in time: each file is read whole and untorn, but one after
@@ -48,29 +62,38 @@ class FilesSource(StateSource):
 
     _block_type_name = "Files Source"
     _block_type_slug = "files-source"
-    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/logo.png"  # type: ignore[assignment]
     _watch: Watch = PrivateAttr(default_factory=Watch)
+    _left_out: tuple[Path, ...] = PrivateAttr(default=())
+    _protected: tuple[Path, ...] = PrivateAttr(default=())
+    _old_globs: bool = PrivateAttr(default=False)
 
     type: Literal["files"] = Field("files", description="Kind of source.")
     url: str = Field(description="The folder, as a path or a file:// URL.")
     include: list[str] = Field(
         default_factory=list,
-        description="Globs of relative paths to keep, with all beneath them; `*` also matches `/`. Empty keeps all.",
+        description="Globs of what to keep, with all beneath it, as gitignore has them; empty keeps all.",
     )
     exclude: list[str] = Field(
         default_factory=list,
-        description="Globs of relative paths to leave out, with all beneath them; a restore never touches them.",
+        description="Globs of what to leave out, with all beneath it, as gitignore has them; no restore touches it.",
     )
     on_change: Literal["error", "skip"] = Field(
         "error",
         description="What to do about a file that changes each time it is read: fail, or leave it out with a warning.",
+    )
+    on_unreadable: Literal["fail", "skip"] = Field(
+        "fail",
+        description="What to do about what cannot be read: fail, or leave it as the base of the backup has it, with a "
+        "warning.",
     )
     read_attempts: int = Field(3, ge=1, description="How often to read a file that changes while it is read.")
     one_file_system: bool = Field(
         False, description="Keep folders on other file systems (mount points) empty instead of entering them."
     )
     part_size_bytes: int = Field(
-        PART_SIZE_BYTES, ge=1, description="Content for which a part is drawn, in bytes; 1 MiB at least counts."
+        PART_SIZE_BYTES,
+        ge=1,
+        description="Size of content that parts are partitioned for, in bytes; at least 1 MiB counts.",
     )
 
     @field_validator("url")
@@ -81,13 +104,19 @@ class FilesSource(StateSource):
 
     @field_validator("include", "exclude")
     @classmethod
-    def _are_relative(cls, globs: list[str]) -> list[str]:
-        for glob in globs:
-            if not glob.strip("./") or glob.startswith("/") or ".." in glob.split("/"):
-                raise ConfigurationError(
-                    f"the pattern {glob!r} names nothing inside of a folder",
-                    hint="Write paths relative to the source's url, such as `cache/*` or `*.tmp`.",
-                )
+    def _name_something(cls, globs: list[str], info: ValidationInfo) -> list[str]:
+        try:
+            GitGlobs(globs)
+        except ValueError as exc:
+            raise ConfigurationError(
+                f"the pattern {str(exc)!r} names nothing inside of a folder",
+                hint="Write patterns as gitignore has them, relative to the `url`, such as `/cache/*` or `*.tmp`.",
+            ) from exc
+        if info.field_name == "include" and globs and all(glob.startswith("!") for glob in globs):
+            raise ConfigurationError(
+                f"`include` has only the exception {globs[0]!r}, so that nothing is included",
+                hint="Name first what to keep, such as `*`, or use `exclude`.",
+            )
         return globs
 
     @property
@@ -97,12 +126,54 @@ class FilesSource(StateSource):
 
     @property
     def beyond_privileges(self) -> frozenset[str]:
-        """Only root can give files to other owners."""
-        return frozenset() if os.geteuid() == 0 else frozenset({"uid", "gid"})
+        """Only root can give files to other owners, without whom modes may come back with fewer rights."""
+        return frozenset() if os.geteuid() == 0 else frozenset({"uid", "gid", "mode"})
 
     def anchored(self, folder: Path) -> Self:
         """Return a copy whose relative folder is resolved against `folder`."""
         return self._elsewhere(str(folder / self.root))
+
+    @property
+    def rows_of_nothing(self) -> int:
+        """One: the folder itself."""
+        return 1
+
+    @property
+    def local(self) -> bool:
+        """True: `location` asks nobody."""
+        return True
+
+    def around(self, left_out: Sequence[Path], protected: Sequence[Path]) -> Self:
+        """Return a copy that leaves alone what others own in the folder, and writes none of the protected files."""
+        copy = self.model_copy()
+        copy._left_out, copy._protected = tuple(left_out), tuple(protected)
+        return copy
+
+    def location(self, to: str | None = None) -> Location:
+        """Say where the folder, or the one that `to` names, really is."""
+        path = self.root if to is None else _local(to)
+        taken = [f"only {', '.join(self.include)}"] if self.include else []
+        taken += [f"not {', '.join(self.exclude)}"] if self.exclude else []
+        return Location(shown=str(path), paths=(Path(os.path.realpath(path)),), tree=True, part="; ".join(taken))
+
+    def covered(self, collection: CollectionSpec, rows: pa.Table) -> pa.BooleanArray | None:
+        """Return for each row whether the plan covers its path, or that of a folder that may lead to one it covers.
+
+        Args:
+            collection: The tree.
+            rows: One row per record, with at least `path` (large_binary).
+        """
+        left_out = relative_to(os.fsencode(os.path.realpath(self.root)), self._left_out)
+        if not (self.include or self.exclude or left_out):
+            return None
+        judge = Judge(self._rules(), left_out)
+        paths: list[bytes] = rows.column("path").to_pylist()
+        folders = [kind == "dir" for kind in rows.column("kind").to_pylist()] if "kind" in rows.column_names else None
+        return pa.array(
+            judge.covers(path, folder=None if folders is None else folders[i])
+            or ((folders is None or folders[i]) and judge.may_lead(path))
+            for i, path in enumerate(paths)
+        )
 
     @contextmanager
     def view(self, since: str | None = None) -> Iterator[FilesView]:
@@ -111,6 +182,21 @@ class FilesSource(StateSource):
         Raises:
             SourceUnavailable: The folder is missing, or something in it cannot be read.
         """
+        with self._open(salvage=False) as view:
+            yield view
+
+    @contextmanager
+    def salvage(self) -> Iterator[FilesView]:
+        """Walk the tree and offer its parts; what cannot be read is listed as unread.
+
+        Raises:
+            SourceUnavailable: The folder is missing or cannot be read itself.
+        """
+        with self._open(salvage=True) as view:
+            yield view
+
+    @contextmanager
+    def _open(self, *, salvage: bool) -> Iterator[FilesView]:
         root = os.fsencode(self.root)
         try:
             fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -120,22 +206,40 @@ class FilesSource(StateSource):
                 hint="Check the source's `url`, and that the folder's disk is mounted.",
             ) from exc
         try:
-            yield FilesView(self._options(root), fd, self._watch)
+            remove_dead_staging(os.path.realpath(root))
+            with Readers(fd, self._watch) as readers:
+                yield FilesView(self._options(root, salvage=salvage), fd, readers)
         finally:
             os.close(fd)
 
-    def _options(self, root: bytes) -> Options:
+    def _options(self, root: bytes, *, salvage: bool) -> Options:
         return Options(
             root=root,
-            rules=self._rules(),
+            cover=self._cover(),
             on_change=self.on_change,
-            read_attempts=self.read_attempts,
-            one_file_system=self.one_file_system,
+            on_unreadable=self.on_unreadable,
+            read_attempts=max(self.read_attempts, _SALVAGE_ATTEMPTS) if salvage else self.read_attempts,
             part_size_bytes=self.part_size_bytes,
+            salvage=salvage,
         )
 
     def _rules(self) -> Rules:
-        return Rules(tuple(self.include), tuple(self.exclude))
+        return Rules(tuple(self.include), tuple(self.exclude), self._old_globs)
+
+    def _cover(self) -> Coverage:
+        return Coverage(self._rules(), self.one_file_system, self._left_out, self._protected)
+
+    def as_backed_up(self, definition: Mapping[str, JsonValue]) -> FilesSource:
+        """Return a copy that covers what a backup covered."""
+        said = {name: definition[name] for name in ("include", "exclude") if isinstance(definition.get(name), list)}
+        old = bool(said) and is_old(definition)
+        copy = self.model_copy(update={"include": [], "exclude": [], **said} if old else said)
+        copy._old_globs = old
+        return copy
+
+    def unnarrowed(self) -> FilesSource:
+        """Return a copy that covers everything at its place."""
+        return self.model_copy(update={"include": [], "exclude": []})
 
     def target(self, scope: RestoreScope, to: str | None = None) -> FilesTarget:
         """Prepare a restore into the folder itself, or into the one that `to` names.
@@ -144,7 +248,25 @@ class FilesSource(StateSource):
             ConfigurationError: `to` is not a local folder.
         """
         root = self.root if to is None else _local(to)
-        return FilesTarget(os.fsencode(root), self._rules(), scope, one_file_system=self.one_file_system)
+        return FilesTarget(os.fsencode(root), self._cover(), scope)
+
+    def put_away(self) -> str:
+        """Rename the folder.
+
+        Raises:
+            RestoreRefused: It cannot be renamed, or holds what belongs to others.
+        """
+        root = os.path.realpath(os.fsencode(self.root))
+        cover = self._cover()
+        if inside := relative_to(root, [*cover.left_out, *cover.protected]):
+            raise RestoreRefused(f"{shown(min(inside))} in it belongs to others")
+        aside = aside_path(Path(os.fsdecode(root)))
+        try:
+            os.rename(root, aside)
+            sync_folder(aside.parent)
+        except OSError as exc:
+            raise RestoreRefused(f"it cannot be renamed: {exc.strerror or exc}") from exc
+        return str(aside)
 
     def at(self, place: str) -> Self:
         """Return this source as it would be in another folder."""

@@ -6,8 +6,6 @@ import contextlib
 import ctypes
 import os
 import shutil
-import stat
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 
@@ -16,12 +14,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from blocks.errors import CorruptionDetected
-from blocks.sources.files.rows import CHUNK_BYTES
-from blocks.sources.files.tree import STAGING_PREFIX, shown
+from blocks.host.leftovers import owned_name
+from blocks.sources.files.entries import Entries
+from blocks.sources.files.leavings import JOURNAL, Moved, unchanged_times
+from blocks.sources.files.reading.content import CHUNK_BYTES
+from blocks.sources.files.rows import LINK
+from blocks.sources.files.tree import REPLACED_PREFIX, STAGING_PREFIX, shown
 
 Positions = npt.NDArray[np.int64]
 
 _SYNCED_SINGLY = 64
+_ANYWHERE_FROM, _ANYWHERE_BEFORE = -(1 << 31) * 1_000_000_000, (1 << 31) * 1_000_000_000
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -29,15 +32,22 @@ class Staging:
     """A private folder (mode 0700) of numbered files on the file system of the target.
 
     Its names owe nothing to the backup, so nothing in a backup can lead out of it. `write` may be called from several
-    threads, for the same file too.
+    threads, for the same file too. From the first visible change on its numbers may be what the staged files replaced:
+    then it has another name, which nobody takes for something to be deleted.
 
     Args:
         inside: An existing folder on the target's file system.
+        plan: Name of the plan.
     """
 
-    def __init__(self, inside: bytes) -> None:
-        self.path = tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=inside)
+    def __init__(self, inside: bytes, plan: str) -> None:
+        self._name = os.fsencode(owned_name(os.fsdecode(STAGING_PREFIX), plan))
+        self.path = os.path.join(inside, self._name)
+        with unchanged_times(inside):
+            os.mkdir(self.path, 0o700)
         self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.exposed = False
+        """Whether the numbers may be replaced files."""
         self._lock = threading.Lock()
         self._numbers: dict[bytes, int] = {}
         self._lengths: list[int] = []
@@ -67,7 +77,7 @@ class Staging:
         """Write content rows straight from Arrow memory; rows of one file that follow each other share an open file.
 
         Args:
-            rows: Rows with `path`, `offset` and `data`.
+            rows: Content rows with `path` (large_binary), `offset` (int64) and `data` (large_binary).
             wanted: The positions of the content rows among them.
 
         Raises:
@@ -126,21 +136,96 @@ class Staging:
             finally:
                 os.close(fd)
 
+    def inode(self, number: int) -> int:
+        """Return the inode of a staged entry; -1 where there is none."""
+        try:
+            return os.lstat(self.name(number), dir_fd=self.fd).st_ino
+        except FileNotFoundError:
+            return -1
+
+    def write_journal(self, moved: Iterable[Moved]) -> None:
+        """Write down, durably, what the numbers are."""
+        fd = os.open(JOURNAL, _FLAGS, 0o600, dir_fd=self.fd)
+        with open(fd, "w", encoding="utf-8") as file:
+            file.writelines(one.line() for one in moved)
+            file.flush()
+            os.fsync(fd)
+
+    def expose(self) -> None:
+        """Take the name of a folder of replaced files: from now on nothing in it is deleted unseen."""
+        inside = os.path.dirname(self.path)
+        path = os.path.join(inside, REPLACED_PREFIX + self._name.removeprefix(STAGING_PREFIX))
+        self.exposed = True
+        with unchanged_times(inside):
+            os.rename(self.path, path)
+        self.path = path
+
+    def close(self) -> None:
+        """Let go of the folder; may be called twice."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
     def remove(self) -> None:
         """Remove the folder and what is left in it."""
-        os.close(self.fd)
-        inside = os.path.dirname(self.path)
-        before = os.stat(inside)
-        mode = stat.S_IMODE(before.st_mode)
-        # where this is the restored root itself, it has its mode and time already
-        shut = mode & 0o700 != 0o700 and before.st_uid == os.geteuid()
-        if shut:
-            os.chmod(inside, mode | 0o700)
-        shutil.rmtree(self.path)
-        if shut:
-            os.chmod(inside, mode)
-        with contextlib.suppress(PermissionError):
-            os.utime(inside, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self.close()
+        # where this lies in the restored root itself, that has its mode and time already
+        with unchanged_times(os.path.dirname(self.path)):
+            shutil.rmtree(self.path)
+
+
+def dress(name: bytes | int, folder: int | None, entries: Entries, i: int) -> bool:
+    """Set owner, mode and times, in this order: a change of owner clears setuid.
+
+    Where the owner or group cannot be restored, neither the new nor the old one may do more than before.
+
+    Returns:
+        Whether all of it could be given back.
+    """
+    link = entries.kinds[i] == LINK
+    owner, group = _give_back(name, folder, entries.uid[i], entries.gid[i], follow=not link)
+    try:
+        if not link and entries.mode[i] >= 0:
+            os.chmod(name, _without_owner(entries.mode[i] & 0o7777, owner=owner, group=group), dir_fd=folder)
+        moment = entries.mtime_ns[i]
+        os.utime(name, ns=(moment, moment), dir_fd=folder, follow_symlinks=not link)
+    except PermissionError:
+        if folder is not None:
+            raise
+        return False  # a folder that was there and is somebody else's
+    return owner and group
+
+
+def has_time(name: bytes | int, folder: int | None, mtime_ns: int) -> bool:
+    """Whether an entry got the time that it was given; asked only of years that not all file systems hold."""
+    if _ANYWHERE_FROM <= mtime_ns < _ANYWHERE_BEFORE:
+        return True
+    status = os.fstat(name) if isinstance(name, int) else os.lstat(name, dir_fd=folder)
+    return status.st_mtime_ns == mtime_ns
+
+
+def _give_back(name: bytes | int, folder: int | None, uid: int, gid: int, *, follow: bool) -> tuple[bool, bool]:
+    """Set owner and group as far as possible; return which of them it has now."""
+    if os.geteuid() == 0 and uid >= 0:
+        with contextlib.suppress(OSError):  # in a container without the right to, or the owner is not known
+            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=follow)
+            return True, True
+    status = os.fstat(name) if isinstance(name, int) else os.lstat(name, dir_fd=folder)
+    if gid >= 0 and status.st_gid != gid:
+        try:
+            os.chown(name, -1, gid, dir_fd=folder, follow_symlinks=follow)
+        except OSError:
+            return status.st_uid == uid or uid < 0, False
+    return status.st_uid == uid or uid < 0, True
+
+
+def _without_owner(mode: int, *, owner: bool, group: bool) -> int:
+    if not (owner and group):
+        mode &= 0o777
+    if not group:  # its members are others now, and others may be its members
+        both = mode >> 3 & mode & 7
+        mode = mode & 0o700 | both << 3 | both
+    return mode
 
 
 def _contents(data: pa.Array, wanted: Positions, paths: list[bytes]) -> Iterator[memoryview]:

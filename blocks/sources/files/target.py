@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import stat
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +13,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.errors import CorruptionDetected, Partial, RestoreRefused
-from blocks.sources.base import CollectionSpec, RestoreMode, RestoreScope
+from blocks.sources.collection import CollectionSpec
+from blocks.sources.files.cover import Coverage, relative_to
+from blocks.sources.files.destination import check_file_system, is_gone, occupant, staging_place, tell_leavings
 from blocks.sources.files.entries import Entries, check_paths
+from blocks.sources.files.hazards import refuse_mounts
+from blocks.sources.files.leavings import KeptAside, remove_dead_staging, settle, settle_dead, unchanged_times
 from blocks.sources.files.place import Placement
-from blocks.sources.files.rows import CHUNK_BYTES, SCHEMA
+from blocks.sources.files.reading.content import CHUNK_BYTES
+from blocks.sources.files.rows import plain_rows
 from blocks.sources.files.staging import Staging
-from blocks.sources.files.tree import STAGING_PREFIX, Rules, shown
-from blocks.variant import decode_variant, is_variant
+from blocks.sources.files.tree import shown
+from blocks.sources.files.view import FilesView
+from blocks.sources.target import RestoreMode, RestoreScope
+from blocks.sources.view import Unread, View
 
 
 class FilesTarget:
@@ -27,82 +34,127 @@ class FilesTarget:
 
     Args:
         root: The folder; its parent must exist.
-        rules: What the source includes and excludes: an exact restore deletes nothing else.
-        scope: What is restored.
-        one_file_system: Whether folders on other file systems belong to the source.
+        cover: What the source covers: an exact restore deletes nothing else.
+        scope: The collections, rows and mode of the restore.
     """
 
-    notes: Sequence[str] = ()
-    """Nothing: whatever a restore of files has to tell, it tells before the first write."""
-
-    def __init__(self, root: bytes, rules: Rules, scope: RestoreScope, *, one_file_system: bool) -> None:
+    def __init__(self, root: bytes, cover: Coverage, scope: RestoreScope) -> None:
         self._root = os.path.realpath(root)
-        self._rules, self._scope, self._one_file_system = rules, scope, one_file_system
+        self._cover, self._scope = cover, scope
         self._staging: Staging | None = None
+        self._placement: Placement | None = None
+        self._guard: FilesView | None = None
+        self._unread: dict[bytes, str] = {}
         self._entries: list[pa.Table] = []
+        self._removed: set[bytes] = set()
+        self._collected: Entries | None = None
+        self._kept: KeptAside | None = None
         self._lock = threading.Lock()
+        self._done = False
+        self._notes: list[str] = []
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything in the folder may have been changed already."""
+        return self._done or (self._staging is not None and self._staging.exposed)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was kept aside and where, and what stayed as it was."""
+        return [*self._notes, *(self._kept.all_notes() if self._kept else ())]
 
     def preflight(self) -> tuple[str, ...]:
-        """Check that there is a place to write to, and room; tell what an exact restore will do.
+        """Check that there is a place to write to, and room; say what an exact restore will do.
 
         Raises:
-            RestoreRefused: There is not.
+            RestoreRefused: There is not, or something there forbids it.
         """
-        place, folder = self._place(), Path(os.fsdecode(self._root))
-        free = os.statvfs(place)
-        if free.f_bavail * free.f_frsize < self._scope.size_bytes:
-            raise RestoreRefused(
-                f"restoring to {folder} needs {self._scope.size_bytes} bytes beside what is there, and "
-                f"{free.f_bavail * free.f_frsize} are free",
-                hint="Free space there, or restore to another disk with --to.",
-            )
+        place, folder = staging_place(self._root), Path(os.fsdecode(self._root))
+        check_file_system(self._root, place, self._scope)
         sentences = []
-        if self._scope.mode is RestoreMode.EXACT and folder.is_dir():
-            sentences.append(f"What {folder} holds beyond the backup is deleted, but for what the source excludes.")
-        sentences += [
-            f"{os.fsdecode(left)} was left by an interrupted restore, or another one is at work; remove it if none is."
-            for left in sorted({entry.path for entry in os.scandir(place)})
-            if os.path.basename(left).startswith(STAGING_PREFIX)
-        ]
+        if folder.is_dir():
+            placement = self._opened()
+            try:
+                placement.look_ahead()
+            finally:
+                placement.close()
+            if self._scope.mode is RestoreMode.EXACT:
+                sentences.append(f"What {folder} holds beyond the backup is deleted, but for what the source excludes.")
+        return (*sentences, *tell_leavings(place))
+
+    def occupied(self) -> str | None:
+        """Say what is at the place; None where nothing is, or a folder with nothing in it."""
+        return occupant(self._root)
+
+    def hold(self) -> None:
+        """Nobody can be kept from writing to a folder; `check_unwritten` finds out who did."""
+
+    def guard(self, view: View) -> None:
+        """Remember how the pre-restore backup saw the folder."""
+        assert isinstance(view, FilesView)
+        self._guard = view
+
+    def keep_aside(self, unread: Sequence[Unread]) -> tuple[str, ...]:
+        """Take what the pre-restore backup lacks; what of it would be overwritten or deleted is moved away instead.
+
+        Raises:
+            RestoreRefused: It cannot be moved away.
+        """
+        sentences = []
+        for one in unread:
+            path = os.fsencode(one.key or "")
+            place = os.path.join(self._root, path) if path else self._root
+            if is_gone(place):
+                continue
+            self._check_movable(path, one.reason)
+            self._unread[path] = one.reason
+            sentences.append(
+                f"{shown(path)} cannot be read ({one.reason}), so that no backup has it: if the restore would over"
+                f"write or delete it, it is moved to {shown(self._aside().where(path))}."
+            )
         return tuple(sentences)
 
-    def _place(self) -> bytes:
-        """Choose the folder to stage in: beside the root, or inside it where that is not the same file system."""
-        root, beside = self._root, os.path.dirname(self._root)
-        try:
-            above = os.stat(beside)
-            here = os.lstat(root) if os.path.lexists(root) else None
-        except OSError as exc:
+    def _check_movable(self, path: bytes, reason: str) -> None:
+        place = os.path.join(self._root, path) if path else self._root
+        others = [*self._cover.left_out, *(self._cover.protected if self._scope.in_place else ())]
+        inside = [shown(at) for at in relative_to(place, others)]
+        if inside:
             raise RestoreRefused(
-                f"the folder that {shown(root)} is to be restored in cannot be used: {exc.strerror}",
-                hint="Create it first; a restore creates one folder, not a path.",
-            ) from exc
-        if here and not stat.S_ISDIR(here.st_mode):
-            raise RestoreRefused(
-                f"{shown(root)} is there already and is no folder", hint="Move it away, or restore elsewhere."
+                f"{shown(path)} in {shown(self._root)} cannot be read ({reason}), and it cannot be moved away: "
+                f"{inside[0]} in it belongs to others",
+                hint="Give the user who restores access to it.",
             )
-        if (here is None or here.st_dev == above.st_dev) and root != beside and _writable(beside):
-            return beside
-        if here and _writable(root):
-            return root
-        raise RestoreRefused(
-            f"{shown(root)} cannot be written to", hint="Run as a user who may, or restore elsewhere with --to."
-        )
+        if not path and staging_place(self._root) == self._root:
+            raise RestoreRefused(
+                f"{shown(self._root)} cannot be read ({reason}), and it cannot be moved away as a whole: the folder "
+                "above it cannot be written to, or is on another file system",
+                hint="Give the user who restores access to it.",
+            )
+        refuse_mounts(self._root, [path])
+
+    def _aside(self) -> KeptAside:
+        if self._kept is None:
+            self._kept = KeptAside(staging_place(self._root), self._root, self._scope.plan)
+        return self._kept
 
     def begin(self) -> None:
-        """Nothing takes long before the first rows."""
+        """Remove what killed restores staged here."""
+        remove_dead_staging(self._root)
 
     def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
         """Stage the rows of one part.
+
+        Args:
+            collection: The tree.
+            rows: Rows with the columns and types of `SCHEMA` (rows.py), in any order; columns may be missing.
 
         Raises:
             CorruptionDetected: A row cannot have come from a backup: its path leads out of the tree, say.
             RestoreRefused: The disk is full or fails.
         """
-        rows = _plain(rows)
+        rows = plain_rows(rows)
         staging = self._staged()
-        described = rows.drop_columns(["data"])
-        entries = described.filter(pc.equal(described.column("offset"), -1))
+        entries = rows.filter(pc.equal(rows.column("offset"), -1))
         check_paths(entries.column("path").to_pylist())
         for batch in rows.to_batches():
             self._write(staging, batch)
@@ -123,15 +175,15 @@ class FilesTarget:
         except OSError as exc:
             raise RestoreRefused(
                 f"files to be put into {shown(self._root)} cannot be staged: {exc.strerror or exc}",
-                hint="Nothing in the folder was changed. Free space on its disk, or restore elsewhere with --to.",
+                hint="Free space on its disk, or restore elsewhere with --to.",
             ) from exc
 
     def _staged(self) -> Staging:
         with self._lock:
             if self._staging is None:
-                place = self._place()
+                place = staging_place(self._root)
                 try:
-                    self._staging = Staging(place)
+                    self._staging = Staging(place, self._scope.plan)
                 except OSError as exc:
                     raise RestoreRefused(
                         f"no folder can be created in {shown(place)}: {exc.strerror or exc}",
@@ -139,66 +191,117 @@ class FilesTarget:
                     ) from exc
             return self._staging
 
+    def remove(self, collection: CollectionSpec, keys: pa.Table) -> int:
+        """Take paths that `commit` deletes; return how many of the records are there now.
+
+        Args:
+            collection: The tree.
+            keys: One row per record to delete, with at least `path` (large_binary).
+        """
+        table = keys.select(["path", "offset"])
+        paths: list[bytes] = [bytes(path) for path in table.column("path").to_pylist()]
+        check_paths(paths)
+        there = {path for path in set(paths) if os.path.lexists(os.path.join(self._root, path) if path else self._root)}
+        offsets = table.column("offset").to_pylist()
+        with self._lock:
+            self._removed |= {path for path, at in zip(paths, offsets, strict=True) if at == -1 and path in there}
+        return sum(path in there for path in paths)
+
+    def check_unwritten(self) -> None:
+        """Compare what changes with what the pre-restore backup holds of it.
+
+        Raises:
+            RestoreRefused: It was written to since; nothing was changed.
+            CorruptionDetected: Entries contradict each other; nothing was changed.
+        """
+        self._prepared().refuse_written(self._gathered())
+
+    def _opened(self) -> Placement:
+        return Placement(self._root, self._cover, self._scope, self._unread, self._guard)
+
+    def _gathered(self) -> Entries:
+        if self._collected is None:
+            self._collected = Entries.collect(self._entries, self._staged().paths())
+        return self._collected
+
+    def _prepared(self) -> Placement:
+        """Get ready, once."""
+        if self._placement is None:
+            staging, entries = self._staged(), self._gathered()
+            placement = self._opened()
+            try:
+                placement.prepare(entries, staging, self._removed)
+            except OSError as exc:
+                placement.close()
+                message = f"the restore to {shown(self._root)} cannot be prepared: {exc.strerror or exc}"
+                raise RestoreRefused(message) from exc
+            except BaseException:
+                placement.close()
+                raise
+            self._placement = placement
+        return self._placement
+
     def commit(self) -> None:
-        """Put everything into place; the order is told in `place.py`.
+        """Put everything into place; the order is described in `place.py`.
 
         Raises:
             CorruptionDetected: Entries contradict each other; nothing was changed.
             RestoreRefused: Something in the folder is in the way; nothing was changed.
             Partial: The system refused in the middle; what was reached is named. The restore may be repeated.
         """
-        staging = self._staged()
-        entries = Entries.collect(self._entries, staging.paths())
-        with Placement(self._root, self._rules, self._scope, one_file_system=self._one_file_system) as placement:
-            try:
-                placement.prepare(entries, staging)
-            except OSError as exc:
-                raise RestoreRefused(
-                    f"the restore to {shown(self._root)} cannot be prepared: {exc.strerror or exc}",
-                    hint="Nothing in the folder was changed.",
-                ) from exc
-            try:
-                placement.carry_out(entries, staging)
-            except OSError as exc:
-                raise Partial(
-                    f"the restore to {shown(self._root)} stopped at {shown(placement.at)}: {exc.strerror or exc}",
-                    hint="Some files are restored, others are not yet. Remove the cause and restore again.",
-                ) from exc
+        staging, entries, placement = self._staged(), self._gathered(), self._prepared()
+        try:
+            staging.expose()
+        except OSError as exc:
+            message = f"the restore to {shown(self._root)} cannot begin: {exc.strerror or exc}"
+            raise RestoreRefused(message) from exc
+        kept = self._aside()
+        try:
+            placement.carry_out(entries, staging, kept)
+            self._done = True
+            self._settle(staging, placement)
+        except OSError as exc:
+            raise Partial(
+                f"the restore to {shown(self._root)} stopped at {shown(placement.at)}: {exc.strerror or exc}",
+                hint="Some files are restored, others are not yet. Remove the cause and restore again.",
+            ) from exc
+        self._notes += placement.notes
+        self._notes += settle_dead(self._root, kept)
         self.abort()
 
+    def _settle(self, staging: Staging, placement: Placement) -> None:
+        """Let go of what was replaced, as far as the pre-restore backup has it; keep the rest aside."""
+        staging.close()
+        # without a pre-restore backup of a live place with anything in it, somebody has said that there is to be none
+        renounced = self._done and self._scope.in_place and self._guard is None and placement.was_there
+        why = "was there before the restore"
+        if self._scope.in_place:
+            why = (
+                "was written to while the restore was at work"
+                if self._guard
+                else "was replaced by a restore that failed"
+            )
+        with unchanged_times(os.path.dirname(staging.path)):
+            settle(staging.path, placement.moved, self._aside(), all_known=renounced, why=why)
+
     def abort(self) -> None:
-        """Remove what was staged."""
+        """Remove what was staged; what was replaced is kept unless the pre-restore backup has it."""
         with self._lock:
             staging, self._staging, self._entries = self._staging, None, []
-        if staging:
-            staging.remove()
+            placement, self._placement = self._placement, None
+        if placement:
+            placement.close()
+        if staging is None:
+            return
+        self._done = self._done or staging.exposed
+        with contextlib.suppress(OSError):  # what stays is cleared up by the next restore; the first error counts
+            if not staging.exposed:
+                staging.remove()
+            elif placement and os.path.lexists(staging.path):
+                self._settle_failed(staging, placement)
 
-
-def _writable(folder: bytes) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
-
-
-def _plain(rows: pa.Table) -> pa.Table:
-    """Bring rows to the exact schema: columns may be missing, without type, or variant.
-
-    Raises:
-        CorruptionDetected: A column holds what it never holds in a backup.
-    """
-    columns = []
-    for field in SCHEMA:
-        if field.name not in rows.column_names:
-            columns.append(pa.nulls(rows.num_rows, field.type))
-            continue
-        column = rows.column(field.name)
-        try:
-            if is_variant(rows.schema.field(field.name)):
-                column = pa.array(decode_variant(column), field.type)
-            elif column.type != field.type:
-                column = column.cast(field.type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as exc:
-            raise CorruptionDetected(f"the tree's column {field.name!r} holds what it never holds: {exc}") from exc
-        columns.append(column)
-    plain = pa.Table.from_arrays(columns, schema=SCHEMA)
-    if plain.column("path").null_count or plain.column("offset").null_count:
-        raise CorruptionDetected("a row of the tree has no path or no offset")
-    return plain
+    def _settle_failed(self, staging: Staging, placement: Placement) -> None:
+        staging.close()
+        why = "was replaced by a restore that did not end, and is in no backup"
+        with unchanged_times(os.path.dirname(staging.path)):
+            settle(staging.path, placement.moved, self._aside(), all_known=False, why=why)

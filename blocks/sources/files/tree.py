@@ -2,32 +2,70 @@
 
 from __future__ import annotations
 
-import fnmatch
+import errno
 import os
 import re
 import stat
 from array import array
-from collections.abc import Iterable
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from blocks.errors import SourceUnavailable
+from blocks.host.leftovers import ASIDE
+from blocks.host.places import mounts
+from blocks.sources.files.attributes import LostAttributes
+from blocks.sources.files.cover import Coverage, Identity, LeftOut
+from blocks.sources.files.reading.ladder import FolderHandles
+from blocks.sources.files.reading.stats import Row, leaf, parent, stat_row
+
+__all__ = ["STATS", "FolderHandles", "Listing", "Stats", "Walk", "leaf", "parent", "shown", "stat_row"]
 
 STAGING_PREFIX = b".lastgood-restore-"
 """Folders of this name hold a restore at work (or what an interrupted one left); they are nobody's state."""
 
+REPLACED_PREFIX = b".lastgood-replaced-"
+"""Folders of this name hold what a restore that has not ended replaced or deleted."""
+
+KEPT_PREFIX = b"lastgood-kept-aside-"
+"""Folders of this name hold what no backup has and a restore moved away; they are people's to delete."""
+
+_OURS = {
+    STAGING_PREFIX: "belongs to a restore at work or interrupted; it is not kept",
+    REPLACED_PREFIX: "holds what a restore at work or interrupted replaced; it is not kept",
+    KEPT_PREFIX: "holds what a restore moved aside; it is not kept in backups",
+}
+
+_OF_OTHERS = re.compile(
+    rb"\.(?:.*\.)?lastgood-.*-[0-9a-f]{8}-\d+-\d+-[0-9a-f]{8}(?:-wal|-shm|-journal)?"
+    rb"|.+(" + re.escape(ASIDE.encode()) + rb"[0-9TZ]+)(?:-wal|-shm|-journal)?",
+    re.DOTALL,
+)
+"""What restores of databases in the tree build and move aside, beside which a restore of the tree is at work."""
+
 STATS = ("mode", "size", "mtime_ns", "ctime_ns", "inode", "uid", "gid")
 """Columns of `Listing.stats`."""
 
-FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_DEEPEST_HELD = 64
 _WARNINGS_LISTED = 100
 
 Stats = npt.NDArray[np.int64]
+
+_MTIME = STATS.index("mtime_ns")
+_LEAST, _GREATEST = -(1 << 63), (1 << 63) - 1
+
+
+def fitting(row: Row) -> Row:
+    """Bring a row into 64 bits: a modification time before 1677 or after 2262 becomes the nearest that fits."""
+    moment = min(max(row[_MTIME], _LEAST), _GREATEST)
+    return row if moment == row[_MTIME] else (*row[:_MTIME], moment, *row[_MTIME + 1 :])
+
+
+def exact_row(stats: Sequence[int], mtime_ns: int | None) -> Row:
+    """Undo `fitting`, for a row whose modification time is given where it did not fit."""
+    return tuple(stats) if mtime_ns is None else (*stats[:_MTIME], mtime_ns, *stats[_MTIME + 1 :])
 
 
 def shown(path: bytes) -> str:
@@ -36,117 +74,16 @@ def shown(path: bytes) -> str:
     return (text if text.isprintable() else repr(path)[2:-1]) or "the tree's root"
 
 
-def parent(path: bytes) -> bytes:
-    """Return the folder that a relative path lies in; the root is empty."""
-    return path.rpartition(b"/")[0]
+def ours(name: bytes) -> bytes | None:
+    """Return the prefix of a name that restores give to folders of their own; None for others."""
+    return next((prefix for prefix in _OURS if name.startswith(prefix)), None)
 
 
-def leaf(path: bytes) -> bytes:
-    """Return the last component of a relative path."""
-    return path.rpartition(b"/")[2]
-
-
-def stat_row(status: os.stat_result) -> tuple[int, ...]:
-    """Take the values of `STATS` from a stat; inodes beyond 63 bits wrap to negative ones."""
-    inode = status.st_ino if status.st_ino < 1 << 63 else status.st_ino - (1 << 64)
-    return (
-        status.st_mode,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        inode,
-        status.st_uid,
-        status.st_gid,
-    )
-
-
-class Ladder:
-    """Descriptors of the folders from a root down to the one asked for last, opened one component at a time.
-
-    No component may be a symbolic link. Used by one thread; the root's descriptor stays its owner's.
-    """
-
-    def __init__(self, root: int) -> None:
-        self._fds = [root]
-        self._names: list[bytes] = []
-        self._path = b""
-
-    def folder(self, path: bytes) -> int:
-        """Return a descriptor of a folder, valid until the next call.
-
-        Raises:
-            OSError: A component is missing, is no folder (ENOTDIR, also for a symbolic link) or cannot be opened.
-        """
-        if path == self._path:
-            return self._fds[-1]
-        names = path.split(b"/") if path else []
-        held = 0
-        while held < min(len(names), len(self._names)) and names[held] == self._names[held]:
-            held += 1
-        self._drop(held)
-        try:
-            for name in names[held:]:
-                self._descend(name)
-        finally:  # also where a component was missing: what is held is where it stands
-            self._path = b"/".join(self._names)
-        return self._fds[-1]
-
-    def _descend(self, name: bytes) -> None:
-        fd = os.open(name, FOLDER_FLAGS, dir_fd=self._fds[-1])
-        if len(self._names) < _DEEPEST_HELD:
-            self._names.append(name)
-            self._fds.append(fd)
-        else:  # only the end of a very deep path is held: a joined name equals no component later
-            os.close(self._fds[-1])
-            self._fds[-1] = fd
-            self._names[-1] += b"/" + name
-
-    def _drop(self, keep: int) -> None:
-        for fd in self._fds[keep + 1 :]:
-            os.close(fd)
-        del self._fds[keep + 1 :], self._names[keep:]
-
-    def lstat(self, path: bytes) -> os.stat_result | None:
-        """Stat an entry without following links; None where it, or a folder above it, is not there."""
-        try:
-            if not path:
-                return os.fstat(self._fds[0])
-            return os.lstat(leaf(path), dir_fd=self.folder(parent(path)))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-
-    def close(self) -> None:
-        """Close all descriptors but the root's."""
-        self._drop(0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Which entries of a tree count: globs over relative paths, in which `*` also matches `/`.
-
-    An entry is covered by a glob that matches it or a folder above it. Excluded entries never count. With `include`,
-    only covered entries count, and the folders that lead to them.
-    """
-
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    def matchers(self) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
-        """Compile both lists; None for an empty one."""
-        return _compiled(self.include), _compiled(self.exclude)
-
-
-def _compiled(globs: Iterable[str]) -> re.Pattern[str] | None:
-    cleaned = [glob.removeprefix("./").rstrip("/") for glob in globs]
-    return re.compile("|".join(fnmatch.translate(glob) for glob in cleaned)) if cleaned else None
+def mounts_beneath(root: bytes) -> frozenset[bytes]:
+    """Return the mount points beneath a folder, relative to it; none where the system does not say."""
+    start = os.path.realpath(root).rstrip(b"/") + b"/"
+    points = (os.fsencode(point) for point, _, _ in mounts())
+    return frozenset(point[len(start) :] for point in points if point.startswith(start))
 
 
 @dataclass(frozen=True)
@@ -157,11 +94,26 @@ class Listing:
         paths: Relative paths.
         stats: One row of `STATS` per path.
         warnings: What was seen and is not listed, as sentences.
+        left_out: Where places lie, or would lie, that belong to others.
+        unread: Folders and entries that could not be looked at, with the reason; only of a walk that goes on.
+        beyond: Modification times that `stats` has no room for (it has the nearest), by path, in nanoseconds.
+        closed: Folders and entries that could not be looked at and need not be: the backup says nothing of them.
     """
 
     paths: list[bytes]
     stats: Stats
     warnings: tuple[str, ...]
+    left_out: frozenset[bytes] = frozenset()
+    unread: tuple[tuple[bytes, str], ...] = ()
+    beyond: Mapping[bytes, int] = field(default_factory=dict)
+    closed: tuple[bytes, ...] = ()
+
+    def row(self, path: bytes) -> Row | None:
+        """Return the stat of a path; None where it is not listed."""
+        place = bisect_left(self.paths, path)
+        if place == len(self.paths) or self.paths[place] != path:
+            return None
+        return exact_row(self.stats[place].tolist(), self.beyond.get(path))
 
 
 class Walk:
@@ -169,18 +121,30 @@ class Walk:
 
     Args:
         root: Descriptor of the root.
-        rules: Which entries count.
-        one_file_system: List folders on other file systems, but not what is in them.
+        cover: The entries of the tree that count.
+        path: Where the root is, for finding mount points.
+        go_on: List what cannot be looked at as `unread`, in place of raising.
+        skip: List it as `closed`, in place of raising.
     """
 
-    def __init__(self, root: int, rules: Rules, *, one_file_system: bool) -> None:
-        self._root, self._one_file_system = root, one_file_system
-        self._include, self._exclude = rules.matchers()
+    def __init__(
+        self, root: int, cover: Coverage, path: bytes = b"", *, go_on: bool = False, skip: bool = False
+    ) -> None:
+        self._root, self._cover, self._go_on, self._skip = root, cover, go_on, skip
+        self._rules = cover.rules
+        self._plain = not (self._rules.include or self._rules.exclude)
+        self._mounts = mounts_beneath(path) if cover.one_file_system and path else frozenset()
+        self._others = LeftOut.of(cover.left_out)
+        self._lost = LostAttributes()
         self._paths: list[bytes] = []
         self._stats = array("q")
         self._covered = bytearray()
         self._warnings: list[str] = []
         self._unlisted = 0
+        self._left_out: set[bytes] = set()
+        self._unread: dict[bytes, str] = {}
+        self._beyond: dict[bytes, int] = {}
+        self._closed: dict[bytes, str] = {}
 
     def listing(self) -> Listing:
         """Walk the whole tree.
@@ -189,63 +153,115 @@ class Walk:
             SourceUnavailable: A folder or an entry cannot be read; it is named.
         """
         status = os.fstat(self._root)
-        self._add(b"", status, covered=self._include is None)
-        pending = [(b"", self._include is None)]
-        with Ladder(self._root) as ladder:
+        whole: bool | None = True if self._rules.included is None else None
+        self._add(b"", self._lost.row(self._root, None, status), covered=whole is True)
+        pending = [(b"", whole)]
+        with FolderHandles(self._root) as handles:
             while pending:
                 folder, covered = pending.pop()
                 try:
-                    pending += self._folder(ladder.folder(folder), folder, covered, status.st_dev)
+                    pending += self._folder(handles.folder(folder), folder, covered, status.st_dev)
                 except (FileNotFoundError, NotADirectoryError):
                     self._warn(f"the folder {shown(folder)} vanished while the tree was walked")
                 except OSError as exc:
-                    raise _unreadable(folder, exc) from exc
+                    if not folder or not self._pass_over(folder, covered, exc):
+                        raise _unreadable(folder, exc) from exc
         return self._sorted()
 
-    def _folder(self, fd: int, folder: bytes, covered: bool, device: int) -> list[tuple[bytes, bool]]:
+    def _pass_over(self, path: bytes, covered: bool | None, error: OSError) -> bool:
+        """Go on past what cannot be looked at, where that may be."""
+        reason = error.strerror or str(error)
+        # `include: [models]` does not mean that every other folder has to be readable
+        if covered is None and not self._rules.may_lead(path, names=False):
+            self._closed[path] = reason
+            self._warn(f"{shown(path)} cannot be read ({reason}); whether it holds what `include` names is not known")
+        elif self._go_on:
+            self._unread[path] = reason
+        elif self._skip:
+            self._closed[path] = reason
+            self._warn(
+                f"{shown(path)} cannot be read ({reason}); the backup says nothing new of it: of an incremental or "
+                "differential backup it is as its base has it, of another it is left out"
+            )
+        else:
+            return False
+        return True
+
+    def _folder(self, fd: int, folder: bytes, covered: bool | None, device: int) -> list[tuple[bytes, bool | None]]:
         prefix = folder + b"/" if folder else b""
-        folders = []
-        plain = self._include is None and self._exclude is None
+        folders: list[tuple[bytes, bool | None]] = []
+        others = self._others_in(fd, prefix)
         with os.scandir(fd) as entries:
             for entry in entries:
-                path = prefix + os.fsencode(entry.name)
-                inside = covered
-                if not plain:
-                    text = os.fsdecode(path)
-                    if self._exclude is not None and self._exclude.match(text):
-                        continue
-                    inside = covered or (self._include is not None and self._include.match(text) is not None)
+                name = os.fsencode(entry.name)
+                path = prefix + name
+                inside = covered if self._plain else self._inside(path, covered, entry)
+                if inside is False:
+                    continue
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                kind = stat.S_IFMT(status.st_mode)
-                if kind == stat.S_IFDIR:
-                    if self._enters(path, status, device):
+                except OSError as exc:
+                    if not self._pass_over(path, inside, exc):
+                        raise
+                    continue
+                if (found := _OF_OTHERS.fullmatch(name)) is not None:
+                    if found[1]:
+                        self._warn(f"{shown(path)} {_OURS[KEPT_PREFIX]}")
+                    continue
+                if name in others or (status.st_dev, status.st_ino) in self._others.identities:
+                    self._leave(path)
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    if self._enters(path, name, status, device):
                         folders.append((path, inside))
-                    elif leaf(path).startswith(STAGING_PREFIX):
+                    elif ours(name):
                         continue
-                    self._add(path, status, covered=inside)
+                    self._add(path, self._lost.row(fd, name, status), covered=inside is True)
                 elif not inside:
                     continue
-                elif kind in (stat.S_IFREG, stat.S_IFLNK):
-                    self._add(path, status, covered=True)
+                elif stat.S_IFMT(status.st_mode) in (stat.S_IFREG, stat.S_IFLNK):
+                    self._add(path, self._lost.row(fd, name, status), covered=True)
                 else:
                     self._warn(f"{shown(path)} is a {special(status.st_mode)}; such entries are not kept")
         return folders
 
-    def _enters(self, path: bytes, status: os.stat_result, device: int) -> bool:
-        if leaf(path).startswith(STAGING_PREFIX):
-            self._warn(f"{shown(path)} belongs to a restore at work or interrupted; it is not kept")
+    def _inside(self, path: bytes, covered: bool | None, entry: os.DirEntry[str]) -> bool | None:
+        """Say as `Rules.step` does what an entry is; also False for what nothing is looked for in."""
+        folder = entry.is_dir(follow_symlinks=False)
+        inside = self._rules.step(path, covered, folder=folder)
+        return False if inside is None and not (folder and self._rules.may_lead(path)) else inside
+
+    def _others_in(self, fd: int, prefix: bytes) -> frozenset[bytes]:
+        """Return the names in a folder that are others', also of what is not there yet."""
+        if not self._others.names:
+            return frozenset()
+        status = os.fstat(fd)
+        here: Identity = (status.st_dev, status.st_ino)
+        names = self._others.names.get(here, frozenset())
+        self._left_out.update(prefix + name for name in names)
+        return names
+
+    def _leave(self, path: bytes) -> None:
+        self._left_out.add(path)
+        self._warn(f"{shown(path)} is left out: it is the repository's, another source's, or what lastgood remembers")
+
+    def _enters(self, path: bytes, name: bytes, status: os.stat_result, device: int) -> bool:
+        if (prefix := ours(name)) is not None:
+            self._warn(f"{shown(path)} {_OURS[prefix]}")
             return False
-        if self._one_file_system and status.st_dev != device:
+        if self._cover.one_file_system and (status.st_dev != device or path in self._mounts):
             self._warn(f"{shown(path)} is on another file system; it is kept as an empty folder")
             return False
         return True
 
-    def _add(self, path: bytes, status: os.stat_result, *, covered: bool) -> None:
+    def _add(self, path: bytes, row: Row, *, covered: bool) -> None:
+        fits = fitting(row)
+        if fits is not row:
+            self._beyond[path] = row[_MTIME]
         self._paths.append(path)
-        self._stats.extend(stat_row(status))
+        self._stats.extend(fits)
         self._covered.append(covered)
 
     def _warn(self, sentence: str) -> None:
@@ -255,16 +271,29 @@ class Walk:
             self._unlisted += 1
 
     def _sorted(self) -> Listing:
-        paths = self._paths
-        stats = np.frombuffer(self._stats, np.int64).reshape(-1, len(STATS))
-        order = sorted(range(len(paths)), key=paths.__getitem__)
-        if self._include is not None:
-            order = self._leading(order)
         if self._unlisted:
             self._warnings.append(f"{self._unlisted} more warnings like these")
-        return Listing([paths[i] for i in order], stats[np.array(order, np.int64)], tuple(self._warnings))
+        self._warnings += self._lost.sentences()
+        paths = self._paths
+        stats = np.frombuffer(self._stats, np.int64).reshape(-1, len(STATS))
+        unseen = self._unread.keys() | self._closed.keys()
+        order = sorted(
+            (i for i in range(len(paths)) if paths[i] not in unseen) if unseen else range(len(paths)),
+            key=paths.__getitem__,
+        )
+        if self._rules.included is not None:
+            order = self._leading(order)
+        return Listing(
+            [paths[i] for i in order],
+            stats[np.array(order, np.int64)],
+            tuple(self._warnings),
+            frozenset(self._left_out),
+            tuple(sorted(self._unread.items())),
+            self._beyond,
+            tuple(sorted(self._closed)),
+        )
 
-    def _leading(self, order: list[int]) -> list[int]:
+    def _leading(self, order: Sequence[int]) -> list[int]:
         """Keep the entries that `include` covers and the folders that lead to one; always the root."""
         needed, kept = {b""}, []
         for i in reversed(order):
@@ -283,6 +312,6 @@ def special(mode: int) -> str:
 
 def _unreadable(path: bytes, error: OSError) -> SourceUnavailable:
     return SourceUnavailable(
-        f"the folder {shown(path)} cannot be read: {error.strerror or error}",
+        f"the folder {shown(path)} cannot be read: {error.strerror or os.strerror(error.errno or errno.EIO)}",
         hint="Give the user who runs the backup access, or leave the folder out with `exclude`.",
     )

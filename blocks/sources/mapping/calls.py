@@ -5,66 +5,27 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
-import os
 import sys
 import threading
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 from blocks.errors import ConfigurationError, LastgoodError, SourceChanged, SourceUnavailable, UnsupportedState
-
-T = TypeVar("T")
+from blocks.rows.without_pandas import know_pandas
+from blocks.sources.mapping.answers import NotStored, is_no, keys_of, refused_keys
+from blocks.sources.mapping.held import HeldState, SnapshotState
+from blocks.sources.mapping.running import FAILURES, finished, on_loop, told
+from blocks.sources.mapping.tiers import Tiers
 
 READING = ("get_keys_by_pattern", "get_state")
 WRITING = ("set_state",)
 
+BATCH_KEYS = 500
+"""Values handed to the object at once."""
+
 Keep = Callable[[str, object], None]
 """Takes a key and the value read under it."""
-
-
-@cache
-def _loop_of(pid: int) -> asyncio.AbstractEventLoop:
-    """Start the one event loop on which the coroutines of users' objects run in this process.
-
-    One for all, because an async object keeps connections and locks that belong to the loop they were made on.
-    """
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="lastgood-mapping", daemon=True).start()
-    return loop
-
-
-def finished(result: Any, timeout_seconds: float) -> Any:
-    """Return a result, waiting for it where it is a coroutine.
-
-    Raises:
-        TimeoutError: It took longer than allowed.
-    """
-    if isinstance(result, AsyncIterable) and not isinstance(result, Awaitable):
-        result = _gathered(result)
-    if not inspect.isawaitable(result):
-        return result
-    return on_loop(asyncio.wait_for(_awaited(result), timeout_seconds))
-
-
-def on_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the loop of this process and wait for it."""
-    running = asyncio.run_coroutine_threadsafe(work, _loop_of(os.getpid()))
-    try:
-        return running.result()
-    except BaseException:
-        running.cancel()
-        raise
-
-
-async def _awaited(result: Awaitable[Any]) -> Any:
-    done = await result
-    return await _gathered(done) if isinstance(done, AsyncIterable) else done
-
-
-async def _gathered(items: AsyncIterable[Any]) -> list[Any]:
-    return [item async for item in items]
 
 
 def import_object(path: str, folders: Sequence[str]) -> Any:
@@ -75,13 +36,14 @@ def import_object(path: str, folders: Sequence[str]) -> Any:
     """
     module, _, name = path.partition(":")
     sys.path += [folder for folder in folders if folder not in sys.path]
+    know_pandas()
     try:
         found: Any = importlib.import_module(module)
         for attribute in name.split("."):
             found = getattr(found, attribute)
-    except Exception as exc:  # importing runs the user's code, which may raise anything
+    except FAILURES as exc:  # importing runs the user's code, which may raise anything
         raise ConfigurationError(
-            f"{path} cannot be imported: {type(exc).__name__}: {exc}",
+            f"{path} cannot be imported: {told(exc)}",
             hint="Check `object` in the plan; `search_path` names folders where its module is looked for.",
         ) from exc
     return found
@@ -92,12 +54,13 @@ class StateObject:
 
     Args:
         path: Its import path, for messages.
-        made: The object.
+        made: The user's object, or the factory that makes it.
         timeout_seconds: How long one async call may take.
+        tiers: Where it keeps values in tiers, which one each key belongs to.
     """
 
-    def __init__(self, path: str, made: Any, timeout_seconds: float) -> None:
-        self._path, self._made, self._timeout = path, made, timeout_seconds
+    def __init__(self, path: str, made: Any, timeout_seconds: float, tiers: Tiers | None = None) -> None:
+        self._path, self._made, self._timeout, self._tiers = path, made, timeout_seconds, tiers
         self._lock = threading.RLock()
 
     def need(self, methods: Sequence[str]) -> None:
@@ -114,7 +77,8 @@ class StateObject:
 
     def offers(self, method: str) -> bool:
         """Whether the object has a method."""
-        return callable(getattr(self._made, method, None))
+        with self._translated(method):
+            return callable(getattr(self._made, method, None))
 
     def keys(self, patterns: Sequence[str]) -> list[str]:
         """List the keys that match any of the patterns, each once.
@@ -125,13 +89,13 @@ class StateObject:
         found: dict[str, None] = {}
         for pattern in patterns:
             for key in self._listed(pattern):
-                _check_key(key, self._path)
-                found[key] = None
+                found[_checked_key(key, self._path)] = None
         return list(found)
 
-    def _listed(self, pattern: str) -> Iterable[Any]:
-        with self._lock, self._translated(f"get_keys_by_pattern({pattern!r})"):
-            return list(finished(self._made.get_keys_by_pattern(pattern), self._timeout))
+    def _listed(self, pattern: str) -> list[object]:
+        call = f"get_keys_by_pattern({pattern!r})"
+        with self._lock, self._translated(call):
+            return keys_of(f"{self._path}.{call}", finished(self._made.get_keys_by_pattern(pattern), self._timeout))
 
     def read(self, keys: Sequence[str], keep: Keep) -> list[str]:
         """Read values one after another; return the keys for which KeyError was raised.
@@ -151,7 +115,8 @@ class StateObject:
                         keep(key, value)
                         continue
                 # one visit to the loop for all the rest: a visit costs more than most calls
-                return missing + on_loop(self._read_async(keys[n:], value, keep))
+                with self._translated(f"get_state({key!r})"):
+                    return missing + on_loop(self._read_async(keys[n:], value, keep))
         return missing
 
     async def _read_async(self, keys: Sequence[str], first: Awaitable[object], keep: Keep) -> list[str]:
@@ -167,36 +132,73 @@ class StateObject:
                 keep(key, value)
         return missing
 
-    def write(self, values: dict[str, object], wrote: Callable[[int], None]) -> None:
-        """Set values, at once where the object can; `wrote` counts those that are done."""
+    @property
+    def is_held(self) -> bool:
+        """Whether it is a picture of values, which does not fail."""
+        return isinstance(self._made, HeldState)
+
+    @property
+    def batch_keys(self) -> int:
+        """How many keys `write` sets in one call of the object."""
+        return BATCH_KEYS if self.offers("batch_set_state") else 1
+
+    def is_same(self, other: StateObject) -> bool:
+        """Whether both are one and the same object."""
+        return self._made is other._made
+
+    def write(self, values: dict[str, object]) -> None:
+        """Set values, at once where the object can.
+
+        Raises:
+            SourceUnavailable: The object failed, or says that it did not set all of them.
+        """
         with self._lock:
             if self.offers("batch_set_state"):
-                with self._translated(f"batch_set_state of {len(values)} keys from {next(iter(values))!r} on"):
-                    finished(self._made.batch_set_state(values), self._timeout)
-                wrote(len(values))
+                given = values if self._tiers is None else self._tiers.batch(values, self._made)
+                call = f"batch_set_state of {len(values)} keys from {next(iter(values))!r} on"
+                self._set(call, lambda: self._made.batch_set_state(given), list(values))
                 return
             for key, value in values.items():
-                with self._translated(f"set_state({key!r})"):
-                    finished(self._made.set_state(key, value), self._timeout)
-                wrote(1)
+                tier = () if self._tiers is None else (self._tiers.of(key, self._made),)
+                set_one = lambda key=key, value=value, tier=tier: self._made.set_state(key, value, *tier)  # noqa: E731
+                self._set(f"set_state({key!r})", set_one, [key])
 
-    def delete(self, keys: Sequence[str], wrote: Callable[[int], None]) -> None:
-        """Delete keys; one that is gone already is fine."""
+    def _set(self, call: str, method: Callable[[], object], keys: Sequence[str]) -> None:
+        with self._translated(call):
+            refused = refused_keys(finished(method(), self._timeout), keys, call)
+        if refused:
+            raise NotStored(f"{self._path}.{call} answered {refused}: it did not set all that it was given")
+
+    def delete(self, keys: Sequence[str]) -> list[str]:
+        """Delete keys; one that is gone already is fine. Return those of which the object says that it did not."""
+        refused = []
         with self._lock:
             for key in keys:
                 with self._translated(f"delete_state({key!r})"), suppress(KeyError):
-                    finished(self._made.delete_state(key), self._timeout)
-                wrote(1)
+                    answer = finished(self._made.delete_state(key), self._timeout)
+                    if is_no(answer):
+                        refused.append(key)
+        return refused
 
-    def snapshot(self) -> StateObject:
-        """Return the object as it was at one point in time.
+    def snapshot(self) -> StateObject | None:
+        """Return the object as it was at one point in time; None where it answers None.
 
         Raises:
             ConfigurationError: What `create_snapshot` gave cannot be read.
         """
         with self._lock, self._translated("create_snapshot()"):
             made = finished(self._made.create_snapshot(), self._timeout)
-        snapshot = StateObject(f"{self._path}.create_snapshot()", made, self._timeout)
+        if made is None:
+            return None
+        path = f"{self._path}.create_snapshot()"
+        snapshot = StateObject(path, made, self._timeout)
+        if isinstance(made, Mapping) and not all(snapshot.offers(method) for method in READING):
+            return StateObject(path, SnapshotState(made, self._listed), self._timeout)
+        if isinstance(made, str | bytes | int | float):
+            raise ConfigurationError(
+                f"{path} answered a {type(made).__name__}, which holds no state",
+                hint="It answers an object with the reading methods, a dict of all keys and values, or None.",
+            )
         snapshot.need(READING)
         return snapshot
 
@@ -216,23 +218,26 @@ class StateObject:
             raise
         except TimeoutError as exc:
             raise SourceUnavailable(f"{self._path}.{call} took longer than {self._timeout:g} seconds") from exc
-        except Exception as exc:  # it is the user's code, which may raise anything
+        except FAILURES as exc:  # it is the user's code, which may raise anything
             # so Python says that a container is being changed while it is looped over
             kind = SourceChanged if isinstance(exc, RuntimeError) else SourceUnavailable
-            raise kind(f"{self._path}.{call} failed: {type(exc).__name__}: {exc}") from exc
+            raise kind(f"{self._path}.{call} failed: {told(exc)}") from exc
 
 
-def _check_key(key: object, where: str) -> None:
-    if type(key) is not str:
+def _checked_key(key: object, where: str) -> str:
+    if not isinstance(key, str) or type(key) is not str:
         raise UnsupportedState(f"{where} has the key {key!r}, which is no text", hint="Keys are text.")
     try:
         key.encode()
     except UnicodeEncodeError as exc:
         raise UnsupportedState(f"{where} has the key {key!r} with a lone surrogate, which is no Unicode") from exc
+    return key
 
 
 @contextmanager
-def open_object(path: str, folders: Sequence[str], timeout_seconds: float) -> Iterator[StateObject]:
+def open_object(
+    path: str, folders: Sequence[str], timeout_seconds: float, tiers: Tiers | None = None
+) -> Iterator[StateObject]:
     """Import the user's object, or call the factory that makes it; what a factory made is closed afterwards.
 
     Raises:
@@ -240,13 +245,15 @@ def open_object(path: str, folders: Sequence[str], timeout_seconds: float) -> It
         SourceUnavailable: The factory failed.
     """
     found = import_object(path, folders)
-    made_here = inspect.isclass(found) or (callable(found) and not hasattr(found, "get_state"))
-    if made_here:
-        try:
+    try:
+        made_here = inspect.isclass(found) or (callable(found) and not hasattr(found, "get_state"))
+        if made_here:
             found = finished(found(), timeout_seconds)
-        except Exception as exc:  # it is the user's code, which may raise anything
-            raise SourceUnavailable(f"{path}() failed: {type(exc).__name__}: {exc}") from exc
-    state = StateObject(path, found, timeout_seconds)
+    except LastgoodError:
+        raise
+    except FAILURES as exc:  # it is the user's code, which may raise anything
+        raise SourceUnavailable(f"{path}() failed: {told(exc)}") from exc
+    state = StateObject(path, found, timeout_seconds, tiers)
     try:
         state.need(READING)
         yield state

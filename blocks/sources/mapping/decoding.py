@@ -1,9 +1,8 @@
-"""Canonical text back to Python values; `mapping_values` tells what the text looks like."""
+"""Canonical text back to Python values; `values.py` tells what the text looks like."""
 
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import struct
 from collections.abc import Callable
@@ -15,7 +14,10 @@ from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from blocks.errors import CorruptionDetected, LastgoodError, RestoreRefused
-from blocks.sources.mapping.types import Types
+from blocks.sources.mapping.models import made_of
+from blocks.sources.mapping.parts import kind_named
+from blocks.sources.mapping.running import FAILURES, told
+from blocks.sources.mapping.types import PLAIN_CLASSES, Types
 from blocks.sources.mapping.values import MAX_DEPTH
 
 
@@ -33,6 +35,11 @@ def decode(text: str, key: str, types: Types) -> object:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as exc:
         raise CorruptionDetected(
             f"the value of key {key!r} is not one that lastgood wrote: {exc}", hint="Do not trust this backup."
+        ) from exc
+    except FAILURES as exc:  # classes may have code of the user's, which may raise anything
+        raise RestoreRefused(
+            f"the value of key {key!r} cannot be made again: {told(exc)}",
+            hint="Install the version of the code that was backed up.",
         ) from exc
 
 
@@ -143,19 +150,14 @@ class _Decoder:
         return kind
 
     def dataclass(self, content: list[Any], depth: int) -> object:
-        """Read a dataclass: its fields are set as they were, and none of its code runs."""
+        """Read an instance of a class by its fields, or what a kind puts together of its parts."""
         path, pairs = content
-        kind = self._types.find(path)
         values = {name: self.decode(item, depth + 1) for name, item in pairs}
-        if not dataclasses.is_dataclass(kind) or {f.name for f in dataclasses.fields(kind)} != set(values):
-            raise RestoreRefused(
-                f"{path} is not a dataclass with the fields {', '.join(values)}",
-                hint="Install the version of the code that was backed up.",
-            )
-        made = object.__new__(kind)
-        for name, value in values.items():
-            object.__setattr__(made, name, value)
-        return made
+        if path == "builtins:type":
+            return PLAIN_CLASSES.get(values["path"]) or self._types.find(values["path"])
+        if (kind := kind_named(path)) is not None:
+            return kind.together(values)
+        return made_of(self._types.find(path), path, values)
 
 
 def _zone(zone: Any) -> tzinfo | None:

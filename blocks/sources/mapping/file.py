@@ -5,29 +5,44 @@ It is an SQLite database with one table, `state(key, value)`, whose values are i
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 
-from blocks.errors import RestoreRefused, SourceUnavailable
+from blocks.errors import Partial, RestoreRefused, SourceUnavailable
+from blocks.host.folders import sync_folder
+from blocks.host.leftovers import owned_name, remove_left_behind
+from blocks.sources.mapping import inspection
 from blocks.sources.mapping.decoding import decode
 from blocks.sources.mapping.types import Types
 from blocks.sources.mapping.values import encode
+
+_BESIDE = ".lastgood-state-"
+"""How the folders are named in which a new file is built, beside its place."""
+_WAIT_SECONDS = 30
 
 
 class StateFile:
     """Offers what a state object offers; every key matches every pattern, since it holds what was restored.
 
     Args:
+        path: Where it is, or will be.
         connection: Open, in a transaction where it is written to.
         types: Enums and dataclasses that values may name.
     """
 
-    def __init__(self, connection: sqlite3.Connection, types: Types) -> None:
-        self._connection, self._types, self._lock = connection, types, Lock()
+    batch_keys = 500
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, types: Types) -> None:
+        self._path, self._connection, self._types, self._lock = path, connection, types, Lock()
 
     def keys(self, patterns: Sequence[str]) -> list[str]:
         """List all keys."""
@@ -46,69 +61,164 @@ class StateFile:
                 keep(key, decode(row[0], key, self._types))
         return missing
 
-    def write(self, values: dict[str, object], wrote: Callable[[int], None]) -> None:
-        """Set values; nothing counts as written before the one commit at the end."""
+    def write(self, values: dict[str, object]) -> None:
+        """Set values; nothing is there before the one commit at the end.
+
+        Raises:
+            SourceUnavailable: Fewer rows were written than given.
+        """
         rows = [(key, encode(value, key, self._types)) for key, value in values.items()]
         with self._lock:
-            self._connection.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", rows)
+            written = self._connection.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", rows).rowcount
+        if written != len(rows):
+            raise SourceUnavailable(f"{self._path} took {written} of {len(rows)} keys")
 
-    def delete(self, keys: Sequence[str], wrote: Callable[[int], None]) -> None:
-        """Delete keys."""
+    def delete(self, keys: Sequence[str]) -> list[str]:
+        """Delete keys; no file refuses any."""
         with self._lock:
             self._connection.executemany("DELETE FROM state WHERE key = ?", [[key] for key in keys])
+        return []
+
+    def keep_copy(self) -> Path:
+        """Copy the file, as it was before this transaction, to a name beside it that holds the time."""
+        moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
+        kept = self._path.with_name(f"{self._path.name}.before-{moment}")
+        with (
+            _built_beside(kept, "") as made,
+            closing(sqlite3.connect(self._path)) as old,
+            closing(sqlite3.connect(made)) as new,
+        ):
+            old.backup(new)
+        return kept
+
+
+def keys_in_file(path: Path, writing: bool = False) -> int | None:
+    """Count the keys of a file of state without holding or dropping any lock of this process; None: no file is there.
+
+    Raises:
+        SourceUnavailable: It is something else, or cannot be used.
+    """
+    if not os.path.lexists(path):
+        return None
+    if not path.is_file():
+        raise SourceUnavailable(f"{path} is no file of state: it is no regular file")
+    program = [sys.executable, "-I", "-S", inspection.__file__, str(path), "writing" if writing else "reading"]
+    try:
+        needed = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+        answer = subprocess.run(program, capture_output=True, timeout=_WAIT_SECONDS, check=True, env=needed)  # noqa: S603
+        found = json.loads(answer.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as exc:
+        raise SourceUnavailable(f"{path} could not be looked into: {exc}") from exc
+    if not found["ours"]:
+        raise SourceUnavailable(f"{path} is no file of state: {found['why']}")
+    return int(found["keys"])
+
+
+def occupied_file(path: Path) -> str | None:
+    """Say what is at a place for a file of state; None where nothing is, or no key."""
+    try:
+        keys = keys_in_file(path)
+    except SourceUnavailable:
+        return "a folder" if path.is_dir() else "a file that is no file of state"
+    return f"a file of state with {keys} keys" if keys else None
 
 
 def check_file(path: Path) -> None:
-    """Check that a file of state can be written at a place, without writing anything.
+    """Check that a file of state can be written at a place; only what killed processes left beside it is removed.
 
     Raises:
         RestoreRefused: It cannot.
     """
-    if path.is_file():
-        try:
-            with open_file(path, Types("", ())):
-                pass
-        except SourceUnavailable as exc:
-            raise RestoreRefused(exc.message, hint="Restore to another file.") from exc
-    if not path.parent.is_dir() or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise RestoreRefused(
-            f"no file of state can be written at {path}",
-            hint="Name a file in a folder that is there, or an import path (package.module:attribute).",
-        )
+    hint = "Name a file in a folder that is there, or an import path (package.module:attribute)."
+    if not path.parent.is_dir():
+        raise RestoreRefused(f"no file of state can be written at {path}: there is no such folder", hint=hint)
+    for place in {path.parent, path} if path.exists() else {path.parent}:
+        if not os.access(place, os.W_OK):
+            raise RestoreRefused(f"no file of state can be written at {path}: {place} is not writable", hint=hint)
+    remove_left_behind(path.parent, _BESIDE)
+    try:
+        keys_in_file(path, writing=True)
+    except SourceUnavailable as exc:
+        raise RestoreRefused(exc.message, hint="Restore to another file.") from exc
 
 
 @contextmanager
-def open_file(path: Path, types: Types, writing: bool = False) -> Iterator[StateFile]:
-    """Open such a file; one transaction spans the whole, and is committed at the end where it was written to.
+def open_file(path: Path, types: Types) -> Iterator[StateFile]:
+    """Open such a file; what is read is of one moment.
 
     Raises:
         SourceUnavailable: There is no such file, or it is something else.
-        RestoreRefused: It cannot be written.
     """
-    if not writing and not path.is_file():
+    if keys_in_file(path) is None:
         raise SourceUnavailable(f"there is no file of state at {path}")
     try:
-        connection = _connect(path, writing)
-        try:
-            yield StateFile(connection, types)
-            connection.execute("COMMIT")
-        finally:
-            connection.close()
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
+            connection.execute("BEGIN")
+            yield StateFile(path, connection, types)
     except sqlite3.Error as exc:
-        kind = RestoreRefused if writing else SourceUnavailable
-        raise kind(f"{path} cannot be used as a file of state: {exc}") from exc
+        raise SourceUnavailable(f"{path} cannot be used as a file of state: {exc}") from exc
 
 
-def _connect(path: Path, writing: bool) -> sqlite3.Connection:
-    if writing and not path.exists():
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+@contextmanager
+def write_file(path: Path, types: Types, plan: str) -> Iterator[StateFile]:
+    """Open such a file for writing; one transaction spans the whole, and is committed at the end.
+
+    Where none is there, it is built beside its place and appears at the end.
+
+    Raises:
+        RestoreRefused: It cannot be written; nothing was changed.
+        Partial: It is there, and may not be durable.
+    """
     try:
-        connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
-        if writing:
-            connection.execute("CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)")
-        connection.execute("SELECT key, value FROM state LIMIT 0")
-    except sqlite3.Error:
-        connection.close()
+        if keys_in_file(path) is not None:
+            with _transaction(path) as connection:
+                yield StateFile(path, connection, types)
+            return
+        with _built_beside(path, plan) as made, _transaction(made) as connection:
+            connection.execute(inspection.SCHEMA)
+            yield StateFile(path, connection, types)
+    except (sqlite3.Error, OSError) as exc:
+        raise RestoreRefused(
+            f"{path} cannot be used as a file of state: {exc}", hint="Restore to another file."
+        ) from exc
+
+
+@contextmanager
+def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield connection
+        connection.execute("COMMIT")
+
+
+@contextmanager
+def _built_beside(path: Path, plan: str) -> Iterator[Path]:
+    """Give a private path for a new file, which is moved to its place at the end, never over another one."""
+    remove_left_behind(path.parent, _BESIDE)
+    folder = path.parent / owned_name(_BESIDE, plan)
+    folder.mkdir(mode=0o700)
+    try:
+        made = folder / "state.db"
+        os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        yield made
+        _put_in_place(made, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(made: Path, path: Path) -> None:
+    try:
+        os.link(made, path)
+    except FileExistsError:
         raise
-    return connection
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise
+        made.rename(path)
+    try:
+        sync_folder(path.parent)
+    except OSError as exc:
+        raise Partial(
+            f"{path} is restored, but may not outlive a power cut: {exc.strerror or exc}",
+            hint="Look at the disk and at the system's log, then restore again: the same comes out.",
+        ) from exc

@@ -7,16 +7,29 @@ where its import path matches the plan's `types`, or lies in the package of the 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from fnmatch import fnmatchcase
+from fractions import Fraction
 from threading import Lock
+from types import MappingProxyType
 
 from blocks.errors import RestoreRefused
+from blocks.rows.without_pandas import know_pandas
+from blocks.sources.mapping.running import FAILURES, told
 
 
 def import_path(kind: type) -> str:
     """Name a class so that it can be found again: `package.module:Class.Inner`."""
     return f"{kind.__module__}:{kind.__qualname__}"
+
+
+_PLAIN = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, object)
+PLAIN_CLASSES: Mapping[str, type] = MappingProxyType(
+    {import_path(kind): kind for kind in (*_PLAIN, OrderedDict, Counter, deque, Decimal, Fraction)}
+)
+"""Python's own classes that a value may name as a class: what a defaultdict makes, say."""
 
 
 class Types:
@@ -63,13 +76,14 @@ class Types:
                 hint="If you know and trust that class, add its import path to the source's `types`.",
             )
         module, _, name = path.partition(":")
+        know_pandas()
         try:
             found: object = importlib.import_module(module)
             for attribute in name.split("."):
                 found = getattr(found, attribute)
-        except Exception as exc:  # importing runs the user's code, which may raise anything
+        except FAILURES as exc:  # importing runs the user's code, which may raise anything
             raise RestoreRefused(
-                f"the class {path} cannot be imported: {exc}", hint="Install the version of the code that has it."
+                f"the class {path} cannot be imported: {told(exc)}", hint="Install the version of the code that has it."
             ) from exc
         if not isinstance(found, type):
             raise RestoreRefused(f"{path} is not a class", hint="Install the version of the code that has it.")

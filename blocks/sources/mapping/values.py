@@ -14,13 +14,15 @@ text, lists, and dicts with text keys. Everything else is an object of one membe
     {"$enum": ["package.module:Class", name]}  {"$flag": ["package.module:Class", number]}
     {"$dataclass": ["package.module:Class", [[field, value], ..]]}
 
+Named tuples, pydantic models, and what `parts.py` takes apart (deques, arrays, frames, ...) are written as dataclasses
+are, by the import path of their class and their fields or parts.
+
 A zone is null, {"offset": microseconds, "name": text or null}, or {"zone": "Europe/Berlin"}. Dicts keep their order.
 """
 
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import math
 import struct
@@ -28,22 +30,23 @@ from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, Flag
-from functools import cached_property
-from typing import Any, Generic
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from pydantic import JsonValue
 
-from blocks.errors import UnsupportedState
-from blocks.sources.mapping.types import Types, import_path
+from blocks.errors import LastgoodError, SourceChanged, UnsupportedState
+from blocks.sources.mapping.kind import NamedClass, NotKept, Parts
+from blocks.sources.mapping.models import fields_of
+from blocks.sources.mapping.parts import kind_of
+from blocks.sources.mapping.running import FAILURES, told
+from blocks.sources.mapping.types import PLAIN_CLASSES, Types, import_path
 
 MAX_DEPTH = 100
 """How deep values may be nested; one that contains itself is found by it."""
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_HEAP_TYPE = 1 << 9
-"""In a class's flags: it was made by a class statement, so that its state is its attributes."""
 _WORD_BITS = 64
 _KEY, _MEMBER = ".keys()", ".member"
 
@@ -52,15 +55,23 @@ def encode(value: object, key: str, types: Types, seen: Callable[[str], None] = 
     """Write a value as canonical text.
 
     Args:
-        value: What to write.
-        key: For messages.
+        value: The Python value to encode.
+        key: The key that the value is kept under; for messages.
         types: Enums and dataclasses that may be named.
         seen: Called with the import path of each class that is named.
 
     Raises:
         UnsupportedState: It, or something inside, cannot come back as it was; key and place within are named.
+        SourceChanged: It was changed meanwhile.
     """
-    return _text(_Encoder(key, types, seen).encode(value, ()))
+    try:
+        return _text(_Encoder(key, types, seen).encode(value, ()))
+    except LastgoodError:
+        raise
+    except RuntimeError as exc:  # so Python says that a container is being changed while it is looped over
+        raise SourceChanged(f"the value of key {key!r} changed while it was read: {exc}") from exc
+    except FAILURES as exc:  # classes may have code of the user's, which may raise anything
+        raise UnsupportedState(f"the value of key {key!r} cannot be read: {told(exc)}") from exc
 
 
 def _text(tree: JsonValue) -> str:
@@ -86,9 +97,24 @@ class _Encoder:
             return writer(self, value, path)
         if isinstance(value, Enum):
             return self._enum(value, path)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return self._dataclass(value, path)
+        if isinstance(value, NamedClass):
+            return self._fields("builtins:type", {"path": self._named_class(value.kind, path)}, path)
+        try:
+            if (kind := kind_of(value)) is not None:
+                return self._fields(kind.path, kind.apart(value), path)
+            if (fields := fields_of(value)) is not None:
+                return self._fields(self._class(type(value), path), fields, path)
+        except NotKept as exc:
+            raise self._refused(path, str(exc)) from exc
         raise self._refused(path, f"of type {import_path(type(value))}, which cannot be kept exactly")
+
+    def _fields(self, where: str, fields: Parts, path: _Path) -> JsonValue:
+        """Write an instance of a class by its fields, or by what its kind takes it apart into."""
+        return {"$dataclass": [where, [[n, self.encode(item, (*path, f".{n}"))] for n, item in fields.items()]]}
+
+    def _named_class(self, value: type, path: _Path) -> str:
+        where = import_path(value)
+        return where if PLAIN_CLASSES.get(where) is value else self._class(value, path)
 
     def plain(self, value: Any, path: _Path) -> JsonValue:
         """Write what JSON has."""
@@ -170,23 +196,6 @@ class _Encoder:
             return {"$flag": [where, self.encode(value.value, (*path, ".value"))]}
         return {"$enum": [where, value.name]}
 
-    def _dataclass(self, value: Any, path: _Path) -> JsonValue:
-        kind = type(value)
-        if any(not c.__flags__ & _HEAP_TYPE for c in kind.__mro__ if c not in (object, Generic)):
-            raise self._refused(path, f"of type {import_path(kind)}, which is more than its fields")
-        names = [field.name for field in dataclasses.fields(value)]
-        extra = [
-            name
-            for name in getattr(value, "__dict__", {})
-            if name not in names and not isinstance(getattr(kind, name, None), cached_property)
-        ]
-        missing = [name for name in names if not hasattr(value, name)]
-        if extra or missing:
-            what = f"the attribute {extra[0]!r} beside its fields" if extra else f"no field {missing[0]!r}"
-            raise self._refused(path, f"of type {import_path(kind)} and has {what}")
-        where = self._class(kind, path)
-        return {"$dataclass": [where, [[n, self.encode(getattr(value, n), (*path, f".{n}"))] for n in names]]}
-
     def _class(self, kind: type, path: _Path) -> str:
         where = import_path(kind)
         if not self._types.allows(where):
@@ -206,7 +215,7 @@ class _Encoder:
 def _shown(value: object) -> str:
     try:
         return f"{value!r:.60}"
-    except Exception:  # noqa: BLE001  a number of more digits than Python writes, or the user's own __repr__
+    except FAILURES:  # a number of more digits than Python writes, or the user's own __repr__
         return f"a {type(value).__name__}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from blocks.errors import ConfigurationError, SourceUnavailable, UnsupportedState
+from blocks.sources.postgres.hints import hint_for
+from blocks.sources.postgres.pooler import refuse_shared_session
 
 Session = psycopg.Connection[tuple[object, ...]]
 
@@ -34,6 +38,8 @@ _SETTINGS = {
     "client_encoding": "UTF8",
     # rows that a policy would hide have to be an error instead
     "row_security": "off",
+    # of a role or a database, against accidents; what a session may do it says when a transaction begins
+    "default_transaction_read_only": "off",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     # a part of a large table is read by one of several connections already
@@ -52,16 +58,6 @@ SETTINGS = (
 )
 """The query that settles them for a session."""
 
-_HINTS = {
-    "28P01": "Check the password: `password_env` in the plan, PGPASSWORD, or ~/.pgpass.",
-    "28000": "Check the user and the server's pg_hba.conf.",
-    "3D000": "Check the database in `dsn`.",
-    "53300": "The server has no connection left: raise max_connections, or back up at a quieter time.",
-    "42501": "Grant the role pg_read_all_data (and BYPASSRLS where tables have row level security).",
-    "55P03": "Another session holds a lock: try again later.",
-    "57P03": "The server is starting up or shutting down: try again later.",
-}
-
 _UNREADABLE = {
     "22021": "The database is encoded in SQL_ASCII, which checks nothing. Convert it to UTF8.",
     "22P05": "A text has no counterpart in UTF8: mend it, or convert the database to UTF8.",
@@ -70,8 +66,15 @@ _UNREADABLE = {
 
 # two spaces follow it, in whatever language it is
 _SEVERITY = re.compile(r": \w+: {2}")
+_FUNCTION = re.compile(r"(?:PL/\w+|SQL) function ")
 _DRIVER = re.compile(r"^[A-Z_]+: \[libpq\] ")
-_NO_CONNECTION_LEFT = re.compile("too many clients|too many connections|remaining connection slots")
+
+
+_ACCOUNT = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "user": "PGUSER", "service": "PGSERVICE"}
+"""What names an account on a server, and the variables that say it where a conninfo does not."""
+
+
+_SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 
 
 def place_of(conninfo: str) -> str:
@@ -100,9 +103,28 @@ def altered(conninfo: str, **settings: str | None) -> str:
 
 
 def same_server(one: str, other: str) -> bool:
-    """Whether two conninfos name the same account on the same server."""
-    first, second = _parsed(one), _parsed(other)
-    return all(first.get(name) == second.get(name) for name in ("host", "hostaddr", "port", "user"))
+    """Whether two conninfos name the same account on the same server, as libpq completes them."""
+    return _account(_parsed(one)) == _account(_parsed(other))
+
+
+def _account(known: dict[str, str]) -> tuple[str, ...]:
+    said = {name: known.get(name, os.environ.get(variable, "")) for name, variable in _ACCOUNT.items()}
+    if not said["service"]:  # whose file may say all that is not said here
+        said["port"] = said["port"] or "5432"
+        said["user"] = said["user"] or _own_name()
+    return tuple(said.values())
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""
+
+
+def has_secret(conninfo: str) -> bool:
+    """Return whether one of the settings is a password, or is as good as one."""
+    return any(_parsed(conninfo).get(name) for name in _SECRETS)
 
 
 def settings_of(conninfo: str) -> dict[str, str]:
@@ -122,13 +144,27 @@ def translated(place: str, doing: str) -> Iterator[None]:
         yield
     except psycopg.Error as exc:
         state = exc.sqlstate or ""
-        said = (exc.diag.message_primary or str(exc)).strip().replace("\n", " ")
+        said = told(exc)
         raise SourceUnavailable(f"{doing} {place}: {said}", hint=hint_for(state, said)) from exc
     except AdbcError as exc:
         said, state = said_by(exc), exc.sqlstate or ""
         if state in _UNREADABLE:
             raise UnsupportedState(f"{doing} {place}: {said}", hint=_UNREADABLE[state]) from exc
         raise SourceUnavailable(f"{doing} {place}: {said}", hint=hint_for(state, said)) from exc
+
+
+def told(error: psycopg.Error) -> str:
+    """Return what the server said, with the objects that it names only beside: of a constraint, a function."""
+    diag = error.diag
+    said = (diag.message_primary or str(error)).strip().replace("\n", " ")
+    table = f"{diag.schema_name}.{diag.table_name}" if diag.schema_name and diag.table_name else diag.table_name
+    named = {"table": table, "column": diag.column_name, "constraint": diag.constraint_name}
+    named["type"] = None if table else diag.datatype_name
+    found = [f"{kind} {name}" for kind, name in named.items() if name and name not in said]
+    # whose line begins with the value, where it is about COPY
+    where = next((line for line in (diag.context or "").split("\n") if _FUNCTION.match(line)), None)
+    found += [f"in {where}"] if where else []
+    return f"{said} ({', '.join(found)})" if found else said
 
 
 def said_by(error: AdbcError) -> str:
@@ -139,36 +175,22 @@ def said_by(error: AdbcError) -> str:
     return _DRIVER.sub("", said).strip().replace("\n", " ")
 
 
-def hint_for(state: str, said: str) -> str:
-    """Say what a person can do about an SQLSTATE."""
-    if "row-level security" in said:
-        return "Give the role BYPASSRLS: a backup must see all rows."
-    # a connection that fails before the server has answered carries no state
-    if not state and "password" in said:
-        return _HINTS["28P01"]
-    if not state and _NO_CONNECTION_LEFT.search(said):
-        return _HINTS["53300"]
-    return _HINTS.get(state, "Check that the server runs and that `dsn` is right.")
-
-
 def connect(conninfo: str, timeout_seconds: float, doing: str = "cannot connect to") -> Session:
     """Open a connection in autocommit mode whose values print exactly.
 
     Raises:
         SourceUnavailable: It cannot be reached, or is older than what is supported.
+        ConfigurationError: A pooler lends its sessions to others between transactions.
     """
     place = place_of(conninfo)
-    # libpq counts whole seconds, and reads 1 as 2
-    wait = str(max(2, round(timeout_seconds)))
     with translated(place, doing):
-        connection: Session = psycopg.connect(
-            conninfo, autocommit=True, connect_timeout=wait, application_name="lastgood"
-        )
+        connection = _opened(conninfo, timeout_seconds)
         try:
             if connection.info.server_version >= OLDEST:
+                refuse_shared_session(connection, place, lambda: _opened(conninfo, timeout_seconds))
                 connection.execute(SETTINGS.encode())
                 return connection
-        except psycopg.Error:
+        except (psycopg.Error, ConfigurationError):
             connection.close()
             raise
     version = connection.info.server_version // 10000
@@ -176,6 +198,12 @@ def connect(conninfo: str, timeout_seconds: float, doing: str = "cannot connect 
     raise SourceUnavailable(
         f"{place} is PostgreSQL {version}; 13 is the oldest that is supported", hint="Upgrade the server."
     )
+
+
+def _opened(conninfo: str, timeout_seconds: float) -> Session:
+    # libpq counts whole seconds, and reads 1 as 2
+    wait = str(max(2, round(timeout_seconds)))
+    return psycopg.connect(conninfo, autocommit=True, connect_timeout=wait, application_name="lastgood")
 
 
 BEGIN = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"

@@ -6,7 +6,7 @@
     redis+cluster://[user@]host[:6379],host...              rediss+cluster:// with TLS
     ./dump.rdb, or the absolute path of an RDB file
 
-`?password_env=NAME` names the environment variable with the password of this place.
+`?password_env=NAME` names the environment variable with the password of this place; `none` that it asks for none.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from blocks.errors import ConfigurationError
+from blocks.host.passwords import has_password
 
 PROOF = "proof:"
 """Before the path of an RDB file: its expiries are put off, so that a verification finds all keys again."""
@@ -50,7 +51,7 @@ class Place:
         database: The one that the URL names, if it does.
         tls: Whether the connection is encrypted.
         user: The ACL user that the URL names.
-        password_env: The variable with the password that the URL names.
+        password_env: The variable with the password that the URL names, or `none`.
         proof: Whether expiries are put off.
     """
 
@@ -83,8 +84,8 @@ def parse_place(text: str) -> Place:
     if text.removeprefix(PROOF).endswith(".rdb"):
         path = text.removeprefix(PROOF).removeprefix("file://")
         return Place(Kind.FILE, path=Path(path).expanduser(), proof=text.startswith(PROOF))
-    url = urlsplit(text)
-    if url.password is not None:
+    url = _split(text)
+    if url.password is not None or has_password(text):
         raise ConfigurationError(
             "there is a password in the URL of a Redis, where it would be kept and shown",
             hint="Put it into an environment variable and name that: `password_env`, or ?password_env=NAME in the URL.",
@@ -93,6 +94,31 @@ def parse_place(text: str) -> Place:
     if unknown := sorted(query.keys() - {"db", "password_env"}):
         raise ConfigurationError(f"unknown {unknown[0]!r} in the URL of a Redis", hint=_HINT)
     return replace(_located(url, query), user=_user(url), password_env=query.get("password_env"))
+
+
+def same_server(one: Place, other: Place) -> bool:
+    """Return whether the other place names the server, cluster or master of the one, and is reached as safely."""
+    asked = {Kind.CLUSTER: Kind.TCP}  # any node leads to the whole cluster, in either way of writing it
+    alike = (asked.get(one.kind, one.kind), one.path, one.master) == (
+        asked.get(other.kind, other.kind),
+        other.path,
+        other.master,
+    )
+    return alike and other.tls >= one.tls and same_hosts(one, other)
+
+
+def same_hosts(one: Place, other: Place) -> bool:
+    """Return whether all hosts of the other place are named by the one, too."""
+    known = {(host.casefold(), port) for host, port in one.hosts}
+    return all((host.casefold(), port) in known for host, port in other.hosts)
+
+
+def _split(text: str) -> SplitResult:
+    try:
+        return urlsplit(text)
+    except ValueError:
+        # what it says may quote the URL
+        raise ConfigurationError("the URL of a Redis cannot be read", hint=_HINT) from None
 
 
 def _located(url: SplitResult, query: dict[str, str]) -> Place:

@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.sources.redis.wire import packed
+from blocks.sources.redis.net.wire import packed
 
 WIDE_ELEMENTS = 1_000
 WIDE_BYTES = 64 * 1024

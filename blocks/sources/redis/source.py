@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, JsonValue, PrivateAttr, SecretStr, field_validator
 
-from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable
-from blocks.sources.base import PART_SIZE_BYTES, Bounds, RestoreScope, StateSource, Target, View
-from blocks.sources.redis.access import Access, tls_context
-from blocks.sources.redis.cluster import Cluster, reach
-from blocks.sources.redis.file import RdbTarget
-from blocks.sources.redis.looks import Looks
-from blocks.sources.redis.place import PROOF, Kind, Place, parse_place
-from blocks.sources.redis.private import RDB, Program, private_server
-from blocks.sources.redis.server import Server
-from blocks.sources.redis.target import RedisTarget
+from blocks.errors import ConfigurationError, RestoreRefused
+from blocks.host.leftovers import scratch_folder
+from blocks.host.passwords import NONE
+from blocks.host.places import Location
+from blocks.sources.collection import PART_SIZE_BYTES, Bounds, CollectionSpec
+from blocks.sources.redis import comparing
+from blocks.sources.redis.connect import Access, tls_context
+from blocks.sources.redis.coverage import Coverage, patterns_of
+from blocks.sources.redis.databases import Databases
+from blocks.sources.redis.globs import differing
+from blocks.sources.redis.identity import location_of
+from blocks.sources.redis.net.cluster import Cluster, reach
+from blocks.sources.redis.net.private_server import RDB, Program
+from blocks.sources.redis.net.server import Server
+from blocks.sources.redis.net.standing import standing_of
+from blocks.sources.redis.place import PROOF, Kind, Place, parse_place, same_hosts, same_server
+from blocks.sources.redis.views.rdb_file_view import view_of
+from blocks.sources.redis.views.salvage import SalvageView
+from blocks.sources.redis.views.view import RedisView
+from blocks.sources.redis.views.view_factory import ViewFactory
+from blocks.sources.redis.write.rdb_file_target import RdbTarget
+from blocks.sources.redis.write.target import Destination, RedisTarget
+from blocks.sources.source import StateSource
+from blocks.sources.target import RestoreScope, Target
+from blocks.sources.view import View
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PUT_OFF_MS = 3 * 10**13
 """By how much a proof's expiries are put off: 950 years. Fields cannot expire later than 2^46 ms, in the year 4199."""
@@ -46,7 +63,6 @@ class RedisSource(StateSource):
 
     _block_type_name = "Redis Source"
     _block_type_slug = "redis-source"
-    _logo_url = "https://raw.githubusercontent.com/lastgood/lastgood/main/docs/images/logo.png"  # type: ignore[assignment]
 
     type: Literal["redis"] = "redis"
     url: str = Field(
@@ -88,8 +104,10 @@ class RedisSource(StateSource):
         # parts are read one after another, and the sooner the first is read the sooner the other stages begin
         default=PART_SIZE_BYTES // 2,
         gt=0,
-        description="Bytes of Arrow data that a part is drawn for.",
+        description="Size that parts are partitioned for, in bytes of Arrow data.",
     )
+    _elsewhere_env: str | None = PrivateAttr(default=None)
+
     renumbered: dict[int, int] = Field(
         default_factory=dict, description="Where a database is found under another number than in backups."
     )
@@ -103,12 +121,28 @@ class RedisSource(StateSource):
             raise ValueError(f"{exc.message}. {exc.hint}") from exc
         return url
 
+    @field_validator("patterns")
+    @classmethod
+    def _mean_one_thing(cls, patterns: list[str]) -> list[str]:
+        for pattern in filter(differing, patterns):
+            raise ValueError(
+                f"the range in the pattern {pattern} means other keys on other servers: Redis compares bytes, and"
+                " processors take those of letters beyond ASCII for greater or for less. Name such letters one by one,"
+                " each in a pattern of its own"
+            )
+        return patterns
+
     @field_validator("databases")
     @classmethod
     def _are_numbers(cls, databases: list[int] | None) -> list[int] | None:
         if databases is not None and (not databases or min(databases) < 0):
             raise ValueError("name at least one database, by its number")
         return databases
+
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """Names of the environment variables that hold a password, that in the URL among them."""
+        return super().secret_variables | {name for name in (parse_place(self.url).password_env,) if name}
 
     def anchored(self, folder: Path) -> RedisSource:
         """Return a copy whose relative paths are resolved against a folder."""
@@ -127,57 +161,120 @@ class RedisSource(StateSource):
 
         Raises:
             ConfigurationError: Wrong password, or too few rights.
-            SourceUnavailable: The server or the file cannot be read.
+            SourceUnavailable: The server or the file cannot be read; or it is a replica that never got its data.
         """
         return self._view(since)
 
     @contextmanager
     def _view(self, since: str | None) -> Iterator[View]:
         place = parse_place(self.url)
-        with tempfile.TemporaryDirectory(prefix="lastgood-redis-") as name:
-            looks = self._looks(Path(name), place)
+        with scratch_folder("redis") as folder:
+            views = self._views(folder, place)
             if place.kind is Kind.FILE:
-                with self._loaded(place.path, Path(name)) as server:
-                    put_off = PUT_OFF_MS if place.proof else 0
-                    yield looks.live(server, _modified(place.path), f"{server.product} at {place}", put_off)
+                with view_of(place, folder, views, RedisView, PUT_OFF_MS) as view:
+                    yield view
                 return
             with self._server(place) as server, ExitStack() as opened:
-                self._check_databases(server, place)
+                self._databases(place).check(server)
+                if isinstance(server, Server):  # of a cluster only masters are read
+                    views = replace(views, standing=standing_of(server))
                 system = f"{server.product} at {server}"
                 if not self.consistent:
-                    yield looks.live(server, datetime.now(UTC), system, tracked=True)
+                    yield views.live_view(server, datetime.now(UTC), system, tracked=True)
                     return
-                view = None
+                reached = None
                 if since is not None and self.track_changes and isinstance(server, Server):
-                    view = looks.since(since, server, system, opened)
-                yield view or looks.moment(server, system, opened)
+                    reached = views.backlog_view(since, server, system, opened)
+                yield reached or views.snapshot_view(server, system, opened)
 
-    def _looks(self, folder: Path, place: Place) -> Looks:
-        chosen = self._chosen(place)
+    @contextmanager
+    def salvage(self) -> Iterator[View]:
+        """Open a look at what is there now, key by key, that goes on past what cannot be read.
 
-        def numbers(there: Iterable[int]) -> dict[str, int]:
-            found = sorted(there) if chosen is None else chosen
-            return {f"db{number}": self.renumbered.get(number, number) for number in found}
+        Also with `consistent`: a restore compares each key that it replaces with what was read of it.
 
-        definition: Bounds = {"patterns": list(self.patterns), "narrowed": chosen is not None}
+        Raises:
+            ConfigurationError: Wrong password.
+            SourceUnavailable: The server or the file cannot be read.
+        """
+        place = parse_place(self.url)
+        with scratch_folder("redis") as folder:
+            views = self._views(folder, place)
+            if place.kind is Kind.FILE:
+                with view_of(place, folder, views, SalvageView, PUT_OFF_MS) as view:
+                    yield view
+                return
+            with self._server(place) as server:
+                self._databases(place).check(server)
+                yield views.live_view(server, datetime.now(UTC), f"{server.product} at {server}", kind=SalvageView)
+
+    @property
+    def local(self) -> bool:
+        """Whether it is an RDB file."""
+        return parse_place(self.url).kind is Kind.FILE
+
+    def location(self, to: str | None = None) -> Location:
+        """Say where the server or the file is; a server is asked who it is, and a replica stands for its master."""
+        source = self if to is None else self.at(to)
+        place = parse_place(source.url)
+        numbers = source._databases(place).here
+        if to is not None and place.database is not None:
+            numbers = [place.database]
+        patterns = "" if "*" in self.patterns else f"keys {', '.join(self.patterns)}"
+        return location_of(place, source._access(place), numbers, patterns)
+
+    def covers(self, collection: CollectionSpec) -> bool:
+        """Whether the plan names the database."""
+        return self._databases(parse_place(self.url)).has(collection.name)
+
+    def covered(self, collection: CollectionSpec, rows: pa.Table) -> pa.BooleanArray | None:
+        """Return which keys match the plan's patterns now.
+
+        Args:
+            collection: A database.
+            rows: One row per record, with at least `key` (large_binary).
+        """
+        return Coverage(self.patterns).mask(rows.column("key"))
+
+    def by_meaning(self, collection: CollectionSpec, rows: pa.Table) -> pa.Table:
+        """Return rows in which what servers write differently has one form: scores of -0, counts of entries read.
+
+        Args:
+            collection: A database.
+            rows: Rows with the columns of `SCHEMA` (rows.py).
+        """
+        return comparing.by_meaning(rows)
+
+    def opaque(self, collection: CollectionSpec, rows: pa.Table) -> tuple[pa.BooleanArray, pa.Table]:
+        """Tell which rows are keys of modules, whose DUMP may differ for the same content; and all without that.
+
+        Args:
+            collection: A database.
+            rows: Rows with the columns of `SCHEMA` (rows.py).
+        """
+        return comparing.opaque(rows)
+
+    def _views(self, folder: Path, place: Place) -> ViewFactory:
+        databases = self._databases(place)
+        definition: Bounds = {"patterns": list(self.patterns), "narrowed": databases.chosen is not None}
         size, tracked = self.part_size_bytes, self.track_changes
-        return Looks(folder, numbers, self.patterns, size, definition, self._program, tracked)
+        return ViewFactory(folder, databases.named, self.patterns, size, definition, self._program, tracked)
 
-    def _check_databases(self, server: Server | Cluster, place: Place) -> None:
-        chosen = self._chosen(place) or []
-        if server.in_cluster and any(self.renumbered.get(number, number) for number in chosen):
-            raise ConfigurationError(
-                f"{server} has only database 0, the plan names {', '.join(map(str, chosen))}",
-                hint="Leave `databases` out, and the number out of the URL.",
-            )
-
-    def _chosen(self, place: Place) -> list[int] | None:
-        """Return the numbers of the databases, as backups name them; None for all."""
+    def _databases(self, place: Place) -> Databases:
+        chosen = None if place.database is None else [place.database]
         if self.databases is not None:
-            return sorted(set(self.databases))
-        if self.renumbered:
-            return sorted(self.renumbered)
-        return None if place.database is None else [place.database]
+            chosen = sorted(set(self.databases))
+        elif self.renumbered:
+            chosen = sorted(self.renumbered)
+        return Databases(chosen, self.renumbered)
+
+    def as_backed_up(self, definition: Mapping[str, JsonValue]) -> RedisSource:
+        """Return a copy that covers what a backup covered."""
+        return self.model_copy(update={"patterns": patterns_of(definition)})
+
+    def unnarrowed(self) -> RedisSource:
+        """Return a copy that covers everything at its place."""
+        return self.model_copy(update={"patterns": ["*"], "databases": None})
 
     def target(self, scope: RestoreScope, to: str | None = None) -> Target:
         """Prepare a target: the server itself, another one, or an RDB file.
@@ -188,36 +285,64 @@ class RedisSource(StateSource):
         """
         source = self if to is None else self.at(to)
         place = parse_place(source.url)
-        databases = source._destinations(place, scope, named=to is not None)
+        names = list(dict.fromkeys([*(spec.name for spec, _ in scope.collections), *scope.created]))
+        databases = source._databases(place).destinations(names, place if to is not None else None)
+        if scope.in_place and to is not None:
+            self._refuse_other_numbers(to, databases)
         if place.kind is Kind.FILE:
             put_off = PUT_OFF_MS if place.proof else 0
-            return RdbTarget(place.path, source._program, scope, databases, put_off)
-        return RedisTarget(lambda: source._server(place), scope, databases, lambda server: None, only=place.database)
+            return RdbTarget(place.path, source._program, scope, databases, put_off, source._coverage(place, to))
+        opened = lambda: source._server(place)  # noqa: E731
+        coverage = source._coverage(place, to)
+        return RedisTarget(
+            Destination(opened, databases, coverage, only=place.database, tracked=self.track_changes), scope
+        )
 
-    def _destinations(self, place: Place, scope: RestoreScope, named: bool) -> Mapping[str, int]:
-        names = [spec.name for spec, _ in scope.collections]
-        if named and place.database is not None:
-            if len(names) > 1:
+    def _refuse_other_numbers(self, to: str, databases: Mapping[str, int]) -> None:
+        """Refuse to put a database over another one of the live state, of which no backup would be made before."""
+        own_numbers = self._databases(parse_place(self.url))
+        for name, number in databases.items():
+            own = own_numbers.number_of(name)
+            if number != own and self.location(to).same(self.location()):
                 raise RestoreRefused(
-                    f"{', '.join(names)} cannot all go to database {place.database} of {place}",
-                    hint="Leave the number out of --to, or select one with --collection.",
+                    f"{name} would be restored to database {number} of {parse_place(to)}, which is live state, too",
+                    hint=f"Leave --to out, and {name} goes to database {own}; or name another server.",
                 )
-            return dict.fromkeys(names, place.database)
-        return {name: self.renumbered.get(number, number) for name in names for number in [_number(name)]}
+
+    def _coverage(self, place: Place, to: str | None) -> Coverage:
+        """Say what the plan covers, by the numbers of databases at the place; elsewhere its databases are others."""
+        here = self._databases(place).here
+        return Coverage(self.patterns, frozenset(here) if to is None and here is not None else None)
 
     def at(self, place: str) -> RedisSource:
         """Return this source for another server, another database, or an RDB file.
 
         Where this source is of one database and the place names one, that is its new number.
         """
-        there, mine = parse_place(place), self._chosen(parse_place(self.url))
+        there, mine = parse_place(place), self._databases(parse_place(self.url)).chosen
         renumbered: dict[int, int] = {}
         if there.database is not None and mine is not None and len(mine) == 1:
             renumbered = {mine[0]: there.database}
         update: dict[str, object] = {"url": place, "renumbered": renumbered, "databases": mine, "consistent": False}
+        return self.model_copy(update=update | self._admission(there))
+
+    def admitted_elsewhere(self, password_env: str) -> RedisSource:
+        """Return this source for restores to another server, which asks for another password."""
+        source = self.model_copy()
+        source._elsewhere_env = password_env
+        return source
+
+    def _admission(self, there: Place) -> dict[str, object]:
+        """Say what lets us in there: our password only on our own server."""
+        mine = parse_place(self.url)
+        update: dict[str, object] = {}
+        if not same_server(mine, there):
+            update = {"password": None, "password_env": self._elsewhere_env}
         if there.password_env is not None:
-            update |= {"password": None, "password_env": None}
-        return self.model_copy(update=update)
+            update = {"password": None, "password_env": None}
+        if not (there.kind is mine.kind is Kind.SENTINEL and same_hosts(mine, there) and there.tls >= mine.tls):
+            update["sentinel_password_env"] = None
+        return update
 
     def scratch(self, folder: Path) -> str:
         """Name an RDB file inside an empty folder, in which expiries are put off.
@@ -242,40 +367,19 @@ class RedisSource(StateSource):
         finally:
             server.close()
 
-    @contextmanager
-    def _loaded(self, path: Path, folder: Path) -> Iterator[Server]:
-        """Open a file in a private server; a copy of it, so that nobody changes it underneath."""
-        try:
-            shutil.copyfile(path, folder / RDB)
-        except OSError as exc:
-            raise SourceUnavailable(f"{path} cannot be read: {exc.strerror}", hint="Check `url` in the plan.") from exc
-        with private_server(folder, self._program) as server:
-            yield server
-
     def _access(self, place: Place) -> Access:
         """Bring together how the server lets us in; the only place where secrets are unwrapped."""
         password = self.password.get_secret_value() if self.password is not None else None
         name = place.password_env or self.password_env
+        if name is not None:
+            password = _from_environment(name) if name != NONE else None
         return Access(
             user=place.user or self.user,
-            password=_from_environment(name) if name is not None else password,
+            password=password,
             sentinel_password=_from_environment(self.sentinel_password_env) if self.sentinel_password_env else None,
             tls=tls_context(self.ca_file, self.cert_file, self.key_file) if place.tls else None,
             timeout_seconds=self.timeout_seconds,
         )
-
-
-def _number(name: str) -> int:
-    if not (name.startswith("db") and name[2:].isascii() and name[2:].isdigit()):
-        raise RestoreRefused(f"collection {name!r} is no database of Redis", hint="The plan's source has another type.")
-    return int(name[2:])
-
-
-def _modified(path: Path) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(os.stat(path).st_mtime, UTC)
-    except OSError:
-        return None
 
 
 def _from_environment(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Connections to SQLite database files, their errors in our words, and the state of the file itself.
+"""Connections to SQLite database files, and their errors in our words.
 
 The file of a database is never opened here but by SQLite: closing any other descriptor of it would drop the POSIX
 locks that SQLite holds in this process.
@@ -6,12 +6,11 @@ locks that SQLite holds in this process.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from urllib.parse import quote
@@ -19,15 +18,14 @@ from urllib.parse import quote
 from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable
 
 _OLDEST_SQLITE = (3, 37, 0)
-_RACY_NS = 2_000_000_000
-"""A file touched less than this ago may be touched again without its times showing it."""
-_WAL_HEADER_BYTES = 32
+_SMALLEST_BYTES = 512
+"""The smallest page that SQLite knows."""
 _HINTS = {
     "SQLITE_BUSY": "The database is locked; try again, or raise `busy_timeout_seconds`.",
     "SQLITE_NOTADB": "The file is not an SQLite database, or it is encrypted or damaged.",
     "SQLITE_CORRUPT": "The database is damaged; restore it from its last backup.",
     "SQLITE_CANTOPEN": "Check the rights of the file and its folder; a database in WAL mode needs a writable folder.",
-    "SQLITE_FULL": "The disk is full.",
+    "SQLITE_FULL": "The disk is full, or the one of the folder that TMPDIR names, where indexes are sorted.",
 }
 
 
@@ -35,7 +33,7 @@ class Condition(Enum):
     """What is found at the place of a database."""
 
     ABSENT = "absent"
-    DAMAGED = "damaged"
+    UNREADABLE = "unreadable"
     READABLE = "readable"
 
 
@@ -56,6 +54,10 @@ def translated(path: Path, doing: str) -> Iterator[None]:
         yield
     except sqlite3.Error as exc:
         raise SourceUnavailable(f"{doing} {path}: {exc}", hint=_HINTS.get(error_family(exc), "")) from exc
+    except OSError as exc:
+        raise SourceUnavailable(
+            f"{doing} {path}: {exc}", hint="Look at the disk and the rights of its folder."
+        ) from exc
 
 
 def _connect(path: Path, mode: str, timeout_seconds: float) -> sqlite3.Connection:
@@ -115,53 +117,64 @@ def open_writing(path: Path, timeout_seconds: float) -> sqlite3.Connection:
     return connection
 
 
-def condition(path: Path, timeout_seconds: float) -> Condition:
-    """Tell what is at a place where a database is to be restored.
+def open_salvaging(path: Path, timeout_seconds: float) -> sqlite3.Connection:
+    """Open a database as `open_reading` does, past a damaged schema and a file that was cut short.
+
+    Raises:
+        sqlite3.Error: Nothing of it can be read.
+    """
+    connection = _connect(path, "ro", timeout_seconds)
+    # a read-only connection cannot write it, but takes the schema as far as it goes
+    connection.execute("PRAGMA writable_schema = ON")
+    return _begin_reading(connection)
+
+
+def is_damage(exc: BaseException) -> bool:
+    """Whether an error of SQLite says that stored bytes are wrong or cannot be read, not that it was used wrongly."""
+    return error_family(exc) in ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is at a place where a database is to be restored.
+
+    Attributes:
+        condition: Whether it can be read.
+        reason: Why it cannot, as a clause.
+    """
+
+    condition: Condition
+    reason: str = ""
+
+
+def look(path: Path, timeout_seconds: float) -> Found:
+    """Return what is at a place where a database is to be restored.
 
     Raises:
         RestoreRefused: Something is there that is no file, or that may not be read.
     """
     if not os.path.lexists(path):
-        return Condition.ABSENT
+        return Found(Condition.ABSENT)
     if not path.is_file():
         raise RestoreRefused(f"{path} is not a file", hint="Name a database file with --to.")
+    if too_short(path):
+        return Found(Condition.UNREADABLE, "it is too short to be a database")
     try:
         open_reading(path, timeout_seconds).close()
     except sqlite3.DatabaseError as exc:
-        if error_family(exc) in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
-            return Condition.DAMAGED
         if error_family(exc) == "SQLITE_BUSY":
-            return Condition.READABLE
+            return Found(Condition.READABLE)
+        if is_damage(exc) or _closed_to_its_owner(path):
+            return Found(Condition.UNREADABLE, str(exc))
         raise RestoreRefused(f"{path} cannot be opened: {exc}", hint=_HINTS.get(error_family(exc), "")) from exc
-    return Condition.READABLE
+    return Found(Condition.READABLE)
 
 
-def _facts(path: Path) -> list[int] | None:
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    # an empty -wal or -journal says no more than a missing one, and looking at a database may leave one behind
-    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns] if found.st_size else None
+def too_short(path: Path) -> bool:
+    """Whether a file is shorter than any database but not empty: SQLite takes such a one for an empty database."""
+    return 0 < path.stat().st_size < _SMALLEST_BYTES
 
 
-def change_token(path: Path) -> str | None:
-    """Describe the database's files so that equal descriptions mean an unchanged database.
-
-    To be taken before a snapshot begins. None where a file was touched so lately that its times cannot tell.
-    """
-    wal = Path(f"{path}-wal")
-    facts = [_facts(path), _facts(Path(f"{path}-journal")), _facts(wal)]
-    now = time.time_ns()
-    if any(fact and now - fact[2] < _RACY_NS for fact in facts):
-        return None
-    header = b""
-    if facts[2]:
-        # run by root, SQLite gives the -wal to the database's owner whenever it opens it, which moves its ctime
-        facts[2] = facts[2][:3]
-        try:
-            with wal.open("rb") as file:
-                header = file.read(_WAL_HEADER_BYTES)
-        except FileNotFoundError:
-            return None
-    return json.dumps([*facts, header.hex()], separators=(",", ":"))
+def _closed_to_its_owner(path: Path) -> bool:
+    """Whether a file may not be read by this user, who owns it: then it is his to move."""
+    return not os.access(path, os.R_OK) and path.stat().st_uid == os.geteuid()

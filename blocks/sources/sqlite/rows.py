@@ -5,7 +5,7 @@
     write_rows()     Arrow -> executemany
 
 SQLite types values, not columns: a column whose values are of one storage class becomes a plain Arrow column, any
-other becomes a variant (blocks/variant.py). Python's `bytearray` stands for TEXT that is not UTF-8 throughout.
+other becomes a variant (blocks/rows/variant.py). Python's `bytearray` stands for TEXT that is not UTF-8 throughout.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from blocks.errors import RestoreRefused, UnsupportedState
-from blocks.variant import Scalar, decode_variant, encode_variant, is_variant, to_variant, variant_field
+from blocks.rows.variant import Scalar, decode_variant, encode_variant, is_variant, to_variant, variant_field
 
 Row = tuple[Scalar, ...]
 
@@ -33,6 +33,7 @@ _FIRST_BATCH_ROWS = 64
 _PLAIN = {int: pa.int64(), float: pa.float64(), str: pa.large_string(), bytes: pa.large_binary()}
 _EXACT_INTEGER = 2**53
 """Beyond this, JSON readers that know only doubles lose digits."""
+BROKEN_TEXT_HINT = "Correct the text, or leave out the table with `exclude` or the rows with `on_unsupported: skip`."
 
 
 def quoted(name: str) -> str:
@@ -43,6 +44,14 @@ def quoted(name: str) -> str:
 def quoted_list(names: Iterable[str]) -> str:
     """Quote several identifiers, joined by commas."""
     return ", ".join(quoted(name) for name in names)
+
+
+def summed(terms: Sequence[str]) -> str:
+    """Add up terms as a balanced tree; SQLite limits the depth of an expression to 1,000."""
+    if len(terms) <= 2:
+        return " + ".join(terms)
+    half = len(terms) // 2
+    return f"({summed(terms[:half])}) + ({summed(terms[half:])})"
 
 
 def placeholder(number: int, as_text: bool) -> str:
@@ -83,7 +92,8 @@ def value_from_json(value: JsonValue) -> Scalar:
     raise RestoreRefused(f"the manifest holds {value!r} where a value of SQLite is expected")
 
 
-def _decoded(value: Scalar) -> Scalar:
+def decoded(value: Scalar) -> Scalar:
+    """Turn text that came as bytes into text, where it is UTF-8."""
     if not isinstance(value, bytearray):
         return value
     try:
@@ -102,8 +112,8 @@ class Rows:
     Args:
         connection: May be shared between threads; every use of it holds `lock`.
         lock: Guards the connection and its text factory.
-        sql: The query.
-        values: Its parameters.
+        sql: The query, as SQL text.
+        values: The parameters of the query.
     """
 
     def __init__(self, connection: sqlite3.Connection, lock: RLock, sql: str, values: Sequence[Scalar] = ()) -> None:
@@ -125,7 +135,7 @@ class Rows:
         except sqlite3.OperationalError:
             # The driver raises this where text is not UTF-8. Anything else that is wrong is raised again here.
             for rows in self._fetched(done, bytearray):
-                yield [tuple(map(_decoded, row)) for row in rows]
+                yield [tuple(map(decoded, row)) for row in rows]
 
     def all(self) -> list[Row]:
         """Return all rows at once."""
@@ -149,7 +159,7 @@ class Rows:
             sample = rows[:: max(1, len(rows) // 16)]
             width = max(1, sum(map(_size_bytes, sample)) // len(sample))
             yield rows
-            # grows slowly, so that a run of wide rows after narrow ones is met with a small batch
+            # grows slowly, so that wide rows after narrow ones come in a small batch
             count = max(1, min(BATCH_ROWS, count * 4, BATCH_BYTES // width))
 
     def _refuse_utf16(self) -> None:
@@ -158,7 +168,7 @@ class Rows:
         if encoding != "UTF-8":
             raise UnsupportedState(
                 f"the {encoding} database holds text with broken surrogates (found by: {self._sql})",
-                hint="Correct the text, or leave the table out with `exclude`.",
+                hint=BROKEN_TEXT_HINT,
             )
 
 
@@ -209,15 +219,9 @@ def write_rows(connection: sqlite3.Connection, statement: Callable[[frozenset[in
     Args:
         connection: Where to; held by the caller.
         statement: Makes the SQL, given the positions of the columns whose bytes are TEXT that is not UTF-8.
-        rows: The parameters: column 0 is `?1`.
+        rows: The parameters of the statement, one row per execution: column 0 is `?1`.
     """
-    if not rows.num_rows:
-        return
-    width = max(1, rows.nbytes // rows.num_rows)
-    step = max(1, min(2 * BATCH_ROWS, BATCH_BYTES // width))
-    for start in range(0, rows.num_rows, step):
-        piece = rows.slice(start, step)
-        columns = [_values(field, piece.column(i)) for i, field in enumerate(piece.schema)]
+    for columns in _pieces(rows):
         odd = [i for i, column in enumerate(columns) if any(type(value) is bytearray for value in column)]
         if not odd:
             connection.executemany(statement(frozenset()), zip(*columns, strict=True))
@@ -225,3 +229,22 @@ def write_rows(connection: sqlite3.Connection, statement: Callable[[frozenset[in
         for row in zip(*columns, strict=True):
             as_text = frozenset(i for i in odd if type(row[i]) is bytearray)
             connection.execute(statement(as_text), row)
+
+
+def scalar_rows(rows: pa.Table) -> Iterator[list[Row]]:
+    """Yield Arrow rows as tuples of SQLite's values, in lists of a few MiB.
+
+    Args:
+        rows: Rows of a table, or some columns of them.
+    """
+    for columns in _pieces(rows):
+        yield list(zip(*columns, strict=True))
+
+
+def _pieces(rows: pa.Table) -> Iterator[list[list[Scalar]]]:
+    """Yield the values of all columns, some rows at a time."""
+    width = max(1, rows.nbytes // max(1, rows.num_rows))
+    step = max(1, min(2 * BATCH_ROWS, BATCH_BYTES // width))
+    for start in range(0, rows.num_rows, step):
+        piece = rows.slice(start, step)
+        yield [_values(field, piece.column(i)) for i, field in enumerate(piece.schema)]

@@ -9,10 +9,8 @@ even where the module is not installed.
 from __future__ import annotations
 
 import re
-import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from threading import RLock
 from typing import Literal, Self
 
@@ -21,29 +19,13 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from blocks.errors import RestoreRefused
 from blocks.sources.sqlite.rows import Rows, quoted, value_from_json, value_to_json
 
-_CREATE = {
-    "table": re.compile(r"CREATE\s+(VIRTUAL\s+)?TABLE\s", re.IGNORECASE),
-    "index": re.compile(r"CREATE\s+(UNIQUE\s+)?INDEX\s", re.IGNORECASE),
-    "view": re.compile(r"CREATE\s+VIEW\s", re.IGNORECASE),
-    "trigger": re.compile(r"CREATE\s+TRIGGER\s", re.IGNORECASE),
-}
 _VIRTUAL = re.compile(r"CREATE\s+VIRTUAL\s+TABLE\s", re.IGNORECASE)
 _STATISTICS = re.compile(r"sqlite_stat[1-4]")
-_ALLOWED = frozenset(
-    {
-        sqlite3.SQLITE_CREATE_TABLE,
-        sqlite3.SQLITE_CREATE_INDEX,
-        sqlite3.SQLITE_CREATE_VIEW,
-        sqlite3.SQLITE_CREATE_TRIGGER,
-        sqlite3.SQLITE_CREATE_VTABLE,
-        sqlite3.SQLITE_REINDEX,
-        sqlite3.SQLITE_READ,
-        sqlite3.SQLITE_SELECT,
-        sqlite3.SQLITE_RECURSIVE,
-    }
-)
-_OWN_TABLES_ONLY = frozenset({sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE})
-_REFUSED_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
+
+
+def fold(name: str) -> str:
+    """Write a name so that two which SQLite takes for one are equal."""
+    return "".join(c.lower() if c.isascii() else c for c in name)
 
 
 class _Described(BaseModel):
@@ -105,12 +87,22 @@ class Database(_Described):
     narrowed: bool
     """Whether tables of the database were left out of the backup."""
 
+    def owner(self, table: str) -> str:
+        """Name the virtual table that a table is a shadow of; a table of its own is its own owner."""
+        owners = {fold(shadow): name for name, shadows in self.shadows.items() for shadow in shadows}
+        return owners.get(fold(table), table)
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables whose rows a backup of everything holds."""
+        return [thing.name for thing in self.objects if thing.type == "table" and not (thing.internal or thing.virtual)]
+
 
 class TableShape(_Described):
     """What a restore needs to know of one table besides its columns."""
 
     locator: tuple[str, ...]
-    """The columns by whose order the table is stored, and its parts are drawn."""
+    """The columns by whose order the table is stored and partitioned."""
     rowid: str | None
     """Name under which the rowid is carried as an extra column."""
     without_rowid: bool
@@ -123,14 +115,18 @@ def read_objects(connection: sqlite3.Connection) -> tuple[SchemaObject, ...]:
 
 
 def read_database(
-    connection: sqlite3.Connection, objects: tuple[SchemaObject, ...], shadows: dict[str, tuple[str, ...]]
+    connection: sqlite3.Connection,
+    objects: tuple[SchemaObject, ...],
+    shadows: dict[str, tuple[str, ...]],
+    unreadable: frozenset[str] = frozenset(),
 ) -> Database:
     """Read the definition of a database.
 
     Args:
-        connection: With the snapshot open.
+        connection: A connection with a read transaction open.
         objects: Those of its objects that are backed up.
         shadows: The shadow tables of each virtual table.
+        unreadable: Tables of SQLite's own whose rows are not asked for.
     """
     tables = {thing.name for thing in objects if thing.type == "table"}
     statistics = sorted(name for name in tables if _STATISTICS.fullmatch(name))
@@ -140,6 +136,8 @@ def read_database(
         return value
 
     def kept(table: str) -> tuple[tuple[JsonValue, ...], ...]:
+        if table in unreadable:
+            return ()
         rows = Rows(connection, RLock(), f"SELECT * FROM {quoted(table)} ORDER BY rowid").all()
         return tuple(tuple(map(value_to_json, row)) for row in rows if row[0] in tables)
 
@@ -159,98 +157,26 @@ def read_database(
     )
 
 
-def _judge(action: int, first: str | None, second: str | None, schema: str | None, _: str | None) -> int:
-    """Answer SQLite's authorizer while a statement of a manifest is prepared."""
-    if schema not in (None, "main"):
-        return sqlite3.SQLITE_DENY
-    if action == sqlite3.SQLITE_FUNCTION:
-        refused = (second or "").lower() in _REFUSED_FUNCTIONS
-        return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
-    if action in _OWN_TABLES_ONLY:
-        own = first in ("sqlite_master", "sqlite_schema", "sqlite_sequence")
-        return sqlite3.SQLITE_OK if own else sqlite3.SQLITE_DENY
-    return sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
-
-
-@contextmanager
-def _guarded(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.set_authorizer(_judge)
-    try:
-        yield
-    finally:
-        connection.set_authorizer(None)
-
-
-def create(connection: sqlite3.Connection, thing: SchemaObject) -> None:
-    """Create one object from its statement in a manifest.
-
-    Raises:
-        RestoreRefused: The statement is not the one harmless CREATE that it should be, or fails here.
-    """
-    if not thing.sql or not _CREATE[thing.type].match(thing.sql):
-        raise RestoreRefused(f"the manifest's statement for {thing.type} {thing.name!r} is not a CREATE of it")
-    if "\0" in thing.sql or not sqlite3.complete_statement(f"{thing.sql}\n;"):
-        raise RestoreRefused(f"the manifest's statement for {thing.type} {thing.name!r} is not complete")
-    try:
-        with _guarded(connection):
-            # a virtual table's statement is only prepared: EXPLAIN does not run it
-            connection.execute(f"EXPLAIN {thing.sql}" if thing.virtual else thing.sql).fetchall()
-        if thing.virtual:
-            _insert_virtual(connection, thing)
-    except sqlite3.Error as exc:
-        raise RestoreRefused(
-            f"{thing.type} {thing.name!r} cannot be created here: {exc}",
-            hint="A function, collation or module that the application adds may be missing here.",
-        ) from exc
-    named = connection.execute(
-        "SELECT count(*) FROM sqlite_schema WHERE type = ? AND name = ?", (thing.type, thing.name)
-    )
-    if named.fetchone() != (1,):
-        raise RestoreRefused(f"the manifest's statement for {thing.type} {thing.name!r} creates something else")
-
-
-def _insert_virtual(connection: sqlite3.Connection, thing: SchemaObject) -> None:
-    connection.execute("PRAGMA writable_schema = ON")
-    connection.execute(
-        "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) VALUES ('table', ?1, ?1, 0, ?2)",
-        (thing.name, thing.sql),
-    )
-    connection.execute("PRAGMA writable_schema = RESET")
-
-
-def rehearse(objects: Iterable[SchemaObject]) -> list[str]:
-    """Create all objects in an empty database in memory; say, as sentences, what cannot be created here."""
-    problems = []
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        for thing in in_building_order(objects):
-            try:
-                create(connection, thing)
-            except RestoreRefused as exc:
-                problems.append(f"{exc.message}.")
-    finally:
-        connection.close()
-    return problems
-
-
 def in_building_order(objects: Iterable[SchemaObject]) -> list[SchemaObject]:
     """Return what has to be created: tables first, then virtual tables, then all else in its own order."""
     named = [thing for thing in objects if not thing.internal]
     return sorted(named, key=lambda thing: 2 if thing.type != "table" else int(thing.virtual))
 
 
-def restore_counters(connection: sqlite3.Connection, database: Database) -> None:
-    """Set the AUTOINCREMENT counters exactly as they were."""
-    if not any(thing.name == "sqlite_sequence" for thing in database.objects):
+def belonging(database: Database, tables: set[str]) -> list[SchemaObject]:
+    """Return the objects of some tables: themselves, their indexes and triggers, virtual tables they are shadows of."""
+    owners = {owner for owner, shadows in database.shadows.items() if tables.issuperset(shadows) and shadows}
+    return [thing for thing in database.objects if thing.table in tables or thing.table in owners]
+
+
+def forget_virtual(connection: sqlite3.Connection, names: Iterable[str]) -> None:
+    """Take virtual tables out of the schema, which needs no module; their shadow tables stay as ordinary ones."""
+    names = list(names)
+    if not names:
         return
-    if not any(thing.name == "sqlite_sequence" for thing in read_objects(connection)):
-        # the table outlives the last table that counted; SQLite makes it only with such a table
-        name = quoted(f"counted_{secrets.token_hex(8)}")
-        connection.execute(f"CREATE TABLE {name} (id INTEGER PRIMARY KEY AUTOINCREMENT)")
-        connection.execute(f"DROP TABLE {name}")
-    connection.execute("DELETE FROM sqlite_sequence")
-    for row in database.sequence:
-        connection.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", tuple(map(value_from_json, row)))
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.executemany("DELETE FROM sqlite_schema WHERE type = 'table' AND name = ?", [(name,) for name in names])
+    connection.execute("PRAGMA writable_schema = RESET")
 
 
 def restore_statistics(connection: sqlite3.Connection, database: Database) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from blocks.errors import UnsupportedState
-from blocks.sources.base import CollectionSpec
+from blocks.sources.collection import CollectionSpec
 from blocks.sources.sqlite.rows import quoted
 from blocks.sources.sqlite.schema import SchemaObject, TableShape
 
@@ -43,11 +43,25 @@ def _inspect(connection: sqlite3.Connection, name: str) -> _Table:
     )
 
 
-def table_spec(connection: sqlite3.Connection, name: str) -> CollectionSpec:
+def primary_key(connection: sqlite3.Connection, name: str) -> tuple[str, ...]:
+    """Return the columns of a table's primary key, in its order; none where it has none."""
+    return _inspect(connection, name).primary
+
+
+def table_spec(
+    connection: sqlite3.Connection,
+    name: str,
+    has_null: Callable[[sqlite3.Connection, str, tuple[str, ...]], bool] | None = None,
+) -> CollectionSpec:
     """Describe a table as a collection.
 
     The key is the primary key, or the rowid where there is none or where it holds a NULL. A rowid that is no
     column of its own is carried as an extra one, so that restored rows keep it.
+
+    Args:
+        connection: A connection with a read transaction open.
+        name: Name of the table.
+        has_null: Returns whether a row has a NULL in one of some columns; an ordinary look by default.
 
     Raises:
         UnsupportedState: The table's columns hide its rowid.
@@ -60,9 +74,9 @@ def table_spec(connection: sqlite3.Connection, name: str) -> CollectionSpec:
     if rowid is None:
         raise UnsupportedState(
             f"table {name!r} has columns named rowid, _rowid_ and oid, so that its rowids cannot be read",
-            hint="Rename one of the columns, or leave the table out with `exclude`.",
+            hint="Rename one of the columns, or leave the table out with `exclude` or `on_unsupported: skip`.",
         )
-    keyed = bool(table.primary) and not _has_null(connection, name, table.nullable)
+    keyed = bool(table.primary) and not (has_null or holds_null)(connection, name, table.nullable)
     return _spec(name, table, key=table.primary if keyed else (rowid,), locator=(rowid,), rowid=rowid)
 
 
@@ -74,11 +88,13 @@ def _spec(
     return CollectionSpec(name, key, key, table.columns + extra, shape.to_manifest())
 
 
-def _has_null(connection: sqlite3.Connection, name: str, columns: tuple[str, ...]) -> bool:
+def holds_null(connection: sqlite3.Connection, name: str, columns: tuple[str, ...], *, by_index: bool = True) -> bool:
+    """Whether a table has a row with a NULL in one of some columns."""
     if not columns:
         return False
     test = " OR ".join(f"{quoted(column)} IS NULL" for column in columns)
-    return connection.execute(f"SELECT 1 FROM {quoted(name)} WHERE {test} LIMIT 1").fetchone() is not None
+    table = quoted(name) if by_index else f"{quoted(name)} NOT INDEXED"
+    return connection.execute(f"SELECT 1 FROM {table} WHERE {test} LIMIT 1").fetchone() is not None
 
 
 def shadow_tables(
@@ -92,16 +108,41 @@ def shadow_tables(
     shadows: dict[str, list[str]] = {name: [] for name in virtual}
     for thing in objects:
         owner = next((name for name in virtual if thing.name.startswith(f"{name}_")), None)
-        # without its module SQLite does not know a shadow table for one, and only the name tells
+        # without its module SQLite does not know a shadow table for one, and only the name shows it
         if owner and thing.type == "table" and (kinds.get(thing.name) == "shadow" or owner in unknown):
             shadows[owner].append(thing.name)
     return {name: tuple(tables) for name, tables in shadows.items()}, unknown
 
 
+_SHADOWS = {
+    "_data": (("id", "block"),),
+    "_idx": (("segid", "term", "pgno"),),
+    "_docsize": (("id", "sz"), ("docid", "size")),
+    "_config": (("k", "v"),),
+    "_content": (("id",), ("docid",)),
+    "_segments": (("blockid", "block"),),
+    "_segdir": (("level", "idx", "start_block"),),
+    "_stat": (("id", "value"),),
+    "_node": (("nodeno", "data"),),
+    "_parent": (("nodeno", "parentnode"),),
+    "_rowid": (("rowid", "nodeno"),),
+}
+"""How the shadow tables of FTS3, FTS4, FTS5 and R*Tree end, and how their columns begin."""
+
+
+def virtual_owner(collection: CollectionSpec) -> str | None:
+    """Name the virtual table that a table is a shadow of if it is one, by its name and columns alone."""
+    names = tuple(name for name, _ in collection.columns)
+    for suffix, shapes in _SHADOWS.items():
+        if collection.name.endswith(suffix) and any(names[: len(shape)] == shape for shape in shapes):
+            return collection.name.removesuffix(suffix)
+    return None
+
+
 def _opens(connection: sqlite3.Connection, name: str) -> bool:
     try:
         connection.execute(f"SELECT * FROM {quoted(name)} LIMIT 0")
-    except sqlite3.OperationalError:
+    except sqlite3.DatabaseError:  # no module, or an index that is damaged: its shadow tables are rows all the same
         return False
     return True
 

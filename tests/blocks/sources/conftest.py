@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from blocks.sources.postgres.view import PostgresView
-from tests.blocks.sources.redis_kit import RedisServer
-from tests.blocks.sources.redis_newer import newer_redis
+from blocks.sources.postgres.read.view import PostgresView
+from tests.blocks.sources.redis.kit import RedisServer
+from tests.blocks.sources.redis.newer import newer_redis
 from tests.postgres_server import PostgresServer, postgres_server
+from tests.postgres_versions import RELEASES, programs
 
 
 @pytest.fixture(scope="session")
@@ -22,18 +23,28 @@ def server() -> Iterator[PostgresServer]:
         yield running
 
 
+@pytest.fixture(scope="session", params=[0, *sorted(release.version for release in RELEASES)])
+def any_server(request: pytest.FixtureRequest, server: PostgresServer) -> Iterator[PostgresServer]:
+    """A PostgreSQL server of each version: the one that is installed, and the others."""
+    if not request.param:
+        yield server
+        return
+    with postgres_server(programs(request.param)) as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
 def logical() -> Iterator[PostgresServer]:
-    """One PostgreSQL server whose changes replication slots tell."""
+    """One PostgreSQL server whose changes replication slots report."""
     with postgres_server(wal_level="logical") as running:
         yield running
 
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Collect the tables of which a slot told what was written."""
+    """Collect the tables whose changes a slot reported."""
     names: set[str] = set()
-    read = PostgresView._read_touched
+    read = PostgresView._read_changed
 
     def noted(self: PostgresView, table: Any, *args: Any) -> Any:
         reading = read(self, table, *args)
@@ -41,7 +52,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> set[str]:
             names.add(table.shape.table)
         return reading
 
-    monkeypatch.setattr(PostgresView, "_read_touched", noted)
+    monkeypatch.setattr(PostgresView, "_read_changed", noted)
     return names
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from blocks.keyring import generate_key_file
+from blocks.crypto.keyring import generate_key_file
 from tests.flows.cli.desk import PASSPHRASE, Desk
 
 

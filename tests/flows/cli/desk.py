@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli import main
+from lastgood import main
 
 PASSPHRASE = "correct horse battery staple"
 

@@ -16,18 +16,19 @@ from pathlib import Path
 import pytest
 
 from blocks import errors
-from flows.cli import app, main
-from flows.cli.console import note, say
+from flows.cli import app
 from flows.cli.exit import guarded
+from flows.cli.options import Command
+from flows.cli.output import Styled, note, say
 from flows.cli.progress import PlainProgress
-from flows.cli.table import Styled
 from flows.cli.times import parse_time
-from flows.cli.tree import _COMMANDS, _KEY_COMMANDS, _PLAN_COMMANDS, _found, parse
+from flows.cli.tree import COMMANDS, GROUPS, parse
+from lastgood import main
 from tests.flows.cli.desk import PASSPHRASE, Desk
 
 ROOT = Path(__file__).parents[3]
-COMMAND = [sys.executable, "-c", "import sys; from flows.cli import main; sys.exit(main())"]
-COMMANDS = ["init", "backup", "list", "show", "diff", "restore", "verify", "retention", "check", "serve", "demo"]
+COMMAND = [sys.executable, "-c", "import sys; from lastgood import main; sys.exit(main())"]
+WORDS = ["init", "backup", "list", "show", "diff", "restore", "verify", "retention", "check", "serve", "demo"]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -49,10 +50,10 @@ def test_version_and_help_need_neither_plan_nor_prefect(capsys: pytest.CaptureFi
     assert capsys.readouterr().out.startswith("lastgood ")
     assert main(["--help"]) == 0
     listed = capsys.readouterr().out
-    assert all(f" {name} " in listed for name in [*COMMANDS, "key", "plan"])
+    assert all(f" {name} " in listed for name in [*WORDS, "key", "plan"])
 
 
-@pytest.mark.parametrize("words", [[name] for name in COMMANDS] + [["key", "add"], ["key", "remove"], ["plan", "save"]])
+@pytest.mark.parametrize("words", [[name] for name in WORDS] + [["key", "add"], ["key", "remove"], ["plan", "save"]])
 def test_every_command_explains_itself(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--help"]) == 0
     assert f"lastgood {' '.join(words)}" in capsys.readouterr().out
@@ -127,13 +128,12 @@ def test_what_follows_two_dashes_is_no_option() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [each[0] for group in (_COMMANDS, _KEY_COMMANDS, _PLAN_COMMANDS) for each in group.values()]
+    "command", [each for group in (COMMANDS, *(commands for commands, _ in GROUPS.values())) for each in group.values()]
 )
-def test_a_command_declares_what_its_function_takes(target: str) -> None:
-    function, declare = _found(target)
+def test_a_command_declares_what_its_function_takes(command: Command) -> None:
     parser = ArgumentParser(add_help=False)
-    declare(parser)
-    assert {action.dest for action in parser._actions} == set(inspect.signature(function).parameters)
+    command.declare(parser)
+    assert {action.dest for action in parser._actions} == set(inspect.signature(command.action).parameters)
 
 
 def test_a_plan_that_is_wrong_or_not_there_exits_2(empty_desk: Desk) -> None:
@@ -201,15 +201,16 @@ def test_an_interrupt_exits_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_the_real_command_reads_without_a_server_and_without_the_engine(desk: Desk) -> None:
+def test_the_real_command_reads_without_a_server_and_without_prefect_and_pandas(desk: Desk) -> None:
     made = desk.backup()
     ran = lastgood("list", str(desk.plan), "--json", PREFECT_HOME=str(desk.folder / "prefect"))
     assert (ran.returncode, ran.stderr) == (0, "")
     assert json.loads(ran.stdout)["backups"][0]["id"] == made
-    probe = "import sys; from flows.cli import main; code = main(); print(*sys.modules); sys.exit(code)"
+    probe = "import atexit, sys; from lastgood import main; atexit.register(lambda: print(*sys.modules)); main()"
     words = [sys.executable, "-c", probe, "list", str(desk.plan), "--json"]
     loaded = subprocess.run(words, env=environment(), capture_output=True, text=True, check=True).stdout.split()
-    assert not {"great_expectations", "pandas", "prefect.server", "flows.backup", "flows.line"} & set(loaded)
+    assert "blocks.repository.block" in loaded
+    assert not {"great_expectations", "pandas", "prefect"} & set(loaded)
 
 
 def test_the_real_command_exits_with_the_codes_of_errors(desk: Desk) -> None:
@@ -339,6 +340,43 @@ def test_what_runs_until_it_is_stopped_shows_its_logs(
 ) -> None:
     seen: list[bool] = []
     monkeypatch.setattr(app, "prepare_process", lambda quiet: seen.append(quiet))
-    monkeypatch.setattr(app._Line, "perform", lambda line, working: 0)
+    monkeypatch.setattr(app, "_perform", lambda words, working: 0)
     assert main(words) == 0
     assert seen == [brief]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "  cache: {type: redis, url: 'redis://:hunter2@h'}",
+        "  cache: {type: redis, password: [hunter2]}",
+        "  books: {type: postgres, dsn: 'postgresql://me:hunter2@h/x'}",
+        "  books: {type: postgres, dsn: 'host=h', slot: 'NO hunter2'}",
+        "  books: {type: postgres, dsn: 'host=h', passwrd: hunter2}",
+        "  books: {type: postgres, dsn: 'host=h', dsn: 'hunter2'}",
+        "  books: {type: postgres, dsn: 'hunter2",
+        "  books: hunter2",
+        "  files: {type: files, url: 'file://me:hunter2@h/x'}",
+    ],
+)
+def test_a_traceback_shows_nothing_of_what_stands_in_a_plan(empty_desk: Desk, wrong: str) -> None:
+    empty_desk.plan.write_text(empty_desk.plan.read_text().replace("sources:", f"sources:\n{wrong}"))
+    for words in (("list", "PLAN", "--debug"), ("backup", "PLAN", "--debug", "--no-server")):
+        ran = empty_desk.run(*words)
+        assert ran.code == 2
+        assert "Traceback" in ran.err
+        assert "hunter2" not in ran.out + ran.err
+
+
+def test_a_command_looks_for_its_own_garbage_and_a_program_for_its_own(desk: Desk) -> None:
+    script = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 0))
+from lastgood import main
+sys.exit(main(ARGV))
+"""
+    words = ["list", str(desk.plan)]
+    for argv, frozen in (("None", True), ("sys.argv[1:]", False)):
+        command = [sys.executable, "-c", script.replace("ARGV", argv), *words]
+        ran = subprocess.run(command, env=environment(), capture_output=True, text=True)
+        assert ran.stdout == f"True {frozen}\n", ran.stderr

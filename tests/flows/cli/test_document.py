@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from blocks import errors
-from blocks.keyring import generate_key_file
+from blocks.crypto.keyring import generate_key_file
 from tests.flows.cli.desk import Desk
 
 TEXT = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()

@@ -56,6 +56,8 @@ def test_every_verb_leaves_a_run_and_the_same_output(desk: Desk) -> None:
     fresh = [run for run in runs() if run.id not in before]
     assert sorted(run.name.partition(" ")[0] for run in fresh) == ["incremental", "restore", "retention", "verify"]
     assert {run.state_name for run in fresh} == {"Completed"}
+    # and not plan.yaml, as its file is called
+    assert {run.name.rpartition(" of ")[2] for run in fresh} == {"trading"}
 
 
 def test_an_error_inside_a_run_has_its_own_exit_code_and_no_traceback(desk: Desk) -> None:
@@ -86,6 +88,9 @@ def test_a_saved_plan_is_found_by_its_name(desk: Desk) -> None:
     made = desk.done("backup", "trading", "--json").json["id"]
     assert made in desk.done("list", "trading").out
     desk.done("plan", "save", "PLAN", "--name", "second")
+    before = {run.id for run in runs()}
+    desk.done("backup", "second")
+    assert [run.name for run in runs() if run.id not in before] == ["incremental backup of trading"]
     assert made in desk.done("list", "second").out
     assert desk.run("plan", "save", "PLAN", "--name", "not_a_name").code == 2
     ran = desk.run("list", "unknown")

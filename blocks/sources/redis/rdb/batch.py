@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import numpy as np
 import pyarrow as pa
 
-from blocks.sources.redis.grouping import MOST_OWNERS, Bytes, Ints, Mask
 from blocks.sources.redis.rdb.cursor import Cursor
 from blocks.sources.redis.rdb.items import Items
 from blocks.sources.redis.rdb.layout import COMPRESSED, ONE_STRING, PACKED, PADDING, TYPES, Kind, damaged, milliseconds
@@ -19,6 +18,7 @@ from blocks.sources.redis.rdb.records import Records, records_at
 from blocks.sources.redis.rdb.scan import Found
 from blocks.sources.redis.rdb.strings import strings_at, texts_of
 from blocks.sources.redis.rdb.tables import TableReader, packed_items
+from blocks.sources.redis.read.grouping import MOST_OWNERS, Bytes, Ints, Mask
 from blocks.sources.redis.rows import RowBuilder, byte_strings
 
 _MOST_RECORDS = MOST_OWNERS
@@ -27,7 +27,7 @@ _MOST_BYTES = 32 * 1024 * 1024
 """How large the rows of a batch become at most, but for a single value: what is compressed may be larger by far."""
 
 Wanted = Callable[[Sequence[bytes]], list[bool]]
-"""Tells which keys are to be read, by their names."""
+"""Returns which keys are to be read, by their names."""
 
 
 class BatchReader:
@@ -180,6 +180,6 @@ class _Batch:
 
 
 def _single_nodes(data: Bytes, values: Ints) -> Mask:
-    """Tell which lists are one listpack."""
+    """Return which lists are one listpack."""
     found: Mask = (data[values] == 1) & (data[values + 1] == PACKED)
     return found

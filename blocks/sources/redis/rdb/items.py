@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from blocks.sources.redis.grouping import Ints, Mask, before, within
 from blocks.sources.redis.rdb.layout import PADDING
+from blocks.sources.redis.read.grouping import Ints, Mask, before, within
 
 PAD = pa.array([PADDING], pa.large_binary())
 

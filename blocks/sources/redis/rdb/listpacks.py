@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from blocks.sources.redis.grouping import Bytes, Ints, before, cut
 from blocks.sources.redis.rdb.items import PAD, Items
 from blocks.sources.redis.rdb.layout import damaged
 from blocks.sources.redis.rdb.strings import int_texts, signed_at
 from blocks.sources.redis.rdb.walk import walked
+from blocks.sources.redis.read.grouping import Bytes, Ints, before, cut
 
 _HEADER_BYTES = 6
 _END = 0xFF
@@ -45,8 +45,8 @@ def listpack_items(data: Bytes, begins: Ints, ends: Ints) -> Items:
 
     Args:
         data: Where they are, with PADDING after the last.
-        begins: Where each begins.
-        ends: Where each ends.
+        begins: Offset in the data where each begins, in bytes.
+        ends: Offset in the data where each ends, in bytes.
 
     Raises:
         SourceUnavailable: One is damaged.

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from blocks.sources.redis.grouping import Bytes, Ints, cut, offsets, slices, texts_between
 from blocks.sources.redis.rdb.layout import PADDING, damaged
 from blocks.sources.redis.rdb.walk import walked
+from blocks.sources.redis.read.grouping import Bytes, Ints, cut, offsets, slices, texts_between
 
 _LITERALS = 0x20
 """What begins with less is a literal."""
@@ -31,8 +31,8 @@ def decompressed(data: Bytes, begins: Ints, sizes: Ints, texts: Ints) -> pa.Larg
     """Decompress strings that follow each other.
 
     Args:
-        data: Where they are.
-        begins: Where each begins.
+        data: The bytes that hold them.
+        begins: Offset in the data where each begins, in bytes.
         sizes: How many bytes each is.
         texts: How many each is decompressed.
 
@@ -110,7 +110,7 @@ def _snappy(data: Bytes, places: Ints, copies: Ints, lengths: Ints, distances: I
     """Write literals and copies as Snappy does, in their order; changes the data.
 
     Args:
-        data: Where they are.
+        data: The bytes that hold them.
         places: Where each is.
         copies: Which of them are copies.
         lengths: How many bytes each writes.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from blocks.sources.redis.grouping import Ints, Mask, before, offsets, ordered, ranked, regrouped, within
 from blocks.sources.redis.rdb.items import Items
 from blocks.sources.redis.rdb.layout import damaged
+from blocks.sources.redis.read.grouping import Ints, Mask, before, offsets, ordered, ranked, regrouped, within
 from blocks.sources.redis.rows import WIDE_BYTES, WIDE_ELEMENTS, score_texts, width_of
 
 _POWERS = 10 ** np.arange(1, 12)
@@ -17,7 +17,7 @@ _FRAME_BYTES = 5
 
 
 def few_elements(items: Items, kind: str) -> Mask:
-    """Tell which containers are not wide by the number of their elements."""
+    """Return which containers are not wide by the number of their elements."""
     few: Mask = items.counts <= WIDE_ELEMENTS * width_of(kind)
     return few
 
@@ -49,7 +49,7 @@ def canonical(items: Items, kind: str) -> Items:
 
 
 def few_bytes(items: Items) -> Mask:
-    """Tell which containers are not wide by the size of their value."""
+    """Return which containers are not wide by the size of their value."""
     sizes = _sizes(items)
     framed = np.append(0, np.cumsum(sizes + _digits(sizes) + _FRAME_BYTES))
     ends = np.cumsum(items.counts)

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from blocks.sources.redis.grouping import Bytes, Ints, Mask
 from blocks.sources.redis.rdb.layout import Opcode
 from blocks.sources.redis.rdb.strings import Strings, lengths_at, strings_at
+from blocks.sources.redis.read.grouping import Bytes, Ints, Mask
 from blocks.sources.redis.rows import Expiry
 
 _MS_PER_SECOND = 1000
@@ -21,7 +21,7 @@ class Records:
     """Keys, and where their values begin.
 
     Attributes:
-        starts: Where each begins.
+        starts: Offset in the data where each begins, in bytes.
         kinds: How each value is written; see layout.Kind.
         keys: Where their names are.
         expiries: When they expire, in milliseconds since 1970.
@@ -58,7 +58,7 @@ def records_at(data: Bytes, starts: Ints) -> Records:
 
     Args:
         data: Where they are, with PADDING after the last.
-        starts: Where each begins.
+        starts: Offset in the data where each begins, in bytes.
     """
     at = starts.copy()
     kinds = data[at]

@@ -205,7 +205,7 @@ SKIPPED: dict[Opcode, _Past] = {
     Opcode.FUNCTION: past_string,
     Opcode.MODULE_AUX: _past_module,
 }
-"""Opcodes of no concern here. Functions are told by the server (see view.py), and what modules keep is theirs."""
+"""Opcodes of no concern here. Functions are reported by the server, and what modules keep is theirs."""
 
 _VALUES: dict[int, _Past] = {
     Kind.STRING: past_string,

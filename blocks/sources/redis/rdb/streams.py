@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from blocks.sources.redis.net.wire import packed
 from blocks.sources.redis.rdb.cursor import Cursor
 from blocks.sources.redis.rdb.layout import damaged
+from blocks.sources.redis.read.streams import Group, Pending, StreamHead
 from blocks.sources.redis.rows import Elements, id_struct
-from blocks.sources.redis.streams import Group, Pending, StreamHead
-from blocks.sources.redis.wire import packed
 
 _DELETED, _SAME_FIELDS = 1, 2
 _UNKNOWN = 2**64 - 1

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from blocks.sources.redis.grouping import Bytes, Ints, Mask, cut, slices
 from blocks.sources.redis.rdb.layout import INT_BYTES, LZF, WORD_32, WORD_64, damaged
 from blocks.sources.redis.rdb.lzf import decompressed
+from blocks.sources.redis.read.grouping import Bytes, Ints, Mask, cut, slices
 
 _INT_SIZES = np.array([*INT_BYTES, *[0] * 61], np.int64)
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from blocks.sources.redis.grouping import Bytes, Ints, Mask, offsets
 from blocks.sources.redis.rdb.items import PAD, Items, in_order
 from blocks.sources.redis.rdb.layout import PADDING, PLAIN, damaged
 from blocks.sources.redis.rdb.listpacks import listpack_items
 from blocks.sources.redis.rdb.skip import past_string
 from blocks.sources.redis.rdb.strings import Strings, lengths_at, pieces_of, strings_at, unpacked_texts
 from blocks.sources.redis.rdb.walk import walked
+from blocks.sources.redis.read.grouping import Bytes, Ints, Mask, offsets
 from blocks.sources.redis.rows import double_texts
 
 _SCORE_BYTES = 8
@@ -23,7 +23,7 @@ class TableReader:
     """Reads containers that are wholly inside the data.
 
     Args:
-        data: Where they are.
+        data: The bytes that hold them.
         array: The same, with PADDING after it.
     """
 
@@ -35,7 +35,7 @@ class TableReader:
 
         Args:
             values: Where the value of each begins.
-            ends: Where it ends.
+            ends: Offset in the data where it ends, in bytes.
             width: How many strings an element has.
         """
         found, counts = self._entries(values, ends, width)

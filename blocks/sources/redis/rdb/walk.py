@@ -1,4 +1,4 @@
-"""Following chains of entries, each of which tells where the next one is: many chains at once, in step."""
+"""Following chains of entries, each of which holds the distance to the next: many chains at once, in step."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from blocks.sources.redis.grouping import Bytes, Ints
 from blocks.sources.redis.rdb.layout import damaged
+from blocks.sources.redis.read.grouping import Bytes, Ints
 
 _FEW = 12
 """So many chains are followed one by one faster than in step."""

@@ -1,0 +1,1 @@
+"""Keys, credentials and sealed objects; the only package that uses `cryptography`."""

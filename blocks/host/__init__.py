@@ -1,0 +1,1 @@
+"""This machine and its processes: places and their passwords, children, and what killed ones left."""

@@ -1,0 +1,36 @@
+"""What a process of the command's own begins with, before anything that takes long is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from blocks.host.interrupts import Interrupts
+from blocks.host.memory import settle_allocators
+from blocks.prefect_compat import needs_prefect, prepare_prefect, spare_prefect
+
+_LASTING = ("serve", "demo")
+
+
+def lasts(words: Sequence[str]) -> bool:
+    """Return whether a command runs until it is stopped, with signals and logs as what it uses has them.
+
+    Args:
+        words: The words after `lastgood`.
+    """
+    return next((word for word in words if word != "--debug"), None) in _LASTING
+
+
+def begin_process(words: Sequence[str]) -> Interrupts:
+    """Take over signals, choose allocators, and settle whether this process has Prefect.
+
+    Args:
+        words: The words after `lastgood`.
+    """
+    interrupts = Interrupts()
+    if not lasts(words):
+        interrupts.watch()
+    settle_allocators()
+    prepare_prefect(quiet=not lasts(words))
+    if not needs_prefect(words):
+        spare_prefect()
+    return interrupts

@@ -1,0 +1,114 @@
+"""Where state, backups and keys live, resolved so that two spellings of one place compare equal.
+
+A local path is resolved through symbolic links and then through mounts: on Linux, to the device and the path inside of
+its file system, so that a folder and its bind mount are one place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where state lives.
+
+    Attributes:
+        shown: The place for people to see, without secrets.
+        paths: Local files or folders that it is, the main one first; empty where it is on a server.
+        tree: Whether all beneath the path belongs to it.
+        server: What identifies the server, database or object; equal for every spelling. Empty for local paths.
+        databases: Which of the server's databases it is; None for all of them.
+        part: What a source takes of it, in words (patterns, tables); empty for all of it.
+    """
+
+    shown: str
+    paths: tuple[Path, ...] = ()
+    tree: bool = False
+    server: tuple[str, ...] = ()
+    databases: frozenset[str] | None = None
+    part: str = ""
+
+    def same(self, other: Location) -> bool:
+        """Whether both are one place, or share a database of one server."""
+        if self.server or other.server:
+            return self.server == other.server and self._shares_database(other)
+        mine = {resolved(path) for path in self.paths}
+        if any(resolved(path) in mine for path in other.paths):
+            return True
+        # one file can have two names in two folders
+        files = {found for path in self.paths if (found := _file(path))}
+        return any(_file(path) in files for path in other.paths)
+
+    def holds(self, other: Location) -> bool:
+        """Whether the other place lies inside of this one."""
+        return self.tree and any(inside(path, self.paths[0]) for path in other.paths)
+
+    def _shares_database(self, other: Location) -> bool:
+        return self.databases is None or other.databases is None or bool(self.databases & other.databases)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A local path on its file system: the device, and the path from the root of that file system."""
+
+    device: str
+    path: PurePosixPath
+
+
+def resolved(path: Path) -> Resolved:
+    """Resolve a path, which need not exist, through symbolic links and mounts."""
+    real = PurePosixPath(os.path.realpath(path))
+    for mount, device, root in _mounts():
+        if real.is_relative_to(mount):
+            return Resolved(device, root / real.relative_to(mount))
+    return Resolved("", real)
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Identify a file by device and inode; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def inside(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or lies beneath it, through whatever links and mounts both are spelled."""
+    there, here = resolved(folder), resolved(path)
+    if here.device == there.device and here.path.is_relative_to(there.path):
+        return True
+    # what is mounted beneath the folder lies on another file system, but inside of it all the same
+    return PurePosixPath(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def mounts() -> list[tuple[str, str, str]]:
+    """Return point, device and root of each mount, in the order in which they were made.
+
+    Bytes that are no UTF-8 are as `os.fsdecode` makes them. Nothing where the system does not tell.
+    """
+    try:
+        lines = _MOUNTS.read_bytes().split(b"\n")
+    except OSError:
+        return []
+    found = [line.split(b" ") for line in lines if line]
+    return [(_unescaped(fields[4]), os.fsdecode(fields[2]), _unescaped(fields[3])) for fields in found]
+
+
+def _unescaped(field: bytes) -> str:
+    return os.fsdecode(_ESCAPE.sub(lambda code: bytes([int(code[1], 8)]), field))
+
+
+def _mounts() -> Sequence[tuple[PurePosixPath, str, PurePosixPath]]:
+    """Return mount points with device and root, deepest and latest first."""
+    # the last mount on a point hides those before it
+    found = [(PurePosixPath(point), device, PurePosixPath(root)) for point, device, root in reversed(mounts())]
+    return sorted(found, key=lambda mount: len(mount[0].parts), reverse=True)

@@ -1,0 +1,1 @@
+"""Plans: which sources, which repository, which keys, which policy."""

@@ -1,0 +1,258 @@
+"""BackupPlan: which sources, which repository, which keys, which policy; read from YAML or saved as a Prefect block."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+
+from blocks.crypto.keyring import Encryption, Keyring
+from blocks.errors import ConfigurationError
+from blocks.host.passwords import HINT
+from blocks.plan.hooks import Hooks
+from blocks.plan.retention import RetentionPolicy
+from blocks.plan.strict_yaml import load_yaml
+from blocks.prefect_compat import LastgoodBlock, is_path, without_prefect
+from blocks.records import BackupType
+from blocks.repository.block import BackupRepository
+from blocks.rows.selection import Selection
+from blocks.sources.kinds import source_of
+
+if TYPE_CHECKING or not without_prefect():
+    from blocks.sources.kinds import Source
+
+_PLAN_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+_ONE_AT_A_TIME = threading.Lock()
+"""Without Prefect the model knows the sources of the plan that is read, and no others."""
+_SOURCE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+
+
+class Compression(BaseModel):
+    """How Parquet pages are compressed."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    codec: Literal["zstd"] = Field(default="zstd", description="Compression codec of the Parquet pages.")
+    level: int = Field(default=1, ge=1, le=19, description="zstd level: higher is mostly smaller, and slower.")
+
+
+class BackupPlan(LastgoodBlock):
+    """What is backed up, where to, under which keys, and for how long.
+
+    Example:
+        ```python
+        from blocks.plan.plan import BackupPlan
+
+        BackupPlan.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "Backup Plan"
+    _block_type_slug = "backup-plan"
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    name: str = Field(pattern=_PLAN_NAME, description="Name of the plan; its backups are kept under it.")
+    sources: dict[str, Source] = Field(min_length=1, description="The places where state lives, by name.")
+    repository: BackupRepository = Field(description="Where the backups are kept.")
+    encryption: Encryption = Field(description="The credential that opens the keys, or `none` in words.")
+    compression: Compression = Field(default_factory=Compression, description="How segments are compressed.")
+    critical: list[str] = Field(
+        default_factory=list,
+        description="Collections (source/collection) and keys (source/collection:key) of an emergency backup; globs.",
+    )
+    retention: RetentionPolicy = Field(default_factory=RetentionPolicy, description="How long backups are kept.")
+    hooks: Hooks = Field(default_factory=Hooks, description="Commands that run before and after state is read.")
+    quality: list[str] = Field(default_factory=list, description="Files with the quality suites of restored state.")
+
+    # the file that it was read from; a plan that is a saved block has none
+    _file: Path | None = PrivateAttr(default=None)
+
+    @field_validator("sources")
+    @classmethod
+    def _names(cls, sources: dict[str, Source]) -> dict[str, Source]:
+        for name, source in sources.items():
+            if not _SOURCE_NAME.match(name):
+                raise ValueError(f"source name {name!r}: use letters, digits, dots, dashes and underscores")
+            if field := source.named_password:
+                raise ValueError(f"source {name}: there is a password in `{field}`, where a plan would show it. {HINT}")
+        return sources
+
+    @field_validator("critical")
+    @classmethod
+    def _patterns(cls, patterns: list[str]) -> list[str]:
+        for pattern in patterns:
+            if "/" not in pattern.partition(":")[0]:
+                raise ValueError(f"critical pattern {pattern!r}: write source/collection or source/collection:key")
+        return patterns
+
+    def anchored(self, folder: Path) -> BackupPlan:
+        """Return a copy whose relative paths are resolved against a folder."""
+        update: dict[str, Any] = {
+            "sources": {name: source.anchored(folder) for name, source in self.sources.items()},
+            "repository": self.repository.anchored(folder),
+            "encryption": self.encryption.anchored(folder),
+            "hooks": self.hooks.anchored(folder.absolute()),
+            "quality": [str((folder / path).absolute()) for path in self.quality],
+        }
+        return self.model_copy(update=update)
+
+    def emergency_selection(self, collection: str) -> Selection | None:
+        """Return what an emergency backup takes of a collection: None for nothing, else the keys.
+
+        A plan that names nothing critical means everything.
+        """
+        if not self.critical:
+            return Selection()
+        keys: list[str] = []
+        for pattern in self.critical:
+            name, colon, key = pattern.partition(":")
+            if Selection(collections=(name,)).has_collection(collection):
+                if not colon:
+                    return Selection()
+                keys.append(key)
+        return Selection(keys=tuple(keys)) if keys else None
+
+    def save(self, *args: Any, **options: Any) -> Any:
+        """Save the plan as a block, as Prefect does.
+
+        Raises:
+            ConfigurationError: A source holds a password itself: within a plan it would be kept in clear.
+        """
+        for name, source in self.sources.items():
+            if getattr(source, "password", None) is not None and source._block_document_id is None:
+                raise ConfigurationError(
+                    f"plan {self.name}: source {name} holds a password, which a saved plan would show", hint=HINT
+                )
+        return super().save(*args, **options)
+
+    @property
+    def reference(self) -> str | None:
+        """What other processes load the plan by: the path of its file or the name of its block; None without either."""
+        if self._file is not None:
+            return str(self._file)
+        return getattr(self, "_block_document_name", None)
+
+    @property
+    def own_files(self) -> list[Path]:
+        """The files that a restore must never take back to what they were: the plan itself, and its credential."""
+        credential = self.encryption.credential if isinstance(self.encryption, Keyring) else None
+        files = [self._file]
+        if credential is not None:
+            files += [credential.key_file, credential.passphrase_file]
+        return [path for path in files if path is not None]
+
+    @property
+    def credential_variables(self) -> frozenset[str]:
+        """Names of the environment variables that hold the credential, or open the place where it is kept."""
+        return self.encryption.credential.variables if isinstance(self.encryption, Keyring) else frozenset()
+
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """Names of the environment variables that hold a secret of the plan, for hooks to be kept from."""
+        return self.credential_variables.union(*(source.secret_variables for source in self.sources.values()))
+
+    def retention_days(self, kind: BackupType) -> float:
+        """Return how many days a backup of a type is kept."""
+        return self.retention.age_limit(kind).total_seconds() / 86400
+
+
+def load_plan(reference: str) -> BackupPlan:
+    """Load a plan from a YAML file, or by the name of a saved `Backup Plan` block.
+
+    Raises:
+        ConfigurationError: There is no such plan, or it is wrong; the field is named.
+    """
+    if is_path(reference):
+        return read_plan(Path(reference).expanduser())
+    if without_prefect():
+        raise ConfigurationError(
+            f"{reference!r} is not the path of a plan, and this process does without Prefect, which keeps saved plans",
+            hint="Import prefect before lastgood is first used in this process, or give the path of a YAML plan.",
+        )
+    try:
+        loaded = BackupPlan.load(reference, _sync=True)  # type: ignore[call-arg]
+    except ValueError as exc:
+        raise ConfigurationError(
+            f"no saved plan named {reference!r}",
+            hint="Give the path of a YAML plan, or save one with `lastgood plan save PLAN.yaml`.",
+        ) from exc
+    except RuntimeError as exc:  # Prefect's word for a block that was saved otherwise than this version would
+        if not isinstance(exc.__cause__, ValidationError):
+            raise
+        raise ConfigurationError(
+            f"the saved plan {reference!r}: {_wrong(exc.__cause__)}",
+            hint="Save it again with `lastgood plan save PLAN.yaml`.",
+        ) from exc
+    return loaded  # type: ignore[return-value]
+
+
+def _wrong(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+
+
+def read_plan(path: Path) -> BackupPlan:
+    """Read a plan from a YAML file; its relative paths count from the file's folder."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise ConfigurationError(f"plan {path}: {exc.strerror}", hint="Give the path of a YAML plan.") from exc
+    except UnicodeDecodeError as exc:
+        # the error holds all of the file
+        raise ConfigurationError(f"plan {path} is not YAML: it is no UTF-8, from byte {exc.start}") from None
+    raw = load_yaml(text, f"plan {path}")
+    if not isinstance(raw, dict):
+        raise ConfigurationError(f"plan {path} is not a mapping", hint="README.md shows a plan.")
+    plan = parse_plan(raw, str(path)).anchored(path.absolute().parent)
+    plan._file = path.absolute()
+    return plan
+
+
+def parse_plan(raw: dict[str, Any], where: str) -> BackupPlan:
+    """Validate a plan; `where` is what errors call it.
+
+    Raises:
+        ConfigurationError: A field is unknown, missing or wrong; all of them are named.
+    """
+    try:
+        with _ONE_AT_A_TIME:
+            if without_prefect():
+                _know_sources(source_of(_kinds(raw)))
+            plan = BackupPlan.model_validate(raw)
+    except ValidationError as exc:
+        raise ConfigurationError(f"plan {where}: {_wrong(exc)}", hint="README.md shows a plan.") from exc
+    # Prefect's blocks accept unknown fields, and a misspelt `encryption` must never pass
+    if unknown := sorted(_unknown_fields(plan, raw)):
+        raise ConfigurationError(f"plan {where}: unknown {', '.join(unknown)}", hint="README.md shows a plan.")
+    return plan
+
+
+def _know_sources(source: Any) -> None:
+    """Make the model know the sources of one plan; those of another plan, which it knew before, are forgotten."""
+    if BackupPlan.__pydantic_complete__:
+        BackupPlan.model_fields["sources"].annotation = dict[str, source]
+    BackupPlan.model_rebuild(force=True, _types_namespace={"Source": source})
+
+
+def _kinds(raw: dict[str, Any]) -> list[object]:
+    sources = raw.get("sources")
+    said = sources.values() if isinstance(sources, dict) else ()
+    return [source.get("type") if isinstance(source, dict) else None for source in said]
+
+
+def _unknown_fields(model: BaseModel, raw: Any, prefix: str = "") -> list[str]:
+    if not isinstance(raw, dict):
+        return []
+    found = [f"{prefix}{name}" for name in raw if name not in type(model).model_fields]
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            found += _unknown_fields(value, raw.get(name), f"{prefix}{name}.")
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                if isinstance(inner, BaseModel):
+                    found += _unknown_fields(inner, raw[name][key], f"{prefix}{name}.{key}.")
+    return found

@@ -1,0 +1,1 @@
+"""A repository of backups: manifests, history, leases, retention of objects, and checks."""

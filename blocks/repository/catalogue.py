@@ -1,0 +1,234 @@
+"""The sealed records of a repository: manifests, verifications and expiries, opened, checked and remembered.
+
+A record is the canonical JSON of its pydantic model (sorted keys, no spaces, ASCII), compressed by gzip and sealed
+with the catalogue key.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from blocks.crypto.keys import Keys
+from blocks.crypto.stream import ObjectContext, ObjectKind, seal, unseal
+from blocks.errors import (
+    BackupNotFound,
+    ConfigurationError,
+    CorruptionDetected,
+    LastgoodError,
+    ObjectMissing,
+    ObjectUnreadable,
+    UnsupportedState,
+)
+from blocks.records import FORMAT_VERSION, BackupMetadata, Link, Record
+from blocks.repository import names
+from blocks.storage.local import StorageTier
+
+MAX_RECORD_BYTES = 512 * 1024 * 1024
+"""A record that unpacks to more than this is refused: it would be an attack on memory."""
+
+READERS = 4
+"""Manifests that are read at once."""
+
+R = TypeVar("R", bound=Record)
+
+
+class _Versioned(BaseModel):
+    format_version: int
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is in a plan's folder.
+
+    Attributes:
+        backups: Committed backups whose manifests open, in the order of their commits.
+        findings: What is wrong with the others, each a sentence that names the backup.
+        damaged: Ids of committed backups whose manifests do not open.
+    """
+
+    backups: list[BackupMetadata]
+    findings: list[str]
+    damaged: list[str]
+
+
+def encode_record(record: Record) -> bytes:
+    """Write a record as compressed canonical JSON; equal records give equal bytes.
+
+    Raises:
+        ValueError: It holds a number that JSON does not know.
+    """
+    text = json.dumps(record.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return gzip.compress(text.encode("ascii"), mtime=0)
+
+
+def decode_record(data: bytes, model: type[R], where: str) -> R:
+    """Read a record.
+
+    Args:
+        data: The record as canonical JSON, compressed with zstd.
+        model: The class of the record.
+        where: Names the object in errors.
+
+    Raises:
+        ConfigurationError: A newer lastgood made it.
+        CorruptionDetected: It is no such record.
+    """
+    try:
+        unpacker = zlib.decompressobj(wbits=31)
+        text = unpacker.decompress(data, MAX_RECORD_BYTES)
+        if not unpacker.eof or unpacker.unused_data:
+            raise CorruptionDetected(f"{where} is larger than any record, or not whole", hint=_HINT)
+        version = _Versioned.model_validate_json(text).format_version
+        if version > FORMAT_VERSION:
+            raise ConfigurationError(
+                f"{where} was made by a newer lastgood (format {version}; this one reads {FORMAT_VERSION})",
+                hint="Install the newest lastgood.",
+            )
+        return model.model_validate_json(text)
+    except (zlib.error, ValidationError) as exc:
+        raise CorruptionDetected(f"{where} is not what format {FORMAT_VERSION} asks for: {exc}", hint=_HINT) from exc
+
+
+_HINT = "Run `lastgood check` to see what else is damaged; other backups of the plan can still be restored."
+
+
+class Catalogue:
+    """All sealed records of one repository. Thread-safe; manifests are immutable and read once.
+
+    Args:
+        tier: The tier that holds the repository's objects.
+        keys: The unlocked keys of the repository, of any role.
+    """
+
+    def __init__(self, tier: StorageTier, keys: Keys) -> None:
+        self._tier = tier
+        self._keys = keys
+        self._known: dict[tuple[str, str], tuple[BackupMetadata, str]] = {}
+        self._guard = threading.Lock()
+
+    def seal(self, record: Record, kind: ObjectKind, plan: str, name: str) -> bytes:
+        """Seal a record; `name` is the backup's id or, for an expiry, its time.
+
+        Raises:
+            UnsupportedState: The record would not be read back as it is (text that is not Unicode, say).
+        """
+        context = self._context(kind, plan, name)
+        try:
+            data = encode_record(record)
+            same = decode_record(data, type(record), str(context)) == record
+        except (CorruptionDetected, ValueError) as exc:
+            raise UnsupportedState(f"{context} cannot be written exactly: {exc}") from exc
+        if not same:
+            raise UnsupportedState(f"{context} would not be read back as it is")
+        return seal(data, self._keys.catalogue_key, context)
+
+    def open(self, sealed: bytes, model: type[R], kind: ObjectKind, plan: str, name: str) -> R:
+        """Open what `seal` made for the same place.
+
+        Raises:
+            CorruptionDetected: It is damaged, or was sealed for another place.
+            ConfigurationError: A newer lastgood made it.
+        """
+        context = self._context(kind, plan, name)
+        return decode_record(unseal(sealed, self._keys.catalogue_key, context), model, str(context))
+
+    def ids(self, plan: str) -> list[str]:
+        """Return the ids of all backup folders, committed or not, sorted."""
+        return [name for name in self._tier.folders(names.backups(plan)) if names.is_backup_id(name)]
+
+    def forget(self, plan: str) -> None:
+        """Read the manifests of a plan again when they are next asked for."""
+        with self._guard:
+            for key in [key for key in self._known if key[0] == plan]:
+                del self._known[key]
+
+    def manifest(self, plan: str, backup_id: str) -> tuple[BackupMetadata, str]:
+        """Return a manifest and the SHA-256 of its sealed bytes.
+
+        Raises:
+            BackupNotFound: There is no committed backup of that id.
+            CorruptionDetected: Its manifest is damaged, or belongs elsewhere.
+            ObjectUnreadable: Its manifest cannot be read.
+            ConfigurationError: A newer lastgood made it.
+        """
+        name = names.manifest(plan, backup_id)
+        with self._guard:
+            known = self._known.get((plan, backup_id))
+        if known and self._tier.is_object(name):
+            return known
+        try:
+            sealed = self._tier.get(name, limit=MAX_RECORD_BYTES)
+        except ObjectMissing as exc:
+            with self._guard:
+                self._known.pop((plan, backup_id), None)
+            if self._tier.exists(name):
+                raise CorruptionDetected(f"{name} is a folder, not what was stored", hint=_HINT) from exc
+            raise BackupNotFound(
+                f"plan {plan} has no committed backup {backup_id}", hint=f"`lastgood list {plan}` shows what there is."
+            ) from exc
+        metadata = self.open(sealed, BackupMetadata, ObjectKind.MANIFEST, plan, backup_id)
+        self._check_identity(metadata, plan, backup_id, name)
+        found = (metadata, hashlib.sha256(sealed).hexdigest())
+        with self._guard:
+            self._known[plan, backup_id] = found
+        return found
+
+    def link(self, plan: str, backup_id: str) -> Link:
+        """Name a backup together with the digest of its manifest; raises what `manifest` raises."""
+        return Link(backup_id=backup_id, manifest_sha256=self.manifest(plan, backup_id)[1])
+
+    def survey(self, plan: str) -> Survey:
+        """Read all manifests of a plan; damage is reported, not raised.
+
+        Raises:
+            RepositoryUnavailable: The storage failed.
+        """
+        backups, wrong = self._read_all(plan)
+        return Survey(backups, [error.message for error in wrong.values()], list(wrong))
+
+    def backups(self, plan: str) -> list[BackupMetadata]:
+        """Return all committed backups of a plan in the order of their commits.
+
+        Raises:
+            CorruptionDetected: A manifest is damaged; names it.
+            ObjectUnreadable: A manifest cannot be read; names it.
+            ConfigurationError: A newer lastgood made one.
+        """
+        backups, wrong = self._read_all(plan)
+        for error in wrong.values():
+            raise error
+        return backups
+
+    def _read_all(self, plan: str) -> tuple[list[BackupMetadata], dict[str, LastgoodError]]:
+        ids = self.ids(plan)
+        with ThreadPoolExecutor(READERS) as pool:
+            outcomes = list(pool.map(lambda backup_id: self._outcome(plan, backup_id), ids))
+        backups = [outcome for outcome in outcomes if isinstance(outcome, BackupMetadata)]
+        wrong = {key: out for key, out in zip(ids, outcomes, strict=True) if isinstance(out, LastgoodError)}
+        return sorted(backups, key=lambda one: (one.sequence, one.timestamp, one.backup_id)), wrong
+
+    def _outcome(self, plan: str, backup_id: str) -> BackupMetadata | LastgoodError | None:
+        """Return the manifest, what is wrong with it, or None where there is none: the backup is not committed."""
+        try:
+            return self.manifest(plan, backup_id)[0]
+        except BackupNotFound:
+            return None
+        except (CorruptionDetected, ConfigurationError, ObjectUnreadable) as exc:
+            return exc
+
+    def _context(self, kind: ObjectKind, plan: str, name: str) -> ObjectContext:
+        return ObjectContext(repository_id=self._keys.repository_id, plan=plan, backup_id=name, kind=kind)
+
+    def _check_identity(self, metadata: BackupMetadata, plan: str, backup_id: str, name: str) -> None:
+        inside = (metadata.repository_id, metadata.plan, metadata.backup_id)
+        if inside != (self._keys.repository_id, plan, backup_id):
+            raise CorruptionDetected(f"{name} says that it belongs to {' / '.join(inside)}", hint=_HINT)

@@ -1,0 +1,130 @@
+"""The one moment in which a backup begins to exist."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+
+from blocks.crypto.stream import ObjectKind
+from blocks.errors import (
+    AlreadyExists,
+    BackupNotFound,
+    CorruptionDetected,
+    LastgoodError,
+    ObjectMissing,
+    ObjectUnreadable,
+    RepositoryLocked,
+)
+from blocks.records import BackupMetadata, Link, StoredObject
+from blocks.repository import names
+from blocks.repository.audit import remembered_loss
+from blocks.repository.catalogue import Catalogue
+from blocks.repository.checksums import checksums_digest, checksums_text, objects_of
+from blocks.repository.history import History
+from blocks.repository.lease import Lease
+from blocks.repository.rollback_guard import Head, RollbackGuard
+from blocks.storage.local import StorageTier
+
+logger = logging.getLogger(__name__)
+
+
+class Committer:
+    """Commits backups.
+
+    Args:
+        tier: The tier that holds the repository's objects.
+        catalogue: Seals and opens the manifests of the repository.
+        history: The expiries: which backups retention removed.
+        guard: Remembers the newest backup of each plan on this machine.
+    """
+
+    def __init__(self, tier: StorageTier, catalogue: Catalogue, history: History, guard: RollbackGuard) -> None:
+        self._tier, self._catalogue, self._history, self._guard = tier, catalogue, history, guard
+
+    def commit(self, metadata: BackupMetadata, objects: Sequence[StoredObject], lease: Lease) -> Link:
+        """Write SHA256SUMS, make sure of the lease, create the manifest. May be retried.
+
+        Raises:
+            RepositoryLocked: The lease is lost; nothing was committed.
+            CorruptionDetected: An object of the backup is not there.
+            ValueError: The manifest contradicts the objects or the lease.
+        """
+        self._check(metadata, objects, lease)
+        if earlier := self._committed_before(metadata):
+            return earlier
+        plan, backup_id = metadata.plan, metadata.backup_id
+        sealed = self._catalogue.seal(metadata, ObjectKind.MANIFEST, plan, backup_id)
+        link = Link(backup_id=backup_id, manifest_sha256=hashlib.sha256(sealed).hexdigest())
+        self._tier.put(names.checksums(plan, backup_id), _checksums(metadata, link))
+        lease.check()
+        try:
+            self._tier.put(names.manifest(plan, backup_id), sealed, exclusive=True)
+        except AlreadyExists as exc:
+            raise _other_run(metadata) from exc
+        self._remember(metadata, link)
+        return link
+
+    def repair_checksums(self, metadata: BackupMetadata, link: Link) -> bool:
+        """Write SHA256SUMS again from the manifest where it is missing or differs; return whether it was written."""
+        name, right = names.checksums(metadata.plan, metadata.backup_id), _checksums(metadata, link)
+        try:
+            if self._tier.get(name, limit=len(right)) == right:
+                return False
+        except (ObjectMissing, ObjectUnreadable, CorruptionDetected) as exc:
+            logger.debug("%s is written again: %s", name, exc)
+        self._tier.put(name, right)
+        return True
+
+    def missing(self, plan: str, backup_id: str, objects: Sequence[StoredObject]) -> list[str]:
+        """Return the names of objects that are absent or of another size, by one listing."""
+        prefix = names.backup(plan, backup_id)
+        sizes = {stored.name.removeprefix(prefix): stored.size_bytes for stored in self._tier.list(prefix)}
+        return [stored.name for stored in objects if sizes.get(stored.name) != stored.size_bytes]
+
+    def _check(self, metadata: BackupMetadata, objects: Sequence[StoredObject], lease: Lease) -> None:
+        same_lease = (metadata.plan, metadata.fencing_token) == (lease.plan, lease.token)
+        same_objects = sorted(objects, key=lambda stored: stored.name) == objects_of(metadata)
+        if not same_lease or not same_objects or metadata.checksum != checksums_digest(objects):
+            raise ValueError(f"the manifest of {metadata.backup_id} contradicts its objects or its lease")
+        if missing := self.missing(metadata.plan, metadata.backup_id, objects):
+            raise CorruptionDetected(
+                f"backup {metadata.backup_id} of plan {metadata.plan} was not committed: {', '.join(missing)} "
+                "vanished while it was made",
+                hint="See who else removes files in the repository, then run the backup again.",
+            )
+
+    def _committed_before(self, metadata: BackupMetadata) -> Link | None:
+        """Return the link of an earlier attempt whose answer was lost."""
+        try:
+            found, digest = self._catalogue.manifest(metadata.plan, metadata.backup_id)
+        except BackupNotFound:
+            return None
+        if (found.checksum, found.fencing_token) != (metadata.checksum, metadata.fencing_token):
+            raise _other_run(metadata)
+        link = Link(backup_id=found.backup_id, manifest_sha256=digest)
+        self._remember(found, link)
+        return link
+
+    def _remember(self, metadata: BackupMetadata, link: Link) -> None:
+        """Remember the newest backup, but not in place of one that vanished: the sign of a rollback stays."""
+        plan = metadata.plan
+        try:
+            if remembered_loss(self._catalogue, self._history, self._guard, plan):
+                return
+        except LastgoodError as exc:  # the backup exists already
+            logger.warning("the newest backup seen of plan %s cannot be remembered: %s", plan, exc)
+            return
+        self._guard.write(plan, Head(link=link, sequence=metadata.sequence))
+
+
+def _other_run(metadata: BackupMetadata) -> RepositoryLocked:
+    return RepositoryLocked(
+        f"another run has committed backup {metadata.backup_id} of plan {metadata.plan}; this one committed nothing",
+        hint="Run it again.",
+    )
+
+
+def _checksums(metadata: BackupMetadata, link: Link) -> bytes:
+    digests = {stored.name: stored.sha256 for stored in objects_of(metadata)}
+    return checksums_text({**digests, names.MANIFEST: link.manifest_sha256}).encode()

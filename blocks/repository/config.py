@@ -1,0 +1,73 @@
+"""lastgood.json, the only object of a repository that is read without keys, and the probe of a new place."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field, JsonValue, ValidationError
+
+from blocks.errors import AlreadyExists, ConfigurationError, CorruptionDetected, RepositoryUnavailable
+from blocks.records import FORMAT_VERSION, FormatVersion, Record, UtcTime
+from blocks.repository import names
+from blocks.storage.local import StorageTier
+
+MAX_CONFIG_BYTES = 16 * 1024 * 1024
+"""A lastgood.json of more is refused before it is read; one with a hundred slots has a thousandth of that."""
+
+
+class _Versioned(BaseModel):
+    format_version: int
+
+
+class RepositoryConfig(Record):
+    """The content of lastgood.json, readable without keys."""
+
+    format_version: FormatVersion
+    repository_id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    created_at: UtcTime
+    encryption: dict[str, JsonValue]
+
+
+def config_bytes(config: RepositoryConfig) -> bytes:
+    """Write lastgood.json, indented for people."""
+    return (config.model_dump_json(indent=2) + "\n").encode()
+
+
+def parse_config(data: bytes, url: str) -> RepositoryConfig:
+    """Read lastgood.json.
+
+    Raises:
+        ConfigurationError: A newer lastgood made it.
+        CorruptionDetected: It is damaged.
+    """
+    try:
+        version = _Versioned.model_validate_json(data).format_version
+        if version > FORMAT_VERSION:
+            raise ConfigurationError(
+                f"the repository at {url} was made by a newer lastgood (format {version})",
+                hint="Install the newest lastgood.",
+            )
+        return RepositoryConfig.model_validate_json(data)
+    except ValidationError as exc:
+        raise CorruptionDetected(
+            f"{names.CONFIG} at {url} is damaged: {exc.error_count()} problems, the first in {exc.errors()[0]['loc']}",
+            hint=f"Put a copy of {names.CONFIG} back; without it no backup can be opened.",
+        ) from exc
+
+
+def probe_exclusive_creation(tier: StorageTier) -> None:
+    """Make sure that a second creation of an object fails; commits and leases depend on it.
+
+    Raises:
+        RepositoryUnavailable: It does not fail, or the place cannot be written.
+    """
+    name = names.probe()
+    try:
+        tier.put(name, b"first", exclusive=True)
+        tier.put(name, b"second", exclusive=True)
+    except AlreadyExists:
+        return
+    finally:
+        tier.remove([name])
+    raise RepositoryUnavailable(
+        f"the storage at {tier.url} lets an existing object be created again",
+        hint="Two runs could overwrite each other there. Choose another place.",
+    )

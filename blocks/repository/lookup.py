@@ -1,0 +1,110 @@
+"""Which backup a person means, and which backups it depends on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from blocks.errors import BackupNotFound, ConfigurationError, CorruptionDetected
+from blocks.records import BackupMetadata, BackupType
+from blocks.repository import names
+from blocks.repository.catalogue import Catalogue, Survey
+
+LATEST = "latest"
+
+
+def find_backup(catalogue: Catalogue, plan: str, wanted: str = LATEST, at: datetime | None = None) -> BackupMetadata:
+    """Find a backup by id, by the unique beginning or end of an id, by `latest`, or the newest as of a time.
+
+    `latest` and a time never find an emergency backup, which holds only part of the state.
+
+    Raises:
+        BackupNotFound: There is none; the hint says what there is.
+        CorruptionDetected: It, or a newer one that may be meant, is damaged.
+        ConfigurationError: The time has no zone, or is given together with an id.
+    """
+    if at is not None and (at.tzinfo is None or wanted != LATEST):
+        raise ConfigurationError(f"give either a backup or a time with its zone, not {wanted!r} and {at}")
+    if names.is_backup_id(wanted):
+        return catalogue.manifest(plan, wanted)[0]
+    survey = catalogue.survey(plan)
+    return _newest(survey, plan, at) if wanted == LATEST else _by_part_of_id(catalogue, survey, plan, wanted)
+
+
+def find_chain(catalogue: Catalogue, metadata: BackupMetadata) -> list[BackupMetadata]:
+    """Return the backups that a restore needs, full first, the given one last.
+
+    Raises:
+        CorruptionDetected: One is missing, damaged, or not the one that this backup was made on.
+    """
+    chain = []
+    for position, link in enumerate(metadata.chain):
+        role = f"the chain of backup {metadata.backup_id} of plan {metadata.plan}"
+        try:
+            member, digest = catalogue.manifest(metadata.plan, link.backup_id)
+        except BackupNotFound as exc:
+            raise CorruptionDetected(f"{role} lacks {link.backup_id}", hint=_HINT) from exc
+        if digest != link.manifest_sha256 or member.chain != metadata.chain[:position]:
+            raise CorruptionDetected(f"{role} was made on another {link.backup_id}: it was swapped", hint=_HINT)
+        chain.append(member)
+    if metadata.base != (chain[-1].backup_id if chain else None):
+        raise CorruptionDetected(f"backup {metadata.backup_id} does not depend on the end of its chain", hint=_HINT)
+    return [*chain, metadata]
+
+
+_HINT = "Restore an older backup, or one that stands alone; `lastgood check` shows which are whole."
+
+
+def _newest(survey: Survey, plan: str, at: datetime | None) -> BackupMetadata:
+    until = _end_of(at) if at is not None else None
+    candidates = [
+        one
+        for one in survey.backups
+        if one.backup_type is not BackupType.EMERGENCY and (until is None or one.timestamp <= until)
+    ]
+    # as of a time, what counts is the time that a restore returns to; otherwise the order of commits
+    newest = max(candidates, key=lambda one: (one.timestamp, one.sequence)) if at and candidates else None
+    newest = newest or (candidates[-1] if candidates else None)
+    _refuse_damage(survey, newest, at)
+    if newest is None:
+        when = f" as old as {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if at else ""
+        raise BackupNotFound(f"plan {plan} has no backup{when}", hint=_what_there_is(survey, plan))
+    return newest
+
+
+def _end_of(at: datetime) -> datetime:
+    """Return the end of the second that is meant: times of backups are shown in whole seconds, and typed as shown."""
+    return at if at.microsecond else at.replace(microsecond=999_999)
+
+
+def _refuse_damage(survey: Survey, newest: BackupMetadata | None, at: datetime | None) -> None:
+    """Raise where a damaged backup may be the one meant: handing out an older one in silence would be a lie."""
+    until = f"{at.astimezone(UTC):%Y%m%d_%H%M%S}" if at else "9"
+    since = names.id_moment(newest.backup_id) if newest else ""
+    for damaged, finding in zip(survey.damaged, survey.findings, strict=True):
+        partial = damaged.startswith(BackupType.EMERGENCY.prefix)
+        if not partial and since <= names.id_moment(damaged) <= until:
+            good = f"To use an older one, name it: {newest.backup_id}." if newest else "No older one is whole."
+            raise CorruptionDetected(f"backup {damaged}, which may be meant, is damaged: {finding}", hint=good)
+
+
+def _by_part_of_id(catalogue: Catalogue, survey: Survey, plan: str, wanted: str) -> BackupMetadata:
+    ids = [*(one.backup_id for one in survey.backups), *survey.damaged]
+    matches = [one for one in ids if wanted and (one.startswith(wanted) or one.endswith(wanted))]
+    if len(matches) == 1:
+        return catalogue.manifest(plan, matches[0])[0]
+    if matches:
+        shown = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
+        raise BackupNotFound(
+            f"{wanted!r} fits {len(matches)} backups of plan {plan}", hint=f"Write more of the id: {shown}."
+        )
+    raise BackupNotFound(f"plan {plan} has no backup {wanted!r}", hint=_what_there_is(survey, plan))
+
+
+def _what_there_is(survey: Survey, plan: str) -> str:
+    if not survey.backups:
+        return f"The plan has no backups yet: run `lastgood backup {plan}`."
+    first, last = survey.backups[0], survey.backups[-1]
+    return (
+        f"There are {len(survey.backups)} backups, from {first.backup_id} to {last.backup_id}; "
+        f"`lastgood list {plan}` shows them."
+    )

@@ -1,0 +1,372 @@
+"""An opened repository: all that is done with stored backups, each in its own room behind it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import groupby
+from typing import TypeVar
+
+from blocks.crypto.keys import Keys
+from blocks.errors import (
+    BackupNotFound,
+    ConfigurationError,
+    CorruptionDetected,
+    LastgoodError,
+    ObjectMissing,
+    ObjectUnreadable,
+)
+from blocks.host.leftovers import process_name
+from blocks.records import (
+    BackupMetadata,
+    BackupStatus,
+    BackupType,
+    Expiry,
+    Link,
+    StoredObject,
+    Verification,
+    new_backup_id,
+)
+from blocks.repository import garbage, names
+from blocks.repository.audit import Audit, remembered_loss, settled_findings
+from blocks.repository.catalogue import Catalogue, Survey
+from blocks.repository.checksums import objects_of
+from blocks.repository.commit import Committer
+from blocks.repository.config import RepositoryConfig
+from blocks.repository.garbage import GarbageCollector
+from blocks.repository.history import History
+from blocks.repository.lease import Lease, acquire, held
+from blocks.repository.leases import Clock, LeaseRecord, Leases
+from blocks.repository.lookup import find_backup, find_chain
+from blocks.repository.rollback_guard import PlaceMemory, RollbackGuard
+from blocks.storage.fsync import Buffer
+from blocks.storage.local import StorageTier
+
+logger = logging.getLogger(__name__)
+
+E = TypeVar("E")
+
+_DAMAGED = "Restore the object from a copy of the repository, or use a backup that does not depend on it."
+
+
+class Repository:
+    """An opened repository: all that is done with stored backups. Thread-safe; holds keys, so it is never pickled.
+
+    Args:
+        tier: The tier that holds the repository's objects.
+        config: The parsed lastgood.json.
+        keys: Opened with the plan's credential.
+        lease_seconds: How long the lease of a run that died holds.
+        clock: The time that leases are measured with.
+    """
+
+    def __init__(
+        self, tier: StorageTier, config: RepositoryConfig, keys: Keys, lease_seconds: float, clock: Clock
+    ) -> None:
+        self.url = tier.url
+        self.config = config
+        self.keys = keys
+        self._lease_seconds = lease_seconds
+        self._clock = clock
+        self._tier = tier
+        self._catalogue = Catalogue(self._tier, keys)
+        self._history = History(self._tier, self._catalogue)
+        self._guard = RollbackGuard(config.repository_id)
+        self._warned: set[str] = set()
+        self._committer = Committer(self._tier, self._catalogue, self._history, self._guard)
+
+    @property
+    def repository_id(self) -> str:
+        """Id of the repository from lastgood.json."""
+        return self.config.repository_id
+
+    # Making a backup
+
+    @contextmanager
+    def lease(self, plan: str, purpose: str, wait_seconds: float = 0, *, holder: str | None = None) -> Iterator[Lease]:
+        """Hold the plan's lease; a daemon thread renews it.
+
+        Args:
+            plan: Name of the plan.
+            purpose: What for, as others are told.
+            wait_seconds: How long to wait for another holder.
+            holder: Who holds it; this process where nobody is named.
+
+        Raises:
+            RepositoryLocked: Another run holds it, also after `wait_seconds`.
+        """
+        floor = partial(self._highest_committed_token, plan)
+        with held(acquire(self._leases(plan), holder or process_name(), purpose, floor, wait_seconds)) as lease:
+            yield lease
+
+    def current_lease(self, plan: str) -> LeaseRecord | None:
+        """Return the lease that is held now."""
+        return self._leases(plan).live()
+
+    def damaged_lease(self, plan: str) -> list[str]:
+        """Say that the lease that counts does not open, if it does not."""
+        return self._leases(plan).damaged()
+
+    def new_id(self, plan: str, kind: BackupType, moment: datetime) -> str:
+        """Draw an id that no folder of the plan has."""
+        taken = set(self._catalogue.ids(plan))
+        while (drawn := new_backup_id(kind, moment)) in taken:
+            logger.debug("the id %s is taken", drawn)
+        return drawn
+
+    def next_position(self, plan: str) -> tuple[int, Link | None]:
+        """Return the number of the plan's next backup and the backup before it.
+
+        Numbers of removed and of damaged backups are not given out again.
+        """
+        survey = self._catalogue.survey(plan)
+        expired = {link.backup_id for expiry in self.expiries(plan) for link in expiry.removed}
+        ever = {one.backup_id for one in survey.backups} | set(survey.damaged) | expired
+        newest = survey.backups[-1] if survey.backups else None
+        number = max(newest.sequence if newest else 0, len(ever)) + 1
+        return number, self.link(newest) if newest else None
+
+    def put_object(self, plan: str, backup_id: str, name: str, sealed: Buffer) -> StoredObject:
+        """Store a sealed object durably; the same bytes may be stored again.
+
+        Raises:
+            AlreadyExists: Other bytes are stored under that name; stored objects never change.
+            RepositoryUnavailable: The storage failed.
+        """
+        stored = StoredObject(name=name, size_bytes=len(sealed), sha256=hashlib.sha256(sealed).hexdigest())
+        self._tier.put(names.stored(plan, backup_id, name), sealed, exclusive=True)
+        return stored
+
+    def discard_objects(self, plan: str, backup_id: str, stored: Sequence[str]) -> None:
+        """Remove objects of a backup that is not committed, by the names that `put_object` was given.
+
+        Raises:
+            RepositoryUnavailable: The storage failed.
+        """
+        self._tier.remove([names.stored(plan, backup_id, name) for name in stored])
+
+    def commit(self, metadata: BackupMetadata, objects: Sequence[StoredObject], lease: Lease) -> Link:
+        """Make a backup exist: write SHA256SUMS, then create the manifest. May be retried.
+
+        Raises:
+            RepositoryLocked: The lease is lost; nothing was committed.
+            CorruptionDetected: An object of the backup is not there.
+        """
+        link = self._committer.commit(metadata, objects, lease)
+        PlaceMemory(self._tier.root).remember(self.repository_id)
+        return link
+
+    # Reading backups
+
+    def manifest(self, plan: str, backup_id: str) -> BackupMetadata:
+        """Return the manifest of a backup.
+
+        Raises:
+            BackupNotFound: There is no committed backup of that id.
+            CorruptionDetected: Its manifest is damaged, or belongs elsewhere.
+            ConfigurationError: A newer lastgood made it.
+        """
+        return self._catalogue.manifest(plan, backup_id)[0]
+
+    def link(self, metadata: BackupMetadata) -> Link:
+        """Name a backup together with the SHA-256 of its sealed manifest."""
+        return self._catalogue.link(metadata.plan, metadata.backup_id)
+
+    def backups(self, plan: str) -> list[BackupMetadata]:
+        """Return the committed backups in the order of their commits; raises what `manifest` raises."""
+        return self._catalogue.backups(plan)
+
+    def survey(self, plan: str) -> Survey:
+        """Return the committed backups, and findings about those whose manifests do not open."""
+        return self._catalogue.survey(plan)
+
+    def find(self, plan: str, wanted: str = "latest", at: datetime | None = None) -> BackupMetadata:
+        """Find a backup by id, by the unique beginning or end of an id, by `latest`, or the newest as of a time.
+
+        Raises:
+            BackupNotFound: There is none; the hint says what there is.
+            CorruptionDetected: It, or a newer one that may be meant, is damaged.
+        """
+        self._warn_of_rollback(plan)
+        return find_backup(self._catalogue, plan, wanted, at)
+
+    def chain(self, metadata: BackupMetadata) -> list[BackupMetadata]:
+        """Return the backups that a restore needs, full first, this one last.
+
+        Raises:
+            CorruptionDetected: One is missing, damaged, or not the one that this backup was made on.
+        """
+        return find_chain(self._catalogue, metadata)
+
+    def get_object(self, plan: str, backup_id: str, stored: StoredObject) -> bytes:
+        """Read a sealed object and compare its size and checksum.
+
+        Raises:
+            CorruptionDetected: It is missing, cut off or changed.
+            ObjectUnreadable: It cannot be read.
+        """
+        name = names.stored(plan, backup_id, stored.name)
+        sealed = self._read(name, 0, stored.size_bytes + 1)
+        if len(sealed) != stored.size_bytes:
+            wrong = f"has {self._size(name)} bytes instead of {stored.size_bytes}"
+        elif hashlib.sha256(sealed).hexdigest() != stored.sha256:
+            wrong = "was changed: its SHA-256 is not that of the manifest"
+        else:
+            return sealed
+        raise CorruptionDetected(f"{name} {wrong}", hint=_DAMAGED)
+
+    def read_range(self, plan: str, backup_id: str, name: str, offset: int, length: int) -> bytes:
+        """Read bytes of a sealed object; `unseal_range` authenticates them.
+
+        Raises:
+            CorruptionDetected: The object is missing, or ends before.
+        """
+        path = names.stored(plan, backup_id, name)
+        data = self._read(path, offset, length)
+        if len(data) != length:
+            raise CorruptionDetected(f"{path} ends after {offset + len(data)} bytes: it was cut off", hint=_DAMAGED)
+        return data
+
+    def missing(self, metadata: BackupMetadata) -> list[str]:
+        """Return the names of the backup's objects that are absent or of another size."""
+        return self._committer.missing(metadata.plan, metadata.backup_id, objects_of(metadata))
+
+    def unreadable(self, metadata: BackupMetadata, name: str) -> str | None:
+        """Say that something is in the place of an object of a backup that cannot be read, if it is."""
+        try:
+            self._tier.get(names.stored(metadata.plan, metadata.backup_id, name), 0, 1)
+        except ObjectUnreadable as exc:
+            return exc.message
+        except ObjectMissing:
+            return None
+        return None
+
+    # What is known about them
+
+    def status(self, metadata: BackupMetadata) -> BackupStatus:
+        """Return completed, or what the newest verification of the backup proved."""
+        return self._history.status(metadata)
+
+    def readable_status(self, metadata: BackupMetadata) -> BackupStatus | None:
+        """Return what `status` does; None where the newest verification does not open, so that it is not known."""
+        return self._history.readable_status(metadata)
+
+    def rolled_back(self, plan: str) -> str | None:
+        """Return a sentence that the newest backup that this machine has seen is gone without a record, if it is."""
+        return remembered_loss(self._catalogue, self._history, self._guard, plan)
+
+    def _warn_of_rollback(self, plan: str) -> None:
+        """Say it once for each opened repository: one command looks for backups several times."""
+        if plan not in self._warned and (lost := self.rolled_back(plan)):
+            self._warned.add(plan)
+            logger.warning("%s; `lastgood check` reports more", lost)
+
+    def record_verification(self, verification: Verification) -> None:
+        """Append the result of a verification."""
+        self._history.record_verification(verification)
+
+    def verifications(self, plan: str, backup_id: str) -> list[Verification]:
+        """Return a backup's verifications, oldest first; `audit` names those that do not open."""
+        return _noted(self._history.verifications(plan, backup_id))
+
+    def record_expiry(self, expiry: Expiry) -> None:
+        """Append what a retention run is about to remove; call it before `remove`."""
+        self._history.record_expiry(expiry)
+
+    def expiries(self, plan: str) -> list[Expiry]:
+        """Return a plan's expiries, oldest first; `audit` names those that do not open."""
+        return _noted(self._history.expiries(plan))
+
+    def audit(self, plan: str) -> list[str]:
+        """Check that the history of a plan adds up; return findings, each a sentence that names the backup.
+
+        What runs beside it causes none: it looks again before it believes what it found.
+        """
+        PlaceMemory(self._tier.root).remember(self.repository_id)
+        return settled_findings(lambda: self._audit(plan).run() + self.damaged_lease(plan))
+
+    def _audit(self, plan: str) -> Audit:
+        return Audit(self._tier, self._catalogue, self._history, self._guard, plan)
+
+    def repair_checksums(self, metadata: BackupMetadata) -> bool:
+        """Write a committed backup's SHA256SUMS again where it is missing or damaged; return whether it was."""
+        return self._committer.repair_checksums(metadata, self.link(metadata))
+
+    def accept_head(self, plan: str) -> None:
+        """Take the newest backup there is as the newest that this machine has seen, after a rollback on purpose."""
+        self._audit(plan).accept()
+
+    # Removing
+
+    def remove(self, plan: str, ids: Sequence[str]) -> None:
+        """Remove backups, manifests first; record the expiry before.
+
+        Raises:
+            Partial: Some objects could not be removed.
+        """
+        garbage.remove_backups(self._tier, plan, ids)
+
+    def abandoned(self, plan: str) -> list[str]:
+        """Return the ids of unfinished backups that no live lease is working on."""
+        return self._garbage_collector(plan).abandoned()
+
+    def collect_garbage(self, plan: str, grace: timedelta, now: datetime) -> list[str]:
+        """Remove what interrupted runs left behind longer ago than `grace`; return the names of the removed objects."""
+        return self._garbage_collector(plan).collect_garbage(grace, now)
+
+    def make_room(self, plan: str, grace: timedelta, now: datetime) -> list[str]:
+        """Remove what interrupted runs left behind, also without the lease; never what a running one is making."""
+        return self._garbage_collector(plan).make_room(grace, now)
+
+    def remove_checksums(self, plan: str, backup_id: str) -> None:
+        """Remove a backup's SHA256SUMS, which `repair_checksums` makes again, to free room where none is left."""
+        self._tier.remove([names.checksums(plan, backup_id)])
+
+    def _garbage_collector(self, plan: str) -> GarbageCollector:
+        survey = self._catalogue.survey(plan)
+        named = {link.backup_id for one in survey.backups for link in (*one.chain, one.previous) if link is not None}
+        if head := self._guard.read(plan):
+            named.add(head.link.backup_id)
+        gone = {link.backup_id for expiry in self._history.expiries(plan)[0] for link in expiry.removed}
+        return GarbageCollector(self._tier, self._leases(plan), named - gone)
+
+    def _leases(self, plan: str) -> Leases:
+        return Leases(self._tier, plan, self._lease_seconds, self._clock)
+
+    def _highest_committed_token(self, plan: str) -> int:
+        """Return the fencing token of the newest backup that can be read: a floor where the leases were lost."""
+        newest_first = sorted(self._catalogue.ids(plan), key=names.id_moment, reverse=True)
+        for _, ids in groupby(newest_first, key=names.id_moment):
+            # several backups of one second: their ids do not say which came last
+            if tokens := [token for backup_id in ids if (token := self._token_of(plan, backup_id))]:
+                return max(tokens)
+        return 0
+
+    def _token_of(self, plan: str, backup_id: str) -> int | None:
+        try:
+            return self.manifest(plan, backup_id).fencing_token
+        except (BackupNotFound, CorruptionDetected, ConfigurationError, ObjectUnreadable) as exc:
+            logger.debug("%s gives no token: %s", backup_id, exc)
+            return None
+
+    def _size(self, name: str) -> int | str:
+        try:
+            return self._tier.size(name)
+        except LastgoodError:
+            return "other"
+
+    def _read(self, name: str, offset: int, length: int | None) -> bytes:
+        try:
+            return self._tier.get(name, offset, length)
+        except ObjectMissing as exc:
+            raise CorruptionDetected(f"{name} is missing", hint=_DAMAGED) from exc
+
+
+def _noted(found: tuple[list[E], list[str]]) -> list[E]:
+    for finding in found[1]:
+        logger.warning("%s", finding)
+    return found[0]

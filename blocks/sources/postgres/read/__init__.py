@@ -1,0 +1,1 @@
+"""Reads a database: one snapshot, part by part."""

@@ -1,0 +1,72 @@
+"""CHECK constraints that rows cannot be held against while they are written, because other rows decide.
+
+Those that call a function of a user may read another table, whose rows come later; those that were never validated
+(NOT VALID) are broken by rows that are older than they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from blocks.sources.postgres.connect import Session, identifier, literal
+from blocks.sources.postgres.schema.entries import Entry
+
+_CHECKS = """
+SELECT CASE WHEN con.contypid <> 0 THEN 'DOMAIN' ELSE 'TABLE' END,
+       pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(coalesce(c.relname, t.typname)),
+       con.conname::text, pg_catalog.pg_get_constraintdef(con.oid),
+       pg_catalog.obj_description(con.oid, 'pg_constraint')
+FROM pg_catalog.pg_constraint con
+LEFT JOIN pg_catalog.pg_class c ON c.oid = con.conrelid
+LEFT JOIN pg_catalog.pg_type t ON t.oid = con.contypid
+JOIN pg_catalog.pg_namespace n ON n.oid = coalesce(c.relnamespace, t.typnamespace)
+WHERE con.contype = 'c' AND con.coninhcount = 0
+  AND (%(of)s::text[] IS NULL OR con.conrelid = ANY (%(of)s::text[]::pg_catalog.regclass[])
+       OR (con.contypid <> 0 AND (NOT con.convalidated OR con.contypid IN (
+           SELECT a.atttypid FROM pg_catalog.pg_attribute a
+           WHERE a.attrelid = ANY (%(of)s::text[]::pg_catalog.regclass[])))))
+  AND pg_catalog.pg_has_role(coalesce(c.relowner, t.typowner), 'USAGE')
+  AND (NOT con.convalidated OR EXISTS (
+      SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
+      WHERE d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = con.oid
+        AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+        AND p.prolang NOT IN (SELECT l.oid FROM pg_catalog.pg_language l WHERE l.lanname IN ('c', 'internal'))))
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.deptype = 'e' AND e.objid = coalesce(c.oid, t.oid)
+      AND e.classid = CASE WHEN con.contypid <> 0 THEN 'pg_catalog.pg_type' ELSE 'pg_catalog.pg_class' END
+          ::pg_catalog.regclass)
+ORDER BY con.oid
+"""
+
+
+def put_checks_aside(session: Session, tables: Sequence[str] | None) -> list[Entry]:
+    """Drop such constraints; return what brings them back.
+
+    Args:
+        session: A session, in the transaction of the restore where there is one.
+        tables: The tables that are written, quoted; None for all of the database.
+    """
+    back = []
+    given = list(tables) if tables is not None else None
+    for kind, at, name, definition, comment in session.execute(_CHECKS, {"of": given}).fetchall():
+        quoted = identifier(str(name))
+        session.execute(f"ALTER {kind} {at} DROP CONSTRAINT {quoted}".encode())
+        text = f"ALTER {kind} {at} ADD CONSTRAINT {quoted} {definition};"
+        if comment is not None:
+            on = f"DOMAIN {at}" if kind == "DOMAIN" else at
+            text += f"\nCOMMENT ON CONSTRAINT {quoted} ON {on} IS {literal(str(comment))};"
+        back.append(Entry("CHECK CONSTRAINT", text, ""))
+    return back
+
+
+_COMPUTES = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+               WHERE a.attrelid = %(of)s::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped
+                 AND (a.attgenerated <> '' OR t.typtype IN ('d', 'c')))
+    OR EXISTS (SELECT FROM pg_catalog.pg_constraint
+               WHERE conrelid = %(of)s::pg_catalog.regclass AND contype = 'c')
+"""
+
+
+def computes(session: Session, table: str) -> bool:
+    """Whether expressions of a user are evaluated for each row that is written to a table (quoted)."""
+    return session.execute(_COMPUTES, {"of": table}).fetchone() == (True,)

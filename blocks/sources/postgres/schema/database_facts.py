@@ -1,0 +1,45 @@
+"""What the manifest says of a database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from blocks.errors import RestoreRefused
+from blocks.sources.postgres.schema.sequences import SequenceState
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A database as it was backed up, without its rows."""
+
+    server_version: int
+    encoding: str
+    collate: str
+    ctype: str
+    before: str
+    after: str
+    sequences: tuple[SequenceState, ...]
+    narrowed: bool
+
+    @classmethod
+    def of(cls, definition: dict[str, JsonValue]) -> Backup:
+        """Read it.
+
+        Raises:
+            RestoreRefused: It is not that of a PostgreSQL database.
+        """
+        match definition:
+            case {"server_version": int(version), "before": str(before), "after": str(after), "sequences": list(rows)}:
+                return cls(
+                    server_version=version,
+                    encoding=str(definition.get("encoding")),
+                    collate=str(definition.get("collate")),
+                    ctype=str(definition.get("ctype")),
+                    before=before,
+                    after=after,
+                    sequences=tuple(SequenceState.of(row) for row in rows),
+                    narrowed=bool(definition.get("narrowed")),
+                )
+        raise RestoreRefused("the manifest does not describe a PostgreSQL database")

@@ -1,0 +1,1 @@
+"""Restores into a database, as a whole or not at all."""

@@ -1,0 +1,1 @@
+"""Connections to servers and clusters, and what is said over them."""

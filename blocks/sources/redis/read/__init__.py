@@ -1,0 +1,1 @@
+"""Reads keys of any type, many at a time."""

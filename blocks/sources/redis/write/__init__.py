@@ -1,0 +1,1 @@
+"""Restores into a server, a cluster or an RDB file."""

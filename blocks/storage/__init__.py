@@ -1,0 +1,1 @@
+"""Tiers: objects by name in one place, written durably."""

@@ -1,0 +1,361 @@
+"""Where sealed objects are kept: today a local folder, written so that a power cut loses nothing that was confirmed."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, Field, field_validator
+
+from blocks.errors import (
+    AlreadyExists,
+    ConfigurationError,
+    LastgoodError,
+    ObjectMissing,
+    ObjectUnreadable,
+    RepositoryUnavailable,
+)
+from blocks.host.folders import sync_folder
+from blocks.prefect_compat import LastgoodBlock, document
+from blocks.storage.fsync import (
+    Buffer,
+    DurableHook,
+    local_path,
+    overwrite,
+    read_regular,
+    unavailable,
+    unobserved,
+    write_like,
+    write_synced,
+)
+
+_SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
+_TEMPORARY = re.compile(r"\..*\.tmp")
+
+
+@dataclass(frozen=True)
+class StoredName:
+    """One object of a listing: its name from the tier's root, size in bytes, time of its last change (UTC)."""
+
+    name: str
+    size_bytes: int
+    modified_at: datetime
+
+
+class StorageTier(LastgoodBlock):
+    """Objects by name in one place.
+
+    The contract, for every kind of tier:
+
+    - `put` is atomic and durable: afterwards the whole object is there, also after a power cut; a reader
+      meanwhile sees the object before or after, never a mixture. It is idempotent and may be retried.
+    - `put(..., exclusive=True)` lets exactly one of several writers succeed. It may be retried: finding the same
+      bytes already there counts as success, because a reply may get lost after the object was made.
+    - `remove` is idempotent and may be retried; what is not there counts as removed.
+    - `get`, `size`, `exists`, `list`, `folders` and `leftovers` change nothing, and never wait for a FIFO.
+    - What cannot be read is distinguished: `ObjectUnreadable` is about one object, `RepositoryFull` about room.
+
+    Example:
+        ```python
+        from blocks.storage.local import StorageTier
+
+        tier = StorageTier.load("BLOCK_NAME")
+        tier.put("greeting", b"hello")
+        ```
+    """
+
+    _block_type_name = "Storage Tier"
+    _block_type_slug = "storage-tier"
+    _documentation_url = document("docs/architecture.md")
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    durable: ClassVar[DurableHook] = staticmethod(unobserved)
+    """The one place where durable operations can be watched; a crash test sets it."""
+
+    url: str = Field(description="Folder that holds the objects: a path or a file:// URL.")
+    role: Literal["primary"] = Field(default="primary", description="What the tier is for.")
+
+    @field_validator("url")
+    @classmethod
+    def _supported(cls, url: str) -> str:
+        local_path(url)
+        return url
+
+    @property
+    def root(self) -> Path:
+        """The folder, absolute."""
+        return Path(os.path.abspath(local_path(self.url)))
+
+    def prepare(self) -> None:
+        """Create the tier's own folder where it is missing.
+
+        Only this makes it: a backup never does, or it would be written beneath the mount point of a missing disk.
+        """
+        with self._errors("create the folder of", ""):
+            missing = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+            for folder in reversed(missing):
+                self._make_folder(folder)
+
+    def put(self, name: str, data: Buffer, exclusive: bool = False, like_before: bool = False) -> None:
+        """Store an object, whole and durably.
+
+        Args:
+            name: Segments of letters, digits, `.`, `_` and `-`, joined by `/`.
+            data: The whole content of the object, in bytes.
+            exclusive: Fail where another object of that name exists.
+            like_before: Keep the owner, group and mode of the object that is replaced, or fail.
+
+        Raises:
+            AlreadyExists: `exclusive`, and other bytes are there.
+            RepositoryUnavailable: The storage failed; nothing is there, or the object as it was.
+        """
+        path = self._path(name)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        with self._errors("write", name):
+            self._require_root()
+            self._make_folders(path.parent)
+            try:
+                with self._observed("write", name):
+                    if like_before:
+                        write_like(temporary, path, data)
+                    else:
+                        write_synced(temporary, data)
+                if exclusive:
+                    self._link(temporary, path, data)
+                else:
+                    with self._observed("replace", name):
+                        os.replace(temporary, path)
+                        sync_folder(path.parent)
+            except OSError:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                raise
+
+    def overwrite(self, name: str, data: Buffer) -> None:
+        """Write over an object that is there, in the room that it has already; for a disk without any room left.
+
+        Not atomic: only for objects of less than a block whose torn state is understood.
+
+        Raises:
+            RepositoryUnavailable: The storage failed.
+        """
+        with self._errors("write", name), self._observed("overwrite", name):
+            overwrite(self._path(name), data)
+
+    def get(self, name: str, offset: int = 0, length: int | None = None, limit: int | None = None) -> bytes:
+        """Read an object, or `length` bytes from `offset`; fewer where it ends before.
+
+        Args:
+            name: Name of the object, relative to the tier.
+            offset: The first byte to read.
+            length: How many bytes; None for the rest of it.
+            limit: Where all of it is read, the size in bytes from which on it is refused before reading.
+
+        Raises:
+            ObjectMissing: There is no such object.
+            ObjectUnreadable: It cannot be read: an I/O error, a permission, a FIFO in its place.
+            CorruptionDetected: It is larger than `limit`.
+            RepositoryUnavailable: The storage failed.
+        """
+        with self._errors("read", name):
+            return read_regular(self._path(name), offset, length, limit)
+
+    def size(self, name: str) -> int:
+        """Return the size of an object in bytes.
+
+        Raises:
+            ObjectMissing: There is no such object.
+            RepositoryUnavailable: The storage failed.
+        """
+        with self._errors("look at", name):
+            return self._path(name).stat().st_size
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is an object of that name."""
+        try:
+            self.size(name)
+        except ObjectMissing:
+            return False
+        return True
+
+    def is_object(self, name: str) -> bool:
+        """Return whether what has that name is an object, and not a folder or something that cannot be read."""
+        with self._errors("look at", name):
+            return self._path(name).is_file()
+
+    def list(self, prefix: str = "") -> Sequence[StoredName]:
+        """List all objects below a folder (`prefix` ends in `/` or is empty), sorted by name."""
+        return [stored for stored in self._walk(prefix) if not _is_temporary(stored.name)]
+
+    def leftovers(self, prefix: str = "") -> Sequence[StoredName]:
+        """List the temporary files that interrupted writes left behind; `remove` takes their names."""
+        return [stored for stored in self._walk(prefix) if _is_temporary(stored.name)]
+
+    def folders(self, prefix: str = "") -> Sequence[str]:
+        """Return the names of the folders directly below a folder, sorted; none where it does not exist."""
+        folder = self._folder(prefix)
+        with self._errors("list", prefix):
+            if not folder.is_dir():
+                self._require_root()
+                return []
+            with os.scandir(folder) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects durably, in the order given, and the folders that become empty.
+
+        Raises:
+            RepositoryUnavailable: Some could not be removed; names them. All others are gone.
+        """
+        self._require_root()
+        failed: builtins.list[tuple[str, LastgoodError]] = []
+        touched: dict[Path, None] = {}
+        for name in names:
+            path = self._path(name)
+            try:
+                with self._errors("remove", name), self._observed("delete", name):
+                    path.unlink(missing_ok=True)
+                touched[path.parent] = None
+            except LastgoodError as exc:
+                failed.append((name, exc))
+        for folder in touched:
+            with self._errors("remove", self._name(folder)):
+                self._settle(folder)
+        if failed:
+            raise RepositoryUnavailable(
+                f"could not remove {', '.join(name for name, _ in failed)}: {failed[0][1].message}",
+                hint=failed[0][1].hint,
+            ) from failed[0][1]
+
+    def prune(self, prefix: str, before: datetime) -> None:
+        """Remove the empty folders directly below a folder that were last changed before a time."""
+        for name in self.folders(prefix):
+            folder = self._folder(prefix) / name
+            with suppress(OSError):
+                if folder.stat().st_mtime < before.timestamp():
+                    folder.rmdir()
+
+    def _path(self, name: str) -> Path:
+        segments = name.split("/")
+        if any(not _SEGMENT.fullmatch(segment) or segment in (".", "..") for segment in segments):
+            raise ConfigurationError(f"{name!r} is not a name of an object in a repository")
+        return self.root.joinpath(*segments)
+
+    def _folder(self, prefix: str) -> Path:
+        return self._path(prefix.rstrip("/")) if prefix else self.root
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def _require_root(self) -> None:
+        if not self.root.is_dir():
+            raise RepositoryUnavailable(
+                f"the repository's folder {self.root} is not there",
+                hint="Is its disk mounted?",
+            )
+
+    def _walk(self, prefix: str) -> builtins.list[StoredName]:
+        found: builtins.list[StoredName] = []
+        with self._errors("list", prefix):
+            self._require_root()
+            for folder, folders, files in os.walk(self._folder(prefix), onerror=self._unlistable):
+                # the file system's own, where a repository is the root of a disk; only root may look inside
+                folders[:] = [name for name in folders if name != "lost+found"]
+                for file in files:
+                    path = Path(folder, file)
+                    # a file that vanishes between listing and looking was removed: it is not in the listing
+                    with suppress(FileNotFoundError):
+                        seen = path.lstat()
+                        moment = datetime.fromtimestamp(seen.st_mtime, UTC)
+                        found.append(StoredName(self._name(path), seen.st_size, moment))
+        return sorted(found, key=lambda stored: stored.name)
+
+    def _make_folders(self, folder: Path) -> None:
+        missing = []
+        while folder != self.root and not folder.is_dir():
+            missing.append(folder)
+            folder = folder.parent
+        for step in reversed(missing):
+            self._make_folder(step)
+
+    def _make_folder(self, folder: Path) -> None:
+        with self._observed("mkdir", folder.name if folder == self.root else os.path.relpath(folder, self.root)):
+            with suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+            sync_folder(folder.parent)
+
+    def _link(self, temporary: Path, path: Path, data: Buffer) -> None:
+        name = self._name(path)
+        try:
+            with self._observed("link", name):
+                os.link(temporary, path)
+                sync_folder(path.parent)
+        except FileExistsError as exc:
+            if not _holds(path, data):
+                raise AlreadyExists(f"{name} exists already in {self.root}") from exc
+            sync_folder(path.parent)
+        finally:
+            with self._observed("delete", name):
+                temporary.unlink(missing_ok=True)
+
+    def _settle(self, folder: Path) -> None:
+        """Make removals durable, and remove the folder where nothing is left in it."""
+        if not folder.is_dir():
+            return
+        sync_folder(folder)
+        if folder == self.root:
+            return
+        try:
+            folder.rmdir()
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY):
+                raise
+        else:
+            sync_folder(folder.parent)
+
+    @contextmanager
+    def _observed(self, operation: str, name: str) -> Iterator[None]:
+        type(self).durable(operation, name, "before")
+        yield
+        type(self).durable(operation, name, "after")
+
+    @contextmanager
+    def _errors(self, verb: str, name: str) -> Iterator[None]:
+        """Translate what the operating system says."""
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
+            self._require_root()
+            if verb not in ("read", "look at"):
+                raise unavailable(verb, name, self.root, exc) from exc
+            raise ObjectMissing(f"{name} is not there in {self.root}") from exc
+        except OSError as exc:
+            raise unavailable(verb, name, self.root, exc) from exc
+
+    def _unlistable(self, error: OSError) -> None:
+        """Name the folder that cannot be listed; one that vanished meanwhile is empty."""
+        if not isinstance(error, FileNotFoundError):
+            name = os.path.relpath(error.filename, self.root) if error.filename else ""
+            raise unavailable("list", "" if name == "." else name, self.root, error) from error
+
+
+def _holds(path: Path, data: Buffer) -> bool:
+    """Return whether a file has these bytes; what is no file has not."""
+    try:
+        return path.stat().st_size == len(data) and read_regular(path) == bytes(data)
+    except (FileNotFoundError, IsADirectoryError, ObjectUnreadable):
+        return False
+
+
+def _is_temporary(name: str) -> bool:
+    return bool(_TEMPORARY.fullmatch(name.rpartition("/")[2]))

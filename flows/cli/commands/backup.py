@@ -1,0 +1,85 @@
+"""The backup command: back up all sources of a plan, or none."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+from blocks.records import BackupMetadata, BackupStatus, BackupType
+from flows.backup import backup as backup_flow
+from flows.backup import make_backup
+from flows.cli import options
+from flows.cli.output import fields, note, say, say_json
+from flows.cli.render import backup_json, changed, collections_table, held_log
+from flows.cli.running import open_plan, run_reference, run_verb
+from flows.reporting.units import human_bytes, human_seconds, human_time
+
+
+def backup_arguments(command: ArgumentParser) -> None:
+    """Declare what `backup` takes."""
+    options.plan(command)
+    options.kind(
+        command,
+        "--type",
+        BackupType,
+        "What to make, incremental if not given; where it needs a base and finds none it becomes a full one.",
+        dest="backup_type",
+        default=BackupType.INCREMENTAL,
+    )
+    options.values(command, "--tag", "WORD", "A word to keep with it; may be repeated.", dest="tags")
+    options.value(
+        command, "--wait", "SECONDS", "How long to wait where another run holds the plan.", type=float, default=0.0
+    )
+    options.no_server(command)
+    options.json(command)
+
+
+def backup(
+    plan: str,
+    *,
+    backup_type: BackupType,
+    tags: Sequence[str],
+    wait: float,
+    no_server: bool,
+    json: bool,
+) -> None:
+    """Back up all sources of a plan, or none."""
+    opened, tags = open_plan(plan), list(tags)
+    made = run_verb(
+        backup_flow,
+        lambda progress: make_backup(opened, backup_type, tags, wait, progress),
+        no_server,
+        {"plan": run_reference(plan), "backup_type": backup_type, "tags": tags, "wait_seconds": wait},
+    )
+    if json:
+        say_json(backup_json(made, BackupStatus.COMPLETED))
+    else:
+        _say_backup(made)
+
+
+def _say_backup(made: BackupMetadata) -> None:
+    if made.promoted_because:
+        note(f"asked for {made.requested_type.value}, made {made.backup_type.value}: {made.promoted_because}")
+    for source in made.sources:
+        if held := held_log(source):
+            note(f"{source.name}: {held}")
+        for warning in source.warnings:
+            note(f"warning: {source.name}: {warning}")
+    say(
+        fields(
+            [
+                ("backup", made.backup_id),
+                ("type", made.backup_type.value),
+                ("state as of", human_time(made.timestamp)),
+                ("base", made.base or "none, it stands alone"),
+                ("rows", f"{made.rows:,}, changed {changed(made.upserts, made.tombstones)}"),
+                ("stored", f"{human_bytes(made.size_stored)} of {human_bytes(made.size_bytes)}"),
+                ("took", human_seconds(made.backup_duration_seconds)),
+            ]
+        )
+    )
+    say("")
+    say(collections_table(made))
+
+
+COMMAND = options.Command("Back up all sources of a plan, or none.", backup_arguments, backup)

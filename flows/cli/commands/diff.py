@@ -1,0 +1,196 @@
+"""The diff command: what changed between two backups, down to the field."""
+
+from __future__ import annotations
+
+import hashlib
+from argparse import ArgumentParser
+from base64 import b64encode
+from collections.abc import Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+
+from pydantic import JsonValue
+
+from blocks.errors import BackupNotFound
+from blocks.rows.selection import Selection
+from flows.cli import options
+from flows.cli.output import Styled, grid, note, say, say_json
+from flows.cli.running import open_plan
+from flows.pipeline.chain import Chain
+from flows.reading.diff import Absent, ChangeKind, CollectionDiff, FieldChange, RowChange, compare_backups
+from flows.reporting.units import human_bytes
+
+_SIGNS = {ChangeKind.ADDED: ("+", "green"), ChangeKind.REMOVED: ("−", "red"), ChangeKind.CHANGED: ("~", "yellow")}
+
+SHOWN_CHARACTERS = 60
+"""Longest text of a value on a terminal."""
+
+JSON_TEXT_CHARACTERS = 64 * 1024
+JSON_BINARY_BYTES = 1024
+"""Longest values that JSON output carries whole; of longer ones it gives size and SHA-256."""
+
+
+def diff_arguments(command: ArgumentParser) -> None:
+    """Declare what `diff` takes."""
+    options.plan(command)
+    options.backup(command, "first")
+    options.backup(command, "second")
+    options.selection(command)
+    options.value(
+        command,
+        "--limit",
+        "N",
+        "Changed rows shown of each collection, else 20; 0 for all.",
+        type=int,
+        default=20,
+    )
+    options.json(command)
+
+
+def diff(
+    plan: str,
+    first: str,
+    second: str,
+    *,
+    collection: Sequence[str],
+    key: Sequence[str],
+    limit: int,
+    json: bool,
+) -> None:
+    """Show what changed from the first backup to the second: keys added, removed and changed, and their fields."""
+    opened = open_plan(plan)
+    repository = opened.repository.unlock(opened.encryption)
+    chains = [Chain(repository, repository.find(opened.name, one)) for one in (first, second)]
+    before, after = chains
+    selection = Selection(tuple(collection), tuple(key))
+    found = compare_backups(before, after, selection, limit or None)
+    # each collection is shown when it is compared: a big diff need not fit into memory
+    results = list(found) if json else [_say_changes(one) for one in found]
+    if not results:
+        raise BackupNotFound(f"neither backup holds a collection {' or '.join(selection.collections)}")
+    ids = before.target.backup_id, after.target.backup_id
+    if json:
+        say_json({"plan": opened.name, "a": ids[0], "b": ids[1], "collections": [_diff_json(one) for one in results]})
+        return
+    say(f"from {ids[0]} to {ids[1]}\n")
+    table = grid("collection", ">added", ">removed", ">changed", "")
+    for one in results:
+        counts = (f"{one.counts[kind]:,}" for kind in (ChangeKind.ADDED, ChangeKind.REMOVED, ChangeKind.CHANGED))
+        table.add_row(one.collection, *counts, f"only in {one.only_in}" if one.only_in else "")
+    say(table)
+    if not any(one.total for one in results):
+        note("nothing changed")
+
+
+def _say_changes(result: CollectionDiff) -> CollectionDiff:
+    for change in result.changes:
+        sign, style = _SIGNS[change.kind]
+        say(Styled(f"{sign} {result.collection} {_name(change)}", style))
+        if change.kind is ChangeKind.CHANGED:
+            for one in change.fields:
+                say("    {}: {} → {}".format(one.name, *pair_text(one.old, one.new)))
+    if hidden := result.total - len(result.changes):
+        say(f"  … and {hidden:,} more of {result.collection} (--limit 0 shows all)")
+    if result.total:
+        say("")
+    result.changes = []
+    return result
+
+
+def _name(change: RowChange) -> str:
+    """Write a row's key: its label, and the key columns that the label leaves out."""
+    parts = change.label.split(":")
+    rest = [str(v) for v in change.key.values() if not isinstance(v, bytes | bytearray) and str(v) not in parts]
+    return change.label + (f" [{', '.join(rest)}]" if rest and len(change.key) > 1 else "")
+
+
+def _diff_json(result: CollectionDiff) -> JsonValue:
+    return {
+        "collection": result.collection,
+        "only_in": result.only_in,
+        "added": result.counts[ChangeKind.ADDED],
+        "removed": result.counts[ChangeKind.REMOVED],
+        "changed": result.counts[ChangeKind.CHANGED],
+        "changes": [_change_json(change) for change in result.changes],
+    }
+
+
+def _change_json(change: RowChange) -> JsonValue:
+    return {
+        "change": change.kind.value,
+        "label": change.label,
+        "key": {name: value_json(value) for name, value in change.key.items()},
+        "fields": {one.name: _field_json(one) for one in change.fields},
+    }
+
+
+def _field_json(one: FieldChange) -> JsonValue:
+    sides = {"old": one.old, "new": one.new}
+    return {side: value_json(value) for side, value in sides.items() if not isinstance(value, Absent)}
+
+
+def pair_text(old: object, new: object) -> tuple[str, str]:
+    """Write a value before and after; of long texts, the piece where they begin to differ."""
+    one, two = _text(old), _text(new)
+    if len(one) <= SHOWN_CHARACTERS and len(two) <= SHOWN_CHARACTERS:
+        return one, two
+    start = 0
+    if not isinstance(old, Absent) and not isinstance(new, Absent):
+        length = min(len(one), len(two))
+        first = next((n for n in range(length) if one[n] != two[n]), length)
+        start = first - 10 if first > SHOWN_CHARACTERS - 20 else 0
+    return _cut(one, start), _cut(two, start)
+
+
+def value_json(value: object) -> JsonValue:
+    """Write a value as JSON; what JSON has no form for becomes an object that names its form."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if value - value == 0 else {"float": repr(value)}
+    if isinstance(value, str):
+        if len(value) <= JSON_TEXT_CHARACTERS:
+            return value
+        return {"characters": len(value), "sha256": _sha256(value.encode("utf-8", "surrogatepass"))}
+    if isinstance(value, bytes | bytearray):
+        if len(value) <= JSON_BINARY_BYTES:
+            return {"base64": b64encode(value).decode("ascii")}
+        return {"bytes": len(value), "sha256": _sha256(value)}
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    return str(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Absent):
+        return "—"
+    if value is None:
+        return "NULL"
+    if isinstance(value, bytes | bytearray):
+        return _binary_text(bytes(value))
+    if isinstance(value, datetime | date | time | Decimal):
+        return str(value)
+    return repr(value)
+
+
+def _binary_text(value: bytes) -> str:
+    """Show bytes that are short text as text, all others by their size and digest."""
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        text = ""
+    if len(value) <= JSON_TEXT_CHARACTERS and text.replace("\n", "").replace("\t", "").isprintable() and text:
+        return f"b{text!r}"
+    return f"{human_bytes(len(value))} sha256 {_sha256(value)[:12]}" if value else "b''"
+
+
+def _cut(text: str, start: int) -> str:
+    piece = text[start : start + SHOWN_CHARACTERS]
+    return ("…" if start else "") + piece + ("…" if start + SHOWN_CHARACTERS < len(text) else "")
+
+
+def _sha256(value: bytes | bytearray) -> str:
+    return hashlib.sha256(value).hexdigest()
+
+
+COMMAND = options.Command("Show what changed between two backups, down to the field.", diff_arguments, diff)

@@ -1,0 +1,134 @@
+"""The show command: what is known of one backup. It needs no Prefect server and no data key."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+from pydantic import JsonValue
+
+from blocks.records import BackupMetadata, BackupStatus, Verification
+from blocks.repository.block import Repository
+from flows.cli import options
+from flows.cli.output import Table, fields, grid, say, say_json
+from flows.cli.render import backup_json, chain_text, changed, collections_table, held_log, status_text
+from flows.cli.running import open_plan
+from flows.reporting.units import human_bytes, human_seconds, human_time
+
+
+def show_arguments(command: ArgumentParser) -> None:
+    """Declare what `show` takes."""
+    options.plan(command)
+    options.backup(command)
+    options.json(command)
+
+
+def show(plan: str, backup: str, *, json: bool) -> None:
+    """Show one backup: its numbers, its collections, its chain and its verifications."""
+    opened = open_plan(plan)
+    repository = opened.repository.unlock(opened.encryption)
+    made = repository.find(opened.name, backup)
+    if json:
+        say_json(_show_json(repository, made))
+        return
+    status = repository.status(made)
+    say(_summary(made, status))
+    say("")
+    say(collections_table(made))
+    for source in made.sources:
+        say(f"\n{source.name} ({source.type}): {source.system}, seen {human_time(source.taken_at)}")
+        if held := held_log(source):
+            say(f"  {held}")
+        for warning in source.warnings:
+            say(f"  warning: {warning}")
+    if verifications := repository.verifications(opened.name, made.backup_id):
+        say("")
+        say(_verifications_table(verifications))
+    else:
+        say("\nnever verified")
+
+
+def _summary(made: BackupMetadata, status: BackupStatus) -> Table:
+    promoted = f"asked for {made.requested_type.value}: {made.promoted_because}" if made.promoted_because else ""
+    kept = "for ever" if made.retention_days is None else f"{made.retention_days:g} days"
+    return fields(
+        [
+            ("backup", made.backup_id),
+            ("plan", f"{made.plan}, number {made.sequence}"),
+            ("type", made.backup_type.value),
+            ("", promoted),
+            ("holds", "" if made.whole else "only what the plan calls critical"),
+            ("state as of", human_time(made.timestamp)),
+            ("status", status_text(status)),
+            ("chain", chain_text(made)),
+            ("", " ← ".join(link.backup_id for link in reversed(made.chain))),
+            ("rows", f"{made.rows:,}, changed {changed(made.upserts, made.tombstones)}"),
+            ("size", f"{human_bytes(made.size_bytes)}, stored {human_bytes(made.size_stored)}"),
+            ("took", human_seconds(made.backup_duration_seconds)),
+            ("kept", kept),
+            ("tags", ", ".join(made.tags)),
+            ("made on", made.source_system),
+            ("made with", ", ".join(f"{name} {version}" for name, version in made.tool_versions.items())),
+            ("key", made.encryption_key_id if made.encapsulated_key else "none, not encrypted"),
+            ("checksum", made.checksum),
+        ]
+    )
+
+
+def _show_json(repository: Repository, made: BackupMetadata) -> JsonValue:
+    head = backup_json(made, repository.status(made))
+    return head | {
+        "plan": made.plan,
+        "sequence": made.sequence,
+        "source_system": made.source_system,
+        "encryption_key_id": made.encryption_key_id,
+        "checksum": made.checksum,
+        "tool_versions": dict(made.tool_versions),
+        "sources": [
+            {
+                "name": s.name,
+                "type": s.type,
+                "system": s.system,
+                "taken_at": s.taken_at.isoformat(),
+                "warnings": list(s.warnings),
+                **({"slot": slot} if (slot := s.definition.get("slot")) else {}),
+            }
+            for s in made.sources
+        ],
+        "collections": [
+            {
+                "name": c.name,
+                "key": list(c.key),
+                "columns": [list(column) for column in c.columns],
+                "rows": c.rows,
+                "upserts": c.upserts,
+                "tombstones": c.tombstones,
+                "parts": len(c.parts),
+                "selected_keys": list(c.selected_keys),
+            }
+            for c in made.collections
+        ],
+        "verifications": [
+            v.model_dump(mode="json", exclude={"format_version"})
+            for v in repository.verifications(made.plan, made.backup_id)
+        ],
+    }
+
+
+def _verifications_table(verifications: Sequence[Verification]) -> Table:
+    """Show the verifications of a backup, oldest first."""
+    table = grid("verified (UTC)", "how", "status", ">rows", ">expectations", ">took", "findings")
+    for one in verifications:
+        table.add_row(
+            f"{one.verified_at:%Y-%m-%d %H:%M:%S}",
+            "deep" if one.deep else "compared",
+            status_text(one.status),
+            f"{one.rows:,}",
+            str(one.expectations),
+            human_seconds(one.seconds),
+            "\n".join(one.findings),
+        )
+    return table
+
+
+COMMAND = options.Command("Show one backup, its collections, its chain and its verifications.", show_arguments, show)

@@ -1,0 +1,252 @@
+"""Where output goes, and how: results to stdout, everything said along the way to stderr.
+
+Tables are aligned text for files and pipes, and rich's, which fold and have colours, for terminals. A command that
+prints to no terminal does not wait for rich to be imported.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import TYPE_CHECKING, TextIO
+
+from pydantic import JsonValue
+
+from blocks.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+WIDTH_WITHOUT_TERMINAL = 200
+"""Columns of what rich prints to a file or a pipe: nothing may be cut off there."""
+
+_GAP = "  "
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+@dataclass(frozen=True)
+class Styled:
+    """Text with a style of rich's, which only terminals show."""
+
+    text: str
+    style: str = ""
+
+    def plain(self) -> str:
+        """Return the text."""
+        return visible(self.text)
+
+    def on_terminal(self) -> Text:
+        """Return it as rich has it."""
+        from rich.text import Text
+
+        return Text(self.plain(), style=self.style)
+
+
+@dataclass
+class Column:
+    """How the cells of a column stand.
+
+    Attributes:
+        header: The header of the column.
+        number: Whether they are aligned to the right.
+        whole: Whether a narrow terminal may not fold them.
+        style: Of those that have none of their own.
+    """
+
+    header: str = ""
+    number: bool = False
+    whole: bool = False
+    style: str = ""
+
+
+@dataclass
+class Table:
+    """Rows of cells.
+
+    Attributes:
+        columns: The columns, in order.
+        headed: Whether headers are printed.
+        rows: The cells; a cell may be of several lines.
+    """
+
+    columns: Sequence[Column]
+    headed: bool = True
+    rows: list[tuple[str | Styled, ...]] = field(default_factory=list)
+
+    def add_row(self, *cells: str | Styled) -> None:
+        """Add a row; cells that are left out are empty."""
+        assert len(cells) <= len(self.columns), "more cells than columns"
+        self.rows.append(cells)
+
+    def plain(self) -> str:
+        """Write it as lines, each as long as it has to be."""
+        lines = [tuple(column.header for column in self.columns)] if self.headed else []
+        for row in self.rows:
+            lines += zip_longest(*(_text(cell).expandtabs().split("\n") for cell in row), fillvalue="")
+        widths = [max(map(_width, cells)) for cells in zip_longest(*lines, fillvalue="")]
+        return "\n".join(self._line(line, widths) for line in lines)
+
+    def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
+        padded = []
+        for cell, column, width in zip(cells, self.columns, widths, strict=False):
+            room = " " * (width - _width(cell))
+            padded.append(room + cell if column.number else cell + room)
+        return _GAP.join(padded).rstrip()
+
+    def on_terminal(self) -> RichTable:
+        """Return it as rich has it."""
+        from rich.table import Table as RichTable
+
+        table = RichTable(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold", show_header=self.headed)
+        for column in self.columns:
+            table.add_column(
+                column.header,
+                justify="right" if column.number else "left",
+                overflow="fold",
+                no_wrap=column.whole,
+                style=column.style,
+            )
+        for row in self.rows:
+            table.add_row(*(cell.on_terminal() if isinstance(cell, Styled) else visible(cell) for cell in row))
+        return table
+
+
+def grid(*headers: str) -> Table:
+    """Make a table; a header that begins with `>` is that of a column of numbers."""
+    return Table([Column(header.removeprefix(">"), number=header.startswith(">")) for header in headers])
+
+
+def fields(rows: Iterable[tuple[str, str | Styled]]) -> Table:
+    """Make a table of names and values; a row without a value is left out."""
+    table = Table([Column(style="bold", whole=True), Column()], headed=False)
+    for name, value in rows:
+        if value:
+            table.add_row(name, value)
+    return table
+
+
+def visible(text: str) -> str:
+    """Write out what would move the cursor, ring, or command a terminal; lines and tabs stay."""
+    return text.translate(_CONTROLS)
+
+
+def _text(cell: str | Styled) -> str:
+    return cell.plain() if isinstance(cell, Styled) else visible(cell)
+
+
+def _width(text: str) -> int:
+    """Return how many places of a line text takes."""
+    if text.isascii():
+        return len(text)
+    seen = [character for character in text if unicodedata.category(character) not in ("Mn", "Me", "Cf")]
+    return len(seen) + sum(unicodedata.east_asian_width(character) in "WF" for character in seen)
+
+
+def stdout() -> Console:
+    """Return rich's console of results."""
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    """Return rich's console of notes, progress and errors."""
+    return _console(stderr=True)
+
+
+def interactive() -> bool:
+    """Return whether a person can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def say(what: str | Styled | Table | RenderableType) -> None:
+    """Print a result."""
+    match what:
+        case str():
+            print(visible(what))
+        case Styled() | Table() if _has_styles(sys.stdout):
+            stdout().print(what.on_terminal(), soft_wrap=isinstance(what, Styled))
+        case Styled() | Table():
+            print(what.plain())
+        case _:
+            stdout().print(what)
+
+
+def note(text: str) -> None:
+    """Print a line that is not the result, after what was printed of that."""
+    if sys.stderr is None:
+        return
+    if sys.stdout is not None:
+        with suppress(OSError):  # the reader is gone, which is reported at the end
+            sys.stdout.flush()
+    print(visible(text), file=sys.stderr, flush=True)
+
+
+def say_json(value: JsonValue) -> None:
+    """Print a result as JSON, in ASCII so that any terminal and any reader takes it."""
+    print(json.dumps(value, indent=2))
+
+
+def deliver(print_it: Callable[[], None]) -> None:
+    """Print what must have arrived before anything else is done: the disk or the reader behind stdout took it.
+
+    Raises:
+        ConfigurationError: It cannot be printed. Nothing may follow that needs it.
+        BrokenPipeError: The reader went away.
+    """
+    if sys.stdout is None:
+        raise ConfigurationError(_UNSEEN, hint="Run it again with stdout open.")
+    try:
+        sys.stdout.flush()
+        print_it()
+        sys.stdout.flush()
+        _sync(sys.stdout)
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        with suppress(OSError, ValueError):
+            drop_unprinted()
+        raise ConfigurationError(f"{_UNSEEN}: {exc.strerror}", hint="Run it again and let it print.") from exc
+
+
+def drop_unprinted() -> None:
+    """Let what is left in the buffer of stdout go nowhere, since nobody takes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+_UNSEEN = "nothing can be printed to stdout, so nothing was made"
+
+
+def _sync(stream: TextIO) -> None:
+    """Let a disk say now that it is full; a pipe or a terminal has nothing to sync."""
+    try:
+        os.fsync(stream.fileno())
+    except OSError as exc:
+        if exc.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS, errno.EBADF, None):
+            raise
+
+
+def _has_styles(stream: TextIO | None) -> bool:
+    return stream is not None and (stream.isatty() or bool(os.environ.get("FORCE_COLOR")))
+
+
+def _console(stderr: bool) -> Console:
+    # takes long, and only terminals show what it can do
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    # what is printed comes from plans and data: nothing in it is markup
+    return Console(
+        stderr=stderr,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        width=None if stream.isatty() else WIDTH_WITHOUT_TERMINAL,
+    )

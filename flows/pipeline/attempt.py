@@ -1,0 +1,296 @@
+"""One attempt at a backup: its type, id and keys, the parts that have to be read, and what was stored so far.
+
+Where the base turns out to be unusable while parts are read, a second attempt is made without it, in the same context.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+
+from blocks.crypto.stream import ObjectContext, ObjectKind
+from blocks.errors import BaseUnusable, CorruptionDetected, ObjectUnreadable
+from blocks.records import BackupType, StoredObject
+from blocks.rows.digest import RowDigest
+from blocks.rows.index import PartIndex, PartLookup
+from blocks.rows.selection import Selection
+from blocks.sources.collection import Bounds, CollectionSpec
+from blocks.sources.view import Skipping, View
+from flows.pipeline.chain import Chain
+from flows.pipeline.context import BackupContext
+from flows.pipeline.messages import SelectedCollection, Stored
+
+
+class BackupAttempt:
+    """An attempt at a backup, with a fresh id and a fresh data key. Prints as its id.
+
+    Args:
+        context: What all attempts at the backup share.
+        base: The chain that the backup depends on; None where it needs none, or has none.
+        promoted_because: Why a full backup is made in place of the requested type; None where that is made.
+
+    Attributes:
+        backup_type: What is made.
+        data_key: Seals the data; None with `encryption: none`.
+        encapsulated_key: The data key as the manifest keeps it.
+        tokens: By source the token of its view.
+    """
+
+    def __init__(self, context: BackupContext, base: Chain | None = None, promoted_because: str | None = None) -> None:
+        plan, repository = context.plan, context.repository
+        self.context, self.base, self.promoted_because = context, base, promoted_because
+        self.backup_type = BackupType.FULL if promoted_because else context.requested
+        self.backup_id = repository.new_id(plan.name, self.backup_type, datetime.now(UTC))
+        context.lease.work_on(self.backup_id)
+        self.data_key, self.encapsulated_key = repository.keys.new_data_key(plan.name, self.backup_id)
+        # before anything is read: what a source sees afterwards has at least all that its token stands for
+        self.tokens = {name: view.token for name, view in context.views.items()}
+        for name, view in context.views.items():
+            context.notes.warn(name, view.warnings)  # a token may have cost something
+        self._results = _Results()
+
+    def __str__(self) -> str:
+        """Name the backup as people see it in the UI."""
+        return self.backup_id
+
+    def without_base(self, because: str) -> BackupAttempt:
+        """Make another attempt, at a full backup."""
+        return BackupAttempt(self.context, None, because)
+
+    @property
+    def tracks_changes(self) -> bool:
+        """Whether sources may leave out what they know did not change; a differential always reads all."""
+        return self.backup_type is BackupType.INCREMENTAL and self.base is not None
+
+    @cached_property
+    def collections(self) -> tuple[SelectedCollection, ...]:
+        """What is taken, in the order of the manifest."""
+        chosen = ((name, spec, self.context.selection(name)) for name, spec in self.context.specs.items())
+        taken = [
+            (name, spec, selection.meant_for(spec.key, spec.label))
+            for name, spec, selection in chosen
+            if selection is not None
+        ]
+        return tuple(
+            SelectedCollection(number, name, spec, self.context.views[name.partition("/")[0]], selection)
+            for number, (name, spec, selection) in enumerate(taken)
+        )
+
+    def parts(self) -> Iterator[BackupPart]:
+        """Yield the parts that have to be read; the boundaries are those of the base, or fresh ones."""
+        for collection in self.collections:
+            with self.context.reading(collection.source):
+                bounds = self._bounds(collection)
+            parts = [BackupPart(self, collection, n, b) for n, b in enumerate(bounds)]
+            self._results.parts[collection.name] = parts
+            if self._untouched(collection.source):
+                for part in parts:
+                    self.done(part, Stored(None, part.base_rows))
+            else:
+                yield from parts
+
+    def stale_parts(self) -> list[BackupPart]:
+        """Return the parts that have to be read again, because something in them was given up since; at last none."""
+        found: list[BackupPart] = []
+        for collection in self.collections:
+            if isinstance(collection.view, Skipping) and collection.view.skips:
+                with self.context.reading(collection.source):
+                    bounds = collection.view.stale(collection.spec)
+                found += [part for part in self.parts_of(collection) if part.bounds in bounds]
+        for part in found:
+            self._discard(part)
+        return found
+
+    def _discard(self, part: BackupPart) -> None:
+        """Remove what was stored of a part: stored objects never change, so it gets others."""
+        names = self._results.forget(str(part))
+        self.context.repository.discard_objects(self.context.plan.name, self.backup_id, names)
+
+    def parts_of(self, collection: SelectedCollection) -> Sequence[BackupPart]:
+        """Return the parts of a collection, once `parts` has come to its end."""
+        return self._results.parts[collection.name]
+
+    def _bounds(self, collection: SelectedCollection) -> Sequence[Bounds]:
+        if self.base is None:
+            return list(collection.view.partition(collection.spec))
+        before = next(held for held in self.base.target.collections if held.name == collection.name)
+        return [part.bounds for part in before.parts]
+
+    def token_before(self, source: str) -> str | None:
+        """Return the token that the base's view of a source had."""
+        return self.base.target.source(source).token if self.base else None
+
+    def _untouched(self, source: str) -> bool:
+        before = self.token_before(source) if self.tracks_changes else None
+        return before is not None and before == self.tokens[source]
+
+    @cached_property
+    def rows_before(self) -> dict[str, int]:
+        """How many records the base holds of each part, by the part's name; empty where there is no base."""
+        held = self.base.target.collections if self.base else ()
+        return {f"{collection.name}#{part.number}": part.rows for collection in held for part in collection.parts}
+
+    def base_index(self, part: BackupPart) -> PartIndex:
+        """Read what the base holds of a part.
+
+        Raises:
+            BaseUnusable: An index of the chain is missing or damaged.
+        """
+        if self.base is None:
+            return PartIndex([])
+        try:
+            return self.base.index(part.collection_name, part.number, part.base_rows)
+        except (CorruptionDetected, ObjectUnreadable) as exc:
+            raise BaseUnusable(f"base {self.base.target.backup_id}: {exc.message}", hint=exc.hint) from exc
+
+    def put(self, name: str, sealed: bytes | bytearray | memoryview) -> StoredObject:
+        """Store a sealed object of this backup."""
+        stored = self.context.repository.put_object(self.context.plan.name, self.backup_id, name, sealed)
+        self._results.keep(stored)
+        return stored
+
+    @property
+    def objects(self) -> list[StoredObject]:
+        """All objects that were stored."""
+        return list(self._results.objects.values())
+
+    def segment_number(self, part: BackupPart) -> int:
+        """Return the number of a part's objects, the same when a stage is tried again."""
+        return self._results.number(str(part))
+
+    def done(self, part: BackupPart, stored: Stored) -> None:
+        """Take the result of a part's last stage."""
+        self._results.stored[str(part)] = stored
+
+    def result(self, part: BackupPart) -> Stored:
+        """Return the result of a part's last stage."""
+        return self._results.stored[str(part)]
+
+    def give_up(self, error: BaseException, part: BackupPart | None) -> None:
+        """Let views end what they are reading; not where the same views are read again, without the base."""
+        if part is not None:
+            self.context.notes.failed = part.source
+        if not isinstance(error, BaseUnusable):
+            self.context.stop()
+
+
+class _Results:
+    """What came of an attempt's parts. What several stages do at once is thread-safe.
+
+    Attributes:
+        parts: The parts of each collection, by its full name.
+        stored: What was stored of each part, by its name.
+        objects: The stored objects, by name.
+    """
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[BackupPart]] = {}
+        self.stored: dict[str, Stored] = {}
+        self.objects: dict[str, StoredObject] = {}
+        self._numbers: dict[str, int] = {}
+        self._next = 0
+        self._guard = threading.Lock()
+
+    def keep(self, stored: StoredObject) -> None:
+        """Remember an object, which may have been stored before."""
+        with self._guard:
+            self.objects.pop(stored.name, None)
+            self.objects[stored.name] = stored
+
+    def number(self, part: str) -> int:
+        """Return a number for a part, the same until it is forgotten."""
+        with self._guard:
+            if part not in self._numbers:
+                self._numbers[part], self._next = self._next, self._next + 1
+            return self._numbers[part]
+
+    def forget(self, part: str) -> list[str]:
+        """Forget what was stored of a part; return the names of its objects."""
+        with self._guard:
+            segment = self.stored.pop(part).segment
+            self._numbers.pop(part, None)
+            names = [segment.data.name, segment.index.name] if segment else []
+            for name in names:
+                del self.objects[name]
+            return names
+
+
+class BackupPart:
+    """One part of one backup that passes the backup stages. Prints as `ledger/orders#3`.
+
+    A plain class, because Prefect looks for futures inside the dataclasses it is given.
+    """
+
+    __slots__ = ("_base", "_collection", "attempt", "bounds", "number")
+
+    def __init__(self, attempt: BackupAttempt, collection: SelectedCollection, number: int, bounds: Bounds) -> None:
+        self.attempt, self._collection, self.number, self.bounds = attempt, collection, number, bounds
+        self._base: PartIndex | None = None
+
+    def __str__(self) -> str:
+        """Name the part as people see it in the UI and in errors."""
+        return f"{self.collection_name}#{self.number}"
+
+    @property
+    def source(self) -> str:
+        """Name of the source."""
+        return self._collection.source
+
+    @property
+    def collection_name(self) -> str:
+        """Full name of the collection."""
+        return self._collection.name
+
+    @property
+    def spec(self) -> CollectionSpec:
+        """The collection as its source describes it."""
+        return self._collection.spec
+
+    @property
+    def view(self) -> View:
+        """The view of its source."""
+        return self._collection.view
+
+    @property
+    def selection(self) -> Selection | None:
+        """Which rows are kept; None for all."""
+        return self._collection.selection if self._collection.selection.keys else None
+
+    @property
+    def digest(self) -> RowDigest:
+        """Computes the digest of rows under the repository's key."""
+        return self.attempt.context.digest
+
+    def object_context(self, kind: ObjectKind) -> ObjectContext:
+        """Make the context that binds an object to its place."""
+        context = self.attempt.context
+        return ObjectContext(
+            repository_id=context.repository.repository_id,
+            plan=context.plan.name,
+            backup_id=self.attempt.backup_id,
+            kind=kind,
+            collection=self._collection.number,
+            part=self.number,
+        )
+
+    def base(self) -> PartIndex:
+        """Return what the base holds of this part; empty where the backup has no base."""
+        if self._base is None:
+            self._base = self.attempt.base_index(self)
+        return self._base
+
+    @property
+    def base_rows(self) -> int:
+        """How many records the base holds of this part, as its manifest says; none where there is no base."""
+        return self.attempt.rows_before.get(str(self), 0)
+
+    def known(self) -> PartLookup:
+        """Return what a source may leave out of its reading."""
+        token = self.attempt.token_before(self.source)
+        return PartLookup(self.base, self.base_rows, self.spec.key, self.digest, token)
+
+    def drop_base(self) -> None:
+        """Forget the base's index, which is as large as the part has rows."""
+        self._base = None

@@ -1,0 +1,224 @@
+"""A chain of backups opened for reading: the full at its bottom, the wanted backup on top."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+import pyarrow as pa
+
+from blocks.crypto.stream import ObjectContext, ObjectKind
+from blocks.errors import CorruptionDetected
+from blocks.records import BackupMetadata, Collection, Part, Segment
+from blocks.repository.block import Repository
+from blocks.rows.digest import RowDigest
+from blocks.rows.index import PartIndex
+from blocks.rows.merge import merged
+from blocks.rows.normalize import from_normal
+from blocks.rows.parquet import from_parquet
+from blocks.rows.selection import Selection
+from blocks.sources.collection import Bounds
+from blocks.sources.source import StateSource
+from flows.pipeline.messages import Piece, spec_of
+
+
+class Chain:
+    """A backup and those it depends on, full first.
+
+    Args:
+        repository: The unlocked repository.
+        target: The backup on top.
+
+    Raises:
+        CorruptionDetected: A backup is missing or damaged, or its manifest contradicts itself.
+    """
+
+    def __init__(self, repository: Repository, target: BackupMetadata) -> None:
+        self.repository = repository
+        self.backups: Sequence[BackupMetadata] = repository.chain(target)
+        for backup in self.backups:
+            _check_collections(backup)
+            _check_parts(self.backups[0], backup)
+        self.target = target
+        self.digest = RowDigest(repository.keys.digest_key)
+        self.beyond_privileges: dict[str, frozenset[str]] = {}
+        """By source, the columns that this process could not restore."""
+        self._by_name = [{c.name: c for c in backup.collections} for backup in self.backups]
+
+    def open_data(self, sources: Mapping[str, StateSource]) -> None:
+        """Make the data readable, for the sources of a plan.
+
+        Raises:
+            WrongKey: The credential may not read; so a restore is refused before anything is written.
+        """
+        self.beyond_privileges = {name: source.beyond_privileges for name, source in sources.items()}
+        self.data_keys  # noqa: B018  opened now, where a refusal does no harm
+
+    @cached_property
+    def data_keys(self) -> dict[str, bytes | None]:
+        """The data key of each backup by id; needs a reader's credential."""
+        keys = self.repository.keys
+        return {
+            b.backup_id: keys.open_data_key(b.encapsulated_key, b.encryption_key_id, b.plan, b.backup_id)
+            for b in self.backups
+        }
+
+    def parts(self, selection: Selection, sources: Mapping[str, StateSource] | None = None) -> Iterator[RestorePart]:
+        """Yield the parts of the selected collections.
+
+        Args:
+            selection: Which collections and keys.
+            sources: Those of the plan, where rows that it does not cover are left out.
+        """
+        for collection in self.target.collections:
+            if selection.has_collection(collection.name):
+                yield from self.parts_of(collection, selection, sources)
+
+    def parts_of(
+        self, collection: Collection, selection: Selection, sources: Mapping[str, StateSource] | None = None
+    ) -> Iterator[RestorePart]:
+        """Yield the parts of one collection.
+
+        Args:
+            collection: One of the backup on top.
+            selection: Which keys.
+            sources: Those of the plan, where rows that it does not cover are left out.
+        """
+        keys = Selection(keys=selection.keys, within=collection.selected_keys)
+        keys = keys.meant_for(collection.key, collection.label)
+        narrowed = keys if keys.narrows_keys else None
+        for part in collection.parts:
+            yield RestorePart(self, collection, part, narrowed, (sources or {}).get(collection.source))
+
+    def segments(self, collection: str, part: int) -> list[tuple[BackupMetadata, Collection, Segment]]:
+        """Return the segments of one part, oldest first, each with the backup and the collection it is in."""
+        found = []
+        for backup, collections in zip(self.backups, self._by_name, strict=True):
+            if collection not in collections:
+                raise CorruptionDetected(f"backup {backup.backup_id} of the chain lacks collection {collection}")
+            record = collections[collection]
+            if (segment := _part(record, part, backup).segment) is not None:
+                found.append((backup, record, segment))
+        return found
+
+    def pieces(self, part: RestorePart) -> list[Piece]:
+        """Fetch the sealed data of one part's chain."""
+        name, number = part.collection.name, part.part.number
+        return [
+            self._piece(backup, collection, number, segment, ObjectKind.SEGMENT)
+            for backup, collection, segment in self.segments(name, number)
+        ]
+
+    def index(self, collection: str, part: int, rows: int | None = None) -> PartIndex:
+        """Fetch and open the indexes of one part.
+
+        Args:
+            collection: Full name of the collection.
+            part: Number of the part.
+            rows: How many records it holds, for who believes the manifest and does not want them counted.
+
+        Raises:
+            CorruptionDetected: One is missing or is not what was stored.
+        """
+        layers = [self._index_table(b, c, part, s) for b, c, s in self.segments(collection, part)]
+        return PartIndex(layers, rows)
+
+    def _index_table(self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment) -> pa.Table:
+        piece = self._piece(backup, collection, part, segment, ObjectKind.INDEX)
+        table = from_parquet(piece.open(), piece.name)
+        if table.num_rows != segment.upserts + segment.tombstones:
+            raise CorruptionDetected(f"{piece.name}: {table.num_rows} entries where the manifest counts otherwise")
+        return table
+
+    def _piece(
+        self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment, kind: ObjectKind
+    ) -> Piece:
+        data = kind is ObjectKind.SEGMENT
+        stored = segment.data if data else segment.index
+        sealed = self.repository.get_object(backup.plan, backup.backup_id, stored)
+        context = ObjectContext.of_part(backup, kind, collection.number, part)
+        key = self.data_keys[backup.backup_id] if data else self.repository.keys.catalogue_key
+        return Piece(sealed, key, context, f"{backup.backup_id}/{stored.name} ({collection.name}#{part})")
+
+
+def _check_collections(backup: BackupMetadata) -> None:
+    for collection in backup.collections:
+        columns = {name for name, _ in collection.columns}
+        if collection.source not in backup.data_sources:
+            wrong = "is of a source that it does not name"
+        elif not collection.key or not columns.issuperset(collection.key + collection.label):
+            wrong = "has a key that is not among its columns"
+        else:
+            continue
+        raise CorruptionDetected(
+            f"in the manifest of backup {backup.backup_id}, collection {collection.name!r} {wrong}", hint=_NOT_OURS
+        )
+
+
+def _check_parts(full: BackupMetadata, backup: BackupMetadata) -> None:
+    """A chain keeps the parts of its full: a part that is left out would be rows that are left out."""
+    if _bounds_by_collection(full) != _bounds_by_collection(backup):
+        raise CorruptionDetected(
+            f"backup {backup.backup_id} does not have the parts of {full.backup_id}, on which it stands", hint=_NOT_OURS
+        )
+
+
+def _bounds_by_collection(backup: BackupMetadata) -> dict[str, list[tuple[int, Bounds]]]:
+    return {c.name: [(part.number, part.bounds) for part in c.parts] for c in backup.collections}
+
+
+_NOT_OURS = "The manifest was not made by lastgood. Do not trust this backup."
+
+
+def _part(collection: Collection, number: int, backup: BackupMetadata) -> Part:
+    for part in collection.parts:
+        if part.number == number:
+            return part
+    raise CorruptionDetected(f"backup {backup.backup_id} of the chain lacks part {collection.name}#{number}")
+
+
+class RestorePart:
+    """One part of one backup that passes the restore stages, with the segments of its chain, oldest first."""
+
+    __slots__ = ("_source", "chain", "collection", "part", "selection", "spec")
+
+    def __init__(
+        self,
+        chain: Chain,
+        collection: Collection,
+        part: Part,
+        selection: Selection | None,
+        source: StateSource | None = None,
+    ) -> None:
+        self.chain, self.collection, self.part, self.selection = chain, collection, part, selection
+        self._source = source
+        self.spec = spec_of(collection)
+
+    def merged(self) -> pa.Table:
+        """Fetch the segments and lay them over each other, all stages in one call, for what compares and reads.
+
+        Returns:
+            `_key` (large_binary) and the canonical columns, sorted by `_key`; no columns where there never was a row.
+        """
+        return merged([from_parquet(piece.open(), piece.name) for piece in self.chain.pieces(self)], self.spec.key)
+
+    def load(self) -> pa.Table:
+        """Return the rows that were asked for as their source knows them: the collection's columns."""
+        return self.narrowed(from_normal(self.merged()))
+
+    def narrowed(self, rows: pa.Table) -> pa.Table:
+        """Keep the rows that were asked for and that the plan covers; rows without columns are none.
+
+        Args:
+            rows: Rows as their source knows them: the collection's columns.
+        """
+        if not rows.num_columns:
+            return rows
+        if self.selection is not None:
+            rows = self.selection.rows(rows, self.spec.label)
+        covered = self._source.covered(self.spec, rows) if self._source is not None else None
+        return rows if covered is None else rows.filter(covered)
+
+    def __str__(self) -> str:
+        """Name the part as people see it in the UI and in errors."""
+        return f"{self.collection.name}#{self.part.number}"

@@ -1,0 +1,140 @@
+"""What every attempt at one backup shares: the plan, its lease, and the open views of its sources."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from blocks.errors import LastgoodError
+from blocks.plan.plan import BackupPlan
+from blocks.records import BackupType
+from blocks.repository.block import Repository
+from blocks.repository.lease import Lease
+from blocks.rows.digest import RowDigest
+from blocks.rows.selection import Selection
+from blocks.sources.collection import CollectionSpec
+from blocks.sources.view import Releasing, Stoppable, View
+from flows.pipeline.chain import Chain
+
+logger = logging.getLogger(__name__)
+
+
+class SourceNotes:
+    """What became known of the sources while they were read. Thread-safe.
+
+    Attributes:
+        failed: The source that could not be read, where the backup failed for that.
+    """
+
+    def __init__(self) -> None:
+        self.failed: str | None = None
+        self._warnings: dict[str, list[str]] = {}
+        self._guard = threading.Lock()
+
+    def warn(self, source: str, warnings: Sequence[str]) -> None:
+        """Remember what the user should know of a source, each a sentence."""
+        with self._guard:
+            self._warnings.setdefault(source, []).extend(warnings)
+
+    def warnings(self, source: str) -> tuple[str, ...]:
+        """Return the warnings of a source, each once."""
+        with self._guard:
+            return tuple(dict.fromkeys(self._warnings.get(source, ())))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BackupContext:
+    """What a backup is made of and with; all of it is there before the first attempt.
+
+    Attributes:
+        plan: The plan that is backed up.
+        repository: The unlocked repository that takes the backup.
+        lease: The lease of the plan, held.
+        views: The open views, by source.
+        requested: The wanted type; an attempt without the base that it needs makes a full one.
+        tags: Words that the manifest keeps.
+        select: Returns what is taken of a collection, None for nothing; by default the type and the plan decide.
+        notes: What became known of the sources.
+        started: When the backup began, by the monotonic clock, in seconds.
+    """
+
+    plan: BackupPlan
+    repository: Repository
+    lease: Lease
+    views: Mapping[str, View]
+    requested: BackupType
+    tags: tuple[str, ...] = ()
+    select: Callable[[str], Selection | None] | None = None
+    notes: SourceNotes = field(default_factory=SourceNotes, init=False)
+    started: float = field(default_factory=time.monotonic, init=False)
+
+    @cached_property
+    def digest(self) -> RowDigest:
+        """Computes the digest of rows under the repository's key."""
+        return RowDigest(self.repository.keys.digest_key)
+
+    @cached_property
+    def specs(self) -> dict[str, CollectionSpec]:
+        """All collections of all sources by full name."""
+        found: dict[str, CollectionSpec] = {}
+        for name, view in self.views.items():
+            with self.reading(name):
+                found |= {f"{name}/{spec.name}": spec for spec in view.collections()}
+        return found
+
+    @contextmanager
+    def reading(self, source: str) -> Iterator[None]:
+        """Remember which source it was, where what is done here fails."""
+        try:
+            yield
+        except LastgoodError:
+            self.notes.failed = source
+            raise
+
+    def selection(self, collection: str) -> Selection | None:
+        """Return what this backup takes of a collection, by its full name: None for nothing."""
+        if self.select is not None:
+            return self.select(collection)
+        if self.requested is BackupType.EMERGENCY:
+            return self.plan.emergency_selection(collection)
+        return Selection()
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the plan's state is taken."""
+        if self.select is not None:
+            return False
+        return self.requested is not BackupType.EMERGENCY or not self.plan.critical
+
+    def needs_repartition(self, base: Chain) -> str | None:
+        """Name a collection with a part too large to be held in memory, as the base partitioned it."""
+        for c in base.target.collections:
+            if self.views[c.source].needs_repartition(self.specs[c.name], [part.bounds for part in c.parts]):
+                return c.name
+        return None
+
+    def stop(self) -> None:
+        """Let views end what they are reading: the backup is given up."""
+        for view in self.views.values():
+            if isinstance(view, Stoppable):
+                view.stop()
+
+    def finish(self) -> None:
+        """Let the sources have their last word before the backup is committed."""
+        for name, view in self.views.items():
+            with self.reading(name):
+                view.finish()
+
+    def release(self) -> None:
+        """Let the sources go on from a backup that was committed."""
+        for name, view in self.views.items():
+            if isinstance(view, Releasing):
+                try:
+                    view.committed()
+                except LastgoodError as exc:
+                    logger.warning("source %s: %s", name, exc.message)

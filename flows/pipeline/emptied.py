@@ -1,0 +1,74 @@
+"""What held records in the last backup and holds none now: a source that is gone as a whole, or a collection."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from blocks.errors import SourceGone
+from blocks.records import BackupMetadata, BackupType
+from blocks.sources.source import StateSource
+from flows.pipeline.attempt import BackupAttempt
+from flows.pipeline.messages import spec_of
+
+
+def check_emptied(attempt: BackupAttempt) -> None:
+    """Fail a backup of which a source is gone as a whole, and warn of collections that hold nothing any more.
+
+    The backup before a restore is made of whatever is there: an emptied place is what people restore.
+
+    Args:
+        attempt: A backup whose parts are all stored, and that is not committed.
+
+    Raises:
+        SourceGone: A source held records in the last backup and holds none, and its plan does not say that it may.
+    """
+    if attempt.backup_type is BackupType.EMERGENCY or (before := _before(attempt)) is None:
+        return
+    context, rows = attempt.context, _rows_now(attempt)
+    sources = _by_source(rows)
+    for name, had in _by_source(Counter({c.name: c.rows for c in before.collections})).items():
+        source = context.plan.sources.get(name)
+        if source is None or had <= source.rows_of_nothing:
+            continue
+        if sources[name] <= source.rows_of_nothing and not source.allow_empty:
+            context.notes.failed = name
+            raise SourceGone(
+                f"source {name} holds no records at all now, and held {had - source.rows_of_nothing} in "
+                f"{before.backup_id} ({context.views[name].system})",
+                hint="Look whether it is what it was: a file that was emptied, a folder that is not mounted, a client "
+                "that answers nothing. If it may be empty, write `allow_empty: true` at the source.",
+            )
+        context.notes.warn(name, _lost(source, before, rows, name))
+
+
+def _rows_now(attempt: BackupAttempt) -> Counter[str]:
+    return Counter({c.name: sum(attempt.result(p).rows for p in attempt.parts_of(c)) for c in attempt.collections})
+
+
+def _by_source(rows: Counter[str]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for collection, count in rows.items():
+        found[collection.partition("/")[0]] += count
+    return found
+
+
+def _before(attempt: BackupAttempt) -> BackupMetadata | None:
+    """Return the backup to compare with: the base, or where there is none the newest that no restore has made."""
+    if attempt.base is not None:
+        return attempt.base.target
+    made = attempt.context.repository.survey(attempt.context.plan.name).backups
+    return next((b for b in reversed(made) if b.backup_type is not BackupType.EMERGENCY), None)
+
+
+def _lost(source: StateSource, before: BackupMetadata, rows: Counter[str], name: str) -> list[str]:
+    """Say which collections of a source hold nothing any more, of those that the plan covers."""
+    held = [c for c in before.collections if c.source == name and c.rows and not rows[c.name]]
+    return [
+        f"{c.name} held {c.rows} rows in {before.backup_id}, and {_now(c.name in rows)} now."
+        for c in held
+        if source.covers(spec_of(c))
+    ]
+
+
+def _now(there: bool) -> str:
+    return "holds none" if there else "is not there"

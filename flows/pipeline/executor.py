@@ -1,0 +1,147 @@
+"""The stage executor: stages submitted as Prefect tasks, for a bounded window of parts at a time.
+
+Inside a flow run the stages run as its tasks. Outside of one (a command on a machine with no Prefect server, on the
+worst day) the same stages run in plain threads, with the same retries. Either way the pool has a thread for each stage
+of each part in the window, because a stage that waits for the one before it holds its thread.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Generic, Protocol, TypeVar
+
+from blocks.errors import LastgoodError
+from blocks.host.memory import give_back
+from flows.pipeline.prefect_compat import PARTS_IN_FLIGHT, RETRIES, STAGES, Task, in_flow_run, is_retryable
+from flows.pipeline.progress import Progress
+
+R = TypeVar("R")
+P = TypeVar("P")
+
+
+class Outcome(Protocol):
+    """What `StageExecutor.submit` gives back: a Prefect future, or a thread's."""
+
+    def result(self) -> Any:
+        """Wait and return the stage's result, or raise what it raised."""
+        ...
+
+
+class StageExecutor:
+    """Submits stages; arguments that are outcomes of earlier stages are awaited by the stage that takes them."""
+
+    def __init__(self, pool: ThreadPoolExecutor | None) -> None:
+        self._pool = pool
+
+    def submit(self, stage: Task[..., Any], *args: Any, after: Sequence[Outcome] = ()) -> Any:
+        """Submit one stage; `after` names outcomes it follows without taking their results."""
+        if self._pool is None:
+            return stage.submit(*args, wait_for=list(after) or None)
+        return self._pool.submit(_run_plain, stage, args, after)
+
+
+@contextmanager
+def open_executor() -> Iterator[StageExecutor]:
+    """Open an executor: on Prefect inside a flow run, on plain threads elsewhere."""
+    if in_flow_run():
+        yield StageExecutor(None)
+        return
+    with ThreadPoolExecutor(PARTS_IN_FLIGHT * STAGES + 2, thread_name_prefix="lastgood") as pool:
+        yield StageExecutor(pool)
+
+
+def _run_plain(stage: Task[..., Any], args: tuple[Any, ...], after: Sequence[Outcome]) -> Any:
+    for earlier in after:
+        earlier.result()
+    ready = [arg.result() if isinstance(arg, Future) else arg for arg in args]
+    return retried(lambda: stage.fn(*ready), stage.retries)
+
+
+def retried(work: Callable[[], R], retries: int = RETRIES) -> R:
+    """Do work that touches the outside, again after a failure that may pass; backoff in seconds 1, 2, 4 with jitter."""
+    for attempt in range(retries):
+        try:
+            return work()
+        except (LastgoodError, OSError) as error:
+            if not is_retryable(error):
+                raise
+            time.sleep(2**attempt * random.uniform(0.5, 1.5))  # noqa: S311  jitter needs no secrecy
+    return work()
+
+
+class BoundedWindow(Generic[P]):
+    """Iterates over parts so that at most `size` are in flight at once, and collects what the last stage returned.
+
+    Iterate it, and give the outcomes of each part's stages to `follow`, first stage first.
+    """
+
+    def __init__(
+        self,
+        parts: Iterable[P],
+        size: int = PARTS_IN_FLIGHT,
+        done: Callable[[P, Any], None] | None = None,
+        progress: Progress | None = None,
+        give_up: Callable[[BaseException, P | None], None] | None = None,
+    ) -> None:
+        self._parts, self._size, self._done, self._progress = parts, size, done, progress
+        self._give_up = give_up
+        self._running: list[tuple[P, tuple[Outcome, ...]]] = []
+        self.last: list[Outcome] = []
+        """The last stage of each part that came through: what follows all parts waits for them."""
+
+    def __iter__(self) -> Iterator[P]:
+        """Yield the next part when there is room for it; at the end, wait for all."""
+        try:
+            for part in self._parts:
+                while len(self._running) >= self._size:
+                    self._settle()
+                if self._progress is not None:
+                    self._progress.entered(str(part))
+                yield part
+            while self._running:
+                self._settle()
+        except BaseException as error:
+            self._failed(error, None)
+            raise
+        finally:
+            # on a failure the other parts still finish, so that nothing writes after the flow has given up
+            for _, outcomes in self._running:
+                for outcome in outcomes:
+                    _wait_quietly(outcome)
+
+    def follow(self, part: P, *outcomes: Outcome) -> None:
+        """Remember the stages a part is on."""
+        self._running.append((part, outcomes))
+
+    def _failed(self, error: BaseException, part: P | None) -> None:
+        """Say so before anything is waited for, so that what still runs can end soon."""
+        if self._give_up is not None:
+            self._give_up(error, part)
+
+    def _settle(self) -> None:
+        part, outcomes = self._running.pop(0)
+        try:
+            # in order: the first failure is the cause, later stages only fail because of it
+            results = [outcome.result() for outcome in outcomes]
+        except BaseException as error:
+            self._failed(error, part)
+            for outcome in outcomes:
+                _wait_quietly(outcome)
+            raise
+        self.last.append(outcomes[-1])
+        give_back()
+        if self._done is not None:
+            self._done(part, results[-1])
+        if self._progress is not None:
+            self._progress.left(str(part))
+
+
+def _wait_quietly(outcome: Outcome) -> None:
+    if isinstance(outcome, Future):
+        outcome.exception()
+    else:
+        outcome.wait()  # type: ignore[attr-defined]

@@ -1,0 +1,98 @@
+"""The manifest of an attempt whose parts are all stored, and its commit."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import time
+
+from blocks.records import BackupMetadata, Collection, Part, SourceState
+from blocks.repository.checksums import checksums_digest
+from blocks.sources.view import View
+from flows.pipeline.attempt import BackupAttempt
+from flows.pipeline.messages import SelectedCollection
+from flows.pipeline.tool_versions import tool_versions
+
+
+def commit_attempt(attempt: BackupAttempt) -> BackupMetadata:
+    """Let the sources have their last word, then commit the manifest.
+
+    Raises:
+        RepositoryLocked: The lease is lost; nothing was committed.
+        SourceChanged: Something that spans several parts changed while it was read; nothing was committed.
+    """
+    context = attempt.context
+    context.finish()
+    metadata = _manifest(attempt)
+    context.repository.commit(metadata, attempt.objects, context.lease)
+    if attempt.backup_type.can_be_base:
+        context.release()
+    return metadata
+
+
+def _manifest(attempt: BackupAttempt) -> BackupMetadata:
+    context, base, objects = attempt.context, attempt.base, attempt.objects
+    repository, plan = context.repository, context.plan
+    sequence, previous = repository.next_position(plan.name)
+    collections = tuple(_collection(attempt, one) for one in attempt.collections)
+    segments = [part.segment for c in collections for part in c.parts if part.segment]
+    return BackupMetadata(
+        repository_id=repository.repository_id,
+        plan=plan.name,
+        backup_id=attempt.backup_id,
+        backup_type=attempt.backup_type,
+        requested_type=context.requested,
+        promoted_because=attempt.promoted_because,
+        timestamp=max(view.taken_at for view in context.views.values()),
+        sequence=sequence,
+        fencing_token=context.lease.token,
+        base=base.target.backup_id if base else None,
+        chain=tuple(repository.link(b) for b in base.backups) if base else (),
+        previous=previous,
+        sources=tuple(_source_state(attempt, name, view) for name, view in context.views.items()),
+        collections=collections,
+        size_bytes=sum(s.size_bytes for s in segments),
+        size_compressed=sum(s.size_compressed for s in segments),
+        size_stored=sum(o.size_bytes for o in objects),
+        checksum=checksums_digest(objects),
+        encryption_key_id=repository.keys.key_id,
+        encapsulated_key=attempt.encapsulated_key,
+        storage_tiers=("primary",),
+        retention_days=plan.retention_days(attempt.backup_type),
+        source_system=f"{socket.gethostname()} ({platform.system()} {platform.machine()})",
+        backup_duration_seconds=round(time.monotonic() - context.started, 3),
+        whole=context.whole,
+        tags=context.tags,
+        tool_versions=tool_versions(),
+    )
+
+
+def _collection(attempt: BackupAttempt, taken: SelectedCollection) -> Collection:
+    results = [(part, attempt.result(part)) for part in attempt.parts_of(taken)]
+    return Collection(
+        number=taken.number,
+        name=taken.name,
+        key=taken.spec.key,
+        label=taken.spec.label,
+        columns=taken.spec.columns,
+        tracking=taken.spec.tracking,
+        definition=taken.spec.definition,
+        fingerprint=taken.spec.fingerprint,
+        selected_keys=taken.selection.keys,
+        parts=tuple(
+            Part(number=part.number, bounds=part.bounds, rows=stored.rows, segment=stored.segment)
+            for part, stored in results
+        ),
+    )
+
+
+def _source_state(attempt: BackupAttempt, name: str, view: View) -> SourceState:
+    return SourceState(
+        name=name,
+        type=attempt.context.plan.sources[name].type,
+        system=view.system,
+        taken_at=view.taken_at,
+        token=attempt.tokens[name],
+        definition=view.definition,
+        warnings=attempt.context.notes.warnings(name),
+    )

@@ -1,0 +1,62 @@
+"""Opening a backup: the lease, the base, a view of every source, and then the type that it can have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+from blocks.errors import SourceUnavailable, TemporaryFolderUnusable, UnsupportedState
+from blocks.plan.plan import BackupPlan
+from blocks.records import BackupType
+from blocks.sources.source import StateSource
+from blocks.sources.view import View
+from flows.pipeline.attempt import BackupAttempt
+from flows.pipeline.base_selection import find_base, schema_change, tokens
+from flows.pipeline.context import BackupContext
+from flows.pipeline.executor import retried
+
+
+@contextmanager
+def open_backup(
+    plan: BackupPlan, kind: BackupType, tags: Sequence[str] = (), wait_seconds: float = 0
+) -> Iterator[BackupAttempt]:
+    """Take the plan's lease, open a view of every source, and begin the attempt that type and base make possible.
+
+    Args:
+        plan: The plan to back up.
+        kind: The wanted type; one that needs a base and finds none becomes a full one, and says so.
+        tags: Words that the manifest keeps.
+        wait_seconds: How long to wait for another run on the same plan.
+
+    Raises:
+        RepositoryLocked: Another run holds the lease.
+        SourceUnavailable: A source cannot be read, or a hook before failed; nothing was written.
+        UnsupportedState: A source holds what cannot be kept exactly; nothing was written.
+        Partial: The backup is made, but a hook after it failed.
+    """
+    repository = plan.repository.unlock(plan.encryption)
+    with (
+        repository.lease(plan.name, f"{kind.value} backup", wait_seconds) as lease,
+        plan.hooks.around(plan.name, kind.value, plan.secret_variables),
+        ExitStack() as opened,
+    ):
+        base, because = find_base(repository, plan.name, kind)
+        since = tokens(base, kind)
+        views = {
+            name: retried(partial(_open_view, opened, name, source, since.get(name)), retries=2)
+            for name, source in plan.sources.items()
+        }
+        context = BackupContext(plan, repository, lease, views, kind, tuple(tags))
+        if base is not None and (changed := schema_change(base.target, context.specs)):
+            base, because = None, changed
+        if base is not None and (grown := context.needs_repartition(base)):
+            base, because = None, f"a part of {grown} has outgrown its bounds"
+        yield BackupAttempt(context, base, because)
+
+
+def _open_view(opened: ExitStack, name: str, source: StateSource, since: str | None) -> View:
+    try:
+        return opened.enter_context(source.view(since))
+    except (SourceUnavailable, UnsupportedState, TemporaryFolderUnusable) as exc:
+        raise type(exc)(f"source {name}: {exc.message}", hint=exc.hint) from exc

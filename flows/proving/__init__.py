@@ -1,0 +1,1 @@
+"""Proves that backups can be restored and that stored objects are whole."""

@@ -1,0 +1,105 @@
+"""What a verification has proved so far, and the comparisons it proves with."""
+
+from __future__ import annotations
+
+import threading
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from blocks.errors import CorruptionDetected
+from blocks.plan.plan import BackupPlan
+from blocks.plan.quality import QualitySuite, load_suites
+from blocks.records import BackupMetadata, BackupStatus, Collection
+from blocks.rows.canonical import DIGEST, KEY, unify
+from blocks.rows.index import PartIndex
+
+
+class Proof:
+    """Collects what was compared and what was wrong; keeps the rows that quality suites ask for.
+
+    Args:
+        plan: Its quality suites are read at once, so that a bad file is refused before any work.
+    """
+
+    def __init__(self, plan: BackupPlan) -> None:
+        self.suites: list[QualitySuite] = load_suites(plan.quality)
+        self.findings: list[str] = []
+        self.warnings: list[str] = []
+        self.corrupted = False
+        self.rows = 0
+        self._guard = threading.Lock()
+        self.expectations = 0
+        self._kept: dict[str, list[pa.Table]] = {suite.collection: [] for suite in self.suites}
+
+    @property
+    def status(self) -> BackupStatus:
+        """Verified where nothing was found; corrupted where bytes are wrong; else (bad data) only completed."""
+        if self.corrupted:
+            return BackupStatus.CORRUPTED
+        return BackupStatus.COMPLETED if self.findings else BackupStatus.VERIFIED
+
+    def corrupt(self, finding: str) -> None:
+        """Take note that the backup is not what was stored."""
+        self.corrupted = True
+        self.findings.append(finding)
+
+    def count(self, rows: int) -> None:
+        """Count rows that were compared and found the same."""
+        with self._guard:
+            self.rows += rows
+
+    def keep(self, collection: str, rows: pa.Table) -> None:
+        """Keep restored rows for the quality suites, where one asks for the collection.
+
+        Args:
+            collection: Full name of the collection.
+            rows: Restored rows with canonical columns.
+        """
+        if collection in self._kept and rows.num_columns:
+            self._kept[collection].append(rows)
+
+    def run_suites(self, backup: BackupMetadata) -> None:
+        """Run the quality suites on the rows that were kept; the manifest says how many there must be."""
+        collections = {c.name: c for c in backup.collections}
+        for suite in self.suites:
+            if suite.collection not in collections:
+                self.findings.append(f"suite {suite.name}: the backup holds no collection {suite.collection}")
+                continue
+            collection = collections[suite.collection]
+            result = suite.run(self._rows(collection), {"expected_rows": collection.rows})
+            self.expectations += result.evaluated
+            self.findings += [f"{suite.collection}: {finding}" for finding in result.findings]
+            self.warnings += [f"{suite.collection}: {warning}" for warning in result.warnings]
+
+    def _rows(self, collection: Collection) -> pa.Table:
+        if kept := self._kept[collection.name]:
+            return pa.concat_tables(unify(kept))
+        return pa.table({name: pa.nulls(0) for name, _ in collection.columns})
+
+
+def compare(what: str, expected: PartIndex, rows: pa.Table) -> None:
+    """Compare rows with an index, key by key.
+
+    Args:
+        what: What errors call the part.
+        expected: Keys and digests as they were recorded.
+        rows: Restored rows in normal form, sorted by `_key`: `_key` (large_binary), `_digest` (uint64), canonical
+            columns.
+
+    Raises:
+        CorruptionDetected: A row is missing, is not the same, or is one too many.
+    """
+    keys = rows.column(KEY).combine_chunks()
+    found = pc.index_in(expected.keys, keys)
+    lost = found.null_count
+    same = pc.equal(
+        rows.column(DIGEST).combine_chunks().take(found.drop_null()), expected.digests.filter(found.is_valid())
+    )
+    different = len(same) - (same.true_count if len(same) else 0)
+    extra = rows.num_rows - (len(expected) - lost)
+    if lost or different or extra:
+        raise CorruptionDetected(
+            f"{what}: {lost} rows are missing, {different} differ and {extra} are too many",
+            hint="Restore an earlier backup; `lastgood check --read-data` reports what else is damaged.",
+        )

@@ -1,0 +1,134 @@
+"""A scratch restore: the whole backup really restored into an empty folder, and read back as a backup would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from blocks.errors import CorruptionDetected
+from blocks.host.leftovers import scratch_folder
+from blocks.plan.plan import BackupPlan
+from blocks.rows.canonical import DIGEST, KEY
+from blocks.rows.index import PartIndex
+from blocks.rows.selection import Selection
+from blocks.sources.collection import CollectionSpec
+from blocks.sources.comparing import ComparesByMeaning, LeavesOut
+from blocks.sources.view import View, read_whole
+from flows.pipeline.chain import Chain, RestorePart
+from flows.proving.proof import compare
+from flows.restoring.change_list import ChangeList
+from flows.restoring.records import comparable
+from flows.restoring.request import RestoreRequest
+from flows.restoring.targets import Targets, open_targets
+
+
+class ScratchRestore:
+    """A restore of a backup into a folder that nobody else knows.
+
+    What is kept of each part for the comparison is its keys and digests, without the columns that are not restored.
+    """
+
+    def __init__(self, plan: BackupPlan, chain: Chain, folder: Path, targets: Targets) -> None:
+        self._plan, self._chain, self._folder, self._targets = plan, chain, folder, targets
+        self._expected: dict[str, PartIndex] = {}
+        self._opaque: dict[str, pa.UInt64Array] = {}
+        self._unproven: list[str] = []
+
+    def apply(self, part: RestorePart, rows: pa.Table) -> None:
+        """Write one part."""
+        target = self._targets.of(part)
+        target.apply(part.spec, rows)
+        if isinstance(target, LeavesOut):
+            rows = self._taken(part, rows, target.left_out(part.spec))
+        rows, self._opaque[str(part)] = self._by_meaning(part, rows)
+        normal = comparable(rows, part, self._chain.digest)
+        self._expected[str(part)] = PartIndex.of(
+            normal.column(KEY).combine_chunks(), normal.column(DIGEST).combine_chunks()
+        )
+
+    def compare_restored(self) -> None:
+        """Commit the scratch restore, read it through the source, and compare it part by part.
+
+        Raises:
+            CorruptionDetected: What was restored is not what was backed up.
+        """
+        self._targets.commit()
+        for name in sorted({c.source for c in self._chain.target.collections}):
+            source = self._plan.sources[name]
+            with source.at(source.scratch(self._folder / name)).unnarrowed().view() as view:
+                specs = {spec.name: spec for spec in view.collections()}
+                for part in self._chain.parts(Selection()):
+                    if part.collection.source == name:
+                        self._compare_part(part, view, specs)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a restore cannot rebuild here, and what could not be compared, as sentences; all else was."""
+        left_out = self._targets.left_out
+        lost = [f"{left.source}: {left.name} cannot be rebuilt here: {left.reason}." for left in left_out]
+        return [*lost, *self._unproven]
+
+    def _taken(self, part: RestorePart, rows: pa.Table, left_out: pa.LargeBinaryArray) -> pa.Table:
+        """Leave out the records that the target did not take."""
+        [label] = part.spec.label
+        if not len(left_out) or not rows.num_columns:
+            return rows
+        gone = pc.is_in(rows.column(label), left_out)
+        count = len(pc.unique(rows.column(label).filter(gone)))
+        if count:
+            self._unproven.append(f"{part}: {count:,} keys are unproven: the scratch restore does not take them.")
+        return rows.filter(pc.invert(gone))
+
+    def _by_meaning(self, part: RestorePart, rows: pa.Table) -> tuple[pa.Table, pa.UInt64Array]:
+        """Return rows in the form that they are compared in, and the digests of those with bytes that are left out."""
+        source = self._plan.sources[part.collection.source]
+        if not isinstance(source, ComparesByMeaning) or not rows.num_columns:
+            return rows, pa.array([], pa.uint64())
+        rows = source.by_meaning(part.spec, rows)
+        opaque, without = source.opaque(part.spec, rows)
+        if not pc.any(opaque).as_py():
+            return rows, pa.array([], pa.uint64())
+        whole = comparable(rows.filter(opaque), part, self._chain.digest)
+        return without, whole.column(DIGEST).combine_chunks()
+
+    def _compare_part(self, part: RestorePart, view: View, specs: dict[str, CollectionSpec]) -> None:
+        spec = specs.get(part.spec.name)
+        if spec is None or not spec.fits(part.spec):
+            raise CorruptionDetected(f"{part}: the restored collection is missing or has another shape")
+        if spec.columns != part.spec.columns:
+            spec = part.spec  # which the view reads in the order of the backup, that the hash of a row depends on
+        rows = read_whole(view, spec, part.part.bounds).rows
+        if part.selection:  # a narrowed backup knows nothing of what came with its rows (the folders above a file)
+            rows = part.selection.rows(rows, spec.label)
+        expected = self._expected.get(str(part), PartIndex([]))
+        rows, found = self._by_meaning(part, rows)
+        before = self._opaque.get(str(part))
+        if before is not None and len(before):
+            differing = len(before) - int(pc.sum(pc.is_in(before, value_set=found)).as_py() or 0)
+            if differing:
+                self._unproven.append(
+                    f"{part}: {differing:,} of {len(before):,} values that only their module can read came back in "
+                    "other bytes, which may mean the same: they are unproven."
+                )
+        compare(f"{part} as restored", expected, comparable(rows, part, self._chain.digest))
+
+
+@contextmanager
+def open_scratch(plan: BackupPlan, chain: Chain) -> Iterator[ScratchRestore]:
+    """Open a scratch restore of a whole backup; the folder is removed afterwards."""
+    with scratch_folder("verify", plan.name) as folder:
+        places = {s: plan.sources[s].scratch(folder / s) for s in plan.sources}
+        changes = ChangeList(plan, chain, RestoreRequest(scratch=places, keep_going=True))
+        for source in changes.sources:
+            (folder / source).mkdir(mode=0o700)
+        try:
+            with open_targets(changes) as targets:
+                targets.begin()
+                yield ScratchRestore(plan, chain, folder, targets)
+        finally:
+            for source, place in places.items():
+                plan.sources[source].discard_scratch(place)

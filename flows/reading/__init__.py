@@ -1,0 +1,1 @@
+"""Reads backups: what changed between two of them."""

@@ -1,0 +1,180 @@
+"""What a run leaves in the Prefect UI: artifacts with its numbers. Outside of a flow run, nothing."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from blocks.prefect_compat import without_prefect
+from blocks.records import BackupMetadata, Verification
+from flows.pipeline.prefect_compat import in_flow_run
+from flows.reporting.units import human_bytes, human_seconds, human_time
+
+if TYPE_CHECKING:  # takes a while, and a backup has no use for it
+    from flows.pipeline.results import RestoreResult, RetentionResult
+
+if TYPE_CHECKING or not without_prefect():  # where there is no Prefect nothing is in a flow run either
+    from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.sorting import ArtifactSort
+    from prefect.utilities.urls import url_for
+
+MOST_ARTIFACTS = 200
+"""How many summaries of a plan's backups are searched for that of a base; the API gives no more at once."""
+
+
+def _key(*words: str) -> str:
+    return "-".join(words).lower().replace("_", "-").replace(".", "-")
+
+
+def publish_backup(made: BackupMetadata) -> None:
+    """Publish a summary of a backup, a table of its collections, and a link to its base."""
+    if not in_flow_run():
+        return
+    create_markdown_artifact(key=_key("backup", made.plan), markdown=backup_markdown(made), description=made.backup_id)
+    create_table_artifact(
+        key=_key("collections", made.plan),
+        table=[
+            {
+                "collection": c.name,
+                "rows": c.rows,
+                "upserts": c.upserts,
+                "tombstones": c.tombstones,
+                "parts": len(c.parts),
+                "stored bytes": sum(
+                    p.segment.data.size_bytes + p.segment.index.size_bytes for p in c.parts if p.segment
+                ),
+            }
+            for c in made.collections
+        ],
+        description=f"Collections of {made.backup_id}",
+    )
+    if made.base is not None:
+        create_link_artifact(
+            key=_key("base", made.plan),
+            link=_page_of(made.plan, made.base),
+            link_text=f"{made.backup_id} depends on {made.base}",
+            description=f"The base of {made.backup_id}",
+        )
+
+
+def _page_of(plan: str, backup_id: str) -> str:
+    """Return the page of the run that made a backup; where Prefect does not know it, that of the plan's backups."""
+    key = _key("backup", plan)
+    with get_client(sync_client=True) as client:
+        published = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
+            sort=ArtifactSort.CREATED_DESC,
+            limit=MOST_ARTIFACTS,
+            offset=0,
+        )
+    for artifact in published:
+        if artifact.description == backup_id and artifact.flow_run_id is not None:
+            return url_for("flow-run", obj_id=artifact.flow_run_id) or f"/runs/flow-run/{artifact.flow_run_id}"
+    return f"/artifacts/key/{key}"
+
+
+def backup_markdown(made: BackupMetadata) -> str:
+    """Describe a backup in Markdown."""
+    promoted = (
+        f"\n> Asked for {made.requested_type.value}, made full: {made.promoted_because}\n"
+        if made.promoted_because
+        else ""
+    )
+    warnings = [f"- {s.name}: {w}" for s in made.sources for w in s.warnings]
+    ratio = made.size_bytes / made.size_stored if made.size_stored else 0
+    lines = [
+        f"# {made.backup_type.value.title()} backup `{made.backup_id}`",
+        promoted,
+        f"| plan | {made.plan} |",
+        "|---|---|",
+        f"| state as of | {human_time(made.timestamp)} |",
+        f"| base | {made.base or 'none, it stands alone'} |",
+        f"| rows | {made.rows:,} |",
+        f"| changed | {made.upserts:,} upserts, {made.tombstones:,} tombstones |",
+        f"| size | {human_bytes(made.size_bytes)} |",
+        f"| stored | {human_bytes(made.size_stored)} ({ratio:.1f} : 1) |",
+        f"| took | {human_seconds(made.backup_duration_seconds)} |",
+        f"| key | {made.encryption_key_id} |",
+    ]
+    return "\n".join(lines + (["", "## Warnings", *warnings] if warnings else []))
+
+
+def publish_restore(result: RestoreResult, plan: str) -> None:
+    """Publish what a restore did, or would do.
+
+    Args:
+        result: What it gave back.
+        plan: What the run knows the plan by, for commands that are shown.
+    """
+    if not in_flow_run():
+        return
+    create_markdown_artifact(
+        key=_key("restore", result.plan), markdown=restore_markdown(result, plan), description=result.backup_id
+    )
+
+
+def restore_markdown(result: RestoreResult, plan: str) -> str:
+    """Describe a restore in Markdown; `plan` is what the run knows the plan by."""
+    places = ", ".join(f"{source}: {place}" for source, place in result.places.items())
+    lines = [
+        f"# Restore of `{result.backup_id}` ({result.mode.value})",
+        f"State as of {human_time(result.timestamp)}, to {places}; took {human_seconds(result.seconds)}.",
+        "",
+    ]
+    if result.rescue_id:
+        lines += [f"What was there before is in the backup `{result.rescue_id}`.", ""]
+    if result.undo:
+        lines += [f"Undo with `{result.undo.replace('PLAN', shlex.quote(plan))}`", ""]
+    left = [f"- {each.source}: {each.name}: {' '.join(each.reason.split())}" for each in result.not_rebuilt]
+    if left:
+        lines += ["## Not rebuilt", "All else was restored.", "", *left, ""]
+        lines += [f"The statements for {source} are in `{path}`.\n" for source, path in result.scripts.items()]
+    return "\n".join([*lines, *_collections(result), "", *(f"- {note}" for note in result.notes)])
+
+
+def _collections(result: RestoreResult) -> list[str]:
+    """Make a table of the collections; of what only a preview counts, where something was counted."""
+    numbers = [c.model_dump(include={"added", "changed", "removed"}) for c in result.collections]
+    counted = list(dict.fromkeys(name for each in numbers for name, value in each.items() if value is not None))
+    rows = [["collection", "rows", *counted], ["---"] * (2 + len(counted))]
+    rows += [[c.collection, f"{c.rows:,}", *(_n(getattr(c, name)) for name in counted)] for c in result.collections]
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _n(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def publish_verification(result: Verification) -> None:
+    """Publish the result of a verification."""
+    if not in_flow_run():
+        return
+    kind = "deep verification" if result.deep else "verification"
+    findings = [f"- {finding}" for finding in result.findings] or ["Nothing was found wrong."]
+    findings += [f"- {warning}" for warning in result.warnings]
+    markdown = "\n".join(
+        [
+            f"# {kind.capitalize()} of `{result.backup_id}`: {result.status.value}",
+            f"{result.rows:,} rows compared, {result.expectations} expectations, {human_seconds(result.seconds)}.",
+            "",
+            *findings,
+        ]
+    )
+    create_markdown_artifact(key=_key("verification", result.plan), markdown=markdown, description=result.backup_id)
+
+
+def publish_retention(result: RetentionResult) -> None:
+    """Publish what retention removed, and why."""
+    if not in_flow_run():
+        return
+    verb = "would go" if result.dry_run else "went"
+    create_table_artifact(
+        key=_key("retention", result.plan),
+        table=[
+            {"backup": d.backup_id, "decision": verb if d.remove else "kept", "why": d.reason, "bytes": d.size_stored}
+            for d in result.decisions
+        ],
+        description=f"{len(result.removed)} backups {verb}, {len(result.swept)} leftovers removed",
+    )

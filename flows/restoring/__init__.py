@@ -1,0 +1,1 @@
+"""Restores: places, targets, previews, the backup before a restore, and undo."""

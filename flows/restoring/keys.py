@@ -1,0 +1,41 @@
+"""Whether each key that a person asked for is in the backup, found out before anything is written."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from blocks.errors import BackupNotFound
+from blocks.plan.plan import BackupPlan
+from blocks.rows.selection import Selection
+from blocks.sources.collection import CollectionSpec
+from flows.pipeline.chain import Chain
+
+
+def _matches(key: str, rows: pa.Table, spec: CollectionSpec) -> bool:
+    return bool(Selection(keys=(key,)).meant_for(spec.key, spec.label).rows(rows, spec.label).num_rows)
+
+
+def check_keys(plan: BackupPlan, chain: Chain, selection: Selection) -> None:
+    """Check that each key glob matches a record of the selected collections that the plan covers.
+
+    Raises:
+        BackupNotFound: One matches nothing; it is named.
+    """
+    missing = list(selection.keys)
+    for glob in selection.collections if selection.keys else ():
+        if not any(Selection((glob,)).has_collection(c.name) for c in chain.target.collections):
+            return  # what is wrong with the collections is said where they are looked up
+    parts = chain.parts(Selection(selection.collections), plan.sources) if missing else iter(())
+    for part in parts:
+        if not missing:
+            return
+        if part.collection.source in plan.sources and plan.sources[part.collection.source].covers(part.spec):
+            rows = part.load()
+            if rows.num_columns:
+                missing = [key for key in missing if not _matches(key, rows, part.spec)]
+    if missing:
+        where = f" in {', '.join(selection.collections)}" if selection.collections else ""
+        raise BackupNotFound(
+            f"backup {chain.target.backup_id} holds no record whose key matches {missing[0]}{where}",
+            hint="Nothing was written. Check how the key is spelled, and whether the plan leaves it out now.",
+        )

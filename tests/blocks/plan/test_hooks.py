@@ -1,0 +1,243 @@
+"""Hooks with real commands: what they see, what their failures say, and that nothing of them stays."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from blocks.errors import ConfigurationError, Partial, SourceUnavailable
+from blocks.plan.hooks import Hook, Hooks
+from blocks.plan.plan import parse_plan
+
+
+def script(folder: Path, name: str, text: str) -> str:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
+def notes(folder: Path) -> list[str]:
+    path = folder / "notes"
+    return path.read_text().split() if path.exists() else []
+
+
+def note(word: str) -> list[str]:
+    return ["sh", "-c", f"echo {word} >> notes"]
+
+
+def test_commands_are_lists_or_text_without_a_shell() -> None:
+    hooks = Hooks.model_validate(
+        {"before": ["pause --now 'the app'", ["pause", "$HOME"], {"command": "sync", "timeout_seconds": 5}]}
+    )
+    assert [hook.command for hook in hooks.before] == [("pause", "--now", "the app"), ("pause", "$HOME"), ("sync",)]
+    assert hooks.before[2].timeout_seconds == 5
+
+
+@pytest.mark.parametrize(
+    "wrong", [[], "", {"command": []}, {"command": "a", "timeout_seconds": 0}, {"comand": "a"}, "unclosed 'quote", 7]
+)
+def test_what_is_no_command_is_refused(wrong: object) -> None:
+    with pytest.raises(ValidationError):
+        Hooks.model_validate({"before": [wrong]})
+
+
+def test_a_misspelt_hook_is_refused_by_the_plan() -> None:
+    plan = {
+        "name": "p",
+        "sources": {"a": {"type": "sqlite", "path": "x"}},
+        "repository": {"url": "y"},
+        "encryption": "none",
+        "hooks": {"befor": ["true"]},
+    }
+    with pytest.raises(ConfigurationError, match="befor"):
+        parse_plan(plan, "p")
+
+
+def test_hooks_run_in_order_in_the_folder_of_the_plan(tmp_path: Path) -> None:
+    hooks = Hooks(before=(note("one"), note("two")), after=(note("four"), note("five"))).anchored(tmp_path)
+    with hooks.around("trading", "full"):
+        note_file = tmp_path / "notes"
+        note_file.write_text(note_file.read_text() + "three\n")
+    assert notes(tmp_path) == ["one", "two", "three", "four", "five"]
+
+
+def test_a_relative_program_and_folder_count_from_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "ops").mkdir()
+    script(tmp_path / "ops", "pause.sh", "pwd >> notes")
+    hooks = Hooks(before=("./ops/pause.sh", Hook(command="./pause.sh", folder="ops"))).anchored(tmp_path)
+    with hooks.around("trading", "full"):
+        pass
+    assert notes(tmp_path) == [str(tmp_path)]
+    assert notes(tmp_path / "ops") == [str(tmp_path / "ops")]
+
+
+def test_a_hook_knows_what_it_is_run_for_and_not_the_passphrase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_WORD", "hunter2")
+    monkeypatch.setenv("OTHER", "kept")
+    show = 'echo "$LASTGOOD_PLAN $LASTGOOD_BACKUP_TYPE $OTHER ${SECRET_WORD-unset}" >> notes'
+    with Hooks(before=(["sh", "-c", show],)).anchored(tmp_path).around("trading", "incremental", ["SECRET_WORD"]):
+        pass
+    assert notes(tmp_path) == ["trading", "incremental", "kept", "unset"]
+
+
+def test_a_failing_hook_stops_before_the_block_and_still_lets_the_writers_go_on(tmp_path: Path) -> None:
+    failing = ["sh", "-c", "echo out; echo the app is busy >&2; exit 3"]
+    hooks = Hooks(before=(note("one"), failing, note("never")), after=(note("resumed"),)).anchored(tmp_path)
+    told = pytest.raises(SourceUnavailable, match=r"hook sh ended with exit code 3: out\nthe app is busy")
+    with told, hooks.around("trading", "full"):
+        (tmp_path / "notes").write_text("block")
+    assert notes(tmp_path) == ["one", "resumed"]
+
+
+def test_only_the_end_of_what_a_hook_said_is_shown(tmp_path: Path) -> None:
+    talk = "import sys; sys.stderr.write('x' * 10**6 + 'the end'); sys.exit(1)"
+    with pytest.raises(SourceUnavailable) as caught, Hooks(before=([sys.executable, "-c", talk],)).around("p", "full"):
+        pass
+    assert caught.value.message.endswith("the end")
+    assert len(caught.value.message) < 2200
+
+
+def test_arguments_are_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(SourceUnavailable) as caught, Hooks(before=("sh -c 'exit 1' hunter2",)).around("p", "full"):
+        pass
+    assert "hunter2" not in caught.value.message
+
+
+@pytest.mark.parametrize("command", ["no-such-program-anywhere", "/dev/null"])
+def test_what_cannot_be_started_is_a_mistake_in_the_plan(command: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be started"), Hooks(before=(command,)).around("p", "full"):
+        pass
+
+
+def test_a_hook_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
+    forks = "sleep 600 & echo $! > child; echo waiting; wait"
+    hook = Hook(command=("sh", "-c", forks), timeout_seconds=2, folder=tmp_path)
+    with pytest.raises(SourceUnavailable, match=r"longer than 2 seconds and was killed: waiting"):
+        hook.run(os.environ)
+    child = int((tmp_path / "child").read_text())
+    while running(child):
+        os.sched_yield()
+
+
+def running(process: int) -> bool:
+    """Whether a process is there and is no zombie that only its new parent has not looked at yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_service_that_a_hook_starts_does_not_hold_it_up(tmp_path: Path) -> None:
+    with Hooks(before=(["sh", "-c", "sleep 600 & echo $! > child"],)).anchored(tmp_path).around("p", "full"):
+        child = int((tmp_path / "child").read_text())
+        assert running(child)
+    os.kill(child, 9)
+
+
+def test_a_failure_at_the_end_is_partial_and_the_other_hooks_still_run(tmp_path: Path) -> None:
+    hooks = Hooks(after=("sh -c 'echo broken; exit 1'", note("resumed"), "false")).anchored(tmp_path)
+    told = pytest.raises(Partial, match=r"plan trading: the backup is made, but .*: broken; the hook false")
+    with told, hooks.around("trading", "full"):
+        pass
+    assert notes(tmp_path) == ["resumed"]
+
+
+def test_the_first_failure_is_told_with_the_later_one(tmp_path: Path) -> None:
+    hooks = Hooks(after=("false",))
+    told = pytest.raises(ConfigurationError, match="the plan is wrong; and afterwards the hook false ended")
+    with told as caught, hooks.around("trading", "full"):
+        raise ConfigurationError("the plan is wrong", hint="Right it.")
+    assert caught.value.hint == "Right it."
+    with pytest.raises(ZeroDivisionError) as other, hooks.around("trading", "full"):
+        _ = 1 / 0
+    assert "the hook false" in other.value.__notes__[0]
+
+
+def test_hooks_see_no_secret_of_the_plan_and_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = ["PHRASE", "CACHE", "SENTINELS", "IN_URL", "BOOKS", "PGPASSWORD"]
+    for name in secret:
+        monkeypatch.setenv(name, "hunter2")
+    monkeypatch.setenv("OTHER", "kept")
+    plan = parse_plan(
+        {
+            "name": "p",
+            "sources": {
+                "a": {
+                    "type": "redis",
+                    "url": "redis://h",
+                    "password_env": "CACHE",
+                    "sentinel_password_env": "SENTINELS",
+                },
+                "b": {"type": "redis", "url": "redis://h/1?password_env=IN_URL"},
+                "c": {"type": "postgres", "dsn": "host=h", "password_env": "BOOKS"},
+                "d": {"type": "postgres", "dsn": "host=h"},
+            },
+            "repository": {"url": "y"},
+            "encryption": {"credential": {"passphrase_env": "PHRASE"}},
+            "hooks": {"before": [["sh", "-c", "env > seen"]]},
+        },
+        "p",
+    )
+    with plan.hooks.anchored(tmp_path).around("p", "full", plan.secret_variables):
+        pass
+    seen = (tmp_path / "seen").read_text()
+    assert "hunter2" not in seen
+    assert {"PATH", "HOME", "OTHER"} <= {line.partition("=")[0] for line in seen.splitlines()}
+
+
+@pytest.mark.parametrize("credential", [{"recovery_key_env": "R"}, {"passphrase_env": "R"}, {"passphrase_secret": "R"}])
+def test_whatever_leads_to_the_credential_is_kept_from_hooks(credential: dict[str, str]) -> None:
+    plan = parse_plan(
+        {
+            "name": "p",
+            "sources": {"a": {"type": "sqlite", "path": "x"}},
+            "repository": {"url": "y"},
+            "encryption": {"credential": credential},
+        },
+        "p",
+    )
+    by_prefect = {"PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"}
+    assert plan.secret_variables == (by_prefect if "passphrase_secret" in credential else {"R"})
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "psql postgresql://me:hunter2@h/x -c 'select 1'",
+        ["sh", "-c", "redis-cli -u redis://:hunter2@h/0 ping && echo done"],
+        ["psql", "host=h password=hunter2"],
+        "env PGPASSWORD=hunter2 psql",
+        {"command": ["curl", "https://h/x?password=hunter2"], "timeout_seconds": 5},
+    ],
+)
+def test_a_hook_with_a_password_in_its_command_is_refused(command: object) -> None:
+    with pytest.raises(ValidationError, match="there is a password in the command of the hook") as caught:
+        Hooks.model_validate({"after": [command]})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sh", "-c", "psql postgresql://me:$WORD@h/x; PGPASSWORD=${WORD} psql; curl http://h:80/x && mail me@h"],
+        "rsync -a me@h:/srv .",
+        "curl --data token=abc http://127.0.0.1:8080/pause",
+    ],
+)
+def test_a_hook_that_takes_its_password_from_a_variable_is_none_of_those(command: object) -> None:
+    Hooks.model_validate({"before": [command]})
+
+
+def test_what_a_hook_was_started_with_is_in_no_traceback(tmp_path: Path) -> None:
+    hook = Hook(command=("sh", "-c", "sleep 600", "hunter2"), timeout_seconds=0.1, folder=tmp_path)
+    with pytest.raises(SourceUnavailable) as caught:
+        hook.run(os.environ)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from blocks.errors import ConfigurationError, RepositoryLocked, RepositoryUnavailable
+from blocks.host.leftovers import process_name
+from blocks.repository.lease import acquire, held
+from blocks.repository.leases import Clock, Leases
+from blocks.storage.local import StorageTier
+from tests.blocks.repository_support import START, TurnedClock
+
+
+@pytest.fixture
+def clock() -> TurnedClock:
+    return TurnedClock()
+
+
+@pytest.fixture
+def tier(tmp_path: Path) -> StorageTier:
+    made = StorageTier(url=str(tmp_path))
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def leases(tier, clock) -> Leases:
+    return Leases(tier, "plan", 300, clock)
+
+
+def take(leases: Leases, holder: str = "host:1", wait_seconds: float = 0, floor: int = 0):
+    return acquire(leases, holder, "backup", lambda: floor, wait_seconds)
+
+
+def test_a_second_run_is_refused_and_told_who_holds_the_lease(leases, clock):
+    first = take(leases, "host:1")
+    first.work_on("FUL_20260301_120000_0000")
+    with pytest.raises(RepositoryLocked) as caught:
+        take(leases, "host:2")
+    for fact in ("plan plan", "host:1", "backup FUL_20260301_120000_0000", "2026-03-01 12:00:00", "12:05:00"):
+        assert fact in caught.value.message
+    assert caught.value.hint
+    assert leases.live() == first.record
+
+
+def test_a_released_lease_is_taken_with_the_next_token_and_the_old_object_goes(leases):
+    first = take(leases)
+    first.release()
+    assert leases.live() is None
+    second = take(leases)
+    assert (first.token, second.token) == (1, 2)
+    assert leases.tokens() == [2]
+    with pytest.raises(RepositoryLocked, match="given back"):
+        first.check()
+
+
+def test_an_expired_lease_is_taken_over_and_its_old_holder_notices(leases, clock):
+    first = take(leases, "host:1")
+    clock.turn(299)
+    with pytest.raises(RepositoryLocked):
+        take(leases, "host:2")
+    clock.turn(1)
+    second = take(leases, "host:2")
+    clock.time = START
+    with pytest.raises(RepositoryLocked, match="took it over"):
+        first.check()
+    first.release()
+    assert leases.live() == second.record
+
+
+def test_a_lease_of_a_killed_process_of_this_machine_is_taken_over_at_once(leases):
+    script = "from blocks.host.leftovers import process_name; print(process_name())"
+    ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
+    first = take(leases, ended.stdout.strip())
+    second = take(leases, process_name())
+    with pytest.raises(RepositoryLocked, match="took it over"):
+        first.check()
+    with pytest.raises(RepositoryLocked, match=r"\["):
+        take(leases, process_name())
+    second.check()
+
+
+def test_an_expired_lease_is_lost_even_if_nobody_took_it(leases, clock):
+    lease = take(leases)
+    clock.turn(300)
+    for attempt in (lease.check, lease.renew, lambda: lease.work_on("FUL_20260301_120000_0000")):
+        with pytest.raises(RepositoryLocked, match="expired"):
+            attempt()
+
+
+def test_a_renewed_lease_holds_for_its_full_length_from_then(leases, clock):
+    lease = take(leases)
+    for _ in range(10):
+        clock.turn(200)
+        lease.renew()
+    clock.turn(299)
+    lease.check()
+    with pytest.raises(RepositoryLocked):
+        take(leases, "host:2")
+
+
+def test_waiting_ends_when_the_other_run_dies_or_the_patience_does(leases, clock):
+    take(leases, "host:1")
+    with pytest.raises(RepositoryLocked):
+        take(leases, "host:2", wait_seconds=100)
+    assert clock.time == START + timedelta(seconds=100)
+    assert take(leases, "host:2", wait_seconds=300).token == 2
+    assert clock.time == START + timedelta(seconds=300)
+
+
+def test_tokens_go_on_after_the_highest_committed_one_where_the_leases_were_lost(leases):
+    assert take(leases, floor=41).token == 42
+
+
+def test_a_lease_whose_object_was_deleted_or_replaced_is_lost(leases, tier):
+    lease = take(leases)
+    name = "locks/plan/000000000001"
+    other = json.loads(tier.get(name)) | {"nonce": "another"}
+    tier.put(name, json.dumps(other).encode())
+    with pytest.raises(RepositoryLocked, match="belongs to another"):
+        lease.check()
+    tier.remove([name])
+    with pytest.raises(RepositoryLocked):
+        lease.check()
+
+
+def test_an_unreadable_lease_is_held_until_its_full_length_has_passed(tier):
+    tier.put("locks/plan/000000000007", b"not json")
+    leases = Leases(tier, "plan", 300, Clock())
+    with pytest.raises(RepositoryLocked, match="unreadable"):
+        take(leases)
+    assert take(Leases(tier, "plan", 0, Clock())).token == 8
+
+
+def test_other_files_among_the_leases_are_ignored(leases, tier):
+    tier.put("locks/plan/README", b"hello")
+    assert take(leases).token == 1
+
+
+def test_a_late_writer_of_an_old_token_gives_way(leases, tier):
+    """Between its look and its write, others took its token and the next, and deleted its token."""
+
+    class Late(Leases):
+        looked = False
+
+        def current(self):
+            if not self.looked:
+                self.looked = True
+                take(leases).release()
+                take(leases).release()
+                take(leases)
+                return None
+            return super().current()
+
+    late = Late(tier, "plan", 300, leases.clock)
+    with pytest.raises(RepositoryLocked):
+        take(late, "late")
+    assert leases.tokens() == [3]
+
+
+def test_the_thread_renews_until_the_lease_is_given_back(tier):
+    class Ticks(TurnedClock):
+        """Lets the renewing thread go round as often as the test says."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.go, self.gone_round = threading.Semaphore(0), threading.Semaphore(0)
+            self.waited: list[float] = []
+
+        def wait(self, stop: threading.Event, seconds: float) -> bool:
+            self.waited.append(seconds)
+            self.gone_round.release()
+            self.go.acquire()
+            return stop.is_set()
+
+    clock = Ticks()
+    leases = Leases(tier, "plan", 300, clock)
+    with held(take(leases)) as lease:
+        for _ in range(5):
+            clock.gone_round.acquire()
+            clock.turn(100)
+            clock.go.release()
+        clock.gone_round.acquire()
+        assert lease.record.expires_at == clock.now() + timedelta(seconds=300)
+    clock.go.release()
+    assert set(clock.waited) == {100}
+    assert leases.live() is None
+
+
+def test_the_thread_tries_again_when_the_storage_fails_for_a_while(leases, clock, tier):
+    """For one round, the whole folder of the repository is away."""
+    lease = take(leases)
+    away = tier.root.with_name("away")
+    rounds = iter([lambda: tier.root.rename(away), lambda: away.rename(tier.root), lambda: None])
+
+    def wait(stop: threading.Event, seconds: float) -> bool:
+        clock.turn(seconds)
+        next(rounds, stop.set)()
+        return stop.is_set()
+
+    clock.wait = wait
+    lease.keep()
+    lease.check()
+    assert lease.record.expires_at == START + timedelta(seconds=600)
+
+
+def test_a_lease_is_given_back_when_the_work_fails(leases):
+    with pytest.raises(ZeroDivisionError), held(take(leases)):
+        _ = 1 / 0
+    assert leases.live() is None
+
+
+def test_a_release_that_fails_does_not_hide_the_error_of_the_work(leases, tier):
+    def work() -> None:
+        with held(take(leases)):
+            tier.remove(["locks/plan/000000000001"])
+            _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+
+
+def test_of_many_threads_exactly_one_gets_the_lease(tier, clock):
+    barrier = threading.Barrier(8)
+
+    def attempt(number: int) -> bool:
+        barrier.wait()
+        try:
+            take(Leases(tier, "plan", 300, clock), f"host:{number}")
+        except RepositoryLocked:
+            return False
+        return True
+
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(attempt, range(8))).count(True) == 1
+        clock.turn(301)
+    assert Leases(tier, "plan", 300, clock).tokens() == [5]
+
+
+def test_of_two_processes_exactly_one_gets_the_lease(tier, clock):
+    """Both wait for the same byte, so that they really race."""
+    for token in range(1, 11):
+        gate, go = os.pipe()
+        children = []
+        for number in range(2):
+            pid = os.fork()
+            if pid == 0:
+                status = 2
+                try:
+                    os.read(gate, 1)
+                    take(Leases(tier, "plan", 300, clock), f"process:{number}")
+                    status = 0
+                except RepositoryLocked:
+                    status = 1
+                finally:
+                    os._exit(status)
+            children.append(pid)
+        os.write(go, b"..")
+        statuses = sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children)
+        assert statuses == [0, 1]
+        assert Leases(tier, "plan", 300, clock).tokens() == [token]
+        clock.turn(301)
+
+
+def test_a_plan_that_is_no_name_gets_no_lease(tier, clock):
+    with pytest.raises(ConfigurationError):
+        Leases(tier, "../plan", 300, clock)
+
+
+def test_a_missing_disk_is_not_taken_for_a_free_lease(tmp_path, clock):
+    leases = Leases(StorageTier(url=str(tmp_path / "away")), "plan", 300, clock)
+    with pytest.raises(RepositoryUnavailable):
+        take(leases)
+
+
+def test_a_folder_in_the_place_of_the_next_lease_hinders_nobody(leases, tier):
+    (tier.root / "locks" / "plan" / "000000000001").mkdir(parents=True)
+    assert take(leases).token == 2
+
+
+@pytest.mark.parametrize("what", ["a FIFO", "far too much", "nothing", "not json"])
+def test_a_lease_that_is_none_is_said_and_holds_until_its_full_length_has_passed(tier, what):
+    path = tier.root / "locks" / "plan" / "000000000007"
+    tier.put("locks/plan/000000000001", b"")
+    if what == "a FIFO":
+        os.mkfifo(path)
+    else:
+        path.write_bytes({"nothing": b"", "not json": b"{"}.get(what, b""))
+        if what == "far too much":
+            os.truncate(path, 8 << 30)
+    leases = Leases(tier, "plan", 300, Clock())
+    (finding,) = leases.damaged()
+    assert "000000000007" in finding
+    with pytest.raises(RepositoryLocked, match="unreadable"):
+        take(leases)
+    later = Leases(tier, "plan", 0, Clock())
+    assert take(later).token == 8
+    assert later.damaged() == []

@@ -1,0 +1,77 @@
+"""Try to lose data with one command line, one edit of a plan, or one ordinary accident; report each result.
+
+Run as `python -m tests.faults.campaign [WORDS]`: a table, and exit code 1 where anything was lost. WORDS choose the
+attempts whose name has all of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from tests.faults import campaign_accidents, campaign_places, campaign_plans, campaign_servers
+from tests.faults.campaign_attempts import ATTEMPTS, Attempt
+from tests.faults.campaign_world import Verdict, World, judge, make_world
+
+_ALL = (campaign_places, campaign_plans, campaign_accidents, campaign_servers)
+
+
+def _try(attempt: Attempt, seed: Path, folder: Path) -> tuple[Verdict, World]:
+    shutil.copytree(seed, folder, symlinks=True)
+    world = World(folder)
+    with attempt.surroundings(world):
+        world.look()
+        world.runs.clear()
+        complaints = attempt.action(world) or []
+        verdict = judge(world, attempt.repository)
+    verdict.complaints += complaints
+    return verdict, world
+
+
+def main() -> int:
+    """Make all attempts; print the table."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # a shell lets its background jobs ignore them
+        signal.signal(number, signal.default_int_handler)
+    words = sys.argv[1:]
+    verbose = "-v" in words
+    words = [one for one in words if one != "-v"]
+    faults = tried = 0
+    with tempfile.TemporaryDirectory(prefix="lastgood-campaign-") as name:
+        top = Path(name)
+        top.chmod(0o755)
+        make_world(top / "seed")
+        for number, attempt in enumerate(ATTEMPTS):
+            if not all(word in attempt.name for word in words):
+                continue
+            started = time.monotonic()
+            tried += 1
+            try:
+                verdict, world = _try(attempt, top / "seed", top / str(number) / "world")
+            except Exception:
+                verdict, world = Verdict("the attempt itself failed", complaints=[traceback.format_exc()]), None
+            bad = bool(verdict.lost or verdict.complaints)
+            faults += bad
+            print(
+                f"{'FAULT ' if bad else ''}{attempt.name} | {verdict.word} | {time.monotonic() - started:.1f}s",
+                flush=True,
+            )
+            for what in [*verdict.lost[:6], *verdict.complaints]:
+                print(f"    ! {what}")
+            if (bad or verbose) and world is not None:
+                for run in [one for one in world.runs if one.words[0] not in ("list", "check") or one.code]:
+                    print(
+                        f"    $ {' '.join(run.words)} -> {run.code}\n      "
+                        + (run.out + run.err).strip()[:1200].replace("\n", "\n      ")
+                    )
+            shutil.rmtree(top / str(number), ignore_errors=True)
+    print(f"{tried} attempts, {faults} faults")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

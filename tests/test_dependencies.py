@@ -1,0 +1,84 @@
+"""pyproject.toml declares what the code imports, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROGRAM, TESTS = ("blocks", "flows", "deployments", "lastgood"), ("tests", "benchmarks")
+
+NOT_IMPORTED = {"s3fs": "repositories in object storage, which come next, are kept through it"}
+"""Declared although nothing imports it yet, and why."""
+
+TOOLS = {
+    "import-linter": ("Makefile", "lint-imports"),
+    "mypy": ("Makefile", "mypy"),
+    "pre-commit": (".pre-commit-config.yaml", "hooks:"),
+    "pytest-timeout": ("pyproject.toml", "\ntimeout = "),
+    "pytest-xdist": ("Makefile", "--numprocesses"),
+    "ruff": ("Makefile", "ruff check"),
+    "setuptools": ("pyproject.toml", 'build-backend = "setuptools.build_meta"'),
+    "types-pyyaml": ("pyproject.toml", "[tool.mypy]"),
+}
+"""What is used otherwise than by an import, and where that stands."""
+
+
+def normal(name: str) -> str:
+    """A distribution's name as the index compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared(requirements: Iterable[str]) -> set[str]:
+    """Names of the distributions that are required."""
+    return {normal(re.split(r"[\s\[<>=!~;@]", requirement, maxsplit=1)[0]) for requirement in requirements}
+
+
+def modules(tree: ast.AST) -> Iterator[str]:
+    """Top-level names of what a module imports, wherever in it that stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def imported(tops: Iterable[str]) -> set[str]:
+    """Names of the distributions that some of our packages and modules import."""
+    files = [file for top in tops for file in (*ROOT.glob(f"{top}.py"), *(ROOT / top).rglob("*.py"))]
+    names = {name for file in files for name in modules(ast.parse(file.read_bytes()))}
+    strange = names - {*PROGRAM, *TESTS} - sys.stdlib_module_names
+    distributions = packages_distributions()
+    assert strange <= distributions.keys()
+    return {normal(distribution) for name in strange for distribution in distributions[name]}
+
+
+def test_the_program_imports_all_that_it_needs_and_needs_all_that_it_imports() -> None:
+    needed, used = declared(PROJECT["dependencies"]), imported(PROGRAM)
+    assert needed - used == NOT_IMPORTED.keys()
+    assert used - needed == set()
+
+
+def test_what_only_development_needs_is_imported_by_tests_or_is_a_tool() -> None:
+    needed, used = declared(PROJECT["optional-dependencies"]["dev"]), imported(TESTS)
+    assert needed - used == TOOLS.keys()
+    assert used - needed <= declared(PROJECT["dependencies"])
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_tools_are_used_where_it_is_said(tool: str) -> None:
+    file, word = TOOLS[tool]
+    assert word in (ROOT / file).read_text()
+
+
+def test_all_that_is_needed_is_locked() -> None:
+    locked = declared(line for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line)
+    assert declared(PROJECT["dependencies"]) | declared(PROJECT["optional-dependencies"]["dev"]) <= locked

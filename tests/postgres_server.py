@@ -55,6 +55,16 @@ def _account() -> dict[str, int]:
     raise AssertionError("neither postgres nor nobody is an account here, and the server refuses to run as root")
 
 
+# in the order in which they depend on each other
+_DROPS = (
+    "SELECT format('DROP DATABASE %I WITH (FORCE)', datname) FROM pg_database"
+    " WHERE datname NOT IN ('postgres', 'template0', 'template1')",
+    "SELECT format('DROP TABLESPACE %I', spcname) FROM pg_tablespace WHERE spcname !~ '^pg_'",
+    "SELECT format('DROP OWNED BY %I CASCADE', rolname) FROM pg_roles WHERE oid >= 16384",
+    "SELECT format('DROP ROLE %I', rolname) FROM pg_roles WHERE oid >= 16384",
+)
+
+
 class PostgresServer:
     """One cluster in a folder of its own.
 
@@ -153,6 +163,14 @@ class PostgresServer:
         self.run("postgres", f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)', f'CREATE DATABASE "{database}"')
         self.run(database, *statements)
         return self.dsn(database)
+
+    def empty(self) -> None:
+        """Drop everything that was made here: databases, slots, tablespaces and roles."""
+        with self.connect("postgres") as session:
+            session.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+            for statement in _DROPS:
+                for (drop,) in session.execute(statement).fetchall():
+                    session.execute(drop)  # type: ignore[call-overload]
 
     def dump(self, database: str, *options: str) -> list[str]:
         """Dump a database as text; the rows of each table are sorted, since a heap has no order of its own."""

@@ -17,27 +17,45 @@ from tests.postgres_versions import RELEASES, programs
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[PostgresServer]:
-    """One PostgreSQL server for the tests that leave it running."""
+def _running() -> Iterator[PostgresServer]:
     with postgres_server() as running:
         yield running
 
 
+@pytest.fixture(scope="module")
+def server(_running: PostgresServer) -> Iterator[PostgresServer]:
+    """One PostgreSQL server for the tests that leave it running; each file of tests finds it empty."""
+    yield _running
+    _running.empty()
+
+
 @pytest.fixture(scope="session", params=[0, *sorted(release.version for release in RELEASES)])
-def any_server(request: pytest.FixtureRequest, server: PostgresServer) -> Iterator[PostgresServer]:
-    """A PostgreSQL server of each version: the one that is installed, and the others."""
+def _any_running(request: pytest.FixtureRequest, _running: PostgresServer) -> Iterator[PostgresServer]:
     if not request.param:
-        yield server
+        yield _running
         return
     with postgres_server(programs(request.param)) as running:
         yield running
 
 
+@pytest.fixture(scope="module")
+def any_server(_any_running: PostgresServer) -> Iterator[PostgresServer]:
+    """A PostgreSQL server of each version: the one that is installed, and the others; empty for each file of tests."""
+    yield _any_running
+    _any_running.empty()
+
+
 @pytest.fixture(scope="session")
-def logical() -> Iterator[PostgresServer]:
-    """One PostgreSQL server whose changes replication slots report."""
+def _logical() -> Iterator[PostgresServer]:
     with postgres_server(wal_level="logical") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def logical(_logical: PostgresServer) -> Iterator[PostgresServer]:
+    """One PostgreSQL server whose changes replication slots report; each file of tests finds it empty."""
+    yield _logical
+    _logical.empty()
 
 
 @pytest.fixture

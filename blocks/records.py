@@ -1,22 +1,30 @@
 """The records of a backup: frozen, exact mirrors of what docs/format.md specifies for a manifest.
 
 BackupMetadata            one backup: identity, base, chain, numbers
+├── StoredObject          one object of the backup: name, size, checksum
 ├── SourceState           one source: when its view was taken, its change token
 └── Collection            one table or tree: key, columns, definition
-└── Part              one disjoint piece: its bounds
-└── Segment       what this backup stored for the part: sealed data and its index
+    └── Part              one disjoint piece: its bounds
+        └── Segment       what this backup stored for the part
+            ├── Blob      the sealed rows, and the sealed index: a range of an object
+            └── KeyRange  which keys it can hold
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""What is written; records of version 1 are read for ever."""
+
+FEATURES: frozenset[str] = frozenset()
+"""What a record may require of its reader, beyond the version, and this lastgood knows."""
 
 
 class BackupType(StrEnum):
@@ -80,18 +88,56 @@ class StoredObject(Record):
     sha256: str
 
 
-class Segment(Record):
-    """What one backup stored for one part: sealed Parquet data and the sealed index of its keys and digests."""
+class Blob(StoredObject):
+    """A sealed run of bytes: a range of an object, or all of it. Size and SHA-256 are of the run alone."""
 
-    number: Count
-    data: StoredObject
-    index: StoredObject
+    offset: Count = 0
+    """Where it begins in the object, in bytes."""
+    number: Count | None = None
+    """Its number in the backup, which is bound into it; None in version 1, where an object is bound to its part."""
+    shared: tuple[Count, Count] | None = None
+    """Of a blob that several small parts share, what is this part's: of data offset and length in its plaintext, in
+    bytes; of an index the first row and the number of rows. None where all of it is."""
+
+    @property
+    def stored(self) -> StoredObject:
+        """The object that holds nothing else."""
+        return StoredObject(name=self.name, size_bytes=self.size_bytes, sha256=self.sha256)
+
+
+class KeyRange(Record):
+    """Which keys a segment can hold; a key that it says is not there is not there, or the segment is corrupted."""
+
+    first: str
+    """The least `_key` of its rows, base64; not more than the first 64 bytes of it."""
+    last: str
+    """The greatest one, likewise; of the keys that begin with 64 such bytes all may be there."""
+    kinds: tuple[str, ...]
+    """For each key column the letters of the types that its values have here, as `blocks.rows.key_kinds` has them."""
+    filter: str | None = None
+    """A Bloom filter of the `_key`s, base64; None where it would be large, and where there is nothing below to skip."""
+
+
+class Segment(Record):
+    """What one backup stored for one part: sealed rows and the sealed index of their keys and digests."""
+
+    number: Count | None = None
+    """Only in version 1, where it is in the names of both objects."""
+    data: Blob
+    index: Blob
+    keys: KeyRange | None = None
+    """None in version 1."""
     upserts: Count
     tombstones: Count
     size_bytes: Count
     """Bytes of the Arrow rows before compression."""
     size_compressed: Count
-    """Bytes of the Parquet files (data and index) before encryption."""
+    """Bytes of data and index after compression, before encryption; of a shared blob this part's share."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """What it takes in the repository; its share of what it shares with others."""
+        return self.size_compressed if self.data.shared else self.data.size_bytes + self.index.size_bytes
 
 
 class Part(Record):
@@ -115,7 +161,8 @@ class Collection(Record):
     columns: tuple[tuple[str, str], ...]
     tracking: tuple[str, ...] = ()
     definition: dict[str, JsonValue]
-    fingerprint: str
+    fingerprint: str = ""
+    """Only in version 1, where it was stored; see `CollectionSpec.fingerprint`."""
     selected_keys: tuple[str, ...] = ()
     """Key globs that an emergency backup was narrowed to; empty where the collection is whole."""
     parts: tuple[Part, ...]
@@ -157,7 +204,26 @@ class SourceState(Record):
     taken_at: UtcTime
     token: str | None
     definition: dict[str, JsonValue]
+    same_definition: bool = False
+    """Stored in place of a definition that is the same as in the base."""
     warnings: tuple[str, ...] = ()
+    identity: dict[str, JsonValue] = {}
+    """What tells this source from another one of its kind (a server's own id, say), where that is known."""
+
+
+class PartChange(Record):
+    """A part that is as in the base, but for its rows."""
+
+    number: Count
+    rows: Count
+    segment: Segment
+
+
+class CollectionChange(Record):
+    """A collection that is as in the base, but for some parts."""
+
+    name: str
+    parts: tuple[PartChange, ...]
 
 
 class Link(Record):
@@ -171,6 +237,8 @@ class BackupMetadata(Record):
     """The manifest of one backup."""
 
     format_version: FormatVersion = FORMAT_VERSION
+    requires: tuple[str, ...] = ()
+    """What a reader has to know besides this version; other fields that it does not know do not matter."""
     repository_id: str
     plan: str
     backup_id: str
@@ -189,7 +257,15 @@ class BackupMetadata(Record):
     previous: Link | None
     """The plan's backup committed before this one, whatever its type."""
     sources: tuple[SourceState, ...]
+    objects: tuple[StoredObject, ...] = ()
+    """The objects of the backup, sorted by name; empty in version 1, where segments name them."""
     collections: tuple[Collection, ...]
+    inherits: bool = False
+    """Whether collections and parts that are not named here are those of the base, with nothing stored for them."""
+    changed: tuple[CollectionChange, ...] = ()
+    """Collections of which only some parts are not as in the base; stored in place of them where `inherits`."""
+    total_rows: Count | None = None
+    """Rows in the backed up state; None in version 1."""
     size_bytes: int
     size_compressed: int
     size_stored: int
@@ -212,11 +288,38 @@ class BackupMetadata(Record):
         return next(state for state in self.sources if state.name == name)
 
     @model_validator(mode="after")
+    def _of_one_version(self) -> BackupMetadata:
+        segments = [part.segment for part in self.stored_parts if part.segment]
+        blobs = [blob for segment in segments for blob in (segment.data, segment.index)]
+        if self.format_version == 1:
+            later = self.requires or self.objects or self.inherits or self.changed or self.total_rows is not None
+            if later or any(blob.offset or blob.shared or blob.number is not None for blob in blobs):
+                raise ValueError("a manifest of version 1 holds what only later ones can")
+            return self
+        if self.inherits != (self.inherits and self.base is not None) or (self.changed and not self.inherits):
+            raise ValueError("a manifest inherits without a base")
+        sizes = {stored.name: stored.size_bytes for stored in self.objects}
+        if len(sizes) != len(self.objects):
+            raise ValueError("two objects have one name")
+        for blob in blobs:
+            if blob.number is None or blob.offset + blob.size_bytes > sizes.get(blob.name, -1):
+                raise ValueError(f"a blob of {blob.name} lies outside of the objects")
+        return self
+
+    @model_validator(mode="after")
     def _distinct(self) -> BackupMetadata:
         for what in ({c.number for c in self.collections}, {c.name for c in self.collections}):
             if len(what) != len(self.collections):
                 raise ValueError("two collections have one number or one name")
         return self
+
+    @property
+    def stored_parts(self) -> Iterator[Part | PartChange]:
+        """All parts that the manifest names, however it is stored."""
+        for collection in self.collections:
+            yield from collection.parts
+        for change in self.changed:
+            yield from change.parts
 
     @property
     def data_sources(self) -> tuple[str, ...]:
@@ -226,6 +329,8 @@ class BackupMetadata(Record):
     @property
     def rows(self) -> int:
         """Rows in the backed up state."""
+        if self.total_rows is not None:
+            return self.total_rows
         return sum(collection.rows for collection in self.collections)
 
     @property
@@ -237,6 +342,25 @@ class BackupMetadata(Record):
     def tombstones(self) -> int:
         """Deletions stored by this backup."""
         return sum(collection.tombstones for collection in self.collections)
+
+
+class CheckOutcome(StrEnum):
+    """What a check of a verification came to."""
+
+    GOOD = "good"
+    BAD = "bad"
+    UNPROVEN = "unproven"
+    UNTRIED = "untried"
+
+
+class CheckResult(Record):
+    """One of the checks of a verification: `bytes`, `restorable`, `definitions` or `quality`."""
+
+    outcome: CheckOutcome
+    depth: str = ""
+    """How far it went, in the check's own words."""
+    findings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Verification(Record):
@@ -256,6 +380,17 @@ class Verification(Record):
     """What was wrong, in words; empty where the backup was proved good."""
     warnings: tuple[str, ...] = ()
     """Expectations that are broken but not critical."""
+    sequence: Count | None = None
+    """Counts the verifications of the backup from 1."""
+    previous: str | None = None
+    """SHA-256 of the sealed bytes of the verification before, hex."""
+    results: dict[str, CheckResult] = {}
+    """What each check came to, by its name."""
+    suite_sha256: str | None = None
+    """SHA-256 of the files of the quality suites, hex."""
+    tool_versions: dict[str, str] = {}
+    place: str | None = None
+    """Where it was restored to, without secrets."""
 
 
 class Expiry(Record):

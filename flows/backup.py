@@ -17,7 +17,7 @@ from flows.pipeline.run_names import named
 from flows.reporting.artifacts import publish_backup
 from flows.restoring.places import settle_places
 from flows.stages.collect import collect
-from flows.stages.compress import compress
+from flows.stages.compress import compress, compress_together
 from flows.stages.diff import diff
 from flows.stages.encrypt import encrypt
 from flows.stages.normalize import normalize
@@ -80,7 +80,10 @@ def commit(attempt: BackupAttempt, executor: StageExecutor, stored: list[Outcome
 def run_backup_stages(
     attempt: BackupAttempt, executor: StageExecutor, progress: Progress | None = None
 ) -> list[Outcome]:
-    """Run every part of the state through the backup stages, a window of parts at a time."""
+    """Run every part of the state through the backup stages, a window of parts at a time.
+
+    Small parts are stored together, when they are enough, or at the end.
+    """
     parts: Iterable[BackupPart] = attempt.parts()
     last: list[Outcome] = []
     while parts:
@@ -100,4 +103,9 @@ def _run_parts(
         packed = executor.submit(compress, part, changes)
         sealed = executor.submit(encrypt, part, packed)
         window.follow(part, rows, normal, changes, packed, sealed, executor.submit(store, part, sealed))
+    if (rest := attempt.small.rest()) is not None:
+        sealed = executor.submit(encrypt, rest, executor.submit(compress_together, rest))
+        stored = executor.submit(store, rest, sealed)
+        attempt.done(None, stored.result())
+        window.last.append(stored)
     return window.last

@@ -143,7 +143,7 @@ def prove(part: RestorePart, proof: Proof, scratch: ScratchRestore | None, merge
     if part.part.rows != len(expected):
         raise CorruptionDetected(f"{part}: the index holds {len(expected)} rows, the manifest {part.part.rows}")
     if rows.num_columns:
-        compare(str(part), expected, to_normal(rows, part.spec.key, chain.digest))
+        compare(str(part), expected, to_normal(rows, part.spec.key, chain.index_digest))
         proof.keep(collection.name, rows)
         if scratch is not None:
             scratch.apply(part, rows)

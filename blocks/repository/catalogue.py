@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import logging
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from blocks.crypto.keys import Keys
-from blocks.crypto.stream import ObjectContext, ObjectKind, seal, unseal
+from blocks.crypto.stream import ObjectContext, ObjectKind, seal, stored_version, unseal
 from blocks.errors import (
     BackupNotFound,
     ConfigurationError,
@@ -28,9 +29,12 @@ from blocks.errors import (
     ObjectUnreadable,
     UnsupportedState,
 )
-from blocks.records import FORMAT_VERSION, BackupMetadata, Link, Record
+from blocks.records import FEATURES, FORMAT_VERSION, BackupMetadata, Link, Record
 from blocks.repository import names
+from blocks.repository.inheritance import narrowed, widened
 from blocks.storage.local import StorageTier
+
+logger = logging.getLogger(__name__)
 
 MAX_RECORD_BYTES = 512 * 1024 * 1024
 """A record that unpacks to more than this is refused: it would be an attack on memory."""
@@ -43,6 +47,7 @@ R = TypeVar("R", bound=Record)
 
 class _Versioned(BaseModel):
     format_version: int
+    requires: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,13 @@ class Survey:
 
 
 def encode_record(record: Record) -> bytes:
-    """Write a record as compressed canonical JSON; equal records give equal bytes.
+    """Write a record as compressed canonical JSON, without fields that have their default; equal ones give equal bytes.
 
     Raises:
         ValueError: It holds a number that JSON does not know.
     """
-    text = json.dumps(record.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    fields = record.model_dump(mode="json", exclude_defaults=True) | {"format_version": FORMAT_VERSION}
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return gzip.compress(text.encode("ascii"), mtime=0)
 
 
@@ -87,13 +93,16 @@ def decode_record(data: bytes, model: type[R], where: str) -> R:
         text = unpacker.decompress(data, MAX_RECORD_BYTES)
         if not unpacker.eof or unpacker.unused_data:
             raise CorruptionDetected(f"{where} is larger than any record, or not whole", hint=_HINT)
-        version = _Versioned.model_validate_json(text).format_version
-        if version > FORMAT_VERSION:
+        said = _Versioned.model_validate_json(text, extra="ignore")
+        unknown = sorted(set(said.requires) - FEATURES)
+        if said.format_version > FORMAT_VERSION or unknown:
+            needs = f"format {said.format_version}" + "".join(f", {feature}" for feature in unknown)
             raise ConfigurationError(
-                f"{where} was made by a newer lastgood (format {version}; this one reads {FORMAT_VERSION})",
+                f"{where} was made by a newer lastgood ({needs}; this one reads format {FORMAT_VERSION})",
                 hint="Install the newest lastgood.",
             )
-        return model.model_validate_json(text)
+        # what a later one adds without requiring it does not matter; version 1 knows no such fields
+        return model.model_validate_json(text, extra="forbid" if said.format_version == 1 else "ignore")
     except (zlib.error, ValidationError) as exc:
         raise CorruptionDetected(f"{where} is not what format {FORMAT_VERSION} asks for: {exc}", hint=_HINT) from exc
 
@@ -131,6 +140,21 @@ class Catalogue:
             raise UnsupportedState(f"{context} would not be read back as it is")
         return seal(data, self._keys.catalogue_key, context)
 
+    def seal_manifest(self, metadata: BackupMetadata) -> bytes:
+        """Seal a manifest, without what is as in its base.
+
+        Raises:
+            UnsupportedState: It would not be read back as it is (text that is not Unicode, say).
+            CorruptionDetected: The manifest of its base is not what it was.
+        """
+        plan, backup_id = metadata.plan, metadata.backup_id
+        base = self.manifest(plan, metadata.chain[-1].backup_id)[0] if metadata.chain else None
+        stored = metadata if base is None else narrowed(metadata, base)
+        sealed = self.seal(stored, ObjectKind.MANIFEST, plan, backup_id)
+        if base is not None and stored.inherits and widened(stored, base) != metadata:
+            raise UnsupportedState(f"the manifest of {backup_id} would not be read back as it is")
+        return sealed
+
     def open(self, sealed: bytes, model: type[R], kind: ObjectKind, plan: str, name: str) -> R:
         """Open what `seal` made for the same place.
 
@@ -138,7 +162,7 @@ class Catalogue:
             CorruptionDetected: It is damaged, or was sealed for another place.
             ConfigurationError: A newer lastgood made it.
         """
-        context = self._context(kind, plan, name)
+        context = self._context(kind, plan, name, stored_version(sealed))
         return decode_record(unseal(sealed, self._keys.catalogue_key, context), model, str(context))
 
     def ids(self, plan: str) -> list[str]:
@@ -160,11 +184,18 @@ class Catalogue:
             ObjectUnreadable: Its manifest cannot be read.
             ConfigurationError: A newer lastgood made it.
         """
-        name = names.manifest(plan, backup_id)
-        with self._guard:
-            known = self._known.get((plan, backup_id))
-        if known and self._tier.is_object(name):
+        known = self._known_manifest(plan, backup_id)
+        if known and self._tier.is_object(names.manifest(plan, backup_id)):
             return known
+        stored, digest = self._opened(plan, backup_id)
+        metadata = self._resolved(stored) if stored.inherits else stored
+        if not metadata.inherits:
+            self._remember(metadata, digest)
+        return metadata, digest
+
+    def _opened(self, plan: str, backup_id: str) -> tuple[BackupMetadata, str]:
+        """Read a manifest as it is stored; raises what `manifest` raises."""
+        name = names.manifest(plan, backup_id)
         try:
             sealed = self._tier.get(name, limit=MAX_RECORD_BYTES)
         except ObjectMissing as exc:
@@ -177,10 +208,57 @@ class Catalogue:
             ) from exc
         metadata = self.open(sealed, BackupMetadata, ObjectKind.MANIFEST, plan, backup_id)
         self._check_identity(metadata, plan, backup_id, name)
-        found = (metadata, hashlib.sha256(sealed).hexdigest())
+        if metadata.format_version != stored_version(sealed):
+            raise CorruptionDetected(f"{name} says that it is of version {metadata.format_version}", hint=_HINT)
+        return metadata, hashlib.sha256(sealed).hexdigest()
+
+    def _resolved(self, backup: BackupMetadata) -> BackupMetadata:
+        """Fill in what a manifest takes from its base.
+
+        Where a backup of its chain is gone or damaged, that is found by who needs the chain; others, who list backups,
+        get the manifest as it is stored.
+
+        Raises:
+            CorruptionDetected: It names what its base does not have.
+        """
+        above: list[tuple[BackupMetadata, str]] = []
+        lower: BackupMetadata | None = None
+        for position in range(len(backup.chain) - 1, -1, -1):
+            link = backup.chain[position]
+            try:
+                found, digest = self._known_manifest(backup.plan, link.backup_id) or self._opened(
+                    backup.plan, link.backup_id
+                )
+            except LastgoodError as exc:
+                logger.debug("%s is listed without its base: %s", backup.backup_id, exc)
+                return backup
+            if digest != link.manifest_sha256 or found.chain != backup.chain[:position]:
+                return backup
+            if not found.inherits:
+                lower = found
+                break
+            above.append((found, digest))
+        for stored, digest in reversed(above):
+            lower = self._widened(stored, lower)
+            self._remember(lower, digest)
+        return self._widened(backup, lower)
+
+    def _widened(self, stored: BackupMetadata, base: BackupMetadata | None) -> BackupMetadata:
+        wrong = f"the manifest of backup {stored.backup_id} contradicts that of its base"
+        if base is None:
+            raise CorruptionDetected(f"{wrong}: it has none", hint=_HINT)
+        try:
+            return widened(stored, base)
+        except ValueError as exc:
+            raise CorruptionDetected(f"{wrong}: {exc}", hint=_HINT) from exc
+
+    def _known_manifest(self, plan: str, backup_id: str) -> tuple[BackupMetadata, str] | None:
         with self._guard:
-            self._known[plan, backup_id] = found
-        return found
+            return self._known.get((plan, backup_id))
+
+    def _remember(self, metadata: BackupMetadata, digest: str) -> None:
+        with self._guard:
+            self._known[metadata.plan, metadata.backup_id] = metadata, digest
 
     def link(self, plan: str, backup_id: str) -> Link:
         """Name a backup together with the digest of its manifest; raises what `manifest` raises."""
@@ -225,8 +303,8 @@ class Catalogue:
         except (CorruptionDetected, ConfigurationError, ObjectUnreadable) as exc:
             return exc
 
-    def _context(self, kind: ObjectKind, plan: str, name: str) -> ObjectContext:
-        return ObjectContext(repository_id=self._keys.repository_id, plan=plan, backup_id=name, kind=kind)
+    def _context(self, kind: ObjectKind, plan: str, name: str, version: int = FORMAT_VERSION) -> ObjectContext:
+        return ObjectContext(self._keys.repository_id, plan, name, kind, version=version)
 
     def _check_identity(self, metadata: BackupMetadata, plan: str, backup_id: str, name: str) -> None:
         inside = (metadata.repository_id, metadata.plan, metadata.backup_id)

@@ -10,8 +10,11 @@ from blocks.records import BackupMetadata, StoredObject
 
 def objects_of(metadata: BackupMetadata) -> list[StoredObject]:
     """Return the sealed objects that a manifest names, sorted by name."""
+    if metadata.format_version > 1:
+        return list(metadata.objects)
     segments = (part.segment for c in metadata.collections for part in c.parts if part.segment)
-    return sorted((o for s in segments for o in (s.data, s.index)), key=lambda stored: stored.name)
+    stored = (blob.stored for segment in segments for blob in (segment.data, segment.index))
+    return sorted(stored, key=lambda one: one.name)
 
 
 def checksums_text(digests: dict[str, str]) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Sequence
 
-from blocks.crypto.stream import ObjectKind
 from blocks.errors import (
     AlreadyExists,
     BackupNotFound,
@@ -54,7 +53,7 @@ class Committer:
         if earlier := self._committed_before(metadata):
             return earlier
         plan, backup_id = metadata.plan, metadata.backup_id
-        sealed = self._catalogue.seal(metadata, ObjectKind.MANIFEST, plan, backup_id)
+        sealed = self._catalogue.seal_manifest(metadata)
         link = Link(backup_id=backup_id, manifest_sha256=hashlib.sha256(sealed).hexdigest())
         self._tier.put(names.checksums(plan, backup_id), _checksums(metadata, link))
         lease.check()

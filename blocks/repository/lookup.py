@@ -48,6 +48,9 @@ def find_chain(catalogue: Catalogue, metadata: BackupMetadata) -> list[BackupMet
         chain.append(member)
     if metadata.base != (chain[-1].backup_id if chain else None):
         raise CorruptionDetected(f"backup {metadata.backup_id} does not depend on the end of its chain", hint=_HINT)
+    for one in (*chain, metadata):
+        if one.inherits:  # a backup of the chain was not there, or was another one, when its manifest was read
+            raise CorruptionDetected(f"{one.backup_id} was read without the backups it depends on", hint=_HINT)
     return [*chain, metadata]
 
 

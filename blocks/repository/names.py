@@ -2,7 +2,8 @@
 
 lastgood.json                              settings: format version, repository id, key slots
 backups/<plan>/<backup id>/manifest        the commit point
-backups/<plan>/<backup id>/NNNNN.seg       sealed segments, and NNNNN.idx, their indexes
+backups/<plan>/<backup id>/NNNNN.pack      sealed segments and indexes, one after another
+backups/<plan>/<backup id>/NNNNN.seg       in version 1 a sealed segment, and NNNNN.idx, its index
 backups/<plan>/<backup id>/SHA256SUMS      digests of the sealed bytes
 verifications/<plan>/<backup id>/<time>    results of verifications
 expired/<plan>/<time>                      what a retention run removed
@@ -24,7 +25,7 @@ _PROBE = "probe-"
 
 _PLAN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _BACKUP = re.compile(r"(?:FUL|DIF|INC|SNA|EME)_[0-9]{8}_[0-9]{6}_[0-9a-f]{4}")
-_OBJECT = re.compile(r"[0-9]{5}\.(?:seg|idx)")
+_OBJECT = re.compile(r"[0-9]{5}\.(?:pack|seg|idx)")
 _TOKEN = re.compile(r"[0-9]{12}")
 _MOMENT = "%Y%m%dT%H%M%S.%fZ"
 
@@ -93,17 +94,22 @@ def checksums(plan: str, backup_id: str) -> str:
 
 
 def stored(plan: str, backup_id: str, name: str) -> str:
-    """Name a segment or index.
+    """Name an object of a backup that holds segments or indexes.
 
     Raises:
         CorruptionDetected: The name, which may come from a manifest, is not one of ours: it could lead elsewhere.
     """
     if not _OBJECT.fullmatch(name):
         raise CorruptionDetected(
-            f"backup {backup_id} of plan {plan} names an object {name!r}, which is no segment or index",
+            f"backup {backup_id} of plan {plan} names an object {name!r}, which holds no segment or index",
             hint="The manifest was not made by lastgood. Do not trust this backup.",
         )
     return backup(plan, backup_id) + name
+
+
+def pack(number: int) -> str:
+    """Name a pack within its backup's folder."""
+    return f"{number:05d}.pack"
 
 
 def verifications(plan: str, backup_id: str | None = None) -> str:

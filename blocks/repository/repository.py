@@ -25,6 +25,7 @@ from blocks.records import (
     BackupMetadata,
     BackupStatus,
     BackupType,
+    Blob,
     Expiry,
     Link,
     StoredObject,
@@ -218,6 +219,23 @@ class Repository:
         else:
             return sealed
         raise CorruptionDetected(f"{name} {wrong}", hint=_DAMAGED)
+
+    def get_blob(self, plan: str, backup_id: str, blob: Blob) -> bytes:
+        """Read a sealed blob and compare its checksum.
+
+        Raises:
+            CorruptionDetected: It is missing, cut off or changed.
+            ObjectUnreadable: It cannot be read.
+        """
+        if blob.number is None:
+            return self.get_object(plan, backup_id, blob)
+        sealed = self.read_range(plan, backup_id, blob.name, blob.offset, blob.size_bytes)
+        if hashlib.sha256(sealed).hexdigest() != blob.sha256:
+            place = (
+                f"{names.stored(plan, backup_id, blob.name)}, bytes {blob.offset} to {blob.offset + blob.size_bytes}"
+            )
+            raise CorruptionDetected(f"{place}: changed: the SHA-256 is not that of the manifest", hint=_DAMAGED)
+        return sealed
 
     def read_range(self, plan: str, backup_id: str, name: str, offset: int, length: int) -> bytes:
         """Read bytes of a sealed object; `unseal_range` authenticates them.

@@ -24,7 +24,8 @@ class Changes:
     Attributes:
         rows: `_key` (large_binary) and the collection's columns in their canonical types. An upsert has NULL as `_key`,
             as its key columns are there; a tombstone has a `_key`, and NULL in all other columns.
-        index: `_key` (large_binary), `_digest` (uint64) and `_deleted` (bool) of the same records, sorted by `_key`.
+        index: `_key` (large_binary), `_digest` (uint64) and `_deleted` (bool) of the same records, in the same order:
+            sorted by `_key`.
         upserts: How many records were inserted or changed.
         tombstones: How many records were deleted.
         count: How many records the part has now.
@@ -99,7 +100,11 @@ def _others(rows: pa.Table, held: pa.UInt64Array) -> pa.Table:
 
 
 def _changes(upserts: pa.Table, gone: pa.LargeBinaryArray, count: int) -> Changes:
-    return Changes(_segment_rows(upserts, gone), _index(upserts, gone), upserts.num_rows, len(gone), count)
+    rows, index = _segment_rows(upserts, gone), _index(upserts, gone)
+    if len(gone):
+        order = pc.sort_indices(index.column(KEY))
+        rows, index = rows.take(order), index.take(order)
+    return Changes(rows, index, upserts.num_rows, len(gone), count)
 
 
 def _segment_rows(upserts: pa.Table, gone: pa.LargeBinaryArray) -> pa.Table:
@@ -116,5 +121,4 @@ def _index(upserts: pa.Table, gone: pa.LargeBinaryArray) -> pa.Table:
         keys = pa.concat_arrays([keys, gone])
         digests = pa.concat_arrays([digests, pa.repeat(pa.scalar(0, pa.uint64()), len(gone))])
     deleted = pa.concat_arrays([pa.repeat(pa.scalar(False), upserts.num_rows), pa.repeat(pa.scalar(True), len(gone))])
-    index = pa.table({KEY: keys, DIGEST: digests, DELETED: deleted})
-    return index.take(pc.sort_indices(keys)) if len(gone) else index
+    return pa.table({KEY: keys, DIGEST: digests, DELETED: deleted})

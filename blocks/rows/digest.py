@@ -56,14 +56,15 @@ class RowDigest:
 
     Args:
         key: 32 secret bytes.
+        bits: 64, or 32 for digests of which only the upper half counts; the lower half is 0.
     """
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
+    def __init__(self, key: bytes, bits: int = 64) -> None:
+        self._key, self._lanes = key, bits // 32
 
     def __call__(self, rows: pa.Table) -> pa.UInt64Array:
         """Digest canonical rows: one unsigned 64-bit number per row, over all columns by name."""
-        lanes = np.zeros((2, rows.num_rows), np.uint64)
+        lanes = np.zeros((self._lanes, rows.num_rows), np.uint64)
         for field in rows.schema:
             keys = self._stream(field.name)
             start = 0
@@ -73,11 +74,12 @@ class RowDigest:
                     piece = chunk.slice(offset, _BLOCK_ROWS)
                     self._add(lanes[:, start : start + len(piece)], piece, field, keys)
                     start += len(piece)
-        return pa.array((lanes[0] >> _32) << _32 | lanes[1] >> _32)
+        upper = (lanes[0] >> _32) << _32
+        return pa.array(upper | lanes[1] >> _32 if self._lanes > 1 else upper)
 
     def _stream(self, column: str) -> Words:
         raw = hashlib.shake_256(self._key + column.encode()).digest(16 * _WORDS)
-        return np.frombuffer(raw, "<u8").reshape(_WORDS, 2).T.astype(np.uint64)
+        return np.frombuffer(raw, "<u8").reshape(_WORDS, 2).T[: self._lanes].astype(np.uint64)
 
     def _add(self, lanes: Words, column: pa.Array, field: pa.Field, keys: Words) -> None:
         if is_variant(field):
@@ -89,12 +91,12 @@ class RowDigest:
         present = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
         if present is not None and (pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)):
             # leaving the NULLs out would copy the values, which may be large
-            sums = np.zeros((2, len(column)), np.uint64)
+            sums = np.zeros((len(keys), len(column)), np.uint64)
             self._add_present(sums, column, keys)
             lanes += np.where(present, sums, keys[:, :1])
             return
         values = column if present is None else column.drop_null()
-        sums = np.zeros((2, len(values)), np.uint64)
+        sums = np.zeros((len(keys), len(values)), np.uint64)
         self._add_present(sums, values, keys)
         if present is None:
             lanes += sums
@@ -106,7 +108,7 @@ class RowDigest:
         nulls = column.is_null().to_numpy(zero_copy_only=False)
         lanes[:, nulls] += keys[:, :1]
         for tag, (mask, values) in variant_kinds(column):
-            sums = np.zeros((2, len(values)), np.uint64)
+            sums = np.zeros((len(keys), len(values)), np.uint64)
             if tag == b"x":
                 self._add_varlen(sums, values, keys, 13)
             else:
@@ -137,7 +139,7 @@ class RowDigest:
             return
         # a status, a symbol, a padded text: each value is digested once
         coded = values.dictionary_encode(null_encoding="encode")
-        each = np.zeros((2, len(coded.dictionary)), np.uint64)
+        each = np.zeros((len(keys), len(coded.dictionary)), np.uint64)
         self._add_each(each, coded.dictionary, keys, number)
         sums += np.take(each, coded.indices.to_numpy(), axis=1)
 
@@ -208,7 +210,7 @@ def _add_scattered(
     starts, lengths = starts[order], lengths[order]
     # how many values have more than so many bytes
     longer = np.cumsum(np.bincount(lengths, minlength=SHORT_BYTES + 9)[::-1])[::-1]
-    found = np.zeros((2, len(rows)), np.uint64)
+    found = np.zeros((len(keys), len(rows)), np.uint64)
     for done in range(0, int(lengths[0]), 8):
         reach, whole = longer[done + 1], longer[done + 8]
         word = words[starts[:reach] + done]
@@ -221,7 +223,7 @@ def _add_scattered(
 def _pair(word: Words, keys: Words, n: int) -> Iterator[Words]:
     """Yield for each lane what words n and n + 1 add: the halves of eight bytes."""
     lower, upper = word & _LOW, word >> _32
-    for lane in (0, 1):
+    for lane in range(len(keys)):
         more = lower * keys[lane, n]
         # the last word of a longest value is the last there is a key for
         if n + 1 < _WORDS:
@@ -231,8 +233,8 @@ def _pair(word: Words, keys: Words, n: int) -> Iterator[Words]:
 
 def _mul(sums: Words, keys: Words, n: int, word: Words | np.uint64) -> None:
     with np.errstate(over="ignore"):
-        sums[0] += word * keys[0, n]
-        sums[1] += word * keys[1, n]
+        for lane in range(len(keys)):
+            sums[lane] += word * keys[lane, n]
 
 
 def _bits(values: pa.Array) -> tuple[int, Words]:

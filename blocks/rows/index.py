@@ -20,7 +20,7 @@ from blocks.rows.keys import beneath_folders, encode_keys, no_keys, under_parent
 
 DELETED = "_deleted"
 
-INDEX_ROW_BYTES = 8
+INDEX_ROW_BYTES = 4
 """Least that a stored index takes for a record: its digest, which does not compress."""
 
 _MANY = 4

@@ -1,18 +1,31 @@
-"""Segments and indexes as Parquet files."""
+"""Segments and indexes as Parquet files.
+
+The rows of a segment stand in the order of their `_key`s, in small row groups, and the file says with which `_key` each
+of them begins: so one record is read without the others.
+"""
 
 from __future__ import annotations
 
+import base64
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from blocks.errors import CorruptionDetected
+from blocks.rows.canonical import DIGEST
 
-ROW_GROUP_BYTES = 16 * 1024 * 1024
-ROW_GROUP_ROWS = 1 << 17
+ROW_GROUP_BYTES = 4 * 1024 * 1024
+ROW_GROUP_ROWS = 8192
+_INDEX_GROUP_ROWS = 1 << 17
+FIRST_KEYS = "lastgood.first_keys"
+"""Name of the metadata that has the least `_key` of each row group."""
+KEY_BYTES = 64
+"""What is kept of a `_key` that only bounds others."""
 _WIDE_BYTES = 256
 _INDEX_LEVEL = 1
 _SAMPLE = 256
@@ -27,24 +40,49 @@ _SHARED = 0.25
 """The share of bytes that texts have in common with those before them, from which only the rest is written."""
 
 
-def rows_to_parquet(rows: pa.Table, level: int) -> pa.Buffer:
-    """Write rows as Parquet, each column in an encoding that suits its values; statistics only where they are small.
+def rows_to_parquet(rows: pa.Table, keys: pa.LargeBinaryArray, level: int) -> pa.Buffer:
+    """Write rows as Parquet, each column in an encoding that suits its values.
 
     Args:
         rows: A segment: `_key` (large_binary) and the canonical columns.
+        keys: The `_key` of each row; ascending.
         level: Level of zstd.
     """
     width = {name: rows.column(name).nbytes // max(rows.num_rows, 1) for name in rows.column_names}
     per_row = max(sum(width.values()), 1)
     encoding = {name: _encoding(rows.column(name), width[name]) for name in rows.column_names}
+    group_rows = min(max(ROW_GROUP_BYTES // per_row, 1), ROW_GROUP_ROWS)
     return _write(
         rows,
+        group_rows,
+        {FIRST_KEYS: pack_keys(keys.take(pa.array(range(0, len(keys), group_rows), pa.int64())).to_pylist())},
         compression_level=level,
-        row_group_size=min(max(ROW_GROUP_BYTES // per_row, 1), ROW_GROUP_ROWS),
         use_dictionary=[name for name, chosen in encoding.items() if chosen is None],
         column_encoding={name: chosen for name, chosen in encoding.items() if chosen is not None},
-        write_statistics=[name for name in rows.column_names if width[name] <= _WIDE_BYTES],
+        write_statistics=False,
     )
+
+
+def pack_keys(keys: Sequence[bytes]) -> str:
+    """Write the beginnings of `_key`s as text: each behind its length in one byte, all of it in base64."""
+    cut = (key[:KEY_BYTES] for key in keys)
+    return base64.b64encode(b"".join(bytes((len(key),)) + key for key in cut)).decode()
+
+
+def unpack_keys(text: str) -> list[bytes]:
+    """Undo `pack_keys`.
+
+    Raises:
+        ValueError: It is not what that makes.
+    """
+    data, keys = base64.b64decode(text, validate=True), []
+    while data:
+        length = data[0]
+        if length > KEY_BYTES or len(data) <= length:
+            raise ValueError("the keys of row groups are cut off")
+        keys.append(data[1 : length + 1])
+        data = data[length + 1 :]
+    return keys
 
 
 def _encoding(column: pa.ChunkedArray, width: int) -> str | None:
@@ -91,16 +129,31 @@ def index_to_parquet(index: pa.Table) -> pa.Buffer:
     """Write an index; sorted keys are delta encoded, because an index can otherwise outweigh its data.
 
     Args:
-        index: `_key` (large_binary), `_digest` (uint64) and `_deleted` (bool), sorted by `_key`.
+        index: `_key` (large_binary), `_digest` (uint64, of which the upper half is kept) and `_deleted` (bool).
     """
+    digests = pc.cast(pc.shift_right(index.column(DIGEST), pa.scalar(32, pa.uint64())), pa.uint32())
     return _write(
-        index,
+        index.set_column(index.column_names.index(DIGEST), DIGEST, digests),
+        _INDEX_GROUP_ROWS,
+        {},
         compression_level=_INDEX_LEVEL,
-        row_group_size=ROW_GROUP_ROWS,
         use_dictionary=False,
         column_encoding={"_key": "DELTA_BYTE_ARRAY", "_digest": "PLAIN", "_deleted": "RLE"},
-        write_statistics=["_key"],
+        write_statistics=False,
     )
+
+
+def index_from_parquet(data: pa.Buffer | bytes, what: str) -> pa.Table:
+    """Read an index back: `_key` (large_binary), `_digest` (uint64) and `_deleted` (bool).
+
+    Raises:
+        CorruptionDetected: It is not one; `what` names it.
+    """
+    index = from_parquet(data, what)
+    if DIGEST in index.column_names and index.schema.field(DIGEST).type == pa.uint32():
+        digests = pc.shift_left(index.column(DIGEST).cast(pa.uint64()), pa.scalar(32, pa.uint64()))
+        index = index.set_column(index.column_names.index(DIGEST), DIGEST, digests)
+    return index
 
 
 def from_parquet(data: pa.Buffer | bytes, what: str) -> pa.Table:
@@ -140,7 +193,10 @@ def _repeats(column: pq.ColumnChunkMetaData) -> bool:
     return "RLE_DICTIONARY" in column.encodings and column.total_uncompressed_size <= _INDEX_BYTES * column.num_values
 
 
-def _write(table: pa.Table, **options: object) -> pa.Buffer:
+def _write(table: pa.Table, group_rows: int, metadata: dict[str, str], **options: object) -> pa.Buffer:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", store_schema=True, **options)
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", store_schema=True, **options) as writer:
+        writer.write_table(table, row_group_size=group_rows)
+        if metadata:
+            writer.add_key_value_metadata(metadata)
     return sink.getvalue()

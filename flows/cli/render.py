@@ -58,7 +58,7 @@ def collections_table(made: BackupMetadata) -> Table:
     """Show the collections of a backup."""
     table = grid("collection", ">rows", ">changed", ">parts", ">stored", "key")
     for c in made.collections:
-        stored = sum(p.segment.data.size_bytes + p.segment.index.size_bytes for p in c.parts if p.segment)
+        stored = sum(p.segment.stored_bytes for p in c.parts if p.segment)
         key = ", ".join(c.key) + (f" (only {', '.join(c.selected_keys)})" if c.selected_keys else "")
         row = (f"{c.rows:,}", changed(c.upserts, c.tombstones), str(len(c.parts)), human_bytes(stored), key)
         table.add_row(c.name, *row)

@@ -5,7 +5,6 @@ Where the base turns out to be unusable while parts are read, a second attempt i
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,9 +17,12 @@ from blocks.rows.index import PartIndex, PartLookup
 from blocks.rows.selection import Selection
 from blocks.sources.collection import Bounds, CollectionSpec
 from blocks.sources.view import Skipping, View
+from blocks.storage.fsync import Buffer
 from flows.pipeline.chain import Chain
 from flows.pipeline.context import BackupContext
 from flows.pipeline.messages import SelectedCollection, Stored
+from flows.pipeline.packs import Packs
+from flows.pipeline.small_parts import SmallParts
 
 
 class BackupAttempt:
@@ -36,6 +38,8 @@ class BackupAttempt:
         data_key: Seals the data; None with `encryption: none`.
         encapsulated_key: The data key as the manifest keeps it.
         tokens: By source the token of its view.
+        packs: The objects that what is stored is put into.
+        small: Parts that wait for others, to be stored with them.
     """
 
     def __init__(self, context: BackupContext, base: Chain | None = None, promoted_because: str | None = None) -> None:
@@ -50,6 +54,7 @@ class BackupAttempt:
         for name, view in context.views.items():
             context.notes.warn(name, view.warnings)  # a token may have cost something
         self._results = _Results()
+        self.packs, self.small = Packs(self._put, self._discard_object), SmallParts(self)
 
     def __str__(self) -> str:
         """Name the backup as people see it in the UI."""
@@ -86,8 +91,7 @@ class BackupAttempt:
             parts = [BackupPart(self, collection, n, b) for n, b in enumerate(bounds)]
             self._results.parts[collection.name] = parts
             if self._untouched(collection.source):
-                for part in parts:
-                    self.done(part, Stored(None, part.base_rows))
+                self.done(None, [(part, Stored(None, part.base_rows)) for part in parts])
             else:
                 yield from parts
 
@@ -104,9 +108,10 @@ class BackupAttempt:
         return found
 
     def _discard(self, part: BackupPart) -> None:
-        """Remove what was stored of a part: stored objects never change, so it gets others."""
-        names = self._results.forget(str(part))
-        self.context.repository.discard_objects(self.context.plan.name, self.backup_id, names)
+        """Give up what was stored of a part: stored objects never change, so it gets others."""
+        if (segment := self._results.stored.pop(str(part)).segment) is not None:
+            for blob in (segment.data, segment.index):
+                self.packs.forget(blob)
 
     def parts_of(self, collection: SelectedCollection) -> Sequence[BackupPart]:
         """Return the parts of a collection, once `parts` has come to its end."""
@@ -145,24 +150,26 @@ class BackupAttempt:
         except (CorruptionDetected, ObjectUnreadable) as exc:
             raise BaseUnusable(f"base {self.base.target.backup_id}: {exc.message}", hint=exc.hint) from exc
 
-    def put(self, name: str, sealed: bytes | bytearray | memoryview) -> StoredObject:
-        """Store a sealed object of this backup."""
-        stored = self.context.repository.put_object(self.context.plan.name, self.backup_id, name, sealed)
-        self._results.keep(stored)
-        return stored
+    def _put(self, name: str, sealed: Buffer) -> StoredObject:
+        return self.context.repository.put_object(self.context.plan.name, self.backup_id, name, sealed)
+
+    def _discard_object(self, name: str) -> None:
+        self.context.repository.discard_objects(self.context.plan.name, self.backup_id, [name])
+
+    def object_context(self, kind: ObjectKind, number: int) -> ObjectContext:
+        """Make the context that binds a blob to its number in this backup."""
+        return ObjectContext(
+            self.context.repository.repository_id, self.context.plan.name, self.backup_id, kind, number
+        )
 
     @property
-    def objects(self) -> list[StoredObject]:
-        """All objects that were stored."""
-        return list(self._results.objects.values())
+    def filters(self) -> bool:
+        """Whether segments say by a filter which keys they hold: where others lie below them."""
+        return self.base is not None
 
-    def segment_number(self, part: BackupPart) -> int:
-        """Return the number of a part's objects, the same when a stage is tried again."""
-        return self._results.number(str(part))
-
-    def done(self, part: BackupPart, stored: Stored) -> None:
-        """Take the result of a part's last stage."""
-        self._results.stored[str(part)] = stored
+    def done(self, _: BackupPart | None, stored: Sequence[tuple[BackupPart, Stored]]) -> None:
+        """Take the results of a last stage: of a part, of all those that were stored with it, or of none yet."""
+        self._results.stored |= {str(part): result for part, result in stored}
 
     def result(self, part: BackupPart) -> Stored:
         """Return the result of a part's last stage."""
@@ -177,44 +184,16 @@ class BackupAttempt:
 
 
 class _Results:
-    """What came of an attempt's parts. What several stages do at once is thread-safe.
+    """What came of an attempt's parts.
 
     Attributes:
         parts: The parts of each collection, by its full name.
         stored: What was stored of each part, by its name.
-        objects: The stored objects, by name.
     """
 
     def __init__(self) -> None:
         self.parts: dict[str, list[BackupPart]] = {}
         self.stored: dict[str, Stored] = {}
-        self.objects: dict[str, StoredObject] = {}
-        self._numbers: dict[str, int] = {}
-        self._next = 0
-        self._guard = threading.Lock()
-
-    def keep(self, stored: StoredObject) -> None:
-        """Remember an object, which may have been stored before."""
-        with self._guard:
-            self.objects.pop(stored.name, None)
-            self.objects[stored.name] = stored
-
-    def number(self, part: str) -> int:
-        """Return a number for a part, the same until it is forgotten."""
-        with self._guard:
-            if part not in self._numbers:
-                self._numbers[part], self._next = self._next, self._next + 1
-            return self._numbers[part]
-
-    def forget(self, part: str) -> list[str]:
-        """Forget what was stored of a part; return the names of its objects."""
-        with self._guard:
-            segment = self.stored.pop(part).segment
-            self._numbers.pop(part, None)
-            names = [segment.data.name, segment.index.name] if segment else []
-            for name in names:
-                del self.objects[name]
-            return names
 
 
 class BackupPart:
@@ -262,18 +241,6 @@ class BackupPart:
     def digest(self) -> RowDigest:
         """Computes the digest of rows under the repository's key."""
         return self.attempt.context.digest
-
-    def object_context(self, kind: ObjectKind) -> ObjectContext:
-        """Make the context that binds an object to its place."""
-        context = self.attempt.context
-        return ObjectContext(
-            repository_id=context.repository.repository_id,
-            plan=context.plan.name,
-            backup_id=self.attempt.backup_id,
-            kind=kind,
-            collection=self._collection.number,
-            part=self.number,
-        )
 
     def base(self) -> PartIndex:
         """Return what the base holds of this part; empty where the backup has no base."""

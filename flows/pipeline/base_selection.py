@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blocks.errors import BackupNotFound, CorruptionDetected, ObjectUnreadable, WrongKey
-from blocks.records import BackupMetadata, BackupStatus, BackupType
+from blocks.records import FORMAT_VERSION, BackupMetadata, BackupStatus, BackupType
 from blocks.repository.block import Repository, Survey
 from blocks.repository.names import id_moment
 from blocks.sources.collection import CollectionSpec
 from flows.pipeline.chain import Chain
+from flows.pipeline.messages import spec_of
 
 
 def find_base(repository: Repository, plan: str, kind: BackupType) -> tuple[Chain | None, str | None]:
@@ -60,6 +61,8 @@ def unusable(repository: Repository, chain: Chain) -> str | None:
             return f"base {backup.backup_id} lacks {missing[0]}"
         if repository.status(backup) is BackupStatus.CORRUPTED:
             return f"base {backup.backup_id} failed its verification"
+        if backup.format_version != FORMAT_VERSION:
+            return f"base {backup.backup_id} has format {backup.format_version}, and format {FORMAT_VERSION} is written"
         if backup.encryption_key_id != repository.keys.key_id:
             return f"base {backup.backup_id} was made under key {backup.encryption_key_id}"
     return None
@@ -67,7 +70,7 @@ def unusable(repository: Repository, chain: Chain) -> str | None:
 
 def schema_change(base: BackupMetadata, specs: dict[str, CollectionSpec]) -> str | None:
     """Return how the shape of state changed since the base, or None where rows of both can stand side by side."""
-    before = {c.name: c.fingerprint for c in base.collections}
+    before = {c.name: spec_of(c).fingerprint for c in base.collections}
     if new := sorted(specs.keys() - before.keys()):
         return f"collection {new[0]} is new"
     if gone := sorted(before.keys() - specs.keys()):

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
 
 import pyarrow as pa
 
-from blocks.crypto.stream import ObjectContext, ObjectKind
+from blocks.crypto.stream import ObjectContext, ObjectKind, plaintext_size, unseal_range
 from blocks.errors import CorruptionDetected
-from blocks.records import BackupMetadata, Collection, Part, Segment
+from blocks.records import BackupMetadata, Blob, Collection, Part, Segment
 from blocks.repository.block import Repository
 from blocks.rows.digest import RowDigest
 from blocks.rows.index import PartIndex
 from blocks.rows.merge import merged
 from blocks.rows.normalize import from_normal
-from blocks.rows.parquet import from_parquet
+from blocks.rows.parquet import index_from_parquet
 from blocks.rows.selection import Selection
+from blocks.rows.shared import index_at
 from blocks.sources.collection import Bounds
 from blocks.sources.source import StateSource
-from flows.pipeline.messages import Piece, spec_of
+from flows.pipeline.messages import Piece, SharedBlob, SharedPiece, spec_of
+
+SHARED_KEPT = 64
+"""Blobs that several parts share, of up to about a mebibyte each, that are held open for the next part."""
 
 
 class Chain:
@@ -28,6 +32,10 @@ class Chain:
     Args:
         repository: The unlocked repository.
         target: The backup on top.
+
+    Attributes:
+        digest: Computes digests that stand for the content of rows.
+        index_digest: Computes those that are in the indexes, which can be shorter.
 
     Raises:
         CorruptionDetected: A backup is missing or damaged, or its manifest contradicts itself.
@@ -41,9 +49,12 @@ class Chain:
             _check_parts(self.backups[0], backup)
         self.target = target
         self.digest = RowDigest(repository.keys.digest_key)
+        self.index_digest = self.digest if target.format_version == 1 else RowDigest(repository.keys.digest_key, 32)
         self.beyond_privileges: dict[str, frozenset[str]] = {}
         """By source, the columns that this process could not restore."""
         self._by_name = [{c.name: c for c in backup.collections} for backup in self.backups]
+        self._shared = lru_cache(SHARED_KEPT)(self._shared_blob)
+        self._shared_index = lru_cache(SHARED_KEPT)(self._index_of_blob)
 
     def open_data(self, sources: Mapping[str, StateSource]) -> None:
         """Make the data readable, for the sources of a plan.
@@ -101,13 +112,37 @@ class Chain:
                 found.append((backup, record, segment))
         return found
 
-    def pieces(self, part: RestorePart) -> list[Piece]:
+    def pieces(self, part: RestorePart) -> list[Piece | SharedPiece]:
         """Fetch the sealed data of one part's chain."""
         name, number = part.collection.name, part.part.number
         return [
-            self._piece(backup, collection, number, segment, ObjectKind.SEGMENT)
+            self.piece(backup, collection, number, segment)
             for backup, collection, segment in self.segments(name, number)
         ]
+
+    def piece(self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment) -> Piece | SharedPiece:
+        """Fetch the sealed data of one segment."""
+        blob = segment.data
+        if blob.shared is not None:
+            shared = self._shared(backup.backup_id, _without_place(blob))
+            return SharedPiece(shared, blob.shared, f"{_name(backup, blob)} ({collection.name}#{part})")
+        return self._piece(backup, collection, part, blob, ObjectKind.SEGMENT)
+
+    def read_data(
+        self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment
+    ) -> tuple[int, Callable[[int, int], bytes]]:
+        """Return the size of a segment's data and what reads and opens a range of it: offset and length in bytes."""
+        blob, key = segment.data, self.data_keys[backup.backup_id]
+        context = _context(backup, collection, part, blob, ObjectKind.SEGMENT)
+        size = plaintext_size(blob.size_bytes, encrypted=key is not None, version=backup.format_version)
+
+        def sealed(offset: int, length: int) -> bytes:
+            return self.repository.read_range(backup.plan, backup.backup_id, blob.name, blob.offset + offset, length)
+
+        def read(offset: int, length: int) -> bytes:
+            return unseal_range(sealed, blob.size_bytes, key, context, offset, length)
+
+        return size, read
 
     def index(self, collection: str, part: int, rows: int | None = None) -> PartIndex:
         """Fetch and open the indexes of one part.
@@ -124,21 +159,51 @@ class Chain:
         return PartIndex(layers, rows)
 
     def _index_table(self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment) -> pa.Table:
-        piece = self._piece(backup, collection, part, segment, ObjectKind.INDEX)
-        table = from_parquet(piece.open(), piece.name)
+        blob, name = segment.index, f"{_name(backup, segment.index)} ({collection.name}#{part})"
+        if blob.shared is not None:
+            table = index_at(self._shared_index(backup.backup_id, _without_place(blob)), blob.shared, name)
+        else:
+            piece = self._piece(backup, collection, part, blob, ObjectKind.INDEX)
+            table = index_from_parquet(piece.open().data, piece.name)
         if table.num_rows != segment.upserts + segment.tombstones:
-            raise CorruptionDetected(f"{piece.name}: {table.num_rows} entries where the manifest counts otherwise")
+            raise CorruptionDetected(f"{name}: {table.num_rows} entries where the manifest counts otherwise")
         return table
 
+    def _shared_blob(self, backup_id: str, blob: Blob) -> SharedBlob:
+        return SharedBlob(self._piece(self._backup(backup_id), None, 0, blob, ObjectKind.SEGMENT))
+
+    def _index_of_blob(self, backup_id: str, blob: Blob) -> pa.Table:
+        piece = self._piece(self._backup(backup_id), None, 0, blob, ObjectKind.INDEX)
+        return index_from_parquet(piece.open().data, piece.name)
+
+    def _backup(self, backup_id: str) -> BackupMetadata:
+        return next(backup for backup in self.backups if backup.backup_id == backup_id)
+
     def _piece(
-        self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment, kind: ObjectKind
+        self, backup: BackupMetadata, collection: Collection | None, part: int, blob: Blob, kind: ObjectKind
     ) -> Piece:
-        data = kind is ObjectKind.SEGMENT
-        stored = segment.data if data else segment.index
-        sealed = self.repository.get_object(backup.plan, backup.backup_id, stored)
-        context = ObjectContext.of_part(backup, kind, collection.number, part)
-        key = self.data_keys[backup.backup_id] if data else self.repository.keys.catalogue_key
-        return Piece(sealed, key, context, f"{backup.backup_id}/{stored.name} ({collection.name}#{part})")
+        sealed = self.repository.get_blob(backup.plan, backup.backup_id, blob)
+        key = self.data_keys[backup.backup_id] if kind is ObjectKind.SEGMENT else self.repository.keys.catalogue_key
+        of = f" ({collection.name}#{part})" if collection else ""
+        return Piece(sealed, key, _context(backup, collection, part, blob, kind), f"{_name(backup, blob)}{of}")
+
+
+def _context(
+    backup: BackupMetadata, collection: Collection | None, part: int, blob: Blob, kind: ObjectKind
+) -> ObjectContext:
+    if blob.number is not None:
+        return ObjectContext.of_blob(backup, kind, blob.number)
+    if collection is None:
+        raise CorruptionDetected(f"{_name(backup, blob)} has no number", hint=_NOT_OURS)
+    return ObjectContext.of_part(backup, kind, collection.number, part)
+
+
+def _name(backup: BackupMetadata, blob: Blob) -> str:
+    return f"{backup.backup_id}/{blob.name}"
+
+
+def _without_place(blob: Blob) -> Blob:
+    return blob.model_copy(update={"shared": None})
 
 
 def _check_collections(backup: BackupMetadata) -> None:
@@ -200,7 +265,7 @@ class RestorePart:
         Returns:
             `_key` (large_binary) and the canonical columns, sorted by `_key`; no columns where there never was a row.
         """
-        return merged([from_parquet(piece.open(), piece.name) for piece in self.chain.pieces(self)], self.spec.key)
+        return merged([piece.open().rows() for piece in self.chain.pieces(self)], self.spec.key)
 
     def load(self) -> pa.Table:
         """Return the rows that were asked for as their source knows them: the collection's columns."""

@@ -75,7 +75,12 @@ class BackupContext:
 
     @cached_property
     def digest(self) -> RowDigest:
-        """Computes the digest of rows under the repository's key."""
+        """Computes the digests of rows that indexes hold, under the repository's key."""
+        return RowDigest(self.repository.keys.digest_key, 32)
+
+    @cached_property
+    def filter_digest(self) -> RowDigest:
+        """Computes the hashes of keys that filters hold."""
         return RowDigest(self.repository.keys.digest_key)
 
     @cached_property

@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 import socket
 import time
+from collections.abc import Sequence
 
-from blocks.records import BackupMetadata, Collection, Part, SourceState
+from blocks.records import BackupMetadata, Collection, Part, SourceState, StoredObject
 from blocks.repository.checksums import checksums_digest
 from blocks.sources.view import View
 from flows.pipeline.attempt import BackupAttempt
@@ -23,15 +24,16 @@ def commit_attempt(attempt: BackupAttempt) -> BackupMetadata:
     """
     context = attempt.context
     context.finish()
-    metadata = _manifest(attempt)
-    context.repository.commit(metadata, attempt.objects, context.lease)
+    objects = attempt.packs.finish()
+    metadata = _manifest(attempt, objects)
+    context.repository.commit(metadata, objects, context.lease)
     if attempt.backup_type.can_be_base:
         context.release()
     return metadata
 
 
-def _manifest(attempt: BackupAttempt) -> BackupMetadata:
-    context, base, objects = attempt.context, attempt.base, attempt.objects
+def _manifest(attempt: BackupAttempt, objects: Sequence[StoredObject]) -> BackupMetadata:
+    context, base = attempt.context, attempt.base
     repository, plan = context.repository, context.plan
     sequence, previous = repository.next_position(plan.name)
     collections = tuple(_collection(attempt, one) for one in attempt.collections)
@@ -50,7 +52,9 @@ def _manifest(attempt: BackupAttempt) -> BackupMetadata:
         chain=tuple(repository.link(b) for b in base.backups) if base else (),
         previous=previous,
         sources=tuple(_source_state(attempt, name, view) for name, view in context.views.items()),
+        objects=tuple(objects),
         collections=collections,
+        total_rows=sum(collection.rows for collection in collections),
         size_bytes=sum(s.size_bytes for s in segments),
         size_compressed=sum(s.size_compressed for s in segments),
         size_stored=sum(o.size_bytes for o in objects),
@@ -77,7 +81,6 @@ def _collection(attempt: BackupAttempt, taken: SelectedCollection) -> Collection
         columns=taken.spec.columns,
         tracking=taken.spec.tracking,
         definition=taken.spec.definition,
-        fingerprint=taken.spec.fingerprint,
         selected_keys=taken.selection.keys,
         parts=tuple(
             Part(number=part.number, bounds=part.bounds, rows=stored.rows, segment=stored.segment)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from blocks.crypto.stream import ObjectContext, unseal
-from blocks.records import Collection, Segment
+from blocks.records import Collection, KeyRange, Segment
+from blocks.rows.changes import Changes
+from blocks.rows.parquet import from_parquet
 from blocks.rows.selection import Selection
+from blocks.rows.shared import Range, rows_at, unpack
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.reading import Reading
 from blocks.sources.view import View
+from blocks.storage.fsync import Buffer
+
+if TYPE_CHECKING:
+    from flows.pipeline.attempt import BackupPart
 
 
 @dataclass(frozen=True)
@@ -26,53 +36,70 @@ class NormalizedPart:
     reading: Reading
 
 
-@dataclass(frozen=True)
-class CompressedPart:
-    """A part after `compress`: two Parquet files, and the numbers that go into the manifest.
+class StoredPart:
+    """One part in what is stored together, and what the manifest says of it.
+
+    A plain class, because Prefect looks for futures inside the dataclasses it is given.
 
     Attributes:
-        data: The segment as a Parquet file.
+        part: The part.
+        upserts: Number of rows that were added or changed.
+        tombstones: Number of rows that are gone.
+        count: Number of records that the part has now.
+        size_bytes: Size of the segment's rows as an Arrow table, in bytes.
+        size_compressed: Its share of data and index after compression, in bytes.
+        keys: Which keys it holds.
+        rows_at: Where its rows are in shared data: offset and length, in bytes; None where all of it is.
+        index_at: Where its index is in a shared one: first row and number of rows; None where all of it is.
+    """
+
+    __slots__ = (
+        "count", "index_at", "keys", "part", "rows_at", "size_bytes", "size_compressed", "tombstones", "upserts",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        part: BackupPart,
+        changes: Changes,
+        keys: KeyRange,
+        size_compressed: int,
+        places: tuple[Range, Range] | None = None,
+    ) -> None:
+        self.part, self.keys, self.size_compressed = part, keys, size_compressed
+        self.upserts, self.tombstones, self.count = changes.upserts, changes.tombstones, changes.count
+        self.size_bytes = changes.rows.nbytes
+        self.rows_at: Range | None = places[0] if places else None
+        self.index_at: Range | None = places[1] if places else None
+
+
+class CompressedParts:
+    """One part after `compress`, or several small ones: their data and their index.
+
+    Attributes:
+        data: The segment as a Parquet file, or shared rows.
         index: The index as a Parquet file.
-        upserts: Number of rows that were added or changed.
-        tombstones: Number of rows that are gone.
-        count: Number of records that the part has now.
-        size_bytes: Size of the segment's rows as an Arrow table, in bytes.
+        members: The parts; none where a small part waits for others.
     """
 
-    data: pa.Buffer
-    index: pa.Buffer
-    upserts: int
-    tombstones: int
-    count: int
-    size_bytes: int
+    __slots__ = ("data", "index", "members")
 
-    @property
-    def size_compressed(self) -> int:
-        """Bytes of both files."""
-        return len(self.data) + len(self.index)
+    def __init__(self, data: Buffer, index: Buffer, members: Sequence[StoredPart]) -> None:
+        self.data, self.index, self.members = data, index, members
 
 
-@dataclass(frozen=True)
-class SealedPart:
-    """A part after `encrypt`: two sealed objects, and what the part was after `compress`, without its files.
+class SealedParts:
+    """One part after `encrypt`, or several small ones: two sealed blobs, each with its number.
 
     Attributes:
-        data: The sealed segment.
-        index: The sealed index.
-        upserts: Number of rows that were added or changed.
-        tombstones: Number of rows that are gone.
-        count: Number of records that the part has now.
-        size_bytes: Size of the segment's rows as an Arrow table, in bytes.
-        size_compressed: Size of both Parquet files, in bytes.
+        data: Number and bytes of the sealed data.
+        index: Number and bytes of the sealed index.
+        members: The parts.
     """
 
-    data: bytes | bytearray | memoryview
-    index: bytes | bytearray | memoryview
-    upserts: int
-    tombstones: int
-    count: int
-    size_bytes: int
-    size_compressed: int
+    __slots__ = ("data", "index", "members")
+
+    def __init__(self, data: tuple[int, bytes], index: tuple[int, bytes], members: Sequence[StoredPart]) -> None:
+        self.data, self.index, self.members = data, index, members
 
 
 @dataclass(frozen=True)
@@ -109,20 +136,75 @@ class Stored:
 
 @dataclass(frozen=True)
 class Piece:
-    """One sealed object that is restored, with what opens it; `name` is what errors call it."""
+    """One sealed blob that is restored, with what opens it; `name` is what errors call it."""
 
     sealed: bytes
     key: bytes | None
     context: ObjectContext
     name: str
 
-    def open(self) -> pa.Buffer:
-        """Open the object.
+    def open(self) -> Opened:
+        """Open the blob.
 
         Raises:
             CorruptionDetected: It is not what was sealed for this place.
         """
-        return pa.py_buffer(unseal(self.sealed, self.key, self.context))
+        return Opened(pa.py_buffer(unseal(self.sealed, self.key, self.context)), self.name)
+
+
+class SharedBlob:
+    """A sealed blob that small parts share; it is opened once for all of them. Thread-safe."""
+
+    def __init__(self, piece: Piece) -> None:
+        self._piece, self._guard = piece, threading.Lock()
+        self._plain: pa.Buffer | None = None
+
+    def plain(self) -> pa.Buffer:
+        """Open and unpack the blob.
+
+        Raises:
+            CorruptionDetected: It is not what was sealed for this place.
+        """
+        with self._guard:
+            if self._plain is None:
+                self._plain = unpack(self._piece.open().data, self._piece.name)
+            return self._plain
+
+
+@dataclass(frozen=True)
+class SharedPiece:
+    """What one part has of a shared blob; `name` is what errors call it."""
+
+    blob: SharedBlob
+    place: Range
+    name: str
+
+    def open(self) -> Opened:
+        """Open the blob, if it is not open yet.
+
+        Raises:
+            CorruptionDetected: It is not what was sealed for this place.
+        """
+        return Opened(self.blob.plain(), self.name, self.place)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The data of one segment, compressed still, or at a place in what several parts share."""
+
+    data: pa.Buffer
+    name: str
+    place: Range | None = None
+
+    def rows(self) -> pa.Table:
+        """Read the rows: `_key` (large_binary; set for tombstones only) and the canonical columns.
+
+        Raises:
+            CorruptionDetected: They are not there.
+        """
+        if self.place is None:
+            return from_parquet(self.data, self.name)
+        return rows_at(self.data, self.place, self.name)
 
 
 def spec_of(collection: Collection) -> CollectionSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -10,17 +11,18 @@ from dataclasses import dataclass
 from blocks.crypto.keyring import Role
 from blocks.crypto.stream import ObjectContext, ObjectKind, unseal
 from blocks.errors import CorruptionDetected, LastgoodError, RepositoryUnavailable
-from blocks.records import BackupMetadata, StoredObject
+from blocks.records import BackupMetadata, Blob, Segment, StoredObject
 from blocks.repository.block import Repository
+from blocks.repository.checksums import objects_of
 
 
 @dataclass(frozen=True)
 class CheckedObject:
-    """A sealed object, and what opens it."""
+    """An object, and what opens the blobs in it."""
 
     backup: BackupMetadata
     stored: StoredObject
-    context: ObjectContext
+    blobs: Sequence[tuple[Blob, ObjectContext]]
 
     def __str__(self) -> str:
         return f"{self.backup.backup_id}/{self.stored.name}"
@@ -62,16 +64,20 @@ class ObjectReader:
             return exc
 
     def read(self, one: CheckedObject) -> Wrong | None:
-        """Read and open one object; return what is wrong with it."""
+        """Read an object and open what is in it; return what is wrong with it."""
         try:
-            sealed = self._repository.get_object(one.backup.plan, one.backup.backup_id, one.stored)
-            if one.context.kind is ObjectKind.INDEX:
-                unseal(sealed, self._repository.keys.catalogue_key, one.context)
-            elif one.backup.backup_id in self._keys:
-                key = self._keys[one.backup.backup_id]
-                if isinstance(key, LastgoodError):
-                    return Wrong(one, key.message, isinstance(key, CorruptionDetected))
-                unseal(sealed, key, one.context)
+            sealed = memoryview(self._repository.get_object(one.backup.plan, one.backup.backup_id, one.stored))
+            for blob, context in one.blobs:
+                part = sealed[blob.offset : blob.offset + blob.size_bytes]
+                if hashlib.sha256(part).hexdigest() != blob.sha256:
+                    raise context.damaged("its SHA-256 is not that of the manifest")
+                if context.kind is ObjectKind.INDEX:
+                    unseal(part, self._repository.keys.catalogue_key, context)
+                elif one.backup.backup_id in self._keys:
+                    key = self._keys[one.backup.backup_id]
+                    if isinstance(key, LastgoodError):
+                        return Wrong(one, key.message, isinstance(key, CorruptionDetected))
+                    unseal(part, key, context)
         except CorruptionDetected as exc:
             # a few moments ago it was there: it is missing now, which the repair looks at by itself
             return Wrong(one, exc.message, one.stored.name not in self._missing(one.backup))
@@ -81,13 +87,29 @@ class ObjectReader:
 
 
 def objects_to_check(backup: BackupMetadata) -> Iterator[CheckedObject]:
-    """Yield the sealed objects that a backup's manifest names."""
+    """Yield the objects that a backup's manifest names."""
+    blobs: dict[str, dict[int, tuple[Blob, ObjectContext]]] = {}
+    for blob, context in _blobs(backup):
+        blobs.setdefault(blob.name, {})[blob.offset] = blob, context
+    for stored in objects_of(backup):
+        yield CheckedObject(backup, stored, list(blobs.get(stored.name, {}).values()))
+
+
+def _blobs(backup: BackupMetadata) -> Iterator[tuple[Blob, ObjectContext]]:
+    """Yield the sealed blobs of a backup; those that parts share come for each of them."""
+    if backup.format_version > 1:
+        for segment in (part.segment for part in backup.stored_parts if part.segment):
+            for blob, kind in _both(segment):
+                yield blob, ObjectContext.of_blob(backup, kind, blob.number or 0)
+        return
     for collection in backup.collections:
         for part in collection.parts:
-            if part.segment is None:
-                continue
-            for stored, kind in ((part.segment.data, ObjectKind.SEGMENT), (part.segment.index, ObjectKind.INDEX)):
-                yield CheckedObject(backup, stored, ObjectContext.of_part(backup, kind, collection.number, part.number))
+            for blob, kind in _both(part.segment) if part.segment else ():
+                yield blob, ObjectContext.of_part(backup, kind, collection.number, part.number)
+
+
+def _both(segment: Segment) -> tuple[tuple[Blob, ObjectKind], tuple[Blob, ObjectKind]]:
+    return (segment.data, ObjectKind.SEGMENT), (segment.index, ObjectKind.INDEX)
 
 
 def sample(objects: list[CheckedObject], share: float) -> list[CheckedObject]:

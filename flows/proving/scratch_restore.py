@@ -45,7 +45,7 @@ class ScratchRestore:
         if isinstance(target, LeavesOut):
             rows = self._taken(part, rows, target.left_out(part.spec))
         rows, self._opaque[str(part)] = self._by_meaning(part, rows)
-        normal = comparable(rows, part, self._chain.digest)
+        normal = comparable(rows, part, self._chain.index_digest)
         self._expected[str(part)] = PartIndex.of(
             normal.column(KEY).combine_chunks(), normal.column(DIGEST).combine_chunks()
         )
@@ -92,7 +92,7 @@ class ScratchRestore:
         opaque, without = source.opaque(part.spec, rows)
         if not pc.any(opaque).as_py():
             return rows, pa.array([], pa.uint64())
-        whole = comparable(rows.filter(opaque), part, self._chain.digest)
+        whole = comparable(rows.filter(opaque), part, self._chain.index_digest)
         return without, whole.column(DIGEST).combine_chunks()
 
     def _compare_part(self, part: RestorePart, view: View, specs: dict[str, CollectionSpec]) -> None:
@@ -114,7 +114,7 @@ class ScratchRestore:
                     f"{part}: {differing:,} of {len(before):,} values that only their module can read came back in "
                     "other bytes, which may mean the same: they are unproven."
                 )
-        compare(f"{part} as restored", expected, comparable(rows, part, self._chain.digest))
+        compare(f"{part} as restored", expected, comparable(rows, part, self._chain.index_digest))
 
 
 @contextmanager

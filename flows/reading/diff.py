@@ -149,10 +149,17 @@ class _Comparison:
         for m in near:
             after = self._new.index(m)
             found = pc.index_in(before.keys, after.keys)
-            different = pc.fill_null(pc.not_equal(before.digests, after.digests.take(found)), False)
+            different = pc.fill_null(
+                pc.not_equal(self._stored(before.digests), self._stored(after.digests.take(found))), False
+            )
             self._changed(n, m, before.keys.filter(different))
         gone = _without(before.keys, (self._new.index(m).keys for m in near))
         self._one_sided(ChangeKind.REMOVED, self._old, n, gone)
+
+    def _stored(self, digests: pa.UInt64Array) -> pa.UInt64Array:
+        """Keep of digests what indexes of both backups have."""
+        versions = {side.chain.target.format_version for side in (self._old, self._new)}
+        return digests if len(versions) == 1 else pc.bit_wise_and(digests, pa.scalar(0xFFFFFFFF << 32, pa.uint64()))
 
     def _one_sided(self, kind: ChangeKind, side: Side, number: int, keys: pa.Array) -> None:
         if not len(keys):

@@ -9,7 +9,7 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.records import Collection
+from blocks.records import Blob, Collection
 from blocks.rows.canonical import KEY
 from blocks.rows.index import PartIndex
 from blocks.rows.keys import no_keys
@@ -90,7 +90,7 @@ class Side:
         """Name the objects a part is made of: equal names mean equal rows."""
         part = self.parts[number]
         found = self.chain.segments(part.collection.name, part.part.number)
-        return [f"{backup.backup_id}/{segment.data.name}" for backup, _, segment in found]
+        return [f"{backup.backup_id}/{_place(segment.data)}" for backup, _, segment in found]
 
     def key_range(self, number: int) -> tuple[bytes, bytes] | None:
         """Return the least and the greatest key of a part; None where it is empty."""
@@ -108,6 +108,10 @@ class Side:
             return Rows(no_keys(), rows)
         wanted = rows.filter(pc.is_in(rows.column(KEY), keys))
         return Rows(wanted.column(KEY).combine_chunks(), from_normal(wanted))
+
+
+def _place(blob: Blob) -> str:
+    return f"{blob.name} {blob.offset} {blob.shared}"
 
 
 def same_value(one: Value, other: Value) -> bool:

@@ -42,9 +42,7 @@ def publish_backup(made: BackupMetadata) -> None:
                 "upserts": c.upserts,
                 "tombstones": c.tombstones,
                 "parts": len(c.parts),
-                "stored bytes": sum(
-                    p.segment.data.size_bytes + p.segment.index.size_bytes for p in c.parts if p.segment
-                ),
+                "stored bytes": sum(p.segment.stored_bytes for p in c.parts if p.segment),
             }
             for c in made.collections
         ],

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-
 from blocks.crypto.stream import ObjectKind, seal
 from flows.pipeline.attempt import BackupPart
 from flows.pipeline.chain import RestorePart
-from flows.pipeline.messages import CompressedPart, Piece, SealedPart
+from flows.pipeline.messages import CompressedParts, Opened, Piece, SealedParts, SharedPiece
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.prefect_compat import PURE, task
+from flows.pipeline.small_parts import SharedParts
 
 
 @task(task_run_name="encrypt {part}", tags=["stage"], **PURE)
-def encrypt(part: BackupPart, packed: OneShot[CompressedPart | None]) -> OneShot[SealedPart | None]:
+def encrypt(part: BackupPart | SharedParts, packed: OneShot[CompressedParts | None]) -> OneShot[SealedParts | None]:
     """Seal the data under the backup's key and the index under the catalogue's; each is opened again and compared."""
-    what = packed.take()
+    what, attempt = packed.take(), part.attempt
     if what is None:
         return OneShot(None)
-    data = seal(what.data, part.attempt.data_key, part.object_context(ObjectKind.SEGMENT))
-    catalogue_key = part.attempt.context.repository.keys.catalogue_key
-    index = seal(what.index, catalogue_key, part.object_context(ObjectKind.INDEX))
+    if not what.members:
+        return OneShot(SealedParts((0, b""), (0, b""), []))
+    data, index = attempt.packs.new_number(), attempt.packs.new_number()
+    catalogue_key = attempt.context.repository.keys.catalogue_key
     return OneShot(
-        SealedPart(
-            data=data,
-            index=index,
-            upserts=what.upserts,
-            tombstones=what.tombstones,
-            count=what.count,
-            size_bytes=what.size_bytes,
-            size_compressed=what.size_compressed,
+        SealedParts(
+            (data, seal(what.data, attempt.data_key, attempt.object_context(ObjectKind.SEGMENT, data))),
+            (index, seal(what.index, catalogue_key, attempt.object_context(ObjectKind.INDEX, index))),
+            what.members,
         )
     )
 
 
 @task(task_run_name="decrypt {part}", tags=["stage"], **PURE)
-def decrypt(part: RestorePart, pieces: OneShot[list[Piece]]) -> OneShot[list[pa.Buffer]]:
-    """Open the sealed objects of one part's chain."""
+def decrypt(part: RestorePart, pieces: OneShot[list[Piece | SharedPiece]]) -> OneShot[list[Opened]]:
+    """Open the sealed blobs of one part's chain."""
     return OneShot([piece.open() for piece in pieces.take()])

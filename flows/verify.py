@@ -79,6 +79,7 @@ def make_verification(
             found = executor.submit(find, repository, plan.name, target.backup_id)
             chain: Chain = found.result()
             chain.open_data(plan.sources)
+            chain.proving = True
             scratch = opened.enter_context(open_scratch(plan, chain)) if deep else None
             prove_parts(chain, proof, scratch, executor, [found], progress)
             if scratch is not None:

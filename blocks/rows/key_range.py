@@ -71,6 +71,40 @@ def may_hold(range_: KeyRange, key: bytes, digest: RowDigest) -> bool:
         ) from exc
 
 
+def check_range(
+    range_: KeyRange, keys: pa.LargeBinaryArray, rows: pa.Table, key: tuple[str, ...], digest: RowDigest, what: str
+) -> None:
+    """Check that a range leaves out none of the keys that a segment has.
+
+    Args:
+        range_: What the manifest says.
+        keys: The `_key` of each row.
+        rows: The segment: `_key` (large_binary; set for tombstones only) and the canonical columns.
+        key: Names of the key columns.
+        digest: Computes the hashes of a filter, in 64 bits.
+        what: Names the segment.
+
+    Raises:
+        CorruptionDetected: It does.
+    """
+    right = key_range(rows, keys, key, None)
+    kinds = zip(range_.kinds, right.kinds, strict=False)
+    wrong = (range_.first, range_.last) != (right.first, right.last) or len(range_.kinds) != len(right.kinds)
+    if wrong or any(set(has) - set(says) for says, has in kinds) or not _all_pass(range_, keys, digest):
+        raise CorruptionDetected(
+            f"{what}: the manifest leaves out keys that it holds",
+            hint="Restore an earlier backup.",
+        )
+
+
+def _all_pass(range_: KeyRange, keys: pa.LargeBinaryArray, digest: RowDigest) -> bool:
+    if range_.filter is None:
+        return True
+    data = base64.b64decode(range_.filter)
+    bits = np.unpackbits(np.frombuffer(data[1:], np.uint8), bitorder="little").astype(np.bool_)
+    return all(bool(bits[places].all()) for places in _places(_hashes(keys, digest), data[0], len(bits)))
+
+
 def _kinds(rows: pa.Table, name: str) -> str:
     """Return the letters of the types that a key column has in a segment, in order."""
     column, field = rows.column(name), rows.schema.field(name)

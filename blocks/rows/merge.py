@@ -48,7 +48,7 @@ def merged(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:
     """
     if not tables:
         return pa.table({})
-    keyed = [_with_keys(table, key) for table in tables]
+    keyed = [with_keys(table, key) for table in tables]
     if len(keyed) == 1 and not keyed[0].column(DELETED).combine_chunks().true_count:
         return keyed[0].drop_columns([DELETED])
     whole = pa.concat_tables(unify(keyed)[::-1]).combine_chunks()
@@ -57,7 +57,12 @@ def merged(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:
     return alive.take(pc.sort_indices(alive.column(KEY).combine_chunks()))
 
 
-def _with_keys(table: pa.Table, key: tuple[str, ...]) -> pa.Table:
+def with_keys(table: pa.Table, key: tuple[str, ...]) -> pa.Table:
+    """Give each row of a segment its `_key`, and `_deleted` (bool), which is true for tombstones.
+
+    Raises:
+        CorruptionDetected: The segment lacks the columns of its key.
+    """
     columns = [escape(name) for name in key]
     _check(table, columns)
     stored = table.column(KEY).combine_chunks()

@@ -2,77 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import pyarrow as pa
 
-from blocks.crypto.stream import ObjectContext, ObjectKind, plaintext_size, unseal_range
-from blocks.errors import CorruptionDetected
-from blocks.records import BackupMetadata, Blob, Collection, Part, Segment
-from blocks.repository.block import Repository
-from blocks.rows.digest import RowDigest
-from blocks.rows.index import PartIndex
+from blocks.records import Collection, Part
+from blocks.rows.key_range import check_range
 from blocks.rows.merge import merged
 from blocks.rows.normalize import from_normal
-from blocks.rows.parquet import index_from_parquet
+from blocks.rows.row_groups import checked_order
 from blocks.rows.selection import Selection
-from blocks.rows.shared import index_at
-from blocks.sources.collection import Bounds
 from blocks.sources.source import StateSource
-from flows.pipeline.messages import Piece, SharedBlob, SharedPiece, spec_of
+from flows.pipeline.chain_segments import ChainSegments
+from flows.pipeline.lookup import rows_of, wanted_keys
+from flows.pipeline.messages import Opened, Piece, SharedPiece, spec_of
 
-SHARED_KEPT = 64
-"""Blobs that several parts share, of up to about a mebibyte each, that are held open for the next part."""
 
+class Chain(ChainSegments):
+    """A backup and those it depends on, taken apart into the parts that a restore, a verification or a look brings up.
 
-class Chain:
-    """A backup and those it depends on, full first.
-
-    Args:
-        repository: The unlocked repository.
-        target: The backup on top.
-
-    Attributes:
-        digest: Computes digests that stand for the content of rows.
-        index_digest: Computes those that are in the indexes, which can be shorter.
-
-    Raises:
-        CorruptionDetected: A backup is missing or damaged, or its manifest contradicts itself.
+    Arguments, attributes and errors are those of `ChainSegments`.
     """
-
-    def __init__(self, repository: Repository, target: BackupMetadata) -> None:
-        self.repository = repository
-        self.backups: Sequence[BackupMetadata] = repository.chain(target)
-        for backup in self.backups:
-            _check_collections(backup)
-            _check_parts(self.backups[0], backup)
-        self.target = target
-        self.digest = RowDigest(repository.keys.digest_key)
-        self.index_digest = self.digest if target.format_version == 1 else RowDigest(repository.keys.digest_key, 32)
-        self.beyond_privileges: dict[str, frozenset[str]] = {}
-        """By source, the columns that this process could not restore."""
-        self._by_name = [{c.name: c for c in backup.collections} for backup in self.backups]
-        self._shared = lru_cache(SHARED_KEPT)(self._shared_blob)
-        self._shared_index = lru_cache(SHARED_KEPT)(self._index_of_blob)
-
-    def open_data(self, sources: Mapping[str, StateSource]) -> None:
-        """Make the data readable, for the sources of a plan.
-
-        Raises:
-            WrongKey: The credential may not read; so a restore is refused before anything is written.
-        """
-        self.beyond_privileges = {name: source.beyond_privileges for name, source in sources.items()}
-        self.data_keys  # noqa: B018  opened now, where a refusal does no harm
-
-    @cached_property
-    def data_keys(self) -> dict[str, bytes | None]:
-        """The data key of each backup by id; needs a reader's credential."""
-        keys = self.repository.keys
-        return {
-            b.backup_id: keys.open_data_key(b.encapsulated_key, b.encryption_key_id, b.plan, b.backup_id)
-            for b in self.backups
-        }
 
     def parts(self, selection: Selection, sources: Mapping[str, StateSource] | None = None) -> Iterator[RestorePart]:
         """Yield the parts of the selected collections.
@@ -101,151 +52,9 @@ class Chain:
         for part in collection.parts:
             yield RestorePart(self, collection, part, narrowed, (sources or {}).get(collection.source))
 
-    def segments(self, collection: str, part: int) -> list[tuple[BackupMetadata, Collection, Segment]]:
-        """Return the segments of one part, oldest first, each with the backup and the collection it is in."""
-        found = []
-        for backup, collections in zip(self.backups, self._by_name, strict=True):
-            if collection not in collections:
-                raise CorruptionDetected(f"backup {backup.backup_id} of the chain lacks collection {collection}")
-            record = collections[collection]
-            if (segment := _part(record, part, backup).segment) is not None:
-                found.append((backup, record, segment))
-        return found
-
-    def pieces(self, part: RestorePart) -> list[Piece | SharedPiece]:
-        """Fetch the sealed data of one part's chain."""
-        name, number = part.collection.name, part.part.number
-        return [
-            self.piece(backup, collection, number, segment)
-            for backup, collection, segment in self.segments(name, number)
-        ]
-
-    def piece(self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment) -> Piece | SharedPiece:
-        """Fetch the sealed data of one segment."""
-        blob = segment.data
-        if blob.shared is not None:
-            shared = self._shared(backup.backup_id, _without_place(blob))
-            return SharedPiece(shared, blob.shared, f"{_name(backup, blob)} ({collection.name}#{part})")
-        return self._piece(backup, collection, part, blob, ObjectKind.SEGMENT)
-
-    def read_data(
-        self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment
-    ) -> tuple[int, Callable[[int, int], bytes]]:
-        """Return the size of a segment's data and what reads and opens a range of it: offset and length in bytes."""
-        blob, key = segment.data, self.data_keys[backup.backup_id]
-        context = _context(backup, collection, part, blob, ObjectKind.SEGMENT)
-        size = plaintext_size(blob.size_bytes, encrypted=key is not None, version=backup.format_version)
-
-        def sealed(offset: int, length: int) -> bytes:
-            return self.repository.read_range(backup.plan, backup.backup_id, blob.name, blob.offset + offset, length)
-
-        def read(offset: int, length: int) -> bytes:
-            return unseal_range(sealed, blob.size_bytes, key, context, offset, length)
-
-        return size, read
-
-    def index(self, collection: str, part: int, rows: int | None = None) -> PartIndex:
-        """Fetch and open the indexes of one part.
-
-        Args:
-            collection: Full name of the collection.
-            part: Number of the part.
-            rows: How many records it holds, for who believes the manifest and does not want them counted.
-
-        Raises:
-            CorruptionDetected: One is missing or is not what was stored.
-        """
-        layers = [self._index_table(b, c, part, s) for b, c, s in self.segments(collection, part)]
-        return PartIndex(layers, rows)
-
-    def _index_table(self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment) -> pa.Table:
-        blob, name = segment.index, f"{_name(backup, segment.index)} ({collection.name}#{part})"
-        if blob.shared is not None:
-            table = index_at(self._shared_index(backup.backup_id, _without_place(blob)), blob.shared, name)
-        else:
-            piece = self._piece(backup, collection, part, blob, ObjectKind.INDEX)
-            table = index_from_parquet(piece.open().data, piece.name)
-        if table.num_rows != segment.upserts + segment.tombstones:
-            raise CorruptionDetected(f"{name}: {table.num_rows} entries where the manifest counts otherwise")
-        return table
-
-    def _shared_blob(self, backup_id: str, blob: Blob) -> SharedBlob:
-        return SharedBlob(self._piece(self._backup(backup_id), None, 0, blob, ObjectKind.SEGMENT))
-
-    def _index_of_blob(self, backup_id: str, blob: Blob) -> pa.Table:
-        piece = self._piece(self._backup(backup_id), None, 0, blob, ObjectKind.INDEX)
-        return index_from_parquet(piece.open().data, piece.name)
-
-    def _backup(self, backup_id: str) -> BackupMetadata:
-        return next(backup for backup in self.backups if backup.backup_id == backup_id)
-
-    def _piece(
-        self, backup: BackupMetadata, collection: Collection | None, part: int, blob: Blob, kind: ObjectKind
-    ) -> Piece:
-        sealed = self.repository.get_blob(backup.plan, backup.backup_id, blob)
-        key = self.data_keys[backup.backup_id] if kind is ObjectKind.SEGMENT else self.repository.keys.catalogue_key
-        of = f" ({collection.name}#{part})" if collection else ""
-        return Piece(sealed, key, _context(backup, collection, part, blob, kind), f"{_name(backup, blob)}{of}")
-
-
-def _context(
-    backup: BackupMetadata, collection: Collection | None, part: int, blob: Blob, kind: ObjectKind
-) -> ObjectContext:
-    if blob.number is not None:
-        return ObjectContext.of_blob(backup, kind, blob.number)
-    if collection is None:
-        raise CorruptionDetected(f"{_name(backup, blob)} has no number", hint=_NOT_OURS)
-    return ObjectContext.of_part(backup, kind, collection.number, part)
-
-
-def _name(backup: BackupMetadata, blob: Blob) -> str:
-    return f"{backup.backup_id}/{blob.name}"
-
-
-def _without_place(blob: Blob) -> Blob:
-    return blob.model_copy(update={"shared": None})
-
-
-def _check_collections(backup: BackupMetadata) -> None:
-    for collection in backup.collections:
-        columns = {name for name, _ in collection.columns}
-        if collection.source not in backup.data_sources:
-            wrong = "is of a source that it does not name"
-        elif not collection.key or not columns.issuperset(collection.key + collection.label):
-            wrong = "has a key that is not among its columns"
-        else:
-            continue
-        raise CorruptionDetected(
-            f"in the manifest of backup {backup.backup_id}, collection {collection.name!r} {wrong}", hint=_NOT_OURS
-        )
-
-
-def _check_parts(full: BackupMetadata, backup: BackupMetadata) -> None:
-    """A chain keeps the parts of its full: a part that is left out would be rows that are left out."""
-    if _bounds_by_collection(full) != _bounds_by_collection(backup):
-        raise CorruptionDetected(
-            f"backup {backup.backup_id} does not have the parts of {full.backup_id}, on which it stands", hint=_NOT_OURS
-        )
-
-
-def _bounds_by_collection(backup: BackupMetadata) -> dict[str, list[tuple[int, Bounds]]]:
-    return {c.name: [(part.number, part.bounds) for part in c.parts] for c in backup.collections}
-
-
-_NOT_OURS = "The manifest was not made by lastgood. Do not trust this backup."
-
-
-def _part(collection: Collection, number: int, backup: BackupMetadata) -> Part:
-    for part in collection.parts:
-        if part.number == number:
-            return part
-    raise CorruptionDetected(f"backup {backup.backup_id} of the chain lacks part {collection.name}#{number}")
-
 
 class RestorePart:
     """One part of one backup that passes the restore stages, with the segments of its chain, oldest first."""
-
-    __slots__ = ("_source", "chain", "collection", "part", "selection", "spec")
 
     def __init__(
         self,
@@ -259,17 +68,56 @@ class RestorePart:
         self._source = source
         self.spec = spec_of(collection)
 
+    def pieces(self) -> list[Piece | SharedPiece]:
+        """Fetch the sealed data of the part, oldest first."""
+        return self.chain.pieces(self.collection.name, self.part.number)
+
+    def check_lookups(self, opened: Sequence[Opened], tables: Sequence[pa.Table]) -> None:
+        """Check what a lookup of single records believes of the part's segments.
+
+        Args:
+            opened: The data of each segment, oldest first.
+            tables: The rows of each: `_key` (large_binary; set for tombstones only) and the canonical columns.
+
+        Raises:
+            CorruptionDetected: A segment holds rows that a lookup would not find.
+        """
+        stored = self.chain.segments(self.collection.name, self.part.number)
+        for (_, _, segment), one, rows in zip(stored, opened, tables, strict=True):
+            if segment.keys is not None:
+                whole = one.data if one.place is None else None
+                keys = checked_order(whole, rows, self.spec.key, one.name)
+                check_range(segment.keys, keys, rows, self.spec.key, self.chain.digest, one.name)
+
     def merged(self) -> pa.Table:
         """Fetch the segments and lay them over each other, all stages in one call, for what compares and reads.
 
         Returns:
             `_key` (large_binary) and the canonical columns, sorted by `_key`; no columns where there never was a row.
         """
-        return merged([piece.open().rows() for piece in self.chain.pieces(self)], self.spec.key)
+        return merged([piece.open().rows() for piece in self.pieces()], self.spec.key)
 
     def load(self) -> pa.Table:
-        """Return the rows that were asked for as their source knows them: the collection's columns."""
+        """Return the rows that were asked for as their source knows them: the collection's columns.
+
+        Where keys are written out, only little around them is read.
+        """
+        return self.load_all() if self.wanted is None else self.look_up()
+
+    def load_all(self) -> pa.Table:
+        """Return what `load` does, and read all rows for it."""
         return self.narrowed(from_normal(self.merged()))
+
+    @cached_property
+    def wanted(self) -> list[bytes] | None:
+        """The `_key`s that the rows which were asked for can have; None where all rows have to be looked at."""
+        segments = self.chain.segments(self.collection.name, self.part.number)
+        return wanted_keys(self.selection, self.spec, [segment for _, _, segment in segments])
+
+    def look_up(self) -> pa.Table:
+        """Return what `load` does, where keys are written out."""
+        found = rows_of(self.chain, self.collection.name, self.part.number, self.wanted or [], self.spec)
+        return self.narrowed(from_normal(merged(found, self.spec.key)))
 
     def narrowed(self, rows: pa.Table) -> pa.Table:
         """Keep the rows that were asked for and that the plan covers; rows without columns are none.

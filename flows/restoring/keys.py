@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from blocks.errors import BackupNotFound
+from blocks.errors import BackupNotFound, CorruptionDetected
 from blocks.plan.plan import BackupPlan
 from blocks.rows.selection import Selection
 from blocks.sources.collection import CollectionSpec
@@ -13,6 +13,20 @@ from flows.pipeline.chain import Chain
 
 def _matches(key: str, rows: pa.Table, spec: CollectionSpec) -> bool:
     return bool(Selection(keys=(key,)).meant_for(spec.key, spec.label).rows(rows, spec.label).num_rows)
+
+
+def _check_lookups(plan: BackupPlan, chain: Chain, selection: Selection, missing: list[str]) -> None:
+    """Make sure, by reading all rows, that what was looked up and not found is not there.
+
+    Raises:
+        CorruptionDetected: It is there; what says in which segments a record can be is wrong.
+    """
+    for part in chain.parts(Selection(selection.collections, tuple(missing)), plan.sources):
+        if part.wanted is not None and (rows := part.load_all()).num_columns and rows.num_rows:
+            raise CorruptionDetected(
+                f"{part} holds a record that its range of keys or its filter denies: {missing[0]}",
+                hint="`lastgood verify` says which; restore an earlier backup.",
+            )
 
 
 def check_keys(plan: BackupPlan, chain: Chain, selection: Selection) -> None:
@@ -25,7 +39,7 @@ def check_keys(plan: BackupPlan, chain: Chain, selection: Selection) -> None:
     for glob in selection.collections if selection.keys else ():
         if not any(Selection((glob,)).has_collection(c.name) for c in chain.target.collections):
             return  # what is wrong with the collections is said where they are looked up
-    parts = chain.parts(Selection(selection.collections), plan.sources) if missing else iter(())
+    parts = chain.parts(Selection(selection.collections, selection.keys), plan.sources) if missing else iter(())
     for part in parts:
         if not missing:
             return
@@ -34,6 +48,7 @@ def check_keys(plan: BackupPlan, chain: Chain, selection: Selection) -> None:
             if rows.num_columns:
                 missing = [key for key in missing if not _matches(key, rows, part.spec)]
     if missing:
+        _check_lookups(plan, chain, selection, missing)
         where = f" in {', '.join(selection.collections)}" if selection.collections else ""
         raise BackupNotFound(
             f"backup {chain.target.backup_id} holds no record whose key matches {missing[0]}{where}",

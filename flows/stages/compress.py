@@ -44,7 +44,11 @@ def compress_together(shared: SharedParts) -> OneShot[CompressedParts | None]:
 @task(task_run_name="decompress {part}", tags=["stage"], **PURE)
 def decompress(part: RestorePart, packed: OneShot[list[Opened]]) -> OneShot[list[pa.Table]]:
     """Unpack the rows of a chain's segments, oldest first."""
-    return OneShot([opened.rows() for opened in packed.take()])
+    opened = packed.take()
+    tables = [one.rows() for one in opened]
+    if part.chain.proving:
+        part.check_lookups(opened, tables)
+    return OneShot(tables)
 
 
 def _together(shared: SharedParts) -> CompressedParts:

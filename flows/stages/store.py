@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from blocks.records import Blob, Segment
 from flows.pipeline.attempt import BackupPart
 from flows.pipeline.chain import RestorePart
@@ -27,7 +29,13 @@ def store(part: BackupPart | SharedParts, sealed: OneShot[SealedParts | None]) -
 @task(task_run_name="fetch {part}", tags=["stage"], **RETRIED)
 def fetch(part: RestorePart) -> OneShot[list[Piece | SharedPiece]]:
     """Fetch the sealed data of one part's chain, oldest first; sizes and checksums are compared."""
-    return OneShot(part.chain.pieces(part))
+    return OneShot(part.pieces())
+
+
+@task(task_run_name="look up {part}", tags=["stage"], **RETRIED)
+def look_up(part: RestorePart) -> OneShot[pa.Table]:
+    """Read the rows of keys that are written out, and only little around them, in place of all stages of a part."""
+    return OneShot(part.look_up())
 
 
 def _segment(data: Blob, index: Blob, member: StoredPart) -> Segment:

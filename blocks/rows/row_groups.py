@@ -1,0 +1,152 @@
+"""A segment of which only a little is read: the footer of its file, and the row groups that can hold some keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from blocks.errors import CorruptionDetected
+from blocks.rows.canonical import KEY, escape, is_sorted
+from blocks.rows.keys import encode_keys
+from blocks.rows.parquet import FIRST_KEYS, KEY_BYTES, unpack_keys
+
+_TAIL_BYTES = 64 * 1024
+"""What is read at the end of a file: the footer of most."""
+_MAGIC = b"PAR1"
+_HINT = "Restore an earlier backup; `lastgood check --read-data` reports what else is damaged."
+
+
+class RowGroups:
+    """A Parquet file that is read by ranges.
+
+    Args:
+        size: Bytes of the file.
+        read: Reads a range of it: offset and length in bytes.
+        what: Names it in errors.
+    """
+
+    def __init__(self, size: int, read: Callable[[int, int], bytes], what: str) -> None:
+        self._size, self._read, self._what = size, read, what
+        # its pages cost nothing until something is put there
+        self._holder = np.zeros(size, np.uint8)
+        try:
+            self._fetch(max(size - _TAIL_BYTES, 0), size)
+            end = self._holder[-8:].tobytes()
+            if end[4:] != _MAGIC:
+                raise self._wrong("it does not end as a Parquet file does")
+            footer = int.from_bytes(end[:4], "little") + len(end)
+            if footer > _TAIL_BYTES:
+                self._fetch(size - footer, size - _TAIL_BYTES)
+            self._file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(self._holder)))
+        except (pa.ArrowException, OSError) as exc:
+            raise self._wrong(f"its footer cannot be read: {exc}") from exc
+        self._first = first_keys(self._file, what)
+
+    def rows(self, keys: Iterable[bytes]) -> pa.Table:
+        """Return the rows of all groups that can hold one of some `_key`s.
+
+        Raises:
+            CorruptionDetected: A group is not what its footer says.
+        """
+        groups = sorted({group for key in keys for group in self._groups_of(key)})
+        try:
+            for group in groups:
+                self._fetch_group(self._file.metadata.row_group(group))
+            return self._file.read_row_groups(groups)
+        except (pa.ArrowException, OSError) as exc:
+            raise self._wrong(f"a row group cannot be read: {exc}") from exc
+
+    def _groups_of(self, key: bytes) -> list[int]:
+        """Return the groups that can hold a key: those of which the next one does not begin at or before it."""
+        cut, last = key[:KEY_BYTES], len(self._first) - 1
+        return [
+            n
+            for n, first in enumerate(self._first)
+            if first <= cut and (n == last or cut < self._first[n + 1] or _is_cut(self._first[n + 1], cut))
+        ]
+
+    def _fetch_group(self, group: pq.RowGroupMetaData) -> None:
+        starts, ends = [], []
+        for number in range(group.num_columns):
+            column = group.column(number)
+            start = column.data_page_offset
+            if column.has_dictionary_page and column.dictionary_page_offset:
+                start = min(start, column.dictionary_page_offset)
+            starts.append(start)
+            ends.append(start + column.total_compressed_size)
+        if starts:
+            self._fetch(min(starts), max(ends))
+
+    def _fetch(self, start: int, end: int) -> None:
+        if not 0 <= start <= end <= self._size:
+            raise self._wrong(f"bytes {start} to {end} are outside of its {self._size} bytes")
+        self._holder[start:end] = np.frombuffer(self._read(start, end - start), np.uint8)
+
+    def _wrong(self, what: str) -> CorruptionDetected:
+        return CorruptionDetected(f"{self._what}: {what}", hint=_HINT)
+
+
+def first_keys(file: pq.ParquetFile, what: str) -> list[bytes]:
+    """Return the beginning of the least `_key` of each row group, as a file says it; `what` names the file.
+
+    Raises:
+        CorruptionDetected: It does not say it.
+    """
+    said = (file.metadata.metadata or {}).get(FIRST_KEYS.encode())
+    try:
+        found = unpack_keys(said.decode("ascii")) if said is not None else None
+    except ValueError:
+        found = None
+    if found is None or len(found) != file.metadata.num_row_groups or found != sorted(found):
+        raise CorruptionDetected(f"{what}: it does not say with which key each row group begins", hint=_HINT)
+    return found
+
+
+def checked_order(data: pa.Buffer | None, rows: pa.Table, key: tuple[str, ...], what: str) -> pa.LargeBinaryArray:
+    """Check that the rows of a file are in the order of their keys, and that its row groups begin as it says.
+
+    Args:
+        data: The file; None for rows that share a blob with others.
+        rows: Its rows: `_key` (large_binary; set for tombstones only) and the canonical columns.
+        key: Names of the key columns.
+        what: Names the file.
+
+    Returns:
+        The `_key` of each row.
+
+    Raises:
+        CorruptionDetected: They are not.
+    """
+    keys = _checked_keys(rows, key, what)
+    if data is None:
+        return keys
+    file = pq.ParquetFile(pa.BufferReader(data))
+    counts = [file.metadata.row_group(n).num_rows for n in range(file.metadata.num_row_groups)]
+    starts = np.cumsum([0, *counts])[:-1]
+    if [begin[:KEY_BYTES] for begin in keys.take(pa.array(starts, pa.int64())).to_pylist()] != first_keys(file, what):
+        raise CorruptionDetected(f"{what}: its row groups begin with other keys than it says", hint=_HINT)
+    return keys
+
+
+def _checked_keys(rows: pa.Table, key: tuple[str, ...], what: str) -> pa.LargeBinaryArray:
+    """Return the `_key` of each row of a segment, tombstones included.
+
+    Raises:
+        CorruptionDetected: They are not ascending; `what` names the segment.
+    """
+    stored = rows.column(KEY).combine_chunks()
+    keys = encode_keys(rows, [escape(name) for name in key])
+    if stored.null_count < len(stored):
+        keys = pc.coalesce(stored, keys)
+    if not is_sorted(keys):
+        raise CorruptionDetected(f"{what}: its rows are not in the order of their keys", hint=_HINT)
+    return keys
+
+
+def _is_cut(first: bytes, key: bytes) -> bool:
+    """Whether the beginning of a key does not tell whether it comes before another one."""
+    return len(first) == KEY_BYTES and first == key

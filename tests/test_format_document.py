@@ -29,10 +29,15 @@ from blocks.crypto.stream import ObjectContext, ObjectKind, unseal
 from blocks.plan.plan import BackupPlan
 from blocks.records import (
     BackupMetadata,
+    Blob,
+    CheckResult,
     Collection,
+    CollectionChange,
     Expiry,
+    KeyRange,
     Link,
     Part,
+    PartChange,
     Record,
     Segment,
     SourceState,
@@ -201,15 +206,20 @@ def test_the_document_restores_an_unencrypted_repository_when_told_that_it_is_on
     assert "cipher" in restore(tmp_path, "--list", LASTGOOD_PASSPHRASE="any").stderr
 
 
+def flip(pack: Path) -> None:
+    """Change a bit of the first blob of a pack, which is of the ledger."""
+    data = bytearray(pack.read_bytes())
+    data[100] ^= 1
+    pack.write_bytes(data)
+
+
 def test_the_document_refuses_a_damaged_segment(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, "none", MIB)
     plan.repository.initialize(plan.encryption)
     (backup_id,) = make_history(tmp_path, plan, ["full"])
-    damaged = tmp_path / "backups" / "backups" / "trading" / backup_id / "00000.seg"
-    data = bytearray(damaged.read_bytes())
-    data[-1] ^= 1
-    damaged.write_bytes(data)
-    assert "refused: 00000.seg" in restore(tmp_path, "--no-encryption", "--to", str(tmp_path / "out")).stderr
+    damaged = tmp_path / "backups" / "backups" / "trading" / backup_id / "00000.pack"
+    flip(damaged)
+    assert "refused: 00000.pack" in restore(tmp_path, "--no-encryption", "--to", str(tmp_path / "out")).stderr
 
 
 def test_the_document_lists_what_it_can_and_restores_one_source_where_another_is_damaged(tmp_path: Path) -> None:
@@ -222,7 +232,9 @@ def test_the_document_lists_what_it_can_and_restores_one_source_where_another_is
     assert [line.split()[0] for line in listed] == [broken, whole]
     assert "cannot be opened" in listed[1]
     assert "name the backup" in restore(tmp_path, "--no-encryption", "--to", "out").stderr
-    (tmp_path / "backups" / "backups" / "trading" / broken / "00000.seg").unlink()
+    flip(tmp_path / "backups" / "backups" / "trading" / broken / "00000.pack")
+    refused = restore(tmp_path, broken, "--no-encryption", "--to", str(tmp_path / "all")).stderr
+    assert "refused: 00000.pack" in refused
     done = restore(tmp_path, broken, "--no-encryption", "--to", str(tmp_path / "out"), "--source", "models")
     assert done.returncode == 0, done.stderr
     assert see_tree(tmp_path / "out" / "models") == tree
@@ -269,13 +281,15 @@ def test_the_documents_examples_of_digests_are_right(row: str, digest: str) -> N
     assert document()["make_digest"](KEY)(value) == int(digest, 16)
 
 
-@pytest.mark.parametrize(("mode", "sealed"), examples("mode | sealed object (hex)"))
-def test_the_documents_examples_of_sealed_objects_are_right(mode: str, sealed: str) -> None:
+@pytest.mark.parametrize(("version", "mode", "sealed"), examples("version | mode | sealed object (hex)"))
+def test_the_documents_examples_of_sealed_objects_are_right(version: str, mode: str, sealed: str) -> None:
     key = KEY if mode == "1" else None
     place = ("00112233445566778899aabbccddeeff", "trading", "FUL_20260102_030405_9f3a")
-    context = ObjectContext(*place, ObjectKind.SEGMENT, 1, 2)
+    numbers = (1, 2) if version == "1" else (1, 0)
+    context = ObjectContext(*place, ObjectKind.SEGMENT, *numbers, version=int(version))
     assert unseal(bytes.fromhex(sealed), key, context) == b"hello"
-    assert document()["unseal"](bytes.fromhex(sealed), key, document()["context"](*place, "segment", 1, 2)) == b"hello"
+    bound = document()["context"](int(version), *place, "segment", *numbers)
+    assert document()["unseal"](bytes.fromhex(sealed), key, bound) == b"hello"
 
 
 @pytest.mark.parametrize(("key", "text"), examples("key (hex) | text"))
@@ -356,8 +370,8 @@ def test_the_document_and_lastgood_agree_on_values_keys_and_digests(rows: list[d
 @pytest.mark.parametrize(
     "model",
     [
-        BackupMetadata, SourceState, Collection, Part, Segment, StoredObject, Link, Verification, Expiry, LeaseRecord,
-        Slot, Epoch, Database, TableShape,
+        BackupMetadata, SourceState, Collection, CollectionChange, Part, PartChange, Segment, Blob, KeyRange, StoredObject,
+        Link, Verification, CheckResult, Expiry, LeaseRecord, Slot, Epoch, Database, TableShape,
     ],
 )  # fmt: skip
 def test_the_document_names_every_field(model: type[Record]) -> None:

@@ -10,6 +10,7 @@ from blocks.plan.plan import BackupPlan, load_plan
 from blocks.records import BackupMetadata, BackupType
 from flows.pipeline.attempt import BackupAttempt, BackupPart
 from flows.pipeline.executor import BoundedWindow, Outcome, StageExecutor, open_executor
+from flows.pipeline.one_shot import OneShot
 from flows.pipeline.open_backup import open_backup
 from flows.pipeline.prefect_compat import flow, stage_runner
 from flows.pipeline.progress import Progress
@@ -17,7 +18,7 @@ from flows.pipeline.run_names import named
 from flows.reporting.artifacts import publish_backup
 from flows.restoring.places import settle_places
 from flows.stages.collect import collect
-from flows.stages.compress import compress, compress_together
+from flows.stages.compress import compress
 from flows.stages.diff import diff
 from flows.stages.encrypt import encrypt
 from flows.stages.normalize import normalize
@@ -104,7 +105,7 @@ def _run_parts(
         sealed = executor.submit(encrypt, part, packed)
         window.follow(part, rows, normal, changes, packed, sealed, executor.submit(store, part, sealed))
     if (rest := attempt.small.rest()) is not None:
-        sealed = executor.submit(encrypt, rest, executor.submit(compress_together, rest))
+        sealed = executor.submit(encrypt, rest, executor.submit(compress, rest, OneShot(None)))
         stored = executor.submit(store, rest, sealed)
         attempt.done(None, stored.result())
         window.last.append(stored)

@@ -45,7 +45,7 @@ from flows.stages.diff import merge
 from flows.stages.encrypt import decrypt
 from flows.stages.normalize import denormalize
 from flows.stages.record import find
-from flows.stages.store import fetch, look_up
+from flows.stages.store import fetch
 
 WAIT_SECONDS = 60.0
 """How long a restore in place waits for a running backup of the same plan to end."""
@@ -198,10 +198,6 @@ def run_restore_stages(
         filter(targets.takes, parts), done=targets.done, progress=progress
     )
     for part in window:
-        if part.wanted is not None:
-            rows = executor.submit(look_up, part, after=after)
-            window.follow(part, rows, executor.submit(apply, part, targets.of(part), rows))
-            continue
         pieces = executor.submit(fetch, part, after=after)
         packed = executor.submit(decrypt, part, pieces)
         changes = executor.submit(decompress, part, packed)

@@ -370,8 +370,8 @@ def test_the_document_and_lastgood_agree_on_values_keys_and_digests(rows: list[d
 @pytest.mark.parametrize(
     "model",
     [
-        BackupMetadata, SourceState, Collection, CollectionChange, Part, PartChange, Segment, Blob, KeyRange, StoredObject,
-        Link, Verification, CheckResult, Expiry, LeaseRecord, Slot, Epoch, Database, TableShape,
+        BackupMetadata, SourceState, Collection, CollectionChange, Part, PartChange, Segment, Blob, KeyRange,
+        StoredObject, Link, Verification, CheckResult, Expiry, LeaseRecord, Slot, Epoch, Database, TableShape,
     ],
 )  # fmt: skip
 def test_the_document_names_every_field(model: type[Record]) -> None:

@@ -16,7 +16,7 @@ from blocks.rows.selection import Selection
 from blocks.sources.source import StateSource
 from flows.pipeline.chain_segments import ChainSegments
 from flows.pipeline.lookup import rows_of, wanted_keys
-from flows.pipeline.messages import Opened, Piece, SharedPiece, spec_of
+from flows.pipeline.messages import AnyPiece, FoundRows, Opened, spec_of
 
 
 class Chain(ChainSegments):
@@ -68,9 +68,12 @@ class RestorePart:
         self._source = source
         self.spec = spec_of(collection)
 
-    def pieces(self) -> list[Piece | SharedPiece]:
-        """Fetch the sealed data of the part, oldest first."""
-        return self.chain.pieces(self.collection.name, self.part.number)
+    def pieces(self) -> list[AnyPiece]:
+        """Fetch the sealed data of the part, oldest first; where keys are written out, the rows of these."""
+        if self.wanted is None:
+            return [*self.chain.pieces(self.collection.name, self.part.number)]
+        found = rows_of(self.chain, self.collection.name, self.part.number, self.wanted, self.spec)
+        return [FoundRows(rows) for rows in found]
 
     def check_lookups(self, opened: Sequence[Opened], tables: Sequence[pa.Table]) -> None:
         """Check what a lookup of single records believes of the part's segments.
@@ -100,12 +103,8 @@ class RestorePart:
     def load(self) -> pa.Table:
         """Return the rows that were asked for as their source knows them: the collection's columns.
 
-        Where keys are written out, only little around them is read.
+        Where keys are written out, only what can hold them is read.
         """
-        return self.load_all() if self.wanted is None else self.look_up()
-
-    def load_all(self) -> pa.Table:
-        """Return what `load` does, and read all rows for it."""
         return self.narrowed(from_normal(self.merged()))
 
     @cached_property
@@ -114,10 +113,11 @@ class RestorePart:
         segments = self.chain.segments(self.collection.name, self.part.number)
         return wanted_keys(self.selection, self.spec, [segment for _, _, segment in segments])
 
-    def look_up(self) -> pa.Table:
-        """Return what `load` does, where keys are written out."""
-        found = rows_of(self.chain, self.collection.name, self.part.number, self.wanted or [], self.spec)
-        return self.narrowed(from_normal(merged(found, self.spec.key)))
+    def whole(self) -> RestorePart:
+        """Return the same part, of which all rows are read whatever was asked for."""
+        part = RestorePart(self.chain, self.collection, self.part, self.selection, self._source)
+        part.__dict__["wanted"] = None
+        return part
 
     def narrowed(self, rows: pa.Table) -> pa.Table:
         """Keep the rows that were asked for and that the plan covers; rows without columns are none.

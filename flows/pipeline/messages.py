@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from blocks.crypto.stream import ObjectContext, unseal
-from blocks.records import Collection, KeyRange, Segment
+from blocks.records import Blob, Collection, KeyRange, Segment
 from blocks.rows.changes import Changes
 from blocks.rows.parquet import from_parquet
 from blocks.rows.selection import Selection
@@ -70,6 +70,18 @@ class StoredPart:
         self.size_bytes = changes.rows.nbytes
         self.rows_at: Range | None = places[0] if places else None
         self.index_at: Range | None = places[1] if places else None
+
+    def segment(self, data: Blob, index: Blob) -> Segment:
+        """Return what the manifest says of the part, when data and index are stored."""
+        return Segment(
+            data=data.model_copy(update={"shared": self.rows_at}),
+            index=index.model_copy(update={"shared": self.index_at}),
+            keys=self.keys,
+            upserts=self.upserts,
+            tombstones=self.tombstones,
+            size_bytes=self.size_bytes,
+            size_compressed=self.size_compressed,
+        )
 
 
 class CompressedParts:
@@ -205,6 +217,24 @@ class Opened:
         if self.place is None:
             return from_parquet(self.data, self.name)
         return rows_at(self.data, self.place, self.name)
+
+
+@dataclass(frozen=True)
+class FoundRows:
+    """The rows of some keys, which were looked up in one segment: open already."""
+
+    table: pa.Table
+
+    def open(self) -> FoundRows:
+        """Return itself."""
+        return self
+
+    def rows(self) -> pa.Table:
+        """Return the rows: `_key` (large_binary; set for tombstones only) and the canonical columns."""
+        return self.table
+
+
+AnyPiece = Piece | SharedPiece | FoundRows
 
 
 def spec_of(collection: Collection) -> CollectionSpec:

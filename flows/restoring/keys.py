@@ -22,7 +22,7 @@ def _check_lookups(plan: BackupPlan, chain: Chain, selection: Selection, missing
         CorruptionDetected: It is there; what says in which segments a record can be is wrong.
     """
     for part in chain.parts(Selection(selection.collections, tuple(missing)), plan.sources):
-        if part.wanted is not None and (rows := part.load_all()).num_columns and rows.num_rows:
+        if part.wanted is not None and (rows := part.whole().load()).num_columns and rows.num_rows:
             raise CorruptionDetected(
                 f"{part} holds a record that its range of keys or its filter denies: {missing[0]}",
                 hint="`lastgood verify` says which; restore an earlier backup.",

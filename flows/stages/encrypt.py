@@ -5,7 +5,7 @@ from __future__ import annotations
 from blocks.crypto.stream import ObjectKind, seal
 from flows.pipeline.attempt import BackupPart
 from flows.pipeline.chain import RestorePart
-from flows.pipeline.messages import CompressedParts, Opened, Piece, SealedParts, SharedPiece
+from flows.pipeline.messages import AnyPiece, CompressedParts, FoundRows, Opened, SealedParts
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.prefect_compat import PURE, task
 from flows.pipeline.small_parts import SharedParts
@@ -31,6 +31,6 @@ def encrypt(part: BackupPart | SharedParts, packed: OneShot[CompressedParts | No
 
 
 @task(task_run_name="decrypt {part}", tags=["stage"], **PURE)
-def decrypt(part: RestorePart, pieces: OneShot[list[Piece | SharedPiece]]) -> OneShot[list[Opened]]:
+def decrypt(part: RestorePart, pieces: OneShot[list[AnyPiece]]) -> OneShot[list[Opened | FoundRows]]:
     """Open the sealed blobs of one part's chain."""
     return OneShot([piece.open() for piece in pieces.take()])

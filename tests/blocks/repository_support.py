@@ -16,6 +16,7 @@ from blocks.records import (
     BackupMetadata,
     BackupStatus,
     BackupType,
+    Blob,
     Collection,
     Expiry,
     Link,
@@ -91,14 +92,13 @@ class Shelf:
                 repository.put_object(PLAN, backup_id, f"{number:05d}.{suffix}", suffix.encode() + data)
                 for suffix in ("seg", "idx")
             ]
-            segment = Segment(
-                number=number, data=pair[0], index=pair[1], upserts=1, tombstones=0, size_bytes=9, size_compressed=9
-            )
+            data, index = (Blob(**stored.model_dump(), number=2 * number + n) for n, stored in enumerate(pair))
+            segment = Segment(data=data, index=index, upserts=1, tombstones=0, size_bytes=9, size_compressed=9)
             made.append(Part(number=number, bounds={}, rows=1, segment=segment))
             objects += pair
         collection = Collection(
             number=0, name="s/c", key=("k",), label=("k",), columns=(("k", "int64"),), definition={},
-            fingerprint="f", parts=tuple(made),
+            parts=tuple(made),
         )  # fmt: skip
         sequence, previous = repository.next_position(PLAN)
         metadata = BackupMetadata(
@@ -106,7 +106,8 @@ class Shelf:
             requested_type=kind, timestamp=self.clock.now(), sequence=sequence, fencing_token=lease.token,
             base=base.backup_id if base else None,
             chain=(*base.chain, repository.link(base)) if base else (),
-            previous=previous, sources=(), collections=(collection,), size_bytes=9, size_compressed=9,
+            previous=previous, sources=(), collections=(collection,), total_rows=len(made),
+            objects=tuple(sorted(objects, key=lambda stored: stored.name)), size_bytes=9, size_compressed=9,
             size_stored=9, checksum=checksums_digest(objects), encryption_key_id=repository.keys.key_id,
             encapsulated_key=None, storage_tiers=("primary",), retention_days=30.0, source_system="test",
             backup_duration_seconds=0.1, tool_versions={},

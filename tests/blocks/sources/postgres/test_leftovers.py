@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -11,7 +12,7 @@ import pytest
 from blocks.records import BackupStatus, BackupType
 from flows.verify import make_verification
 from tests.blocks.sources.postgres.kit import Books
-from tests.blocks.sources.postgres.stopped import go_on, stopped
+from tests.blocks.sources.postgres.stopped import Zygote
 from tests.postgres_server import PostgresServer
 
 SCRATCH = "lastgood_scratch_0123456789abcdef"
@@ -20,6 +21,12 @@ PLACES = [
     "blocks.sources.postgres.write.build:Build.commit",
     "blocks.sources.postgres.write.scratch:TemporaryDatabase.complete",
 ]
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    yield (made := Zygote())
+    made.close()
 
 
 @pytest.fixture
@@ -51,10 +58,11 @@ def wait_until_gone(server: PostgresServer, whose: str = "application_name = 'la
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_killed_restore_leaves_nothing_that_looks_restored_and_the_next_run_sweeps(books: Books, place: str) -> None:
-    with stopped(books, place, books.server.dsn("killed")) as process:
-        process.kill()
-        process.wait()
+def test_a_killed_restore_leaves_nothing_that_looks_restored_and_the_next_run_sweeps(
+    books: Books, zygote: Zygote, place: str
+) -> None:
+    with zygote.stopped(books, place, books.server.dsn("killed")) as run:
+        run.kill()
     wait_until_gone(books.server)
     (left,) = databases(books.server)
     assert left.startswith("lastgood_building_")
@@ -66,10 +74,9 @@ def test_a_killed_restore_leaves_nothing_that_looks_restored_and_the_next_run_sw
 
 
 @pytest.mark.parametrize("place", [*PLACES, "blocks.sources.postgres.write.scratch:TemporaryDatabase.drop"])
-def test_what_a_killed_verification_leaves_is_swept_by_the_next(books: Books, place: str) -> None:
-    with stopped(books, place, None) as process:
-        process.kill()
-        process.wait()
+def test_what_a_killed_verification_leaves_is_swept_by_the_next(books: Books, zygote: Zygote, place: str) -> None:
+    with zygote.stopped(books, place, None) as run:
+        run.kill()
     wait_until_gone(books.server)
     (left,) = databases(books.server)
     assert left.startswith("lastgood_scratch_")
@@ -78,12 +85,12 @@ def test_what_a_killed_verification_leaves_is_swept_by_the_next(books: Books, pl
 
 
 @pytest.mark.parametrize("place", [*PLACES, "blocks.sources.postgres.write.scratch:TemporaryDatabase.drop"])
-def test_a_living_run_keeps_its_database(books: Books, place: str) -> None:
-    with stopped(books, place, None) as process:
+def test_a_living_run_keeps_its_database(books: Books, zygote: Zygote, place: str) -> None:
+    with zygote.stopped(books, place, None) as run:
         (alive,) = databases(books.server)
         assert make_verification(books.plan).status is BackupStatus.VERIFIED
         assert databases(books.server) == {alive}
-        go_on(process)
+        run.go_on()
     assert databases(books.server) == set()
 
 

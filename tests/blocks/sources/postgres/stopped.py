@@ -69,9 +69,7 @@ class Zygote:
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", __name__]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
     @contextmanager
     def stopped(self, books: Books, place: str, to: str | None) -> Iterator[Stopped]:

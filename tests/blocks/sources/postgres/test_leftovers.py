@@ -29,17 +29,20 @@ def zygote() -> Iterator[Zygote]:
     made.close()
 
 
-@pytest.fixture
-def books(server: PostgresServer, tmp_path: Path) -> Books:
+@pytest.fixture(scope="module")
+def books(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Books:
+    """A backup that no test changes."""
     server.create(
         "small",
         "CREATE TABLE parent (id serial PRIMARY KEY, name text UNIQUE)",
         "CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent)",
         "INSERT INTO parent (name) SELECT 'n' || g FROM generate_series(1, 100) g; INSERT INTO child VALUES (1, 1)",
     )
-    books = Books(server, tmp_path, "small")
-    books.back_up(BackupType.FULL)
-    return books
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        made = Books(server, tmp_path_factory.mktemp("small"), "small")
+        made.back_up(BackupType.FULL)
+    return made
 
 
 def databases(server: PostgresServer) -> set[str]:

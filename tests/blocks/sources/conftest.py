@@ -95,9 +95,12 @@ def told(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
-@pytest.fixture(scope="session", params=["7.0", "8.2"])
+REDIS_VERSIONS = ("7.0", "8.2")
+
+
+@pytest.fixture(scope="session", params=REDIS_VERSIONS)
 def redis_program(request: pytest.FixtureRequest) -> str:
-    """Each of the versions of Redis that the tests know."""
+    """Each of the versions of Redis that the tests know; of what is marked `one_redis` each case has one of them."""
     return "redis-server" if request.param == "7.0" else newer_redis()
 
 

@@ -45,7 +45,8 @@ def parse_config(data: bytes, url: str) -> RepositoryConfig:
                 f"the repository at {url} was made by a newer lastgood (format {version})",
                 hint="Install the newest lastgood.",
             )
-        return RepositoryConfig.model_validate_json(data)
+        # what a later one adds without a new version does not matter; version 1 knows no such fields
+        return RepositoryConfig.model_validate_json(data, extra="forbid" if version == 1 else "ignore")
     except ValidationError as exc:
         raise CorruptionDetected(
             f"{names.CONFIG} at {url} is damaged: {exc.error_count()} problems, the first in {exc.errors()[0]['loc']}",

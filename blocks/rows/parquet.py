@@ -165,9 +165,11 @@ def from_parquet(data: pa.Buffer | bytes, what: str) -> pa.Table:
     try:
         # not `read_table`: the threads of its scanner may outlive it, and abort the interpreter at its exit
         file = pq.ParquetFile(pa.BufferReader(data))
-        if not (repeating := _repeating(file)):
-            return file.read()
-        return pq.ParquetFile(pa.BufferReader(data), read_dictionary=repeating).read().cast(file.schema_arrow)
+        if repeating := _repeating(file):
+            rows = pq.ParquetFile(pa.BufferReader(data), read_dictionary=repeating).read().cast(file.schema_arrow)
+        else:
+            rows = file.read()
+        return rows.replace_schema_metadata(None)
     except (pa.ArrowException, OSError) as exc:
         raise CorruptionDetected(
             f"{what}: not a Parquet file that can be read: {exc}", hint="Restore an earlier backup."
@@ -185,12 +187,14 @@ def _repeating(file: pq.ParquetFile) -> list[str]:
     return [
         groups[0].column(n).path_in_schema
         for n in (found if groups and len(file.schema_arrow) == file.metadata.num_columns else ())
-        if all(_repeats(group.column(n)) for group in groups)
+        if _repeats([group.column(n) for group in groups])
     ]
 
 
-def _repeats(column: pq.ColumnChunkMetaData) -> bool:
-    return "RLE_DICTIONARY" in column.encodings and column.total_uncompressed_size <= _INDEX_BYTES * column.num_values
+def _repeats(column: Sequence[pq.ColumnChunkMetaData]) -> bool:
+    """Whether a column, given as its pieces, is written with dictionaries that pay."""
+    size, count = sum(piece.total_uncompressed_size for piece in column), sum(piece.num_values for piece in column)
+    return size <= _INDEX_BYTES * count and all("RLE_DICTIONARY" in piece.encodings for piece in column)
 
 
 def _write(table: pa.Table, group_rows: int, metadata: dict[str, str], **options: object) -> pa.Buffer:

@@ -56,7 +56,7 @@ class RowGroups:
         try:
             for group in groups:
                 self._fetch_group(self._file.metadata.row_group(group))
-            return self._file.read_row_groups(groups)
+            return self._file.read_row_groups(groups).replace_schema_metadata(None)
         except (pa.ArrowException, OSError) as exc:
             raise self._wrong(f"a row group cannot be read: {exc}") from exc
 

@@ -25,6 +25,7 @@ from blocks.errors import CorruptionDetected
 
 HEADER = 42
 SEALED_CHUNK = CHUNK_BYTES + 16
+CHUNKS = {1: 1024 * 1024, 2: CHUNK_BYTES}
 EXAMPLE_SIZE = 3 * CHUNK_BYTES + 100
 KEY = bytes(range(32))
 CONTEXT = ObjectContext("repository-1", "trading", "FUL_20260102_030405_9f3a", ObjectKind.SEGMENT, 3, 7)
@@ -44,18 +45,22 @@ def reader(stored: bytes) -> Callable[[int, int], bytes]:
 def reference_seal(plaintext: bytes, key: bytes | None, context: ObjectContext, salt: bytes) -> bytes:
     """The format written down once more, as plainly as possible."""
     texts = (context.repository_id, context.plan, context.backup_id, str(context.kind))
-    place = b"\x01" + b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in texts)
+    version = bytes([context.version])
+    place = version + b"".join(len(text.encode()).to_bytes(4, "big") + text.encode() for text in texts)
     place += context.collection.to_bytes(8, "big") + context.part.to_bytes(8, "big")
-    if key is None:
-        header = b"LASTGOOD\x01\x00" + salt
+    header = b"LASTGOOD" + version + (b"\x00" if key is None else b"\x01") + salt
+    if key is None and context.version == 1:
         return header + hashlib.sha256(header + place + plaintext).digest() + plaintext
-    header = b"LASTGOOD\x01\x01" + salt
-    cipher = AESGCM(HKDF(SHA256(), 32, salt, b"lastgood/1/object" + place).derive(key))
-    chunks = [plaintext[start : start + CHUNK_BYTES] for start in range(0, len(plaintext), CHUNK_BYTES)] or [b""]
+    cipher = AESGCM(HKDF(SHA256(), 32, salt, b"lastgood/1/object" + place).derive(key)) if key else None
+    size = CHUNKS[context.version]
+    chunks = [plaintext[start : start + size] for start in range(0, len(plaintext), size)] or [b""]
     sealed = header
     for number, chunk in enumerate(chunks):
         nonce = number.to_bytes(11, "big") + (b"\x01" if number == len(chunks) - 1 else b"\x00")
-        sealed += cipher.encrypt(nonce, chunk, header + place)
+        if cipher is None:
+            sealed += chunk + hashlib.sha256(header + place + nonce + chunk).digest()
+        else:
+            sealed += cipher.encrypt(nonce, chunk, header + place)
     return sealed
 
 
@@ -162,9 +167,9 @@ def test_two_objects_with_the_same_content_share_nothing_but_their_beginning() -
 # --- what can happen to stored bytes -----------------------------------------------------------------------------
 
 
-def damages(sealed: bytes) -> Iterator[tuple[str, bytes]]:
+def damages(sealed: bytes, step: int) -> Iterator[tuple[str, bytes]]:
     """Every way to move, repeat, drop or add whole structural pieces of three chunks and a short one."""
-    chunks = [sealed[start : start + SEALED_CHUNK] for start in range(HEADER, len(sealed), SEALED_CHUNK)]
+    chunks = [sealed[start : start + step] for start in range(HEADER, len(sealed), step)]
     header = sealed[:HEADER]
     for first in range(4):
         for second in range(first + 1, 4):
@@ -191,7 +196,7 @@ def damages(sealed: bytes) -> Iterator[tuple[str, bytes]]:
 @pytest.mark.parametrize("key", MODES)
 def test_moved_repeated_dropped_and_added_pieces_are_found(key: bytes | None) -> None:
     sealed, _ = sealed_example(key)
-    for name, damaged in damages(sealed):
+    for name, damaged in damages(sealed, SEALED_CHUNK if key else CHUNK_BYTES + 32):
         with pytest.raises(CorruptionDetected) as caught:
             unseal(damaged, key, CONTEXT)
         assert "segment of backup FUL_20260102_030405_9f3a of plan trading" in caught.value.message, name
@@ -266,6 +271,38 @@ def test_another_key_opens_nothing() -> None:
         unseal(seal(data(100), KEY, CONTEXT), bytes(32), CONTEXT)
 
 
+def test_an_object_of_another_version_is_not_accepted_in_its_place() -> None:
+    older = replace(CONTEXT, version=1)
+    for key in (KEY, None):
+        with pytest.raises(CorruptionDetected, match="format version 1"):
+            unseal(reference_seal(b"state", key, older, bytes(32)), key, CONTEXT)
+        with pytest.raises(CorruptionDetected, match="format version 2"):
+            unseal(seal(b"state", key, CONTEXT), key, older)
+    with pytest.raises(ValueError, match="only read"):
+        seal(b"state", KEY, older)
+
+
+@pytest.mark.parametrize("key", MODES)
+def test_ranges_of_version_1_are_what_the_whole_has_there(key: bytes | None) -> None:
+    older, plaintext = replace(CONTEXT, version=1), data(2 * CHUNKS[1] + 100)
+    sealed = reference_seal(plaintext, key, older, bytes(32))
+    assert plaintext_size(len(sealed), encrypted=key is not None, version=1) == len(plaintext)
+    for start, length in ((0, 10), (CHUNKS[1] - 5, 10), (2 * CHUNKS[1], 100), (3, 2 * CHUNKS[1])):
+        assert unseal_range(reader(sealed), len(sealed), key, older, start, length) == plaintext[start : start + length]
+
+
+def test_a_range_of_an_object_that_is_not_encrypted_reads_only_the_chunks_it_lies_in() -> None:
+    sealed, plaintext = sealed_example(None)
+    asked: list[tuple[int, int]] = []
+
+    def read(offset: int, length: int) -> bytes:
+        asked.append((offset, length))
+        return sealed[offset : offset + length]
+
+    assert unseal_range(read, len(sealed), None, CONTEXT, CHUNK_BYTES + 10, 5) == plaintext[CHUNK_BYTES + 10 :][:5]
+    assert asked == [(0, HEADER), (HEADER + CHUNK_BYTES + 32, CHUNK_BYTES + 32)]
+
+
 def test_plaintext_is_never_accepted_in_place_of_encrypted_data() -> None:
     with pytest.raises(CorruptionDetected, match="mode 0"):
         unseal(seal(data(100), None, CONTEXT), KEY, CONTEXT)
@@ -333,7 +370,7 @@ def buffers(trace: TracebackType | None) -> Iterator[bytes]:
 def test_faulty_memory_while_sealing_is_found_before_anything_is_stored(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Faulty(stream._Stream):
+    class Faulty(stream._Encrypted):
         """Seals one bit other than it was given, as a failing memory cell does."""
 
         def encrypt(self, number: int, final: bool, plaintext: memoryview, sealed: memoryview) -> None:
@@ -344,7 +381,7 @@ def test_faulty_memory_while_sealing_is_found_before_anything_is_stored(
             if not damaged:
                 sealed[-1] ^= 1
 
-    monkeypatch.setattr(stream, "_Stream", Faulty)
+    monkeypatch.setattr(stream, "_Encrypted", Faulty)
     with pytest.raises(CorruptionDetected, match="segment of backup"):
         seal(data(size), KEY, CONTEXT)
 
@@ -354,7 +391,7 @@ def test_faulty_memory_while_sealing_is_found_before_anything_is_stored(
 
 def vector_context(vector: dict[str, object]) -> ObjectContext:
     fields = dict(vector["context"])  # type: ignore[call-overload]
-    return ObjectContext(**{**fields, "kind": ObjectKind(fields["kind"])})
+    return ObjectContext(**{**fields, "kind": ObjectKind(fields["kind"])}, version=1)
 
 
 def vector_key(vector: dict[str, object]) -> bytes | None:
@@ -379,7 +416,8 @@ def changed(sealed: bytes, change: dict[str, object]) -> bytes:
         case {"append": str(more)}:
             return sealed + bytes.fromhex(more)
         case {"order": list(order)}:
-            chunks = [sealed[start : start + SEALED_CHUNK] for start in range(HEADER, len(sealed), SEALED_CHUNK)]
+            step = CHUNKS[1] + 16
+            chunks = [sealed[start : start + step] for start in range(HEADER, len(sealed), step)]
             return sealed[:HEADER] + b"".join(chunks[number] for number in order)
     return sealed
 

@@ -88,7 +88,7 @@ def test_where_there_is_no_repository_the_hint_says_how_to_make_one(tmp_path):
         (b"", CorruptionDetected),
         (b"{}", CorruptionDetected),
         (b'{"format_version": 1}', CorruptionDetected),
-        (b'{"format_version": 2, "anything": true}', ConfigurationError),
+        (b'{"format_version": 3, "anything": true}', ConfigurationError),
     ],
 )
 def test_a_damaged_or_newer_lastgood_json_is_told_apart(shelf, content, error):

@@ -83,8 +83,11 @@ def test_one_damaged_manifest_does_not_hide_the_other_backups(shelf):
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"format_version": 2, "news": 1}, ConfigurationError),
-        ({"unknown": 1}, CorruptionDetected),
+        ({"format_version": 3, "news": 1}, ConfigurationError),
+        ({"requires": ["news"]}, ConfigurationError),
+        ({"format_version": 1}, CorruptionDetected),
+        ({"inherits": True}, CorruptionDetected),
+        ({"objects": []}, CorruptionDetected),
         ({"backup_id": "FUL_20200101_000000_0000"}, CorruptionDetected),
         ({"plan": "other"}, CorruptionDetected),
         ({"repository_id": "0" * 32}, CorruptionDetected),
@@ -97,6 +100,12 @@ def test_a_manifest_that_is_newer_foreign_or_hostile_is_refused(shelf, changes, 
     with pytest.raises(error) as caught:
         shelf.open().manifest(PLAN, backup.backup_id)
     assert ("newer lastgood" in caught.value.message) == (error is ConfigurationError)
+
+
+def test_what_a_later_one_adds_without_requiring_it_does_not_matter(shelf):
+    backup = shelf.back_up()
+    (shelf.folder(backup) / "manifest").write_bytes(sealed_by_hand(shelf, backup, surprise={"new": 1}))
+    assert shelf.open().manifest(PLAN, backup.backup_id) == backup
 
 
 def test_equal_manifests_are_encoded_to_equal_bytes(shelf):

@@ -109,12 +109,12 @@ def _kinds(rows: pa.Table, name: str) -> str:
     """Return the letters of the types that a key column has in a segment, in order."""
     column, field = rows.column(name), rows.schema.field(name)
     if is_variant(field):
-        tags = {bytes(value[:1]) for value in _first_bytes(column)}
-        return "".join(sorted({_VARIANT.get(tag, "o") for tag in tags}))
-    letter = next((letter for letter, fits in KINDS.items() if fits(field.type)), "o")
+        letters = {_VARIANT.get(tag, "o") for tag in _first_bytes(column)}
+    else:
+        letters = {next((letter for letter, fits in KINDS.items() if fits(field.type)), "o")}
     # a tombstone has NULL in all of its columns; its type is that of the row that is gone, which is described below it
     nulls = column.null_count > rows.num_rows - rows.column(KEY).null_count
-    return "".join(sorted({letter, *("n" if nulls else "")}))
+    return "".join(sorted({*letters, *("n" if nulls else "")}))
 
 
 _VARIANT = {b"i": "i", b"f": "f", b"t": "t", b"b": "b"}

@@ -53,7 +53,7 @@ def test_one_row_costs_a_footer_and_a_group() -> None:
         assert ROWS.slice(n, 1).to_pylist()[0] in found.to_pylist()
         assert read.reads == 2
         assert read.bytes < DATA.size / 2
-    whole = RowGroups(DATA.size, Counting(DATA), "x").rows(KEYS.to_pylist()[::500])
+    whole = RowGroups(DATA.size, Counting(DATA), "x").rows([*KEYS.to_pylist()[::500], KEYS[-1].as_py()])
     assert whole.num_rows == COUNT
 
 
@@ -62,9 +62,8 @@ def test_a_key_before_all_others_is_in_no_group() -> None:
 
 
 def test_keys_that_begin_alike_are_looked_for_in_all_groups_that_may_have_them() -> None:
-    rows, keys = rows_of(
-        ["same beginning of every key, which is longer than it is kept" * 2 + f"{n:08d}" for n in range(COUNT)]
-    )
+    same = "same beginning of every key, which is longer than it is kept" * 2
+    rows, keys = rows_of([f"{same}{n:08d}" for n in range(COUNT)])
     data = rows_to_parquet(rows, keys, 1)
     for n in (0, ROW_GROUP_ROWS, COUNT - 1):
         found = RowGroups(data.size, Counting(data), "x").rows([keys[n].as_py()])
@@ -93,12 +92,7 @@ def file_with(first_keys: str | None) -> pa.Buffer:
 @pytest.mark.parametrize(
     "first_keys",
     [
-        None,
-        "",
-        "?",
-        "AAAA",
-        pack_keys([b"a"] * 5),
-        pack_keys([b"b", *[b"a"] * 5]),
+        *(None, "", "?", "AAAA", pack_keys([b"a"] * 5), pack_keys([b"b", *[b"a"] * 5])),
         base64.b64encode(b"\x41" + b"a" * 65).decode(),
     ],
 )

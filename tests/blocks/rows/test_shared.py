@@ -45,21 +45,16 @@ def test_each_index_comes_back() -> None:
 
 
 def test_eight_hundred_small_tables_take_few_bytes() -> None:
-    tables = [
-        pa.table({"_key": pa.nulls(1, pa.large_binary()), f"column_{n}": [n], "note": [f"n{n}"]}) for n in range(800)
-    ]
+    no_key = pa.nulls(1, pa.large_binary())
+    tables = [pa.table({"_key": no_key, f"column_{n}": [n], "note": [f"n{n}"]}) for n in range(800)]
     assert len(join_rows(tables)[0]) < 30_000
 
 
 @pytest.mark.parametrize(
     "payload",
     [
-        b"",
-        b"1234567",
-        struct.pack(">Q", 5),
+        *(b"", b"1234567", b"\xff" * 40, struct.pack(">Q", 5), struct.pack(">Q", MOST_BYTES + 1)),
         struct.pack(">Q", 5) + b"no frame",
-        struct.pack(">Q", MOST_BYTES + 1),
-        b"\xff" * 40,
     ],
 )
 def test_what_is_no_shared_blob_is_damage(payload: bytes) -> None:

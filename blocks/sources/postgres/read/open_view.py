@@ -29,6 +29,7 @@ from blocks.sources.postgres.read.capture import ChangeCapture, NoCapture, Openi
 from blocks.sources.postgres.read.capture_lookup import prepare_capture
 from blocks.sources.postgres.read.readers import Readers
 from blocks.sources.postgres.read.salvage import SalvageView
+from blocks.sources.postgres.read.suspects import suspects
 from blocks.sources.postgres.read.uncovered import uncovered, unlogged_on_standby, unreadable
 from blocks.sources.postgres.read.view import Contents, PostgresView
 from blocks.sources.postgres.read.xmin_tracking import Token, hashed, server_and_snapshot
@@ -296,4 +297,4 @@ def _missed(session: Session, settings: Settings, catalogue: Catalogue, place: s
     """Report what is not in the backup."""
     foreign = [".".join(name) for name in catalogue.foreign if settings.choice.included(*name)]
     found = [f"The rows of foreign table {name} live elsewhere and are not in this backup." for name in foreign]
-    return found + uncovered(session, place, settings.slot)
+    return [*found, *uncovered(session, place, settings.slot), *suspects(session, place)]

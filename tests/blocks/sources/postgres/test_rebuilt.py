@@ -29,8 +29,20 @@ WORKS = (
     "CREATE FUNCTION times(int) RETURNS int LANGUAGE plpgsql IMMUTABLE"
     " AS 'BEGIN RETURN $1 * max(most) FROM limits; END'",
     "CREATE INDEX by_rate ON counted (times(id))",
-    "CREATE TABLE loads (id int PRIMARY KEY, f regproc)",
-    "INSERT INTO loads VALUES (1, 'within')",
+    "CREATE DOMAIN calls AS regproc",
+    "CREATE TABLE loads (id int PRIMARY KEY, f regproc, d calls, fs regproc[], o regoper)",
+    "INSERT INTO loads VALUES (1, 'within', 'rate', '{rate,NULL,-}', '0')",
+    "CREATE FUNCTION within(text) RETURNS bool LANGUAGE sql AS 'SELECT true'",
+    "CREATE FUNCTION \"odd(name)\"() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "INSERT INTO loads VALUES (2, 'within(text)'::regprocedure, 'abs(int)'::regprocedure,"
+    " ARRAY['within(text)', 'substr(text,int)', 'rate()', '-', NULL, '\"odd(name)\"()']::regprocedure[],"
+    " '+(int,int)'::regoperator),"
+    " (3, '\"odd(name)\"', '12345', '{\"\\\"odd(name)\\\"\"}', '<->(point,point)'::regoperator),"
+    " (4, '-', NULL, NULL, '0')",
+)
+CALLS = (
+    "SELECT id, f::regprocedure::text, d::regprocedure::text, fs::regprocedure[]::text, o::regoperator::text"
+    " FROM loads ORDER BY id"
 )
 FAILS = (
     "CREATE TABLE parents (id int PRIMARY KEY)",
@@ -74,7 +86,17 @@ def test_what_needs_other_rows_or_a_search_path_is_rebuilt(server: PostgresServe
     state = state_of(source_of(server, "books"))
     assert rebuild(server, state, "elsewhere") == []
     assert server.dump("elsewhere") == server.dump("books")
+    calls = answer(server, "books", CALLS)
+    assert calls[1][1:] == (
+        "within(text)",
+        "abs(integer)",
+        '{within(text),"substr(text,integer)",rate(),-,NULL,"\\"odd(name)\\"()"}',
+        "+(integer,integer)",
+    )
+    assert answer(server, "elsewhere", CALLS) == calls
+    assert state_of(source_of(server, "elsewhere")).rows["public.loads"] == state.rows["public.loads"]
     restore(source_of(server, "books"), state)
+    assert answer(server, "books", CALLS) == calls
     assert server.dump("books") == server.dump("elsewhere")
     server.run("books", "CREATE TABLE other (id int)")  # so that all of it is built again
     restore(source_of(server, "books"), state)

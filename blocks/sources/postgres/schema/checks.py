@@ -49,7 +49,9 @@ def put_checks_aside(session: Session, tables: Sequence[str] | None) -> list[Ent
     given = list(tables) if tables is not None else None
     for kind, at, name, definition, comment in session.execute(_CHECKS, {"of": given}).fetchall():
         quoted = identifier(str(name))
-        session.execute(f"ALTER {kind} {at} DROP CONSTRAINT {quoted}".encode())
+        # the server begins no savepoint right after a constraint of a domain was dropped, unless that was done in one
+        with session.transaction():
+            session.execute(f"ALTER {kind} {at} DROP CONSTRAINT {quoted}".encode())
         text = f"ALTER {kind} {at} ADD CONSTRAINT {quoted} {definition};"
         if comment is not None:
             on = f"DOMAIN {at}" if kind == "DOMAIN" else at
@@ -64,6 +66,8 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t O
                  AND (a.attgenerated <> '' OR t.typtype IN ('d', 'c')))
     OR EXISTS (SELECT FROM pg_catalog.pg_constraint
                WHERE conrelid = %(of)s::pg_catalog.regclass AND contype = 'c')
+    OR EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = %(of)s::pg_catalog.regclass
+               AND (indexprs IS NOT NULL OR indpred IS NOT NULL))
 """
 
 

@@ -227,7 +227,8 @@ class InPlace:
                 if (table := self._created.get(collection.name)) is None:
                     return 0  # it has gone
                 self._check_same(collection, table)
-            return self._rows.remove(collection, keys)
+            rows = self._rows
+            return self.rebuild.done(self.session, lambda: rows.remove(collection, keys))
 
     def _check_same(self, collection: CollectionSpec, live: Table) -> None:
         if not live.spec.fits(collection):
@@ -260,10 +261,11 @@ class InPlace:
             made = job.missing.collections
         scarce = job.locks is not None and job.locks.scarce
         lose_missing(session, self.rebuild, [spec for spec, _ in job.scope.collections if spec.name in made])
-        self._rows = RowWriter(session, job.scope, set(made), job.copied, sparing=scarce)
+        self._rows = rows = RowWriter(session, job.scope, set(made), job.copied, sparing=scarce)
         self._checks = put_checks_aside(session, None if job.build else self._written())
         if not job.build:
-            self.notes += self._rows.clear([table.shape.quoted for table in self._created.values()])
+            rows.put_aside([table.shape.quoted for table in self._created.values()])
+            self.notes += self.rebuild.done(session, rows.clear)
         brought = job.restored.before if job.restored is not None else ""
         self._large = LargeObjects(session, job.scope, job.backup.before, job.build, job.copied, brought)
 
@@ -314,7 +316,7 @@ class InPlace:
             self.notes += job.missing.notes
         after = [*self._checks, *(job.missing.finish() if job.missing is not None else ())]
         self.rebuild.run(session, [*after, *(job.moved.back() if job.moved is not None else ()), *rows.finish()])
-        rows.check_counts(self.rebuild.is_lost, made=False)
+        self.rebuild.done(session, lambda: rows.check_counts(self.rebuild.is_lost, made=False))
         created = [at_of(table) for table in self._created.values()]
         self.notes += drop_empty(session, job.backup, job.restored, created)
         views = materialized_views(session, job.backup.after, job.covers)

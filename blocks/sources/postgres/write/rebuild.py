@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import Lock
+from typing import TypeVar
 
 import psycopg
 
@@ -16,9 +17,12 @@ from blocks.errors import RestoreRefused
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.postgres.connect import Session, identifier
 from blocks.sources.postgres.hints import refusal_hint
+from blocks.sources.postgres.own_path import may_need_path
 from blocks.sources.postgres.schema.entries import Entry, statements
 from blocks.sources.postgres.schema.tables import LARGE_OBJECTS, TableShape
 from blocks.sources.target import NotRebuilt
+
+T = TypeVar("T")
 
 _NOT_OF_AN_OBJECT = ("08", "25", "40", "53", "55P03", "57", "XX")
 """States that say something of the server or of other sessions: leaving an object out is no answer to them."""
@@ -134,6 +138,18 @@ class Rebuild:
         with self._lock:
             self._lost.setdefault(name, NotRebuilt(f"rows of table {name}", _said(error)))
 
+    def done(self, session: Session, work: Callable[[], T]) -> T:
+        """Do something that reads or changes rows, if need be with the database's own search path.
+
+        Args:
+            session: A session with the restore's transaction open.
+            work: What is done; called again where it failed.
+        """
+        found: list[T] = []
+        if (error := self._tried(session, lambda: found.append(work()))) is not None:
+            raise error
+        return found[-1]
+
     def lose(self, name: str) -> None:
         """Say that the rows of a table have no place, because it could not be made."""
         self._lost.setdefault(name, NotRebuilt(f"rows of table {name}", "the table could not be made"))
@@ -155,7 +171,7 @@ class Rebuild:
     def _tried(self, session: Session, work: Callable[[], None]) -> psycopg.Error | None:
         """Do something, if need be with the database's own search path; return why it cannot be done."""
         first = _failure(session, work)
-        if first is None or (first.sqlstate or "")[:2] not in ("42", "3F"):
+        if first is None or not may_need_path(first.sqlstate):
             return first
 
         def with_path() -> None:

@@ -29,6 +29,9 @@ WORKS = (
     "CREATE FUNCTION times(int) RETURNS int LANGUAGE plpgsql IMMUTABLE"
     " AS 'BEGIN RETURN $1 * max(most) FROM limits; END'",
     "CREATE INDEX by_rate ON counted (times(id))",
+    "CREATE TABLE folded (id int PRIMARY KEY, c regclass)",
+    "INSERT INTO folded SELECT g, 'limits' FROM generate_series(1, 99) g",
+    "CREATE INDEX by_fold ON folded (id) WHERE id > rate()",
     "CREATE DOMAIN calls AS regproc",
     "CREATE TABLE loads (id int PRIMARY KEY, f regproc, d calls, fs regproc[], o regoper)",
     "INSERT INTO loads VALUES (1, 'within', 'rate', '{rate,NULL,-}', '0')",

@@ -169,6 +169,11 @@ def told(error: psycopg.Error) -> str:
     return f"{said} ({', '.join(found)})" if found else said
 
 
+def told_with_detail(error: psycopg.Error) -> str:
+    """Return what the server said, and its own words on which row or key it was."""
+    return f"{told(error)} ({error.diag.message_detail})" if error.diag.message_detail else told(error)
+
+
 def said_by(error: AdbcError) -> str:
     """Return what the server said, or the driver's own words where it said nothing."""
     # the driver repeats the query, which may name thousands of keys; in front it puts what it did, and behind the state

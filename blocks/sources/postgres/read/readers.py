@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -61,6 +61,7 @@ class Readers:
                 yield first
                 yield from rest
             except BaseException:
+                rest.close()
                 reader.close()
                 raise
             self._idle.put(reader)
@@ -144,7 +145,7 @@ class Readers:
                 continue
 
 
-def _begun(reader: Reader, query: str) -> tuple[Reader, pa.Table, Iterator[pa.Table]]:
+def _begun(reader: Reader, query: str) -> tuple[Reader, pa.Table, Generator[pa.Table]]:
     """Begin to stream: what the server refuses before the first row is raised here."""
     rows = reader.stream(query)
     return reader, next(rows), rows
@@ -174,7 +175,7 @@ class Reader:
         with self.answer(query) as batches:
             return batches.read_all()
 
-    def stream(self, query: str) -> Iterator[pa.Table]:
+    def stream(self, query: str) -> Generator[pa.Table]:
         """Run a query and yield a table without rows, then its rows as they come."""
         import pyarrow as pa
 

@@ -22,7 +22,7 @@ from blocks.sources.postgres.connect import Session, connect, identifier, place_
 from blocks.sources.postgres.run_once import RunOnce
 from blocks.sources.postgres.schema.checks import computes, put_checks_aside
 from blocks.sources.postgres.schema.database_facts import Backup
-from blocks.sources.postgres.schema.entries import Entry, split
+from blocks.sources.postgres.schema.entries import Entry
 from blocks.sources.postgres.schema.live import Aside
 from blocks.sources.postgres.schema.missing_tables import MissingTables
 from blocks.sources.postgres.schema.sequences import materialized_views, set_sequences, to_set
@@ -186,8 +186,8 @@ class InPlace:
                     hint="Repeat the restore when nobody alters the database.",
                 )
 
-    def apply(self, collection: CollectionSpec, rows: pa.Table) -> None:
-        """Write the rows of one part; one at a time, because one transaction is one session.
+    def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
+        """Write the rows of one part, one at a time, because one transaction is one session; return how many it took.
 
         Args:
             collection: A table, or the large objects.
@@ -199,16 +199,15 @@ class InPlace:
             assert self._large is not None
             if collection.name == LARGE_OBJECTS:
                 self._large.write(rows)
-            else:
-                self._write(self._rows, collection, rows)
+                return int(rows.num_rows)
+            return self._write(self._rows, collection, rows)
 
-    def _write(self, writer: RowWriter, collection: CollectionSpec, rows: pa.Table) -> None:
-        if self.rebuild.is_lost(collection.name):
-            return
+    def _write(self, writer: RowWriter, collection: CollectionSpec, rows: pa.Table) -> int:
         if not self.rebuild.keep_going and not computes(self.session, TableShape.of(collection).quoted):
             writer.write(collection, rows, freeze=True)
-            return
-        self.rebuild.write(self.session, collection.name, lambda: writer.write(collection, rows, freeze=False))
+            return int(rows.num_rows)
+        put: Callable[[pa.Table], None] = lambda some: writer.write(collection, some, freeze=False)  # noqa: E731
+        return self.rebuild.write(self.session, collection, rows, put)
 
     def remove(self, collection: CollectionSpec, keys: pa.Table) -> int:
         """Delete the records of some keys.
@@ -248,9 +247,7 @@ class InPlace:
             reset_system_privileges(session)
         if job.build:
             drop_plpgsql(session, job.backup.before)
-            preamble, entries = split(job.backup.before)
-            session.execute(preamble.encode())
-            self.rebuild.run(session, entries)
+            self.rebuild.make(session, job.backup.before)
         if job.scope.created and not job.build:
             self._drop_created()
         if job.moved is not None:
@@ -295,9 +292,7 @@ class InPlace:
             # policies hide rows of a new table afterwards, from its owner too
             rows.check_counts(self.rebuild.is_lost, made=True)
             if job.build:
-                preamble, entries = split(job.backup.after)
-                session.execute(preamble.encode())
-                self.rebuild.run(session, [*self._checks, *entries])
+                self.rebuild.make(session, job.backup.after, [*self._checks, *self.rebuild.put_aside])
             else:
                 self._finish(rows)
             if not job.replace:
@@ -314,7 +309,7 @@ class InPlace:
         job, session = self.job, self.session
         if job.missing is not None:
             self.notes += job.missing.notes
-        after = [*self._checks, *(job.missing.finish() if job.missing is not None else ())]
+        after = [*self._checks, *self.rebuild.put_aside, *(job.missing.finish() if job.missing is not None else ())]
         self.rebuild.run(session, [*after, *(job.moved.back() if job.moved is not None else ()), *rows.finish()])
         self.rebuild.done(session, lambda: rows.check_counts(self.rebuild.is_lost, made=False))
         created = [at_of(table) for table in self._created.values()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -250,7 +250,7 @@ class Preflight:
             )
         )
         if job.missing is not None:
-            self._refuse(lacking_to_make(session, job.missing.entries, inside=True))
+            self._refuse(lacking_to_make(session, self._needed(job.missing.entries), inside=True))
         self._refuse_prepared(session, list(there.values()))
         return Decision(RestoreMethod.ROWS, job)
 
@@ -276,7 +276,11 @@ class Preflight:
         return MissingTables(self._backup, [*lacking, *moved], LiveObjects.of(session).without(free), self._place, at)
 
     def _entries(self) -> list[Entry]:
-        return [entry for text in (self._backup.before, self._backup.after) for entry in split(text)[1]]
+        return self._needed(e for text in (self._backup.before, self._backup.after) for e in split(text)[1])
+
+    def _needed(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Return what has to be made: extensions, which a server may not have, only where nothing is left out."""
+        return [entry for entry in entries if not (self._scope.keep_going and entry.type == "EXTENSION")]
 
     def _refuse(self, lacking: Sequence[str]) -> None:
         if lacking:

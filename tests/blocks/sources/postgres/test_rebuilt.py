@@ -143,33 +143,47 @@ def test_all_else_comes_back_in_place(server: PostgresServer, broken: State, reb
 def test_a_table_that_cannot_be_made_or_filled_holds_no_other_hostage(server: PostgresServer) -> None:
     server.create(
         "books",
+        "CREATE EXTENSION citext",
         "CREATE TABLE kept (id int PRIMARY KEY); INSERT INTO kept VALUES (1)",
         "CREATE FUNCTION one(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN 1 / $1; END'",
         "CREATE TABLE filled (id int PRIMARY KEY, n int GENERATED ALWAYS AS (one(id)) STORED)",
         "INSERT INTO filled VALUES (1)",
         "CREATE TABLE twice (id int); INSERT INTO twice VALUES (1), (2)",
-        "CREATE TABLE made (id int PRIMARY KEY, n int); INSERT INTO made VALUES (1, 1)",
+        "CREATE TABLE made (id serial PRIMARY KEY, t citext); INSERT INTO made VALUES (1, 'a')",
+        "CREATE INDEX by_text ON made (t); CREATE VIEW seen AS SELECT t FROM made; GRANT SELECT ON made TO PUBLIC",
+        "CREATE TABLE refers (id int PRIMARY KEY, made int CONSTRAINT to_made REFERENCES made)",
+        "INSERT INTO refers VALUES (1, 1)",
     )
     server.run(
         "books",
         "CREATE OR REPLACE FUNCTION one(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN nowhere.f(); END'",
     )
-    state = state_of(source_of(server, "books"))
-    broken_text = str(state.definition["before"]).replace(
-        "CREATE TABLE public.made (", "CREATE TABLE public.made (x none,"
-    )
-    state.definition["before"] = broken_text
+    source = source_of(server, "books")
+    state = state_of(source)
+    state.definition["before"] = str(state.definition["before"]).replace("EXISTS citext", "EXISTS not_installed")
     state.definition["after"] = str(state.definition["after"]) + (
         "\n--\n-- Name: twice u; Type: CONSTRAINT; Schema: public; Owner: x\n--\n\n"
         "ALTER TABLE ONLY public.twice ADD CONSTRAINT u UNIQUE (nothing);\n"
     )
-    for names in (None, ["public.kept", "public.filled", "public.twice", "public.made"]):
-        name = "unfilled" if names is None else "unfilled_in_part"
-        left_out = {one.name for one in rebuild(server, state, name, names=names, keep_going=True)}
+    with pytest.raises(RestoreRefused, match="extension not_installed is not installed"):
+        rebuild(server, state, "unfilled")
+    tables = ["public.kept", "public.filled", "public.twice", "public.made", "public.refers"]
+    for names, name in ((None, "unfilled"), (tables, "unfilled_in_part"), (None, "books")):
+        if name == "books":
+            found = restore(source, state, keep_going=True).target.not_rebuilt  # type: ignore[attr-defined]
+        else:
+            found = rebuild(server, state, name, names=names, keep_going=True)
+        left_out = {one.name: one.statement for one in found}
         assert {
+            "extension not_installed",
             "table public.made",
             "rows of table public.made",
             "rows of table public.filled",
             "constraint u of public.twice",
-        } <= left_out
-        assert answer(server, name, "SELECT (SELECT count(*) FROM kept), (SELECT count(*) FROM twice)") == [(1, 2)]
+            "index by_text of public.made",
+            "foreign key to_made of public.refers",
+            *(("view public.seen",) if names is None else ()),
+        } <= left_out.keys()
+        assert "CREATE TABLE public.made (" in left_out["table public.made"]
+        counts = "SELECT (SELECT count(*) FROM kept), (SELECT count(*) FROM twice), (SELECT count(*) FROM refers)"
+        assert answer(server, name, counts) == [(1, 2, 1)]

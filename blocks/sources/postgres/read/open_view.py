@@ -297,4 +297,4 @@ def _missed(session: Session, settings: Settings, catalogue: Catalogue, place: s
     """Report what is not in the backup."""
     foreign = [".".join(name) for name in catalogue.foreign if settings.choice.included(*name)]
     found = [f"The rows of foreign table {name} live elsewhere and are not in this backup." for name in foreign]
-    return [*found, *uncovered(session, place, settings.slot), *suspects(session, place)]
+    return [*found, *uncovered(session, place, settings.slot), *suspects(session, place, settings.choice)]

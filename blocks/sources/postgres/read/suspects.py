@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import psycopg
 
+from blocks.sources.postgres.choice import Choice
 from blocks.sources.postgres.connect import Session, identifier
 
 ORPHANS_LOOKED_FOR_BYTES = 16 * 1024 * 1024
@@ -86,15 +87,16 @@ WHERE o.bytes <= %s ORDER BY o.bytes, o.oid LIMIT %s
 """
 
 
-def suspects(session: Session, place: str) -> list[str]:
+def suspects(session: Session, place: str, choice: Choice) -> list[str]:
     """Name what may not be rebuilt from a backup of the open database, each as a sentence.
 
     Args:
         session: A session inside the snapshot of the view.
         place: Name of the place, without secrets; for messages.
+        choice: What the plan covers; extensions only where it leaves nothing out.
     """
     found = []
-    if extensions := _names(session, _EXTENSIONS):
+    if not choice.narrowed and (extensions := _names(session, _EXTENSIONS)):
         found.append(
             f"Extensions of {place} ({', '.join(extensions)}) are not installed on its server any more: this backup is"
             " restored only where they are, or with --keep-going."
@@ -107,7 +109,7 @@ def suspects(session: Session, place: str) -> list[str]:
             f"Collations of {place} ({', '.join(collations)}) sort otherwise than when its indexes were made: unique"
             " ones may hold rows that a restore finds to be equal. REINDEX them, then refresh the collation's version."
         )
-    return [*found, *(_orphans(session, place))]
+    return [*found, *_orphans(session, place, choice)]
 
 
 def _names(session: Session, query: str) -> list[str]:
@@ -116,10 +118,11 @@ def _names(session: Session, query: str) -> list[str]:
     return []
 
 
-def _orphans(session: Session, place: str) -> Iterator[str]:
+def _orphans(session: Session, place: str, choice: Choice) -> Iterator[str]:
     keys: list[tuple[object, ...]] = []
     with suppress(psycopg.errors.Error), session.transaction(force_rollback=True):
         keys = session.execute(_FOREIGN_KEYS, (ORPHANS_LOOKED_FOR_BYTES, KEYS_LOOKED_AT)).fetchall()
+    keys = [key for key in keys if all(choice.included(str(key[n]), str(key[n + 1])) for n in (1, 4))]
     for start in range(0, len(keys), _AT_ONCE):
         some = keys[start : start + _AT_ONCE]
         for name, schema, table, _, parent_schema, parent, *_ in _broken(session, some):

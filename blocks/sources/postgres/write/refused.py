@@ -21,6 +21,8 @@ _OF_CODE = ("0A", "2F", "3F", "42", "54")
 _TRIED, _TRIED_OF_CODE = 100_000, 1_000
 """Rows of a table that are tried singly as long as none is taken."""
 
+_Put = Callable[[pa.Table], psycopg.Error | None]
+
 
 @dataclass
 class _Refused:
@@ -29,6 +31,23 @@ class _Refused:
     first: str
     rows: int = 0
     keys: set[tuple[object, ...]] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Some:
+    """Rows that were refused together, and why."""
+
+    rows: pa.Table
+    error: psycopg.Error
+
+    @property
+    def conflicts(self) -> bool:
+        """Whether another row is in the way, which may be replaced by one that was refused, too."""
+        return self.error.sqlstate in ("23505", "23P01")
+
+
+def _count(found: list[_Some]) -> int:
+    return sum(some.rows.num_rows for some in found)
 
 
 class RefusedRows:
@@ -48,13 +67,7 @@ class RefusedRows:
                 for name, found in self._tables.items()
             ]
 
-    def salvage(
-        self,
-        spec: CollectionSpec,
-        rows: pa.Table,
-        error: psycopg.Error,
-        put: Callable[[pa.Table], psycopg.Error | None],
-    ) -> int:
+    def salvage(self, spec: CollectionSpec, rows: pa.Table, error: psycopg.Error, put: _Put) -> int:
         """Write what the server takes of rows that it has refused together; return how many that are.
 
         Args:
@@ -63,30 +76,51 @@ class RefusedRows:
             error: Why they were refused.
             put: Writes some of them, all or none; returns why it cannot.
         """
-        if rows.num_rows == 1 or self._is_hopeless(spec.name, error):
-            self._leave_out(spec, rows, error)
-            return 0
-        taken, middle = 0, rows.num_rows // 2
-        for half in (rows.slice(0, middle), rows.slice(middle)):
-            if (again := put(half)) is not None:
-                taken += self.salvage(spec, half, again, put)
+        refused = self._halved(spec, rows, error, put)
+        # rows that exchange what has to be unique stand in each other's way, as long as they are not written together
+        while conflicts := [one for one in refused if one.conflicts]:
+            together = pa.concat_tables([one.rows for one in conflicts])
+            again = put(together)
+            still = [] if again is None else self._halved(spec, together, again, put)
+            refused = [*(one for one in refused if not one.conflicts), *still]
+            if _count(still) == together.num_rows:
+                break
+        for one in refused:
+            self._leave_out(spec, one)
+        return int(rows.num_rows) - _count(refused)
+
+    def _halved(self, spec: CollectionSpec, rows: pa.Table, error: psycopg.Error, put: _Put) -> list[_Some]:
+        """Write halves of refused rows, halves of those, and so on; return what is refused in the end, in order."""
+        found: list[_Some] = []
+        waiting = [_Some(rows, error)]
+        while waiting:
+            some = waiting.pop()
+            if some.rows.num_rows == 1 or self._is_hopeless(spec.name, some.error, _count(found)):
+                found.append(some)
                 continue
-            taken += half.num_rows
-            self._taken.add(spec.name)
-        return taken
+            middle, later = some.rows.num_rows // 2, list[_Some]()
+            for half in (some.rows.slice(0, middle), some.rows.slice(middle)):
+                if (again := put(half)) is None:
+                    self._taken.add(spec.name)
+                else:
+                    later.append(_Some(half, again))
+            waiting += reversed(later)
+        return found
 
-    def _is_hopeless(self, name: str, error: psycopg.Error) -> bool:
-        found = self._tables.get(name)
+    def _is_hopeless(self, name: str, error: psycopg.Error, more: int) -> bool:
+        if name in self._taken:
+            return False
+        before = self._tables.get(name)
         most = _TRIED_OF_CODE if (error.sqlstate or "").startswith(_OF_CODE) else _TRIED
-        return found is not None and found.rows >= most and name not in self._taken
+        return more + (before.rows if before is not None else 0) >= most
 
-    def _leave_out(self, spec: CollectionSpec, rows: pa.Table, error: psycopg.Error) -> None:
-        keys = list(zip(*(rows.column(name).to_pylist() for name in spec.key), strict=True))
+    def _leave_out(self, spec: CollectionSpec, some: _Some) -> None:
+        keys = list(zip(*(some.rows.column(name).to_pylist() for name in spec.key), strict=True))
         with self._lock:
             if (found := self._tables.get(spec.name)) is None:
                 key = ", ".join(f"{name} {value}" for name, value in zip(spec.label, keys[0], strict=False))
-                found = self._tables[spec.name] = _Refused(f"{key}: {told_with_detail(error)}")
-            found.rows += rows.num_rows
+                found = self._tables[spec.name] = _Refused(f"{key}: {told_with_detail(some.error)}")
+            found.rows += some.rows.num_rows
             found.keys.update(keys)
 
     def of(self, spec: CollectionSpec, rows: pa.Table) -> pa.BooleanArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from blocks.sources.postgres.read import suspects
@@ -9,8 +11,8 @@ from tests.blocks.sources.postgres.hand import source_of
 from tests.postgres_server import PostgresServer
 
 
-def said(server: PostgresServer) -> list[str]:
-    with source_of(server, "suspected").view() as view:
+def said(server: PostgresServer, **fields: Any) -> list[str]:
+    with source_of(server, "suspected", **fields).view() as view:
         return list(view.warnings)
 
 
@@ -53,5 +55,7 @@ def test_orphans_lost_extensions_and_other_collations_are_named(
     assert "Rows of public.parts in" in "".join(found[2:])
     assert "foreign key whole" in "".join(found[2:])
     assert "foreign key its up" in "".join(found[2:])
+    (narrowed,) = said(server, exclude=["public.parts*", "public.down"])
+    assert narrowed == found[1], "what is not in the backup was said"
     monkeypatch.setattr(suspects, "ORPHANS_LOOKED_FOR_BYTES", 8192)
     assert len(said(server)) == 2, "tables of more than the bound were looked at"

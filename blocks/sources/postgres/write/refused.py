@@ -20,6 +20,8 @@ _OF_CODE = ("0A", "2F", "3F", "42", "54")
 """Classes of states that speak of a statement, whatever its values are."""
 _TRIED, _TRIED_OF_CODE = 100_000, 1_000
 """Rows of a table that are tried singly as long as none is taken."""
+_TOGETHER = 8
+"""How often rows that stand in each other's way are tried together."""
 
 _Put = Callable[[pa.Table], psycopg.Error | None]
 
@@ -35,15 +37,21 @@ class _Refused:
 
 @dataclass(frozen=True)
 class _Some:
-    """Rows that were refused together, and why."""
+    """Rows that were refused together, with the state of the error and what it says."""
 
     rows: pa.Table
-    error: psycopg.Error
+    state: str
+    said: str
+
+    @classmethod
+    def of(cls, rows: pa.Table, error: psycopg.Error) -> _Some:
+        """Keep of an error what is needed: there may be many, and each holds on to its connection."""
+        return cls(rows, error.sqlstate or "", told_with_detail(error))
 
     @property
     def conflicts(self) -> bool:
         """Whether another row is in the way, which may be replaced by one that was refused, too."""
-        return self.error.sqlstate in ("23505", "23P01")
+        return self.state in ("23505", "23P01")
 
 
 def _count(found: list[_Some]) -> int:
@@ -78,8 +86,11 @@ class RefusedRows:
         """
         refused = self._halved(spec, rows, error, put)
         # rows that exchange what has to be unique stand in each other's way, as long as they are not written together
-        while conflicts := [one for one in refused if one.conflicts]:
-            together = pa.concat_tables([one.rows for one in conflicts])
+        for _ in range(_TOGETHER):
+            conflicts = [one.rows for one in refused if one.conflicts]
+            if not conflicts:
+                break
+            together = pa.concat_tables(conflicts)
             again = put(together)
             still = [] if again is None else self._halved(spec, together, again, put)
             refused = [*(one for one in refused if not one.conflicts), *still]
@@ -91,27 +102,28 @@ class RefusedRows:
 
     def _halved(self, spec: CollectionSpec, rows: pa.Table, error: psycopg.Error, put: _Put) -> list[_Some]:
         """Write halves of refused rows, halves of those, and so on; return what is refused in the end, in order."""
-        found: list[_Some] = []
-        waiting = [_Some(rows, error)]
+        found, tried = list[_Some](), 0
+        waiting = [_Some.of(rows, error)]
         while waiting:
             some = waiting.pop()
-            if some.rows.num_rows == 1 or self._is_hopeless(spec.name, some.error, _count(found)):
+            if some.rows.num_rows == 1 or self._is_hopeless(spec.name, some.state, tried):
                 found.append(some)
+                tried += some.rows.num_rows
                 continue
             middle, later = some.rows.num_rows // 2, list[_Some]()
             for half in (some.rows.slice(0, middle), some.rows.slice(middle)):
                 if (again := put(half)) is None:
                     self._taken.add(spec.name)
                 else:
-                    later.append(_Some(half, again))
+                    later.append(_Some.of(half, again))
             waiting += reversed(later)
         return found
 
-    def _is_hopeless(self, name: str, error: psycopg.Error, more: int) -> bool:
+    def _is_hopeless(self, name: str, state: str, more: int) -> bool:
         if name in self._taken:
             return False
         before = self._tables.get(name)
-        most = _TRIED_OF_CODE if (error.sqlstate or "").startswith(_OF_CODE) else _TRIED
+        most = _TRIED_OF_CODE if state.startswith(_OF_CODE) else _TRIED
         return more + (before.rows if before is not None else 0) >= most
 
     def _leave_out(self, spec: CollectionSpec, some: _Some) -> None:
@@ -119,7 +131,7 @@ class RefusedRows:
         with self._lock:
             if (found := self._tables.get(spec.name)) is None:
                 key = ", ".join(f"{name} {value}" for name, value in zip(spec.label, keys[0], strict=False))
-                found = self._tables[spec.name] = _Refused(f"{key}: {told_with_detail(some.error)}")
+                found = self._tables[spec.name] = _Refused(f"{key}: {some.said}")
             found.rows += some.rows.num_rows
             found.keys.update(keys)
 

@@ -5,13 +5,16 @@ All of it is suspicion, so what cannot be looked at is passed over: a backup tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import psycopg
 
 from blocks.sources.postgres.choice import Choice
 from blocks.sources.postgres.connect import Session, identifier
+from blocks.sources.postgres.schema.database_facts import OrphanedKey
+from blocks.sources.postgres.write.pieces import in_pieces
 
 ORPHANS_LOOKED_FOR_BYTES = 16 * 1024 * 1024
 """Size of all tables together whose foreign keys are checked by one backup; the smallest come first.
@@ -87,8 +90,21 @@ WHERE o.bytes <= %s ORDER BY o.bytes, o.oid LIMIT %s
 """
 
 
-def suspects(session: Session, place: str, choice: Choice) -> list[str]:
-    """Name what may not be rebuilt from a backup of the open database, each as a sentence.
+@dataclass(frozen=True)
+class Suspects:
+    """What may not be rebuilt.
+
+    Attributes:
+        sentences: All of it, in words.
+        orphaned: The foreign keys that rows of the snapshot break.
+    """
+
+    sentences: tuple[str, ...]
+    orphaned: tuple[OrphanedKey, ...]
+
+
+def suspects(session: Session, place: str, choice: Choice) -> Suspects:
+    """Look for what may not be rebuilt from a backup of the open database.
 
     Args:
         session: A session inside the snapshot of the view.
@@ -109,7 +125,13 @@ def suspects(session: Session, place: str, choice: Choice) -> list[str]:
             f"Collations of {place} ({', '.join(collations)}) sort otherwise than when its indexes were made: unique"
             " ones may hold rows that a restore finds to be equal. REINDEX them, then refresh the collation's version."
         )
-    return [*found, *_orphans(session, place, choice)]
+    orphaned = tuple(_orphaned(session, choice))
+    found += [
+        f"Rows of {key.at} in {place} refer to rows of {key.to} that are not there: foreign key {key.name} cannot be"
+        " restored, but with --keep-going, as NOT VALID."
+        for key in orphaned
+    ]
+    return Suspects(tuple(found), orphaned)
 
 
 def _names(session: Session, query: str) -> list[str]:
@@ -118,21 +140,17 @@ def _names(session: Session, query: str) -> list[str]:
     return []
 
 
-def _orphans(session: Session, place: str, choice: Choice) -> Iterator[str]:
+def _orphaned(session: Session, choice: Choice) -> Iterator[OrphanedKey]:
     keys: list[tuple[object, ...]] = []
     with suppress(psycopg.errors.Error), session.transaction(force_rollback=True):
         keys = session.execute(_FOREIGN_KEYS, (ORPHANS_LOOKED_FOR_BYTES, KEYS_LOOKED_AT)).fetchall()
     keys = [key for key in keys if all(choice.included(str(key[n]), str(key[n + 1])) for n in (1, 4))]
-    for start in range(0, len(keys), _AT_ONCE):
-        some = keys[start : start + _AT_ONCE]
+    for some in in_pieces(keys, _AT_ONCE):
         for name, schema, table, _, parent_schema, parent, *_ in _broken(session, some):
-            yield (
-                f"Rows of {schema}.{table} in {place} refer to rows of {parent_schema}.{parent} that are not there:"
-                f" foreign key {name} cannot be restored, but with --keep-going, as NOT VALID."
-            )
+            yield OrphanedKey(str(name), f"{schema}.{table}", f"{parent_schema}.{parent}")
 
 
-def _broken(session: Session, keys: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
+def _broken(session: Session, keys: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
     """Return the foreign keys that rows break; one that cannot be looked at is passed over alone."""
     try:
         with session.transaction(force_rollback=True):

@@ -99,6 +99,22 @@ class Preflight:
             RestoreRefused: It cannot be, or something would be lost.
         """
         self.check_name()
+        found = self._find()
+        if found.job.build or (found.way in (RestoreMethod.CREATE, RestoreMethod.ASIDE) and found.job.missing is None):
+            self._refuse_orphaned()
+        return found
+
+    def _refuse_orphaned(self) -> None:
+        """Refuse definitions of which a foreign key is known to be broken by the rows that come with them."""
+        if self._backup.orphaned and not self._scope.keep_going:
+            key = self._backup.orphaned[0]
+            raise RestoreRefused(
+                f"foreign key {key.name} of {key.at} cannot be rebuilt in {self._place}: rows refer to rows of {key.to}"
+                " that are not in the backup",
+                hint="`--keep-going` restores all else, and the foreign key as NOT VALID.",
+            )
+
+    def _find(self) -> Decision:
         if is_missing(self._conninfo, self._timeout):
             job = Job(self._scope, self._backup)
             if not self._whole:

@@ -109,6 +109,11 @@ def test_what_needs_other_rows_or_a_search_path_is_rebuilt(server: PostgresServe
 
 
 def test_all_else_comes_back(server: PostgresServer, broken: State) -> None:
+    assert "foreign key kin cannot be restored" in " ".join(broken.warnings)
+    with pytest.raises(RestoreRefused, match=r"foreign key kin of public.orphans cannot be rebuilt") as refused:
+        source_of(server, "books").target(broken.scope(in_place=False), server.dsn("going_on")).preflight()
+    assert "--keep-going" in (refused.value.hint or "")
+    del broken.definition["orphaned"]  # as in backups of tables that are too large to be looked at
     with pytest.raises(RestoreRefused, match=r"cannot be rebuilt in .*going_on") as refused:
         rebuild(server, broken, "going_on")
     assert "--keep-going" in (refused.value.hint or "")
@@ -130,6 +135,7 @@ def test_all_else_comes_back_in_place(server: PostgresServer, broken: State, reb
     server.run("books", "DELETE FROM rated")
     if rebuilt:
         server.run("books", "CREATE TABLE other (id int)")
+        del broken.definition["orphaned"]
     before = server.dump("books")
     with pytest.raises(RestoreRefused, match=r"kin of public\.orphans|public\.quotients"):
         restore(source, broken)

@@ -6,7 +6,7 @@ All of it is suspicion, so what cannot be looked at is passed over: a backup tha
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -26,7 +26,7 @@ KEYS_LOOKED_AT = 500
 _AT_ONCE = 50
 """Foreign keys that are checked by one query, whose locks are let go with it."""
 _LONGEST_SECONDS = 2
-"""How long such a query may take."""
+"""How long such a query may take, and each other one."""
 
 _EXTENSIONS = """
 SELECT extname::text FROM pg_catalog.pg_extension
@@ -134,15 +134,23 @@ def suspects(session: Session, place: str, choice: Choice) -> Suspects:
     return Suspects(tuple(found), orphaned)
 
 
+@contextmanager
+def _bounded(session: Session) -> Iterator[None]:
+    """Let no query take long, also not by waiting, and let all locks go that queries take."""
+    with session.transaction(force_rollback=True):
+        session.execute(f"SET LOCAL statement_timeout = '{_LONGEST_SECONDS}s'".encode())
+        yield
+
+
 def _names(session: Session, query: str) -> list[str]:
-    with suppress(psycopg.errors.Error), session.transaction(force_rollback=True):
+    with suppress(psycopg.errors.Error), _bounded(session):
         return [str(name) for (name,) in session.execute(query.encode()).fetchall()]
     return []
 
 
 def _orphaned(session: Session, choice: Choice) -> Iterator[OrphanedKey]:
     keys: list[tuple[object, ...]] = []
-    with suppress(psycopg.errors.Error), session.transaction(force_rollback=True):
+    with suppress(psycopg.errors.Error), _bounded(session):
         keys = session.execute(_FOREIGN_KEYS, (ORPHANS_LOOKED_FOR_BYTES, KEYS_LOOKED_AT)).fetchall()
     keys = [key for key in keys if all(choice.included(str(key[n]), str(key[n + 1])) for n in (1, 4))]
     for some in in_pieces(keys, _AT_ONCE):
@@ -153,8 +161,7 @@ def _orphaned(session: Session, choice: Choice) -> Iterator[OrphanedKey]:
 def _broken(session: Session, keys: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
     """Return the foreign keys that rows break; one that cannot be looked at is passed over alone."""
     try:
-        with session.transaction(force_rollback=True):
-            session.execute(f"SET LOCAL statement_timeout = '{_LONGEST_SECONDS}s'".encode())
+        with _bounded(session):
             tests = ", ".join(f"EXISTS ({_orphan(key)})" for key in keys)
             row = session.execute(f"SELECT {tests}".encode()).fetchone()
             assert row is not None

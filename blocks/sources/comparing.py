@@ -40,10 +40,11 @@ class ComparesByMeaning(Protocol):
 class LeavesOut(Protocol):
     """A target of a proof that may not take some records, which are unproven then."""
 
-    def left_out(self, collection: CollectionSpec) -> pa.LargeBinaryArray:
-        """Return the labels, in one column, of the records that it did not take so far; called after `apply`.
+    def left_out(self, collection: CollectionSpec, rows: pa.Table) -> pa.BooleanArray:
+        """Tell which of some rows it did not take; called after `apply` was given them.
 
         Args:
-            collection: One of the scope's, whose label is one column.
+            collection: One of the scope's.
+            rows: The rows.
         """
         ...

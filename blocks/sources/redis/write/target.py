@@ -267,14 +267,16 @@ class RedisTarget:
         ]
         return [*self._functions_left, *keys]
 
-    def left_out(self, collection: CollectionSpec) -> pa.LargeBinaryArray:
-        """Return the keys that the server does not take, in a restore that leaves them out; so far.
+    def left_out(self, collection: CollectionSpec, rows: pa.Table) -> pa.BooleanArray:
+        """Tell which rows are of keys that the server does not take, in a restore that leaves them out.
 
         Args:
             collection: A database.
+            rows: Rows of it.
         """
         number = self._databases[collection.name]
-        return pa.array([key for of, key in list(self._staging.left_out) if of == number], pa.large_binary())
+        keys = pa.array([key for of, key in list(self._staging.left_out) if of == number], pa.large_binary())
+        return pc.is_in(rows.column(collection.label[0]).combine_chunks(), keys)
 
     def _longest_of(self, server: Server | Cluster) -> int:
         with self._lock:

@@ -203,3 +203,13 @@ class KeepsGoing(Protocol):
     def not_rebuilt(self) -> Sequence[NotRebuilt]:
         """What was left out, complete after `commit`."""
         ...
+
+
+@runtime_checkable
+class LeavesOutRows(Protocol):
+    """A target that keeps going, and knows only in `commit` which of the rows that it took it has left out."""
+
+    @property
+    def rows_left_out(self) -> Mapping[str, int]:
+        """How many, by collection; complete after `commit`."""
+        ...

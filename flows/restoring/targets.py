@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from blocks.errors import LastgoodError, Partial, RestoreRefused
-from blocks.sources.target import KeepsGoing, NotRebuilt, RestoreMode, Target
+from blocks.sources.target import KeepsGoing, LeavesOutRows, NotRebuilt, RestoreMode, Target
 from blocks.sources.view import Unread, View
 from flows.pipeline.chain import RestorePart
 from flows.pipeline.results import CollectionResult, ObjectNotRebuilt, RestoreResult
@@ -122,6 +122,10 @@ class Targets:
             self.notes += target.notes
             if isinstance(target, KeepsGoing) and target.not_rebuilt:
                 self._not_rebuilt[source] = target.not_rebuilt
+            if isinstance(target, LeavesOutRows):
+                for collection, rows in target.rows_left_out.items():
+                    if rows:
+                        self._rows[f"{source}/{collection}"] -= rows
 
     def write_scripts(self) -> None:
         """Write down the statements that would rebuild what was left out."""

@@ -38,7 +38,7 @@ class ComparesByMeaning(Protocol):
 
 @runtime_checkable
 class LeavesOut(Protocol):
-    """A target of a proof that may not take some records, which are unproven then."""
+    """A target that may not take some records: a proof calls them unproven, a restore does not count them."""
 
     def left_out(self, collection: CollectionSpec) -> pa.LargeBinaryArray:
         """Return the labels, in one column, of the records that it did not take so far; called after `apply`.

@@ -29,6 +29,7 @@ from blocks.sources.target import NotRebuilt, RestoreMode, RestoreScope
 from blocks.sources.view import Unread, View
 
 _NOT_OURS = "It was not made by lastgood. Do not trust this backup."
+_KEEP_GOING = "--keep-going leaves out the keys with such values, restores all others, and names them."
 _STOP_WRITERS = "Stop what writes there, and restore again."
 
 
@@ -71,6 +72,11 @@ class MappingTarget:
         return [NotRebuilt(f"key {key!r}", why) for key, why in sorted(self._left_out.items())]
 
     @property
+    def rows_left_out(self) -> Mapping[str, int]:
+        """How many keys the object did not take of those that were to be set, complete after `commit`."""
+        return {STATE.name: len(self._left_out.keys() & self._staged.keys)}
+
+    @property
     def changed(self) -> bool:
         """Whether keys were set or deleted already, or may have been."""
         return self._committed or (self._writer is not None and self._writer.changed)
@@ -84,9 +90,9 @@ class MappingTarget:
         for path in self._defined("types"):
             try:
                 self._types.find(path)
-            except RestoreRefused:
+            except RestoreRefused as exc:
                 if not self._scope.keep_going:  # else the keys with such values are named when they come
-                    raise
+                    raise _with_hint(exc) from exc
         self._defined("patterns")
         try:
             self._place.check(self._exact)
@@ -176,7 +182,7 @@ class MappingTarget:
                 decode(text, key, self._types)
             except RestoreRefused as exc:
                 if not self._scope.keep_going:
-                    raise
+                    raise _with_hint(exc) from exc
                 self._left_out[key] = exc.message.removeprefix(f"key {key!r}: ")
             wanted.append(key not in self._left_out)
         return rows.filter(pa.array(wanted, pa.bool_()))
@@ -344,6 +350,10 @@ class MappingTarget:
     def abort(self) -> None:
         """Forget what was staged."""
         self._staged.close()
+
+
+def _with_hint(error: RestoreRefused) -> RestoreRefused:
+    return RestoreRefused(error.message, hint=f"{error.hint} {_KEEP_GOING}".strip())
 
 
 def _texts(rows: pa.Table, name: str) -> pa.Array:

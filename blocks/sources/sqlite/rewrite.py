@@ -87,7 +87,10 @@ class RewriteTarget(LiveTarget):
         """Insert rows under the rowids they had."""
         with self._lock:
             self._make_room()
-            return self._instead.apply(collection, rows) if self._instead else super().apply(collection, rows)
+            if self._instead:
+                return self._instead.apply(collection, rows)
+            absent = collection.name in self._survey.absent_tables
+            return 0 if absent else super().apply(collection, rows)
 
     def remove(self, collection: CollectionSpec, keys: pa.Table) -> int:
         """Nothing is left that could be removed."""
@@ -161,8 +164,6 @@ class RewriteTarget(LiveTarget):
         self._rows = dict.fromkeys(self._specs.keys() - self._survey.absent_tables, 0)
 
     def _write(self, connection: sqlite3.Connection, collection: CollectionSpec, rows: pa.Table) -> None:
-        if collection.name not in self._rows:
-            return
         insert_rows(connection, collection, rows)
         self._rows[collection.name] += rows.num_rows
 

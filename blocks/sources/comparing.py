@@ -40,10 +40,13 @@ class ComparesByMeaning(Protocol):
 class LeavesOut(Protocol):
     """A target that may not take some records: a proof calls them unproven, a restore does not count them."""
 
-    def left_out(self, collection: CollectionSpec) -> pa.LargeBinaryArray:
-        """Return the labels, in one column, of the records that it did not take so far; called after `apply`.
+    def left_out(self, collection: CollectionSpec) -> pa.LargeBinaryArray | None:
+        """Return the labels (as `label_text` has them) of the records that it did not take so far.
 
         Args:
-            collection: One of the scope's, whose label is one column.
+            collection: One of the scope's.
+
+        Returns:
+            The labels; None where the collection itself cannot be made.
         """
         ...

@@ -45,6 +45,24 @@ class NotRebuilt:
 
 
 @dataclass(frozen=True)
+class Examination:
+    """What a target's own check finds in what was restored, as sentences.
+
+    Attributes:
+        damage: What is wrong with it, although every record is as it was backed up.
+        oddities: What came back as it was, and breaks a rule that its own definitions state.
+    """
+
+    damage: tuple[str, ...] = ()
+    oddities: tuple[str, ...] = ()
+
+    @property
+    def sentences(self) -> list[str]:
+        """All of it."""
+        return [*self.damage, *self.oddities]
+
+
+@dataclass(frozen=True)
 class RestoreScope:
     """What a restore is going to write to one source.
 
@@ -212,4 +230,14 @@ class LeavesOutRows(Protocol):
     @property
     def rows_left_out(self) -> Mapping[str, int]:
         """How many, by collection; complete after `commit`."""
+        ...
+
+
+@runtime_checkable
+class Examining(Protocol):
+    """A target that has a check of its own for what was restored."""
+
+    @property
+    def examination(self) -> Examination:
+        """What it found; complete after `commit`."""
         ...

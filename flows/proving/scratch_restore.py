@@ -14,7 +14,7 @@ from blocks.host.leftovers import scratch_folder
 from blocks.plan.plan import BackupPlan
 from blocks.rows.canonical import DIGEST, KEY
 from blocks.rows.index import PartIndex
-from blocks.rows.selection import Selection
+from blocks.rows.selection import Selection, label_text
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.comparing import ComparesByMeaning, LeavesOut
 from blocks.sources.view import View, read_whole
@@ -70,15 +70,20 @@ class ScratchRestore:
         """What a restore cannot rebuild here, and what could not be compared, as sentences; all else was."""
         left_out = self._targets.left_out
         lost = [f"{left.source}: {left.name} cannot be rebuilt here: {left.reason}." for left in left_out]
-        return [*lost, *self._unproven]
+        return [*lost, *self._targets.oddities, *self._unproven]
 
-    def _taken(self, part: RestorePart, rows: pa.Table, left_out: pa.LargeBinaryArray) -> pa.Table:
+    @property
+    def findings(self) -> list[str]:
+        """What is wrong with the restored state although it is what was backed up, as sentences."""
+        return [f"as restored: {sentence}" for sentence in self._targets.damage]
+
+    def _taken(self, part: RestorePart, rows: pa.Table, left_out: pa.LargeBinaryArray | None) -> pa.Table:
         """Leave out the records that the target did not take."""
-        [label] = part.spec.label
-        if not len(left_out) or not rows.num_columns:
+        if left_out is None or not len(left_out) or not rows.num_columns:
             return rows
-        gone = pc.is_in(rows.column(label), left_out)
-        count = len(pc.unique(rows.column(label).filter(gone)))
+        labels = pc.cast(label_text(rows, part.spec.label), pa.large_binary())
+        gone = pc.is_in(labels, left_out)
+        count = len(pc.unique(labels.filter(gone)))
         if count:
             self._unproven.append(f"{part}: {count:,} keys are unproven: the scratch restore does not take them.")
         return rows.filter(pc.invert(gone))
@@ -96,7 +101,13 @@ class ScratchRestore:
         return without, whole.column(DIGEST).combine_chunks()
 
     def _compare_part(self, part: RestorePart, view: View, specs: dict[str, CollectionSpec]) -> None:
-        spec = specs.get(part.spec.name)
+        spec, target = specs.get(part.spec.name), self._targets.of(part)
+        if spec is None and isinstance(target, LeavesOut) and target.left_out(part.spec) is None:
+            rows_lost = len(self._expected.get(str(part), PartIndex([])))
+            if rows_lost:
+                told = f"{part}: {rows_lost:,} rows are unproven: what they belong to cannot be rebuilt here."
+                self._unproven.append(told)
+            return
         if spec is None or not spec.fits(part.spec):
             raise CorruptionDetected(f"{part}: the restored collection is missing or has another shape")
         if spec.columns != part.spec.columns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from blocks.rows.selection import label_text
 from blocks.sources.comparing import LeavesOut
 from blocks.sources.reading import Reading, UnprovenLookup
 from blocks.sources.target import Target
@@ -38,7 +39,7 @@ def apply(part: RestorePart, target: Target, rows: OneShot[pa.Table]) -> int:
     if not restored.num_rows:
         return 0
     applied = target.apply(part.spec, restored)
-    if isinstance(target, LeavesOut) and len(left_out := target.left_out(part.spec)):
-        [label] = part.spec.label
-        applied -= pc.sum(pc.is_in(restored.column(label), left_out)).as_py() or 0
+    if applied == restored.num_rows and isinstance(target, LeavesOut):  # else it has counted what it took
+        labels = pc.cast(label_text(restored, part.spec.label), pa.large_binary())
+        applied -= pc.sum(pc.is_in(labels, target.left_out(part.spec))).as_py() or 0
     return applied

@@ -60,7 +60,7 @@ class MappingTarget:
         self._digests: Mapping[str, bytes] | None = None
         self._writer: CheckedWriter | None = None
         self._committed = False
-        self._left_alone = 0
+        self._left_alone = self._not_taken = 0
 
     @property
     def _exact(self) -> bool:
@@ -74,7 +74,7 @@ class MappingTarget:
     @property
     def rows_left_out(self) -> Mapping[str, int]:
         """How many keys the object did not take of those that were to be set, complete after `commit`."""
-        return {STATE.name: len(self._left_out.keys() & self._staged.keys)}
+        return {STATE.name: self._not_taken}
 
     @property
     def changed(self) -> bool:
@@ -294,7 +294,8 @@ class MappingTarget:
                 self._left_out |= writer.put_what_is_taken(values)
             else:
                 writer.put(values)
-        keys -= len(self._left_out.keys() & self._staged.keys)
+        self._not_taken = len(self._left_out.keys() & self._staged.keys)
+        keys -= self._not_taken
         if self._left_out and not keys and self._staged.keys:
             raise SourceUnavailable(f"none of the keys could be set: {next(iter(self._left_out.values()))}")
         writer.delete(doomed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -61,6 +61,11 @@ class Targets:
     def of(self, part: RestorePart) -> Target:
         """Return the target of a part."""
         return self._targets[part.collection.source]
+
+    @property
+    def by_source(self) -> Mapping[str, Target]:
+        """The targets, by the names of their sources."""
+        return self._targets
 
     def takes(self, part: RestorePart) -> bool:
         """Whether a part is restored: the plan may leave its collection out now."""

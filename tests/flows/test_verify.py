@@ -18,14 +18,17 @@ import pytest
 from blocks.crypto.keyring import Credential, Role, generate_key_file
 from blocks.crypto.repository_keys import add_slot
 from blocks.crypto.stream import ObjectContext, ObjectKind, seal, unseal
-from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, QualityFailed, WrongKey
+from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, QualityFailed, RestoreRefused, WrongKey
 from blocks.records import BackupMetadata, BackupStatus, StoredObject
 from blocks.repository.catalogue import encode_record
 from blocks.rows.parquet import from_parquet, index_to_parquet, rows_to_parquet
+from blocks.sources.mapping import MappingSource
 from blocks.sources.sqlite.rebuild import Rebuild
 from blocks.sources.sqlite.schema import SchemaObject
 from flows.pipeline.chain import Chain
 from flows.verify import failure, make_verification
+from tests.blocks.sources.files.test_keep_going import files_of_at_most
+from tests.conformance import mapping_states
 from tests.flows.flow_support import COMPLETED, CORRUPTED, EMERGENCY, FULL, INCREMENTAL, VERIFIED, Shop
 
 
@@ -399,3 +402,31 @@ def test_a_table_that_cannot_be_made_here_is_unproven_and_no_corruption(shop: Sh
     assert (result.status, result.findings) == (VERIFIED, ())
     assert any("table 'positions' cannot be rebuilt here" in warning for warning in result.warnings)
     assert any("rows are unproven" in warning for warning in result.warnings) is rows
+
+
+def test_a_file_that_the_scratch_folder_does_not_take_says_nothing_of_the_backup(shop: Shop, scratch: Path) -> None:
+    (shop.tree / "hole").write_bytes(b"")
+    os.truncate(shop.tree / "hole", 3 << 20)
+    made = shop.back_up()
+    with files_of_at_most(2 << 20), pytest.raises(RestoreRefused, match="cannot take entry hole: File too large") as no:
+        make_verification(shop.plan)
+    assert "TMPDIR" in no.value.hint
+    assert shop.repository.verifications("trading", made.backup_id) == []
+    assert list(scratch.iterdir()) == []
+    assert make_verification(shop.plan).status is VERIFIED
+
+
+def test_a_value_of_a_class_that_is_gone_is_unproven_and_no_corruption(tmp_path: Path) -> None:
+    mapping_states.verified = state = mapping_states.StateManager()  # type: ignore[attr-defined]
+    state.values |= {"a": 1, "gone": mapping_states.passing(), "z": [2]}
+    shop = Shop(tmp_path, encrypted=False)
+    shop.plan.sources = {"state": MappingSource(object=f"{mapping_states.__name__}:verified")}
+    shop.back_up()
+    del mapping_states.Passing  # type: ignore[attr-defined]
+    try:
+        result = make_verification(shop.plan)
+    finally:
+        del mapping_states.verified  # type: ignore[attr-defined]
+    assert (result.status, result.findings) == (VERIFIED, ())
+    assert any("key 'gone' cannot be rebuilt here" in warning for warning in result.warnings)
+    assert any("1 keys are unproven" in warning for warning in result.warnings)

@@ -71,6 +71,10 @@ class MappingTarget:
         """The keys whose values could not be made, or that the object did not take; they are as they were."""
         return [NotRebuilt(f"key {key!r}", why) for key, why in sorted(self._left_out.items())]
 
+    def left_out(self, collection: CollectionSpec) -> pa.LargeBinaryArray:
+        """Return the keys whose values could not be made so far."""
+        return pa.array([key.encode() for key in self._left_out], pa.large_binary())
+
     @property
     def rows_left_out(self) -> Mapping[str, int]:
         """How many keys the object did not take of those that were to be set, complete after `commit`."""

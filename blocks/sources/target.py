@@ -45,6 +45,24 @@ class NotRebuilt:
 
 
 @dataclass(frozen=True)
+class Examination:
+    """What a target's own check finds in what was restored, as sentences.
+
+    Attributes:
+        damage: What is wrong with it, although every record is as it was backed up.
+        oddities: What came back as it was, and breaks a rule that its own definitions state.
+    """
+
+    damage: tuple[str, ...] = ()
+    oddities: tuple[str, ...] = ()
+
+    @property
+    def sentences(self) -> list[str]:
+        """All of it."""
+        return [*self.damage, *self.oddities]
+
+
+@dataclass(frozen=True)
 class RestoreScope:
     """What a restore is going to write to one source.
 
@@ -202,4 +220,24 @@ class KeepsGoing(Protocol):
     @property
     def not_rebuilt(self) -> Sequence[NotRebuilt]:
         """What was left out, complete after `commit`."""
+        ...
+
+
+@runtime_checkable
+class LeavesOutRows(Protocol):
+    """A target that keeps going, and knows only in `commit` which of the rows that it took it has left out."""
+
+    @property
+    def rows_left_out(self) -> Mapping[str, int]:
+        """How many, by collection; complete after `commit`."""
+        ...
+
+
+@runtime_checkable
+class Examining(Protocol):
+    """A target that has a check of its own for what was restored."""
+
+    @property
+    def examination(self) -> Examination:
+        """What it found; complete after `commit`."""
         ...

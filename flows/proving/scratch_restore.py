@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.errors import CorruptionDetected
+from blocks.errors import CorruptionDetected, RestoreRefused
 from blocks.host.leftovers import scratch_folder
 from blocks.plan.plan import BackupPlan
 from blocks.rows.canonical import DIGEST, KEY
@@ -17,6 +17,7 @@ from blocks.rows.index import PartIndex
 from blocks.rows.selection import Selection
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.comparing import ComparesByMeaning, LeavesOut
+from blocks.sources.target import KeepsGoing, LeavesOutRows
 from blocks.sources.view import View, read_whole
 from flows.pipeline.chain import Chain, RestorePart
 from flows.proving.proof import compare
@@ -55,8 +56,10 @@ class ScratchRestore:
 
         Raises:
             CorruptionDetected: What was restored is not what was backed up.
+            RestoreRefused: The scratch place does not take all of it.
         """
         self._targets.commit()
+        self._check_taken()
         for name in sorted({c.source for c in self._chain.target.collections}):
             source = self._plan.sources[name]
             with source.at(source.scratch(self._folder / name)).unnarrowed().view() as view:
@@ -65,12 +68,31 @@ class ScratchRestore:
                     if part.collection.source == name:
                         self._compare_part(part, view, specs)
 
+    def _check_taken(self) -> None:
+        """Refuse to judge a source of which records were left out that are not known one by one."""
+        for name, target in self._targets.by_source.items():
+            if (
+                isinstance(target, KeepsGoing)
+                and isinstance(target, LeavesOutRows)
+                and not isinstance(target, LeavesOut)
+            ):
+                for left in target.not_rebuilt[:1]:
+                    raise RestoreRefused(
+                        f"source {name}: the scratch restore cannot take {left.name}: {left.reason}",
+                        hint="Nothing is said of the backup. Let TMPDIR name a folder on a file system that takes it.",
+                    )
+
     @property
     def warnings(self) -> list[str]:
         """What a restore cannot rebuild here, and what could not be compared, as sentences; all else was."""
         left_out = self._targets.left_out
         lost = [f"{left.source}: {left.name} cannot be rebuilt here: {left.reason}." for left in left_out]
-        return [*lost, *self._unproven]
+        return [*lost, *self._targets.oddities, *self._unproven]
+
+    @property
+    def findings(self) -> list[str]:
+        """What is wrong with the restored state although it is what was backed up, as sentences."""
+        return [f"as restored: {sentence}" for sentence in self._targets.damage]
 
     def _taken(self, part: RestorePart, rows: pa.Table, gone: pa.BooleanArray) -> pa.Table:
         """Leave out the records that the target did not take."""

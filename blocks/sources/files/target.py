@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,12 @@ from blocks.sources.files.hazards import refuse_mounts
 from blocks.sources.files.leavings import KeptAside, remove_dead_staging, settle, settle_dead, unchanged_times
 from blocks.sources.files.place import Placement
 from blocks.sources.files.reading.content import CHUNK_BYTES
-from blocks.sources.files.rows import plain_rows
-from blocks.sources.files.staging import Staging
+from blocks.sources.files.refusals import Refusals
+from blocks.sources.files.rows import TREE, plain_rows
+from blocks.sources.files.staging import Positions, Staging
 from blocks.sources.files.tree import shown
 from blocks.sources.files.view import FilesView
-from blocks.sources.target import RestoreMode, RestoreScope
+from blocks.sources.target import NotRebuilt, RestoreMode, RestoreScope
 from blocks.sources.view import Unread, View
 
 
@@ -45,6 +46,8 @@ class FilesTarget:
         self._placement: Placement | None = None
         self._guard: FilesView | None = None
         self._unread: dict[bytes, str] = {}
+        self._refusals = Refusals(scope.keep_going)
+        self._rows: list[pa.Table] = []
         self._entries: list[pa.Table] = []
         self._removed: set[bytes] = set()
         self._collected: Entries | None = None
@@ -63,6 +66,17 @@ class FilesTarget:
         """What was kept aside and where, and what stayed as it was."""
         return [*self._notes, *(self._kept.all_notes() if self._kept else ())]
 
+    @property
+    def not_rebuilt(self) -> Sequence[NotRebuilt]:
+        """The entries that could not be put into place, and those without an owner, mode or time."""
+        return self._refusals.not_rebuilt
+
+    @property
+    def rows_left_out(self) -> Mapping[str, int]:
+        """How many rows of those that came are of entries that are left out, complete after `commit`."""
+        counts = pc.value_counts(pa.concat_tables(self._rows).column("path")) if self._rows else ()
+        return {TREE.name: sum(c["counts"].as_py() for c in counts if self._refusals.holds(c["values"].as_py()))}
+
     def preflight(self) -> tuple[str, ...]:
         """Check that there is a place to write to, and room; say what an exact restore will do.
 
@@ -78,6 +92,7 @@ class FilesTarget:
                 placement.look_ahead()
             finally:
                 placement.close()
+            sentences += self._refusals.sentences
             if self._scope.mode is RestoreMode.EXACT:
                 sentences.append(f"What {folder} holds beyond the backup is deleted, but for what the source excludes.")
         return (*sentences, *tell_leavings(place))
@@ -160,6 +175,8 @@ class FilesTarget:
             self._write(staging, batch)
         with self._lock:  # last, so that a part that failed may be applied again
             self._entries.append(entries)
+            if self._scope.keep_going:
+                self._rows.append(rows.select(["path"]))
         return int(rows.num_rows)
 
     def _write(self, staging: Staging, batch: pa.RecordBatch) -> None:
@@ -171,12 +188,29 @@ class FilesTarget:
             path, offset = batch.column("path")[int(odd[0])].as_py(), offsets[odd[0]]
             raise CorruptionDetected(f"{shown(path)} has a piece at the impossible offset {offset}")
         try:
-            staging.write(batch, np.flatnonzero(over == 0))
+            wanted = np.flatnonzero(over == 0)
+            if self._scope.keep_going:
+                self._write_what_is_taken(staging, batch, wanted)
+            else:
+                staging.write(batch, wanted)
         except OSError as exc:
             raise RestoreRefused(
                 f"files to be put into {shown(self._root)} cannot be staged: {exc.strerror or exc}",
                 hint="Free space on its disk, or restore elsewhere with --to.",
             ) from exc
+
+    def _write_what_is_taken(self, staging: Staging, batch: pa.RecordBatch, wanted: Positions) -> None:
+        """Write content, and leave out the files that the file system does not take (one that is too large, say)."""
+        try:
+            staging.write(batch, wanted)
+        except OSError:
+            for i in wanted.tolist():
+                path = batch.column("path")[i].as_py()
+                try:
+                    staging.write(batch, np.array([i], np.int64))
+                except OSError as exc:
+                    with self._lock:
+                        self._refusals.fail(path, exc)
 
     def _staged(self) -> Staging:
         with self._lock:
@@ -217,7 +251,7 @@ class FilesTarget:
         self._prepared().refuse_written(self._gathered())
 
     def _opened(self) -> Placement:
-        return Placement(self._root, self._cover, self._scope, self._unread, self._guard)
+        return Placement(self._root, self._cover, self._scope, self._unread, self._guard, self._refusals)
 
     def _gathered(self) -> Entries:
         if self._collected is None:
@@ -233,7 +267,8 @@ class FilesTarget:
                 placement.prepare(entries, staging, self._removed)
             except OSError as exc:
                 placement.close()
-                message = f"the restore to {shown(self._root)} cannot be prepared: {exc.strerror or exc}"
+                where = f"{shown(placement.at)} cannot be restored to {shown(self._root)}"
+                message = f"{where}: {exc.strerror or exc}"
                 raise RestoreRefused(message) from exc
             except BaseException:
                 placement.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from blocks.rows import parquet
 from tests.faults.kept import Kept
 from tests.faults.live_state import LiveState, make_plan
 from tests.faults.place import Place, make_place
@@ -27,6 +28,8 @@ def _own_state_home(state_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def kept(tmp_path_factory: pytest.TempPathFactory, state_home: Path) -> Kept:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(state_home))
+        # so that a small table has several, of which a lookup reads one
+        patch.setattr(parquet, "ROW_GROUP_ROWS", 16)
         return Kept(tmp_path_factory.mktemp("kept"))
 
 

@@ -128,14 +128,14 @@ class Kept:
     def listen(self, repository: Path, backup: int) -> Said:
         """Restore, verify and check a backup; whatever comes back must be right."""
         plan, backup_id, said = self.plan_at(repository), self.backups[backup].backup_id, Said()
-        said.restore = _error(lambda: self.compare(plan, backup))
+        said.restore = error_of(lambda: self.compare(plan, backup))
 
         def verify() -> None:
             result = make_verification(plan, backup_id, deep=False)
             said.status, said.findings = result.status, result.findings
 
-        said.verify = _error(verify)
-        if error := _error(lambda: said.noticed.extend(check_repository(plan, read_share=1.0).findings)):
+        said.verify = error_of(verify)
+        if error := error_of(lambda: said.noticed.extend(check_repository(plan, read_share=1.0).findings)):
             said.noticed.append(error.message)
         assert said.status is not BackupStatus.VERIFIED or said.restore is None, "verified what cannot be restored"
         return said
@@ -145,10 +145,12 @@ class Kept:
         to = self.folder / "one.db"
         selection = Selection(("ledger/orders",), (str(order),))
         request = RestoreRequest(self.backups[backup].backup_id, selection=selection, to=str(to))
-        wanted = [line for line in self.oracles[backup].dump if line.startswith(f'INSERT INTO "orders" VALUES({order},')]
+        wanted = [
+            line for line in self.oracles[backup].dump if line.startswith(f'INSERT INTO "orders" VALUES({order},')
+        ]
         try:
             make_restore(plan, request)
-            assert [line for line in dump_of(to) if line.startswith("INSERT INTO \"orders\"")] == wanted != []
+            assert [line for line in dump_of(to) if line.startswith('INSERT INTO "orders"')] == wanted != []
         finally:
             to.unlink(missing_ok=True)
 
@@ -161,7 +163,7 @@ class Kept:
             shutil.rmtree(to, ignore_errors=True)
 
 
-def _error(work: Callable[[], object]) -> LastgoodError | None:
+def error_of(work: Callable[[], object]) -> LastgoodError | None:
     """Return the error that was raised on purpose; anything else is a failure of the test."""
     try:
         work()

@@ -225,6 +225,12 @@ class CollectionChange(Record):
     name: str
     parts: tuple[PartChange, ...]
 
+    @model_validator(mode="after")
+    def _distinct(self) -> CollectionChange:
+        if len({part.number for part in self.parts}) != len(self.parts):
+            raise ValueError(f"{self.name} has two parts of one number")
+        return self
+
 
 class Link(Record):
     """A backup named together with the SHA-256 of its sealed manifest, so that a swap is seen."""
@@ -291,12 +297,13 @@ class BackupMetadata(Record):
     def _of_one_version(self) -> BackupMetadata:
         segments = [part.segment for part in self.stored_parts if part.segment]
         blobs = [blob for segment in segments for blob in (segment.data, segment.index)]
+        takes = self.inherits or self.changed or any(source.same_definition for source in self.sources)
         if self.format_version == 1:
-            later = self.requires or self.objects or self.inherits or self.changed or self.total_rows is not None
+            later = takes or self.requires or self.objects or self.total_rows is not None
             if later or any(blob.offset or blob.shared or blob.number is not None for blob in blobs):
                 raise ValueError("a manifest of version 1 holds what only later ones can")
             return self
-        if self.inherits != (self.inherits and self.base is not None) or (self.changed and not self.inherits):
+        if takes and (not self.inherits or self.base is None):
             raise ValueError("a manifest inherits without a base")
         sizes = {stored.name: stored.size_bytes for stored in self.objects}
         if len(sizes) != len(self.objects):
@@ -311,6 +318,9 @@ class BackupMetadata(Record):
         for what in ({c.number for c in self.collections}, {c.name for c in self.collections}):
             if len(what) != len(self.collections):
                 raise ValueError("two collections have one number or one name")
+        named = [collection.name for collection in (*self.collections, *self.changed)]
+        if self.changed and len(set(named)) != len(named):
+            raise ValueError("what changed in a collection is told twice")
         return self
 
     @property

@@ -63,7 +63,7 @@ def may_hold(range_: KeyRange, key: bytes, digest: RowDigest) -> bool:
         first, last = (base64.b64decode(text, validate=True) for text in (range_.first, range_.last))
         if not first <= key[:KEY_BYTES] <= last and not key.startswith(first):
             return False
-        return range_.filter is None or _passes(base64.b64decode(range_.filter, validate=True), key, digest)
+        return range_.filter is None or _passes(_checked_filter(range_.filter), key, digest)
     except ValueError as exc:
         raise CorruptionDetected(
             f"a segment has no range of keys that can be read: {exc}",
@@ -85,8 +85,10 @@ def check_range(
         what: Names the segment.
 
     Raises:
-        CorruptionDetected: It does.
+        CorruptionDetected: It does, or is not one.
     """
+    if not len(keys):
+        return
     right = key_range(rows, keys, key, None)
     kinds = zip(range_.kinds, right.kinds, strict=False)
     wrong = (range_.first, range_.last) != (right.first, right.last) or len(range_.kinds) != len(right.kinds)
@@ -100,7 +102,10 @@ def check_range(
 def _all_pass(range_: KeyRange, keys: pa.LargeBinaryArray, digest: RowDigest) -> bool:
     if range_.filter is None:
         return True
-    data = base64.b64decode(range_.filter)
+    try:
+        data = _checked_filter(range_.filter)
+    except ValueError:
+        return False
     bits = np.unpackbits(np.frombuffer(data[1:], np.uint8), bitorder="little").astype(np.bool_)
     return all(bool(bits[places].all()) for places in _places(_hashes(keys, digest), data[0], len(bits)))
 
@@ -136,9 +141,19 @@ def _filter(keys: pa.LargeBinaryArray, digest: RowDigest) -> str | None:
     return _text(bytes((functions,)) + np.packbits(bits, bitorder="little").tobytes())
 
 
-def _passes(data: bytes, key: bytes, digest: RowDigest) -> bool:
-    if len(data) < 2 or not 1 <= data[0] <= _MOST_FUNCTIONS:
+def _checked_filter(text: str) -> bytes:
+    """Return a filter: the number of its functions in one byte, and its bits.
+
+    Raises:
+        ValueError: It is none.
+    """
+    data = base64.b64decode(text, validate=True)
+    if not 2 <= len(data) <= 1 + MOST_FILTER_BYTES or not 1 <= data[0] <= _MOST_FUNCTIONS:
         raise ValueError("its filter is none")
+    return data
+
+
+def _passes(data: bytes, key: bytes, digest: RowDigest) -> bool:
     hashes = _hashes(pa.array([key], pa.large_binary()), digest)
     places = (int(place[0]) for place in _places(hashes, data[0], (len(data) - 1) * 8))
     return all(data[1 + place // 8] >> place % 8 & 1 for place in places)

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from blocks.errors import CorruptionDetected
-from blocks.rows.canonical import KEY, escape, is_sorted
-from blocks.rows.keys import encode_keys
+from blocks.rows.canonical import KEY, is_sorted
+from blocks.rows.merge import with_keys
 from blocks.rows.parquet import FIRST_KEYS, KEY_BYTES, unpack_keys
 
 _TAIL_BYTES = 64 * 1024
@@ -31,10 +30,11 @@ class RowGroups:
 
     def __init__(self, size: int, read: Callable[[int, int], bytes], what: str) -> None:
         self._size, self._read, self._what = size, read, what
-        # its pages cost nothing until something is put there
+        tail = read(max(size - _TAIL_BYTES, 0), min(size, _TAIL_BYTES))
+        # only now is it known that there are so many bytes; its pages cost nothing until something is put there
         self._holder = np.zeros(size, np.uint8)
         try:
-            self._fetch(max(size - _TAIL_BYTES, 0), size)
+            self._holder[size - len(tail) :] = np.frombuffer(tail, np.uint8)
             end = self._holder[-8:].tobytes()
             if end[4:] != _MAGIC:
                 raise self._wrong("it does not end as a Parquet file does")
@@ -126,7 +126,9 @@ def checked_order(data: pa.Buffer | None, rows: pa.Table, key: tuple[str, ...], 
         return keys
     file = pq.ParquetFile(pa.BufferReader(data))
     counts = [file.metadata.row_group(n).num_rows for n in range(file.metadata.num_row_groups)]
-    starts = np.cumsum([0, *counts])[:-1]
+    if len(keys) and 0 in counts:
+        raise CorruptionDetected(f"{what}: it has a row group without rows", hint=_HINT)
+    starts = np.cumsum([0, *counts])[:-1] if len(keys) else []
     if [begin[:KEY_BYTES] for begin in keys.take(pa.array(starts, pa.int64())).to_pylist()] != first_keys(file, what):
         raise CorruptionDetected(f"{what}: its row groups begin with other keys than it says", hint=_HINT)
     return keys
@@ -136,12 +138,12 @@ def _checked_keys(rows: pa.Table, key: tuple[str, ...], what: str) -> pa.LargeBi
     """Return the `_key` of each row of a segment, tombstones included.
 
     Raises:
-        CorruptionDetected: They are not ascending; `what` names the segment.
+        CorruptionDetected: They are not ascending, or not there; `what` names the segment.
     """
-    stored = rows.column(KEY).combine_chunks()
-    keys = encode_keys(rows, [escape(name) for name in key])
-    if stored.null_count < len(stored):
-        keys = pc.coalesce(stored, keys)
+    try:
+        keys = with_keys(rows, key).column(KEY).combine_chunks()
+    except CorruptionDetected as exc:
+        raise CorruptionDetected(f"{what}: {exc.message}", hint=exc.hint) from exc
     if not is_sorted(keys):
         raise CorruptionDetected(f"{what}: its rows are not in the order of their keys", hint=_HINT)
     return keys

@@ -66,9 +66,11 @@ def rows_at(plain: pa.Buffer, place: Range, what: str) -> pa.Table:
         wrong = f"bytes {start} to {start + length} are outside of its {plain.size} bytes"
         raise CorruptionDetected(f"{what}: {wrong}", hint=_HINT)
     try:
-        return pa.ipc.open_stream(plain.slice(start, length)).read_all()
+        rows = pa.ipc.open_stream(plain.slice(start, length)).read_all()
+        rows.validate(full=True)  # unlike a reader of Parquet, this one believes what it is given
     except (ValueError, pa.ArrowException, OSError) as exc:
         raise CorruptionDetected(f"{what}: its rows cannot be read: {exc}", hint=_HINT) from exc
+    return rows
 
 
 def join_indexes(indexes: Sequence[pa.Table]) -> tuple[pa.Buffer, list[Range]]:

@@ -194,6 +194,12 @@ def _check_collections(backup: BackupMetadata) -> None:
 
 def _check_parts(full: BackupMetadata, backup: BackupMetadata) -> None:
     """A chain keeps the parts of its full: a part that is left out would be rows that are left out."""
+    if full.format_version != backup.format_version:
+        raise CorruptionDetected(
+            f"backup {backup.backup_id} has format {backup.format_version}, and stands on {full.backup_id}, "
+            f"which has format {full.format_version}",
+            hint=_NOT_OURS,
+        )
     if _bounds_by_collection(full) != _bounds_by_collection(backup):
         raise CorruptionDetected(
             f"backup {backup.backup_id} does not have the parts of {full.backup_id}, on which it stands", hint=_NOT_OURS

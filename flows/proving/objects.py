@@ -88,11 +88,11 @@ class ObjectReader:
 
 def objects_to_check(backup: BackupMetadata) -> Iterator[CheckedObject]:
     """Yield the objects that a backup's manifest names."""
-    blobs: dict[str, dict[int, tuple[Blob, ObjectContext]]] = {}
+    blobs: dict[str, dict[tuple[Blob, ObjectContext], None]] = {}
     for blob, context in _blobs(backup):
-        blobs.setdefault(blob.name, {})[blob.offset] = blob, context
+        blobs.setdefault(blob.name, {})[blob.model_copy(update={"shared": None}), context] = None
     for stored in objects_of(backup):
-        yield CheckedObject(backup, stored, list(blobs.get(stored.name, {}).values()))
+        yield CheckedObject(backup, stored, list(blobs.get(stored.name, {})))
 
 
 def _blobs(backup: BackupMetadata) -> Iterator[tuple[Blob, ObjectContext]]:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from blocks.rows import parquet
+from flows.pipeline import lookup
+from flows.stages import compress
 from tests.faults.kept import Kept
 from tests.faults.live_state import LiveState, make_plan
 from tests.faults.place import Place, make_place
@@ -27,7 +30,18 @@ def _own_state_home(state_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def kept(tmp_path_factory: pytest.TempPathFactory, state_home: Path) -> Kept:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(state_home))
+        # so that a small table has several, of which a lookup reads one
+        patch.setattr(parquet, "ROW_GROUP_ROWS", 16)
         return Kept(tmp_path_factory.mktemp("kept"))
+
+
+@pytest.fixture(scope="module")
+def kept_plain(tmp_path_factory: pytest.TempPathFactory, state_home: Path) -> Kept:
+    """The same without encryption."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(state_home))
+        patch.setattr(parquet, "ROW_GROUP_ROWS", 16)
+        return Kept(tmp_path_factory.mktemp("kept plain"), encrypted=False)
 
 
 @pytest.fixture
@@ -48,8 +62,30 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
         return make_place(folder)
 
 
+@pytest.fixture(scope="module")
+def made_alone(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("made-alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        patch.setattr(compress, "SMALL_BYTES", 0)
+        patch.setattr(parquet, "ROW_GROUP_ROWS", 2)
+        return make_place(folder)
+
+
 @pytest.fixture
 def place(made: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A place whose parts are small, and share their blobs."""
+    return _copied(made, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def place_alone(made_alone: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A place whose parts have blobs of their own, of several row groups, which a lookup reads by ranges."""
+    monkeypatch.setattr(lookup, "WHOLE_BYTES", 0)
+    return _copied(made_alone, tmp_path, monkeypatch)
+
+
+def _copied(made: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     folder = tmp_path / "place"
     shutil.copytree(made.folder, folder, symlinks=True)
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))

@@ -19,7 +19,9 @@ from blocks.repository.checksums import objects_of
 from blocks.repository.repository import Repository
 from blocks.storage.local import StorageTier
 from flows.backup import make_backup
+from flows.pipeline import packs
 from flows.retention import apply_retention
+from flows.stages import compress
 from flows.verify import make_verification
 from tests.faults.killing import at_durable_operations
 from tests.faults.live_state import PLAN, LiveState, Oracle, make_key, make_plan, restored
@@ -99,7 +101,7 @@ def prepare_retention(seed: Path) -> None:
         make_verification(plan, backup_id, deep=False)
     unfinished = seed / "repository" / "backups" / PLAN / "INC_20200101_000000_abcd"
     unfinished.mkdir()
-    (unfinished / "00000.seg").write_bytes(b"begun")
+    (unfinished / "00000.pack").write_bytes(b"begun")
 
 
 def check_all(case: Case, repository: Repository, known: dict[str, Oracle]) -> None:
@@ -228,11 +230,19 @@ def check_after_verification(case: Case) -> None:
     check_sweep(case, plan, repository)
 
 
-def _backup(kind: BackupType, *before: BackupType) -> Scenario:
+def many_packs(patch: pytest.MonkeyPatch) -> None:
+    """Let each part have blobs of its own, and each blob a pack, as in a backup that is large."""
+    patch.setattr(compress, "SMALL_BYTES", 0)
+    patch.setattr(packs, "PACK_BYTES", 1)
+
+
+def _backup(kind: BackupType, *before: BackupType, several: bool = False) -> Scenario:
     def prepare(seed: Path) -> None:
         prepared(seed, *before)
 
     def doing(case: Case) -> object:
+        if several:
+            many_packs(pytest.MonkeyPatch())  # this process dies, or ends
         at_durable_operations(case.folder, case.number)
         return make_backup(case.plan(), kind)
 
@@ -243,9 +253,18 @@ def _prepare_verification(seed: Path) -> None:
     prepared(seed, BackupType.FULL)
 
 
+def _prepare_retention_of_many_packs(seed: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        many_packs(patch)
+        prepare_retention(seed)
+
+
 SCENARIOS = {
     "the first full backup": _backup(FULL),
     "a differential backup": _backup(DIFFERENTIAL, FULL, INCREMENTAL),
+    "a full backup of several packs": _backup(FULL, several=True),
+    "an incremental backup of several packs": _backup(INCREMENTAL, FULL, several=True),
     "a retention run": Scenario(prepare_retention, retain, check_after_retention),
+    "a retention run over several packs": Scenario(_prepare_retention_of_many_packs, retain, check_after_retention),
     "a verification": Scenario(_prepare_verification, verify, check_after_verification),
 }

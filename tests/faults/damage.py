@@ -1,4 +1,4 @@
-"""Damage to stored objects, at every place that means something in their format."""
+"""Damage to stored objects, and to the blobs in them, at every place that means something in their format."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blocks.crypto.stream import CHUNK_BYTES, HEADER_BYTES, TAG_BYTES
+from blocks.records import Blob
 
 Damage = Callable[[Path], None]
 
@@ -50,6 +51,26 @@ def put_byte(at: int, value: int) -> Damage:
     return edit(lambda data: data[:at] + bytes([value]) + data[at + 1 :])
 
 
+def in_blob(blob: Blob, damage: Damage) -> Damage:
+    """Damage one blob of a pack; where its size changes, what lies behind it moves, or goes with the pack."""
+
+    def damaged(path: Path) -> None:
+        before = path.read_bytes()
+        start, end = blob.offset, blob.offset + blob.size_bytes
+        alone = path.with_name("alone")
+        alone.write_bytes(before[start:end])
+        damage(alone)
+        if alone.is_file():
+            rewrite(path, before[:start] + alone.read_bytes() + before[end:])
+            alone.unlink()
+            return
+        path.unlink()
+        if alone.is_dir():
+            alone.rename(path)
+
+    return damaged
+
+
 def delete(path: Path) -> None:
     path.unlink()
 
@@ -76,7 +97,8 @@ EVERYWHERE: dict[str, Damage] = {
 
 SEALED: dict[str, Damage] = {
     "the magic flipped": flip(7),
-    "another version": put_byte(8, 2),
+    "the version before": put_byte(8, 1),
+    "a newer version": put_byte(8, 3),
     "version 0": put_byte(8, 0),
     "the mode says plaintext": put_byte(9, 0),
     "another mode": put_byte(9, 2),
@@ -102,4 +124,26 @@ CHUNKED: dict[str, Damage] = {
     "the chunks swapped": edit(
         lambda data: data[:HEADER_BYTES] + data[_SECOND:] + data[HEADER_BYTES:_SECOND],
     ),
+    "the second chunk in the place of the first": edit(
+        lambda data: data[:HEADER_BYTES] + data[_SECOND:][:SEALED_CHUNK].ljust(SEALED_CHUNK, b"\0") + data[_SECOND:],
+    ),
+    "the last chunk cut off": edit(lambda data: data[: _last_chunk(data)]),
+    "the last chunk's first byte flipped": lambda path: flip(_last_chunk(path.read_bytes()))(path),
 }
+
+BORDERS: dict[str, Callable[[int], int]] = {
+    "the first byte": lambda size: 0,
+    "the version": lambda size: 8,
+    "the mode": lambda size: 9,
+    "the salt": lambda size: 10,
+    "the end of the header": lambda size: HEADER_BYTES - 1,
+    "the first byte of the body": lambda size: HEADER_BYTES,
+    "the last byte before the last tag": lambda size: size - TAG_BYTES - 1,
+    "the first byte of the last tag": lambda size: size - TAG_BYTES,
+    "the last byte": lambda size: size - 1,
+}
+"""Places in a sealed blob, by its size."""
+
+
+def _last_chunk(data: bytes) -> int:
+    return HEADER_BYTES + (len(data) - HEADER_BYTES - 1) // SEALED_CHUNK * SEALED_CHUNK

@@ -5,17 +5,66 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.faults.forging import Manifest
+from tests.faults.forging import Manifest, blobs_of
 
 Change = Callable[[Manifest], object]
 
 
 def first_segment(data: Manifest, collection: int = 0) -> Manifest:
-    return next(p["segment"] for p in data["collections"][collection]["parts"] if p["segment"])
+    held = data["changed"] if data["inherits"] else data["collections"]
+    return next(p["segment"] for p in held[collection]["parts"] if p["segment"])
 
 
 def named(name: str) -> Change:
     return lambda data: first_segment(data)["data"].update(name=name)
+
+
+def pack_named(name: str) -> Change:
+    """Name a pack otherwise, in the list of objects and in all blobs."""
+
+    def change(data: Manifest) -> None:
+        for one in (*data["objects"], *blobs_of(data)):
+            one["name"] = name
+
+    return change
+
+
+def in_blob(kind: str, **values: Any) -> Change:
+    """Change a blob wherever it is named."""
+
+    def change(data: Manifest) -> None:
+        number = first_segment(data)[kind]["number"]
+        for blob in (blob for blob in blobs_of(data) if blob["number"] == number):
+            blob.update(values)
+
+    return change
+
+
+def moved(by: int, shorter: int) -> Change:
+    """Let the first blob begin elsewhere."""
+
+    def change(data: Manifest) -> None:
+        blob = first_segment(data)["data"]
+        in_blob("data", offset=blob["offset"] + by, size_bytes=blob["size_bytes"] - shorter)(data)
+
+    return change
+
+
+def ending(object_bytes: int, **values: int) -> Change:
+    """Let the pack claim a size, and a blob lie in it."""
+
+    def change(data: Manifest) -> None:
+        data["objects"][0]["size_bytes"] = object_bytes
+        in_blob("data", **values)(data)
+
+    return change
+
+
+def numbers_swapped(data: Manifest) -> None:
+    first = first_segment(data)
+    one, other = first["data"]["number"], first["index"]["number"]
+    for blob in blobs_of(data):
+        blob["number"] = {one: other, other: one}.get(blob["number"], blob["number"])
 
 
 def in_collection(**values: Any) -> Change:
@@ -45,7 +94,11 @@ MANIFESTS: dict[str, Change] = {
     "an object above": named("../../../../escaped"),
     "an object by an absolute path": named("/etc/passwd"),
     "an object that is the manifest": named("manifest"),
-    "an object of another backup": named("../FUL_20260101_000000_abcd/00000.seg"),
+    "an object of another backup": named("../FUL_20260101_000000_abcd/00000.pack"),
+    "a pack above": pack_named("../../../../escaped"),
+    "a pack by an absolute path": pack_named("/etc/passwd"),
+    "a pack that is the manifest": pack_named("manifest"),
+    "a pack of another backup": pack_named("../FUL_20260101_000000_abcd/00000.pack"),
     "an object that is another part's": lambda d: d["collections"][0]["parts"][0].update(
         segment=first_segment(d, 1), rows=3
     ),
@@ -103,9 +156,24 @@ MANIFESTS: dict[str, Change] = {
     "a plan of another name": lambda d: d.update(plan="other"),
     "an id of another backup": lambda d: d.update(backup_id="FUL_20260101_000000_abcd"),
     "another repository": lambda d: d.update(repository_id="0" * 32),
-    "a newer format": lambda d: d.update(format_version=2),
+    "a newer format": lambda d: d.update(format_version=3),
+    "the format before": lambda d: d.update(format_version=1),
+    "what nobody knows is required": lambda d: d.update(requires=["telepathy"]),
+    "what is required is no list": lambda d: d.update(requires="telepathy"),
+    "parts that changed, of a manifest that is complete": lambda d: d.update(
+        changed=[{"name": d["collections"][0]["name"], "parts": []}]
+    ),
+    "a source as in the base, of a manifest that is complete": lambda d: d["sources"][0].update(
+        definition={}, same_definition=True
+    ),
+    "an absurd sum of rows": lambda d: d.update(total_rows=ABSURD),
+    "a negative sum of rows": lambda d: d.update(total_rows=-1),
     "an older format": lambda d: d.update(format_version=0),
     "an unknown field": lambda d: d.update(surprise=1),
+    "unknown fields everywhere": lambda d: [
+        one.update(surprise={"x": [1]})
+        for one in (d["sources"][0], d["objects"][0], first_segment(d), first_segment(d)["keys"], *blobs_of(d))
+    ],
     "a time without a zone": lambda d: d.update(timestamp="2026-01-01T00:00:00"),
     "an absurd time": lambda d: d.update(timestamp="9999-12-31T23:59:59Z"),
     "a data key of nobody": lambda d: d.update(encapsulated_key="AAAA"),
@@ -129,7 +197,128 @@ MANIFESTS: dict[str, Change] = {
     "a statement for another table": swap_sql("CREATE TABLE other (x)"),
     "a comment that hides": swap_sql("/* */ ATTACH DATABASE 'escaped.db' AS evil"),
 }
+
+BLOBS: dict[str, Change] = {
+    "a blob outside of its pack": lambda d: in_blob("data", offset=d["objects"][0]["size_bytes"])(d),
+    "a blob that ends outside of its pack": lambda d: moved(d["objects"][0]["size_bytes"], 1)(d),
+    "a blob of a pack that is not listed": in_blob("data", name="00077.pack"),
+    "no packs": lambda d: d.update(objects=[]),
+    "a pack listed twice": lambda d: d["objects"].append(d["objects"][0]),
+    "a pack that is smaller than what is in it": lambda d: d["objects"][0].update(size_bytes=10),
+    "a pack of a negative size": lambda d: d["objects"][0].update(size_bytes=-1),
+    "a pack that says it is absurdly large": ending(ABSURD),
+    "a pack of other bytes": lambda d: d["objects"][0].update(sha256="0" * 64),
+    "a pack without blobs that is not there": lambda d: d["objects"].append(d["objects"][0] | {"name": "00099.pack"}),
+    "a blob over the one before": moved(-1, 0),
+    "a blob over the one behind": moved(0, -1),
+    "a blob that begins later": moved(10, 10),
+    "a blob of nothing": in_blob("data", size_bytes=0),
+    "a blob of a header only": in_blob("data", size_bytes=42),
+    "an absurd offset": in_blob("data", offset=ABSURD),
+    "an absurd offset in a pack that is as large": ending(ABSURD * 2 - 1, offset=ABSURD),
+    "an absurd size in a pack that is as large": ending(ABSURD, size_bytes=ABSURD),
+    "an offset beyond 64 bits": ending(10**30, offset=10**29),
+    "a negative offset": in_blob("data", offset=-1),
+    "an index over the data": lambda d: in_blob(
+        "index", **{what: first_segment(d)["data"][what] for what in ("offset", "size_bytes", "sha256")}
+    )(d),
+    "data over the index": lambda d: in_blob(
+        "data", **{what: first_segment(d)["index"][what] for what in ("offset", "size_bytes", "sha256")}
+    )(d),
+    "a blob that names another one's number": lambda d: first_segment(d)["data"].update(
+        number=first_segment(d)["index"]["number"]
+    ),
+    "blobs that have each other's numbers": numbers_swapped,
+    "a blob without a number": in_blob("data", number=None),
+    "a blob of a negative number": in_blob("data", number=-1),
+    "a blob of an absurd number": in_blob("data", number=ABSURD),
+    "a blob of a number beyond 64 bits": in_blob("data", number=10**30),
+}
+"""Blobs that are not where they are, or not what they are; done to parts that share blobs, and to those that do not."""
+
+SHARED: dict[str, Any] = {
+    "outside": lambda start, length: (start, 10**6),
+    "far outside": lambda start, length: (ABSURD, ABSURD),
+    "at the last number there is": lambda start, length: (2**63 - 1, 2**63 - 1),
+    "beyond 64 bits": lambda start, length: (2**64, 1),
+    "negative": lambda start, length: (-1, length),
+    "negative in length": lambda start, length: (start, -length),
+    "in the middle": lambda start, length: (start + 1, length - 1),
+    "nothing": lambda start, length: (start, 0),
+    "too short": lambda start, length: (start, length // 2),
+    "three numbers": lambda start, length: (start, length, 0),
+    "words": lambda start, length: ("a", "b"),
+    "all of it": lambda start, length: None,
+}
+"""What a part says to be its own in a blob that it shares."""
+NO_PLACE = {"beyond 64 bits", "negative", "negative in length", "three numbers", "words"}
+"""What no manifest can say."""
+
+INHERITING: dict[str, Change] = {
+    "nothing wrong": lambda d: None,
+    "an unknown field": lambda d: [one.update(surprise=1) for one in (d, d["changed"][0], d["changed"][0]["parts"][0])],
+    "no base": lambda d: d.update(base=None, chain=[]),
+    "a base without a chain": lambda d: d.update(chain=[]),
+    "a chain without a base": lambda d: d.update(base=None),
+    "a base of other bytes": lambda d: d["chain"][0].update(manifest_sha256="0" * 64),
+    "a base that is not there": lambda d: d["chain"][0].update(backup_id="FUL_20260101_000000_abcd"),
+    "itself for a base": lambda d: d.update(
+        base=d["backup_id"], chain=[{"backup_id": d["backup_id"], "manifest_sha256": "0" * 64}]
+    ),
+    "a base above": lambda d: d.update(base="../../x", chain=[{"backup_id": "../../x", "manifest_sha256": "0" * 64}]),
+    "nothing inherited": lambda d: d.update(inherits=False),
+    "a change of a collection that the base has not": lambda d: d["changed"].append(
+        {"name": "ledger/escaped", "parts": []}
+    ),
+    "a change of a collection above": lambda d: d["changed"][0].update(name="../../escaped"),
+    "a change of a part that the base has not": lambda d: d["changed"][0]["parts"][0].update(number=99),
+    "a change of an absurd part": lambda d: d["changed"][0]["parts"][0].update(number=ABSURD),
+    "a change of a part of a negative number": lambda d: d["changed"][0]["parts"][0].update(number=-1),
+    "a change without a segment": lambda d: d["changed"][0]["parts"][0].update(segment=None),
+    "a change to an absurd number of rows": lambda d: d["changed"][0]["parts"][0].update(rows=ABSURD),
+    "a collection changed twice": lambda d: d["changed"].append(d["changed"][0]),
+    "a part changed twice": lambda d: d["changed"][0]["parts"].append(d["changed"][0]["parts"][0]),
+    "a collection that the base has not": lambda d: d["collections"].append(whole(d, name="ledger/escaped", number=9)),
+    "a collection whole, and changed as well": lambda d: d["collections"].append(whole(d, number=9)),
+    "a collection without its parts": lambda d: (d["collections"].append(whole(d, parts=[])), d["changed"].pop(0)),
+    "a definition as that of a source which the base has not": lambda d: d["sources"].append(
+        d["sources"][0] | {"name": "escaped", "definition": {}, "same_definition": True}
+    ),
+    "a source of another name": lambda d: d["sources"][0].update(name="escaped"),
+    "a definition, and that of the base as well": lambda d: d["sources"][0].update(
+        definition={"objects": []}, same_definition=True
+    ),
+    "no packs": lambda d: d.update(objects=[]),
+    "a blob outside of its pack": lambda d: in_blob("data", offset=d["objects"][0]["size_bytes"])(d),
+    "a newer format": lambda d: d.update(format_version=3),
+    "the format before": lambda d: d.update(format_version=1),
+    "what nobody knows is required": lambda d: d.update(requires=["telepathy"]),
+    "an absurd sum of rows": lambda d: d.update(total_rows=ABSURD),
+    "a change left out": lambda d: d["changed"].pop(0),
+    "all changes left out": lambda d: d.update(changed=[]),
+}
+"""Manifests that take something from a base."""
+
+
+def whole(data: Manifest, **values: Any) -> Manifest:
+    """Make a collection that stands for itself of one that changed."""
+    shape = {"key": ["id"], "label": ["id"], "columns": [["id", "INTEGER"]], "definition": {}}
+    return {"number": 0, "name": data["changed"][0]["name"], "parts": [], **shape, **values}
+
+
+NEWER = {"a newer format", "what nobody knows is required"}
+"""Made by a newer lastgood, as far as one can see: that is no damage."""
+
 HARMLESS = {
+    "nothing wrong",
+    "an unknown field",
+    "unknown fields everywhere",
+    "an absurd sum of rows",
+    "a pack of other bytes",
+    "a pack without blobs that is not there",
+    "a pack that says it is absurdly large",
+    "an index over the data",
+    "a definition, and that of the base as well",
     "a number that counts for ever",
     "an absurd fencing token",
     "an absurd time",
@@ -141,6 +330,8 @@ HARMLESS = {
 }
 """What does not concern the rows of a restore: then they come back right."""
 BELIEVED = {
+    "a change left out",
+    "all changes left out",
     "keys that are no globs",
     "a trigger on inserts",
     "a trigger that loads code",

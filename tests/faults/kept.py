@@ -11,16 +11,21 @@ from pathlib import Path
 from blocks.errors import CorruptionDetected, LastgoodError
 from blocks.plan.plan import BackupPlan
 from blocks.plan.retention import RetentionPolicy
-from blocks.records import BackupMetadata, BackupStatus, BackupType, Segment
+from blocks.records import BackupMetadata, BackupStatus, BackupType, Blob, Segment
+from blocks.rows.selection import Selection
 from flows.backup import make_backup
 from flows.check import check_repository
+from flows.restore import make_restore
+from flows.restoring.request import RestoreRequest
 from flows.retention import apply_retention
 from flows.verify import make_verification
 from tests.faults.damage import hard_copy
-from tests.faults.live_state import PLAN, LiveState, Oracle, make_key, make_plan, restored
+from tests.faults.live_state import PLAN, LiveState, Oracle, dump_of, make_key, make_plan, restored
 
 BLOB_BYTES = 1_100_000
-"""Incompressible and more than a chunk, so that a segment has two."""
+"""Incompressible, so that a segment has many chunks, and a pack of its own."""
+CURVE_BYTES = 100_000
+"""Incompressible, so that a segment has two chunks, and shares its pack, but not its blobs, with others."""
 PART_BYTES = 1_500_000
 
 FULL, INC1, DIF, INC2, SNA = range(5)
@@ -50,7 +55,7 @@ class Kept:
     def __init__(self, folder: Path, encrypted: bool = True, blob_bytes: int = BLOB_BYTES) -> None:
         self.folder = folder
         self.key = make_key(folder / "key") if encrypted else None
-        self.state = LiveState(folder, blob_bytes=blob_bytes)
+        self.state = LiveState(folder, blob_bytes=blob_bytes, curve_bytes=CURVE_BYTES)
         self.state.create()
         self.pristine = folder / "repository"
         self.plan = self.plan_at(self.pristine)
@@ -86,11 +91,30 @@ class Kept:
         hard_copy(self.pristine, copied)
         return copied
 
-    def object_of(self, backup: int, collection: str, part: int, kind: str) -> str:
-        """Name a segment (`seg`) or index (`idx`) within the repository."""
+    def blob_of(self, backup: int, collection: str, part: int, kind: str) -> Blob:
+        """Return the blob of a segment that is its `data` or its `index`."""
         segment = self.segment(backup, collection, part)
-        stored = segment.data if kind == "seg" else segment.index
-        return f"{self.folder_of(backup)}/{stored.name}"
+        return segment.data if kind == "data" else segment.index
+
+    def object_of(self, backup: int, collection: str, part: int, kind: str) -> str:
+        """Name the pack that holds the `data` or the `index` of a segment, within the repository."""
+        return f"{self.folder_of(backup)}/{self.blob_of(backup, collection, part, kind).name}"
+
+    def blobs(self, backup: int) -> list[tuple[Blob, str]]:
+        """Return all blobs of a backup, each once and with what it holds: `data` or `index`; as they lie in packs."""
+        segments = [part.segment for part in self.backups[backup].stored_parts if part.segment]
+        found = {(s.data.name, s.data.offset): (s.data, "data") for s in segments}
+        found |= {(s.index.name, s.index.offset): (s.index, "index") for s in segments}
+        return [found[place] for place in sorted(found)]
+
+    def harmed(self, repository: Path, backup: int) -> set[str]:
+        """Return what of a backup is not where it was stored: `data`, `index`, both or nothing."""
+
+        def held(root: Path, blob: Blob) -> bytes:
+            path = root / self.folder_of(backup) / blob.name
+            return path.read_bytes()[blob.offset :][: blob.size_bytes] if path.is_file() else b""
+
+        return {kind for blob, kind in self.blobs(backup) if held(repository, blob) != held(self.pristine, blob)}
 
     def segment(self, backup: int, collection: str, part: int) -> Segment:
         found = next(c for c in self.backups[backup].collections if c.name == collection)
@@ -104,17 +128,31 @@ class Kept:
     def listen(self, repository: Path, backup: int) -> Said:
         """Restore, verify and check a backup; whatever comes back must be right."""
         plan, backup_id, said = self.plan_at(repository), self.backups[backup].backup_id, Said()
-        said.restore = _error(lambda: self.compare(plan, backup))
+        said.restore = error_of(lambda: self.compare(plan, backup))
 
         def verify() -> None:
             result = make_verification(plan, backup_id, deep=False)
             said.status, said.findings = result.status, result.findings
 
-        said.verify = _error(verify)
-        if error := _error(lambda: said.noticed.extend(check_repository(plan, read_share=1.0).findings)):
+        said.verify = error_of(verify)
+        if error := error_of(lambda: said.noticed.extend(check_repository(plan, read_share=1.0).findings)):
             said.noticed.append(error.message)
         assert said.status is not BackupStatus.VERIFIED or said.restore is None, "verified what cannot be restored"
         return said
+
+    def look_up(self, plan: BackupPlan, backup: int, order: int) -> None:
+        """Restore one row of the orders by its key and compare it with the oracle."""
+        to = self.folder / "one.db"
+        selection = Selection(("ledger/orders",), (str(order),))
+        request = RestoreRequest(self.backups[backup].backup_id, selection=selection, to=str(to))
+        wanted = [
+            line for line in self.oracles[backup].dump if line.startswith(f'INSERT INTO "orders" VALUES({order},')
+        ]
+        try:
+            make_restore(plan, request)
+            assert [line for line in dump_of(to) if line.startswith('INSERT INTO "orders"')] == wanted != []
+        finally:
+            to.unlink(missing_ok=True)
 
     def compare(self, plan: BackupPlan, backup: int) -> None:
         """Restore a backup and compare it with its oracle."""
@@ -125,7 +163,7 @@ class Kept:
             shutil.rmtree(to, ignore_errors=True)
 
 
-def _error(work: Callable[[], object]) -> LastgoodError | None:
+def error_of(work: Callable[[], object]) -> LastgoodError | None:
     """Return the error that was raised on purpose; anything else is a failure of the test."""
     try:
         work()

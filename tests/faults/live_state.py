@@ -64,11 +64,15 @@ class LiveState:
         rows: Rows of the larger table.
         blob_bytes: Size of each incompressible BLOB of the smaller table.
         file_bytes: Size of the largest file, incompressible.
+        curve_bytes: Size of the only BLOB of a third table, incompressible; without one there is no such table.
     """
 
-    def __init__(self, folder: Path, rows: int = 80, blob_bytes: int = 200, file_bytes: int = 3000) -> None:
+    def __init__(
+        self, folder: Path, rows: int = 80, blob_bytes: int = 200, file_bytes: int = 3000, curve_bytes: int = 0
+    ) -> None:
         self.database, self.tree = folder / "ledger.db", folder / "models"
         self._rows, self._blob_bytes, self._file_bytes = rows, blob_bytes, file_bytes
+        self._curve_bytes = curve_bytes
         self._random = random.Random(42)
 
     def create(self) -> None:
@@ -80,6 +84,9 @@ class LiveState:
             rows = ((i, f"symbol {i % 7}", i * 1.5, "x" * 40) for i in range(self._rows))
             connection.executemany("INSERT INTO orders VALUES (?, ?, ?, ?)", rows)
             connection.executemany("INSERT INTO models VALUES (?, ?)", [(f"m{i}", self._bytes()) for i in range(3)])
+            if self._curve_bytes:
+                connection.execute("CREATE TABLE curves (name TEXT PRIMARY KEY, points BLOB) WITHOUT ROWID")
+                connection.execute("INSERT INTO curves VALUES ('c', ?)", (self._random.randbytes(self._curve_bytes),))
         (self.tree / "weights.bin").write_bytes(self._random.randbytes(self._file_bytes))
         (self.tree / "deep" / "config.json").write_text('{"a": 1}')
         (self.tree / "latest").symlink_to("weights.bin")
@@ -96,6 +103,8 @@ class LiveState:
             connection.execute("UPDATE models SET weights = ? WHERE name = 'm1'", (self._bytes(),))
             connection.execute("DELETE FROM models WHERE name = ?", (f"m{10 + step - 1}",))
             connection.execute("INSERT INTO models VALUES (?, ?)", (f"m{10 + step}", self._bytes()))
+            if self._curve_bytes:
+                connection.execute("UPDATE curves SET points = ?", (self._random.randbytes(self._curve_bytes),))
         (self.tree / f"made {step - 1}.txt").unlink(missing_ok=True)
         (self.tree / f"made {step}.txt").write_text(f"step {step}")
         (self.tree / "weights.bin").write_bytes(self._random.randbytes(self._file_bytes + step))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -12,13 +13,12 @@ from flows.backup import make_backup
 from flows.check import check_repository
 from flows.restore import make_restore
 from flows.restoring.request import RestoreRequest
-from tests.faults.damage import EVERYWHERE, hard_copy, rewrite
+from tests.faults.damage import EVERYWHERE, hard_copy, in_blob, rewrite
 from tests.faults.forging import with_new_epoch
-from tests.faults.kept import DIF, FULL, INC1, INC2, SNA, TOP, names_it, record_of
+from tests.faults.kept import DIF, FULL, INC1, INC2, SNA, TOP, Kept, names_it, record_of
 from tests.faults.live_state import PLAN, LiveState, make_plan, restored
 
-MODELS, ORDERS = "ledger/models", "ledger/orders"
-
+MODELS, ORDERS, TREE = "ledger/models", "ledger/orders", "models/tree"
 
 REPLACED = {
     "a part of the same backup": (FULL, ORDERS, 0),
@@ -27,21 +27,55 @@ REPLACED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["seg", "idx"])
+@pytest.mark.parametrize("kind", ["data", "index"])
 @pytest.mark.parametrize("other", REPLACED.values(), ids=REPLACED.keys())
-def test_an_object_in_the_place_of_another_is_refused(kept, copy, kind, other):
+def test_a_blob_in_the_place_of_another_is_refused(kept, copy, kind, other):
     name = kept.object_of(FULL, MODELS, 1, kind)
-    rewrite(copy / name, (copy / kept.object_of(*other, kind)).read_bytes())
+    theirs = content(kept, copy, *other, kind)
+    in_blob(kept.blob_of(FULL, MODELS, 1, kind), lambda path: rewrite(path, theirs))(copy / name)
+    harmed = kept.harmed(copy, FULL)
+    assert kind in harmed
     said = kept.listen(copy, INC2)
-    assert (said.restore is None) is (kind == "idx")
+    assert (said.restore is None) is ("data" not in harmed)
     assert said.restore is None or names_it(said.restore, name)
     assert said.status is BackupStatus.CORRUPTED
     assert any(name.rpartition(f"{PLAN}/")[2] in finding for finding in said.noticed)
 
 
+def content(kept: Kept, copy: Path, backup: int, collection: str, part: int, kind: str) -> bytes:
+    blob = kept.blob_of(backup, collection, part, kind)
+    return (copy / kept.object_of(backup, collection, part, kind)).read_bytes()[blob.offset :][: blob.size_bytes]
+
+
+def test_two_blobs_of_a_pack_that_changed_places_are_refused(kept, copy):
+    """They are of one size, of one backup and under one key."""
+    name = kept.object_of(FULL, MODELS, 0, "index")
+    places = [(FULL, MODELS, part, "index") for part in (0, 1)]
+    (one, other), held = ((kept.blob_of(*at) for at in places), [content(kept, copy, *at) for at in places])
+    assert (one.name, one.size_bytes) == (other.name, other.size_bytes)
+    for blob, theirs in ((one, held[1]), (other, held[0])):
+        in_blob(blob, lambda path, theirs=theirs: rewrite(path, theirs))(copy / name)
+    said = kept.listen(copy, INC2)
+    assert said.restore is None
+    assert said.status is BackupStatus.CORRUPTED
+    assert name in said.findings[0]
+    assert any(name.rpartition(f"{PLAN}/")[2] in finding for finding in said.noticed)
+
+
+@pytest.mark.parametrize("other", [FULL, DIF], ids=["of the same backup", "of another backup"])
+def test_a_pack_in_the_place_of_another_is_refused(kept, copy, other):
+    name = kept.object_of(FULL, MODELS, 1, "data")
+    theirs = kept.object_of(other, MODELS, 3, "data")
+    rewrite(copy / name, (copy / theirs).read_bytes())
+    said = kept.listen(copy, INC2)
+    assert names_it(said.restore, name)
+    assert said.status is BackupStatus.CORRUPTED
+    assert any(name.rpartition(f"{PLAN}/")[2] in finding for finding in said.noticed)
+
+
 def test_an_index_in_the_place_of_its_segment_is_refused(kept, copy):
-    name = kept.object_of(FULL, MODELS, 0, "seg")
-    rewrite(copy / name, (copy / kept.object_of(FULL, MODELS, 0, "idx")).read_bytes())
+    name = kept.object_of(FULL, MODELS, 0, "data")
+    rewrite(copy / name, content(kept, copy, FULL, MODELS, 0, "index"))
     assert names_it(kept.listen(copy, INC2).restore, name)
 
 
@@ -76,11 +110,11 @@ def test_a_backup_doubled_under_another_name_is_found_and_never_taken_for_the_la
 
 
 def test_objects_doubled_under_other_names_are_found(kept, copy):
-    name = kept.object_of(FULL, MODELS, 0, "seg")
-    shutil.copy(copy / name, (copy / name).with_name("00099.seg"))
+    name = kept.object_of(FULL, MODELS, 0, "data")
+    shutil.copy(copy / name, (copy / name).with_name("00099.pack"))
     said = kept.listen(copy, INC2)
     assert (said.restore, said.status) == (None, BackupStatus.VERIFIED)
-    assert any("00099.seg" in finding for finding in said.noticed)
+    assert any("00099.pack" in finding for finding in said.noticed)
 
 
 @pytest.mark.parametrize("folder", ["expired", "verifications"])
@@ -173,9 +207,10 @@ def test_an_encrypted_repository_is_not_taken_for_a_plain_one_nor_the_reverse(ke
 
 
 BASES: dict[str, tuple[int, str]] = {
-    "a damaged index": (INC2, "idx"),
-    "a damaged index at the bottom": (FULL, "idx"),
-    "a missing segment": (INC2, "seg"),
+    "a damaged index": (INC2, "index"),
+    "a damaged index at the bottom": (FULL, "index"),
+    "a damaged index that parts share": (INC2, "shared index"),
+    "a missing segment": (INC2, "data"),
     "a damaged manifest": (INC2, "manifest"),
     "a damaged manifest at the bottom": (FULL, "manifest"),
     "a missing manifest at the bottom": (FULL, "no manifest"),
@@ -186,10 +221,14 @@ BASES: dict[str, tuple[int, str]] = {
 def test_an_incremental_on_a_damaged_base_becomes_a_full_and_says_so(kept, copy, backup, what):
     manifest = copy / kept.folder_of(backup) / "manifest"
     match what:
-        case "idx":
-            EVERYWHERE["a byte in the middle flipped"](copy / kept.object_of(backup, ORDERS, 0, "idx"))
-        case "seg":
-            (copy / kept.object_of(backup, ORDERS, 0, "seg")).unlink()
+        case "index":
+            damage = in_blob(kept.blob_of(backup, ORDERS, 0, "index"), EVERYWHERE["a byte in the middle flipped"])
+            damage(copy / kept.object_of(backup, ORDERS, 0, "index"))
+        case "shared index":
+            damage = in_blob(kept.blob_of(backup, TREE, 0, "index"), EVERYWHERE["the last byte flipped"])
+            damage(copy / kept.object_of(backup, TREE, 0, "index"))
+        case "data":
+            (copy / kept.object_of(backup, ORDERS, 0, "data")).unlink()
         case "manifest":
             EVERYWHERE["a byte in the middle flipped"](manifest)
         case _:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from blocks.errors import CorruptionDetected, LastgoodError, RestoreRefused
+from blocks.rows.selection import Selection
 from blocks.sources.files.rows import SCHEMA
 from blocks.sources.target import RestoreMode
 from flows.restore import make_restore
@@ -66,9 +67,10 @@ def tmp_path():
         yield Path(folder)
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
 @pytest.mark.parametrize("name", TREES)
-def test_rows_of_a_hostile_tree_never_leave_the_target(place, name):
-    forged = ForgedBackup(place.root, unlocked(place.plan), place.full, "models")
+def test_rows_of_a_hostile_tree_never_leave_the_target(place, name, shared):
+    forged = ForgedBackup(place.root, unlocked(place.plan), place.full, "models", shared=shared)
     forged.add("models/tree", file_rows(*TREES[name]))
     backup_id = forged.commit()
     before = place.around()
@@ -127,9 +129,10 @@ TABLES: dict[str, pa.Table] = {
 }
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
 @pytest.mark.parametrize("name", TABLES)
-def test_rows_of_a_hostile_table_are_refused_or_written_to_their_table_only(place, name):
-    forged = ForgedBackup(place.root, unlocked(place.plan), place.full, "ledger")
+def test_rows_of_a_hostile_table_are_refused_or_written_to_their_table_only(place, name, shared):
+    forged = ForgedBackup(place.root, unlocked(place.plan), place.full, "ledger", shared=shared)
     forged.add("ledger/orders", TABLES[name])
     backup_id = forged.commit()
     before = place.around()
@@ -139,6 +142,7 @@ def test_rows_of_a_hostile_table_are_refused_or_written_to_their_table_only(plac
         ),
         lambda: make_restore(place.plan, RestoreRequest(backup_id, preview=True)),
         lambda: make_verification(place.plan, backup_id),
+        lambda: make_restore(place.plan, RestoreRequest(backup_id, selection=Selection(keys=("1",)), preview=True)),
     ):
         with contextlib.suppress(LastgoodError):
             verb()

@@ -270,7 +270,7 @@ def test_the_newest_of_a_type_is_restored(application: Application) -> None:
 def test_a_backup_that_is_damaged_fails_its_test_restore(application: Application) -> None:
     made = lastgood.backup(application.plan, "full")
     for stored in (application.folder / "backups" / "backups" / "trading" / made.backup_id).rglob("*"):
-        if stored.suffix == ".seg" or "segment" in stored.name or stored.parent.name == "data":
+        if stored.suffix == ".pack":
             stored.write_bytes(b"damaged")
     manager = lastgood.BackupManager(application.plan)
     with pytest.raises(CorruptionDetected):

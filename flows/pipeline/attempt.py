@@ -111,7 +111,8 @@ class BackupAttempt:
         """Give up what was stored of a part: stored objects never change, so it gets others."""
         if (segment := self._results.stored.pop(str(part)).segment) is not None:
             for blob in (segment.data, segment.index):
-                self.packs.forget(blob)
+                if blob.shared is None:  # else it is that of other parts, too
+                    self.packs.forget(blob)
 
     def parts_of(self, collection: SelectedCollection) -> Sequence[BackupPart]:
         """Return the parts of a collection, once `parts` has come to its end."""

@@ -87,10 +87,10 @@ class RestorePart:
         """
         stored = self.chain.segments(self.collection.name, self.part.number)
         for (_, _, segment), one, rows in zip(stored, opened, tables, strict=True):
-            if segment.keys is not None:
+            if segment.key_range is not None and rows.num_rows:
                 whole = one.data if one.place is None else None
                 keys = checked_order(whole, rows, self.spec.key, one.name)
-                check_range(segment.keys, keys, rows, self.spec.key, self.chain.digest, one.name)
+                check_range(segment.key_range, keys, rows, self.spec.key, self.chain.digest, one.name)
 
     def merged(self) -> pa.Table:
         """Fetch the segments and lay them over each other, all stages in one call, for what compares and reads.

@@ -41,9 +41,9 @@ def wanted_keys(selection: Selection | None, spec: CollectionSpec, segments: Seq
     """
     if selection is None or not selection.keys or spec.label != spec.key or len(selection.keys) > MOST_KEYS:
         return None
-    if any(_GLOB.search(glob) for glob in selection.keys) or any(segment.keys is None for segment in segments):
+    if any(_GLOB.search(glob) for glob in selection.keys) or any(segment.key_range is None for segment in segments):
         return None
-    kinds = ["".join(letters) for letters in zip(*(s.keys.kinds for s in segments if s.keys), strict=False)]
+    kinds = ["".join(letters) for letters in zip(*(s.key_range.kinds for s in segments if s.key_range), strict=False)]
     if len(kinds) != len(spec.key) or any(set(letters) - _TYPES.keys() for letters in kinds):
         return None
     found: set[bytes] = set()
@@ -76,7 +76,7 @@ def rows_of(
     """
     left, found = set(keys), list[pa.Table]()
     for stored in reversed(chain.segments(collection, part)):
-        range_ = stored[2].keys
+        range_ = stored[2].key_range
         near = [key for key in sorted(left) if range_ is None or may_hold(range_, key, chain.digest)]
         if near:
             rows = _rows(chain, stored, part, near)
@@ -91,7 +91,7 @@ def rows_of(
 
 def _rows(chain: ChainSegments, stored: StoredSegment, part: int, keys: Sequence[bytes]) -> pa.Table:
     backup, collection, segment = stored
-    if segment.data.shared is not None or segment.data.size_bytes <= WHOLE_BYTES or segment.keys is None:
+    if segment.data.shared is not None or segment.data.size_bytes <= WHOLE_BYTES or segment.key_range is None:
         return chain.piece(backup, collection, part, segment).open().rows()
     size, read = chain.read_data(backup, collection, part, segment)
     return RowGroups(size, read, f"{backup.backup_id}/{segment.data.name} ({collection.name}#{part})").rows(keys)

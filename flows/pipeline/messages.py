@@ -76,7 +76,7 @@ class StoredPart:
         return Segment(
             data=data.model_copy(update={"shared": self.rows_at}),
             index=index.model_copy(update={"shared": self.index_at}),
-            keys=self.keys,
+            key_range=self.keys,
             upserts=self.upserts,
             tombstones=self.tombstones,
             size_bytes=self.size_bytes,

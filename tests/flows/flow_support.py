@@ -10,19 +10,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from blocks.crypto.keyring import Credential, Keyring, NoEncryption, generate_key_file
 from blocks.plan.plan import BackupPlan
-from blocks.records import BackupMetadata, BackupStatus, BackupType, Segment
+from blocks.records import BackupMetadata, BackupStatus, BackupType, Blob, Segment
 from blocks.repository.block import BackupRepository, Repository
 from blocks.rows.selection import Selection
 from blocks.sources.files import FilesSource
 from blocks.sources.sqlite import SQLiteSource
 from blocks.sources.target import RestoreMode
 from flows.backup import make_backup
+from flows.pipeline import packs
 from flows.pipeline.progress import Progress
 from flows.pipeline.results import RestoreResult
 from flows.restore import make_restore
 from flows.restoring.request import RestoreRequest
+from flows.stages import compress
 
 FULL, DIFFERENTIAL, INCREMENTAL = BackupType.FULL, BackupType.DIFFERENTIAL, BackupType.INCREMENTAL
 SNAPSHOT, EMERGENCY = BackupType.SNAPSHOT, BackupType.EMERGENCY
@@ -157,6 +161,28 @@ def walk(tree: Path) -> dict[str, tuple[Any, ...]]:
         else:
             found[name] = ("file", mode, moment, path.read_bytes())
     return found
+
+
+def blobs(backup: BackupMetadata, index: bool = False) -> list[Blob]:
+    """Return the sealed data, or the sealed indexes, that a backup stored for its parts; each once, in their order."""
+    stored = [part.segment for part in backup.stored_parts if part.segment]
+    found = [segment.index if index else segment.data for segment in stored]
+    return list({(blob.name, blob.offset): blob for blob in found}.values())
+
+
+def flip(folder: Path, blob: Blob) -> None:
+    """Flip a bit in the middle of a blob; `folder` is that of its backup."""
+    path = folder / blob.name
+    data = bytearray(path.read_bytes())
+    data[blob.offset + blob.size_bytes // 2] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+
+
+def store_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no part share its blobs, and no blob its object."""
+    monkeypatch.setattr(compress, "SMALL_BYTES", 0)
+    monkeypatch.setattr(packs, "ALONE_BYTES", 0)
 
 
 def segments(backup: BackupMetadata, collection: str) -> list[Segment | None]:

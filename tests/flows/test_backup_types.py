@@ -21,9 +21,12 @@ from tests.flows.flow_support import (
     PREVIEW,
     SNAPSHOT,
     Shop,
+    blobs,
     bounds,
+    flip,
     picture,
     segments,
+    store_apart,
 )
 
 
@@ -252,26 +255,33 @@ def test_expired_incrementals_leave_their_full_as_the_base(shop: Shop) -> None:
     assert shop.back_up(INCREMENTAL).base == full.backup_id
 
 
-@pytest.mark.parametrize("suffix", ["seg", "idx"])
-def test_a_base_that_lost_an_object_makes_a_full_that_names_it(shop: Shop, suffix: str) -> None:
+@pytest.mark.parametrize("lost", ["pack", "data", "index"])
+def test_a_base_that_lost_an_object_makes_a_full_that_names_it(
+    shop: Shop, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lost != "pack":
+        store_apart(monkeypatch)
     full, middle = shop.back_up(FULL), None
     shop.db.execute("UPDATE orders SET price = 0")
     middle = shop.back_up(INCREMENTAL)
-    (shop.objects(full) / f"00001.{suffix}").unlink()
+    victim = blobs(full, lost == "index")[-1].name
+    (shop.objects(full) / victim).unlink()
     made = shop.back_up(INCREMENTAL)
     assert made.backup_type is FULL
     assert full.backup_id in str(made.promoted_because)
-    assert f"00001.{suffix}" in str(made.promoted_because)
+    assert victim in str(made.promoted_because)
     assert middle.base == full.backup_id
     assert shop.back_up(INCREMENTAL).base == made.backup_id
 
 
-def test_a_base_with_a_damaged_index_makes_a_full_that_says_so(shop: Shop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_base_with_a_damaged_index_makes_a_full_that_says_so(
+    shop: Shop, tmp_path: Path, apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if apart:
+        store_apart(monkeypatch)
     full = shop.back_up(FULL)
-    index = shop.objects(full) / "00002.idx"
-    damaged = bytearray(index.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    index.write_bytes(damaged)
+    flip(shop.objects(full), blobs(full, index=True)[2 if apart else 0])
     shop.db.execute("UPDATE orders SET price = 0")
     state, made = shop.picture(), shop.back_up(INCREMENTAL)
     assert (made.backup_type, made.requested_type, made.base) == (FULL, INCREMENTAL, None)

@@ -367,10 +367,10 @@ class Chains(RuleBasedStateMachine):
 
     @precondition(lambda self: self.kept)
     @rule(data=st.data())
-    def lose_an_index(self, data: st.DataObject) -> None:
+    def lose_an_object(self, data: st.DataObject) -> None:
         kept = data.draw(st.sampled_from(list(self.kept.values())))
-        if indexes := sorted(self.shop.objects(kept.made).glob("*.idx")):
-            data.draw(st.sampled_from(indexes)).unlink()
+        if objects := sorted(self.shop.objects(kept.made).glob("*.pack")):
+            data.draw(st.sampled_from(objects)).unlink()
             self.damaged.add(kept.made.backup_id)
 
     @precondition(lambda self: self.kept)

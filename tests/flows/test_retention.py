@@ -123,7 +123,7 @@ def test_what_an_unfinished_backup_left_is_swept_after_the_grace_time(shop: Shop
     kept = shop.back_up()
     left = shop.objects(kept).parent / "FUL_20260101_000000_0000"
     left.mkdir()
-    for name in ("00000.seg", "00000.idx"):
+    for name in ("00000.seg", "00000.idx", "00001.pack"):
         (left / name).write_bytes(b"unfinished")
     assert apply_retention(shop.plan).swept == []
     long_ago = (datetime.now(UTC) - timedelta(days=2)).timestamp()
@@ -133,6 +133,7 @@ def test_what_an_unfinished_backup_left_is_swept_after_the_grace_time(shop: Shop
     assert [name for name in swept if "locks" not in name] == [
         "backups/trading/FUL_20260101_000000_0000/00000.idx",
         "backups/trading/FUL_20260101_000000_0000/00000.seg",
+        "backups/trading/FUL_20260101_000000_0000/00001.pack",
     ]
     assert shop.ids == [kept.backup_id]
     assert not left.exists()
@@ -147,8 +148,8 @@ def test_a_second_run_finds_nothing_to_do(shop: Shop) -> None:
 
 
 def corrupt(shop: Shop, backup: BackupMetadata) -> None:
-    """Damage a segment, and let a verification say so."""
-    victim = min(shop.objects(backup).glob("*.seg"))
+    """Damage an object, and let a verification say so."""
+    victim = min(shop.objects(backup).glob("*.pack"))
     victim.write_bytes(victim.read_bytes()[::-1])
     assert make_verification(shop.plan, backup.backup_id, deep=False).status is CORRUPTED
 
@@ -193,7 +194,7 @@ def test_a_source_that_left_the_plan_keeps_its_last_backup(shop: Shop) -> None:
 
 def test_a_backup_that_lacks_objects_neither_counts_nor_goes(shop: Shop) -> None:
     good, lacking = shop.back_up(FULL), shop.back_up(FULL)
-    min(shop.objects(lacking).glob("*.seg")).unlink()
+    min(shop.objects(lacking).glob("*.pack")).unlink()
     result = apply_retention(shop.plan, now=LATER)
     assert shop.ids == [good.backup_id, lacking.backup_id]
     assert "it is not known" in result.decisions[1].reason

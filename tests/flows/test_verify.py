@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,9 +20,12 @@ from blocks.crypto.keyring import Credential, Role, generate_key_file
 from blocks.crypto.repository_keys import add_slot
 from blocks.crypto.stream import ObjectContext, ObjectKind, seal, unseal
 from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, QualityFailed, RestoreRefused, WrongKey
-from blocks.records import BackupMetadata, BackupStatus, StoredObject
+from blocks.records import BackupMetadata, BackupStatus
 from blocks.repository.catalogue import encode_record
-from blocks.rows.parquet import from_parquet, index_to_parquet, rows_to_parquet
+from blocks.rows.key_range import key_range
+from blocks.rows.keys import encode_keys
+from blocks.rows.parquet import from_parquet, index_from_parquet, index_to_parquet, rows_to_parquet
+from blocks.rows.shared import index_at, join_indexes, join_rows, rows_at, unpack
 from blocks.sources.mapping import MappingSource
 from blocks.sources.sqlite.rebuild import Rebuild
 from blocks.sources.sqlite.schema import SchemaObject
@@ -29,7 +33,18 @@ from flows.pipeline.chain import Chain
 from flows.verify import failure, make_verification
 from tests.blocks.sources.files.test_keep_going import files_of_at_most
 from tests.conformance import mapping_states
-from tests.flows.flow_support import COMPLETED, CORRUPTED, EMERGENCY, FULL, INCREMENTAL, VERIFIED, Shop
+from tests.flows.flow_support import (
+    COMPLETED,
+    CORRUPTED,
+    EMERGENCY,
+    FULL,
+    INCREMENTAL,
+    VERIFIED,
+    Shop,
+    blobs,
+    flip,
+    store_apart,
+)
 
 
 @pytest.fixture
@@ -75,25 +90,30 @@ def test_the_result_is_kept_beside_the_backup_and_tells_its_status(shop: Shop) -
 
 def test_the_newest_result_counts(shop: Shop) -> None:
     made = shop.back_up()
-    index = shop.objects(made) / "00000.idx"
-    good = index.read_bytes()
+    pack = shop.objects(made) / "00000.pack"  # which ends with the index
+    good = pack.read_bytes()
     make_verification(shop.plan)
-    index.write_bytes(good[:-1])
+    pack.write_bytes(good[:-1])
     assert make_verification(shop.plan).status is CORRUPTED
     assert shop.repository.status(made) is CORRUPTED
-    index.write_bytes(good)
+    pack.write_bytes(good)
     assert make_verification(shop.plan).status is VERIFIED
     assert shop.repository.status(made) is VERIFIED
 
 
-def test_a_backup_that_failed_its_verification_is_no_base(shop: Shop) -> None:
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_backup_that_failed_its_verification_is_no_base(
+    shop: Shop, apart: bool, index: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if apart:
+        store_apart(monkeypatch)
     made = shop.back_up(FULL)
-    segment = shop.objects(made) / "00000.seg"
-    good = segment.read_bytes()
-    segment.write_bytes(good[:50] + bytes([good[50] ^ 1]) + good[51:])
+    victim = blobs(made, index)[-1]
+    flip(shop.objects(made), victim)
     result = make_verification(shop.plan)
     assert isinstance(error := failure(result), CorruptionDetected)
-    assert "00000.seg" in error.message
+    assert victim.name in error.message
     promoted = shop.back_up(INCREMENTAL)
     assert promoted.promoted_because == f"base {made.backup_id} failed its verification"
 
@@ -142,33 +162,58 @@ class Forger:
         self.backup = backup.model_dump(mode="json")
         self.id = backup.backup_id
 
-    def forge(self, change: Callable[[pa.Table], pa.Table], kind: ObjectKind, collection: int = 0) -> None:
-        """Change the rows or the index of a collection's first part, and make the manifest agree with it."""
-        part = self.chain.target.collections[collection].parts[0]
-        assert part.segment is not None
+    def forge(self, change: Callable[[pa.Table], pa.Table], kind: ObjectKind) -> None:
+        """Change the rows or the index of the first part, and make the manifest agree with it.
+
+        What is forged is an object of its own; a blob that other parts share holds theirs, too.
+        """
+        collection = self.chain.target.collections[0]
+        segment = collection.parts[0].segment
+        assert segment is not None
         data = kind is ObjectKind.SEGMENT
-        stored = part.segment.data if data else part.segment.index
+        old, place = (segment.data, "data") if data else (segment.index, "index")
+        sharing = [s for s in self._segments() if s[place]["number"] == old.number]
+        sealed = (self.shop.objects(self.chain.target) / old.name).read_bytes()
+        context = ObjectContext.of_blob(self.chain.target, kind, old.number or 0)
         key = self.chain.data_keys[self.id] if data else self.repository.keys.catalogue_key
-        path = self.shop.objects(self.chain.target) / stored.name
-        context = self._context(kind, collection, part.number)
-        table = change(from_parquet(pa.py_buffer(unseal(path.read_bytes(), key, context)), "forged"))
-        sealed = seal(rows_to_parquet(table, 3) if data else index_to_parquet(table), key, context)
-        path.write_bytes(sealed)
-        new = StoredObject(
-            name=stored.name, size_bytes=len(sealed), sha256=hashlib.sha256(sealed).hexdigest()
-        ).model_dump()
-        self.backup["collections"][collection]["parts"][0]["segment"]["data" if data else "index"] = new
+        plain = unseal(sealed[old.offset : old.offset + old.size_bytes], key, context)
+        tables = [self._table(plain, data, s[place]["shared"]) for s in sharing]
+        tables[0] = change(tables[0])
+        keys = encode_keys(tables[0], collection.key) if data else None
+        if old.shared is not None:
+            packed, places = join_rows(tables) if data else join_indexes(tables)
+            for one, at in zip(sharing, places, strict=True):
+                one[place]["shared"] = at
+        else:
+            packed = rows_to_parquet(tables[0], keys, 3) if data else index_to_parquet(tables[0])
+        if keys:
+            sharing[0]["keys"] = key_range(tables[0], keys, collection.key, None).model_dump()
+        self._store(seal(packed, key, context), [one[place] for one in sharing])
         self.seal_manifest()
+
+    def _segments(self) -> list[Any]:
+        return [part["segment"] for c in self.backup["collections"] for part in c["parts"] if part["segment"]]
+
+    @staticmethod
+    def _table(plain: bytes, data: bool, place: tuple[int, int] | None) -> pa.Table:
+        if data:
+            return from_parquet(plain, "forged") if place is None else rows_at(unpack(plain, "forged"), place, "forged")
+        index = index_from_parquet(plain, "forged")
+        return index if place is None else index_at(index, place, "forged")
+
+    def _store(self, sealed: bytes, named_by: list[Any]) -> None:
+        name = "99999.pack"
+        (self.shop.objects(self.chain.target) / name).write_bytes(sealed)
+        new = {"name": name, "size_bytes": len(sealed), "sha256": hashlib.sha256(sealed).hexdigest()}
+        self.backup["objects"].append(new)
+        for blob in named_by:
+            blob |= new | {"offset": 0}
 
     def seal_manifest(self) -> None:
         record = BackupMetadata.model_validate_json(json.dumps(self.backup))
-        sealed = seal(
-            encode_record(record), self.repository.keys.catalogue_key, self._context(ObjectKind.MANIFEST, 0, 0)
-        )
+        context = ObjectContext(self.repository.repository_id, "trading", self.id, ObjectKind.MANIFEST)
+        sealed = seal(encode_record(record), self.repository.keys.catalogue_key, context)
         (self.shop.objects(self.chain.target) / "manifest").write_bytes(sealed)
-
-    def _context(self, kind: ObjectKind, collection: int, part: int) -> ObjectContext:
-        return ObjectContext(self.repository.repository_id, "trading", self.id, kind, collection, part)
 
 
 def another_price(rows: pa.Table) -> pa.Table:
@@ -188,7 +233,7 @@ FORGERIES = {
     "the index lacks a row": (lambda index: index.slice(1), ObjectKind.INDEX, "entries where the manifest counts"),
     "the index has another digest": (
         lambda index: index.set_column(
-            1, "_digest", pc.bit_wise_xor(index.column("_digest"), pa.scalar(1, pa.uint64()))
+            1, "_digest", pc.bit_wise_xor(index.column("_digest"), pa.scalar(1 << 32, pa.uint64()))
         ),
         ObjectKind.INDEX,
         "differ",
@@ -203,9 +248,13 @@ FORGERIES = {
 }
 
 
-@pytest.mark.parametrize("deep", [True, False])
+@pytest.mark.parametrize(("deep", "apart"), [(True, True), (False, False), (False, True)])
 @pytest.mark.parametrize("name", FORGERIES)
-def test_a_wrong_row_is_found_though_every_seal_is_right(shop: Shop, scratch: Path, name: str, deep: bool) -> None:
+def test_a_wrong_row_is_found_though_every_seal_is_right(
+    shop: Shop, scratch: Path, name: str, deep: bool, apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if apart:
+        store_apart(monkeypatch)
     made = shop.back_up()
     change, kind, words = FORGERIES[name]
     Forger(shop, made).forge(change, kind)

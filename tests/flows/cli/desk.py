@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from blocks.plan.plan import load_plan
+from blocks.records import BackupMetadata
 from lastgood import main
 
 PASSPHRASE = "correct horse battery staple"
@@ -76,6 +78,10 @@ class Desk:
     def backup(self, *words: str) -> str:
         """Make a backup and return its id."""
         return str(self.done("backup", "PLAN", "--json", *words).json["id"])
+
+    def manifest(self, backup_id: str) -> BackupMetadata:
+        plan = load_plan(str(self.plan))
+        return plan.repository.unlock(plan.encryption).manifest("trading", backup_id)
 
     def objects(self, backup_id: str, pattern: str = "*") -> list[Path]:
         """Return the files of a backup in the repository."""

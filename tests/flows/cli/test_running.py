@@ -62,7 +62,7 @@ def test_every_verb_leaves_a_run_and_the_same_output(desk: Desk) -> None:
 
 def test_an_error_inside_a_run_has_its_own_exit_code_and_no_traceback(desk: Desk) -> None:
     made = desk.backup("--no-server")
-    victim = desk.objects(made, "*.seg")[0]
+    victim = desk.objects(made, "*.pack")[0]
     victim.chmod(0o600)
     victim.write_bytes(victim.read_bytes()[:-1])
     before = {run.id for run in runs()}

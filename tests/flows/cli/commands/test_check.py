@@ -8,6 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.flows.cli.desk import Desk
+from tests.flows.flow_support import blobs, store_apart
+from tests.flows.flow_support import flip as flip_in
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backups store many objects."""
+    store_apart(monkeypatch)
 
 
 def flip(path: Path) -> None:
@@ -22,11 +30,11 @@ def test_a_whole_repository_has_no_findings(desk: Desk) -> None:
     ran = desk.done("check", "PLAN", "--read-data", "--json").json
     assert ran["findings"] == []
     assert ran["objects_read"] == ran["objects"] > 0
-    assert ran["bytes_read"] == sum(p.stat().st_size for p in desk.folder.glob("backups/backups/*/*/*.[si][ed][gx]"))
+    assert ran["bytes_read"] == sum(p.stat().st_size for p in desk.folder.glob("backups/backups/*/*/*.pack"))
     assert "nothing is wrong" in desk.done("check", "PLAN").out
 
 
-def test_a_share_of_the_data_is_read(desk: Desk) -> None:
+def test_a_share_of_the_data_is_read(desk: Desk, apart: None) -> None:
     desk.backup()
     for words in (["--read-data=10%"], ["--read-data", "10%"]):
         ran = desk.done("check", "PLAN", *words, "--json").json
@@ -35,11 +43,16 @@ def test_a_share_of_the_data_is_read(desk: Desk) -> None:
     assert desk.run("check", "PLAN", "--read-data=0%").code == 2
 
 
-@pytest.mark.parametrize("pattern", ["*.seg", "*.idx"])
-def test_a_flipped_bit_is_found_where_data_is_read(desk: Desk, pattern: str) -> None:
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_flipped_bit_is_found_where_data_is_read(
+    desk: Desk, index: bool, alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if alone:
+        store_apart(monkeypatch)
     made = desk.backup()
-    victim = desk.objects(made, pattern)[1]
-    flip(victim)
+    victim = blobs(desk.manifest(made), index)[-1]
+    flip_in(desk.objects(made)[0].parent, victim)
     assert desk.done("check", "PLAN").code == 0
     ran = desk.run("check", "PLAN", "--read-data", "--json")
     assert ran.code == 8
@@ -49,7 +62,7 @@ def test_a_flipped_bit_is_found_where_data_is_read(desk: Desk, pattern: str) -> 
 
 def test_a_missing_object_is_found_without_reading_data(desk: Desk) -> None:
     made = desk.backup()
-    victim = desk.objects(made, "*.seg")[0]
+    victim = desk.objects(made, "*.pack")[0]
     victim.unlink()
     ran = desk.run("check", "PLAN")
     assert ran.code == 8
@@ -70,7 +83,7 @@ def test_a_repair_writes_sums_again(desk: Desk) -> None:
 
 def test_a_repair_keeps_damaged_backups_from_being_a_base(desk: Desk) -> None:
     made = desk.backup("--type", "full")
-    flip(desk.objects(made, "*.idx")[0])
+    flip_in(desk.objects(made)[0].parent, blobs(desk.manifest(made), index=True)[0])
     ran = desk.run("check", "PLAN", "--read-data", "--repair", "--json")
     assert ran.code == 8
     assert [made in action for action in ran.json["actions"]] == [True]
@@ -88,7 +101,7 @@ def test_leftovers_are_noted_and_not_findings(desk: Desk) -> None:
     made = desk.backup()
     left = desk.folder / "backups" / "backups" / "trading" / "FUL_20200101_000000_abcd"
     left.mkdir(mode=0o700)
-    (left / "00000.seg").write_bytes(b"half")
+    (left / "00000.pack").write_bytes(b"half")
     ran = desk.done("check", "PLAN", "--json").json
     assert any(left.name in note for note in ran["notes"])
     desk.done("check", "PLAN", "--repair")
@@ -114,7 +127,7 @@ def test_a_writer_compares_sums_of_data_and_says_so(desk: Desk) -> None:
     desk.done("key", "add", "PLAN", "--role", "writer", "--label", "worker", "--key-file", key, "--generate")
     desk.plan.write_text(desk.plan.read_text().replace("./own.key", key))
     assert any("writer" in note for note in desk.done("check", "PLAN", "--read-data", "--json").json["notes"])
-    flip(desk.objects(made, "*.seg")[0])
+    flip(desk.objects(made, "*.pack")[0])
     assert desk.run("check", "PLAN", "--read-data").code == 8
 
 
@@ -122,7 +135,7 @@ def test_verify_proves_and_a_damaged_backup_shows_its_findings(desk: Desk) -> No
     made = desk.backup()
     proved = desk.done("verify", "PLAN", "--deep", "--json").json
     assert (proved["status"], proved["deep"], proved["findings"]) == ("verified", True, [])
-    flip(desk.objects(made, "*.seg")[0])
+    flip(desk.objects(made, "*.pack")[0])
     ran = desk.run("verify", "PLAN", "--json")
     assert ran.code == 8
     assert ran.json["status"] == "corrupted"
@@ -143,22 +156,22 @@ def unreadable(path: Path) -> None:
     path.symlink_to("/proc/self/mem")
 
 
-def test_reading_goes_on_past_what_cannot_be_read_and_names_all_of_it(desk: Desk) -> None:
+def test_reading_goes_on_past_what_cannot_be_read_and_names_all_of_it(desk: Desk, apart: None) -> None:
     made = desk.backup()
-    segments = desk.objects(made, "*.seg")
-    flip(segments[0])
-    segments[1].unlink()
-    os.mkfifo(segments[1])
-    unreadable(segments[2])
+    objects = desk.objects(made, "*.pack")
+    flip(objects[0])
+    objects[1].unlink()
+    os.mkfifo(objects[1])
+    unreadable(objects[2])
     ran = desk.run("check", "PLAN", "--read-data", "--json")
     assert ran.code == 8
-    for victim in segments[:3]:
+    for victim in objects[:3]:
         assert any(f"{made}/{victim.name}" in finding for finding in ran.json["findings"])
 
 
 def test_what_cannot_be_read_is_never_marked_as_corrupted(desk: Desk) -> None:
     made = desk.backup("--type", "full")
-    victim = desk.objects(made, "*.seg")[0]
+    victim = desk.objects(made, "*.pack")[0]
     data = victim.read_bytes()
     victim.unlink()
     os.mkfifo(victim)
@@ -175,14 +188,14 @@ def test_a_disk_that_is_half_mounted_marks_nothing_until_a_person_says_so(desk: 
     made = [desk.backup("--type", "full") for _ in range(2)]
     left = desk.folder / "backups" / "backups" / "trading" / "FUL_20200101_000000_abcd"
     left.mkdir()
-    (left / "00000.seg").write_bytes(b"half")
-    os.utime(left / "00000.seg", (0, 0))
-    for path in desk.objects(made[0], "*.seg") + desk.objects(made[1], "*.seg"):
+    (left / "00000.pack").write_bytes(b"half")
+    os.utime(left / "00000.pack", (0, 0))
+    for path in desk.objects(made[0], "*.pack") + desk.objects(made[1], "*.pack"):
         path.rename(desk.folder / f"{path.parent.name} {path.name}")
     ran = desk.run("check", "PLAN", "--repair", "--json")
     assert (ran.code, ran.json["actions"]) == (8, [])
     assert any("mounted" in note and "--mark-missing" in note for note in ran.json["notes"])
-    assert (left / "00000.seg").exists()
+    assert (left / "00000.pack").exists()
     assert {one["status"] for one in desk.run("list", "PLAN", "--json").json["backups"]} == {"completed"}
     assert desk.run("check", "PLAN", "--mark-missing").code == 2
     ran = desk.run("check", "PLAN", "--repair", "--mark-missing", "--json")
@@ -191,7 +204,7 @@ def test_a_disk_that_is_half_mounted_marks_nothing_until_a_person_says_so(desk: 
 
 def test_one_missing_object_is_marked(desk: Desk) -> None:
     made = desk.backup("--type", "full")
-    desk.objects(made, "*.seg")[0].unlink()
+    desk.objects(made, "*.pack")[0].unlink()
     ran = desk.run("check", "PLAN", "--repair", "--json")
     assert [made in action for action in ran.json["actions"]] == [True]
 
@@ -221,7 +234,7 @@ def test_a_verification_that_cannot_be_recorded_tells_its_result(desk: Desk) -> 
     assert ran.json["status"] == "verified"
     assert any("could not be recorded" in warning for warning in ran.json["warnings"])
     assert "could not be recorded" in desk.done("verify", "PLAN").err
-    flip(desk.objects(made, "*.seg")[0])
+    flip(desk.objects(made, "*.pack")[0])
     ran = desk.run("verify", "PLAN", "--json")
     assert (ran.code, ran.json["status"]) == (8, "corrupted")
     assert ran.json["findings"]

@@ -141,6 +141,11 @@ def _promote(name: str, column: pa.ChunkedArray) -> pa.Array:
     return to_variant(column)
 
 
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, which is a copy only where it is several."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def is_sorted(keys: pa.LargeBinaryArray) -> bool:
     """Whether keys ascend strictly.
 

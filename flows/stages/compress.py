@@ -19,16 +19,12 @@ def compress(part: BackupPart, changes: OneShot[Changes | None]) -> OneShot[Comp
     what = changes.take()
     if what is None:
         return OneShot(None)
-    return OneShot(
-        CompressedPart(
-            data=rows_to_parquet(what.rows, part.attempt.context.plan.compression.level),
-            index=index_to_parquet(what.index),
-            upserts=what.upserts,
-            tombstones=what.tombstones,
-            count=what.count,
-            size_bytes=what.rows.nbytes,
-        )
-    )
+    # the index first: it is the smaller one, and is let go of before the rows are packed
+    index, size_bytes = index_to_parquet(what.index), what.rows.nbytes
+    upserts, tombstones, count, rows = what.upserts, what.tombstones, what.count, what.rows
+    del what
+    data = rows_to_parquet(rows, part.attempt.context.plan.compression.level)
+    return OneShot(CompressedPart(data, index, upserts, tombstones, count, size_bytes))
 
 
 @task(task_run_name="decompress {part}", tags=["stage"], **PURE)

@@ -25,7 +25,7 @@ from blocks.sources.redis.read.fingerprints import Seen
 from blocks.sources.redis.read.keys import KeySpool
 from blocks.sources.redis.read.parts import partition, positions_in
 from blocks.sources.redis.read.type_guesses import Guesses
-from blocks.sources.redis.rows import COLUMNS
+from blocks.sources.redis.rows import COLUMNS, LARGE_BYTES
 from blocks.sources.redis.views.changed_keys import ChangeTracker
 from blocks.sources.view import Unread
 
@@ -276,8 +276,12 @@ class RedisView:
             spool = self._spools.get(name)
         if name not in self._sampled:
             keys = spool.sample(_SAMPLE_KEYS) if spool else self._some_keys(name)
+            count, large = len(keys), 0
+            if isinstance(self._server, Server):
+                keys, large = self._server.without_large(self._databases[name], keys, LARGE_BYTES)
             rows, _ = self._read(name, keys)
-            self._sampled[name] = _Sample(rows.nbytes, len(keys), rows.num_rows)
+            row_bytes = max(1, rows.nbytes // max(1, rows.num_rows))
+            self._sampled[name] = _Sample(rows.nbytes + large, count, rows.num_rows + large // row_bytes)
         return self._sampled[name]
 
     def _some_keys(self, name: str) -> pa.LargeBinaryArray:

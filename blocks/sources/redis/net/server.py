@@ -164,8 +164,8 @@ class Server:
 
     def without_large(
         self, database: int, keys: pa.LargeBinaryArray, most_bytes: int
-    ) -> tuple[pa.LargeBinaryArray, int]:
-        """Leave out keys that take more than some bytes here; return the others, and how many bytes those take.
+    ) -> tuple[pa.LargeBinaryArray, list[int]]:
+        """Leave out keys that take more than some bytes here; return the others, and the bytes of each of those.
 
         Where the user may not ask (`MEMORY USAGE`), all keys are returned.
         """
@@ -175,7 +175,7 @@ class Server:
             replies = connection.ask(asked, len(names)) if names else []
         sizes = [reply if isinstance(reply, int) else 0 for reply in replies]
         kept = [name for name, size in zip(names, sizes, strict=True) if size <= most_bytes]
-        return pa.array(kept, pa.large_binary()), sum(size for size in sizes if size > most_bytes)
+        return pa.array(kept, pa.large_binary()), [size for size in sizes if size > most_bytes]
 
     def with_fields(self, database: int, read: Callable[[bool], T]) -> T:
         """Read something, with the expiries of fields where there are any: asking for them takes as long again.

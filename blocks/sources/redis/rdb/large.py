@@ -35,7 +35,7 @@ class Source(Protocol):
     """Where in it the next thing begins."""
 
     def more(self) -> bool:
-        """Take more bytes; False where there are no more."""
+        """Take more bytes; False where these are the last."""
         ...
 
     def exactly(self, size: int) -> bytes:
@@ -92,9 +92,9 @@ def read_large(source: Source, large: Large, *, wanted: bool) -> pa.Table | None
         return long_string(large.key, "string", value, large.expires_ms) if wanted else None
     kind = TYPES[large.kind]
     found = WideKey(kind)
-    for names, values in _pieces(source, large.kind):
+    for data, places in _pieces(source, large.kind):
         if wanted:
-            found.add_columns(names, values)
+            found.add_columns(*_TAKE[large.kind](data, places))
     if not wanted:
         return None
     found.settle()
@@ -116,18 +116,20 @@ def _string(source: Source) -> bytes:
 Columns = tuple[pa.LargeBinaryArray, pa.LargeBinaryArray | None]
 
 
-def _pieces(source: Source, kind: Kind) -> Iterator[Columns]:
-    """Yield elements, as many at a time as are here."""
+def _pieces(source: Source, kind: Kind) -> Iterator[tuple[bytes, Ints]]:
+    """Yield the bytes of elements, or of nodes of several, as many as are here, and where each begins."""
     left, source.at = read_length(source.data, source.at)
-    ahead, take = _WAYS[kind]
+    ahead, more = _AHEAD[kind], True
     while left:
         places, end = _whole(source.data, source.at, left, ahead)
         if places:
-            yield take(source.data[source.at : end], np.array(places, np.int64) - source.at)
+            yield source.data[source.at : end], np.array(places, np.int64) - source.at
             left -= len(places)
             source.at = end
-        if left and not source.more():
-            raise damaged("it ends in the middle")
+        if left:
+            if not more:
+                raise damaged("it ends in the middle")
+            more = source.more()
 
 
 def _whole(data: bytes, at: int, most: int, ahead: Callable[[bytes, int], int]) -> tuple[list[int], int]:
@@ -185,13 +187,21 @@ def _nodes(data: bytes, places: Ints) -> Columns:
     return items.pieces.take(pa.array(items.chosen)), None
 
 
-_WAYS: dict[Kind, tuple[Callable[[bytes, int], int], Callable[[bytes, Ints], Columns]]] = {
-    Kind.HASH: (_past_pair, _pairs),
-    Kind.SET: (past_string, _members),
-    Kind.ZSET: (_past_scored, _scored),
-    Kind.LIST: (_past_node, _nodes),
+_AHEAD: dict[Kind, Callable[[bytes, int], int]] = {
+    Kind.HASH: _past_pair,
+    Kind.SET: past_string,
+    Kind.ZSET: _past_scored,
+    Kind.LIST: _past_node,
 }
-"""How to pass over an element, or a node of several, and how to take them."""
+"""How to pass over an element, or a node of several."""
+
+_TAKE: dict[Kind, Callable[[bytes, Ints], Columns]] = {
+    Kind.HASH: _pairs,
+    Kind.SET: _members,
+    Kind.ZSET: _scored,
+    Kind.LIST: _nodes,
+}
+"""How to take them."""
 
 
 class Filled:

@@ -119,10 +119,10 @@ def decompressed_long(packed: bytes, text_bytes: int) -> bytes:
             window = bytes(room[max(0, written - _WINDOW_BYTES) : written])
             piece = _literals(window) + packed[at:end]
             bounds = np.zeros(1, np.int64), np.array([len(piece)]), np.array([len(window) + size])
-            text = memoryview(decompressed(np.frombuffer(piece, np.uint8), *bounds).buffers()[2])[len(window) :]
             if written + size > text_bytes:
                 raise damaged("a compressed string has another length than was said")
-            room[written : written + size] = text
+            text = decompressed(np.frombuffer(piece, np.uint8), *bounds).buffers()[2]
+            room[written : written + size] = memoryview(text).cast("B")[len(window) :]
         at, written = end, written + size
     if written != text_bytes:
         raise damaged("a compressed string has another length than was said")

@@ -155,6 +155,18 @@ def is_sorted(keys: pa.LargeBinaryArray) -> bool:
     return len(keys) < 2 or bool(pc.all(pc.less(keys.slice(0, len(keys) - 1), keys.slice(1))).as_py())
 
 
+def first_not_below(keys: pa.LargeBinaryArray, key: bytes, low: int = 0) -> int:
+    """Return where the first of ascending keys stands that is not less than one, from a place on."""
+    high = len(keys)
+    while low < high:
+        middle = (low + high) // 2
+        if keys[middle].as_py() < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 def newest(keys: pa.LargeBinaryArray) -> npt.NDArray[np.int64]:
     """Positions of the first occurrence of each key, in order: of keys listed newest first, the rows that count.
 

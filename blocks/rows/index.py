@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.rows.canonical import DIGEST, KEY, escape, is_sorted, newest, one_chunk, to_canonical
+from blocks.rows.canonical import DIGEST, KEY, escape, first_not_below, is_sorted, newest, one_chunk, to_canonical
 from blocks.rows.digest import RowDigest
 from blocks.rows.keys import beneath_folders, encode_keys, no_keys, under_parents
 
@@ -165,24 +165,12 @@ def _positions_in_order(keys: pa.LargeBinaryArray, among: pa.LargeBinaryArray) -
     found, low = [], 0
     for start in range(0, len(among), _BLOCK_KEYS):
         block = among.slice(start, _BLOCK_KEYS)
-        last = start + len(block) == len(among)
-        high = len(keys) if last else _first_after(keys, block[-1].as_py(), low)
+        end = start + len(block)
+        high = len(keys) if end == len(among) else first_not_below(keys, among[end].as_py(), low)
         places = pc.index_in(keys.slice(low, high - low), block)
         found.append(pc.add(places, pa.scalar(start, pa.int32())))
         low = high
     return pa.concat_arrays(found)
-
-
-def _first_after(keys: pa.LargeBinaryArray, key: bytes, low: int) -> int:
-    """Return where the first of ascending keys stands that is greater than one, from a place on."""
-    high = len(keys)
-    while low < high:
-        middle = (low + high) // 2
-        if keys[middle].as_py() <= key:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 class PartLookup:

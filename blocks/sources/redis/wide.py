@@ -6,7 +6,7 @@ are in order are neither sorted nor copied by what follows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -103,32 +103,43 @@ class WideKey:
         """
         [names], values, expiries = self._names, self._values, self._expiries
         self._names, self._values, self._expiries = [], [], []
-        tables = [SCHEMA.empty_table(), _head(key, self._kind, expires_ms)]
-        tables += self._blocks(key, names, values[0] if values else None, expiries[0] if expiries else None)
-        return pa.concat_tables(tables)
+        head, kind = _head(key, self._kind, expires_ms), self._kind
+        held, at = (values[0] if values else None), (expiries[0] if expiries else None)
+        if kind == "list":
+            return pa.concat_tables([head, *_blocks(key, kind, len(names), None, names, at)])
+        return pa.concat_tables([head, *_blocks(key, kind, len(names), names, held, at)])
 
-    def _blocks(
-        self,
-        key: bytes,
-        names: pa.LargeBinaryArray,
-        values: pa.LargeBinaryArray | None,
-        expiries: pa.Int64Array | None,
-    ) -> list[pa.Table]:
-        count = min(len(names), BLOCK_ROWS)
-        keys, kinds = _same(key, pa.large_binary(), count), _same(self._kind, pa.large_string(), count)
-        nothing, never = _same(b"", pa.large_binary(), count), pa.nulls(count, pa.int64())
-        found = []
-        for start in range(0, len(names), BLOCK_ROWS):
-            some = names.slice(start, BLOCK_ROWS)
-            size = len(some)
-            elements = some if self._kind != "list" else _indexes(start, size)
-            held = some if self._kind == "list" else nothing.slice(0, size)
-            if values is not None:
-                held = values.slice(start, size)
-            goes = never.slice(0, size) if expiries is None else expiries.slice(start, size)
-            columns = [keys.slice(0, size), elements, kinds.slice(0, size), held, goes]
-            found.append(pa.Table.from_arrays(columns, schema=SCHEMA))
-        return found
+
+def shared(rows: pa.Table) -> pa.Table:
+    """Return the rows of one key so that what they have in common is there once."""
+    key, kind, expiries = rows.column("key")[0].as_py(), rows.column("type")[0].as_py(), rows.column("expires_ms")
+    at = None if expiries.null_count == len(expiries) else expiries
+    blocks = _blocks(key, kind, rows.num_rows, rows.column("element"), rows.column("value"), at)
+    return pa.concat_tables(list(blocks))
+
+
+def _blocks(
+    key: bytes,
+    kind: str,
+    count: int,
+    elements: pa.Array | pa.ChunkedArray | None,
+    values: pa.Array | pa.ChunkedArray | None,
+    expiries: pa.Array | pa.ChunkedArray | None,
+) -> Iterator[pa.Table]:
+    """Yield rows of one key, some at a time; without elements these are numbers, without values they are empty."""
+    most = min(count, BLOCK_ROWS)
+    keys, kinds = _same(key, pa.large_binary(), most), _same(kind, pa.large_string(), most)
+    nothing, never = _same(b"", pa.large_binary(), most), pa.nulls(most, pa.int64())
+    for start in range(0, count, BLOCK_ROWS):
+        size = min(BLOCK_ROWS, count - start)
+        columns = [
+            keys.slice(0, size),
+            _indexes(start, size) if elements is None else elements.slice(start, size),
+            kinds.slice(0, size),
+            nothing.slice(0, size) if values is None else values.slice(start, size),
+            never.slice(0, size) if expiries is None else expiries.slice(start, size),
+        ]
+        yield pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 def long_string(key: bytes, kind: str, value: bytes, expires_ms: Expiry) -> pa.Table:

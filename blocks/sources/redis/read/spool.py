@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from blocks.sources.redis.read.grouping import Mask
 from blocks.sources.redis.read.keys import position_of, positions_of
 from blocks.sources.redis.rows import LARGE_BYTES, SCHEMA, TYPES, interleaved, is_of_one_key
+from blocks.sources.redis.wide import shared
 from blocks.sources.runs import Allowance, Spool
 
 _TYPES = pa.array(TYPES, pa.large_string())
@@ -58,8 +59,11 @@ class RowSpool(Spool):
 
     def between(self, start: int, end: int) -> pa.Table:
         """Return the rows whose keys are from one position up to before another; a large key is not copied."""
-        slices = [run.cast(SCHEMA) for run in self.slices(start, end)]
-        large = [run for run in slices if run.nbytes >= LARGE_BYTES and is_of_one_key(run)]
-        rest = [run for run in slices if not any(run is each for each in large)]
+        large, rest = list[pa.Table](), list[pa.Table]()
+        for run in self.slices(start, end):
+            if run.nbytes >= LARGE_BYTES and is_of_one_key(run):
+                large.append(shared(run))
+            else:
+                rest.append(run.cast(SCHEMA))
         rows = pa.concat_tables(rest).combine_chunks() if rest else SCHEMA.empty_table()
         return interleaved(rows, large) if large else rows

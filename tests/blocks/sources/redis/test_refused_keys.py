@@ -267,7 +267,7 @@ def test_a_wide_sorted_set_and_a_stream_over_several_batches_are_looked_at(monke
 def test_a_library_that_was_left_out_is_loaded_by_what_the_restore_wrote_down(
     live: RedisServer, tmp_path: Path
 ) -> None:
-    odd = CODE % ("one", "f", 1) + "\n-- \"quoted\" \\ 'and' \t\r\xe9;"
+    odd = CODE % ("one", "f", 1) + "\n-- \"quoted\" \\ 'and' \t \xe9;"
     live.many([("SET", "a", 1), ("FUNCTION", "LOAD", odd)])
     plan = plan_of(tmp_path, RedisSource(url=live.url))
     made = make_backup(plan, BackupType.FULL)

@@ -34,11 +34,19 @@ def rows_to_parquet(rows: pa.Table, level: int) -> pa.Buffer:
         rows: A segment: `_key` (large_binary) and the canonical columns.
         level: Level of zstd.
     """
+    sink = pa.BufferOutputStream()
+    write_parquet(rows, level, sink)
+    return sink.getvalue()
+
+
+def write_parquet(rows: pa.Table, level: int, sink: pa.NativeFile) -> None:
+    """Write what `rows_to_parquet` returns to an open file."""
     width = {name: rows.column(name).nbytes // max(rows.num_rows, 1) for name in rows.column_names}
     per_row = max(sum(width.values()), 1)
     encoding = {name: _encoding(rows.column(name), width[name]) for name in rows.column_names}
-    return _write(
+    _write(
         rows,
+        sink,
         compression_level=level,
         row_group_size=min(max(ROW_GROUP_BYTES // per_row, 1), ROW_GROUP_ROWS),
         use_dictionary=[name for name, chosen in encoding.items() if chosen is None],
@@ -93,14 +101,17 @@ def index_to_parquet(index: pa.Table) -> pa.Buffer:
     Args:
         index: `_key` (large_binary), `_digest` (uint64) and `_deleted` (bool), sorted by `_key`.
     """
-    return _write(
+    sink = pa.BufferOutputStream()
+    _write(
         index,
+        sink,
         compression_level=_INDEX_LEVEL,
         row_group_size=ROW_GROUP_ROWS,
         use_dictionary=False,
         column_encoding={"_key": "DELTA_BYTE_ARRAY", "_digest": "PLAIN", "_deleted": "RLE"},
         write_statistics=["_key"],
     )
+    return sink.getvalue()
 
 
 def from_parquet(data: pa.Buffer | bytes, what: str) -> pa.Table:
@@ -140,7 +151,5 @@ def _repeats(column: pq.ColumnChunkMetaData) -> bool:
     return "RLE_DICTIONARY" in column.encodings and column.total_uncompressed_size <= _INDEX_BYTES * column.num_values
 
 
-def _write(table: pa.Table, **options: object) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
+def _write(table: pa.Table, sink: pa.NativeFile, **options: object) -> None:
     pq.write_table(table, sink, compression="zstd", store_schema=True, **options)
-    return sink.getvalue()

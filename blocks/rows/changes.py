@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.rows.canonical import DIGEST, KEY, one_chunk
-from blocks.rows.index import DELETED, PartIndex, positions
+from blocks.rows.index import PartIndex, positions
 from blocks.rows.keys import no_keys
+from blocks.rows.overlay import DELETED
 
 _NULLS = 1 << 16
 

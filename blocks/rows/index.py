@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 from blocks.rows.canonical import DIGEST, KEY, escape, first_not_below, is_sorted, newest, one_chunk, to_canonical
 from blocks.rows.digest import RowDigest
 from blocks.rows.keys import beneath_folders, encode_keys, no_keys, under_parents
-
-DELETED = "_deleted"
+from blocks.rows.overlay import DELETED, laid_over
 
 INDEX_ROW_BYTES = 8
 """Least that a stored index takes for a record: its digest, which does not compress."""
@@ -61,7 +60,7 @@ class PartIndex:
 
     @property
     def keys(self) -> pa.LargeBinaryArray:
-        """The keys of all records; ascending only where the chain has one backup."""
+        """The keys of all records; ascending where those of the full are."""
         return one_chunk(self._merged.column(KEY))
 
     @property
@@ -115,6 +114,9 @@ class PartIndex:
     def _merged(self) -> pa.Table:
         merged = self._bottom
         if (over := self._over) is not None:
+            if not pc.any(merged.column(DELETED)).as_py() and is_sorted(one_chunk(merged.column(KEY))):
+                over = over.take(pc.sort_indices(one_chunk(over.column(KEY))))
+                return laid_over(merged, over).combine_chunks()
             hidden = pc.is_in(merged.column(KEY), over.column(KEY))
             merged = pa.concat_tables([over, merged.filter(pc.invert(hidden))])
         if not pc.any(merged.column(DELETED)).as_py():

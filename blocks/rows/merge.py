@@ -6,17 +6,13 @@ NULL in every other column.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.errors import CorruptionDetected
-from blocks.rows.canonical import KEY, escape, first_not_below, is_sorted, newest, one_chunk, unify
-from blocks.rows.index import DELETED
+from blocks.rows.canonical import KEY, escape, is_sorted, one_chunk, unify
 from blocks.rows.keys import encode_keys
-
-_BLOCK_ROWS = 1 << 16
+from blocks.rows.overlay import DELETED, laid_over, latest
 
 
 def as_it_was(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:
@@ -57,32 +53,9 @@ def merged(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:
         return keyed[0].drop_columns([DELETED])
     bottom, *upper = unify(keyed)
     if not pc.any(bottom.column(DELETED)).as_py() and is_sorted(one_chunk(bottom.column(KEY))):
-        return _laid_over(bottom, _latest(upper)).drop_columns([DELETED])
-    latest = _latest([bottom, *upper])
-    return latest.filter(pc.invert(latest.column(DELETED))).drop_columns([DELETED])
-
-
-def _latest(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return the newest row of each key, tombstones among them, sorted by key."""
-    whole = pa.concat_tables(tables[::-1]).combine_chunks()
-    latest = whole.take(pa.array(newest(one_chunk(whole.column(KEY)))))
-    return latest.take(pc.sort_indices(one_chunk(latest.column(KEY))))
-
-
-def _laid_over(bottom: pa.Table, over: pa.Table) -> pa.Table:
-    """Lay rows over others, both sorted by key; only pieces in which something changed are copied."""
-    keys, pieces, last = one_chunk(over.column(KEY)), list[pa.Table](), 0
-    for start in range(0, max(bottom.num_rows, 1), _BLOCK_ROWS):
-        block = bottom.slice(start, _BLOCK_ROWS)
-        following = bottom.slice(start + _BLOCK_ROWS, 1).column(KEY)
-        end = first_not_below(keys, following[0].as_py(), last) if len(following) else over.num_rows
-        if end > last:
-            some, last = over.slice(last, end - last), end
-            stays = block.filter(pc.invert(pc.is_in(block.column(KEY), some.column(KEY).combine_chunks())))
-            block = pa.concat_tables([stays, some.filter(pc.invert(some.column(DELETED)))]).combine_chunks()
-            block = block.take(pc.sort_indices(one_chunk(block.column(KEY))))
-        pieces.append(block)
-    return pa.concat_tables(pieces)
+        return laid_over(bottom, latest(upper)).drop_columns([DELETED])
+    found = latest([bottom, *upper])
+    return found.filter(pc.invert(found.column(DELETED))).drop_columns([DELETED])
 
 
 def _with_keys(table: pa.Table, key: tuple[str, ...]) -> pa.Table:

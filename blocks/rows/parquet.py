@@ -60,7 +60,10 @@ def _encoding(column: pa.ChunkedArray, width: int) -> str | None:
 
     A dictionary of values that hardly repeat costs time and room before Parquet gives it up.
     """
-    kind, different = column.type, _share_of_different(column)
+    kind = column.type
+    if width > _WIDE_BYTES and (pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)):
+        return "PLAIN"  # a sample would copy values that may be very long
+    different = _share_of_different(column)
     if pa.types.is_int64(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_date(kind):
         return "DELTA_BINARY_PACKED" if different > _FEW else None
     if pa.types.is_boolean(kind) or pa.types.is_null(kind):
@@ -70,7 +73,7 @@ def _encoding(column: pa.ChunkedArray, width: int) -> str | None:
     if pa.types.is_float64(kind):
         return "BYTE_STREAM_SPLIT"
     if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
-        return "DELTA_BYTE_ARRAY" if width <= _WIDE_BYTES and _begins_like_the_one_before(column) else "PLAIN"
+        return "DELTA_BYTE_ARRAY" if _begins_like_the_one_before(column) else "PLAIN"
     return "PLAIN"
 
 
@@ -86,8 +89,9 @@ def _share_of_different(column: pa.ChunkedArray) -> float:
     count = len(column)
     if not count:
         return 0.0
-    sample = column.take(pa.array(_spread(count, _SAMPLE)))
-    return len(sample.unique()) / len(sample)
+    # `take` would put all of its chunks together
+    pieces = [piece for at in _spread(count, _SAMPLE) for piece in column.slice(int(at), 1).chunks if len(piece)]
+    return len(pa.chunked_array(pieces, column.type).unique()) / len(pieces)
 
 
 def _spread(count: int, most: int) -> npt.NDArray[np.int64]:

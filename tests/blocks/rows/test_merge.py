@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.rows import index, keys, merge
+from blocks.rows import index, keys, overlay
 from blocks.rows.canonical import KEY
 from blocks.rows.index import positions
 from blocks.rows.keys import encode_keys
@@ -24,7 +24,7 @@ names = st.binary(min_size=1, max_size=2)
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merge, "_BLOCK_ROWS", 3)
+    monkeypatch.setattr(overlay, "_BLOCK_ROWS", 3)
     monkeypatch.setattr(index, "_BLOCK_KEYS", 3)
     monkeypatch.setattr(keys, "_BATCH_ROWS", 3)
 

@@ -18,7 +18,7 @@ from blocks.sources.redis.rdb.skip import past_attributes, past_string, read_len
 from blocks.sources.redis.rdb.strings import pieces_of, strings_at, texts_of
 from blocks.sources.redis.rdb.tables import TableReader
 from blocks.sources.redis.read.grouping import Ints
-from blocks.sources.redis.rows import Expiry
+from blocks.sources.redis.rows import ELEMENTS, Content, Expiry, RowBuilder
 from blocks.sources.redis.wide import WideKey, long_string
 
 _SCORE_BYTES = 8
@@ -100,7 +100,17 @@ def read_large(source: Source, large: Large, *, wanted: bool) -> pa.Table | None
     found.settle()
     if len(found) != found.taken:
         raise damaged(f"an element is there twice in a {kind}")
-    return found.rows(large.key, large.expires_ms)
+    return _rows(large, kind, found) if len(found) else None
+
+
+def _rows(large: Large, kind: str, found: WideKey) -> pa.Table:
+    if not found.is_narrow:
+        return found.rows(large.key, large.expires_ms)
+    # few elements, which are long
+    rows, items = RowBuilder(), found.items()
+    if not rows.narrow(large.key, kind, items, large.expires_ms):
+        rows.add(large.key, Content(kind, large.expires_ms, ELEMENTS[kind](items)))
+    return rows.table()
 
 
 def _string(source: Source) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,30 @@ _SHARED = 0.25
 """The share of bytes that texts have in common with those before them, from which only the rest is written."""
 
 
+@dataclass(frozen=True)
+class Grouping:
+    """How the rows of a segment are divided into row groups.
+
+    Attributes:
+        rows: Rows of each group but the last.
+        first_keys: What the file says of the least `_key` of each, as text.
+    """
+
+    rows: int
+    first_keys: str
+
+    @classmethod
+    def of(cls, rows: pa.Table, keys: pa.LargeBinaryArray) -> Grouping:
+        """Divide rows.
+
+        Args:
+            rows: A segment: `_key` (large_binary) and the canonical columns.
+            keys: The `_key` of each row; ascending.
+        """
+        count = min(max(ROW_GROUP_BYTES // max(rows.nbytes // max(rows.num_rows, 1), 1), 1), ROW_GROUP_ROWS)
+        return cls(count, pack_keys([keys[at].as_py() for at in range(0, len(keys), count)]))
+
+
 def rows_to_parquet(rows: pa.Table, keys: pa.LargeBinaryArray, level: int) -> pa.Buffer:
     """Write rows as Parquet, each column in an encoding that suits its values.
 
@@ -48,14 +73,20 @@ def rows_to_parquet(rows: pa.Table, keys: pa.LargeBinaryArray, level: int) -> pa
         keys: The `_key` of each row; ascending.
         level: Level of zstd.
     """
+    sink = pa.BufferOutputStream()
+    write_parquet(rows, Grouping.of(rows, keys), level, sink)
+    return sink.getvalue()
+
+
+def write_parquet(rows: pa.Table, grouping: Grouping, level: int, sink: pa.NativeFile) -> None:
+    """Write what `rows_to_parquet` returns to an open file."""
     width = {name: rows.column(name).nbytes // max(rows.num_rows, 1) for name in rows.column_names}
-    per_row = max(sum(width.values()), 1)
     encoding = {name: _encoding(rows.column(name), width[name]) for name in rows.column_names}
-    group_rows = min(max(ROW_GROUP_BYTES // per_row, 1), ROW_GROUP_ROWS)
-    return _write(
+    _write(
         rows,
-        group_rows,
-        {FIRST_KEYS: pack_keys(keys.take(pa.array(range(0, len(keys), group_rows), pa.int64())).to_pylist())},
+        sink,
+        grouping.rows,
+        {FIRST_KEYS: grouping.first_keys},
         compression_level=level,
         use_dictionary=[name for name, chosen in encoding.items() if chosen is None],
         column_encoding={name: chosen for name, chosen in encoding.items() if chosen is not None},
@@ -90,7 +121,10 @@ def _encoding(column: pa.ChunkedArray, width: int) -> str | None:
 
     A dictionary of values that hardly repeat costs time and room before Parquet gives it up.
     """
-    kind, different = column.type, _share_of_different(column)
+    kind = column.type
+    if width > _WIDE_BYTES and (pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)):
+        return "PLAIN"  # a sample would copy values that may be very long
+    different = _share_of_different(column)
     if pa.types.is_int64(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_date(kind):
         return "DELTA_BINARY_PACKED" if different > _FEW else None
     if pa.types.is_boolean(kind) or pa.types.is_null(kind):
@@ -100,7 +134,7 @@ def _encoding(column: pa.ChunkedArray, width: int) -> str | None:
     if pa.types.is_float64(kind):
         return "BYTE_STREAM_SPLIT"
     if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
-        return "DELTA_BYTE_ARRAY" if width <= _WIDE_BYTES and _begins_like_the_one_before(column) else "PLAIN"
+        return "DELTA_BYTE_ARRAY" if _begins_like_the_one_before(column) else "PLAIN"
     return "PLAIN"
 
 
@@ -116,8 +150,9 @@ def _share_of_different(column: pa.ChunkedArray) -> float:
     count = len(column)
     if not count:
         return 0.0
-    sample = column.take(pa.array(_spread(count, _SAMPLE)))
-    return len(sample.unique()) / len(sample)
+    # `take` would put all of its chunks together
+    pieces = [piece for at in _spread(count, _SAMPLE) for piece in column.slice(int(at), 1).chunks if len(piece)]
+    return len(pa.chunked_array(pieces, column.type).unique()) / len(pieces)
 
 
 def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
@@ -132,8 +167,10 @@ def index_to_parquet(index: pa.Table) -> pa.Buffer:
         index: `_key` (large_binary), `_digest` (uint64, of which the upper half is kept) and `_deleted` (bool).
     """
     digests = pc.cast(pc.shift_right(index.column(DIGEST), pa.scalar(32, pa.uint64())), pa.uint32())
-    return _write(
+    sink = pa.BufferOutputStream()
+    _write(
         index.set_column(index.column_names.index(DIGEST), DIGEST, digests),
+        sink,
         _INDEX_GROUP_ROWS,
         {},
         compression_level=_INDEX_LEVEL,
@@ -141,6 +178,7 @@ def index_to_parquet(index: pa.Table) -> pa.Buffer:
         column_encoding={"_key": "DELTA_BYTE_ARRAY", "_digest": "PLAIN", "_deleted": "RLE"},
         write_statistics=False,
     )
+    return sink.getvalue()
 
 
 def index_from_parquet(data: pa.Buffer | bytes, what: str) -> pa.Table:
@@ -197,10 +235,8 @@ def _repeats(column: Sequence[pq.ColumnChunkMetaData]) -> bool:
     return size <= _INDEX_BYTES * count and all("RLE_DICTIONARY" in piece.encodings for piece in column)
 
 
-def _write(table: pa.Table, group_rows: int, metadata: dict[str, str], **options: object) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
+def _write(table: pa.Table, sink: pa.NativeFile, group_rows: int, metadata: dict[str, str], **options: object) -> None:
     with pq.ParquetWriter(sink, table.schema, compression="zstd", store_schema=True, **options) as writer:
         writer.write_table(table, row_group_size=group_rows)
         if metadata:
             writer.add_key_value_metadata(metadata)
-    return sink.getvalue()

@@ -29,6 +29,14 @@ class RestoreMode(StrEnum):
     """Afterwards the target holds the backup's rows of the selection, and no others."""
 
 
+class Script(StrEnum):
+    """What statements are written for; the value ends the name of their file."""
+
+    SQL = "sql"
+    REDIS_CLI = "redis-cli"
+    """A command in each line, for the standard input of `redis-cli`; it has no comments, so commands say them."""
+
+
 @dataclass(frozen=True)
 class NotRebuilt:
     """An object of a backup that a restore left out because it could not be rebuilt; all else is there.
@@ -36,12 +44,14 @@ class NotRebuilt:
     Attributes:
         name: Its kind and full name ("materialised view public.totals", "key db0/user:1").
         reason: Why, as a clause.
-        statement: The SQL that would rebuild it; empty where there is none.
+        statement: What would rebuild it, as the program takes it that `script` names; empty where there is none.
+        script: For which program that is.
     """
 
     name: str
     reason: str
     statement: str = ""
+    script: Script = Script.SQL
 
 
 @dataclass(frozen=True)

@@ -57,19 +57,12 @@ class StoredPart:
         "count", "index_at", "keys", "part", "rows_at", "size_bytes", "size_compressed", "tombstones", "upserts",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        part: BackupPart,
-        changes: Changes,
-        keys: KeyRange,
-        size_compressed: int,
-        places: tuple[Range, Range] | None = None,
-    ) -> None:
-        self.part, self.keys, self.size_compressed = part, keys, size_compressed
+    def __init__(self, part: BackupPart, changes: Changes, keys: KeyRange) -> None:
+        self.part, self.keys, self.size_compressed = part, keys, 0
         self.upserts, self.tombstones, self.count = changes.upserts, changes.tombstones, changes.count
         self.size_bytes = changes.rows.nbytes
-        self.rows_at: Range | None = places[0] if places else None
-        self.index_at: Range | None = places[1] if places else None
+        self.rows_at: Range | None = None
+        self.index_at: Range | None = None
 
     def segment(self, data: Blob, index: Blob) -> Segment:
         """Return what the manifest says of the part, when data and index are stored."""

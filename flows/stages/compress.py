@@ -29,7 +29,9 @@ def compress(part: BackupPart | SharedParts, changes: OneShot[Changes | None]) -
     if size(what) <= SMALL_BYTES:
         shared = part.attempt.small.add(part, what)
         return OneShot(packed_together(shared) if shared else CompressedParts(b"", b"", []))
-    return OneShot(packed_alone(part, what))
+    held = [what]
+    del what  # so that its rows are let go of while they are packed
+    return OneShot(packed_alone(part, held))
 
 
 @task(task_run_name="decompress {part}", tags=["stage"], **PURE)

@@ -306,6 +306,20 @@ def whole(data: Manifest, **values: Any) -> Manifest:
     return {"number": 0, "name": data["changed"][0]["name"], "parts": [], **shape, **values}
 
 
+CONTRADICTING = {
+    "parts that changed, of a manifest that is complete",
+    "a source as in the base, of a manifest that is complete",
+    "no base",
+    "a base without a chain",
+    "a collection changed twice",
+    "a part changed twice",
+    "a collection whole, and changed as well",
+    "a change of a collection that the base has not",
+    "a change of a part that the base has not",
+    "a definition as that of a source which the base has not",
+}
+"""What a manifest says of its base and cannot be true."""
+
 NEWER = {"a newer format", "what nobody knows is required"}
 """Made by a newer lastgood, as far as one can see: that is no damage."""
 

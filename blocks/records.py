@@ -320,7 +320,7 @@ class BackupMetadata(Record):
         for what in ({c.number for c in self.collections}, {c.name for c in self.collections}):
             if len(what) != len(self.collections):
                 raise ValueError("two collections have one number or one name")
-        named = [*(collection.name for collection in self.collections), *(change.name for change in self.changed)]
+        named = [*(c.name for c in self.collections), *(c.name for c in self.changed)]
         if self.changed and len(set(named)) != len(named):
             raise ValueError("what changed in a collection is told twice")
         return self

@@ -128,7 +128,7 @@ def checked_order(data: pa.Buffer | None, rows: pa.Table, key: tuple[str, ...], 
     counts = [file.metadata.row_group(n).num_rows for n in range(file.metadata.num_row_groups)]
     if len(keys) and 0 in counts:
         raise CorruptionDetected(f"{what}: it has a row group without rows", hint=_HINT)
-    starts = np.cumsum([0, *counts])[:-1] if len(keys) else np.zeros(0, np.int64)
+    starts = np.cumsum([0, *counts])[:-1] if len(keys) else np.array([], np.int64)
     if [begin[:KEY_BYTES] for begin in keys.take(pa.array(starts, pa.int64())).to_pylist()] != first_keys(file, what):
         raise CorruptionDetected(f"{what}: its row groups begin with other keys than it says", hint=_HINT)
     return keys

@@ -54,7 +54,9 @@ class Packs:
         return self._blobs[number]
 
     def forget(self, blob: Blob) -> None:
-        """Give up a blob of one part that is not needed after all; an object that holds nothing else is removed."""
+        """Give up a blob that is not needed after all; an object that holds nothing else is removed."""
+        if blob.shared is not None:
+            return  # other parts need it
         alone = self._stored.get(blob.name)
         if alone is not None and alone.size_bytes == blob.size_bytes:
             del self._stored[blob.name]

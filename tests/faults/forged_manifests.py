@@ -109,6 +109,8 @@ MANIFESTS: dict[str, Change] = {
     "a size beyond 64 bits": lambda d: first_segment(d).update(size_bytes=10**40),
     "an absurd number of rows": in_part(rows=ABSURD),
     "a negative number of rows": in_part(rows=-5),
+    "absurd numbers of upserts and tombstones": lambda d: first_segment(d).update(upserts=ABSURD, tombstones=ABSURD),
+    "a negative number of upserts": lambda d: first_segment(d).update(upserts=-1),
     "a part left out": lambda d: d["collections"][0]["parts"].pop(),
     "a segment left out": in_part(segment=None),
     "a part twice": lambda d: d["collections"][0]["parts"].append(d["collections"][0]["parts"][0]),
@@ -306,6 +308,20 @@ def whole(data: Manifest, **values: Any) -> Manifest:
     return {"number": 0, "name": data["changed"][0]["name"], "parts": [], **shape, **values}
 
 
+CONTRADICTING = {
+    "parts that changed, of a manifest that is complete",
+    "a source as in the base, of a manifest that is complete",
+    "no base",
+    "a base without a chain",
+    "a collection changed twice",
+    "a part changed twice",
+    "a collection whole, and changed as well",
+    "a change of a collection that the base has not",
+    "a change of a part that the base has not",
+    "a definition as that of a source which the base has not",
+}
+"""What a manifest says of its base and cannot be true."""
+
 NEWER = {"a newer format", "what nobody knows is required"}
 """Made by a newer lastgood, as far as one can see: that is no damage."""
 
@@ -314,6 +330,7 @@ HARMLESS = {
     "an unknown field",
     "unknown fields everywhere",
     "an absurd sum of rows",
+    "absurd numbers of upserts and tombstones",
     "a pack of other bytes",
     "a pack without blobs that is not there",
     "a pack that says it is absurdly large",

@@ -110,7 +110,7 @@ BEGINNING = (
 )
 
 
-@pytest.mark.parametrize("order", [5, 10_001], ids=["in the first row group", "in the last row group"])
+@pytest.mark.parametrize("order", [5, 77], ids=["in the first row group", "in the last row group"])
 @pytest.mark.parametrize("damage", ALL_DAMAGES)
 def test_a_record_looked_up_in_a_damaged_segment_is_right_or_refused(kept, copy, damage, order):
     """Only some chunks are read for it: it does not matter what became of the others."""
@@ -132,7 +132,7 @@ def test_where_nothing_is_encrypted_damage_is_found_as_well(kept_plain, share):
     name = kept.object_of(FULL, ORDERS, 0, "data")
     at = min(int(blob.size_bytes * share), blob.size_bytes - 1)
     in_blob(blob, flip(at))(copy / name)
-    errors = [error_of(lambda order=order: kept.look_up(kept.plan_at(copy), INC2, order)) for order in (5, 10_001)]
+    errors = [error_of(lambda order=order: kept.look_up(kept.plan_at(copy), INC2, order)) for order in (5, 77)]
     assert all(error is None or names_it(error, kept.backups[FULL].backup_id) for error in errors)
     assert any(errors), "one row is at the beginning, the other fills most of the segment"
     is_found(kept, copy, FULL, name)

@@ -30,6 +30,7 @@ from tests.faults.damage import hard_copy, rewrite
 from tests.faults.forged_manifests import (
     BELIEVED,
     BLOBS,
+    CONTRADICTING,
     HARMLESS,
     INHERITING,
     MANIFESTS,
@@ -122,6 +123,7 @@ def is_refused_in_words(place: Place, attack: str, backup_id: str) -> None:
         assert caught.value.message
         assert isinstance(caught.value, ConfigurationError) or attack not in NEWER
         assert "newer lastgood" in caught.value.message or attack not in NEWER
+        assert isinstance(caught.value, CorruptionDetected) or attack not in CONTRADICTING
     assert place.around() == before
     shutil.rmtree(target, ignore_errors=True)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from blocks.crypto.stream import ObjectContext, ObjectKind
 from blocks.errors import CorruptionDetected, LastgoodError
 from blocks.records import BackupStatus
 from blocks.rows.shared import MOST_BYTES, unpack
@@ -21,6 +25,7 @@ from tests.faults.forging import (
     Manifest,
     replace_manifest,
     replace_plaintext,
+    sealed,
     sealed_manifest,
     unlocked,
 )
@@ -201,3 +206,34 @@ def test_a_backup_of_version_1_does_not_stand_on_one_of_version_2(place):
     )
     with pytest.raises(CorruptionDetected, match="has format 1, and stands on"):
         make_restore(place.plan, RestoreRequest(backup_id, preview=True))
+
+
+# Verifications and expiries
+
+
+def a_record(place: Place, **fields: object) -> Path:
+    """Verify a backup, and give its record other fields."""
+    backup_id = place.incremental.backup_id
+    repository = unlocked(place.plan)
+    made = make_verification(place.plan, backup_id, deep=False)
+    assert repository.status(place.incremental) is BackupStatus.VERIFIED
+    (record,) = (place.root / "verifications" / PLAN / backup_id).iterdir()
+    data = made.model_dump(mode="json") | fields
+    context = ObjectContext(repository.repository_id, PLAN, backup_id, ObjectKind.VERIFICATION)
+    rewrite(record, sealed(gzip.compress(json.dumps(data).encode()), repository.keys.catalogue_key, context))
+    return record
+
+
+@pytest.mark.parametrize("fields", [{"requires": ["telepathy"]}, {"format_version": 3}], ids=["requires", "version"])
+def test_a_verification_by_a_newer_lastgood_is_named_and_proves_nothing(place, fields):
+    record = a_record(place, **fields)
+    assert unlocked(place.plan).status(place.incremental) is BackupStatus.COMPLETED
+    assert restored(place.plan, place.incremental.backup_id, place.folder / "target") == place.oracle
+    findings = check_repository(place.plan).findings
+    assert any(record.name in finding and "newer lastgood" in finding for finding in findings)
+
+
+def test_a_verification_with_a_field_that_nobody_knows_is_read(place):
+    a_record(place, surprise={"x": [1]})
+    assert unlocked(place.plan).status(place.incremental) is BackupStatus.VERIFIED
+    assert check_repository(place.plan).findings == []

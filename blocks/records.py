@@ -121,13 +121,11 @@ class KeyRange(Record):
 class Segment(Record):
     """What one backup stored for one part: sealed rows and the sealed index of their keys and digests."""
 
-    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
-
     number: Count | None = None
     """Only in version 1, where it is in the names of both objects."""
     data: Blob
     index: Blob
-    key_range: KeyRange | None = Field(default=None, alias="keys")
+    key_range: KeyRange | None = None
     """None in version 1. Not `keys`, which would make a mapping of it for `dict`, and so for Prefect."""
     upserts: Count
     tombstones: Count

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from blocks.errors import CorruptionDetected
 from blocks.rows.changes import Changes, changes_by_updates
 from blocks.rows.index import INDEX_ROW_BYTES
 from blocks.rows.merge import as_it_was
@@ -37,5 +38,12 @@ def diff(part: BackupPart, normal: OneShot[NormalizedPart]) -> OneShot[Changes |
 
 @task(task_run_name="merge {part}", tags=["stage"], **PURE)
 def merge(part: RestorePart, tables: OneShot[list[pa.Table]]) -> OneShot[pa.Table]:
-    """Lay the segments of one part's chain, oldest first, over each other: the part as it was."""
-    return OneShot(as_it_was(tables.take(), part.spec.key))
+    """Lay the segments of one part's chain, oldest first, over each other: the part as it was.
+
+    Raises:
+        CorruptionDetected: A segment lacks the columns of its key.
+    """
+    try:
+        return OneShot(as_it_was(tables.take(), part.spec.key))
+    except CorruptionDetected as exc:
+        raise CorruptionDetected(f"{part}: {exc.message}", hint=exc.hint) from exc

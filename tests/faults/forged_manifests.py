@@ -174,7 +174,7 @@ MANIFESTS: dict[str, Change] = {
     "an unknown field": lambda d: d.update(surprise=1),
     "unknown fields everywhere": lambda d: [
         one.update(surprise={"x": [1]})
-        for one in (d["sources"][0], d["objects"][0], first_segment(d), first_segment(d)["keys"], *blobs_of(d))
+        for one in (d["sources"][0], d["objects"][0], first_segment(d), first_segment(d)["key_range"], *blobs_of(d))
     ],
     "a time without a zone": lambda d: d.update(timestamp="2026-01-01T00:00:00"),
     "an absurd time": lambda d: d.update(timestamp="9999-12-31T23:59:59Z"),

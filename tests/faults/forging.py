@@ -205,7 +205,7 @@ class ForgedBackup:
         if self._version == 1:
             segment["number"] = self._numbers // 2
         else:
-            segment["keys"] = KEYS
+            segment["key_range"] = KEYS
         part = {"number": number, "bounds": bounds, "rows": rows.num_rows, "segment": segment}
         if self._shared:
             self._waiting.append((segment, rows))

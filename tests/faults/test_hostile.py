@@ -256,7 +256,6 @@ def swap_public_key(data: dict[str, Any]) -> None:
 
 SETTINGS: dict[str, tuple[Callable[[dict[str, Any]], object], type[LastgoodError]]] = {
     "a swapped public key": (swap_public_key, CorruptionDetected),
-    "an unknown field": (lambda d: d.update(surprise=1), CorruptionDetected),
     "an unknown field of encryption": (lambda d: d["encryption"].update(surprise=1), CorruptionDetected),
     "an unknown field of a slot": (lambda d: d["encryption"]["slots"][0].update(surprise=1), CorruptionDetected),
     "a newer format": (lambda d: d.update(format_version=3), ConfigurationError),
@@ -284,6 +283,11 @@ SETTINGS: dict[str, tuple[Callable[[dict[str, Any]], object], type[LastgoodError
         CorruptionDetected,
     ),
 }
+
+
+def test_what_a_later_one_adds_to_the_settings_does_not_matter(place):
+    hostile_settings(place, lambda data: data.update(surprise=1))
+    make_restore(place.plan, RestoreRequest(place.incremental.backup_id, to=str(place.folder / "target")))
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -90,7 +90,9 @@ def either(request) -> Place:
 
 
 def lying(place: Place, backup: BackupMetadata, **keys: Any) -> None:
-    replace_manifest(place.root, unlocked(place.plan), backup, lambda data: first_segment(data)["keys"].update(keys))
+    replace_manifest(
+        place.root, unlocked(place.plan), backup, lambda data: first_segment(data)["key_range"].update(keys)
+    )
 
 
 def test_a_record_is_found_by_its_key(either):

@@ -187,7 +187,7 @@ class Forger:
         else:
             packed = rows_to_parquet(tables[0], keys, 3) if data else index_to_parquet(tables[0])
         if keys:
-            sharing[0]["keys"] = key_range(tables[0], keys, collection.key, None).model_dump()
+            sharing[0]["key_range"] = key_range(tables[0], keys, collection.key, None).model_dump()
         self._store(seal(packed, key, context), [one[place] for one in sharing])
         self.seal_manifest()
 

@@ -1,4 +1,4 @@
-"""Repositories that were written once, by format version 1: this lastgood still restores them, value by value."""
+"""Repositories that were written once, by each version of the format: this lastgood restores them, value by value."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ from flows.restoring.request import RestoreRequest
 from flows.verify import make_verification
 from tests.format_support import make_plan, restore, see_database, see_tree
 
-ARCHIVE = Path(__file__).parent / "golden" / "v1.tar.gz"
+VERSIONS = (1, 2)
 ORACLE = "oracle.json"
+
+
+def archive_of(version: int) -> Path:
+    return Path(__file__).parent / "golden" / f"v{version}.tar.gz"
+
 
 # secrets of the golden repositories, which hold nothing that is secret
 PASSPHRASE = "golden test passphrase: protects nothing"
@@ -31,15 +36,19 @@ READER_KEY = "LASTGOOD-KEY-1-M5XW-YZDF-NYQH-IZLT-OQQG-WZLZ-HIQH-A4TP-ORSW-G5DT-E
 WRITER_KEY = "LASTGOOD-KEY-1-M5XW-YZDF-NYQH-IZLT-OQQG-WZLZ-EBXW-MIDB-EB3X-E2LU-MVZC-A33O-NR4W-XGDG"
 
 
+Backups = dict[str, dict[str, Any]]
+"""What each backup holds, by its id."""
+
+
 @cache
-def oracle() -> dict[str, dict[str, dict[str, Any]]]:
+def oracle(version: int) -> dict[str, Backups]:
     """What each backup holds, by the name of its repository and its id."""
-    if not ARCHIVE.exists():  # while it is made
+    if not archive_of(version).exists():  # while it is made
         return {}
-    with tarfile.open(ARCHIVE) as archive:
+    with tarfile.open(archive_of(version)) as archive:
         file = archive.extractfile(ORACLE)
         assert file is not None
-        loaded: dict[str, dict[str, dict[str, Any]]] = json.load(file)
+        loaded: dict[str, Backups] = json.load(file)
     return loaded
 
 
@@ -56,63 +65,81 @@ def _passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LASTGOOD_GOLDEN_PASSPHRASE", PASSPHRASE)
 
 
-@pytest.fixture
-def shelf(tmp_path: Path) -> Path:
-    """The golden repositories, each as `<name>/backups`."""
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path
+class Shelf:
+    """The golden repositories of one version, each as `<name>/backups` in a folder."""
+
+    def __init__(self, version: int, folder: Path) -> None:
+        self.version, self.folder = version, folder
+        with tarfile.open(archive_of(version)) as archive:
+            archive.extractall(folder, filter="data")
+
+    def in_order(self, name: str) -> list[str]:
+        """The ids of a repository's backups, oldest first."""
+        backups = oracle(self.version)[name]
+        return sorted(backups, key=lambda backup_id: int(backups[backup_id]["sequence"]))
+
+    def newest(self, name: str) -> str:
+        return self.in_order(name)[-1]
 
 
-def in_order(name: str) -> list[str]:
-    """The ids of a golden repository's backups, oldest first."""
-    return sorted(oracle()[name], key=lambda backup_id: int(oracle()[name][backup_id]["sequence"]))
+@pytest.fixture(params=VERSIONS, ids=lambda version: f"v{version}")
+def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
+    return Shelf(request.param, tmp_path)
 
 
-def newest(name: str) -> str:
-    return in_order(name)[-1]
+def every_backup() -> list[Any]:
+    return [
+        pytest.param(version, name, backup_id, id=f"v{version}-{name}-{backup_id}")
+        for version in VERSIONS
+        for name, backups in oracle(version).items()
+        for backup_id in backups
+    ]
 
 
-def every_backup() -> list[tuple[str, str]]:
-    return [(name, backup_id) for name, backups in oracle().items() for backup_id in backups]
-
-
-def check_restored(plan: BackupPlan, name: str, backup_id: str, to: Path) -> None:
+def check_restored(shelf: Shelf, plan: BackupPlan, name: str, backup_id: str) -> None:
+    to = shelf.folder / "restored"
     make_restore(plan, RestoreRequest(mode=RestoreMode.EXACT, backup=backup_id, to=str(to)))
-    wanted = oracle()[name][backup_id]
+    wanted = oracle(shelf.version)[name][backup_id]
     assert see_database(to / "ledger" / "ledger.db") == wanted["database"]
     assert see_tree(to / "models" / "tree") == wanted["tree"]
 
 
-@pytest.mark.parametrize(("name", "backup_id"), every_backup())
-def test_every_golden_backup_is_restored_exactly_and_verified(shelf: Path, name: str, backup_id: str) -> None:
-    plan = make_plan(shelf / name, encryption_of(name))
-    check_restored(plan, name, backup_id, shelf / "restored")
+@pytest.mark.parametrize(("version", "name", "backup_id"), every_backup())
+def test_every_golden_backup_is_restored_exactly_and_verified(
+    tmp_path: Path, version: int, name: str, backup_id: str
+) -> None:
+    shelf = Shelf(version, tmp_path)
+    plan = make_plan(shelf.folder / name, encryption_of(name))
+    assert plan.repository.unlock(plan.encryption).manifest(plan.name, backup_id).format_version == version
+    check_restored(shelf, plan, name, backup_id)
     verification = make_verification(plan, backup_id, deep=True)
     assert (verification.status, verification.findings) == (BackupStatus.VERIFIED, ())
 
 
-def test_the_golden_key_file_opens_what_was_sealed_under_the_passphrase(shelf: Path) -> None:
-    write_key_file(shelf / "key", READER_KEY)
-    plan = make_plan(shelf / "hybrid", {"credential": {"key_file": str(shelf / "key")}})
-    check_restored(plan, "hybrid", newest("hybrid"), shelf / "restored")
+def test_the_golden_key_file_opens_what_was_sealed_under_the_passphrase(shelf: Shelf) -> None:
+    write_key_file(shelf.folder / "key", READER_KEY)
+    plan = make_plan(shelf.folder / "hybrid", {"credential": {"key_file": str(shelf.folder / "key")}})
+    check_restored(shelf, plan, "hybrid", shelf.newest("hybrid"))
 
 
-def test_the_golden_key_of_a_writer_lists_backups_and_reads_none(shelf: Path) -> None:
-    write_key_file(shelf / "key", WRITER_KEY)
-    plan = make_plan(shelf / "hybrid", {"credential": {"key_file": str(shelf / "key")}})
+def test_the_golden_key_of_a_writer_lists_backups_and_reads_none(shelf: Shelf) -> None:
+    write_key_file(shelf.folder / "key", WRITER_KEY)
+    plan = make_plan(shelf.folder / "hybrid", {"credential": {"key_file": str(shelf.folder / "key")}})
     repository = plan.repository.unlock(plan.encryption)
     assert repository.keys.role is Role.WRITER
-    assert [one.backup_id for one in repository.backups(plan.name)] == in_order("hybrid")
+    assert [one.backup_id for one in repository.backups(plan.name)] == shelf.in_order("hybrid")
     with pytest.raises(WrongKey):
-        make_restore(plan, RestoreRequest(mode=RestoreMode.EXACT, backup=newest("hybrid"), to=str(shelf / "restored")))
+        make_restore(
+            plan,
+            RestoreRequest(mode=RestoreMode.EXACT, backup=shelf.newest("hybrid"), to=str(shelf.folder / "restored")),
+        )
 
 
-def test_the_golden_history_adds_up_and_its_records_are_read(shelf: Path) -> None:
-    plan = make_plan(shelf / "hybrid", encryption_of("hybrid"))
+def test_the_golden_history_adds_up_and_its_records_are_read(shelf: Shelf) -> None:
+    plan = make_plan(shelf.folder / "hybrid", encryption_of("hybrid"))
     repository = plan.repository.unlock(plan.encryption)
     backups = repository.backups(plan.name)
-    assert [one.backup_id for one in backups] == in_order("hybrid")
+    assert [one.backup_id for one in backups] == shelf.in_order("hybrid")
     assert [one.backup_type for one in backups] == ["full", "incremental", "differential", "incremental"]
     assert [one.sequence for one in backups] == [1, 2, 4, 5]
     assert repository.audit(plan.name) == []
@@ -124,9 +151,9 @@ def test_the_golden_history_adds_up_and_its_records_are_read(shelf: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["hybrid", "x25519", "plain"])
-def test_the_golden_files_are_byte_for_byte_what_their_sums_say(shelf: Path, name: str) -> None:
-    folders = list((shelf / name / "backups" / "backups" / "trading").iterdir())
-    assert len(folders) == len(oracle()[name])
+def test_the_golden_files_are_byte_for_byte_what_their_sums_say(shelf: Shelf, name: str) -> None:
+    folders = list((shelf.folder / name / "backups" / "backups" / "trading").iterdir())
+    assert len(folders) == len(oracle(shelf.version)[name])
     for folder in folders:
         listed = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
         found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
@@ -135,12 +162,12 @@ def test_the_golden_files_are_byte_for_byte_what_their_sums_say(shelf: Path, nam
 
 
 @pytest.mark.parametrize("name", ["hybrid", "x25519", "plain"])
-def test_the_document_restores_the_golden_repositories(shelf: Path, name: str) -> None:
-    wanted = oracle()[name][newest(name)]
+def test_the_document_restores_the_golden_repositories(shelf: Shelf, name: str) -> None:
+    wanted = oracle(shelf.version)[name][shelf.newest(name)]
     credential = ["--no-encryption"] if name == "plain" else []
-    to = shelf / "restored"
-    arguments = (newest(name), "--to", str(to), "--check", *credential)
-    done = restore(shelf / name, *arguments, LASTGOOD_PASSPHRASE=PASSPHRASE)
+    to = shelf.folder / "restored"
+    arguments = (shelf.newest(name), "--to", str(to), "--check", *credential)
+    done = restore(shelf.folder / name, *arguments, LASTGOOD_PASSPHRASE=PASSPHRASE)
     assert done.returncode == 0, done.stderr
     assert see_database(to / "ledger") == wanted["database"]
     assert see_tree(to / "models") == wanted["tree"]

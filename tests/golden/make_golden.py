@@ -1,7 +1,7 @@
-"""Makes the golden repositories of format version 1: `python -m tests.golden.make_golden` from the project's root.
+"""Makes the golden repositories of the format that is written: `python -m tests.golden.make_golden` from the root.
 
-Not run by tests: v1.tar.gz is what a lastgood of that version once wrote, and every later one has to restore
-it. It is made anew only while version 1 is not yet released.
+Not run by tests: an archive is what a lastgood of its version once wrote, and every later one has to restore it. It is
+made anew only while that version is not yet released.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from blocks.crypto.keyring import Credential, Role, write_key_file
 from blocks.crypto.repository_keys import add_slot
 from blocks.plan.plan import BackupPlan
-from blocks.records import Expiry
+from blocks.records import FORMAT_VERSION, Expiry
 from flows.verify import make_verification
 from tests.format_support import MIB, back_up, make_plan, run_sql, see_database, see_tree, write
-from tests.test_golden import ARCHIVE, ORACLE, PASSPHRASE, READER_KEY, WRITER_KEY, encryption_of
+from tests.test_golden import ORACLE, PASSPHRASE, READER_KEY, WRITER_KEY, archive_of, encryption_of
 
 Oracle = dict[str, dict[str, object]]
 
@@ -148,12 +148,13 @@ def main() -> None:
         os.environ["XDG_STATE_HOME"] = str(folder / "state-home")
         oracle = {name: make(folder / name, name, kinds) for name, kinds in HISTORIES.items()}
         (folder / ORACLE).write_text(json.dumps(oracle, sort_keys=True))
-        with tarfile.open(ARCHIVE, "w:gz") as archive:
+        path = archive_of(FORMAT_VERSION)
+        with tarfile.open(path, "w:gz") as archive:
             archive.add(folder / ORACLE, ORACLE, filter=_anonymous)
             for repository in oracle:
                 shutil.rmtree(folder / repository / "backups" / "locks")
                 archive.add(folder / repository / "backups", f"{repository}/backups", filter=_anonymous)
-    print(f"{ARCHIVE.name}: {ARCHIVE.stat().st_size} bytes")
+    print(f"{path.name}: {path.stat().st_size} bytes")
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -544,9 +544,10 @@ def test_no_part_keeps_the_index_of_the_base(books: Books, told: set[str], monke
         prepared.append("")
         prepare(self)
 
-    def settled(self: BackupAttempt, part: BackupPart, stored: Stored) -> None:
-        done.append(str(part))
-        assert part._base is None
+    def settled(self: BackupAttempt, part: BackupPart | None, stored: Sequence[tuple[BackupPart, Stored]]) -> None:
+        parts = [one for one, _ in stored]
+        done.extend(map(str, parts))
+        assert all(one._base is None for one in (*parts, *([part] if part else [])))
         settle(self, part, stored)
 
     monkeypatch.setattr(PartLookup, "prepare", recorded)

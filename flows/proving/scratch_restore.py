@@ -99,9 +99,11 @@ class ScratchRestore:
         spec = specs.get(part.spec.name)
         if spec is None or not spec.fits(part.spec):
             raise CorruptionDetected(f"{part}: the restored collection is missing or has another shape")
+        lacking = spec.lacking(part.spec)
         if spec.columns != part.spec.columns:
             spec = part.spec  # which the view reads in the order of the backup, that the hash of a row depends on
         rows = read_whole(view, spec, part.part.bounds).rows
+        rows = rows.drop_columns([name for name in lacking if name in rows.column_names])
         if part.selection:  # a narrowed backup knows nothing of what came with its rows (the folders above a file)
             rows = part.selection.rows(rows, spec.label)
         expected = self._expected.get(str(part), PartIndex([]))

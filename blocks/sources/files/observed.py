@@ -72,6 +72,7 @@ class ObservedTree:
         self._split: dict[bytes, Signature | None] = {}
         self._held: dict[bytes, set[Range]] = {}
         self._dropped: dict[bytes, str] = {}
+        self._linked: dict[bytes, Signature] = {}
         self._settled = False
         self._lock = threading.Lock()
         self._unread = dict(self.listing.unread)
@@ -125,6 +126,16 @@ class ObservedTree:
             agreed = self._split.setdefault(path, seen) == seen
         if not agreed:
             self._torn(path)
+
+    def linked(self, first: bytes, seen: Signature) -> bool:
+        """Remember how a file was seen by one of its names; say whether it is what it was by others.
+
+        Args:
+            first: The first of its names.
+            seen: What it is by one of them.
+        """
+        with self._lock:
+            return self._linked.setdefault(first, seen) == seen
 
     def drop(self, path: bytes, why: str) -> None:
         """Give up a file that spans several parts, in all of them; `why` is a clause."""

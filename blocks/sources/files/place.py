@@ -1,6 +1,7 @@
 """Putting staged files into place.
 
-    prepare     finish the staged files (size, owner, mode, times), look at what is there, refuse; sync
+    prepare     finish the staged files (size, owner, attributes, mode, times; further names), look at what is there,
+                refuse; sync
     carry_out   move away what no backup has -> move what is not in the backup, or in the way, to the replaced files ->
                 folders -> swap staged files in -> modes and times of folders, deepest first -> sync
 
@@ -19,6 +20,7 @@ from blocks.errors import CorruptionDetected, RestoreRefused
 from blocks.sources.files import renames
 from blocks.sources.files.changes import Changes, Planner
 from blocks.sources.files.cover import Coverage
+from blocks.sources.files.dressing import Dresser
 from blocks.sources.files.entries import Entries
 from blocks.sources.files.hazards import Touched, refuse_databases, refuse_mounts, refuse_unchangeable
 from blocks.sources.files.leavings import KeptAside, Moved
@@ -27,10 +29,10 @@ from blocks.sources.files.reading.channel import Watch
 from blocks.sources.files.reading.ladder import FOLDER_FLAGS
 from blocks.sources.files.reading.stats import leaf, parent
 from blocks.sources.files.rows import FOLDER, LINK
-from blocks.sources.files.staging import Staging, dress, has_time, sync_file_system
+from blocks.sources.files.staging import Staging, sync_file_system
 from blocks.sources.files.tree import shown
 from blocks.sources.files.view import FilesView
-from blocks.sources.target import RestoreScope
+from blocks.sources.target import NotRebuilt, RestoreScope
 
 _ALL = 0o700
 _SYNCED_SINGLY = 64
@@ -57,7 +59,8 @@ class Placement:
         self._opened_up: set[bytes] = set()
         self._changes = Changes(Touched(root, {}, []))
         self._fd = -1
-        self._undressed = self._mistimed = 0
+        self._apart = 0
+        self._dresser = Dresser(root, keep_going=scope.keep_going)
         self.at = b""
         """Where `carry_out` is, for messages."""
         self.moved: list[Moved] = []
@@ -112,26 +115,56 @@ class Placement:
             placed = [path for path, kind in self._placed(entries) if kind != FOLDER]
             refuse_mounts(self._root, [*self._changes.removals, *placed, *self._changes.aside])
             self._refuse_hazards(self._changes.touched)
-        numbers = []
+        numbers: list[int] = []
+        others = self._further_names(entries)
         for i, path in enumerate(entries.paths):
-            if entries.kinds[i] == FOLDER or path in self._changes.spared:
+            if path in self._changes.spared:
                 continue
-            number = staging.number(path)
             try:
-                if entries.kinds[i] == LINK:
-                    os.symlink(entries.targets[path], staging.name(number), dir_fd=staging.fd)
-                else:
-                    staging.settle(number, entries.size[i])
-                    numbers.append(number)
-                self._dress(staging.name(number), staging.fd, entries, i)
+                if entries.kinds[i] == FOLDER:
+                    self._foresee(path, staging, entries, i)
+                elif i not in others or not self._link(staging, entries.paths[others[i]], path):
+                    numbers += self._finish(staging, entries, i)
             except (OverflowError, ValueError) as exc:
                 raise CorruptionDetected(f"{shown(path)} has a size, owner or time that no file has") from exc
+        self._dresser.check()
         self._note_what_moves(entries, staging)
         staging.sync(numbers)
 
-    def _dress(self, name: bytes | int, folder: int | None, entries: Entries, i: int) -> None:
-        self._undressed += not dress(name, folder, entries, i)
-        self._mistimed += not has_time(name, folder, entries.mtime_ns[i])
+    def _finish(self, staging: Staging, entries: Entries, i: int) -> list[int]:
+        """Finish a staged file or link; return its number where it has content."""
+        path = entries.paths[i]
+        number = staging.number(path)
+        if entries.kinds[i] == LINK:
+            os.symlink(entries.targets[path], staging.name(number), dir_fd=staging.fd)
+        else:
+            staging.settle(number, entries.size[i])
+        self._dresser.dress(staging.name(number), staging.fd, entries, i)
+        return [] if entries.kinds[i] == LINK else [number]
+
+    def _foresee(self, path: bytes, staging: Staging, entries: Entries, i: int) -> None:
+        there = None
+        if self._fd >= 0 and path not in self._changes.removals and self._is_folder(path):
+            with suppress(PermissionError):  # it is moved away unseen
+                there = self._handles.folder(path)
+        self._dresser.foresee(there, staging.fd, entries, i)
+
+    def _further_names(self, entries: Entries) -> dict[int, int]:
+        """Find the entries that become one more name of another: by their position that of the other."""
+        others: dict[int, int] = {}
+        for names in entries.names:
+            placed = [i for i in names if entries.paths[i] not in self._changes.spared]
+            self._apart += len(placed) == 1
+            others |= dict.fromkeys(placed[1:], placed[0])
+        return others
+
+    def _link(self, staging: Staging, path: bytes, further: bytes) -> bool:
+        try:
+            staging.link(staging.number(path), staging.number(further))
+        except OSError as exc:
+            self._dresser.lose_link(further, exc)
+            return False
+        return True
 
     def _note_what_moves(self, entries: Entries, staging: Staging) -> None:
         """Write down what each number will be, for who has to clear up after a kill."""
@@ -228,7 +261,7 @@ class Placement:
             self.at = path
             i = folders.get(path)
             if i is not None:
-                self._dress(self._handles.folder(path), None, entries, i)
+                self._dresser.dress(self._handles.folder(path), None, entries, i, staged=False)
             elif path in self._times and self._is_folder(path):
                 self._leave_as_found(path)
 
@@ -266,11 +299,14 @@ class Placement:
             names = ", ".join(map(shown, spared[:_NAMED]))
             more = f" and {len(spared) - _NAMED} more" if len(spared) > _NAMED else ""
             told.append(f"{names}{more} stayed as they are: the plan leaves them out, or needs them itself.")
-        if self._undressed:
+        if self._apart:
             told.append(
-                f"{self._undressed} entries did not get back their owner, group or all of their mode, which takes more "
-                "rights; nobody may do more with them than before."
+                f"{self._apart} files came back by one name only, apart from other names (hard links) that were not "
+                "restored with them."
             )
-        if self._mistimed:
-            told.append(f"{self._mistimed} entries have another time: this file system does not hold theirs.")
-        return told
+        return told + self._dresser.notes
+
+    @property
+    def not_rebuilt(self) -> list[NotRebuilt]:
+        """Attributes and links that were left out."""
+        return self._dresser.not_rebuilt

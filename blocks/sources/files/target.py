@@ -25,7 +25,7 @@ from blocks.sources.files.rows import plain_rows
 from blocks.sources.files.staging import Staging
 from blocks.sources.files.tree import shown
 from blocks.sources.files.view import FilesView
-from blocks.sources.target import RestoreMode, RestoreScope
+from blocks.sources.target import NotRebuilt, RestoreMode, RestoreScope
 from blocks.sources.view import Unread, View
 
 
@@ -52,6 +52,8 @@ class FilesTarget:
         self._lock = threading.Lock()
         self._done = False
         self._notes: list[str] = []
+        self._not_rebuilt: Sequence[NotRebuilt] = ()
+        self._knows_attributes = True
 
     @property
     def changed(self) -> bool:
@@ -62,6 +64,11 @@ class FilesTarget:
     def notes(self) -> Sequence[str]:
         """What was kept aside and where, and what stayed as it was."""
         return [*self._notes, *(self._kept.all_notes() if self._kept else ())]
+
+    @property
+    def not_rebuilt(self) -> Sequence[NotRebuilt]:
+        """The attributes and links that were left out, where the restore keeps going."""
+        return self._not_rebuilt
 
     def preflight(self) -> tuple[str, ...]:
         """Check that there is a place to write to, and room; say what an exact restore will do.
@@ -160,6 +167,8 @@ class FilesTarget:
             self._write(staging, batch)
         with self._lock:  # last, so that a part that failed may be applied again
             self._entries.append(entries)
+            # a backup of an earlier version says nothing of attributes
+            self._knows_attributes = any(name == "xattrs" for name, _ in collection.columns)
         return int(rows.num_rows)
 
     def _write(self, staging: Staging, batch: pa.RecordBatch) -> None:
@@ -221,7 +230,8 @@ class FilesTarget:
 
     def _gathered(self) -> Entries:
         if self._collected is None:
-            self._collected = Entries.collect(self._entries, self._staged().paths())
+            contents, known = self._staged().paths(), self._knows_attributes
+            self._collected = Entries.collect(self._entries, contents, knows_attributes=known)
         return self._collected
 
     def _prepared(self) -> Placement:
@@ -266,6 +276,7 @@ class FilesTarget:
                 hint="Some files are restored, others are not yet. Remove the cause and restore again.",
             ) from exc
         self._notes += placement.notes
+        self._not_rebuilt = placement.not_rebuilt
         self._notes += settle_dead(self._root, kept)
         self.abort()
 

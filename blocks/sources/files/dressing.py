@@ -1,0 +1,253 @@
+"""What a restored entry gets beside its content: owner, extended attributes, mode and times."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+
+from blocks.errors import RestoreRefused
+from blocks.sources.files.entries import Entries
+from blocks.sources.files.reading.xattrs import ACCESS_LIST, CAPABILITY, DEFAULT_LIST, decode, look_at
+from blocks.sources.files.rows import LINK
+from blocks.sources.files.tree import shown
+from blocks.sources.target import NotRebuilt
+
+_NAMED = 3
+_ANYWHERE_FROM, _ANYWHERE_BEFORE = -(1 << 31) * 1_000_000_000, (1 << 31) * 1_000_000_000
+_LISTS = frozenset((ACCESS_LIST.encode(), DEFAULT_LIST.encode()))
+_OF_THE_OWNER = _LISTS | {CAPABILITY.encode()}
+_PROBE = b"probe"
+
+Wanted = Mapping[bytes, bytes]
+"""Extended attributes: values by full names."""
+
+
+class Dresser:
+    """Dresses the entries of one restore, and remembers what it could not give them.
+
+    Args:
+        root: Path of the tree's root, for messages.
+        keep_going: Whether attributes and links that the place does not take are left out.
+    """
+
+    def __init__(self, root: bytes, *, keep_going: bool) -> None:
+        self._root, self._keep_going = root, keep_going
+        self._undressed = self._mistimed = 0
+        self._lost: dict[tuple[str, str], dict[bytes, None]] = {}
+
+    def dress(self, name: bytes | int, folder: int | None, entries: Entries, i: int, *, staged: bool = True) -> None:
+        """Set owner, attributes, mode and times of an entry.
+
+        In this order: a change of owner clears setuid and capabilities, and a mode may forbid to set attributes; but
+        an access list says itself what the mode is.
+
+        Args:
+            name: Name in an open folder, or the descriptor of a folder.
+            folder: Descriptor of the folder; None where `name` is one.
+            entries: The entries of the restore.
+            i: Which of them it is.
+            staged: Whether nobody sees it yet, so that what cannot be set can still be refused.
+
+        Raises:
+            OSError: The system refused something that everybody may do, or what nothing had foretold.
+        """
+        path, link, moment = entries.paths[i], entries.kinds[i] == LINK, entries.mtime_ns[i]
+        owner, group = _give_back(name, folder, entries.uid[i], entries.gid[i], follow=not link)
+        wanted, whole = _harmless(entries.attributes.get(path, {}), owner=owner and group)
+        place = b"/proc/self/fd/%d/%b" % (folder, name) if folder is not None and isinstance(name, bytes) else name
+        there = decode(look_at(place, follow=folder is None).kept) if entries.knows_attributes else {}
+        others = [one for one in {**there, **wanted} if one not in _LISTS]
+        lists = [one for one in {**there, **wanted} if one in _LISTS]
+        try:
+            self._bring(place, path, others, there, wanted, staged=staged)
+            if not link and entries.mode[i] >= 0:
+                os.chmod(name, _without_owner(entries.mode[i] & 0o7777, owner=owner, group=group), dir_fd=folder)
+                there = {one: value for one, value in there.items() if one not in _LISTS or one not in wanted}
+            self._bring(place, path, lists, there, wanted, staged=staged)
+            os.utime(name, ns=(moment, moment), dir_fd=folder, follow_symlinks=not link)
+        except PermissionError:
+            if folder is not None or not _belongs_to_others(name):
+                raise
+            whole = False  # a folder that was there and is somebody else's
+        self._undressed += not (owner and group and whole)
+        self._mistimed += not _has_time(name, folder, moment)
+
+    def _bring(
+        self, place: int | bytes, path: bytes, names: Iterable[bytes], there: Wanted, wanted: Wanted, *, staged: bool
+    ) -> None:
+        for name in names:
+            if there.get(name) == wanted.get(name) or self._is_lost(path, name):
+                continue
+            try:
+                _put(place, name, wanted.get(name))
+            except OSError as exc:
+                if not staged and not self._keep_going:
+                    raise
+                self._lose(path, name, exc.strerror or str(exc))
+
+    def foresee(self, folder: int | None, staging: int, entries: Entries, i: int) -> None:
+        """Find out before the first change which attributes of a folder cannot be set.
+
+        Args:
+            folder: Descriptor of the folder, where it is there.
+            staging: Descriptor of a folder on the same file system to try it in.
+            entries: The entries of the restore.
+            i: Which of them it is.
+        """
+        path = entries.paths[i]
+        wanted: Wanted = entries.attributes.get(path, {})
+        if folder is not None and _belongs_to_others(folder):
+            if entries.knows_attributes:
+                wanted, _ = _harmless(wanted, owner=os.fstat(folder).st_uid == entries.uid[i])
+                there = decode(look_at(folder).kept)
+                for name in {**there, **wanted}:
+                    if there.get(name) != wanted.get(name):
+                        self._lose(path, name, "the folder belongs to somebody else")
+        elif wanted:
+            for name, reason in unsettable(staging, wanted).items():
+                self._lose(path, name, reason)
+
+    def lose_link(self, path: bytes, error: OSError) -> None:
+        """Remember that an entry cannot be one more name of a file."""
+        self._lost.setdefault(("hard link", error.strerror or str(error)), {})[path] = None
+
+    def _lose(self, path: bytes, name: bytes, reason: str) -> None:
+        self._lost.setdefault((f"attribute {shown(name)}", reason), {})[path] = None
+
+    def _is_lost(self, path: bytes, name: bytes) -> bool:
+        what = f"attribute {shown(name)}"
+        return bool(self._lost) and any(path in paths for (kind, _), paths in self._lost.items() if kind == what)
+
+    def check(self) -> None:
+        """Refuse where something could not be given, unless that is to be left out.
+
+        Raises:
+            RestoreRefused: It is named, with the reason.
+        """
+        if self._lost and not self._keep_going:
+            told = "; ".join(f"{left.name}: {left.reason}" for left in self.not_rebuilt)
+            raise RestoreRefused(
+                f"not everything that the backup holds can be set in {shown(self._root)}: {told}",
+                hint="Restore as root, or to a file system that has it, with --to; --keep-going leaves it out.",
+            )
+
+    @property
+    def not_rebuilt(self) -> list[NotRebuilt]:
+        """What could not be given so far: attributes and links by their kind, with the entries that lack them."""
+        return [NotRebuilt(f"{what} of {_listed(list(paths))}", reason) for (what, reason), paths in self._lost.items()]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is not as it was backed up, in sentences."""
+        told = []
+        if self._undressed:
+            told.append(
+                f"{self._undressed} entries did not get back their owner, group, access list or all of their mode, "
+                "which takes more rights; nobody may do more with them than before."
+            )
+        if self._mistimed:
+            told.append(f"{self._mistimed} entries have another time: this file system does not hold theirs.")
+        return told
+
+
+def _listed(paths: Sequence[bytes]) -> str:
+    more = f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else ""
+    return ", ".join(map(shown, paths[:_NAMED])) + more
+
+
+def unsettable(inside: int | bytes, wanted: Wanted) -> dict[bytes, str]:
+    """Try attributes on a folder made for it; return those that could not be set, with the reasons.
+
+    Args:
+        inside: Path, or descriptor, of a folder in which nothing is called `probe`.
+        wanted: The attributes.
+
+    Raises:
+        OSError: No folder can be made there.
+    """
+    place = b"/proc/self/fd/%d" % inside if isinstance(inside, int) else inside
+    probe = os.path.join(place, _PROBE)
+    os.mkdir(probe, 0o700)
+    failed = {}
+    try:
+        for name, value in sorted(wanted.items()):
+            try:
+                _put(probe, name, value)
+            except OSError as exc:
+                failed[name] = exc.strerror or str(exc)
+    finally:
+        os.rmdir(probe)
+    return failed
+
+
+def _put(place: int | bytes, name: bytes, value: bytes | None) -> None:
+    """Set an attribute, or remove it where the value is None; a folder that its owner may not write to is opened up."""
+    follow = isinstance(place, int)
+    if not hasattr(os, "setxattr"):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    try:
+        _put_once(place, name, value, follow=follow)
+    except PermissionError:
+        if not isinstance(place, int) or _belongs_to_others(place):
+            raise
+        os.fchmod(place, stat.S_IMODE(os.fstat(place).st_mode) | 0o700)  # it is about to get its mode
+        _put_once(place, name, value, follow=follow)
+
+
+def _put_once(place: int | bytes, name: bytes, value: bytes | None, *, follow: bool) -> None:
+    if value is not None:
+        os.setxattr(place, name, value, follow_symlinks=follow)
+        return
+    try:
+        os.removexattr(place, name, follow_symlinks=follow)
+    except OSError as exc:
+        if exc.errno != errno.ENODATA:
+            raise
+
+
+def _harmless(wanted: Wanted, *, owner: bool) -> tuple[Wanted, bool]:
+    """Leave out what would give others rights where owner or group could not be given back; say whether all is left."""
+    kept = {name: value for name, value in wanted.items() if owner or name not in _OF_THE_OWNER}
+    return kept, len(kept) == len(wanted)
+
+
+def _belongs_to_others(name: bytes | int) -> bool:
+    return isinstance(name, int) and os.geteuid() not in (0, os.fstat(name).st_uid)
+
+
+def _has_time(name: bytes | int, folder: int | None, mtime_ns: int) -> bool:
+    """Whether an entry got the time that it was given; asked only of years that not all file systems hold."""
+    if _ANYWHERE_FROM <= mtime_ns < _ANYWHERE_BEFORE:
+        return True
+    status = os.fstat(name) if isinstance(name, int) else os.lstat(name, dir_fd=folder)
+    return status.st_mtime_ns == mtime_ns
+
+
+def _give_back(name: bytes | int, folder: int | None, uid: int, gid: int, *, follow: bool) -> tuple[bool, bool]:
+    """Set owner and group as far as possible; return which of them it has now.
+
+    Where one cannot be restored, neither the new nor the old one may do more than before.
+    """
+    if os.geteuid() == 0 and uid >= 0:
+        with contextlib.suppress(OSError):  # in a container without the right to, or the owner is not known
+            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=follow)
+            return True, True
+    status = os.fstat(name) if isinstance(name, int) else os.lstat(name, dir_fd=folder)
+    if gid >= 0 and status.st_gid != gid:
+        try:
+            os.chown(name, -1, gid, dir_fd=folder, follow_symlinks=follow)
+        except OSError:
+            return status.st_uid == uid or uid < 0, False
+    return status.st_uid == uid or uid < 0, True
+
+
+def _without_owner(mode: int, *, owner: bool, group: bool) -> int:
+    if not (owner and group):
+        mode &= 0o777
+    if not group:  # its members are others now, and others may be its members
+        both = mode >> 3 & mode & 7
+        mode = mode & 0o700 | both << 3 | both
+    return mode

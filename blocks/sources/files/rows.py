@@ -6,7 +6,8 @@ import re
 import stat
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as filled_by
 from typing import NamedTuple
 
 import numpy as np
@@ -156,8 +157,8 @@ class Beside:
     """
 
     targets: Sequence[bytes | None] | None = None
-    beyond: Mapping[bytes, int] = field(default_factory=dict)
-    attributes: Mapping[bytes, bytes] = field(default_factory=dict)
+    beyond: Mapping[bytes, int] = filled_by(default_factory=dict)
+    attributes: Mapping[bytes, bytes] = filled_by(default_factory=dict)
 
 
 def entry_rows(

@@ -46,9 +46,10 @@ class FilesSource(StateSource):
     of its locks.
 
     Kept, too: further names of a file (hard links), extended attributes of users and `trusted.` ones, access lists and
-    capabilities. What is not kept: FIFOs, sockets, devices and security labels. A tree is *not* seen at one point in time: each file is read whole and untorn, but one after
-    another. Let the application pause where files must agree with each other. A program that writes through
-    a shared memory mapping leaves no trace in a file's times until the system notices; pause it too.
+    capabilities. What is not kept: FIFOs, sockets, devices and security labels. A tree is *not* seen at one point in
+    time: each file is read whole and untorn, but one after another. Let the application pause where files must agree
+    with each other. A program that writes through a shared memory mapping leaves no trace in a file's times until the
+    system notices; pause it too.
 
     Example:
         Keep a folder of models, but not what is being downloaded into it:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -16,7 +17,6 @@ from hypothesis import strategies as st
 
 from blocks.errors import RestoreRefused
 from blocks.sources.files.rows import TREE
-from blocks.sources.files.staging import Staging
 from blocks.sources.target import RestoreMode
 from tests.blocks.sources.files.kit import MIB, InPlace, back_up, follow_up, look, restore, rewrite, source_of
 
@@ -149,9 +149,10 @@ def change(tree: Path, what: str, name: str, value: object, rng: random.Random) 
 @given(st.lists(CHANGES, min_size=2, max_size=4), st.booleans())
 def test_a_chain_of_backups_restores_exactly_whichever_names_come_and_go(generations: list, in_place: bool) -> None:
     rng = random.Random(1)
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # of the host's memory
         tree = Path(folder, "tree")
         (tree / "d").mkdir(parents=True)
+        bounds, tables = [], []
         for generation, changes in enumerate(generations):
             for what, name, value in changes:
                 change(tree, what, name, value, rng)
@@ -241,17 +242,17 @@ def test_a_place_without_hard_links_is_refused_or_gets_files_of_their_own(
     linked: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # no file system here is without them: their limit is reached instead (ext4: 65,000 names of a file)
-    def full(self: Staging, number: int, further: int) -> None:
-        raise OSError(31, "Too many links")
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
 
     source = source_of(linked)
     _, backup = back_up(source)
-    monkeypatch.setattr(Staging, "link", full)
-    with pytest.raises(RestoreRefused, match="hard link of big, empty, m and 2 more: Too many links"):
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(RestoreRefused, match="hard link of d/big, empty, m and 2 more: Too many links"):
         restore(source, backup, place / "copy")
     assert not (place / "copy").exists()
     target = restore(source, backup, place / "copy", keep_going=True)
-    assert [one.name for one in target.not_rebuilt] == ["hard link of big, empty, m and 2 more"]
+    assert [one.name for one in target.not_rebuilt] == ["hard link of d/big, empty, m and 2 more"]
     assert {path: one[:6] for path, one in look(place / "copy").items()} == {
         path: one[:6] for path, one in look(linked).items()
     }

@@ -38,7 +38,7 @@ class Dresser:
         self._undressed = self._mistimed = 0
         self._lost: dict[tuple[str, str], dict[bytes, None]] = {}
 
-    def dress(self, name: bytes | int, folder: int | None, entries: Entries, i: int, *, staged: bool = True) -> None:
+    def dress(self, name: bytes | int, folder: int | None, entries: Entries, i: int) -> None:
         """Set owner, attributes, mode and times of an entry.
 
         In this order: a change of owner clears setuid and capabilities, and a mode may forbid to set attributes; but
@@ -49,7 +49,6 @@ class Dresser:
             folder: Descriptor of the folder; None where `name` is one.
             entries: The entries of the restore.
             i: Which of them it is.
-            staged: Whether nobody sees it yet, so that what cannot be set can still be refused.
 
         Raises:
             OSError: The system refused something that everybody may do, or what nothing had foretold.
@@ -57,16 +56,17 @@ class Dresser:
         path, link, moment = entries.paths[i], entries.kinds[i] == LINK, entries.mtime_ns[i]
         owner, group = _give_back(name, folder, entries.uid[i], entries.gid[i], follow=not link)
         wanted, whole = _harmless(entries.attributes.get(path, {}), owner=owner and group)
+        # what is staged was made in a folder that hands nothing on
+        there = decode(look_at(name).kept) if isinstance(name, int) and entries.knows_attributes else {}
+        others = [one for one in {**there, **wanted} if one not in _LISTS] if there or wanted else ()
+        lists = [one for one in {**there, **wanted} if one in _LISTS] if there or wanted else ()
         place = b"/proc/self/fd/%d/%b" % (folder, name) if folder is not None and isinstance(name, bytes) else name
-        there = decode(look_at(place, follow=folder is None).kept) if entries.knows_attributes else {}
-        others = [one for one in {**there, **wanted} if one not in _LISTS]
-        lists = [one for one in {**there, **wanted} if one in _LISTS]
         try:
-            self._bring(place, path, others, there, wanted, staged=staged)
+            self._bring(place, path, others, there, wanted)
             if not link and entries.mode[i] >= 0:
                 os.chmod(name, _without_owner(entries.mode[i] & 0o7777, owner=owner, group=group), dir_fd=folder)
-                there = {one: value for one, value in there.items() if one not in _LISTS or one not in wanted}
-            self._bring(place, path, lists, there, wanted, staged=staged)
+                there = {one: value for one, value in there.items() if one not in wanted}  # a mode changes lists
+            self._bring(place, path, lists, there, wanted)
             os.utime(name, ns=(moment, moment), dir_fd=folder, follow_symlinks=not link)
         except PermissionError:
             if folder is not None or not _belongs_to_others(name):
@@ -75,16 +75,16 @@ class Dresser:
         self._undressed += not (owner and group and whole)
         self._mistimed += not _has_time(name, folder, moment)
 
-    def _bring(
-        self, place: int | bytes, path: bytes, names: Iterable[bytes], there: Wanted, wanted: Wanted, *, staged: bool
-    ) -> None:
+    def _bring(self, place: int | bytes, path: bytes, names: Iterable[bytes], there: Wanted, wanted: Wanted) -> None:
+        """Set and remove attributes; what fails is remembered."""
         for name in names:
             if there.get(name) == wanted.get(name) or self._is_lost(path, name):
                 continue
             try:
                 _put(place, name, wanted.get(name))
             except OSError as exc:
-                if not staged and not self._keep_going:
+                # of a folder that others see, everything that can fail was foreseen
+                if isinstance(place, int) and not self._keep_going:
                     raise
                 self._lose(path, name, exc.strerror or str(exc))
 
@@ -210,7 +210,9 @@ def _put_once(place: int | bytes, name: bytes, value: bytes | None, *, follow: b
 
 def _harmless(wanted: Wanted, *, owner: bool) -> tuple[Wanted, bool]:
     """Leave out what would give others rights where owner or group could not be given back; say whether all is left."""
-    kept = {name: value for name, value in wanted.items() if owner or name not in _OF_THE_OWNER}
+    if owner or not wanted:
+        return wanted, True
+    kept = {name: value for name, value in wanted.items() if name not in _OF_THE_OWNER}
     return kept, len(kept) == len(wanted)
 
 

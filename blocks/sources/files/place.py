@@ -261,7 +261,7 @@ class Placement:
             self.at = path
             i = folders.get(path)
             if i is not None:
-                self._dresser.dress(self._handles.folder(path), None, entries, i, staged=False)
+                self._dresser.dress(self._handles.folder(path), None, entries, i)
             elif path in self._times and self._is_folder(path):
                 self._leave_as_found(path)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.errors import CorruptionDetected
+from blocks.host.leftovers import scratch_folder
 from blocks.sources.files.dressing import Wanted, unsettable
 from blocks.sources.files.reading.xattrs import ACCESS_LIST, CAPABILITY, DEFAULT_LIST, decode, encode
 from blocks.sources.files.rows import FILE, KINDS, SCHEMA, plain_rows
@@ -17,12 +17,11 @@ from blocks.sources.files.tree import shown
 _OF_THE_OWNER = frozenset(name.encode() for name in (ACCESS_LIST, DEFAULT_LIST, CAPABILITY))
 
 
-def provable_rows(rows: pa.Table, scratch: bytes) -> pa.Table:
-    """Leave out which names are of one file, and the extended attributes that cannot be set in a folder.
+def provable_rows(rows: pa.Table) -> pa.Table:
+    """Leave out which names are of one file, and the extended attributes that scratch folders do not take.
 
     Args:
         rows: Rows with columns of `SCHEMA` (rows.py).
-        scratch: The folder.
 
     Raises:
         CorruptionDetected: The attributes of an entry are written as no backup writes them.
@@ -34,12 +33,12 @@ def provable_rows(rows: pa.Table, scratch: bytes) -> pa.Table:
     written = rows.column("xattrs")
     if written.null_count == rows.num_rows:
         return rows
-    with tempfile.TemporaryDirectory(dir=scratch, prefix=b"lastgood-probe-") as folder:
+    with scratch_folder("probe") as folder:
         found: dict[bytes | None, bytes | None] = {None: None}
         for path, one in zip(rows.column("path").to_pylist(), written.to_pylist(), strict=True):
             if one not in found:
                 try:
-                    found[one] = encode(_settable(folder, decode(one)))
+                    found[one] = encode(_settable(os.fsencode(folder), decode(one)))
                 except ValueError as exc:
                     raise CorruptionDetected(f"the attributes of {shown(path)} are none that a backup keeps") from exc
     kept = pa.array([found[one] for one in written.to_pylist()], pa.large_binary())

@@ -15,7 +15,7 @@ from pydantic import Field, JsonValue, PrivateAttr, ValidationInfo, field_valida
 
 from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable
 from blocks.host.folders import sync_folder
-from blocks.host.leftovers import aside_path, temporary_folder
+from blocks.host.leftovers import aside_path
 from blocks.host.places import Location
 from blocks.sources.collection import PART_SIZE_BYTES, CollectionSpec
 from blocks.sources.files.cover import Coverage, Judge, Rules, is_old, relative_to
@@ -262,7 +262,7 @@ class FilesSource(StateSource):
             collection: The tree.
             rows: Rows with columns of `SCHEMA` (rows.py).
         """
-        return provable_rows(rows, os.fsencode(temporary_folder()))
+        return provable_rows(rows)
 
     def opaque(self, collection: CollectionSpec, rows: pa.Table) -> tuple[pa.BooleanArray, pa.Table]:
         """Say that no row holds bytes that may differ."""

@@ -144,6 +144,9 @@ def test_an_attribute_that_cannot_be_set_ends_a_restore_that_keeps_going_as_not_
     backup = make_backup(plan, BackupType.FULL)
     monkeypatch.setattr("blocks.sources.files.destination.check_room", lambda need: None)  # ramfs says it has none
     wanted = RestoreRequest(backup.backup_id, mode=RestoreMode.EXACT, to=str(bare / "copy"))
+    preview = make_restore(plan, replace(wanted, preview=True))
+    assert [note for note in preview.notes if "security.capability: Operation not supported" in note], preview.notes
+    assert [note for note in preview.notes if "user.*: Operation not supported" in note], preview.notes
     with pytest.raises(RestoreRefused, match="attribute"):
         make_restore(plan, wanted)
     assert not (bare / "copy").exists()

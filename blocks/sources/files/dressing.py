@@ -8,7 +8,10 @@ import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 
+from pydantic import JsonValue
+
 from blocks.errors import RestoreRefused
+from blocks.sources.files.cover import ATTRIBUTES
 from blocks.sources.files.entries import Entries
 from blocks.sources.files.reading.xattrs import ACCESS_LIST, CAPABILITY, DEFAULT_LIST, decode, look_at
 from blocks.sources.files.rows import LINK
@@ -20,6 +23,7 @@ _ANYWHERE_FROM, _ANYWHERE_BEFORE = -(1 << 31) * 1_000_000_000, (1 << 31) * 1_000
 _LISTS = frozenset((ACCESS_LIST.encode(), DEFAULT_LIST.encode()))
 _OF_THE_OWNER = _LISTS | {CAPABILITY.encode()}
 _PROBE = b"probe"
+_TRUSTED = "trusted."
 
 Wanted = Mapping[bytes, bytes]
 """Extended attributes: values by full names."""
@@ -181,6 +185,39 @@ def unsettable(inside: int | bytes, wanted: Wanted) -> dict[bytes, str]:
     finally:
         os.rmdir(probe)
     return failed
+
+
+def foretold(place: bytes, definition: Mapping[str, JsonValue]) -> list[str]:
+    """Say, without writing anything, which of a backup's attributes cannot be set at a place.
+
+    Args:
+        place: A folder on the file system that is restored to.
+        definition: The backup's definition of the source.
+    """
+    kinds = definition.get(ATTRIBUTES)
+    failing = {}
+    for kind in kinds if isinstance(kinds, list) else ():
+        if os.geteuid() != 0 and kind in (CAPABILITY, _TRUSTED):
+            failing[str(kind)] = "takes root"
+        elif not _knows(place, str(kind)):
+            failing[str(kind)] = os.strerror(errno.ENOTSUP)
+    if not failing:
+        return []
+    told = ", ".join(f"{kind}{'*' * kind.endswith('.')}: {reason}" for kind, reason in sorted(failing.items()))
+    return [
+        f"Attributes of the backup cannot be set in {shown(place)} ({told}): a restore of entries that have them is "
+        "refused, or leaves them out with --keep-going."
+    ]
+
+
+def _knows(place: bytes, kind: str) -> bool:
+    if not hasattr(os, "getxattr"):
+        return False
+    try:
+        os.getxattr(place, f"{kind}lastgood" if kind.endswith(".") else kind)
+    except OSError as exc:
+        return exc.errno not in (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+    return True
 
 
 def _put(place: int | bytes, name: bytes, value: bytes | None) -> None:

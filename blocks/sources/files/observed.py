@@ -17,6 +17,7 @@ from blocks.sources.collection import Bounds, CollectionSpec
 from blocks.sources.files.cover import Coverage, definition_of
 from blocks.sources.files.readers import Readers
 from blocks.sources.files.reading.stats import Row
+from blocks.sources.files.reading.xattrs import decode, kind_of
 from blocks.sources.files.rows import TREE, Range
 from blocks.sources.files.tree import FolderHandles, Walk, shown, stat_row
 from blocks.sources.view import Unread
@@ -68,7 +69,7 @@ class ObservedTree:
         self.warnings = self.listing.warnings
         self.system = f"local files at {shown(options.root)}"
         self.definition: dict[str, JsonValue] = {}
-        """What the backup does not cover; complete once all parts were read."""
+        """What the backup does not cover, and which attributes there are; complete once all parts were read."""
         self._split: dict[bytes, Signature | None] = {}
         self._held: dict[bytes, set[Range]] = {}
         self._dropped: dict[bytes, str] = {}
@@ -78,10 +79,12 @@ class ObservedTree:
         self._unread = dict(self.listing.unread)
         self._skipped: set[bytes] = set(self.listing.closed)
         self._seen: dict[bytes, Row | None] = {}
+        written = set(self.listing.attributes.values())
+        self._kinds = sorted({kind_of(os.fsdecode(name)) for one in written for name in decode(one)})
         self._define()
 
     def _define(self) -> None:
-        self.definition = definition_of(self.options.cover, self.listing.left_out, self._skipped)
+        self.definition = definition_of(self.options.cover, self.listing.left_out, self._skipped, self._kinds)
 
     @property
     def unread(self) -> Sequence[Unread]:

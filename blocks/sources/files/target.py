@@ -16,6 +16,7 @@ from blocks.errors import CorruptionDetected, Partial, RestoreRefused
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.files.cover import Coverage, relative_to
 from blocks.sources.files.destination import check_file_system, is_gone, occupant, staging_place, tell_leavings
+from blocks.sources.files.dressing import foretold
 from blocks.sources.files.entries import Entries, check_paths
 from blocks.sources.files.hazards import refuse_mounts
 from blocks.sources.files.leavings import KeptAside, remove_dead_staging, settle, settle_dead, unchanged_times
@@ -87,7 +88,7 @@ class FilesTarget:
                 placement.close()
             if self._scope.mode is RestoreMode.EXACT:
                 sentences.append(f"What {folder} holds beyond the backup is deleted, but for what the source excludes.")
-        return (*sentences, *tell_leavings(place))
+        return (*sentences, *foretold(place, self._scope.definition), *tell_leavings(place))
 
     def occupied(self) -> str | None:
         """Say what is at the place; None where nothing is, or a folder with nothing in it."""

@@ -43,6 +43,11 @@ def is_kept(name: str) -> bool:
     return name in _SINGLE or name.startswith(_SPACES)
 
 
+def kind_of(name: str) -> str:
+    """Return what an attribute that is kept needs of a file system and a user: its namespace, or its name."""
+    return next((space for space in _SPACES if name.startswith(space)), name)
+
+
 def look_at(place: int | bytes, *, follow: bool = True) -> Attributes:
     """Read the attributes of an entry: one system call where it has none.
 

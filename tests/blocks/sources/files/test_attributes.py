@@ -18,6 +18,7 @@ from pyarrow import feather
 from blocks.errors import CorruptionDetected, RestoreRefused
 from blocks.rows.selection import Selection
 from blocks.sources.files import FilesSource
+from blocks.sources.files.dressing import foretold
 from blocks.sources.files.reading.xattrs import decode, encode
 from blocks.sources.files.rows import TREE
 from blocks.sources.files.target import FilesTarget
@@ -272,6 +273,22 @@ def test_who_has_not_the_right_is_told_before_and_can_leave_it_out(dressed: Path
     for path, one in before.items():
         kept = {name: value for name, value in one[5].items() if not name.startswith(("trusted.", "security."))}
         assert after[path] == (*one[:5], kept, one[6])
+
+
+def test_what_takes_root_is_told_to_others_before_anything_is_tried(dressed: Path) -> None:
+    dressed.parent.chmod(0o755)
+    with source_of(dressed).view() as view:
+        definition = view.definition
+    assert definition == {
+        "attributes": [CAPABILITY, ACCESS, DEFAULT, "trusted.", "user."],
+    }
+    place = os.fsencode(dressed.parent)
+    assert foretold(place, definition) == []
+    told = as_nobody(
+        dressed.parent,
+        f"from blocks.sources.files.dressing import foretold\nprint(foretold({place!r}, {definition!r}))\n",
+    )
+    assert "(security.capability: takes root, trusted.*: takes root)" in told
 
 
 def test_who_gets_no_owner_back_gets_no_rights_by_a_list(dressed: Path) -> None:

@@ -84,6 +84,7 @@ def make_verification(
             if scratch is not None:
                 scratch.compare_restored()
                 proof.warnings += scratch.warnings
+                proof.findings += scratch.findings
         proof.run_suites(target)
     except (CorruptionDetected, UnsupportedState) as exc:
         proof.corrupt(exc.message)

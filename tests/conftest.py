@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -33,7 +35,15 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.fixture(scope="session")
+def _state_homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where each test has its own; for each folder that it makes itself, pytest looks through all that are there."""
+    return tmp_path_factory.mktemp("states")
+
+
 @pytest.fixture(autouse=True)
-def _own_state_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_state_home(_state_homes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep what lastgood remembers of repositories out of the user's home."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    home = tempfile.mkdtemp(dir=_state_homes)
+    monkeypatch.setenv("XDG_STATE_HOME", home)
+    return Path(home)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -65,11 +65,11 @@ class Resolved:
 
 def resolved(path: Path) -> Resolved:
     """Resolve a path, which need not exist, through symbolic links and mounts."""
-    real = PurePosixPath(os.path.realpath(path))
-    for mount, device, root in _mounts():
-        if real.is_relative_to(mount):
-            return Resolved(device, root / real.relative_to(mount))
-    return Resolved("", real)
+    real = os.path.realpath(path)
+    for mount, device, root in _deepest_first(_table()):
+        if real.startswith(mount) and real[len(mount) : len(mount) + 1] in ("", "/"):
+            return Resolved(device, root / real[len(mount) + 1 :])
+    return Resolved("", PurePosixPath(real))
 
 
 def _file(path: Path) -> tuple[int, int] | None:
@@ -95,20 +95,30 @@ def mounts() -> list[tuple[str, str, str]]:
 
     Bytes that are no UTF-8 are as `os.fsdecode` makes them. Nothing where the system does not tell.
     """
+    return list(_parsed(_table()))
+
+
+def _table() -> bytes:
     try:
-        lines = _MOUNTS.read_bytes().split(b"\n")
+        return _MOUNTS.read_bytes()
     except OSError:
-        return []
-    found = [line.split(b" ") for line in lines if line]
-    return [(_unescaped(fields[4]), os.fsdecode(fields[2]), _unescaped(fields[3])) for fields in found]
+        return b""
+
+
+# a command asks for hundreds of paths, and few mounts are made meanwhile: the table is read for each, and parsed once
+@lru_cache(maxsize=1)
+def _parsed(table: bytes) -> tuple[tuple[str, str, str], ...]:
+    found = [line.split(b" ") for line in table.split(b"\n") if line]
+    return tuple((_unescaped(fields[4]), os.fsdecode(fields[2]), _unescaped(fields[3])) for fields in found)
+
+
+@lru_cache(maxsize=1)
+def _deepest_first(table: bytes) -> tuple[tuple[str, str, PurePosixPath], ...]:
+    """Return mount points with device and root, deepest and latest first; the root's point is empty."""
+    # the last mount on a point hides those before it
+    found = [(point.rstrip("/"), device, PurePosixPath(root)) for point, device, root in reversed(_parsed(table))]
+    return tuple(sorted(found, key=lambda mount: mount[0].count("/"), reverse=True))
 
 
 def _unescaped(field: bytes) -> str:
     return os.fsdecode(_ESCAPE.sub(lambda code: bytes([int(code[1], 8)]), field))
-
-
-def _mounts() -> Sequence[tuple[PurePosixPath, str, PurePosixPath]]:
-    """Return mount points with device and root, deepest and latest first."""
-    # the last mount on a point hides those before it
-    found = [(PurePosixPath(point), device, PurePosixPath(root)) for point, device, root in reversed(mounts())]
-    return sorted(found, key=lambda mount: len(mount[0].parts), reverse=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -113,9 +113,9 @@ class History:
         return records, findings
 
 
-def _offsets() -> list[timedelta]:
+def _offsets() -> Iterator[timedelta]:
     """Return how far a record may be moved where another of the same microsecond exists."""
-    return [timedelta(microseconds=step) for step in range(10_000)]
+    return (timedelta(microseconds=step) for step in range(10_000))
 
 
 def _check_place(name: str, moment: datetime, same: bool) -> None:

@@ -141,6 +141,11 @@ def _promote(name: str, column: pa.ChunkedArray) -> pa.Array:
     return to_variant(column)
 
 
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, which is a copy only where it is several."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def is_sorted(keys: pa.LargeBinaryArray) -> bool:
     """Whether keys ascend strictly.
 
@@ -148,6 +153,18 @@ def is_sorted(keys: pa.LargeBinaryArray) -> bool:
         keys: `_key`s without NULLs; large_binary.
     """
     return len(keys) < 2 or bool(pc.all(pc.less(keys.slice(0, len(keys) - 1), keys.slice(1))).as_py())
+
+
+def first_not_below(keys: pa.LargeBinaryArray, key: bytes, low: int = 0) -> int:
+    """Return where the first of ascending keys stands that is not less than one, from a place on."""
+    high = len(keys)
+    while low < high:
+        middle = (low + high) // 2
+        if keys[middle].as_py() < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def newest(keys: pa.LargeBinaryArray) -> npt.NDArray[np.int64]:

@@ -12,9 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.rows.canonical import DIGEST, KEY
-from blocks.rows.index import DELETED, PartIndex, positions
+from blocks.rows.canonical import DIGEST, KEY, one_chunk
+from blocks.rows.index import PartIndex, positions
 from blocks.rows.keys import no_keys
+from blocks.rows.overlay import DELETED
+
+_NULLS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def changes_between(base: PartIndex, rows: pa.Table, unchanged: pa.LargeBinaryAr
     """
     if not len(base):
         return changes_by_updates(rows, rows.num_rows)
-    keys = rows.column(KEY).combine_chunks()
+    keys = one_chunk(rows.column(KEY))
     found = positions(keys, base.keys)
     upserts = _others(rows, base.digests.take(found))
     still = np.zeros(len(base), np.bool_)
@@ -75,7 +78,7 @@ def changes_by_delta(base: PartIndex, rows: pa.Table, reread: pa.LargeBinaryArra
     if not len(base):
         return changes_by_updates(rows, rows.num_rows)
     gone = no_keys()
-    keys = rows.column(KEY).combine_chunks()
+    keys = one_chunk(rows.column(KEY))
     held = base.find(keys)
     if reread is not None and len(reread):
         gone = reread.filter(pc.invert(pc.is_in(reread, keys)))
@@ -94,7 +97,7 @@ def changes_by_updates(rows: pa.Table, count: int) -> Changes:
 
 def _others(rows: pa.Table, held: pa.UInt64Array) -> pa.Table:
     """Return the rows whose digests are not those that the base holds for them, where it holds one at all."""
-    same = pc.fill_null(pc.equal(held, rows.column(DIGEST).combine_chunks()), False)
+    same = pc.fill_null(pc.equal(held, one_chunk(rows.column(DIGEST))), False)
     return rows.filter(pc.invert(same)) if same.true_count else rows
 
 
@@ -103,15 +106,22 @@ def _changes(upserts: pa.Table, gone: pa.LargeBinaryArray, count: int) -> Change
 
 
 def _segment_rows(upserts: pa.Table, gone: pa.LargeBinaryArray) -> pa.Table:
-    rows = upserts.drop_columns([DIGEST, KEY]).add_column(0, KEY, pa.nulls(upserts.num_rows, pa.large_binary()))
+    rows = upserts.drop_columns([DIGEST, KEY]).add_column(0, KEY, _no_texts(upserts.num_rows))
     if not len(gone):
         return rows
     nothing = [gone, *(pa.nulls(len(gone), field.type) for field in list(rows.schema)[1:])]
     return pa.concat_tables([rows, pa.Table.from_arrays(nothing, schema=rows.schema)])
 
 
+def _no_texts(count: int) -> pa.ChunkedArray:
+    """Return so many NULLs, whose room does not grow with them."""
+    some = pa.nulls(min(count, _NULLS), pa.large_binary())
+    pieces = [some.slice(0, count - start) for start in range(0, count, _NULLS)]
+    return pa.chunked_array(pieces, pa.large_binary())
+
+
 def _index(upserts: pa.Table, gone: pa.LargeBinaryArray) -> pa.Table:
-    keys, digests = upserts.column(KEY).combine_chunks(), upserts.column(DIGEST).combine_chunks()
+    keys, digests = one_chunk(upserts.column(KEY)), one_chunk(upserts.column(DIGEST))
     if len(gone):
         keys = pa.concat_arrays([keys, gone])
         digests = pa.concat_arrays([digests, pa.repeat(pa.scalar(0, pa.uint64()), len(gone))])

@@ -14,14 +14,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.rows.canonical import DIGEST, KEY, escape, newest, to_canonical
+from blocks.rows.canonical import DIGEST, KEY, escape, first_not_below, is_sorted, newest, one_chunk, to_canonical
 from blocks.rows.digest import RowDigest
 from blocks.rows.keys import beneath_folders, encode_keys, no_keys, under_parents
-
-DELETED = "_deleted"
+from blocks.rows.overlay import DELETED, laid_over
 
 INDEX_ROW_BYTES = 8
 """Least that a stored index takes for a record: its digest, which does not compress."""
+
+_BLOCK_KEYS = 1 << 18
+"""Ascending keys that are looked for at once."""
 
 _MANY = 4
 """How many times more keys there have to be on one side for the other to be taken for few."""
@@ -58,13 +60,13 @@ class PartIndex:
 
     @property
     def keys(self) -> pa.LargeBinaryArray:
-        """The keys of all records; ascending only where the chain has one backup."""
-        return self._merged.column(KEY).combine_chunks()
+        """The keys of all records; ascending where those of the full are."""
+        return one_chunk(self._merged.column(KEY))
 
     @property
     def digests(self) -> pa.UInt64Array:
         """The digests of all records, in the order of `keys`."""
-        return self._merged.column(DIGEST).combine_chunks()
+        return one_chunk(self._merged.column(DIGEST))
 
     def prepare(self) -> None:
         """Compute ahead what the first `find` needs."""
@@ -90,14 +92,14 @@ class PartIndex:
         few = len(keys) * _MANY < self._bottom.num_rows
         words = _words(keys) if few and self._ascending is not None else None
         if words is None or self._ascending is None or words.dtype != self._ascending.dtype:
-            return positions(keys, self._bottom.column(KEY).combine_chunks())
+            return positions(keys, one_chunk(self._bottom.column(KEY)))
         places = np.minimum(np.searchsorted(self._ascending, words), len(self._ascending) - 1).astype(np.int32)
         return pa.array(places, mask=self._ascending[places] != words)
 
     @cached_property
     def _ascending(self) -> npt.NDArray[np.bytes_] | None:
         """The keys of the lowest layer where all have the same length, as those of numbers have, and are in order."""
-        words = _words(self._bottom.column(KEY).combine_chunks())
+        words = _words(one_chunk(self._bottom.column(KEY)))
         return words if words is not None and bool((words[1:] > words[:-1]).all()) else None
 
     @cached_property
@@ -112,8 +114,13 @@ class PartIndex:
     def _merged(self) -> pa.Table:
         merged = self._bottom
         if (over := self._over) is not None:
+            if not pc.any(merged.column(DELETED)).as_py() and is_sorted(one_chunk(merged.column(KEY))):
+                over = over.take(pc.sort_indices(one_chunk(over.column(KEY))))
+                return laid_over(merged, over).combine_chunks()
             hidden = pc.is_in(merged.column(KEY), over.column(KEY))
             merged = pa.concat_tables([over, merged.filter(pc.invert(hidden))])
+        if not pc.any(merged.column(DELETED)).as_py():
+            return merged.combine_chunks()
         return merged.filter(pc.invert(merged.column(DELETED))).combine_chunks()
 
 
@@ -147,10 +154,25 @@ def positions(keys: pa.LargeBinaryArray, among: pa.LargeBinaryArray) -> pa.Int32
         among: `_key`s to look in; large_binary.
     """
     if len(keys) * _MANY >= len(among):
+        if len(among) > _BLOCK_KEYS and is_sorted(keys) and is_sorted(among):
+            return _positions_in_order(keys, among)
         return pc.index_in(keys, among)
     # a table of hashes is made of the few, and the many are only looked up in it
     places = np.flatnonzero(pc.is_in(among, keys).to_numpy(zero_copy_only=False)).astype(np.int32)
     return pa.array(places).take(pc.index_in(keys, among.take(pa.array(places))))
+
+
+def _positions_in_order(keys: pa.LargeBinaryArray, among: pa.LargeBinaryArray) -> pa.Int32Array:
+    """Do what `positions` does where both sides ascend: some at a time, so that no table of all hashes is made."""
+    found, low = [], 0
+    for start in range(0, len(among), _BLOCK_KEYS):
+        block = among.slice(start, _BLOCK_KEYS)
+        end = start + len(block)
+        high = len(keys) if end == len(among) else first_not_below(keys, among[end].as_py(), low)
+        places = pc.index_in(keys.slice(low, high - low), block)
+        found.append(pc.add(places, pa.scalar(start, pa.int32())))
+        low = high
+    return pa.concat_arrays(found)
 
 
 class PartLookup:

@@ -32,6 +32,7 @@ _END = b"\x00\x01"
 _BOOL, _INT, _FLOAT, _DECIMAL, _TEXT, _BINARY = 0x08, 0x10, 0x12, 0x18, 0x20, 0x30
 _TIMESTAMP, _DATE, _TIME = 0x14, 0x15, 0x16
 _SIGN = np.uint64(1 << 63)
+_BATCH_ROWS = 1 << 18
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -42,10 +43,17 @@ def encode_keys(rows: pa.Table, key: Sequence[str]) -> pa.LargeBinaryArray:
     Raises:
         UnsupportedState: A key column has a type that has no order-preserving encoding.
     """
-    last = len(key) - 1
+    columns = rows.select(key)
+    # some rows at a time: what is made on the way takes several times the room of the keys
+    found = [_encoded(batch) for batch in columns.to_batches(_BATCH_ROWS)]
+    return pa.concat_arrays(found) if len(found) > 1 else found[0] if found else no_keys()
+
+
+def _encoded(columns: pa.RecordBatch) -> pa.LargeBinaryArray:
+    last = columns.num_columns - 1
     parts = [
-        _component(rows.column(name).combine_chunks(), rows.schema.field(name), escaped=n != last)
-        for n, name in enumerate(key)
+        _component(column, field, escaped=n != last)
+        for n, (column, field) in enumerate(zip(columns.columns, columns.schema, strict=True))
     ]
     return parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, pa.scalar(b"", pa.large_binary()))
 

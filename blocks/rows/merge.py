@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.errors import CorruptionDetected
-from blocks.rows.canonical import KEY, escape, newest, unify
-from blocks.rows.index import DELETED
+from blocks.rows.canonical import KEY, escape, is_sorted, one_chunk, unify
 from blocks.rows.keys import encode_keys
+from blocks.rows.overlay import DELETED, laid_over, latest
 
 
 def as_it_was(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:
@@ -49,23 +49,24 @@ def merged(tables: list[pa.Table], key: tuple[str, ...]) -> pa.Table:
     if not tables:
         return pa.table({})
     keyed = [_with_keys(table, key) for table in tables]
-    if len(keyed) == 1 and not keyed[0].column(DELETED).combine_chunks().true_count:
+    if len(keyed) == 1 and not pc.any(keyed[0].column(DELETED)).as_py():
         return keyed[0].drop_columns([DELETED])
-    whole = pa.concat_tables(unify(keyed)[::-1]).combine_chunks()
-    latest = whole.take(pa.array(newest(whole.column(KEY).combine_chunks())))
-    alive = latest.filter(pc.invert(latest.column(DELETED))).drop_columns([DELETED])
-    return alive.take(pc.sort_indices(alive.column(KEY).combine_chunks()))
+    bottom, *upper = unify(keyed)
+    if not pc.any(bottom.column(DELETED)).as_py() and is_sorted(one_chunk(bottom.column(KEY))):
+        return laid_over(bottom, latest(upper)).drop_columns([DELETED])
+    found = latest([bottom, *upper])
+    return found.filter(pc.invert(found.column(DELETED))).drop_columns([DELETED])
 
 
 def _with_keys(table: pa.Table, key: tuple[str, ...]) -> pa.Table:
     columns = [escape(name) for name in key]
     _check(table, columns)
-    stored = table.column(KEY).combine_chunks()
+    stored = table.column(KEY)
     rows = table.drop_columns([KEY])
-    deleted = stored.is_valid()
+    deleted = one_chunk(stored.is_valid())
     keys = encode_keys(rows, columns)
     if deleted.true_count:
-        keys = pc.coalesce(stored, keys)
+        keys = pc.coalesce(one_chunk(stored), keys)
     return rows.add_column(0, DELETED, deleted).add_column(0, KEY, keys)
 
 

@@ -34,11 +34,19 @@ def rows_to_parquet(rows: pa.Table, level: int) -> pa.Buffer:
         rows: A segment: `_key` (large_binary) and the canonical columns.
         level: Level of zstd.
     """
+    sink = pa.BufferOutputStream()
+    write_parquet(rows, level, sink)
+    return sink.getvalue()
+
+
+def write_parquet(rows: pa.Table, level: int, sink: pa.NativeFile) -> None:
+    """Write what `rows_to_parquet` returns to an open file."""
     width = {name: rows.column(name).nbytes // max(rows.num_rows, 1) for name in rows.column_names}
     per_row = max(sum(width.values()), 1)
     encoding = {name: _encoding(rows.column(name), width[name]) for name in rows.column_names}
-    return _write(
+    _write(
         rows,
+        sink,
         compression_level=level,
         row_group_size=min(max(ROW_GROUP_BYTES // per_row, 1), ROW_GROUP_ROWS),
         use_dictionary=[name for name, chosen in encoding.items() if chosen is None],
@@ -52,7 +60,10 @@ def _encoding(column: pa.ChunkedArray, width: int) -> str | None:
 
     A dictionary of values that hardly repeat costs time and room before Parquet gives it up.
     """
-    kind, different = column.type, _share_of_different(column)
+    kind = column.type
+    if width > _WIDE_BYTES and (pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)):
+        return "PLAIN"  # a sample would copy values that may be very long
+    different = _share_of_different(column)
     if pa.types.is_int64(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_date(kind):
         return "DELTA_BINARY_PACKED" if different > _FEW else None
     if pa.types.is_boolean(kind) or pa.types.is_null(kind):
@@ -62,7 +73,7 @@ def _encoding(column: pa.ChunkedArray, width: int) -> str | None:
     if pa.types.is_float64(kind):
         return "BYTE_STREAM_SPLIT"
     if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
-        return "DELTA_BYTE_ARRAY" if width <= _WIDE_BYTES and _begins_like_the_one_before(column) else "PLAIN"
+        return "DELTA_BYTE_ARRAY" if _begins_like_the_one_before(column) else "PLAIN"
     return "PLAIN"
 
 
@@ -78,8 +89,9 @@ def _share_of_different(column: pa.ChunkedArray) -> float:
     count = len(column)
     if not count:
         return 0.0
-    sample = column.take(pa.array(_spread(count, _SAMPLE)))
-    return len(sample.unique()) / len(sample)
+    # `take` would put all of its chunks together
+    pieces = [piece for at in _spread(count, _SAMPLE) for piece in column.slice(int(at), 1).chunks if len(piece)]
+    return len(pa.chunked_array(pieces, column.type).unique()) / len(pieces)
 
 
 def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
@@ -93,14 +105,17 @@ def index_to_parquet(index: pa.Table) -> pa.Buffer:
     Args:
         index: `_key` (large_binary), `_digest` (uint64) and `_deleted` (bool), sorted by `_key`.
     """
-    return _write(
+    sink = pa.BufferOutputStream()
+    _write(
         index,
+        sink,
         compression_level=_INDEX_LEVEL,
         row_group_size=ROW_GROUP_ROWS,
         use_dictionary=False,
         column_encoding={"_key": "DELTA_BYTE_ARRAY", "_digest": "PLAIN", "_deleted": "RLE"},
         write_statistics=["_key"],
     )
+    return sink.getvalue()
 
 
 def from_parquet(data: pa.Buffer | bytes, what: str) -> pa.Table:
@@ -140,7 +155,5 @@ def _repeats(column: pq.ColumnChunkMetaData) -> bool:
     return "RLE_DICTIONARY" in column.encodings and column.total_uncompressed_size <= _INDEX_BYTES * column.num_values
 
 
-def _write(table: pa.Table, **options: object) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
+def _write(table: pa.Table, sink: pa.NativeFile, **options: object) -> None:
     pq.write_table(table, sink, compression="zstd", store_schema=True, **options)
-    return sink.getvalue()

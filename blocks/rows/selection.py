@@ -161,6 +161,17 @@ def tree_keys(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def has_label(rows: pa.Table, label: tuple[str, ...], labels: pa.LargeBinaryArray) -> pa.BooleanArray:
+    """Tell which rows have one of some labels.
+
+    Args:
+        rows: Rows with at least the label columns, of any canonical type.
+        label: Names of the columns that make the label.
+        labels: Labels as `label_text` has them, as bytes.
+    """
+    return pc.is_in(pc.cast(label_text(rows, label), pa.large_binary()), labels)
+
+
 def label_text(rows: pa.Table, label: tuple[str, ...]) -> pa.ChunkedArray:
     """Render key columns as a person types them: text as it is, numbers in decimal, several joined by `:`.
 

@@ -38,12 +38,13 @@ class ComparesByMeaning(Protocol):
 
 @runtime_checkable
 class LeavesOut(Protocol):
-    """A target of a proof that may not take some records, which are unproven then."""
+    """A target that may not take some records: a proof calls them unproven, a restore does not count them."""
 
-    def left_out(self, collection: CollectionSpec) -> pa.LargeBinaryArray:
-        """Return the labels, in one column, of the records that it did not take so far; called after `apply`.
+    def left_out(self, collection: CollectionSpec, rows: pa.Table) -> pa.BooleanArray:
+        """Tell which of some rows it did not take; called after `apply` was given them.
 
         Args:
-            collection: One of the scope's, whose label is one column.
+            collection: One of the scope's. All of its rows are left out where it cannot be made.
+            rows: Rows of it, one at least.
         """
         ...

@@ -110,11 +110,12 @@ class SortedRuns:
             yield run, int(first), int(last)
 
     def _keep(self, rows: pa.Table, positions: npt.NDArray[np.uint32], *, spill: bool) -> None:
-        """Sort rows and keep them as a run."""
-        order = np.argsort(positions, kind="stable")
-        run = rows.take(pa.array(order))
-        self._runs.append(self._spilled(run) if spill else run)
-        self._positions.append(positions[order])
+        """Sort rows and keep them as a run; rows that are sorted are not copied."""
+        if len(positions) and (positions[1:] < positions[:-1]).any():
+            order = np.argsort(positions, kind="stable")
+            rows, positions = rows.take(pa.array(order)), positions[order]
+        self._runs.append(self._spilled(rows) if spill else rows)
+        self._positions.append(positions)
 
     def _spilled(self, run: pa.Table) -> Path:
         with (
@@ -150,6 +151,9 @@ class Spool(SortedRuns):
         if self._room.take(rows.nbytes):
             self._room_bytes += rows.nbytes
             self._keep(rows, positions, spill=False)
+            return
+        if rows.nbytes >= _FILE_BYTES:  # a run of its own, so that it need not be put together with others
+            self._keep(rows, positions, spill=True)
             return
         self._waiting.append((rows, positions))
         self._waiting_bytes += rows.nbytes

@@ -29,6 +29,14 @@ class RestoreMode(StrEnum):
     """Afterwards the target holds the backup's rows of the selection, and no others."""
 
 
+class Script(StrEnum):
+    """What statements are written for; the value ends the name of their file."""
+
+    SQL = "sql"
+    REDIS_CLI = "redis-cli"
+    """A command in each line, for the standard input of `redis-cli`; it has no comments, so commands say them."""
+
+
 @dataclass(frozen=True)
 class NotRebuilt:
     """An object of a backup that a restore left out because it could not be rebuilt; all else is there.
@@ -36,12 +44,34 @@ class NotRebuilt:
     Attributes:
         name: Its kind and full name ("materialised view public.totals", "key db0/user:1").
         reason: Why, as a clause.
-        statement: The SQL that would rebuild it; empty where there is none.
+        statement: What would rebuild it, as the program takes it that `script` names; empty where there is none.
+        script: For which program that is.
+        compared: Whether a proof compares it; False where `by_meaning` leaves it out of the rows.
     """
 
     name: str
     reason: str
     statement: str = ""
+    script: Script = Script.SQL
+    compared: bool = True
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a target's own check finds in what was restored, as sentences.
+
+    Attributes:
+        damage: What is wrong with it, although every record is as it was backed up.
+        oddities: What came back as it was, and breaks a rule that its own definitions state.
+    """
+
+    damage: tuple[str, ...] = ()
+    oddities: tuple[str, ...] = ()
+
+    @property
+    def sentences(self) -> list[str]:
+        """All of it."""
+        return [*self.damage, *self.oddities]
 
 
 @dataclass(frozen=True)
@@ -202,4 +232,24 @@ class KeepsGoing(Protocol):
     @property
     def not_rebuilt(self) -> Sequence[NotRebuilt]:
         """What was left out, complete after `commit`."""
+        ...
+
+
+@runtime_checkable
+class LeavesOutRows(Protocol):
+    """A target that keeps going, and knows only in `commit` which of the rows that it took it has left out."""
+
+    @property
+    def rows_left_out(self) -> Mapping[str, int]:
+        """How many, by collection; complete after `commit`."""
+        ...
+
+
+@runtime_checkable
+class Examining(Protocol):
+    """A target that has a check of its own for what was restored."""
+
+    @property
+    def examination(self) -> Examination:
+        """What it found; complete after `commit`."""
         ...

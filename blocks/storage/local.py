@@ -268,16 +268,17 @@ class StorageTier(LastgoodBlock):
         found: builtins.list[StoredName] = []
         with self._errors("list", prefix):
             self._require_root()
+            above = len(os.path.join(self.root, ""))
             for folder, folders, files in os.walk(self._folder(prefix), onerror=self._unlistable):
                 # the file system's own, where a repository is the root of a disk; only root may look inside
                 folders[:] = [name for name in folders if name != "lost+found"]
                 for file in files:
-                    path = Path(folder, file)
+                    path = os.path.join(folder, file)
                     # a file that vanishes between listing and looking was removed: it is not in the listing
                     with suppress(FileNotFoundError):
-                        seen = path.lstat()
+                        seen = os.lstat(path)
                         moment = datetime.fromtimestamp(seen.st_mtime, UTC)
-                        found.append(StoredName(self._name(path), seen.st_size, moment))
+                        found.append(StoredName(path[above:], seen.st_size, moment))
         return sorted(found, key=lambda stored: stored.name)
 
     def _make_folders(self, folder: Path) -> None:

@@ -11,8 +11,8 @@ from blocks.errors import CorruptionDetected
 from blocks.plan.plan import BackupPlan
 from blocks.plan.quality import QualitySuite, load_suites
 from blocks.records import BackupMetadata, BackupStatus, Collection
-from blocks.rows.canonical import DIGEST, KEY, unify
-from blocks.rows.index import PartIndex
+from blocks.rows.canonical import DIGEST, KEY, one_chunk, unify
+from blocks.rows.index import PartIndex, positions
 
 
 class Proof:
@@ -90,12 +90,9 @@ def compare(what: str, expected: PartIndex, rows: pa.Table) -> None:
     Raises:
         CorruptionDetected: A row is missing, is not the same, or is one too many.
     """
-    keys = rows.column(KEY).combine_chunks()
-    found = pc.index_in(expected.keys, keys)
+    found = positions(expected.keys, one_chunk(rows.column(KEY)))
     lost = found.null_count
-    same = pc.equal(
-        rows.column(DIGEST).combine_chunks().take(found.drop_null()), expected.digests.filter(found.is_valid())
-    )
+    same = pc.equal(one_chunk(rows.column(DIGEST)).take(found.drop_null()), expected.digests.filter(found.is_valid()))
     different = len(same) - (same.true_count if len(same) else 0)
     extra = rows.num_rows - (len(expected) - lost)
     if lost or different or extra:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.errors import CorruptionDetected
+from blocks.errors import CorruptionDetected, RestoreRefused
 from blocks.host.leftovers import scratch_folder
 from blocks.plan.plan import BackupPlan
 from blocks.rows.canonical import DIGEST, KEY
@@ -17,6 +17,7 @@ from blocks.rows.index import PartIndex
 from blocks.rows.selection import Selection
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.comparing import ComparesByMeaning, LeavesOut
+from blocks.sources.target import KeepsGoing, LeavesOutRows
 from blocks.sources.view import View, read_whole
 from flows.pipeline.chain import Chain, RestorePart
 from flows.proving.proof import compare
@@ -42,8 +43,8 @@ class ScratchRestore:
         """Write one part."""
         target = self._targets.of(part)
         target.apply(part.spec, rows)
-        if isinstance(target, LeavesOut):
-            rows = self._taken(part, rows, target.left_out(part.spec))
+        if isinstance(target, LeavesOut) and rows.num_rows:
+            rows = self._taken(part, rows, target.left_out(part.spec, rows))
         rows, self._opaque[str(part)] = self._by_meaning(part, rows)
         normal = comparable(rows, part, self._chain.digest)
         self._expected[str(part)] = PartIndex.of(
@@ -55,8 +56,10 @@ class ScratchRestore:
 
         Raises:
             CorruptionDetected: What was restored is not what was backed up.
+            RestoreRefused: The scratch place does not take all of it.
         """
         self._targets.commit()
+        self._check_taken()
         for name in sorted({c.source for c in self._chain.target.collections}):
             source = self._plan.sources[name]
             with source.at(source.scratch(self._folder / name)).unnarrowed().view() as view:
@@ -65,22 +68,39 @@ class ScratchRestore:
                     if part.collection.source == name:
                         self._compare_part(part, view, specs)
 
+    def _check_taken(self) -> None:
+        """Refuse to judge a source of which records were left out that are not known one by one."""
+        for name, target in self._targets.by_source.items():
+            if (
+                isinstance(target, KeepsGoing)
+                and isinstance(target, LeavesOutRows)
+                and not isinstance(target, LeavesOut)
+            ):
+                for left in filter(lambda left: left.compared, target.not_rebuilt):
+                    raise RestoreRefused(
+                        f"source {name}: the scratch restore cannot take {left.name}: {left.reason}",
+                        hint="Nothing is said of the backup. Let TMPDIR name a folder on a file system that takes it.",
+                    )
+
     @property
     def warnings(self) -> list[str]:
         """What a restore cannot rebuild here, and what could not be compared, as sentences; all else was."""
         left_out = self._targets.left_out
         lost = [f"{left.source}: {left.name} cannot be rebuilt here: {left.reason}." for left in left_out]
-        return [*lost, *self._unproven]
+        return [*lost, *self._targets.oddities, *self._unproven]
 
-    def _taken(self, part: RestorePart, rows: pa.Table, left_out: pa.LargeBinaryArray) -> pa.Table:
+    @property
+    def findings(self) -> list[str]:
+        """What is wrong with the restored state although it is what was backed up, as sentences."""
+        return [f"as restored: {sentence}" for sentence in self._targets.damage]
+
+    def _taken(self, part: RestorePart, rows: pa.Table, gone: pa.BooleanArray) -> pa.Table:
         """Leave out the records that the target did not take."""
-        [label] = part.spec.label
-        if not len(left_out) or not rows.num_columns:
+        if not pc.any(gone).as_py():
             return rows
-        gone = pc.is_in(rows.column(label), left_out)
-        count = len(pc.unique(rows.column(label).filter(gone)))
-        if count:
-            self._unproven.append(f"{part}: {count:,} keys are unproven: the scratch restore does not take them.")
+        labels = list(part.spec.label)
+        count = rows.filter(gone).select(labels).group_by(labels).aggregate([]).num_rows
+        self._unproven.append(f"{part}: {count:,} keys are unproven: the scratch restore does not take them.")
         return rows.filter(pc.invert(gone))
 
     def _by_meaning(self, part: RestorePart, rows: pa.Table) -> tuple[pa.Table, pa.UInt64Array]:
@@ -97,6 +117,9 @@ class ScratchRestore:
 
     def _compare_part(self, part: RestorePart, view: View, specs: dict[str, CollectionSpec]) -> None:
         spec = specs.get(part.spec.name)
+        expected = self._expected.get(str(part), PartIndex([]))
+        if spec is None and not len(expected) and isinstance(self._targets.of(part), LeavesOut):
+            return  # it could not be made, and nothing of it was taken
         if spec is None or not spec.fits(part.spec):
             raise CorruptionDetected(f"{part}: the restored collection is missing or has another shape")
         lacking = spec.lacking(part.spec)
@@ -106,7 +129,6 @@ class ScratchRestore:
         rows = rows.drop_columns([name for name in lacking if name in rows.column_names])
         if part.selection:  # a narrowed backup knows nothing of what came with its rows (the folders above a file)
             rows = part.selection.rows(rows, spec.label)
-        expected = self._expected.get(str(part), PartIndex([]))
         rows, found = self._by_meaning(part, rows)
         before = self._opaque.get(str(part))
         if before is not None and len(before):

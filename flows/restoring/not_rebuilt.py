@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from blocks.errors import Partial
 from blocks.host.state_folder import state_folder
 from blocks.records import BackupMetadata
-from blocks.sources.target import NotRebuilt
+from blocks.sources.target import NotRebuilt, Script
 from flows.pipeline.results import RestoreResult
 
 MOST_NAMED = 20
@@ -67,7 +67,8 @@ def write_script(backup: BackupMetadata, source: str, objects: Sequence[NotRebui
     """Write the statements of objects to a file that only its owner may read, since definitions may hold secrets.
 
     Returns:
-        The file, `$XDG_STATE_HOME/lastgood/not-rebuilt/<plan>-<source>-<backup id>.sql`; None without any statement.
+        The file, `$XDG_STATE_HOME/lastgood/not-rebuilt/<plan>-<source>-<backup id>.sql` (or `.redis-cli`); None without
+        any statement.
 
     Raises:
         OSError: It cannot be written.
@@ -76,14 +77,21 @@ def write_script(backup: BackupMetadata, source: str, objects: Sequence[NotRebui
     stated = [each for each in objects if each.statement]
     if not stated:
         return None
-    path = state_folder() / "not-rebuilt" / f"{backup.plan}-{source}-{backup.backup_id}.sql"
+    script = stated[0].script  # those of a source are for one program
+    path = state_folder() / "not-rebuilt" / f"{backup.plan}-{source}-{backup.backup_id}.{script.value}"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(f"-- What of source {source} a restore of backup {backup.backup_id} did not rebuild.\n")
-        for each in stated:
-            file.write(f"\n{_comment(f'{each.name}: {each.reason}')}\n{each.statement.rstrip().rstrip(';')};\n")
+        about = f"What of source {source} a restore of backup {backup.backup_id} did not rebuild."
+        # redis-cli knows no comments
+        file.writelines(_sql(about, stated) if script is Script.SQL else (f"{each.statement}\n" for each in stated))
     return path
+
+
+def _sql(about: str, objects: Sequence[NotRebuilt]) -> Iterator[str]:
+    yield f"-- {about}\n"
+    for each in objects:
+        yield f"\n{_comment(f'{each.name}: {each.reason}')}\n{each.statement.rstrip().rstrip(';')};\n"
 
 
 def _comment(text: str) -> str:

@@ -12,9 +12,10 @@ from blocks.records import Collection
 from blocks.rows.canonical import DIGEST, KEY, escape, to_canonical
 from blocks.rows.changes import changes_between
 from blocks.rows.digest import RowDigest
-from blocks.rows.index import DELETED, PartIndex
+from blocks.rows.index import PartIndex
 from blocks.rows.keys import encode_keys, no_keys
 from blocks.rows.normalize import to_normal
+from blocks.rows.overlay import DELETED
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.target import RestoreMode
 from blocks.sources.view import View, read_whole

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from blocks.errors import LastgoodError, Partial, RestoreRefused
-from blocks.sources.target import KeepsGoing, NotRebuilt, RestoreMode, Target
+from blocks.sources.target import Examining, KeepsGoing, LeavesOutRows, NotRebuilt, RestoreMode, Target
 from blocks.sources.view import Unread, View
 from flows.pipeline.chain import RestorePart
 from flows.pipeline.results import CollectionResult, ObjectNotRebuilt, RestoreResult
@@ -48,6 +48,10 @@ class Targets:
         self._scripts: dict[str, str] = {}
         self.in_place = list(in_place)
         self.notes: list[str] = list(changes.notes)
+        self.damage: list[str] = []
+        """What the targets' own checks found wrong with what was restored, complete when all is committed."""
+        self.oddities: list[str] = []
+        """What these found that came back as it was."""
         self.pre_restore_backup: PreRestoreBackup | None = None
 
     def add(self, source: str, target: Target) -> None:
@@ -57,6 +61,11 @@ class Targets:
     def of(self, part: RestorePart) -> Target:
         """Return the target of a part."""
         return self._targets[part.collection.source]
+
+    @property
+    def by_source(self) -> Mapping[str, Target]:
+        """The targets, by the names of their sources."""
+        return self._targets
 
     def takes(self, part: RestorePart) -> bool:
         """Whether a part is restored: the plan may leave its collection out now."""
@@ -122,6 +131,13 @@ class Targets:
             self.notes += target.notes
             if isinstance(target, KeepsGoing) and target.not_rebuilt:
                 self._not_rebuilt[source] = target.not_rebuilt
+            if isinstance(target, Examining):
+                self.damage += [f"{source}: {sentence}" for sentence in target.examination.damage]
+                self.oddities += [f"{source}: {sentence}" for sentence in target.examination.oddities]
+            if isinstance(target, LeavesOutRows):
+                for collection, rows in target.rows_left_out.items():
+                    if rows:
+                        self._rows[f"{source}/{collection}"] -= rows
 
     def write_scripts(self) -> None:
         """Write down the statements that would rebuild what was left out."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from blocks.sources.comparing import LeavesOut
 from blocks.sources.reading import Reading, UnprovenLookup
 from blocks.sources.target import Target
 from blocks.sources.view import Skipping, read_whole
@@ -33,4 +35,9 @@ def apply(part: RestorePart, target: Target, rows: OneShot[pa.Table]) -> int:
     Not retried: a target's writes are one transaction, which an error may already have ended.
     """
     restored = rows.take()
-    return target.apply(part.spec, restored) if restored.num_rows else 0
+    if not restored.num_rows:
+        return 0
+    applied = target.apply(part.spec, restored)
+    if applied == restored.num_rows and isinstance(target, LeavesOut):  # else it has counted what it took
+        applied -= pc.sum(target.left_out(part.spec, restored)).as_py() or 0
+    return applied

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pyarrow as pa
 
 from blocks.rows.changes import Changes
-from blocks.rows.parquet import from_parquet, index_to_parquet, rows_to_parquet
+from blocks.rows.parquet import from_parquet, index_to_parquet
 from flows.pipeline.attempt import BackupPart
 from flows.pipeline.chain import RestorePart
 from flows.pipeline.messages import CompressedPart
 from flows.pipeline.one_shot import OneShot
+from flows.pipeline.packing import packed
 from flows.pipeline.prefect_compat import PURE, task
 
 
@@ -19,19 +20,15 @@ def compress(part: BackupPart, changes: OneShot[Changes | None]) -> OneShot[Comp
     what = changes.take()
     if what is None:
         return OneShot(None)
-    return OneShot(
-        CompressedPart(
-            data=rows_to_parquet(what.rows, part.attempt.context.plan.compression.level),
-            index=index_to_parquet(what.index),
-            upserts=what.upserts,
-            tombstones=what.tombstones,
-            count=what.count,
-            size_bytes=what.rows.nbytes,
-        )
-    )
+    # the index first: it is the smaller one, and is let go of before the rows are packed
+    index, size_bytes = index_to_parquet(what.index), what.rows.nbytes
+    upserts, tombstones, count, rows = what.upserts, what.tombstones, what.count, [what.rows]
+    del what
+    data = packed(rows, part.attempt.context.plan.compression.level)
+    return OneShot(CompressedPart(data, index, upserts, tombstones, count, size_bytes))
 
 
 @task(task_run_name="decompress {part}", tags=["stage"], **PURE)
-def decompress(part: RestorePart, packed: OneShot[list[pa.Buffer]]) -> OneShot[list[pa.Table]]:
+def decompress(part: RestorePart, files: OneShot[list[pa.Buffer]]) -> OneShot[list[pa.Table]]:
     """Unpack a chain's Parquet files, oldest first."""
-    return OneShot([from_parquet(data, f"data of {part}") for data in packed.take()])
+    return OneShot([from_parquet(data, f"data of {part}") for data in files.take()])

@@ -7,12 +7,10 @@ import pytest
 from tests.blocks.repository_support import Shelf
 
 
-@pytest.fixture(autouse=True)
-def state_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep what a machine remembers of repositories out of the home of the user who runs the tests."""
-    home = tmp_path_factory.mktemp("state")
-    monkeypatch.setenv("XDG_STATE_HOME", str(home))
-    return home
+@pytest.fixture
+def state_home(_own_state_home: Path) -> Path:
+    """Where this machine keeps what it remembers of repositories."""
+    return _own_state_home
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import random
 import re
 import shutil
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.sources.files import FilesSource
-from tests.conformance.suite import Picture, SourceAdapter
+from tests.conformance.suite import Cause, Fault, Picture, SourceAdapter, Unbuildable
 
 
 class FilesAdapter(SourceAdapter):
@@ -93,6 +93,23 @@ class FilesAdapter(SourceAdapter):
         path.write_text("precious")
         return str(path)
 
+    def put_unbuildable(self) -> Unbuildable:
+        path = self._root / "unbuildable"
+        path.write_text("a file in the backup")
+
+        def spoil() -> None:
+            path.unlink()
+            path.mkdir()
+            os.mkfifo(path / "stays")
+
+        return Unbuildable("entry unbuildable", spoil, ("tree", "unbuildable"), rows=2, blamed="unbuildable is a file")
+
+    def faults(self) -> Iterator[Fault]:
+        there = self.folder / "there"
+        yield Fault(Cause.MISSING, str(there), self.source.at(str(there)), (str(self._root),))
+        there.write_text("no folder")
+        yield Fault(Cause.MISSING, str(there), self.source.at(str(there)), (str(self._root),))
+
     def kept_aside(self, notes: Sequence[str]) -> list[object]:
         return [_look(Path(path)) for note in notes for path in re.findall(r" (/\S+)\.$", note)]
 
@@ -109,11 +126,10 @@ def _look(path: Path) -> object:
     if stat.S_ISLNK(mode):
         return ("link", os.readlink(path))
     if stat.S_ISDIR(mode):
-        return (
-            "folder",
-            stat.S_IMODE(mode),
-            _attributes(path),
-        )  # its time changes with what a restore of single keys puts in
+        # its time changes with what a restore of single keys puts in
+        return ("folder", stat.S_IMODE(mode), _attributes(path))
+    if not stat.S_ISREG(mode):
+        return ("special", stat.S_IFMT(mode))
     return ("file", stat.S_IMODE(mode), status.st_mtime_ns, path.read_bytes(), _attributes(path), status.st_nlink)
 
 

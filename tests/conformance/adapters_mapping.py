@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from blocks.sources.mapping import MappingSource
 from tests.conformance import mapping_states
 from tests.conformance.mapping_states import AsyncStateManager, Order, Side, StateManager
-from tests.conformance.suite import Picture, SourceAdapter
+from tests.conformance.suite import Cause, Fault, Picture, SourceAdapter, Unbuildable
 from tests.tiered_manager import StateCategory
 from tests.tiered_manager import StateManager as TieredStateManager
 
@@ -85,6 +85,24 @@ class MappingAdapter(SourceAdapter):
         path = self.folder / "stranger"
         path.write_text("precious")
         return str(path)
+
+    def put_unbuildable(self) -> Unbuildable:
+        self._values()["unbuildable"] = mapping_states.passing()
+
+        def spoil() -> None:
+            del mapping_states.Passing  # type: ignore[attr-defined]
+            self._values()["unbuildable"] = "live"
+
+        return Unbuildable("key 'unbuildable'", spoil, ("state", "unbuildable"), rows=1, blamed="Passing")
+
+    def faults(self) -> Iterator[Fault]:
+        missing = f"{mapping_states.__name__}:not_there"
+        yield Fault(Cause.MISSING, missing, self.source.at(missing), (self._live,))
+        self._values()["k:77"] = object()
+        yield Fault(Cause.OBJECT, "'k:77'", others=("'k:00'",))
+        self._values()["k:77"] = ValueError("not this one")
+        yield Fault(Cause.OBJECT, "'k:77'", others=("'k:00'",))
+        del self._values()["k:77"]
 
     def unwritable(self) -> str:
         return f"{mapping_states.__name__}:not_there"

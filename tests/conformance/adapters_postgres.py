@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import psycopg
 from pydantic import SecretStr
 
 from blocks.sources.postgres import PostgresSource
-from tests.conformance.suite import Picture, SourceAdapter
+from tests.conformance.suite import Cause, Fault, Picture, SourceAdapter, Unbuildable
 from tests.postgres_server import PostgresServer, postgres_server
 
 _TABLES = (
@@ -21,6 +22,7 @@ _TABLES = (
     "CREATE TABLE log (id serial PRIMARY KEY, what bytea, at timestamptz)",
     "CREATE TABLE loose (a int, b text)",
 )
+_PASSWORD = "CONFORMANCE_POSTGRES_PASSWORD"
 
 
 class PostgresAdapter(SourceAdapter):
@@ -115,6 +117,51 @@ class PostgresAdapter(SourceAdapter):
         self._db.execute("CREATE TABLE more (id int PRIMARY KEY)")
         self._db.execute("INSERT INTO more VALUES (1), (2)")
         return "public.more"
+
+    def empty_collection(self, name: str) -> None:
+        self._db.execute(f"DELETE FROM {name}".encode())
+
+    def put_unbuildable(self) -> Unbuildable:
+        for statement in (
+            "CREATE TABLE divisors (n int); INSERT INTO divisors VALUES (1)",
+            "CREATE MATERIALIZED VIEW quotients AS SELECT 1 / n AS q FROM divisors",
+            "INSERT INTO divisors VALUES (0)",
+        ):
+            self._db.execute(statement)
+        return Unbuildable("materialised view public.quotients", blamed="public.quotients")
+
+    def _reached(self, **options: str) -> PostgresSource:
+        dsn = self._server.dsn(self._database, **options)
+        return self.source.model_copy(update={"dsn": SecretStr(dsn), "password_env": _PASSWORD})
+
+    def faults(self) -> Iterator[Fault]:
+        others = ("public.log", "public.loose")
+        os.environ[_PASSWORD] = "wrong"
+        yield Fault(Cause.DOWN, "127.0.0.1:1", self._reached(port="1"), others)
+        yield Fault(Cause.MISSING, "not_there", self._reached(dbname="not_there"), others)
+        with self._knocking() as role:
+            yield Fault(Cause.PASSWORD, role, self._reached(user=role), others)
+            os.environ[_PASSWORD] = "right"
+            self._db.execute(f"GRANT SELECT ON log, log_id_seq, loose TO {role}".encode())
+            yield Fault(Cause.RIGHTS, "records", self._reached(user=role), others)
+        del os.environ[_PASSWORD]
+
+    @contextmanager
+    def _knocking(self) -> Iterator[str]:
+        """Let a role in that is asked for a password."""
+        role = f"reader_{self._database}"
+        rules = self._server.data / "pg_hba.conf"
+        before = rules.read_text()
+        self._db.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'right'".encode())
+        rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{before}")
+        self._db.execute("SELECT pg_reload_conf()")
+        try:
+            yield role
+        finally:
+            rules.write_text(before)
+            self._db.execute("SELECT pg_reload_conf()")
+            self._db.execute(f"DROP OWNED BY {role}".encode())
+            self._db.execute(f"DROP ROLE {role}".encode())
 
     def drop_collection(self, name: str) -> None:
         self._db.execute(f"DROP TABLE {name}".encode())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -16,7 +18,7 @@ from blocks.sources.redis.net.wire import Reply, Word
 from blocks.sources.redis.place import parse_place
 from tests.blocks.sources.redis.cluster_kit import RedisCluster
 from tests.blocks.sources.redis.kit import FAR_MS, RedisServer, without_times
-from tests.conformance.suite import Picture, SourceAdapter
+from tests.conformance.suite import Cause, Fault, Picture, SourceAdapter, Unbuildable
 
 PART_BYTES = 8_000
 """Makes several parts of what `fill` puts in."""
@@ -29,6 +31,7 @@ _READS = {
     b"zset": lambda key: ("ZRANGE", key, 0, -1, "WITHSCORES"),
     b"stream": lambda key: ("XINFO", "STREAM", key, "FULL", "COUNT", 0),
 }
+_PASSWORD = "CONFORMANCE_REDIS_PASSWORD"
 
 
 class _Keys(SourceAdapter):
@@ -71,6 +74,42 @@ class _Keys(SourceAdapter):
     def narrowed(self) -> tuple[RedisSource, Callable[[tuple[str, str]], bool]]:
         return self.source.model_copy(update={"patterns": ["[ka]:*"]}), lambda key: key[1][:2] not in ("k:", "a:")
 
+    @property
+    @abstractmethod
+    def servers(self) -> list[RedisServer]:
+        """All servers that hold keys."""
+
+    @abstractmethod
+    def _reached(self, user: str = "", port: int | None = None) -> RedisSource:
+        """The source as another user, or at a port where nobody listens."""
+
+    def _configure(self, *words: Word) -> None:
+        for server in self.servers:
+            server(*words)
+
+    def put_unbuildable(self) -> Unbuildable:
+        self.do("SET", "unbuildable", "x" * 1_100_000)
+
+        def spoil() -> None:
+            self.do("SET", "unbuildable", "live")
+            self._configure("CONFIG", "SET", "proto-max-bulk-len", 1_048_576)
+
+        return Unbuildable("key db0/unbuildable", spoil, ("keys", "unbuildable"), rows=1, blamed="unbuildable")
+
+    def faults(self) -> Iterator[Fault]:
+        yield Fault(Cause.DOWN, "127.0.0.1:1", self._reached(port=1))
+        self._configure("ACL", "SETUSER", "reader", "on", ">right", "~*", "&*", "+@all")
+        os.environ[_PASSWORD] = "wrong"
+        yield Fault(Cause.PASSWORD, "127.0.0.1", self._reached("reader"))
+        os.environ[_PASSWORD] = "right"
+        self._configure("ACL", "SETUSER", "reader", "-scan", "-get")
+        yield Fault(Cause.RIGHTS, "scan", self._reached("reader"))
+        del os.environ[_PASSWORD]
+
+    def close(self) -> None:
+        self._configure("CONFIG", "SET", "proto-max-bulk-len", 512 << 20)
+        self._configure("ACL", "DELUSER", "reader")
+
     def unwritable(self) -> str:
         return str(self.folder / "missing" / "folder" / "x.rdb")
 
@@ -112,6 +151,18 @@ class RedisAdapter(_Keys):
     @property
     def source(self) -> RedisSource:
         return RedisSource(url=f"{self._server.url}/{self._db}", part_size_bytes=PART_BYTES)
+
+    @property
+    def servers(self) -> list[RedisServer]:
+        return [self._server]
+
+    def _reached(self, user: str = "", port: int | None = None) -> RedisSource:
+        host = f"{user}@127.0.0.1" if user else "127.0.0.1"
+        url = f"redis://{host}:{port or self._server.port}/{self._db}"
+        return self.source.model_copy(update={"url": url, "password_env": _PASSWORD if user else None})
+
+    def put_unbuildable(self) -> Unbuildable:
+        return replace(super().put_unbuildable(), name=f"key db{self._db}/unbuildable")
 
     def do(self, *words: Word) -> Reply:
         return self._server(*words, db=self._db)
@@ -167,6 +218,15 @@ class RedisClusterAdapter(_Keys):
     @property
     def source(self) -> RedisSource:
         return RedisSource(url=self._cluster.url, part_size_bytes=PART_BYTES)
+
+    @property
+    def servers(self) -> list[RedisServer]:
+        return self._cluster.servers
+
+    def _reached(self, user: str = "", port: int | None = None) -> RedisSource:
+        nodes = [f"127.0.0.1:{port}"] if port else [f"127.0.0.1:{server.port}" for server in self.servers]
+        url = f"redis+cluster://{f'{user}@' if user else ''}{','.join(nodes)}"
+        return self.source.model_copy(update={"url": url, "password_env": _PASSWORD if user else None})
 
     def do(self, *words: Word) -> Reply:
         return self._cluster(*words)

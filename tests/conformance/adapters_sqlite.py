@@ -6,12 +6,12 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from blocks.sources.sqlite import SQLiteSource
-from tests.conformance.suite import Picture, SourceAdapter
+from tests.conformance.suite import Cause, Fault, Picture, SourceAdapter, Unbuildable
 
 HOUR_NS = 3_600_000_000_000
 
@@ -88,6 +88,26 @@ class SQLiteAdapter(SourceAdapter):
     def add_collection(self) -> str:
         self._db.executescript("CREATE TABLE more (id INTEGER PRIMARY KEY); INSERT INTO more VALUES (1), (2)")
         return "more"
+
+    def empty_collection(self, name: str) -> None:
+        self._db.execute(f"DELETE FROM {name}")
+
+    def put_unbuildable(self) -> Unbuildable:
+        self._db.create_collation("the applications", lambda a, b: (a.lower() > b.lower()) - (a.lower() < b.lower()))
+        self._db.execute('CREATE INDEX by_more ON records (more COLLATE "the applications")')
+        return Unbuildable("index 'by_more' of table 'records'", blamed="'by_more' of table 'records'")
+
+    def faults(self) -> Iterator[Fault]:
+        there, live = self.folder / "there", str(self._path)
+        yield Fault(Cause.MISSING, str(there), self.source.at(str(there)), (live,))
+        there.write_bytes(b"no database" * 100)
+        yield Fault(Cause.MISSING, str(there), self.source.at(str(there)), (live,))
+        self._db.execute("CREATE TABLE hides (rowid, oid, _rowid_)")
+        yield Fault(Cause.OBJECT, "'hides'", others=("records", "'log'"))
+        self._db.executescript("DROP TABLE hides; PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE")
+        yield Fault(Cause.LOCKED, live)
+        self._db.execute("ROLLBACK")
+        self._db.executescript("PRAGMA locking_mode = NORMAL; SELECT 1 FROM records")
 
     def drop_collection(self, name: str) -> None:
         self._db.execute(f"DROP TABLE {name}")

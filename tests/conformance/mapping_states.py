@@ -19,6 +19,18 @@ class Order:
     amount: float
 
 
+def passing() -> object:
+    """Return an instance of a class `Passing` of this module, which can be deleted from it."""
+    global Passing
+
+    @dataclass(frozen=True)
+    class Passing:
+        of: str = "this version of the application"
+
+    Passing.__qualname__ = "Passing"
+    return Passing()
+
+
 class StateManager:
     """A plain state manager, as an application might have one."""
 
@@ -29,7 +41,9 @@ class StateManager:
         return [key for key in self.values if fnmatchcase(key, pattern)]
 
     def get_state(self, key: str) -> object:
-        return self.values[key]
+        if isinstance(value := self.values[key], Exception):
+            raise value
+        return value
 
     def set_state(self, key: str, value: object) -> None:
         self.values[key] = value
@@ -45,7 +59,7 @@ class AsyncStateManager(StateManager):
         return super().get_keys_by_pattern(pattern)
 
     async def get_state(self, key: str) -> object:
-        return self.values[key]
+        return super().get_state(key)
 
     async def set_state(self, key: str, value: object) -> None:  # type: ignore[override]
         self.values[key] = value

@@ -12,6 +12,8 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +24,72 @@ from blocks.sources.source import StateSource
 
 Picture = dict[tuple[str, str], object]
 """State as it can be compared: by collection and key label, all there is to a record."""
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Unbuildable:
+    """One object among others that a restore to the live place cannot rebuild.
+
+    Attributes:
+        name: How a restore that keeps going calls it, or what of that is sure.
+        spoil: Makes it so, when the backup is made; what is there of it then is to stay.
+        key: Under which a picture shows it and what is beneath it; None where pictures do not show it.
+        rows: How many rows of the backup are not restored with it.
+        blamed: What an error names where nothing may be left out; its name if that is empty.
+    """
+
+    name: str
+    spoil: Callable[[], None] = _nothing
+    key: tuple[str, str] | None = None
+    rows: int = 0
+    blamed: str = ""
+
+    def concerns(self, key: tuple[str, str]) -> bool:
+        """Whether a key of a picture is its own."""
+        return self.key is not None and (key == self.key or key[1].startswith(f"{self.key[1]}/"))
+
+
+class Cause(Enum):
+    """Why a source fails, with words of which its hint has one, and words that would send people elsewhere."""
+
+    DOWN = "server runs|server up|cluster up", "password|Grant|rights|empty"
+    PASSWORD = "password", "server runs|server up|Grant|damaged|lock"
+    RIGHTS = "Grant|ACL|may|access|rights", "password|server runs|server up|damaged|lock"
+    MISSING = "path|`url`|`dsn`|`object`|package", "password|server up|Grant|lock"
+    OBJECT = "", "password|server runs|server up|Grant|`path`|`url`|`dsn`|--to"
+    """One record or collection is at fault, which no hint about the place would mend."""
+    LOCKED = "busy_timeout|lock|Stop", "password|damaged|Grant|`path`"
+
+    @property
+    def fitting(self) -> str:
+        """A pattern that a hint has to match."""
+        return self.value[0]
+
+    @property
+    def misleading(self) -> str:
+        """A pattern that a hint must not match."""
+        return self.value[1]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A source that fails.
+
+    Attributes:
+        cause: What is wrong with it.
+        named: What its error has to name: the object that failed.
+        source: The source; that of the live state where it is None.
+        others: What its error must not name: objects that are well.
+    """
+
+    cause: Cause
+    named: str
+    source: StateSource | None = None
+    others: tuple[str, ...] = ()
 
 
 class SourceAdapter(ABC):
@@ -93,6 +161,14 @@ class SourceAdapter(ABC):
     def narrowed(self) -> tuple[StateSource, Callable[[tuple[str, str]], bool]]:
         """Return the source of a plan that leaves out some of the state, and what that is as a key of a picture."""
 
+    @abstractmethod
+    def put_unbuildable(self) -> Unbuildable:
+        """Put an object of which a restore to the live place will not take what a backup made now holds."""
+
+    @abstractmethod
+    def faults(self) -> Iterator[Fault]:
+        """Yield the ways in which a source of this kind fails; each is mended when the next one is asked for."""
+
     def stranger(self) -> str | None:
         """Put what is not of the source's kind at another place, and name it; None where places hold nothing else."""
         return None
@@ -104,6 +180,9 @@ class SourceAdapter(ABC):
     def add_collection(self) -> str | None:
         """Add a collection with records, and return its name; None for a source that has but one."""
         return None
+
+    def empty_collection(self, name: str) -> None:  # noqa: B027  most sources have one collection
+        """Delete the records of such a collection."""
 
     def drop_collection(self, name: str) -> None:  # noqa: B027  most sources have one collection
         """Drop such a collection."""

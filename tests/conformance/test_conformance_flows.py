@@ -59,8 +59,14 @@ def test_a_source_that_is_gone_as_a_whole_fails_its_backup_and_is_restored(fille
     filled.clear()
     filled.settle()
     for kind in (BackupType.INCREMENTAL, BackupType.FULL):
-        with pytest.raises(SourceGone, match="source state holds no records at all now"):
+        with pytest.raises(SourceGone) as gone:
             make_backup(plan, kind)
+        held = made.rows - filled.source.rows_of_nothing
+        told = f"source state holds no records at all now, and held {held} in {made.backup_id} ("
+        assert gone.value.message.startswith(told)
+        assert "\n" not in gone.value.message
+        assert "`allow_empty: true`" in gone.value.hint
+    assert [b.backup_id for b in plan.repository.unlock(plan.encryption).backups(plan.name)] == [made.backup_id]
     allowing = {"state": filled.source.model_copy(update={"allow_empty": True})}
     empty = make_backup(plan.model_copy(update={"sources": allowing}), BackupType.FULL)
     assert empty.rows == filled.source.rows_of_nothing

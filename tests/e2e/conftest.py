@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from prefect.settings import temporary_settings
 
-from deployments.server import local_server
-from tests.e2e.prefect_support import STARTERS_SECRET, Prefect, SmallPlan
+from tests.e2e.prefect_support import Prefect, SmallPlan
+from tests.e2e.shared_server import SharedServer
 
 
-@pytest.fixture(scope="package")  # its services keep a processor busy, though nobody asks for anything
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
-    """A server on a free port, with its data in a folder of its own; stopped at the end.
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedServer]:
+    """The server of this run, whether it runs or not."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # each worker's own is in there
+    shared = SharedServer(folder / "prefect-server")
+    yield shared
+    shared.close()
 
-    Its starter knows a passphrase, which must not become the server's.
-    """
-    with ExitStack() as stack:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("LASTGOOD_PASSPHRASE", STARTERS_SECRET)
-            server = stack.enter_context(local_server(tmp_path_factory.mktemp("prefect"), port=0))
+
+@pytest.fixture(scope="package")
+def prefect_server(shared_server: SharedServer) -> Iterator[Prefect]:
+    """The server, running, as all tests of all processes use it: what a test makes there has names of its own."""
+    with shared_server.used() as server:
         yield Prefect(server)
 
 

@@ -21,7 +21,6 @@ from deployments.server import LocalServer
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 120.0
-STARTERS_SECRET = "known to who starts the server"
 
 T = TypeVar("T")
 
@@ -104,10 +103,18 @@ class Prefect:
 
         return wait_for(f"the end of run {flow_run}", look)
 
-    def newest_run(self, flow: str) -> dict[str, Any]:
-        """Return the newest run of a flow that has ended."""
-        found = self.post("/flow_runs/filter", flows={"name": {"any_": [flow]}}, sort="START_TIME_DESC", limit=1)
-        return self.finished(found[0]["id"])
+    def newest_run(self, flow: str, plan: SmallPlan) -> dict[str, Any]:
+        """Return the newest run of a flow on a plan that has ended; other tests use the server at the same time."""
+        runs = self.runs(flow, plan)
+        return self.finished(max(runs, key=lambda run: run["start_time"])["id"])
+
+    def runs(self, flow: str, plan: SmallPlan) -> list[dict[str, Any]]:
+        """Return the runs of a flow on a plan that have begun."""
+        begun = {"start_time": {"is_null_": False}}
+        found = self.post(
+            "/flow_runs/filter", flows={"name": {"any_": [flow]}}, flow_runs=begun, sort="START_TIME_DESC"
+        )
+        return [run for run in found if Path(run["parameters"]["plan"]).parent == plan.folder]
 
     def artifacts(self, flow_run: str) -> dict[str, dict[str, Any]]:
         """Return the artifacts of a run by key."""

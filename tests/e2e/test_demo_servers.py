@@ -8,34 +8,25 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from deployments.demo import programs
 from deployments.demo.application import Application
 from deployments.demo.guarded import ServerFailed, stop_servers
-from deployments.demo.oracle import different_entries, different_lines
+from deployments.demo.oracle import Oracle, different_entries, different_lines
 from deployments.demo.programs import NotAtHand, find_postgres, find_redis
 from deployments.demo.servers import Servers, running_redis
 from deployments.demo.state import State, live_state
 from deployments.demo.trading import Places
 from deployments.demo.trading.create import create_application
 from deployments.demo.trading.redis import Redis
+from tests.conformance.children import Child
 from tests.e2e.prefect_support import Prefect
-
-ROOT = Path(__file__).parents[2]
-
-_HOLD = """
-import sys
-from pathlib import Path
-from deployments.demo.servers import Servers
-with Servers(Path(sys.argv[1])) as servers:
-    servers.start()
-    print(servers.cache.socket.parent, servers.books.conninfo, sep="\\n", flush=True)
-    sys.stdin.read()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +37,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield running
 
 
-@pytest.fixture
-def state(servers: Servers, tmp_path: Path) -> Iterator[tuple[Places, State]]:
+@contextmanager
+def application(servers: Servers, folder: Path) -> Iterator[tuple[Places, State]]:
     """The application's state as it is created."""
     assert servers.cache is not None
     assert servers.books is not None
-    places = Places(tmp_path / "state", servers.cache.socket, servers.books.conninfo)
+    places = Places(folder / "state", servers.cache.socket, servers.books.conninfo)
     create_application(places)
     live = live_state(places, servers)
     yield places, live
@@ -61,15 +52,59 @@ def state(servers: Servers, tmp_path: Path) -> Iterator[tuple[Places, State]]:
 
 
 @pytest.fixture
-def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds servers, whose folder and conninfo it prints."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(tmp_path / "servers")],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def state(servers: Servers, tmp_path: Path) -> Iterator[tuple[Places, State]]:
+    with application(servers, tmp_path) as made:
+        yield made
+
+
+class Seen:
+    """State that changes bit by bit, and what the oracle saw of it last."""
+
+    def __init__(self, places: Places, live: State) -> None:
+        self.places, self._live = places, live
+        self._last = live.freeze()
+
+    def look(self) -> tuple[Oracle, Oracle]:
+        """Look again; return what was there before, and what there is now."""
+        before, self._last = self._last, self._live.freeze()
+        return before, self._last
+
+
+@pytest.fixture(scope="module")
+def seen(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    with application(servers, tmp_path_factory.mktemp("seen")) as made:
+        yield Seen(*made)
+
+
+class Holder:
+    """A process that holds servers."""
+
+    def __init__(self, home: Path, note: Path) -> None:
+        servers = Servers(home)
+
+        def hold() -> None:
+            servers.start()
+            assert servers.cache is not None
+            assert servers.books is not None
+            books = conninfo_to_dict(servers.books.conninfo)["host"]
+            note.write_text(f"{servers.cache.socket.parent}\n{books}")
+
+        self._child: Child | None = Child(hold, lambda: None)
+        self.folders = [Path(line) for line in note.read_text().splitlines()]
+        assert len(self.folders) == 2
+        assert all(folder.is_dir() for folder in self.folders)
+
+    def kill(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[Holder]:
+    process = Holder(tmp_path / "servers", tmp_path / "note")
     yield process
     process.kill()
-    process.communicate()
     wait_for_end(tmp_path / "servers")
 
 
@@ -82,40 +117,27 @@ def wait_for_end(home: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_SH)
 
 
-def places_of(holder: subprocess.Popen[str]) -> list[Path]:
-    """The folders of both servers of a holder."""
-    assert holder.stdout is not None
-    cache, books = holder.stdout.readline().strip(), holder.stdout.readline()
-    found = [Path(cache), Path(books.partition("host=")[2].split()[0])]
-    assert all(folder.is_dir() for folder in found)
-    return found
-
-
-def test_servers_end_when_the_demo_is_killed(holder: subprocess.Popen[str], tmp_path: Path) -> None:
-    folders = places_of(holder)
+def test_servers_end_when_the_demo_is_killed(holder: Holder, tmp_path: Path) -> None:
     holder.kill()
     wait_for_end(tmp_path / "servers")
-    assert not any(folder.exists() for folder in folders)
+    assert not any(folder.exists() for folder in holder.folders)
 
 
-def test_stop_ends_servers_that_run(holder: subprocess.Popen[str], tmp_path: Path) -> None:
-    folders = places_of(holder)
+def test_stop_ends_servers_that_run(holder: Holder, tmp_path: Path) -> None:
     assert stop_servers(tmp_path / "servers")
-    assert not any(folder.exists() for folder in folders)
+    assert not any(folder.exists() for folder in holder.folders)
     assert not stop_servers(tmp_path / "servers")
 
 
-def test_stop_ends_servers_whose_guard_is_gone(holder: subprocess.Popen[str], tmp_path: Path) -> None:
-    folders = places_of(holder)
+def test_stop_ends_servers_whose_guard_is_gone(holder: Holder, tmp_path: Path) -> None:
     for lock in (tmp_path / "servers").glob("*.lock"):
         os.kill(int(lock.read_text().split()[0]), signal.SIGKILL)
-    assert all(folder.exists() for folder in folders)
+    assert all(folder.exists() for folder in holder.folders)
     assert stop_servers(tmp_path / "servers")
-    assert not any(folder.exists() for folder in folders)
+    assert not any(folder.exists() for folder in holder.folders)
 
 
-def test_two_demos_do_not_share_a_folder(holder: subprocess.Popen[str], tmp_path: Path) -> None:
-    places_of(holder)
+def test_two_demos_do_not_share_a_folder(holder: Holder, tmp_path: Path) -> None:
     with pytest.raises(ServerFailed, match="another demo"), running_redis(tmp_path / "servers", find_redis()):
         pass
 
@@ -184,47 +206,6 @@ def test_the_application_keeps_its_sums_right_in_every_server(state: tuple[Place
     assert {kind for kind, _ in live.numbers() - before} == {"ledger", "cache", "books"}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        ("SET", "quote:ACME", 1), ("HSET", "limits", "client:5", 1), ("DEL", "account"),
-        ("PEXPIREAT", "venues", 10**14), ("ZADD", "book:ACME", "inf", 1),
-        ("XGROUP", "CREATECONSUMER", "fills", "settlement", "another"),
-    ],
-)  # fmt: skip
-def test_the_oracle_sees_every_change_of_a_key(state: tuple[Places, State], change: tuple[str | int, ...]) -> None:
-    places, live = state
-    before = live.freeze().cache
-    assert before is not None
-    assert places.cache is not None
-    assert len(before) > 1000
-    with Redis(places.cache) as redis:
-        redis(*change)
-    after = live.freeze().cache
-    assert after is not None
-    name = str(change[2 if change[0] == "XGROUP" else 1])
-    assert set(different_entries(before, after)) - {"(all keys)"} == {name}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE fills SET price = price + 0.0001 WHERE id = 7", "DELETE FROM journal WHERE fill = 9",
-        "SELECT nextval('fills_id_seq')", "DROP INDEX fills_by_symbol", "ALTER TABLE fills DISABLE TRIGGER entered",
-    ],
-)  # fmt: skip
-def test_the_oracle_sees_every_change_of_the_books(state: tuple[Places, State], change: str) -> None:
-    places, live = state
-    before = live.freeze().books
-    assert before is not None
-    assert places.books is not None
-    with psycopg.connect(places.books, autocommit=True) as books:
-        books.execute(change)  # type: ignore[call-overload]
-    after = live.freeze().books
-    assert after is not None
-    assert different_lines(before, after)
-
-
 def test_the_invariants_see_a_copy_that_mixes_two_moments(state: tuple[Places, State]) -> None:
     places, live = state
     assert places.cache is not None
@@ -236,6 +217,43 @@ def test_the_invariants_see_a_copy_that_mixes_two_moments(state: tuple[Places, S
     with psycopg.connect(places.books, autocommit=True) as books:
         books.execute("DELETE FROM journal WHERE fill = 9 AND account = 1")
     assert live.broken() == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("SET", "quote:ACME", 1), ("HSET", "limits", "client:5", 1), ("DEL", "account"),
+        ("PEXPIREAT", "venues", 10**14), ("ZADD", "book:ACME", "inf", 1),
+        ("XGROUP", "CREATECONSUMER", "fills", "settlement", "another"),
+    ],
+)  # fmt: skip
+def test_the_oracle_sees_every_change_of_a_key(seen: Seen, change: tuple[str | int, ...]) -> None:
+    assert seen.places.cache is not None
+    with Redis(seen.places.cache) as redis:
+        redis(*change)
+    before, after = (look.cache for look in seen.look())
+    assert before is not None
+    assert after is not None
+    assert len(before) > 1000
+    name = str(change[2 if change[0] == "XGROUP" else 1])
+    assert set(different_entries(before, after)) - {"(all keys)"} == {name}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE fills SET price = price + 0.0001 WHERE id = 7", "DELETE FROM journal WHERE fill = 9",
+        "SELECT nextval('fills_id_seq')", "DROP INDEX fills_by_symbol", "ALTER TABLE fills DISABLE TRIGGER entered",
+    ],
+)  # fmt: skip
+def test_the_oracle_sees_every_change_of_the_books(seen: Seen, change: str) -> None:
+    assert seen.places.books is not None
+    with psycopg.connect(seen.places.books, autocommit=True) as books:
+        books.execute(change)  # type: ignore[call-overload]
+    before, after = (look.books for look in seen.look())
+    assert before is not None
+    assert after is not None
+    assert different_lines(before, after)
 
 
 def test_ctrl_c_ends_the_demo_and_its_servers(prefect: Prefect, tmp_path: Path) -> None:

@@ -1,28 +1,64 @@
-"""Every command of the README runs, in order, in one scratch folder. (Those of docs/cli.md run in tests/flows/cli.)"""
+"""Every command of the README runs, in order, in one scratch folder; then what they made is looked at.
+
+(The commands of docs/cli.md run in tests/flows/cli.)
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from deployments.server import LocalServer, local_server
+from blocks.host.passwords import PATTERN
 from tests.blocks.sources.redis.kit import RedisServer
+from tests.e2e.prefect_support import ROOT, Prefect
+from tests.e2e.prefect_yaml import EVERY, written
+from tests.e2e.warm import Warm
 from tests.postgres_server import PostgresServer, postgres_server
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(400)
+
 BIN = Path(sys.executable).parent
 BACKGROUND = ("prefect worker start",)
 """Commands that do not end by themselves: started, and stopped at the end."""
 PASSWORD = "a password for the tests only"
 MADE_BEFORE = {"2h ago": "0s ago"}
 """A time at which the scratch repository has a backup, instead of the one in the text."""
+SHELL = set("|&;<>()$`*?[]#~!{}")
+"""What may mean more to a shell than the words of a command, where it is not quoted."""
+
+
+@dataclass
+class Readme:
+    """The README's commands, run.
+
+    Attributes:
+        folder: Where they ran.
+        prefect: The server that they used.
+        warm: Runs others there.
+        failed: What those that failed printed.
+        run: How many ran.
+    """
+
+    folder: Path
+    prefect: Prefect
+    warm: Warm
+    failed: list[str] = field(default_factory=list)
+    run: int = 0
+
+    def prices(self) -> list[float]:
+        with closing(sqlite3.connect(self.folder / "state/ledger.db")) as live:
+            return [price for (price,) in live.execute("SELECT price FROM orders ORDER BY id")]
 
 
 def commands(document: Path) -> list[str]:
@@ -36,12 +72,6 @@ def block(document: Path, language: str) -> str:
     found = re.search(rf"^```{language}\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
     assert found is not None
     return found[1]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with local_server(tmp_path_factory.mktemp("prefect")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -65,61 +95,143 @@ def books() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture
-def scratch(tmp_path: Path, server: LocalServer, cache: RedisServer, books: PostgresServer) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def scratch(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: Prefect, cache: RedisServer, books: PostgresServer
+) -> dict[str, str]:
     """Make a folder of the README's plan, live state and what `prefect deploy` needs; give the environment."""
+    folder = tmp_path_factory.mktemp("readme")
     plan = block(ROOT / "README.md", "yaml")
-    for written, meant in (("localhost:6379", f"localhost:{cache.port}"), ("@localhost/", f"@127.0.0.1:{books.port}/")):
-        assert written in plan
-        plan = plan.replace(written, meant)
-    (tmp_path / "trading.yaml").write_text(plan)
-    (tmp_path / "quality").mkdir()
-    (tmp_path / "quality/ledger.json").write_text(block(ROOT / "README.md", "json"))
-    (tmp_path / "state/models").mkdir(parents=True)
-    (tmp_path / "state/models/trend.bin").write_bytes(os.urandom(100_000))
-    with sqlite3.connect(tmp_path / "state/ledger.db") as live:
+    for said, meant in (("localhost:6379", f"localhost:{cache.port}"), ("@localhost/", f"@127.0.0.1:{books.port}/")):
+        assert said in plan
+        plan = plan.replace(said, meant)
+    (folder / "trading.yaml").write_text(plan)
+    (folder / "quality").mkdir()
+    (folder / "quality/ledger.json").write_text(block(ROOT / "README.md", "json"))
+    (folder / "state/models").mkdir(parents=True)
+    (folder / "state/models/trend.bin").write_bytes(os.urandom(100_000))
+    with sqlite3.connect(folder / "state/ledger.db") as live:
         live.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, symbol TEXT, price REAL)")
         live.executemany("INSERT INTO orders VALUES (?, ?, ?)", ((n, "AAPL", n / 2) for n in range(100)))
     live.close()
     for name in ("prefect.yaml", "prefect.toml", "flows", "blocks", "deployments"):
-        (tmp_path / name).symlink_to(ROOT / name)
+        (folder / name).symlink_to(ROOT / name)
     return {
         **os.environ,
         "PATH": f"{BIN}:{os.environ['PATH']}",
-        "PWD": str(tmp_path),
-        "HOME": str(tmp_path),
+        "PWD": str(folder),
+        "HOME": str(folder),
         "COLUMNS": "160",
         "CACHE_PASSWORD": PASSWORD,
         "BOOKS_PASSWORD": PASSWORD,
         "LASTGOOD_PASSPHRASE": "a passphrase for the tests only",
-        "PREFECT_HOME": str(tmp_path / "prefect-home"),
-        "PREFECT_API_URL": server.api_url,
+        "PREFECT_HOME": str(folder / "prefect-home"),
+        "PREFECT_API_URL": prefect_server.server.api_url,
         "PREFECT_WORKER_QUERY_SECONDS": "1",
     }
 
 
-@pytest.mark.parametrize("name", ["README.md"])
-@pytest.mark.timeout(400)
-def test_every_command_of_a_document_runs(name: str, scratch: dict[str, str]) -> None:
-    folder, lines = Path(scratch["PWD"]), commands(ROOT / name)
-    assert len(lines) > 10
+@pytest.fixture(scope="module")
+def readme(scratch: dict[str, str], prefect_server: Prefect) -> Iterator[Readme]:
+    """Everything that the README says, done; what it started in the background goes on until the tests are over."""
+    folder, lines = Path(scratch["PWD"]), commands(ROOT / "README.md")
     started: list[subprocess.Popen[bytes]] = []
-    try:
-        for line in lines:
-            if line.startswith("make "):
-                subprocess.run(["make", "-n", line.split()[1]], cwd=ROOT, check=True, capture_output=True)
-            elif line.startswith(BACKGROUND):
-                started.append(subprocess.Popen(line, shell=True, cwd=folder, env=scratch, start_new_session=True))
-            else:
-                run(line, folder, scratch)
-    finally:
-        for process in started:
-            os.killpg(process.pid, 15)
-            process.wait(30)
+    with Warm(folder, scratch) as warm:
+        done = Readme(folder, prefect_server, warm)
+        try:
+            for line in lines:
+                if line.startswith("make "):
+                    subprocess.run(["make", "-n", line.split()[1]], cwd=ROOT, check=True, capture_output=True)
+                elif line.startswith(BACKGROUND):
+                    started.append(subprocess.Popen(line, shell=True, cwd=folder, env=scratch, start_new_session=True))
+                elif error := _run(line, done, scratch):
+                    done.failed.append(error)
+                    break
+                done.run += 1
+            yield done
+        finally:
+            for process in started:
+                os.killpg(process.pid, 15)
+                process.wait(30)
+            for deployment in _deployments(prefect_server).values():
+                prefect_server.delete(f"/deployments/{deployment['id']}")
 
 
-def run(line: str, folder: Path, env: dict[str, str]) -> None:
-    for written, meant in MADE_BEFORE.items():
-        line = line.replace(written, meant)
-    done = subprocess.run(["bash", "-c", line], cwd=folder, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+def _run(line: str, done: Readme, env: dict[str, str]) -> str:
+    """Run a command line; return what it printed where it failed."""
+    for said, meant in MADE_BEFORE.items():
+        line = line.replace(said, meant)
+    # the first of all is run as people run it, by the program that was installed, in a shell
+    if done.run <= 2:
+        ran = subprocess.run(
+            ["bash", "-c", line], cwd=done.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        code, printed = ran.returncode, ran.stdout
+    else:
+        unquoted = re.sub(r"'[^']*'", "", line)
+        assert not SHELL.intersection(unquoted), f"a shell makes more of {line}"
+        code, printed = done.warm.run(*shlex.split(line))
+    return f"{line}\n{printed}" if code else ""
+
+
+def _deployments(prefect: Prefect) -> dict[str, dict[str, object]]:
+    """The deployments of prefect.yaml on a server."""
+    flows = {flow["id"]: flow["name"] for flow in prefect.post("/flows/filter")}
+    found = prefect.post("/deployments/filter", work_pools={"name": {"any_": ["lastgood"]}})
+    return {f"{flows[d['flow_id']]}/{d['name']}": d for d in found}
+
+
+def test_every_command_of_the_readme_runs(readme: Readme) -> None:
+    assert not readme.failed, readme.failed[0]
+    assert readme.run == len(commands(ROOT / "README.md")) > 10
+
+
+def test_deploy_all_makes_every_deployment_with_its_schedule_limit_and_tags(readme: Readme) -> None:
+    found = _deployments(readme.prefect)
+    assert found.keys() == EVERY.keys()
+    for address, span in EVERY.items():
+        made, wanted = found[address], written()[address]
+        intervals = [timedelta(seconds=s["schedule"]["interval"]) for s in made["schedules"] if s["active"]]
+        assert intervals == ([span] if span else [])
+        assert (made["work_pool_name"], made["tags"]) == ("lastgood", wanted["tags"])
+        assert made["description"] == wanted["description"]
+        assert made["global_concurrency_limit"]["limit"] == 1
+        strategy = made["concurrency_options"]["collision_strategy"]
+        assert strategy == ("ENQUEUE" if address.startswith("backup/") else "CANCEL_NEW")
+        assert made["parameters"]["plan"] == "deployments/plans/trading.yaml"
+
+
+def test_forms_offer_types_and_modes_as_choices_and_times_as_times(readme: Readme) -> None:
+    backup = readme.prefect.get("/deployments/name/backup/incremental")["parameter_openapi_schema"]
+    assert backup["definitions"]["BackupType"]["enum"] == [
+        "full",
+        "differential",
+        "incremental",
+        "snapshot",
+        "emergency",
+    ]
+    assert backup["required"] == ["plan"]
+    assert "YAML plan" in backup["properties"]["plan"]["description"]
+    restore = readme.prefect.get("/deployments/name/restore/by-hand")["parameter_openapi_schema"]
+    assert restore["definitions"]["RestoreMode"]["enum"] == ["preview", "merge", "exact"]
+    assert {"type": "string", "format": "date-time"} in restore["properties"]["at"]["anyOf"]
+    assert {"type": "array", "items": {"type": "string"}} in restore["properties"]["collections"]["anyOf"]
+    assert restore["properties"]["to"]["not"] == {"type": "string", "pattern": PATTERN}
+
+
+def test_a_process_worker_has_made_the_backup_that_the_command_line_asked_for(readme: Readme) -> None:
+    (run,) = (r for r in readme.prefect.runs_of("incremental") if r["parameters"]["plan"] == "trading")
+    assert run["state_type"] == "COMPLETED"
+    made = next(a for a in readme.prefect.artifacts(run["id"]).values() if a["key"] == "backup-trading")
+    assert "# Incremental backup `INC_" in made["data"]
+
+
+def test_a_process_worker_restores_what_the_command_line_asks_for(readme: Readme) -> None:
+    before = readme.prices()
+    with closing(sqlite3.connect(readme.folder / "state/ledger.db")) as live, live:
+        live.execute("UPDATE orders SET price = 0")
+    plan = f"plan={readme.folder / 'trading.yaml'}"
+    words = ("prefect", "deployment", "run", "restore/by-hand", "-p", plan, "-p", "mode=exact", "--watch")
+    code, printed = readme.warm.run(*words)
+    assert code == 0, printed
+    assert readme.prices() == before == [n / 2 for n in range(100)]

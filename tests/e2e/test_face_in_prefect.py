@@ -17,6 +17,7 @@ import lastgood
 from blocks.errors import ConfigurationError
 from deployments.server import running_server
 from tests.e2e.prefect_support import ROOT, Prefect, SmallPlan, wait_for
+from tests.e2e.shared_server import SharedServer
 
 
 @pytest.mark.usefixtures("prefect")
@@ -42,8 +43,8 @@ def test_a_saved_plan_is_used_by_its_name(small_plan: SmallPlan) -> None:
         lastgood.backup("unknown")
 
 
-def test_schedules_run_beside_a_program_until_they_are_stopped(prefect: Prefect, small_plan: SmallPlan) -> None:
-    manager = lastgood.BackupManager(small_plan.path)
+def test_schedules_run_beside_a_program_until_they_are_stopped(prefect: Prefect, tmp_path: Path) -> None:
+    manager = lastgood.BackupManager(SmallPlan(tmp_path / "stand", name="stand").path)
     assert not manager.is_running
     manager.start_scheduled_backups()
     try:
@@ -52,7 +53,7 @@ def test_schedules_run_beside_a_program_until_they_are_stopped(prefect: Prefect,
 
         def served() -> bool | None:
             assert manager.is_running
-            return bool(prefect.post("/deployments/filter", deployments={"name": {"any_": ["full-shop"]}})) or None
+            return bool(prefect.post("/deployments/filter", deployments={"name": {"any_": ["full-stand"]}})) or None
 
         wait_for("the deployments", served)
     finally:
@@ -77,7 +78,12 @@ asyncio.run(main())
 """
 
 
-def test_schedules_do_not_outlive_the_program_that_started_them(small_plan: SmallPlan, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("prefect_server")
+def test_schedules_do_not_outlive_the_program_that_started_them(
+    shared_server: SharedServer, small_plan: SmallPlan, tmp_path: Path
+) -> None:
+    home = tmp_path / "own" / "lastgood" / "prefect"
+    shared_server.prepare_home(home)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     program = subprocess.Popen(
         [sys.executable, "-c", STARTED, str(small_plan.path)],
@@ -85,7 +91,6 @@ def test_schedules_do_not_outlive_the_program_that_started_them(small_plan: Smal
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    home = tmp_path / "own" / "lastgood" / "prefect"
     assert program.stdout is not None
     assert program.stdout.readline() == b"started\n"
     wait_for("the server of the schedules", lambda: running_server(home))

@@ -65,11 +65,11 @@ def test_no_secret_is_in_a_saved_plan(prefect: Prefect, small_plan: SmallPlan) -
 
 
 def test_flows_run_with_a_plan_by_its_name(small_plan: SmallPlan) -> None:
-    saved(small_plan.plan, "trading")
-    made = backup("trading", "full")
+    saved(small_plan.plan, "by-its-name")
+    made = backup("by-its-name", "full")
     assert made.backup_id == small_plan.backups()[0].backup_id
     small_plan.execute("DELETE FROM orders")
-    restore("trading", mode="exact")
+    restore("by-its-name", mode="exact")
     assert len(small_plan.quantities()) == 100
 
 

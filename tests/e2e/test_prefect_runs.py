@@ -23,11 +23,11 @@ def test_a_backup_leaves_its_numbers_its_collections_and_a_link_to_its_base(
     prefect: Prefect, small_plan: SmallPlan
 ) -> None:
     full = backup(str(small_plan.path), "full")
-    full_run = prefect.newest_run("backup")["id"]
+    full_run = prefect.newest_run("backup", small_plan)["id"]
     small_plan.execute("DELETE FROM orders WHERE id <= 3")
     small_plan.execute("UPDATE orders SET quantity = 7 WHERE id = 50")
     made = backup(str(small_plan.path), "incremental")
-    found = prefect.artifacts(prefect.newest_run("backup")["id"])
+    found = prefect.artifacts(prefect.newest_run("backup", small_plan)["id"])
 
     summary = found["backup-shop"]
     assert (summary["type"], summary["description"]) == ("markdown", made.backup_id)
@@ -51,31 +51,34 @@ def test_a_base_that_prefect_does_not_know_is_linked_to_the_backups_of_the_plan(
     prefect: Prefect, small_plan: SmallPlan
 ) -> None:
     backup(str(small_plan.path), "full")
-    for artifact in prefect.artifacts(prefect.newest_run("backup")["id"]).values():
+    for artifact in prefect.artifacts(prefect.newest_run("backup", small_plan)["id"]).values():
         prefect.delete(f"/artifacts/{artifact['id']}")
     backup(str(small_plan.path), "incremental")
-    link = prefect.artifacts(prefect.newest_run("backup")["id"])["base-shop"]["data"]
+    link = prefect.artifacts(prefect.newest_run("backup", small_plan)["id"])["base-shop"]["data"]
     assert link.endswith("(/artifacts/key/backup-shop)")
 
 
 def test_a_run_is_named_after_its_plan_and_not_after_a_file(prefect: Prefect, small_plan: SmallPlan) -> None:
     file = small_plan.path.rename(small_plan.folder / "trading.yaml")
     backup(str(file), "full")
-    assert prefect.newest_run("backup")["name"] == "full backup of shop"
+    assert prefect.newest_run("backup", small_plan)["name"] == "full backup of shop"
 
 
 def test_a_full_backup_has_no_link(prefect: Prefect, small_plan: SmallPlan) -> None:
     backup(str(small_plan.path), "full")
-    assert prefect.artifacts(prefect.newest_run("backup")["id"]).keys() == {"backup-shop", "collections-shop"}
+    assert prefect.artifacts(prefect.newest_run("backup", small_plan)["id"]).keys() == {
+        "backup-shop",
+        "collections-shop",
+    }
 
 
 def test_verification_and_retention_leave_their_findings(prefect: Prefect, small_plan: SmallPlan) -> None:
     made = backup(str(small_plan.path), "full")
     verify(str(small_plan.path), deep=False)
-    told = prefect.artifacts(prefect.newest_run("verify")["id"])["verification-shop"]["data"]
+    told = prefect.artifacts(prefect.newest_run("verify", small_plan)["id"])["verification-shop"]["data"]
     assert f"`{made.backup_id}`: verified" in told
     retention(str(small_plan.path), dry_run=True)
-    table = prefect.artifacts(prefect.newest_run("retention")["id"])["retention-shop"]["data"]
+    table = prefect.artifacts(prefect.newest_run("retention", small_plan)["id"])["retention-shop"]["data"]
     assert f'"backup": "{made.backup_id}", "decision": "kept"' in table
 
 
@@ -83,7 +86,7 @@ def test_a_preview_leaves_what_it_counted(prefect: Prefect, small_plan: SmallPla
     made = backup(str(small_plan.path), "full")
     small_plan.execute("DELETE FROM orders WHERE id <= 3")
     restore(str(small_plan.path))
-    told = prefect.artifacts(prefect.newest_run("restore")["id"])["restore-shop"]["data"]
+    told = prefect.artifacts(prefect.newest_run("restore", small_plan)["id"])["restore-shop"]["data"]
     assert f"# Restore of `{made.backup_id}` (preview)" in told
     assert "| collection | rows | added | changed | removed |" in told
     assert "| ledger/orders | 100 | 3 | 0 | 0 |" in told
@@ -96,7 +99,8 @@ def test_a_restore_and_its_undo_leave_what_they_did_and_the_command_that_takes_i
     plan = small_plan.path.rename(small_plan.folder / "my plan.yaml")
 
     def told(flow: str) -> list[str]:
-        lines: list[str] = prefect.artifacts(prefect.newest_run(flow)["id"])["restore-shop"]["data"].splitlines()
+        run = prefect.newest_run(flow, small_plan)["id"]
+        lines: list[str] = prefect.artifacts(run)["restore-shop"]["data"].splitlines()
         assert "to ledger: live, models: live; took" in lines[1]
         assert f"Undo with `lastgood undo '{plan}' --yes`" in lines
         assert "| collection | rows |" in lines
@@ -120,7 +124,7 @@ def test_the_stages_of_each_part_follow_each_other_and_the_record_follows_all(
     prefect: Prefect, small_plan: SmallPlan
 ) -> None:
     made = backup(str(small_plan.path), "full")
-    run = prefect.newest_run("backup")["id"]
+    run = prefect.newest_run("backup", small_plan)["id"]
 
     def recorded() -> dict[str, dict[str, str | None]] | None:
         tasks = prefect.post("/task_runs/filter", flow_runs={"id": {"any_": [run]}})
@@ -147,7 +151,7 @@ def test_a_command_has_sent_all_of_its_run_when_it_ends(prefect: Prefect, small_
     done = subprocess.run(words, cwd=small_plan.folder, env=prefect.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)["id"]
-    run = prefect.newest_run("backup")
+    run = prefect.newest_run("backup", small_plan)
     assert run["state_type"] == "COMPLETED"
     of_run = {"flow_run_id": {"any_": [run["id"]]}}
 
@@ -186,7 +190,7 @@ def test_of_two_runs_at_once_one_that_may_not_wait_is_refused_and_leaves_nothing
         pytest.raises(RepositoryLocked, match="another machine"),
     ):
         backup(str(small_plan.path), "full")
-    run = prefect.newest_run("backup")
+    run = prefect.newest_run("backup", small_plan)
     assert run["state_type"] == "FAILED"
     assert "RepositoryLocked" in run["state"]["message"]
     assert small_plan.backups() == []

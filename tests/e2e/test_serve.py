@@ -20,6 +20,7 @@ from deployments.jobs import Timetable, standard_timetable
 from deployments.serve import plan_deployments, reachable_server, serve
 from deployments.server import LocalServer, answers, running_server, start_server, stop_server
 from tests.e2e.prefect_support import ROOT, Prefect, SmallPlan, end, wait_for
+from tests.e2e.shared_server import SharedServer
 
 NAMES = [
     "full-shop",
@@ -47,10 +48,12 @@ serve([sys.argv[1]], home=Path(sys.argv[2]), port=0,
 """
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_schedule_really_fires_on_an_embedded_server_where_the_configured_one_does_not_answer(
-    small_plan: SmallPlan, tmp_path: Path
+    shared_server: SharedServer, small_plan: SmallPlan, tmp_path: Path
 ) -> None:
     home, log = tmp_path / "state" / "prefect", tmp_path / "serve.log"
+    shared_server.prepare_home(home)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     with log.open("wb") as out:
         serving = subprocess.Popen(
@@ -169,7 +172,11 @@ with local_server(Path(sys.argv[1]), port=0):
 """
 
 
-def test_a_server_does_not_outlive_the_process_that_it_was_started_for(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("prefect_server")
+def test_a_server_does_not_outlive_the_process_that_it_was_started_for(
+    shared_server: SharedServer, tmp_path: Path
+) -> None:
+    shared_server.prepare_home(tmp_path / "home")
     done = subprocess.run(
         [sys.executable, "-c", HOLD, str(tmp_path / "home")],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -1,6 +1,9 @@
-"""What happens on a disk without a byte left, in a process of its own with a small disk of its own.
+"""What happens on a disk without a byte left: each scenario in a forked process, with a small disk of its own.
 
-Run as `python -m tests.faults.full_disk FOLDER SCENARIO`; prints JSON. FOLDER/repository is the small disk.
+    request  {"folder": "/tmp/x", "scenario": "at_once"}   one line of JSON; /tmp/x/repository is to be the small disk
+    reply    what the scenario found, as JSON; {"error": "..."} where it failed
+
+Run in a namespace of mounts, so that the disks are gone with the process.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ import os
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from blocks.errors import LastgoodError
 from blocks.plan.plan import BackupPlan
@@ -25,6 +29,8 @@ from flows.verify import make_verification
 from tests.faults.live_state import LaterRepository
 from tests.flows.flow_support import Shop
 
+SIZE = "600k"
+_SAID = "said"
 LATER = datetime.now(UTC) + timedelta(days=365)
 
 
@@ -174,5 +180,30 @@ SCENARIOS: dict[str, Callable[[Full], dict[str, Any]]] = {
 }
 
 
+def main() -> None:
+    """Import all of it once, and fork for each request."""
+    for line in iter(sys.stdin.readline, ""):
+        request = json.loads(line)
+        folder = Path(request["folder"])
+        child = os.fork()
+        if child == 0:
+            _do(folder, request["scenario"])
+        os.waitpid(child, 0)
+        print((folder / _SAID).read_text(), flush=True)
+
+
+def _do(folder: Path, scenario: str) -> NoReturn:
+    try:
+        disk = folder / "repository"
+        disk.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", disk], check=True)
+        os.environ["XDG_STATE_HOME"] = str(folder / "state")
+        said = json.dumps(SCENARIOS[scenario](Full(folder)))
+    except BaseException:
+        said = json.dumps({"error": traceback.format_exc()})
+    (folder / _SAID).write_text(said)
+    os._exit(0)
+
+
 if __name__ == "__main__":
-    print(json.dumps(SCENARIOS[sys.argv[2]](Full(Path(sys.argv[1])))))
+    main()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,12 +18,17 @@ import pytest
 from blocks.crypto.keyring import Credential, Role, generate_key_file
 from blocks.crypto.repository_keys import add_slot
 from blocks.crypto.stream import ObjectContext, ObjectKind, seal, unseal
-from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, QualityFailed, WrongKey
+from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, QualityFailed, RestoreRefused, WrongKey
 from blocks.records import BackupMetadata, BackupStatus, StoredObject
 from blocks.repository.catalogue import encode_record
 from blocks.rows.parquet import from_parquet, index_to_parquet, rows_to_parquet
+from blocks.sources.mapping import MappingSource
+from blocks.sources.sqlite.rebuild import Rebuild
+from blocks.sources.sqlite.schema import SchemaObject
 from flows.pipeline.chain import Chain
 from flows.verify import failure, make_verification
+from tests.blocks.sources.files.test_keep_going import files_of_at_most
+from tests.conformance import mapping_states
 from tests.flows.flow_support import COMPLETED, CORRUPTED, EMERGENCY, FULL, INCREMENTAL, VERIFIED, Shop
 
 
@@ -337,3 +343,90 @@ def test_a_backup_is_verified_as_it_was_made_whatever_the_plan_leaves_out_since(
     shop.plan = shop.plan.model_copy(update={"sources": sources})
     result = make_verification(shop.plan, made.backup_id, deep=True)
     assert (result.status, result.findings) == (VERIFIED, ())
+
+
+def test_what_a_database_itself_finds_wrong_as_restored_is_a_finding(
+    shop: Shop, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.db.execute("CREATE INDEX by_price ON orders (price)")
+    shop.db.execute("CREATE TABLE parts (id INTEGER PRIMARY KEY, of REFERENCES orders)")
+    shop.db.execute("INSERT INTO parts VALUES (1, 4711)")
+    shop.back_up()
+    result = make_verification(shop.plan)
+    assert (result.status, result.findings) == (VERIFIED, ())
+    assert result.warnings == ("ledger: The foreign key check says: parts 1 orders 0.",)
+    whole = Rebuild.create_rest
+
+    def build_wrongly(self: Rebuild, connection: sqlite3.Connection, objects: Iterable[SchemaObject]) -> None:
+        whole(self, connection, objects)
+        connection.executescript(
+            "PRAGMA writable_schema = ON;"
+            "UPDATE sqlite_schema SET sql = 'CREATE INDEX by_price ON orders (symbol)' WHERE name = 'by_price';"
+            "PRAGMA writable_schema = RESET; BEGIN"
+        )
+
+    monkeypatch.setattr(Rebuild, "create_rest", build_wrongly)
+    result = make_verification(shop.plan)
+    assert result.status is COMPLETED
+    assert result.findings[0].startswith("as restored: ledger: The integrity check says: row 1 missing from index")
+    assert isinstance(failure(result), QualityFailed)
+
+
+def test_what_an_edited_schema_keeps_out_of_a_scratch_restore_is_unproven_and_no_corruption(
+    shop: Shop, scratch: Path
+) -> None:
+    shop.db.executescript(
+        "CREATE TABLE pairs (a, b, v, PRIMARY KEY (a, b)); INSERT INTO pairs VALUES (1, 'x', NULL), (2, 'y', 3);"
+        "PRAGMA writable_schema = ON;"
+        "UPDATE sqlite_schema SET sql = replace(sql, 'v,', 'v NOT NULL,') WHERE name = 'pairs';"
+        "PRAGMA writable_schema = RESET"
+    )
+    shop.back_up()
+    result = make_verification(shop.plan)
+    assert (result.status, result.findings) == (VERIFIED, ())
+    assert any("1 row of table 'pairs' cannot be rebuilt here: NOT NULL" in warning for warning in result.warnings)
+    assert any("pairs#0: 1 keys are unproven" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_a_table_that_cannot_be_made_here_is_unproven_and_no_corruption(shop: Shop, scratch: Path, rows: bool) -> None:
+    if not rows:
+        shop.db.execute("DELETE FROM positions")
+    made = shop.back_up()
+    forger = Forger(shop, made)
+    for thing in forger.backup["sources"][0]["definition"]["objects"]:
+        if thing["name"] == "positions" and thing["sql"]:
+            thing["sql"] += " FROM_A_LATER_VERSION"
+    forger.seal_manifest()
+    result = make_verification(shop.plan)
+    assert (result.status, result.findings) == (VERIFIED, ())
+    assert any("table 'positions' cannot be rebuilt here" in warning for warning in result.warnings)
+    assert any("are unproven" in warning for warning in result.warnings) is rows
+
+
+def test_a_file_that_the_scratch_folder_does_not_take_says_nothing_of_the_backup(shop: Shop, scratch: Path) -> None:
+    (shop.tree / "hole").write_bytes(b"")
+    os.truncate(shop.tree / "hole", 3 << 20)
+    made = shop.back_up()
+    with files_of_at_most(2 << 20), pytest.raises(RestoreRefused, match="cannot take entry hole: File too large") as no:
+        make_verification(shop.plan)
+    assert "TMPDIR" in no.value.hint
+    assert shop.repository.verifications("trading", made.backup_id) == []
+    assert list(scratch.iterdir()) == []
+    assert make_verification(shop.plan).status is VERIFIED
+
+
+def test_a_value_of_a_class_that_is_gone_is_unproven_and_no_corruption(tmp_path: Path) -> None:
+    mapping_states.verified = state = mapping_states.StateManager()  # type: ignore[attr-defined]
+    state.values |= {"a": 1, "gone": mapping_states.passing(), "z": [2]}
+    shop = Shop(tmp_path, encrypted=False)
+    shop.plan.sources = {"state": MappingSource(object=f"{mapping_states.__name__}:verified")}
+    shop.back_up()
+    del mapping_states.Passing  # type: ignore[attr-defined]
+    try:
+        result = make_verification(shop.plan)
+    finally:
+        del mapping_states.verified  # type: ignore[attr-defined]
+    assert (result.status, result.findings) == (VERIFIED, ())
+    assert any("key 'gone' cannot be rebuilt here" in warning for warning in result.warnings)
+    assert any("1 keys are unproven" in warning for warning in result.warnings)

@@ -18,6 +18,7 @@ from blocks.sources.files.entries import Entries
 from blocks.sources.files.hazards import Touched, openers
 from blocks.sources.files.reading.ladder import FolderHandles
 from blocks.sources.files.reading.stats import leaf, parent
+from blocks.sources.files.refusals import Refusals, at_or_below
 from blocks.sources.files.rows import FOLDER, TREE
 from blocks.sources.files.tree import Walk, mounts_beneath, shown, special
 from blocks.sources.files.view import FilesView
@@ -99,13 +100,16 @@ class Planner:
             folders.add(parent(path))
         return Touched(self._root, entries, sorted(folders))
 
-    def changes(self, entries: Entries, removed: Iterable[bytes], guard: FilesView | None) -> Changes:
+    def changes(
+        self, entries: Entries, removed: Iterable[bytes], guard: FilesView | None, refusals: Refusals
+    ) -> Changes:
         """Find all that changes.
 
         Args:
             entries: What is to be there.
             removed: Paths to be deleted besides, if nothing of the backup is to be there.
             guard: The view of the pre-restore backup, if there is one.
+            refusals: What is left out; what is in the way is added.
 
         Raises:
             RestoreRefused: Something is in the way, or it cannot be known what is there.
@@ -114,12 +118,16 @@ class Planner:
         kinds = dict.fromkeys(entries.folders, FOLDER) | {
             path: int(kind) for path, kind in zip(entries.paths, entries.kinds.tolist(), strict=True)
         }
+        spared |= {path for path in kinds if refusals.holds(path)}
         wanted = {path: kind for path, kind in kinds.items() if path not in spared}
-        doomed = {path: self._is_folder(path) for path in self._selected(kinds.keys())}
+        doomed = {path: self._is_folder(path) for path in self._selected(kinds.keys()) if not refusals.holds(path)}
         there = ((path, self._is_folder(path)) for path in removed if path not in kinds)
-        doomed |= {path: folder for path, folder in there if self._may_go(path, folder=folder)}
+        doomed |= {p: folder for p, folder in there if self._may_go(p, folder=folder) and not refusals.holds(p)}
         replaced = []
         for path, kind in wanted.items():
+            if refusals.holds(path):  # what is above it is in the way
+                spared.add(path)
+                continue
             status = None if self._below_unread(path) else self.handles.lstat(path)
             if status is None:
                 continue
@@ -130,11 +138,18 @@ class Planner:
             if stat.S_ISDIR(status.st_mode) == (kind == FOLDER):
                 continue
             implied = kind == FOLDER and entries.folders[path] is None
+            found = None
             if not self._exact or (implied and not self._scope.selection.everything):
-                raise self._in_the_way(path, "a file" if kind == FOLDER else "a folder")
-            if kind != FOLDER:
-                self._check_all_doomed(path, doomed)
-            doomed[path] = kind != FOLDER
+                found = self._in_the_way(path, "a file" if kind == FOLDER else "a folder")
+            elif kind != FOLDER:
+                found = self._kept_inside(path, doomed)
+            if found is None:
+                doomed[path] = kind != FOLDER
+                continue
+            refusals.refuse(path, found)
+            spared.add(path)
+            replaced.pop()
+            doomed = {inside: folder for inside, folder in doomed.items() if not at_or_below(inside, (path,))}
         aside = self._aside({*wanted} - spared, doomed)
         touched = self.touched([*replaced, *doomed, *aside, *self._parents_there(wanted)])
         return Changes(touched, dict(sorted(doomed.items(), reverse=True)), aside, frozenset(spared))
@@ -185,7 +200,7 @@ class Planner:
             if chosen
             and covered.covers(path, folder=found[path])
             and self._may_go(path, folder=found[path])
-            and not _at_or_below(path, mounts)
+            and not at_or_below(path, mounts)
         ]
 
     def _chosen(self, paths: list[bytes]) -> list[bool]:
@@ -211,7 +226,7 @@ class Planner:
         return status is not None and stat.S_ISDIR(status.st_mode)
 
     def _below_unread(self, path: bytes) -> bool:
-        return bool(self._unread) and _at_or_below(path, self._unread)
+        return bool(self._unread) and at_or_below(path, self._unread)
 
     def _aside(self, wanted: Iterable[bytes], doomed: dict[bytes, bool]) -> tuple[bytes, ...]:
         """Choose what has to be moved away of what no backup has: what would be written over or deleted."""
@@ -220,7 +235,7 @@ class Planner:
         concerned = [path for path in unread if covered.covers(path)] if self._exact else []
         selected = {path for path, chosen in zip(concerned, self._chosen(concerned), strict=True) if chosen}
         met = {path for path in wanted if self._below_unread(path)}
-        aside = [path for path in unread if path in selected or any(_at_or_below(one, (path,)) for one in met)]
+        aside = [path for path in unread if path in selected or any(at_or_below(one, (path,)) for one in met)]
         for path in [path for path in doomed if self._below_unread(path)]:
             del doomed[path]
         return tuple(sorted(aside))
@@ -229,8 +244,8 @@ class Planner:
         found = {parent(path) for path in wanted if path}
         return {path for path in found if not self._below_unread(path)}
 
-    def _check_all_doomed(self, folder: bytes, doomed: dict[bytes, bool]) -> None:
-        """Refuse to replace a folder in which something must stay: excluded, not selected, or a device."""
+    def _kept_inside(self, folder: bytes, doomed: dict[bytes, bool]) -> RestoreRefused | None:
+        """Say what must stay in a folder that would be replaced: excluded, not selected, or a device."""
         pending = [folder]
         while pending:
             path = pending.pop()
@@ -238,13 +253,14 @@ class Planner:
                 for child in children:
                     inside = path + b"/" + os.fsencode(child.name)
                     if inside not in doomed:
-                        raise RestoreRefused(
+                        return RestoreRefused(
                             f"{shown(folder)} is a file in the backup and a folder in {shown(self._root)}, in which "
                             f"{shown(inside)} must stay",
                             hint="Move it away, or restore to another folder with --to.",
                         )
                     if child.is_dir(follow_symlinks=False):
                         pending.append(inside)
+        return None
 
     def _in_the_way(self, path: bytes, kind: str) -> RestoreRefused:
         return RestoreRefused(
@@ -312,18 +328,6 @@ class Planner:
             f"{', '.join(told[:_NAMED])}{more}{by}",
             hint="Stop who writes there, and restore again.",
         )
-
-
-def _at_or_below(path: bytes, above: Iterable[bytes]) -> bool:
-    if not above:
-        return False
-    known = above if isinstance(above, (dict, frozenset, set)) else set(above)
-    at = path
-    while at:
-        if at in known:
-            return True
-        at = parent(at)
-    return b"" in known
 
 
 def _resolved(root: bytes, paths: Iterable[Path]) -> list[bytes]:

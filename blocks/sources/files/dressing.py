@@ -6,19 +6,17 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from pydantic import JsonValue
 
-from blocks.errors import RestoreRefused
 from blocks.sources.files.cover import ATTRIBUTES
 from blocks.sources.files.entries import Entries
 from blocks.sources.files.reading.xattrs import ACCESS_LIST, CAPABILITY, DEFAULT_LIST, decode, look_at
+from blocks.sources.files.refusals import Refusals
 from blocks.sources.files.rows import LINK
 from blocks.sources.files.tree import shown
-from blocks.sources.target import NotRebuilt
 
-_NAMED = 3
 _ANYWHERE_FROM, _ANYWHERE_BEFORE = -(1 << 31) * 1_000_000_000, (1 << 31) * 1_000_000_000
 _LISTS = frozenset((ACCESS_LIST.encode(), DEFAULT_LIST.encode()))
 _OF_THE_OWNER = _LISTS | {CAPABILITY.encode()}
@@ -30,17 +28,15 @@ Wanted = Mapping[bytes, bytes]
 
 
 class Dresser:
-    """Dresses the entries of one restore, and remembers what it could not give them.
+    """Dresses the entries of one restore.
 
     Args:
-        root: Path of the tree's root, for messages.
-        keep_going: Whether attributes and links that the place does not take are left out.
+        refusals: Takes what the place refuses to set.
     """
 
-    def __init__(self, root: bytes, *, keep_going: bool) -> None:
-        self._root, self._keep_going = root, keep_going
+    def __init__(self, refusals: Refusals) -> None:
+        self._refusals = refusals
         self._undressed = self._mistimed = 0
-        self._lost: dict[tuple[str, str], dict[bytes, None]] = {}
 
     def dress(self, name: bytes | int, folder: int | None, entries: Entries, i: int) -> None:
         """Set owner, attributes, mode and times of an entry.
@@ -55,7 +51,8 @@ class Dresser:
             i: Which of them it is.
 
         Raises:
-            OSError: The system refused something that everybody may do, or what nothing had foretold.
+            OSError: The system refused something of a folder that others see, where nothing may be left out; or the
+                disk fails.
         """
         path, link, moment = entries.paths[i], entries.kinds[i] == LINK, entries.mtime_ns[i]
         owner, group = _give_back(name, folder, entries.uid[i], entries.gid[i], follow=not link)
@@ -71,10 +68,15 @@ class Dresser:
                 os.chmod(name, _without_owner(entries.mode[i] & 0o7777, owner=owner, group=group), dir_fd=folder)
                 there = {one: value for one, value in there.items() if one not in wanted}  # a mode changes lists
             self._bring(place, path, lists, there, wanted)
+            lists = ()
             os.utime(name, ns=(moment, moment), dir_fd=folder, follow_symlinks=not link)
-        except PermissionError:
-            if folder is not None or not _belongs_to_others(name):
-                raise
+        except OSError as exc:
+            if not (isinstance(exc, PermissionError) and _belongs_to_others(name)):
+                self._refusals.undress(path, exc, visible=folder is None)
+                for one in lists:  # which make a mode wider, and come after it only
+                    if there.get(one) != wanted.get(one):
+                        self._refusals.lose_attribute(path, one, exc, visible=folder is None)
+                return
             whole = False  # a folder that was there and is somebody else's
         self._undressed += not (owner and group and whole)
         self._mistimed += not _has_time(name, folder, moment)
@@ -82,15 +84,12 @@ class Dresser:
     def _bring(self, place: int | bytes, path: bytes, names: Iterable[bytes], there: Wanted, wanted: Wanted) -> None:
         """Set and remove attributes; what fails is remembered."""
         for name in names:
-            if there.get(name) == wanted.get(name) or self._is_lost(path, name):
+            if there.get(name) == wanted.get(name) or self._refusals.lacks_attribute(path, name):
                 continue
             try:
                 _put(place, name, wanted.get(name))
             except OSError as exc:
-                # of a folder that others see, everything that can fail was foreseen
-                if isinstance(place, int) and not self._keep_going:
-                    raise
-                self._lose(path, name, exc.strerror or str(exc))
+                self._refusals.lose_attribute(path, name, exc, visible=isinstance(place, int))
 
     def foresee(self, folder: int | None, staging: int, entries: Entries, i: int) -> None:
         """Find out before the first change which attributes of a folder cannot be set.
@@ -109,39 +108,11 @@ class Dresser:
                 there = decode(look_at(folder).kept)
                 for name in {**there, **wanted}:
                     if there.get(name) != wanted.get(name):
-                        self._lose(path, name, "the folder belongs to somebody else")
+                        error = PermissionError(errno.EPERM, "the folder belongs to somebody else")
+                        self._refusals.lose_attribute(path, name, error, visible=False)
         elif wanted:
-            for name, reason in unsettable(staging, wanted).items():
-                self._lose(path, name, reason)
-
-    def lose_link(self, path: bytes, error: OSError) -> None:
-        """Remember that an entry cannot be one more name of a file."""
-        self._lost.setdefault(("hard link", error.strerror or str(error)), {})[path] = None
-
-    def _lose(self, path: bytes, name: bytes, reason: str) -> None:
-        self._lost.setdefault((f"attribute {shown(name)}", reason), {})[path] = None
-
-    def _is_lost(self, path: bytes, name: bytes) -> bool:
-        what = f"attribute {shown(name)}"
-        return bool(self._lost) and any(path in paths for (kind, _), paths in self._lost.items() if kind == what)
-
-    def check(self) -> None:
-        """Refuse where something could not be given, unless that is to be left out.
-
-        Raises:
-            RestoreRefused: It is named, with the reason.
-        """
-        if self._lost and not self._keep_going:
-            told = "; ".join(f"{left.name}: {left.reason}" for left in self.not_rebuilt)
-            raise RestoreRefused(
-                f"not everything that the backup holds can be set in {shown(self._root)}: {told}",
-                hint="Restore as root, or to a file system that has it, with --to; --keep-going leaves it out.",
-            )
-
-    @property
-    def not_rebuilt(self) -> list[NotRebuilt]:
-        """What could not be given so far: attributes and links by their kind, with the entries that lack them."""
-        return [NotRebuilt(f"{what} of {_listed(list(paths))}", reason) for (what, reason), paths in self._lost.items()]
+            for name, failed in unsettable(staging, wanted).items():
+                self._refusals.lose_attribute(path, name, failed, visible=False)
 
     @property
     def notes(self) -> list[str]:
@@ -157,13 +128,8 @@ class Dresser:
         return told
 
 
-def _listed(paths: Sequence[bytes]) -> str:
-    more = f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else ""
-    return ", ".join(map(shown, paths[:_NAMED])) + more
-
-
-def unsettable(inside: int | bytes, wanted: Wanted) -> dict[bytes, str]:
-    """Try attributes on a folder made for it; return those that could not be set, with the reasons.
+def unsettable(inside: int | bytes, wanted: Wanted) -> dict[bytes, OSError]:
+    """Try attributes on a folder made for it; return those that could not be set, with the errors.
 
     Args:
         inside: Path, or descriptor, of a folder in which nothing is called `probe`.
@@ -181,7 +147,7 @@ def unsettable(inside: int | bytes, wanted: Wanted) -> dict[bytes, str]:
             try:
                 _put(probe, name, value)
             except OSError as exc:
-                failed[name] = exc.strerror or str(exc)
+                failed[name] = exc
     finally:
         os.rmdir(probe)
     return failed

@@ -28,6 +28,8 @@ _NO_FOLLOW = 0x100
 _FLAGS = {0x10: "immutable", 0x20: "append-only"}  # STATX_ATTR_IMMUTABLE and _APPEND, from linux/stat.h
 
 Head = Callable[[bytes, int], bytes]
+Refuse = Callable[[bytes, RestoreRefused], None]
+"""Takes what forbids a change, and the entry that it forbids to change; may raise it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,16 @@ class Touched:
     folders: Sequence[bytes]
 
 
-def refuse_mounts(root: bytes, paths: Iterable[bytes]) -> None:
+def refused(path: bytes, error: RestoreRefused) -> None:
+    """Refuse at once, whatever is concerned.
+
+    Raises:
+        RestoreRefused: Always.
+    """
+    raise error
+
+
+def refuse_mounts(root: bytes, paths: Iterable[bytes], refuse: Refuse = refused) -> None:
     """Refuse where something at or beneath a mount point is to be changed: nothing can be renamed across it.
 
     Raises:
@@ -58,16 +69,18 @@ def refuse_mounts(root: bytes, paths: Iterable[bytes]) -> None:
         at = path
         while at:
             if at in mounts:
-                raise RestoreRefused(
+                error = RestoreRefused(
                     f"{shown(at)} in {shown(root)} is a mount point, and {shown(path)} lies on it: what is restored "
                     "there could not be put into place at once",
                     hint="Make a source of its own of what is mounted, leave it out with `exclude` or "
                     "`one_file_system: true`, unmount it, or restore elsewhere with --to.",
                 )
+                refuse(at, error)
+                break
             at = parent(at)
 
 
-def refuse_unchangeable(touched: Touched, handles: FolderHandles) -> None:
+def refuse_unchangeable(touched: Touched, handles: FolderHandles, refuse: Refuse = refused) -> None:
     """Refuse where flags or rights forbid a change.
 
     Raises:
@@ -78,12 +91,13 @@ def refuse_unchangeable(touched: Touched, handles: FolderHandles) -> None:
         folder = handles.folder(parent(path) if path else b"")
         flag = _flag(folder, leaf(path) or b".", buffer)
         if flag:
-            raise RestoreRefused(
+            error = RestoreRefused(
                 f"{shown(path)} in {shown(touched.root)} is {flag} and cannot be replaced or deleted",
                 hint=f"Take the flag away (chattr -{flag[0]}), or restore elsewhere with --to.",
             )
+            refuse(path, error)
     if os.geteuid() != 0:
-        _refuse_forbidden(touched, handles)
+        _refuse_forbidden(touched, handles, refuse)
 
 
 def _flag(folder: int, name: bytes, buffer: ctypes.Array[ctypes.c_char]) -> str | None:
@@ -94,7 +108,7 @@ def _flag(folder: int, name: bytes, buffer: ctypes.Array[ctypes.c_char]) -> str 
     return next((word for bit, word in _FLAGS.items() if attributes & bit), None)
 
 
-def _refuse_forbidden(touched: Touched, handles: FolderHandles) -> None:
+def _refuse_forbidden(touched: Touched, handles: FolderHandles, refuse: Refuse) -> None:
     """Refuse where somebody else's folder, or a sticky one, forbids what root could do; own folders are opened up."""
     mine = os.geteuid()
     folders = {path: handles.lstat(path) for path in touched.folders}
@@ -102,12 +116,12 @@ def _refuse_forbidden(touched: Touched, handles: FolderHandles) -> None:
         if status is None or status.st_uid == mine:
             continue
         if not os.access(f"/proc/self/fd/{handles.folder(path)}", os.W_OK | os.X_OK, effective_ids=True):
-            raise _forbidden(touched.root, path, "may not be written to")
+            refuse(path, _forbidden(touched.root, path, "may not be written to"))
     for path, status in touched.entries.items():
         above = folders.get(parent(path))
         sticky = above is not None and above.st_mode & stat.S_ISVTX and above.st_uid != mine
         if sticky and status.st_uid != mine:
-            raise _forbidden(touched.root, path, "belongs to somebody else in a sticky folder")
+            refuse(path, _forbidden(touched.root, path, "belongs to somebody else in a sticky folder"))
 
 
 def _forbidden(root: bytes, path: bytes, why: str) -> RestoreRefused:

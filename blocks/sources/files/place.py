@@ -2,6 +2,8 @@
 
     prepare     finish the staged files (size, owner, attributes, mode, times; further names), look at what is there,
                 refuse; sync
+                What a place refuses (a name, a mount point, a flag, an attribute) is found here, named, and may be
+                left out.
     carry_out   move away what no backup has -> move what is not in the backup, or in the way, to the replaced files ->
                 folders -> swap staged files in -> modes and times of folders, deepest first -> sync
 
@@ -12,9 +14,10 @@ symbolic links, so nothing in a backup or in the live tree leads a write out of 
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from blocks.errors import CorruptionDetected, RestoreRefused
 from blocks.sources.files import renames
@@ -28,15 +31,18 @@ from blocks.sources.files.readers import Readers
 from blocks.sources.files.reading.channel import Watch
 from blocks.sources.files.reading.ladder import FOLDER_FLAGS
 from blocks.sources.files.reading.stats import leaf, parent
+from blocks.sources.files.refusals import Refusals
 from blocks.sources.files.rows import FOLDER, LINK
 from blocks.sources.files.staging import Staging, sync_file_system
 from blocks.sources.files.tree import shown
 from blocks.sources.files.view import FilesView
-from blocks.sources.target import NotRebuilt, RestoreScope
+from blocks.sources.target import RestoreScope
 
 _ALL = 0o700
 _SYNCED_SINGLY = 64
 _NAMED = 3
+_ORDINARY = re.compile(rb"[A-Za-z0-9._+@=,-]{0,63}[A-Za-z0-9_+@=,-]")
+"""Names that every file system takes."""
 
 
 class Placement:
@@ -48,11 +54,19 @@ class Placement:
         scope: The collections, rows and mode of the restore.
         unread: What the pre-restore backup lacks, with the reason.
         guard: The view of the pre-restore backup.
+        refusals: What cannot be put into place, and may be left out.
     """
 
     def __init__(
-        self, root: bytes, cover: Coverage, scope: RestoreScope, unread: Mapping[bytes, str], guard: FilesView | None
+        self,
+        root: bytes,
+        cover: Coverage,
+        scope: RestoreScope,
+        unread: Mapping[bytes, str],
+        guard: FilesView | None,
+        refusals: Refusals,
     ) -> None:
+        self._refusals = refusals
         self._root, self._cover, self._scope, self._unread, self._guard = root, cover, scope, unread, guard
         self._loosened: dict[bytes, int] = {}
         self._times: dict[bytes, tuple[int, int]] = {}
@@ -60,7 +74,7 @@ class Placement:
         self._changes = Changes(Touched(root, {}, []))
         self._fd = -1
         self._apart = 0
-        self._dresser = Dresser(root, keep_going=scope.keep_going)
+        self._dresser = Dresser(refusals)
         self.at = b""
         """Where `carry_out` is, for messages."""
         self.moved: list[Moved] = []
@@ -100,36 +114,75 @@ class Placement:
         if self._fd >= 0:
             reach = [path for path in self._planner.reach() if path not in self._unread]
             touched = self._planner.touched(reach)
-            refuse_mounts(self._root, [*touched.entries, *map(parent, reach), *self._planner.mounts()])
-            self._refuse_hazards(touched)
+            places = [*touched.entries, *map(parent, reach), *self._planner.mounts()]
+            refuse_mounts(self._root, places, self._refusals.refuse)
+            refuse_unchangeable(touched, self._handles, self._refusals.refuse)
+            self._refuse_databases(self._planner.touched(path for path in reach if not self._refusals.holds(path)))
 
-    def _refuse_hazards(self, touched: Touched) -> None:
-        refuse_unchangeable(touched, self._handles)
+    def _refuse_databases(self, touched: Touched) -> None:
         with Readers(self._fd, Watch()) as readers:
             refuse_databases(touched, self._handles, readers.head)
 
     def prepare(self, entries: Entries, staging: Staging, removed: Iterable[bytes]) -> None:
         """Do everything that can fail before the first visible change."""
+        self._refuse_names(entries, staging)
         if self._fd >= 0:
-            self._changes = self._planner.changes(entries, removed, self._guard)
-            placed = [path for path, kind in self._placed(entries) if kind != FOLDER]
-            refuse_mounts(self._root, [*self._changes.removals, *placed, *self._changes.aside])
-            self._refuse_hazards(self._changes.touched)
+            self._find_changes(entries, removed)
         numbers: list[int] = []
-        others = self._further_names(entries)
+        files = {i: file for file, names in enumerate(entries.names) for i in names}
+        firsts: dict[int, bytes] = {}
         for i, path in enumerate(entries.paths):
-            if path in self._changes.spared:
+            if not self._is_placed(path):
                 continue
+            self.at, file = path, files.get(i, -1)
             try:
                 if entries.kinds[i] == FOLDER:
                     self._foresee(path, staging, entries, i)
-                elif i not in others or not self._link(staging, entries.paths[others[i]], path):
+                elif not self._link(staging, firsts.get(file), path):
                     numbers += self._finish(staging, entries, i)
+                    if file >= 0:  # after a name that is refused the next one is the first
+                        firsts.setdefault(file, path)
             except (OverflowError, ValueError) as exc:
                 raise CorruptionDetected(f"{shown(path)} has a size, owner or time that no file has") from exc
-        self._dresser.check()
+            except OSError as exc:
+                self._refusals.fail(path, exc)
+        self._check_something_is_left(entries)
+        self._refusals.check(self._root)
         self._note_what_moves(entries, staging)
         staging.sync(numbers)
+
+    def _refuse_names(self, entries: Entries, staging: Staging) -> None:
+        """Try, in the staging folder, the names that not every file system takes."""
+        paths = {path for path in (*entries.paths, *entries.folders) if path and not _ORDINARY.fullmatch(leaf(path))}
+        bad: dict[bytes, OSError] = {}
+        for name in {leaf(path) for path in paths}:
+            if (error := staging.refuses_name(name)) is not None:
+                bad[name] = error
+        for path in sorted(path for path in paths if leaf(path) in bad):
+            message = f"the file system of {shown(self._root)} does not take this name: {bad[leaf(path)].strerror}"
+            hint = "Restore to another file system with --to."
+            self._refusals.refuse(path, RestoreRefused(f"{shown(path)}: {message}", hint=hint))
+
+    def _find_changes(self, entries: Entries, removed: Iterable[bytes]) -> None:
+        """Find what changes; again as long as something of it has to be left out."""
+        removed, count = list(removed), -1
+        while count < len(self._refusals):
+            count = len(self._refusals)
+            self._changes = self._planner.changes(entries, removed, self._guard, self._refusals)
+            placed = [path for path, kind in self._placed(entries) if kind != FOLDER]
+            changed = [*self._changes.removals, *placed, *self._changes.aside]
+            refuse_mounts(self._root, changed, self._refusals.refuse)
+            refuse_unchangeable(self._changes.touched, self._handles, self._refusals.refuse)
+        self._refuse_databases(self._changes.touched)
+
+    def _check_something_is_left(self, entries: Entries) -> None:
+        """Refuse a restore that would leave out everything."""
+        refused = self._refusals.entries
+        if refused and not self._changes.removals and not any(path for path, _ in self._placed(entries)):
+            raise RestoreRefused(f"nothing can be restored to {shown(self._root)}: {refused[0].reason}")
+
+    def _is_placed(self, path: bytes) -> bool:
+        return path not in self._changes.spared and not self._refusals.holds(path)
 
     def _finish(self, staging: Staging, entries: Entries, i: int) -> list[int]:
         """Finish a staged file or link; return its number where it has content."""
@@ -149,20 +202,14 @@ class Placement:
                 there = self._handles.folder(path)
         self._dresser.foresee(there, staging.fd, entries, i)
 
-    def _further_names(self, entries: Entries) -> dict[int, int]:
-        """Find the entries that become one more name of another: by their position that of the other."""
-        others: dict[int, int] = {}
-        for names in entries.names:
-            placed = [i for i in names if entries.paths[i] not in self._changes.spared]
-            self._apart += len(placed) == 1
-            others |= dict.fromkeys(placed[1:], placed[0])
-        return others
-
-    def _link(self, staging: Staging, path: bytes, further: bytes) -> bool:
+    def _link(self, staging: Staging, first: bytes | None, path: bytes) -> bool:
+        """Make a staged file one more name of the first of its names that there is; return whether it is one."""
+        if first is None:
+            return False
         try:
-            staging.link(staging.number(path), staging.number(further))
+            staging.link(staging.number(first), staging.number(path))
         except OSError as exc:
-            self._dresser.lose_link(further, exc)
+            self._refusals.lose_link(path, exc)
             return False
         return True
 
@@ -178,7 +225,7 @@ class Placement:
 
     def _placed(self, entries: Entries) -> list[tuple[bytes, int]]:
         both = zip(entries.paths, entries.kinds.tolist(), strict=True)
-        return [(path, int(kind)) for path, kind in both if path not in self._changes.spared]
+        return [(path, int(kind)) for path, kind in both if self._is_placed(path)]
 
     def refuse_written(self, entries: Entries) -> None:
         """Refuse where what changes was written to since the pre-restore backup.
@@ -201,16 +248,28 @@ class Placement:
             why = f"could not be read ({self._unread[path]}), so that no backup has it"
             kept.take(leaf(path), self._folder(parent(path)), path, why)
         for path, is_folder in self._changes.removals.items():
-            self._remove(path, staging, is_folder=is_folder)
-        folders = {path: i for path, i in entries.folders.items() if path not in self._changes.spared}
-        for path in folders:
-            self._make_folder(path)
+            with self._of(path):
+                self._remove(path, staging, is_folder=is_folder)
+        for path in filter(self._is_placed, entries.folders):
+            with self._of(path):
+                self._make_folder(path)
         for path, kind in self._placed(entries):
-            if kind != FOLDER:
-                folder = self._folder(parent(path))
-                renames.swap_in(staging.name(staging.number(path)), staging.fd, leaf(path), folder)
+            if kind != FOLDER and self._is_placed(path):
+                with self._of(path):
+                    folder = self._folder(parent(path))
+                    renames.swap_in(staging.name(staging.number(path)), staging.fd, leaf(path), folder)
+        folders = {path: i for path, i in entries.folders.items() if self._is_placed(path)}
         self._finish_folders(folders, entries)
+        self._count_apart(entries)
         self._sync(folders)
+
+    @contextmanager
+    def _of(self, path: bytes) -> Iterator[None]:
+        """Leave out an entry that the system refuses, where that may be."""
+        try:
+            yield
+        except OSError as exc:
+            self._refusals.fail(path, exc)
 
     def _make_root(self, kept: KeptAside) -> None:
         if b"" in self._unread and os.path.lexists(self._root):
@@ -260,10 +319,16 @@ class Placement:
         for path in sorted(folders.keys() | self._times.keys(), reverse=True):
             self.at = path
             i = folders.get(path)
-            if i is not None:
-                self._dresser.dress(self._handles.folder(path), None, entries, i)
-            elif path in self._times and self._is_folder(path):
-                self._leave_as_found(path)
+            with self._of(path):
+                if i is not None:
+                    self._dresser.dress(self._handles.folder(path), None, entries, i)
+                elif path in self._times and self._is_folder(path):
+                    self._leave_as_found(path)
+
+    def _count_apart(self, entries: Entries) -> None:
+        """Count the files of several names that have one now."""
+        for names in entries.names:
+            self._apart += sum(self._is_placed(entries.paths[i]) for i in names) == 1
 
     def _leave_as_found(self, path: bytes) -> None:
         """Give a folder that was not restored itself its time and mode again: only what was asked for changes."""
@@ -294,8 +359,8 @@ class Placement:
     def notes(self) -> list[str]:
         """What is not as it was backed up, in sentences."""
         told = []
-        if self._changes.spared:
-            spared = sorted(self._changes.spared)
+        spared = sorted(path for path in self._changes.spared if not self._refusals.holds(path))
+        if spared:
             names = ", ".join(map(shown, spared[:_NAMED]))
             more = f" and {len(spared) - _NAMED} more" if len(spared) > _NAMED else ""
             told.append(f"{names}{more} stayed as they are: the plan leaves them out, or needs them itself.")
@@ -305,8 +370,3 @@ class Placement:
                 "restored with them."
             )
         return told + self._dresser.notes
-
-    @property
-    def not_rebuilt(self) -> list[NotRebuilt]:
-        """Attributes and links that were left out."""
-        return self._dresser.not_rebuilt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import shutil
 import threading
@@ -17,6 +18,7 @@ from blocks.errors import CorruptionDetected
 from blocks.host.leftovers import owned_name
 from blocks.sources.files.leavings import JOURNAL, Moved, unchanged_times
 from blocks.sources.files.reading.content import CHUNK_BYTES
+from blocks.sources.files.reading.ladder import FOLDER_FLAGS
 from blocks.sources.files.reading.xattrs import DEFAULT_LIST, SUPPORTED
 from blocks.sources.files.tree import REPLACED_PREFIX, STAGING_PREFIX, shown
 
@@ -24,6 +26,8 @@ Positions = npt.NDArray[np.int64]
 
 _SYNCED_SINGLY = 64
 _LINK = b"link"
+_NAMES = b"names"
+"""Folder in which names are tried."""
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -153,6 +157,22 @@ class Staging:
             return os.lstat(self.name(number), dir_fd=self.fd).st_ino
         except FileNotFoundError:
             return -1
+
+    def refuses_name(self, name: bytes) -> OSError | None:
+        """Try a name, in a folder in here; return why the file system does not take it."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(_NAMES, 0o700, dir_fd=self.fd)
+        fd = os.open(_NAMES, FOLDER_FLAGS, dir_fd=self.fd)
+        try:
+            os.mkdir(name, 0o700, dir_fd=fd)
+            os.rmdir(name, dir_fd=fd)
+        except OSError as exc:
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                raise
+            return exc
+        finally:
+            os.close(fd)
+        return None
 
     def write_journal(self, moved: Iterable[Moved]) -> None:
         """Write down, durably, what the numbers are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,9 @@ from blocks.sources.files.hazards import refuse_mounts
 from blocks.sources.files.leavings import KeptAside, remove_dead_staging, settle, settle_dead, unchanged_times
 from blocks.sources.files.place import Placement
 from blocks.sources.files.reading.content import CHUNK_BYTES
-from blocks.sources.files.rows import plain_rows
-from blocks.sources.files.staging import Staging
+from blocks.sources.files.refusals import Refusals
+from blocks.sources.files.rows import TREE, plain_rows
+from blocks.sources.files.staging import Positions, Staging
 from blocks.sources.files.tree import shown
 from blocks.sources.files.view import FilesView
 from blocks.sources.target import NotRebuilt, RestoreMode, RestoreScope
@@ -46,6 +47,8 @@ class FilesTarget:
         self._placement: Placement | None = None
         self._guard: FilesView | None = None
         self._unread: dict[bytes, str] = {}
+        self._refusals = Refusals(scope.keep_going)
+        self._rows: list[pa.Table] = []
         self._entries: list[pa.Table] = []
         self._removed: set[bytes] = set()
         self._collected: Entries | None = None
@@ -53,7 +56,6 @@ class FilesTarget:
         self._lock = threading.Lock()
         self._done = False
         self._notes: list[str] = []
-        self._not_rebuilt: Sequence[NotRebuilt] = ()
         self._knows_attributes = True
 
     @property
@@ -68,8 +70,14 @@ class FilesTarget:
 
     @property
     def not_rebuilt(self) -> Sequence[NotRebuilt]:
-        """The attributes and links that were left out, where the restore keeps going."""
-        return self._not_rebuilt
+        """The entries that could not be put into place, and what could not be given to others of all they had."""
+        return self._refusals.not_rebuilt
+
+    @property
+    def rows_left_out(self) -> Mapping[str, int]:
+        """How many rows of those that came are of entries that are left out, complete after `commit`."""
+        counts = pc.value_counts(pa.concat_tables(self._rows).column("path")) if self._rows else ()
+        return {TREE.name: sum(c["counts"].as_py() for c in counts if self._refusals.holds(c["values"].as_py()))}
 
     def preflight(self) -> tuple[str, ...]:
         """Check that there is a place to write to, and room; say what an exact restore will do.
@@ -86,6 +94,7 @@ class FilesTarget:
                 placement.look_ahead()
             finally:
                 placement.close()
+            sentences += self._refusals.sentences
             if self._scope.mode is RestoreMode.EXACT:
                 sentences.append(f"What {folder} holds beyond the backup is deleted, but for what the source excludes.")
         return (*sentences, *foretold(place, self._scope.definition), *tell_leavings(place))
@@ -170,6 +179,8 @@ class FilesTarget:
             self._entries.append(entries)
             # a backup of an earlier version says nothing of attributes
             self._knows_attributes = any(name == "xattrs" for name, _ in collection.columns)
+            if self._scope.keep_going:
+                self._rows.append(rows.select(["path"]))
         return int(rows.num_rows)
 
     def _write(self, staging: Staging, batch: pa.RecordBatch) -> None:
@@ -181,12 +192,29 @@ class FilesTarget:
             path, offset = batch.column("path")[int(odd[0])].as_py(), offsets[odd[0]]
             raise CorruptionDetected(f"{shown(path)} has a piece at the impossible offset {offset}")
         try:
-            staging.write(batch, np.flatnonzero(over == 0))
+            wanted = np.flatnonzero(over == 0)
+            if self._scope.keep_going:
+                self._write_what_is_taken(staging, batch, wanted)
+            else:
+                staging.write(batch, wanted)
         except OSError as exc:
             raise RestoreRefused(
                 f"files to be put into {shown(self._root)} cannot be staged: {exc.strerror or exc}",
                 hint="Free space on its disk, or restore elsewhere with --to.",
             ) from exc
+
+    def _write_what_is_taken(self, staging: Staging, batch: pa.RecordBatch, wanted: Positions) -> None:
+        """Write content, and leave out the files that the file system does not take (one that is too large, say)."""
+        try:
+            staging.write(batch, wanted)
+        except OSError:
+            for i in wanted.tolist():
+                path = batch.column("path")[i].as_py()
+                try:
+                    staging.write(batch, np.array([i], np.int64))
+                except OSError as exc:
+                    with self._lock:
+                        self._refusals.fail(path, exc)
 
     def _staged(self) -> Staging:
         with self._lock:
@@ -227,7 +255,7 @@ class FilesTarget:
         self._prepared().refuse_written(self._gathered())
 
     def _opened(self) -> Placement:
-        return Placement(self._root, self._cover, self._scope, self._unread, self._guard)
+        return Placement(self._root, self._cover, self._scope, self._unread, self._guard, self._refusals)
 
     def _gathered(self) -> Entries:
         if self._collected is None:
@@ -244,7 +272,8 @@ class FilesTarget:
                 placement.prepare(entries, staging, self._removed)
             except OSError as exc:
                 placement.close()
-                message = f"the restore to {shown(self._root)} cannot be prepared: {exc.strerror or exc}"
+                where = f"{shown(placement.at)} cannot be restored to {shown(self._root)}"
+                message = f"{where}: {exc.strerror or exc}"
                 raise RestoreRefused(message) from exc
             except BaseException:
                 placement.close()
@@ -277,7 +306,6 @@ class FilesTarget:
                 hint="Some files are restored, others are not yet. Remove the cause and restore again.",
             ) from exc
         self._notes += placement.notes
-        self._not_rebuilt = placement.not_rebuilt
         self._notes += settle_dead(self._root, kept)
         self.abort()
 

@@ -16,6 +16,7 @@ from blocks.errors import (
     SourceUnavailable,
     UnsupportedState,
 )
+from blocks.rows.selection import has_label
 from blocks.rows.variant import is_variant, variant_text
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.mapping.answers import NotStored
@@ -29,6 +30,7 @@ from blocks.sources.target import NotRebuilt, RestoreMode, RestoreScope
 from blocks.sources.view import Unread, View
 
 _NOT_OURS = "It was not made by lastgood. Do not trust this backup."
+_KEEP_GOING = "--keep-going leaves out the keys with such values, restores all others, and names them."
 _STOP_WRITERS = "Stop what writes there, and restore again."
 
 
@@ -59,7 +61,7 @@ class MappingTarget:
         self._digests: Mapping[str, bytes] | None = None
         self._writer: CheckedWriter | None = None
         self._committed = False
-        self._left_alone = 0
+        self._left_alone = self._not_taken = 0
 
     @property
     def _exact(self) -> bool:
@@ -69,6 +71,15 @@ class MappingTarget:
     def not_rebuilt(self) -> Sequence[NotRebuilt]:
         """The keys whose values could not be made, or that the object did not take; they are as they were."""
         return [NotRebuilt(f"key {key!r}", why) for key, why in sorted(self._left_out.items())]
+
+    def left_out(self, collection: CollectionSpec, rows: pa.Table) -> pa.BooleanArray:
+        """Tell which rows are of keys whose values could not be made so far."""
+        return has_label(rows, collection.label, pa.array([key.encode() for key in self._left_out], pa.large_binary()))
+
+    @property
+    def rows_left_out(self) -> Mapping[str, int]:
+        """How many keys the object did not take of those that were to be set, complete after `commit`."""
+        return {STATE.name: self._not_taken}
 
     @property
     def changed(self) -> bool:
@@ -84,9 +95,9 @@ class MappingTarget:
         for path in self._defined("types"):
             try:
                 self._types.find(path)
-            except RestoreRefused:
+            except RestoreRefused as exc:
                 if not self._scope.keep_going:  # else the keys with such values are named when they come
-                    raise
+                    raise _with_hint(exc) from exc
         self._defined("patterns")
         try:
             self._place.check(self._exact)
@@ -176,7 +187,7 @@ class MappingTarget:
                 decode(text, key, self._types)
             except RestoreRefused as exc:
                 if not self._scope.keep_going:
-                    raise
+                    raise _with_hint(exc) from exc
                 self._left_out[key] = exc.message.removeprefix(f"key {key!r}: ")
             wanted.append(key not in self._left_out)
         return rows.filter(pa.array(wanted, pa.bool_()))
@@ -288,7 +299,8 @@ class MappingTarget:
                 self._left_out |= writer.put_what_is_taken(values)
             else:
                 writer.put(values)
-        keys -= len(self._left_out.keys() & self._staged.keys)
+        self._not_taken = len(self._left_out.keys() & self._staged.keys)
+        keys -= self._not_taken
         if self._left_out and not keys and self._staged.keys:
             raise SourceUnavailable(f"none of the keys could be set: {next(iter(self._left_out.values()))}")
         writer.delete(doomed)
@@ -344,6 +356,10 @@ class MappingTarget:
     def abort(self) -> None:
         """Forget what was staged."""
         self._staged.close()
+
+
+def _with_hint(error: RestoreRefused) -> RestoreRefused:
+    return RestoreRefused(error.message, hint=f"{error.hint} {_KEEP_GOING}".strip())
 
 
 def _texts(rows: pa.Table, name: str) -> pa.Array:

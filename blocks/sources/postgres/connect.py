@@ -46,6 +46,8 @@ _SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     "synchronize_seqscans": "off",
     "jit": "off",
+    # the planner would call what a CHECK calls
+    "constraint_exclusion": "off",
     # what reads ranges of pages would read the whole table for each of them
     "enable_tidscan": "on",
 }
@@ -165,6 +167,11 @@ def told(error: psycopg.Error) -> str:
     where = next((line for line in (diag.context or "").split("\n") if _FUNCTION.match(line)), None)
     found += [f"in {where}"] if where else []
     return f"{said} ({', '.join(found)})" if found else said
+
+
+def told_with_detail(error: psycopg.Error) -> str:
+    """Return what the server said, and its own words on which row or key it was."""
+    return f"{told(error)} ({error.diag.message_detail})" if error.diag.message_detail else told(error)
 
 
 def said_by(error: AdbcError) -> str:

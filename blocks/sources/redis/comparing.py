@@ -7,6 +7,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from blocks.rows.canonical import one_chunk
 from blocks.sources.redis.net.wire import packed, unpacked
 from blocks.sources.redis.rdb.vectors import settled
 from blocks.sources.redis.read.streams import StreamHead
@@ -24,7 +25,9 @@ def by_meaning(rows: pa.Table) -> pa.Table:
     Args:
         rows: Rows with the columns of `SCHEMA` (rows.py).
     """
-    kinds, values, elements = (rows.column(name).combine_chunks() for name in ("type", "value", "element"))
+    if not any(pc.any(pc.equal(rows.column("type"), kind)).as_py() for kind in ("zset", "stream", _VECTORS)):
+        return rows
+    kinds, values, elements = (one_chunk(rows.column(name)) for name in ("type", "value", "element"))
     wide, held = elements.is_valid(), pc.fill_null(pc.binary_length(values), 0)
     zeros = pc.and_(pc.equal(kinds, "zset"), pc.greater(held, 0))
     zeros = pc.and_(zeros, pc.fill_null(pc.match_substring(values, _NEGATIVE), False))
@@ -45,10 +48,10 @@ def opaque(rows: pa.Table) -> tuple[pa.BooleanArray, pa.Table]:
     Args:
         rows: Rows with the columns of `SCHEMA` (rows.py).
     """
-    found = pc.fill_null(pc.starts_with(rows.column("type").combine_chunks(), MODULE), False)
+    found = one_chunk(pc.fill_null(pc.starts_with(rows.column("type"), MODULE), False))
     if not pc.any(found).as_py():
         return found, rows
-    number, values = rows.column_names.index("value"), rows.column("value").combine_chunks()
+    number, values = rows.column_names.index("value"), one_chunk(rows.column("value"))
     without = pc.if_else(found, pa.scalar(b"", values.type), values)
     return found, rows.set_column(number, rows.schema.field(number), without)
 

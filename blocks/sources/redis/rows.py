@@ -32,6 +32,8 @@ from blocks.sources.redis.net.wire import packed
 
 WIDE_ELEMENTS = 1_000
 WIDE_BYTES = 64 * 1024
+LARGE_BYTES = 4 * 1024 * 1024
+"""From so many bytes of rows on a key is kept apart from the others, so that it need not be copied with them."""
 MODULE = "module:"
 """Before the type of a key that a module owns."""
 
@@ -98,6 +100,7 @@ class RowBuilder:
 
     def __init__(self) -> None:
         self._tables: list[pa.Table] = []
+        self._large: list[pa.Table] = []
         self._clear()
 
     def _clear(self) -> None:
@@ -142,6 +145,10 @@ class RowBuilder:
         if len(self._keys) > _SETTLED_ROWS:
             self.settle()
 
+    def add_rows(self, rows: pa.Table) -> None:
+        """Add all rows of one key, in order; where they are large, `table` does not copy them."""
+        (self._large if rows.nbytes >= LARGE_BYTES else self._tables).append(rows)
+
     def settle(self) -> None:
         """Turn what was collected into columns: Python's objects take several times the room."""
         if self._keys:
@@ -151,9 +158,10 @@ class RowBuilder:
             self._clear()
 
     def table(self) -> pa.Table:
-        """Return all rows."""
+        """Return all rows; in several chunks, and sorted by key, where there is a large one."""
         self.settle()
-        return pa.concat_tables(self._tables).combine_chunks() if self._tables else SCHEMA.empty_table()
+        rest = pa.concat_tables(self._tables).combine_chunks() if self._tables else SCHEMA.empty_table()
+        return interleaved(rest, self._large) if self._large else rest
 
     def _row(self, key: bytes, element: bytes | None, kind: str, value: bytes | None, expires_ms: Expiry) -> None:
         self._keys.append(key)
@@ -213,6 +221,31 @@ def double_texts(doubles: pa.DoubleArray) -> pa.LargeBinaryArray:
         return texts
     written = pa.array([b"%a" % number for number in numbers[others].tolist()], pa.large_binary())
     return pc.replace_with_mask(texts, pa.array(others), written)
+
+
+def is_of_one_key(rows: pa.Table) -> bool:
+    """Whether all rows are of one key, of which there are some."""
+    keys = rows.column("key")
+    return rows.num_rows > 0 and keys[0] == keys[-1] and bool(pc.all(pc.equal(keys, keys[0])).as_py())
+
+
+def interleaved(rest: pa.Table, blocks: Sequence[pa.Table]) -> pa.Table:
+    """Put large keys where they belong among other rows, without copying them.
+
+    Args:
+        rest: Rows of other keys; those of one key in order.
+        blocks: All rows of a key each, in order.
+
+    Returns:
+        All rows, sorted by key, in several chunks.
+    """
+    rest = rest.take(pc.sort_indices(rest.column("key"))).combine_chunks()  # stable
+    keys, pieces, last = rest.column("key"), [SCHEMA.empty_table()], 0
+    for block in sorted(blocks, key=lambda block: block.column("key")[0].as_py()):
+        at = pc.sum(pc.less(keys, block.column("key")[0])).as_py() or 0
+        pieces += [rest.slice(last, at - last), block]
+        last = at
+    return pa.concat_tables([*pieces, rest.slice(last)])
 
 
 ELEMENTS: dict[str, Callable[[list[bytes]], Elements]] = {

@@ -7,7 +7,6 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from threading import RLock
 
@@ -20,7 +19,6 @@ from blocks.sources.collection import CollectionSpec
 from blocks.sources.sqlite.checks import check_described, check_folder, check_movable, check_sorting
 from blocks.sources.sqlite.connect import Condition, Found, open_writing, translated
 from blocks.sources.sqlite.counters import restore_counters
-from blocks.sources.sqlite.creating import create
 from blocks.sources.sqlite.files import (
     building_name,
     clear_leftovers,
@@ -32,20 +30,21 @@ from blocks.sources.sqlite.files import (
     stamps,
     users_of,
 )
+from blocks.sources.sqlite.rebuild import Rebuild
 from blocks.sources.sqlite.schema import (
     Database,
     SchemaObject,
     belonging,
-    in_building_order,
     restore_order,
     restore_statistics,
 )
-from blocks.sources.sqlite.survey import Survey, survey
 from blocks.sources.sqlite.write import check_counts, examine, insert_rows
-from blocks.sources.target import NotRebuilt, RestoreScope
+from blocks.sources.target import Examination, NotRebuilt, RestoreScope
 from blocks.sources.view import Unread, View
 from blocks.storage.fsync import sync_file
 
+_SHARED = 0o2020
+"""Of a folder: its group may write in it, and what is made in it is the group's."""
 WRITING = {"cache_size": -65536}
 
 
@@ -69,9 +68,12 @@ class BuildTarget:
             _refuse_moving(path, found, scope)
         self.notes: list[str] = []
         """What was noticed about the finished database, as sentences."""
+        self.examination = Examination()
         self._path, self._found, self._scope, self._timeout = path, found, scope, timeout_seconds
         self._database = Database.from_manifest(scope.definition)
         self._new, self._aside = building_name(path, scope.plan), aside_path(path)
+        self._rebuild = Rebuild(path, keep_going=scope.keep_going)
+        self._surveyed = False
         self._lock = RLock()
         self._connection: sqlite3.Connection | None = None
         self._applied: Counter[str] = Counter()
@@ -85,7 +87,8 @@ class BuildTarget:
         check_sorting(self._scope)
         clear_leftovers(self._path)
         check_described(self._scope, {thing.name for thing in self._objects() if thing.type == "table"})
-        said = (*self._survey.sentences, *leftovers(self._path))
+        self._look()
+        said = (*self._rebuild.survey.sentences, *leftovers(self._path))
         if self._found.condition is Condition.ABSENT:
             return (f"{self._path} is made new.", *said)
         check_movable(self._path)
@@ -94,7 +97,11 @@ class BuildTarget:
     @property
     def not_rebuilt(self) -> Sequence[NotRebuilt]:
         """What is not as it was in the backup."""
-        return self._survey.told
+        return self._rebuild.not_rebuilt
+
+    def left_out(self, collection: CollectionSpec, rows: pa.Table) -> pa.BooleanArray:
+        """Tell which of some rows of a table it did not take so far: all where there is no such table."""
+        return self._rebuild.left_out(collection, rows)
 
     def occupied(self) -> str | None:
         """Say that something is there which is no database that can be read."""
@@ -121,12 +128,17 @@ class BuildTarget:
             collection: A table.
             rows: The rows to write, with the collection's columns in any order; already narrowed to the selection.
         """
-        if collection.name in self._survey.absent_tables:
-            return 0
         with self._lock, translated(self._path, f"cannot write table {collection.name!r} for"):
-            insert_rows(self._begun(), collection, rows)
-            self._applied[collection.name] += rows.num_rows
-        return int(rows.num_rows)
+            connection = self._begun()
+            if collection.name in self._rebuild.absent_tables:
+                return 0
+
+            def insert(some: pa.Table) -> int:
+                return insert_rows(connection, collection, some)
+
+            written, _ = self._rebuild.write(connection, collection, rows, insert)
+            self._applied[collection.name] += written
+        return written
 
     def remove(self, collection: CollectionSpec, keys: pa.Table) -> int:
         """Nothing is there."""
@@ -183,30 +195,31 @@ class BuildTarget:
             return list(self._database.objects)
         return belonging(self._database, {spec.name for spec, _ in self._scope.collections})
 
-    @cached_property
-    def _survey(self) -> Survey:
-        return survey(self._objects()).accepted(self._path, keep_going=self._scope.keep_going)
+    def _look(self) -> None:
+        if not self._surveyed:
+            self._rebuild.look_at(self._objects())
+            self._surveyed = True
 
     def _buildable(self) -> list[SchemaObject]:
-        return in_building_order(self._survey.without_absent(self._objects()))
+        return self._rebuild.buildable(self._objects())
 
     def _begun(self) -> sqlite3.Connection:
         if self._connection is None:
+            self._look()
             # of nobody else's making: its descriptor can carry no lock
             os.close(os.open(self._new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             self._connection = open_writing(self._new, self._timeout)
             for name, value in self._settings().items():
                 self._connection.execute(f"PRAGMA {name} = {value}")
             self._connection.execute("BEGIN")
-            for thing in self._buildable():
-                if thing.type == "table" and not thing.virtual:
-                    create(self._connection, thing)
+            self._rebuild.create_tables(self._connection, self._buildable())
         return self._connection
 
     def _settings(self) -> dict[str, int | str]:
         database = self._database
         return {
-            "journal_mode": "OFF",
+            # what breaks a rule is taken back by a journal, which holds little of a database that is new
+            "journal_mode": "MEMORY" if self._scope.keep_going else "OFF",
             "synchronous": "OFF",
             **WRITING,
             "page_size": database.page_size,
@@ -219,10 +232,8 @@ class BuildTarget:
     def _complete(self, connection: sqlite3.Connection) -> None:
         if not connection.in_transaction:
             return  # by an earlier call of `commit`
-        for thing in self._buildable():
-            if thing.type != "table" or thing.virtual:
-                create(connection, thing)
-        absent = self._survey.absent_tables
+        self._rebuild.create_rest(connection, self._buildable())
+        absent = self._rebuild.absent_tables
         names = {spec.name for spec, _ in self._scope.collections} - absent
         check_counts(connection, {name: self._applied[name] for name in names})
         if self._scope.selection.everything:
@@ -230,7 +241,8 @@ class BuildTarget:
             restore_counters(connection, self._database)
         restore_order(connection, self._database.objects)
         connection.execute("COMMIT")
-        self.notes += examine(connection, checks=not self._survey.functions)
+        self.examination = examine(connection, checks=not self._rebuild.survey.functions)
+        self.notes += self.examination.sentences
         if self._database.journal_mode == "wal":
             connection.execute("PRAGMA journal_mode = WAL")
         connection.close()
@@ -252,17 +264,27 @@ class BuildTarget:
             raise self._stopped(exc) from exc
         if there:
             self.notes.append(f"What was at {self._path} is kept as {self._aside}.")
+        elif self._scope.in_place:
+            self.notes.append(f"{self._path} was missing, and no backup knows whose it was: {_owned(self._path)}.")
         if users:
             self.notes.append(
                 f"{self._aside.name} is still open in {users}: restart it, so that it opens {self._path}."
             )
 
     def _take_rights(self) -> None:
-        with suppress(FileNotFoundError):
+        try:
             old = os.stat(self._path)
-            os.chmod(self._new, old.st_mode & 0o7777 | 0o600)
-            with suppress(PermissionError):  # only root may give files away; anyone else keeps his own
-                os.chown(self._new, old.st_uid, old.st_gid)
+        except FileNotFoundError:
+            if not self._scope.in_place:  # it is for who restores
+                return
+            # nobody knows whose it was: it is for those who may make files beside it
+            old = os.stat(self._path.parent)
+            mode = 0o660 if old.st_mode & _SHARED == _SHARED else 0o600
+        else:
+            mode = old.st_mode & 0o7777 | 0o600
+        with suppress(PermissionError):  # only root may give files away; anyone else keeps his own
+            os.chown(self._new, old.st_uid, old.st_gid)
+        os.chmod(self._new, mode)
 
     def _stopped(self, exc: OSError) -> SourceUnavailable | Partial:
         if self._placed():
@@ -274,6 +296,11 @@ class BuildTarget:
             )
         self._moving = False
         return SourceUnavailable(f"the restored database cannot be put at {self._path}: {exc}; nothing was changed")
+
+
+def _owned(path: Path) -> str:
+    status = os.stat(path)
+    return f"it belongs to user {status.st_uid} and group {status.st_gid} now, with mode {status.st_mode & 0o7777:04o}"
 
 
 def _refuse_moving(path: Path, found: Found, scope: RestoreScope) -> None:

@@ -22,7 +22,7 @@ _SMALLEST_BYTES = 512
 """The smallest page that SQLite knows."""
 _HINTS = {
     "SQLITE_BUSY": "The database is locked; try again, or raise `busy_timeout_seconds`.",
-    "SQLITE_NOTADB": "The file is not an SQLite database, or it is encrypted or damaged.",
+    "SQLITE_NOTADB": "The file is not an SQLite database, or it is encrypted or damaged. Is the path right?",
     "SQLITE_CORRUPT": "The database is damaged; restore it from its last backup.",
     "SQLITE_CANTOPEN": "Check the rights of the file and its folder; a database in WAL mode needs a writable folder.",
     "SQLITE_FULL": "The disk is full, or the one of the folder that TMPDIR names, where indexes are sorted.",

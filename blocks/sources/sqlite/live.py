@@ -20,9 +20,10 @@ from blocks.sources.sqlite.checks import check_folder, check_sorting, check_writ
 from blocks.sources.sqlite.connect import error_family, open_reading, open_writing, translated
 from blocks.sources.sqlite.files import clear_leftovers, leftovers, users_of
 from blocks.sources.sqlite.present import copy_aside, count_contents, holds_rows
+from blocks.sources.sqlite.rebuild import Rebuild
 from blocks.sources.sqlite.schema import Database
 from blocks.sources.sqlite.write import check_counts
-from blocks.sources.target import RestoreMode, RestoreScope
+from blocks.sources.target import Examination, NotRebuilt, RestoreMode, RestoreScope
 from blocks.sources.view import Unread, View
 
 
@@ -50,6 +51,9 @@ class LiveTarget(ABC):
         self._specs = {
             spec.name: spec for spec, _ in scope.collections if self._included(self._database.owner(spec.name))
         }
+        self._rebuild = Rebuild(path, keep_going=scope.keep_going)
+        self.examination = Examination()
+        """What was found in the restored database."""
         self._rows: dict[str, int] = {}
         """How many rows each table must hold by now, as far as they are counted."""
         self._lock = RLock()
@@ -69,15 +73,27 @@ class LiveTarget(ABC):
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make room for the rows, within the transaction."""
 
+    def _compare_with(self, connection: sqlite3.Connection, collection: CollectionSpec) -> None:  # noqa: B027
+        """Note the live rows of a table that those to come are compared with, where they are."""
+
     @abstractmethod
-    def _write(self, connection: sqlite3.Connection, collection: CollectionSpec, rows: pa.Table) -> None:
-        """Write rows of a table."""
+    def _put(self, connection: sqlite3.Connection, collection: CollectionSpec, rows: pa.Table) -> int:
+        """Put rows into a table; return by how many it has grown."""
 
     @abstractmethod
     def _finish(self, connection: sqlite3.Connection) -> None:
         """Complete the schema after the last rows."""
 
     # the target
+
+    @property
+    def not_rebuilt(self) -> Sequence[NotRebuilt]:
+        """What is not as it was in the backup."""
+        return self._rebuild.not_rebuilt
+
+    def left_out(self, collection: CollectionSpec, rows: pa.Table) -> pa.BooleanArray:
+        """Tell which of some rows of a table it did not take so far: all where there is no such table."""
+        return self._rebuild.left_out(collection, rows)
 
     def preflight(self) -> tuple[str, ...]:
         """Check the folder, the space, the lock, and what the live schema says."""
@@ -145,8 +161,15 @@ class LiveTarget(ABC):
         if collection.name not in self._specs:
             return 0
         with self._lock, translated(self._path, f"cannot write table {collection.name!r} of"):
-            self._write(self._ready(), collection, rows)
-        return int(rows.num_rows)
+            connection = self._ready()
+            self._compare_with(connection, collection)
+
+            def put(some: pa.Table) -> int:
+                return self._put(connection, collection, some)
+
+            grown, left = self._rebuild.write(connection, collection, rows, put)
+            self._rows[collection.name] += grown
+        return int(rows.num_rows) - left
 
     def check_unwritten(self) -> None:
         """Make sure that the lock has held.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from threading import RLock
 
@@ -23,11 +23,9 @@ from blocks.sources.sqlite.schema import (
     belonging,
     fold,
     forget_virtual,
-    in_building_order,
     read_objects,
     restore_order,
 )
-from blocks.sources.sqlite.survey import Survey, survey
 from blocks.sources.sqlite.tables import shadow_tables, shape_of, table_spec
 from blocks.sources.sqlite.unkeyed import UnkeyedRows, is_unkeyed
 from blocks.sources.sqlite.write import (
@@ -39,7 +37,7 @@ from blocks.sources.sqlite.write import (
     marks,
     put_rows,
 )
-from blocks.sources.target import NotRebuilt, RestoreMode, RestoreScope
+from blocks.sources.target import Examination, NotRebuilt, RestoreMode, RestoreScope
 
 _COUNTING = "SELECT 1 FROM sqlite_schema WHERE name != 'sqlite_sequence' AND sql LIKE '%autoincrement%'"
 _FOREIGN_HINT = (
@@ -66,13 +64,6 @@ class MergeTarget(LiveTarget):
         self._removed: set[str] = set()
         self._silenced: list[SchemaObject] = []
         self._unkeyed: dict[str, UnkeyedRows] = {}
-        self._survey = Survey((), ())
-        self._held_back: list[NotRebuilt] = []
-
-    @property
-    def not_rebuilt(self) -> Sequence[NotRebuilt]:
-        """What is not as it was in the backup."""
-        return [*self._held_back, *self._survey.told]
 
     def _inspect(self, connection: sqlite3.Connection) -> list[str]:
         self._compare(connection)
@@ -80,8 +71,8 @@ class MergeTarget(LiveTarget):
         missing = self._missing(live)
         tables = {thing.name for thing in (*live, *missing) if thing.type == "table"}
         check_described(self._scope, tables)
-        self._survey = survey(missing).accepted(self._path, keep_going=self._scope.keep_going)
-        for table in self._survey.absent_tables:
+        self._rebuild.look_at(missing)
+        for table in self._rebuild.absent_tables:
             self._specs.pop(table, None)
         return [
             *(f"{told.name}: {told.reason}." for told in self.not_rebuilt),
@@ -111,16 +102,19 @@ class MergeTarget(LiveTarget):
             self._removed.add(collection.name)
             return gone
 
-    def _write(self, connection: sqlite3.Connection, collection: CollectionSpec, rows: pa.Table) -> None:
+    def _compare_with(self, connection: sqlite3.Connection, collection: CollectionSpec) -> None:
+        if is_unkeyed(collection) and not self._emptied(collection.name):
+            self._rows_of(connection, collection)
+
+    def _put(self, connection: sqlite3.Connection, collection: CollectionSpec, rows: pa.Table) -> int:
         if self._emptied(collection.name):
-            insert_rows(connection, collection, rows)
-            self._rows[collection.name] += rows.num_rows
-        elif is_unkeyed(collection):
+            return insert_rows(connection, collection, rows)
+        if is_unkeyed(collection):
+            live = self._rows_of(connection, collection)
             with excluding(collection):
-                self._rows[collection.name] += self._rows_of(connection, collection).put(rows)
-        else:
-            narrowed = self._scope.selection_of(collection.name).narrows_keys
-            self._rows[collection.name] += put_rows(connection, collection, rows, narrowed=narrowed)
+                return live.put(rows)
+        narrowed = self._scope.selection_of(collection.name).narrows_keys
+        return put_rows(connection, collection, rows, narrowed=narrowed)
 
     def _delete(self, connection: sqlite3.Connection, collection: CollectionSpec, rows: pa.Table) -> int:
         if is_unkeyed(collection):
@@ -143,12 +137,11 @@ class MergeTarget(LiveTarget):
         for thing in self._silenced:
             if fold(thing.table) in there:
                 create(connection, thing)
-        for thing in self._created:
-            if thing.type != "table" or thing.virtual:
-                create(connection, thing)
+        self._rebuild.create_rest(connection, self._created)
         restore_order(connection, self._before)
         self.notes += rebuild_full_text(connection, set(self._virtual_tables()), set(self._specs) | self._removed)
-        self.notes += examine_references(connection)
+        self.examination = Examination(oddities=tuple(examine_references(connection)))
+        self.notes += self.examination.sentences
 
     def _touched(self) -> set[str]:
         return set(self._specs) | set(self._doomed(self._held()))
@@ -247,7 +240,7 @@ class MergeTarget(LiveTarget):
             if problem := rehearse_rows(objects, name, here):
                 if not self._scope.keep_going:
                     raise RestoreRefused(f"{self._path} cannot be written: {problem}", hint=_FOREIGN_HINT)
-                self._held_back.append(NotRebuilt(f"rows of table {name!r}", problem))
+                self._rebuild.leave(NotRebuilt(f"rows of table {name!r}", problem))
                 del self._specs[name]
         (encoding,) = connection.execute("PRAGMA encoding").fetchone()
         if encoding != self._database.encoding and objects:
@@ -270,12 +263,10 @@ class MergeTarget(LiveTarget):
     def _prepare(self, connection: sqlite3.Connection) -> None:
         self._before = read_objects(connection)
         doomed = self._doomed(connection)
-        self._created = in_building_order(self._survey.without_absent(self._missing(self._before)))
+        self._created = self._rebuild.buildable(self._missing(self._before))
         self._silence(connection, set(self._specs))
         self._drop(connection, doomed)
-        for thing in self._created:
-            if thing.type == "table" and not thing.virtual:
-                create(connection, thing)
+        self._rebuild.create_tables(connection, self._created)
         for spec in self._specs.values():
             self._clear(connection, spec)
             self._rows[spec.name] = count_rows(connection, spec.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,16 +14,13 @@ from blocks.sources.sqlite.build import BuildTarget
 from blocks.sources.sqlite.checks import check_described, unwritable
 from blocks.sources.sqlite.connect import Condition, Found, is_damage, translated
 from blocks.sources.sqlite.counters import drop_everything, restore_counters
-from blocks.sources.sqlite.creating import create
 from blocks.sources.sqlite.live import LiveTarget
 from blocks.sources.sqlite.schema import (
     SchemaObject,
-    in_building_order,
     read_objects,
     restore_order,
     restore_statistics,
 )
-from blocks.sources.sqlite.survey import Survey, survey
 from blocks.sources.sqlite.write import examine, insert_rows
 from blocks.sources.target import NotRebuilt, RestoreScope
 from blocks.sources.view import Unread
@@ -42,10 +38,12 @@ class RewriteTarget(LiveTarget):
     ) -> None:
         super().__init__(path, scope, timeout_seconds, included)
         self._instead: BuildTarget | None = None
+        self._surveyed = False
 
     def _inspect(self, connection: sqlite3.Connection) -> list[str]:
         check_described(self._scope, set(self._database.tables))
-        left_out = self._survey.sentences
+        self._look()
+        left_out = self._rebuild.survey.sentences
         (encoding,) = connection.execute("PRAGMA encoding").fetchone()
         if encoding != self._database.encoding and read_objects(connection):
             raise RestoreRefused(
@@ -54,17 +52,22 @@ class RewriteTarget(LiveTarget):
             )
         return [f"The whole content of {self._path} is replaced in one transaction.", *left_out]
 
-    @cached_property
-    def _survey(self) -> Survey:
-        return survey(self._database.objects).accepted(self._path, keep_going=self._scope.keep_going)
+    def _look(self) -> None:
+        if not self._surveyed:
+            self._rebuild.look_at(self._database.objects)
+            self._surveyed = True
 
     @property
     def not_rebuilt(self) -> Sequence[NotRebuilt]:
         """What is not as it was in the backup."""
-        return self._survey.told
+        return super().not_rebuilt if self._instead is None else self._instead.not_rebuilt
+
+    def left_out(self, collection: CollectionSpec, rows: pa.Table) -> pa.BooleanArray:
+        """Tell which of some rows of a table it did not take so far: all where there is no such table."""
+        return super().left_out(collection, rows) if self._instead is None else self._instead.left_out(collection, rows)
 
     def _buildable(self) -> list[SchemaObject]:
-        return in_building_order(self._survey.without_absent(self._database.objects))
+        return self._rebuild.buildable(self._database.objects)
 
     def keep_aside(self, unread: Sequence[Unread]) -> tuple[str, ...]:
         """Rename the database when the restore is committed, where it is damaged.
@@ -87,7 +90,10 @@ class RewriteTarget(LiveTarget):
         """Insert rows under the rowids they had."""
         with self._lock:
             self._make_room()
-            return self._instead.apply(collection, rows) if self._instead else super().apply(collection, rows)
+            if self._instead:
+                return self._instead.apply(collection, rows)
+            absent = collection.name in self._rebuild.absent_tables
+            return 0 if absent else super().apply(collection, rows)
 
     def remove(self, collection: CollectionSpec, keys: pa.Table) -> int:
         """Nothing is left that could be removed."""
@@ -103,6 +109,7 @@ class RewriteTarget(LiveTarget):
             self.check_unwritten()
             self._instead.commit()
             self.notes += self._instead.notes
+            self.examination = self._instead.examination
             super().abort()  # lets the lock on the old file go
 
     def abort(self) -> None:
@@ -153,29 +160,24 @@ class RewriteTarget(LiveTarget):
         return self._instead
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        self._look()
         keep = any(thing.name == "sqlite_sequence" for thing in self._database.objects)
         drop_everything(connection, keep_counters=keep)
-        for thing in self._buildable():
-            if thing.type == "table" and not thing.virtual:
-                create(connection, thing)
-        self._rows = dict.fromkeys(self._specs.keys() - self._survey.absent_tables, 0)
+        self._rebuild.create_tables(connection, self._buildable())
+        self._rows = dict.fromkeys(self._specs.keys() - self._rebuild.absent_tables, 0)
 
-    def _write(self, connection: sqlite3.Connection, collection: CollectionSpec, rows: pa.Table) -> None:
-        if collection.name not in self._rows:
-            return
-        insert_rows(connection, collection, rows)
-        self._rows[collection.name] += rows.num_rows
+    def _put(self, connection: sqlite3.Connection, collection: CollectionSpec, rows: pa.Table) -> int:
+        return insert_rows(connection, collection, rows)
 
     def _finish(self, connection: sqlite3.Connection) -> None:
-        for thing in self._buildable():
-            if thing.type != "table" or thing.virtual:
-                create(connection, thing)
+        self._rebuild.create_rest(connection, self._buildable())
         restore_statistics(connection, self._database)
         restore_counters(connection, self._database)
         restore_order(connection, self._database.objects)
         connection.execute(f"PRAGMA user_version = {self._database.user_version}")
         connection.execute(f"PRAGMA application_id = {self._database.application_id}")
-        self.notes += examine(connection, checks=not self._survey.functions)
+        self.examination = examine(connection, checks=not self._rebuild.survey.functions)
+        self.notes += self.examination.sentences
 
     def _afterwards(self, connection: sqlite3.Connection) -> None:
         try:

@@ -13,12 +13,17 @@ from blocks.errors import RestoreRefused
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.sqlite.rows import placeholder, quoted, quoted_list, write_rows
 from blocks.sources.sqlite.tables import shape_of
+from blocks.sources.target import Examination
 
 _SHOWN_FINDINGS = 10
+_LOOKED_AT = 1000
+"""How much of what a check says is read, so that little of one kind hides nothing of another."""
+_OF_ONE_ROW = ("SQLITE_CONSTRAINT_NOTNULL", "SQLITE_CONSTRAINT_DATATYPE")
+_BROKEN_CHECK = "CHECK constraint failed"
 
 
-def insert_rows(connection: sqlite3.Connection, collection: CollectionSpec, rows: pa.Table) -> None:
-    """Insert rows into a table that holds none of them.
+def insert_rows(connection: sqlite3.Connection, collection: CollectionSpec, rows: pa.Table) -> int:
+    """Insert rows into a table that holds none of them; return how many.
 
     Args:
         connection: A connection with a write transaction open.
@@ -26,7 +31,7 @@ def insert_rows(connection: sqlite3.Connection, collection: CollectionSpec, rows
         rows: The rows to write, with the collection's columns in any order; already narrowed to the selection.
 
     Raises:
-        RestoreRefused: Two of them have the same key.
+        RestoreRefused: Two of them have the same key, or one breaks a rule of the table.
     """
     rowid = shape_of(collection).rowid
     if rowid is not None and rows.num_rows:
@@ -41,7 +46,9 @@ def insert_rows(connection: sqlite3.Connection, collection: CollectionSpec, rows
     try:
         write_rows(connection, statement, rows)
     except sqlite3.IntegrityError as exc:
-        raise RestoreRefused(f"rows of table {collection.name!r} contradict each other: {exc}") from exc
+        message = f"table {collection.name!r} does not take all of its rows: {exc}"
+        raise RestoreRefused(message) from exc
+    return int(rows.num_rows)
 
 
 def put_rows(
@@ -75,8 +82,11 @@ def excluding(collection: CollectionSpec) -> Iterator[None]:
     try:
         yield
     except sqlite3.IntegrityError as exc:
+        what = f"a restored row of table {collection.name!r}"
+        if getattr(exc, "sqlite_errorname", "") in _OF_ONE_ROW:
+            raise RestoreRefused(f"{what} breaks a rule of the table: {exc}") from exc
         raise RestoreRefused(
-            f"a restored row of table {collection.name!r} and a live one exclude each other: {exc}",
+            f"{what} and a live one exclude each other: {exc}",
             hint="Restore the whole table with --mode exact, or change the live row first.",
         ) from exc
 
@@ -158,21 +168,33 @@ def check_counts(connection: sqlite3.Connection, expected: Mapping[str, int]) ->
             raise RestoreRefused(f"table {table!r} would hold {found} rows where it must hold {rows}")
 
 
-def examine(connection: sqlite3.Connection, *, checks: bool = True) -> list[str]:
-    """Check a finished database; what the original may have had as well (a broken foreign key) is only noted."""
+def examine(connection: sqlite3.Connection, *, checks: bool = True) -> Examination:
+    """Check a finished database.
+
+    What the original may have had as well, and what restores bring back as it was (a row that breaks a CHECK, a foreign
+    key that leads nowhere), is odd; all else is damage.
+
+    Args:
+        connection: A connection to the database, in a transaction or not.
+        checks: Whether the CHECK constraints of rows are evaluated, too.
+    """
     if checks:  # else they call functions that are not here
         connection.execute("PRAGMA ignore_check_constraints = OFF")
-    return [*_checked(connection, "integrity check", "integrity_check(10)"), *examine_references(connection)]
+    said = _checked(connection, "integrity check", f"integrity_check({_LOOKED_AT})")
+    odd = [sentence for sentence in said if _BROKEN_CHECK in sentence]
+    damage = [sentence for sentence in said if _BROKEN_CHECK not in sentence]
+    odd = [*odd[:_SHOWN_FINDINGS], *examine_references(connection)]
+    return Examination(tuple(damage[:_SHOWN_FINDINGS]), tuple(odd))
 
 
 def examine_references(connection: sqlite3.Connection) -> list[str]:
     """Look for rows whose foreign key leads nowhere; return a sentence for each of the first ten."""
-    return _checked(connection, "foreign key check", "foreign_key_check")
+    return _checked(connection, "foreign key check", "foreign_key_check", _SHOWN_FINDINGS)
 
 
-def _checked(connection: sqlite3.Connection, words: str, pragma: str) -> list[str]:
+def _checked(connection: sqlite3.Connection, words: str, pragma: str, most: int = _LOOKED_AT) -> list[str]:
     try:
-        found = connection.execute(f"PRAGMA {pragma}").fetchmany(_SHOWN_FINDINGS)
+        found = connection.execute(f"PRAGMA {pragma}").fetchmany(most)
     except sqlite3.Error as exc:
         found = [(str(exc),)]
     return [f"The {words} says: {' '.join(map(str, row))}." for row in found if row != ("ok",)]

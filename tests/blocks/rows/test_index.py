@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.rows.canonical import DIGEST, KEY
-from blocks.rows.index import DELETED, PartIndex
+from blocks.rows.index import PartIndex
+from blocks.rows.overlay import DELETED
 
 _KEYS = [b"\x10" + bytes([n]) for n in range(12)]
 _DIGESTS = st.one_of(st.none(), st.integers(0, 2**64 - 1))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,40 @@ def server(_running: PostgresServer) -> Iterator[PostgresServer]:
     _running.empty()
 
 
-@pytest.fixture(scope="session", params=[0, *sorted(release.version for release in RELEASES)])
-def _any_running(request: pytest.FixtureRequest, _running: PostgresServer) -> Iterator[PostgresServer]:
-    if not request.param:
-        yield _running
-        return
-    with postgres_server(programs(request.param)) as running:
-        yield running
+@pytest.fixture(scope="session")
+def _running_versions(_logical: PostgresServer) -> Iterator[Callable[[int], PostgresServer]]:
+    """Give a server of a version, of the installed one for 0, and start it where there is none yet."""
+    running = {0: _logical}
+    with ExitStack() as opened:
+
+        def of(version: int) -> PostgresServer:
+            if version not in running:
+                running[version] = opened.enter_context(postgres_server(programs(version), wal_level="logical"))
+            return running[version]
+
+        yield of
 
 
 @pytest.fixture(scope="module")
-def any_server(_any_running: PostgresServer) -> Iterator[PostgresServer]:
-    """A PostgreSQL server of each version: the one that is installed, and the others; empty for each file of tests."""
-    yield _any_running
-    _any_running.empty()
+def server_of_version(
+    _running_versions: Callable[[int], PostgresServer],
+) -> Iterator[Callable[[int], PostgresServer]]:
+    """Give a server of a version; each file of tests finds it empty."""
+    used = dict[int, PostgresServer]()
+
+    def of(version: int) -> PostgresServer:
+        used[version] = _running_versions(version)
+        return used[version]
+
+    yield of
+    for running in used.values():
+        running.empty()
+
+
+@pytest.fixture(params=[0, *sorted(release.version for release in RELEASES)])
+def any_server(request: pytest.FixtureRequest, server_of_version: Callable[[int], PostgresServer]) -> PostgresServer:
+    """A PostgreSQL server of each version: the one that is installed, and the others."""
+    return server_of_version(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -74,9 +95,12 @@ def told(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
-@pytest.fixture(scope="session", params=["7.0", "8.2"])
+REDIS_VERSIONS = ("7.0", "8.2")
+
+
+@pytest.fixture(scope="session", params=REDIS_VERSIONS)
 def redis_program(request: pytest.FixtureRequest) -> str:
-    """Each of the versions of Redis that the tests know."""
+    """Each of the versions of Redis that the tests know; of what is marked `one_redis` each case has one of them."""
     return "redis-server" if request.param == "7.0" else newer_redis()
 
 

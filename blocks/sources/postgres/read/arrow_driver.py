@@ -22,7 +22,7 @@ class Driver:
     def __init__(self, conninfo: str, beside: Executor) -> None:
         self.conninfo = conninfo
         self._lock = Lock()
-        self._asked = beside.submit(adbc_driver_postgresql.connect, conninfo)
+        self._asked = beside.submit(_IDLE.take, conninfo)
         self._database: AdbcDatabase | None = None
 
     def database(self) -> AdbcDatabase:
@@ -39,8 +39,38 @@ class Driver:
             return self._database
 
     def close(self) -> None:
-        """Let it go, unless it counts a connection as open: it counts without a lock, and may count wrongly."""
-        if self._database is not None:
-            # the driver's own count ends in an AdbcError, the one of the package around it in a RuntimeError
+        """Leave it to the next view."""
+        with self._lock:
+            database, self._database = self._database, None
+        if database is not None:
+            _IDLE.put(self.conninfo, database)
+
+
+class _Idle:
+    """Databases that no view uses: all that is read is of types that every server has, and those never change."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, Lock()
+        self._known: dict[str, AdbcDatabase] = {}
+
+    def take(self, conninfo: str) -> AdbcDatabase:
+        """Return one that no other view has."""
+        with self._lock:
+            known = self._known.pop(conninfo, None)
+        return known or adbc_driver_postgresql.connect(conninfo)
+
+    def put(self, conninfo: str, database: AdbcDatabase) -> None:
+        """Keep it, and let another go: the one that was used last before all others, where there are too many."""
+        with self._lock:
+            gone = self._known.pop(conninfo, None)
+            self._known[conninfo] = database
+            if len(self._known) > self._most:
+                gone = self._known.pop(next(iter(self._known)))
+        if gone is not None:
+            # one with a connection is left alone; it counts them without a lock, and may count wrongly: the driver's
+            # own count ends in an AdbcError, the one of the package around it in a RuntimeError
             with suppress(AdbcError, RuntimeError):
-                self._database.close()
+                gone.close()
+
+
+_IDLE = _Idle(4)

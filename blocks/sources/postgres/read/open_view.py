@@ -29,6 +29,7 @@ from blocks.sources.postgres.read.capture import ChangeCapture, NoCapture, Openi
 from blocks.sources.postgres.read.capture_lookup import prepare_capture
 from blocks.sources.postgres.read.readers import Readers
 from blocks.sources.postgres.read.salvage import SalvageView
+from blocks.sources.postgres.read.suspects import Suspects, suspects
 from blocks.sources.postgres.read.uncovered import uncovered, unlogged_on_standby, unreadable
 from blocks.sources.postgres.read.view import Contents, PostgresView
 from blocks.sources.postgres.read.xmin_tracking import Token, hashed, server_and_snapshot
@@ -99,7 +100,8 @@ def _view_in(opened: ExitStack, settings: Settings, *, ask: bool) -> PostgresVie
         found = _DatabaseFacts(session, settings.choice, tables, now, complete=not (unread or lost), lost=lost)
         folder = RunFolder("postgres")
         opened.callback(folder.close)
-        missed = _missed(session, settings, catalogue, place)
+        suspected = suspects(session, place, settings.choice)
+        missed = [*_missed(session, settings, catalogue, place), *suspected.sentences]
         if lost:
             missed.append(
                 f"What unlogged tables and sequences of {place} hold ({', '.join(map('.'.join, lost))}) is not in this"
@@ -122,7 +124,7 @@ def _view_in(opened: ExitStack, settings: Settings, *, ask: bool) -> PostgresVie
                 place=place,
                 taken_at=taken_at,
                 tables=found.tables,
-                definition=found.definition(texts) | ({"slot": held.to_manifest()} if held else {}),
+                definition=found.definition(texts, suspected) | ({"slot": held.to_manifest()} if held else {}),
                 token=found.token(texts),
                 system=f"PostgreSQL {found.version}, {place}",
                 warnings=(*missed, *(f"pg_dump of {place} said: {said}" for said in texts.said)),
@@ -250,9 +252,11 @@ class _DatabaseFacts:
         self._sequences = self._positions()
         self._types, self._now = state_of_types(session), now
 
-    def definition(self, texts: Definitions) -> dict[str, JsonValue]:
+    def definition(self, texts: Definitions, suspected: Suspects) -> dict[str, JsonValue]:
         """Return what goes into the manifest."""
-        return {
+        orphaned: list[JsonValue] = [key.to_manifest() for key in suspected.orphaned]
+        known: dict[str, JsonValue] = {"orphaned": orphaned} if orphaned else {}
+        return known | {
             "server_version": self._session.info.server_version // 10000,
             "encoding": self._encoding,
             "collate": self._collate,

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from blocks.errors import CorruptionDetected
 from blocks.sources.collection import REPARTITION_FACTOR, Bounds
 from blocks.sources.postgres.connect import Session, identifier, literal
+from blocks.sources.postgres.own_path import looked_at
 from blocks.sources.postgres.schema.tables import Column, Table, TableShape
 
 _SAMPLED_PAGES = 500
@@ -196,8 +197,8 @@ def partition(session: Session, table: Table, part_size_bytes: int) -> list[Boun
     if table.size_bytes * _PACKED <= part_size_bytes:
         return _ranges([]) if shape.ordered else [{"share": 0, "of": 1}]
     source, share = _sample(table, part_size_bytes)
-    # what is rolled back lets go of the locks on the indexes, of which a server may have few
-    with session.transaction(force_rollback=True):
+
+    def measured() -> list[Bounds]:
         if not shape.ordered:
             row = session.execute(f"SELECT coalesce(sum({_size(shape)}), 0)::int8 {source}".encode()).fetchone()
             count = 1 + int(int(str(row[0])) / share / part_size_bytes) if row else 1
@@ -205,6 +206,9 @@ def partition(session: Session, table: Table, part_size_bytes: int) -> list[Boun
         with session.cursor() as cursor:
             cursor.execute(_cuts(shape, source, max(1, round(part_size_bytes * share))).encode())
             return _ranges([tuple(map(str, cut)) for cut in cursor])
+
+    # what is rolled back lets go of the locks on the indexes, of which a server may have few
+    return looked_at(session, measured)
 
 
 def _cuts(shape: TableShape, source: str, size_bytes: int) -> str:
@@ -246,11 +250,9 @@ def needs_repartition(session: Session, table: Table, bounds: Sequence[Bounds], 
     last = within(table.shape, bounds[-1]).removeprefix("WHERE ") if table.shape.ordered else ""
     # a single row, however large, is a part of its own in any drawing
     size = f"least({_size(table.shape)}, {part_size_bytes})"
-    with session.transaction(force_rollback=True):
-        found = session.execute(
-            f"SELECT coalesce(sum({size}), 0)::int8, coalesce(sum({size}) FILTER (WHERE {last or 'true'}), 0)::int8"
-            f" {source}".encode()
-        ).fetchone()
+    tail_size = f"sum({size}) FILTER (WHERE {last or 'true'})"
+    query = f"SELECT coalesce(sum({size}), 0)::int8, coalesce({tail_size}, 0)::int8 {source}"
+    found = looked_at(session, lambda: session.execute(query.encode()).fetchone())
     assert found is not None
     total, tail = (int(str(value)) for value in found)
     return bool((last and tail / share > limit) or total / share / len(bounds) > limit)

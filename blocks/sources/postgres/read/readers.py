@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from adbc_driver_manager import AdbcConnection, AdbcStatement
 from adbc_driver_manager import Error as AdbcError
 
 from blocks.sources.postgres.connect import BEGIN, SETTINGS, place_of, translated
+from blocks.sources.postgres.own_path import OWN_PATH, may_need_path, planned_with_path
 from blocks.sources.postgres.read.arrow_driver import Driver
 
 if TYPE_CHECKING:  # a view may be begun before Arrow is imported
     import pyarrow as pa
+
+T = TypeVar("T")
 
 _TABLES = 16
 """Tables that one transaction of a reader looks at: it holds locks on each, and on all its indexes, to its end."""
@@ -33,6 +36,7 @@ class Readers:
         self._driver, self._snapshot, self._place = driver, snapshot, place_of(driver.conninfo)
         self._idle: SimpleQueue[Reader] = SimpleQueue()
         self._opening: list[Thread] = []
+        self._by_path = set[str]()
 
     def prefetch(self, count: int) -> None:
         """Open connections in the background, for readers to find them open."""
@@ -47,26 +51,58 @@ class Readers:
 
     def fetch(self, query: str, doing: str) -> pa.Table:
         """Run a query and return its rows as Arrow has them."""
-        with translated(self._place, doing):
-            reader = self._take(doing)
-            try:
-                table = reader.fetch(query)
-            except BaseException:
-                reader.close()
-                raise
-            self._idle.put(reader)
-        return table
+        return self._planned(doing, query, lambda reader, planned: reader.fetch(planned))
 
     def stream(self, query: str, doing: str) -> Iterator[pa.Table]:
         """Run a query and yield its rows as they come, some megabytes at a time; at least one table, without rows."""
+        reader, first, rest = self._planned(doing, query, _begun, keep=True)
         with translated(self._place, doing):
-            reader = self._take(doing)
             try:
-                yield from reader.stream(query)
+                yield first
+                yield from rest
             except BaseException:
+                rest.close()
                 reader.close()
                 raise
             self._idle.put(reader)
+
+    def _planned(self, doing: str, query: str, ask: Callable[[Reader, str], T], *, keep: bool = False) -> T:
+        """Run a query; if need be planned with the database's own search path, as all of its table are from then on.
+
+        Args:
+            doing: What is done, which identifies the table.
+            query: The query.
+            ask: Runs it with a reader.
+            keep: Whether the reader stays lent.
+        """
+        with translated(self._place, doing):
+            if doing not in self._by_path:
+                try:
+                    return self._asked(doing, query, ask, keep=keep)
+                except AdbcError as exc:
+                    if not may_need_path(exc.sqlstate):
+                        raise
+                    first = exc
+                try:
+                    found = self._asked(doing, planned_with_path(query), ask, OWN_PATH, keep=keep)
+                except AdbcError:
+                    raise first from None
+                self._by_path.add(doing)
+                return found
+            return self._asked(doing, planned_with_path(query), ask, OWN_PATH, keep=keep)
+
+    def _asked(self, doing: str, query: str, ask: Callable[[Reader, str], T], *before: str, keep: bool) -> T:
+        reader = self._take(doing)
+        try:
+            for statement in before:
+                reader.run(statement)
+            found = ask(reader, query)
+        except BaseException:
+            reader.close()
+            raise
+        if not keep:
+            self._idle.put(reader)
+        return found
 
     def _take(self, doing: str) -> Reader:
         for opening in self._opening:
@@ -109,6 +145,12 @@ class Readers:
                 continue
 
 
+def _begun(reader: Reader, query: str) -> tuple[Reader, pa.Table, Generator[pa.Table]]:
+    """Begin to stream: what the server refuses before the first row is raised here."""
+    rows = reader.stream(query)
+    return reader, next(rows), rows
+
+
 class Reader:
     """A connection whose answers are Arrow's. The driver's own DB-API module is not used, because it imports pandas.
 
@@ -133,7 +175,7 @@ class Reader:
         with self.answer(query) as batches:
             return batches.read_all()
 
-    def stream(self, query: str) -> Iterator[pa.Table]:
+    def stream(self, query: str) -> Generator[pa.Table]:
         """Run a query and yield a table without rows, then its rows as they come."""
         import pyarrow as pa
 

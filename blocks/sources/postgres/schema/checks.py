@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import psycopg
+
 from blocks.sources.postgres.connect import Session, identifier, literal
 from blocks.sources.postgres.schema.entries import Entry
 
-_CHECKS = """
+_FOUND = """
 SELECT CASE WHEN con.contypid <> 0 THEN 'DOMAIN' ELSE 'TABLE' END,
        pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(coalesce(c.relname, t.typname)),
        con.conname::text, pg_catalog.pg_get_constraintdef(con.oid),
@@ -20,8 +22,13 @@ FROM pg_catalog.pg_constraint con
 LEFT JOIN pg_catalog.pg_class c ON c.oid = con.conrelid
 LEFT JOIN pg_catalog.pg_type t ON t.oid = con.contypid
 JOIN pg_catalog.pg_namespace n ON n.oid = coalesce(c.relnamespace, t.typnamespace)
-WHERE con.contype = 'c' AND con.coninhcount = 0
-  AND (%(of)s::text[] IS NULL OR con.conrelid = ANY (%(of)s::text[]::pg_catalog.regclass[])
+WHERE con.contype = 'c' AND con.coninhcount = 0 AND {which}
+ORDER BY con.oid
+"""
+
+_CHECKS = _FOUND.format(
+    which="""
+  (%(of)s::text[] IS NULL OR con.conrelid = ANY (%(of)s::text[]::pg_catalog.regclass[])
        OR (con.contypid <> 0 AND (NOT con.convalidated OR con.contypid IN (
            SELECT a.atttypid FROM pg_catalog.pg_attribute a
            WHERE a.attrelid = ANY (%(of)s::text[]::pg_catalog.regclass[])))))
@@ -33,9 +40,22 @@ WHERE con.contype = 'c' AND con.coninhcount = 0
         AND p.prolang NOT IN (SELECT l.oid FROM pg_catalog.pg_language l WHERE l.lanname IN ('c', 'internal'))))
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.deptype = 'e' AND e.objid = coalesce(c.oid, t.oid)
       AND e.classid = CASE WHEN con.contypid <> 0 THEN 'pg_catalog.pg_type' ELSE 'pg_catalog.pg_class' END
-          ::pg_catalog.regclass)
-ORDER BY con.oid
-"""
+          ::pg_catalog.regclass)"""
+)
+
+_BROKEN = _FOUND.format(
+    which="""con.conname = %(name)s AND (con.conrelid IN (
+    WITH RECURSIVE up (oid) AS (
+        SELECT pg_catalog.to_regclass(%(table)s)::pg_catalog.oid
+        UNION SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN up ON i.inhrelid = up.oid)
+    SELECT oid FROM up WHERE oid IS NOT NULL)
+  OR (con.contypid <> 0 AND con.contypid IN (
+    WITH RECURSIVE down (oid) AS (
+        SELECT pg_catalog.to_regtype(%(type)s)::pg_catalog.oid
+        UNION SELECT b.typbasetype FROM pg_catalog.pg_type b JOIN down ON b.oid = down.oid)
+    SELECT oid FROM down WHERE oid IS NOT NULL)))"""
+)
+"""A partition has its constraints of its table, a domain those of the domain that it is made of."""
 
 
 def put_checks_aside(session: Session, tables: Sequence[str] | None) -> list[Entry]:
@@ -45,11 +65,30 @@ def put_checks_aside(session: Session, tables: Sequence[str] | None) -> list[Ent
         session: A session, in the transaction of the restore where there is one.
         tables: The tables that are written, quoted; None for all of the database.
     """
-    back = []
     given = list(tables) if tables is not None else None
-    for kind, at, name, definition, comment in session.execute(_CHECKS, {"of": given}).fetchall():
+    return _dropped(session, session.execute(_CHECKS, {"of": given}).fetchall())
+
+
+def broken_check(error: psycopg.Error) -> dict[str, str | None]:
+    """Return which CHECK an error names: the constraint, and its table or domain, quoted."""
+    diag, schema = error.diag, error.diag.schema_name or ""
+    table = identifier(schema, diag.table_name) if diag.table_name else None
+    domain = identifier(schema, diag.datatype_name) if diag.datatype_name else None
+    return {"name": diag.constraint_name, "table": table, "type": domain}
+
+
+def put_broken_check_aside(session: Session, error: psycopg.Error) -> list[Entry]:
+    """Drop the constraint that an error names; return what brings it back, nothing where there is none."""
+    return _dropped(session, session.execute(_BROKEN, broken_check(error)).fetchall())
+
+
+def _dropped(session: Session, found: Sequence[tuple[object, ...]]) -> list[Entry]:
+    back = []
+    for kind, at, name, definition, comment in found:
         quoted = identifier(str(name))
-        session.execute(f"ALTER {kind} {at} DROP CONSTRAINT {quoted}".encode())
+        # the server begins no savepoint right after a constraint of a domain was dropped, unless that was done in one
+        with session.transaction():
+            session.execute(f"ALTER {kind} {at} DROP CONSTRAINT {quoted}".encode())
         text = f"ALTER {kind} {at} ADD CONSTRAINT {quoted} {definition};"
         if comment is not None:
             on = f"DOMAIN {at}" if kind == "DOMAIN" else at
@@ -64,6 +103,8 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t O
                  AND (a.attgenerated <> '' OR t.typtype IN ('d', 'c')))
     OR EXISTS (SELECT FROM pg_catalog.pg_constraint
                WHERE conrelid = %(of)s::pg_catalog.regclass AND contype = 'c')
+    OR EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = %(of)s::pg_catalog.regclass
+               AND (indexprs IS NOT NULL OR indpred IS NOT NULL))
 """
 
 

@@ -11,6 +11,24 @@ from blocks.sources.postgres.schema.sequences import SequenceState
 
 
 @dataclass(frozen=True)
+class OrphanedKey:
+    """A foreign key that rows of a backup break, with its table and the one that it refers to, `schema.table`."""
+
+    name: str
+    at: str
+    to: str
+
+    def to_manifest(self) -> JsonValue:
+        """Write it as JSON."""
+        return [self.name, self.at, self.to]
+
+    @classmethod
+    def several(cls, raw: JsonValue) -> tuple[OrphanedKey, ...]:
+        """Read them from the manifest, where backups of earlier versions have none."""
+        return tuple(cls(*map(str, one)) for one in (raw if isinstance(raw, list) else ()) if isinstance(one, list))
+
+
+@dataclass(frozen=True)
 class Backup:
     """A database as it was backed up, without its rows."""
 
@@ -22,6 +40,7 @@ class Backup:
     after: str
     sequences: tuple[SequenceState, ...]
     narrowed: bool
+    orphaned: tuple[OrphanedKey, ...] = ()
 
     @classmethod
     def of(cls, definition: dict[str, JsonValue]) -> Backup:
@@ -41,5 +60,6 @@ class Backup:
                     after=after,
                     sequences=tuple(SequenceState.of(row) for row in rows),
                     narrowed=bool(definition.get("narrowed")),
+                    orphaned=OrphanedKey.several(definition.get("orphaned")),
                 )
         raise RestoreRefused("the manifest does not describe a PostgreSQL database")

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from blocks.errors import RestoreRefused, UnsupportedState
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.postgres.connect import Session, identifier
+from blocks.sources.postgres.schema.overloaded import exact
 from blocks.sources.postgres.schema.types import naming_types
 
 LARGE_OBJECTS = "large_objects"
@@ -236,6 +237,8 @@ def _shape(at: tuple[str, str], read: Sequence[tuple[object, ...]], key: tuple[s
         if not callable_ and not borrowed:
             # asks for no privilege on the output function, as COPY does not; NULL is nothing to it
             expression = f"CASE WHEN pg_catalog.num_nulls({quoted}) = 0 THEN pg_catalog.format('%s', {quoted}) END"
+        if system:
+            expression = exact(str(base), quoted, expression)
         if native:
             # a domain over a native type is read as that type
             expression = f"{quoted}::pg_catalog.{base}" if domain else quoted

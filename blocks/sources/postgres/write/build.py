@@ -83,9 +83,7 @@ class Build:
         self._database = TemporaryDatabase(self._conninfo, self._timeout, self._scope.plan, self._aside)
         self.notes += self._database.create(self._backup.encoding, self._backup.collate, self._backup.ctype)
         with self._sessions.lend() as session:
-            preamble, entries = split(self._backup.before)
-            session.execute(preamble.encode())
-            self.rebuild.run(session, entries)
+            self.rebuild.make(session, self._backup.before)
             lose_missing(session, self.rebuild, [spec for spec, _ in self._scope.collections])
             self._checks = put_checks_aside(session, None)
 
@@ -97,18 +95,16 @@ class Build:
         """See that the database is created."""
         self._begin()
 
-    def apply(self, collection: CollectionSpec, rows: pa.Table) -> None:
-        """Write the rows of one part; several at a time.
+    def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
+        """Write the rows of one part, several at a time; return how many the server took.
 
         Args:
             collection: A table, or the large objects.
             rows: The rows to write, with the collection's columns in any order; already narrowed to the selection.
         """
         self._begin()
-        if self.rebuild.is_lost(collection.name):
-            return
         with self._sessions.lend() as session:
-            self.rebuild.write(session, collection.name, lambda: self._write(session, collection, rows))
+            return self.rebuild.write(session, collection, rows, lambda some: self._write(session, collection, some))
 
     def _write(self, session: Session, collection: CollectionSpec, rows: pa.Table) -> None:
         if collection.name == LARGE_OBJECTS:
@@ -128,7 +124,9 @@ class Build:
             for piece in in_pieces(self._backup.sequences):
                 with session.transaction():
                     self.notes += set_sequences(session, piece, None, set())
-        run_side_by_side(self._sessions, [*self._checks, *self._entries], CONNECTIONS, self.rebuild)
+        run_side_by_side(
+            self._sessions, [*self._checks, *self.rebuild.put_aside, *self._entries], CONNECTIONS, self.rebuild
+        )
         self._sessions.close()
         self.changed = True  # also where this process is interrupted before it hears of that
         try:

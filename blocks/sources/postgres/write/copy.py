@@ -17,6 +17,7 @@ from pyarrow import csv
 from blocks.errors import RestoreRefused
 from blocks.rows.variant import Scalar, decode_variant, is_variant
 from blocks.sources.postgres.connect import Session, identifier
+from blocks.sources.postgres.schema.overloaded import all_numbered
 from blocks.sources.postgres.schema.tables import Column
 from blocks.sources.postgres.write.binary import HEADER, TRAILER, encode, encoders
 
@@ -42,7 +43,8 @@ def copy_rows(session: Session, table: str, columns: Sequence[Column], rows: pa.
     taken = 0
     names = ", ".join(identifier(column.name) for column in columns)
     options = ", FREEZE" if freeze else ""
-    pieces = _pieces(rows.select([column.name for column in columns]), columns)
+    rows = all_numbered(session, [column.read for column in columns], rows.select([c.name for c in columns]))
+    pieces = _pieces(rows, columns)
     for form, of_form in groupby(pieces, itemgetter(0)):
         statement = f"COPY {table} ({names}) FROM STDIN (FORMAT {form}{options})"
         with session.cursor() as cursor:

@@ -22,7 +22,7 @@ from blocks.sources.postgres.connect import Session, connect, identifier, place_
 from blocks.sources.postgres.run_once import RunOnce
 from blocks.sources.postgres.schema.checks import computes, put_checks_aside
 from blocks.sources.postgres.schema.database_facts import Backup
-from blocks.sources.postgres.schema.entries import Entry, split
+from blocks.sources.postgres.schema.entries import Entry
 from blocks.sources.postgres.schema.live import Aside
 from blocks.sources.postgres.schema.missing_tables import MissingTables
 from blocks.sources.postgres.schema.sequences import materialized_views, set_sequences, to_set
@@ -186,8 +186,8 @@ class InPlace:
                     hint="Repeat the restore when nobody alters the database.",
                 )
 
-    def apply(self, collection: CollectionSpec, rows: pa.Table) -> None:
-        """Write the rows of one part; one at a time, because one transaction is one session.
+    def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
+        """Write the rows of one part, one at a time, because one transaction is one session; return how many it took.
 
         Args:
             collection: A table, or the large objects.
@@ -199,16 +199,15 @@ class InPlace:
             assert self._large is not None
             if collection.name == LARGE_OBJECTS:
                 self._large.write(rows)
-            else:
-                self._write(self._rows, collection, rows)
+                return int(rows.num_rows)
+            return self._write(self._rows, collection, rows)
 
-    def _write(self, writer: RowWriter, collection: CollectionSpec, rows: pa.Table) -> None:
-        if self.rebuild.is_lost(collection.name):
-            return
+    def _write(self, writer: RowWriter, collection: CollectionSpec, rows: pa.Table) -> int:
         if not self.rebuild.keep_going and not computes(self.session, TableShape.of(collection).quoted):
             writer.write(collection, rows, freeze=True)
-            return
-        self.rebuild.write(self.session, collection.name, lambda: writer.write(collection, rows, freeze=False))
+            return int(rows.num_rows)
+        put: Callable[[pa.Table], None] = lambda some: writer.write(collection, some, freeze=False)  # noqa: E731
+        return self.rebuild.write(self.session, collection, rows, put)
 
     def remove(self, collection: CollectionSpec, keys: pa.Table) -> int:
         """Delete the records of some keys.
@@ -227,7 +226,8 @@ class InPlace:
                 if (table := self._created.get(collection.name)) is None:
                     return 0  # it has gone
                 self._check_same(collection, table)
-            return self._rows.remove(collection, keys)
+            rows = self._rows
+            return self.rebuild.done(self.session, lambda: rows.remove(collection, keys))
 
     def _check_same(self, collection: CollectionSpec, live: Table) -> None:
         if not live.spec.fits(collection):
@@ -247,9 +247,7 @@ class InPlace:
             reset_system_privileges(session)
         if job.build:
             drop_plpgsql(session, job.backup.before)
-            preamble, entries = split(job.backup.before)
-            session.execute(preamble.encode())
-            self.rebuild.run(session, entries)
+            self.rebuild.make(session, job.backup.before)
         if job.scope.created and not job.build:
             self._drop_created()
         if job.moved is not None:
@@ -260,10 +258,11 @@ class InPlace:
             made = job.missing.collections
         scarce = job.locks is not None and job.locks.scarce
         lose_missing(session, self.rebuild, [spec for spec, _ in job.scope.collections if spec.name in made])
-        self._rows = RowWriter(session, job.scope, set(made), job.copied, sparing=scarce)
+        self._rows = rows = RowWriter(session, job.scope, set(made), job.copied, sparing=scarce)
         self._checks = put_checks_aside(session, None if job.build else self._written())
         if not job.build:
-            self.notes += self._rows.clear([table.shape.quoted for table in self._created.values()])
+            rows.put_aside([table.shape.quoted for table in self._created.values()])
+            self.notes += self.rebuild.done(session, rows.clear)
         brought = job.restored.before if job.restored is not None else ""
         self._large = LargeObjects(session, job.scope, job.backup.before, job.build, job.copied, brought)
 
@@ -293,9 +292,7 @@ class InPlace:
             # policies hide rows of a new table afterwards, from its owner too
             rows.check_counts(self.rebuild.is_lost, made=True)
             if job.build:
-                preamble, entries = split(job.backup.after)
-                session.execute(preamble.encode())
-                self.rebuild.run(session, [*self._checks, *entries])
+                self.rebuild.make(session, job.backup.after, [*self._checks, *self.rebuild.put_aside])
             else:
                 self._finish(rows)
             if not job.replace:
@@ -312,9 +309,9 @@ class InPlace:
         job, session = self.job, self.session
         if job.missing is not None:
             self.notes += job.missing.notes
-        after = [*self._checks, *(job.missing.finish() if job.missing is not None else ())]
+        after = [*self._checks, *self.rebuild.put_aside, *(job.missing.finish() if job.missing is not None else ())]
         self.rebuild.run(session, [*after, *(job.moved.back() if job.moved is not None else ()), *rows.finish()])
-        rows.check_counts(self.rebuild.is_lost, made=False)
+        self.rebuild.done(session, lambda: rows.check_counts(self.rebuild.is_lost, made=False))
         created = [at_of(table) for table in self._created.values()]
         self.notes += drop_empty(session, job.backup, job.restored, created)
         views = materialized_views(session, job.backup.after, job.covers)

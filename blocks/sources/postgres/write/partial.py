@@ -53,14 +53,14 @@ class Partial:
         """See that the database is created, and holds what has to be before the first rows."""
         self._begun().open()
 
-    def apply(self, collection: CollectionSpec, rows: pa.Table) -> None:
-        """Write the rows of one part.
+    def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
+        """Write the rows of one part; return how many the server took.
 
         Args:
             collection: A table, or the large objects.
             rows: The rows to write, with the collection's columns in any order; already narrowed to the selection.
         """
-        self._begun().apply(collection, rows)
+        return self._begun().apply(collection, rows)
 
     def commit(self) -> None:
         """Complete it and give it its name."""

@@ -6,19 +6,27 @@ role has set. What still fails waits for the others, because pg_dump does not se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
+from typing import TypeVar
 
 import psycopg
+import pyarrow as pa
 
 from blocks.errors import RestoreRefused
 from blocks.sources.collection import CollectionSpec
-from blocks.sources.postgres.connect import Session, identifier
+from blocks.sources.postgres.connect import Session, identifier, told_with_detail
 from blocks.sources.postgres.hints import refusal_hint
-from blocks.sources.postgres.schema.entries import Entry, statements
+from blocks.sources.postgres.own_path import may_need_path
+from blocks.sources.postgres.schema.checks import broken_check, put_broken_check_aside
+from blocks.sources.postgres.schema.entries import Entry, split, statements
 from blocks.sources.postgres.schema.tables import LARGE_OBJECTS, TableShape
+from blocks.sources.postgres.write.refused import RefusedRows
 from blocks.sources.target import NotRebuilt
+
+T = TypeVar("T")
 
 _NOT_OF_AN_OBJECT = ("08", "25", "40", "53", "55P03", "57", "XX")
 """States that say something of the server or of other sessions: leaving an object out is no answer to them."""
@@ -55,6 +63,10 @@ class Rebuild:
         place: Name of the place, without secrets; for messages.
         database: Name of the database that is restored, whatever the one that is written to is called meanwhile.
         keep_going: Whether what cannot be made is left out.
+
+    Attributes:
+        refused: The rows that were left out.
+        put_aside: What brings CHECK constraints back that rows have broken.
     """
 
     def __init__(self, place: str, database: str, keep_going: bool) -> None:
@@ -63,11 +75,23 @@ class Rebuild:
         self._failed: list[_Failed] = []
         self._lost: dict[str, NotRebuilt] = {}
         self._left_out: list[NotRebuilt] = []
+        self.refused, self.put_aside = RefusedRows(), list[Entry]()
+        self._checks, self._gone = set[str](), set[str]()
 
     @property
     def not_rebuilt(self) -> list[NotRebuilt]:
         """What was left out, or made in part."""
-        return [*self._lost.values(), *self._left_out]
+        return [*self._lost.values(), *self.refused.not_rebuilt, *self._left_out]
+
+    def make(self, session: Session, text: str, first: Sequence[Entry] = ()) -> None:
+        """Make all objects of a text of definitions, after some others.
+
+        Raises:
+            RestoreRefused: One cannot be made, and is not to be left out.
+        """
+        preamble, entries = split(text)
+        session.execute(preamble.encode())
+        self.run(session, [*first, *entries])
 
     def run(self, session: Session, entries: Iterable[Entry]) -> None:
         """Make objects, in order.
@@ -105,7 +129,7 @@ class Rebuild:
         self._left_out += [self._less(session, one) for one in failed]
 
     def _less(self, session: Session, failed: _Failed) -> NotRebuilt:
-        entry, reason = failed.entry, _said(failed.error)
+        entry, reason = failed.entry, told_with_detail(failed.error)
         if entry.type in ("FK CONSTRAINT", "CHECK CONSTRAINT"):
             parts = [text for _, text in statements(entry.text)]
             weaker = "\n".join([f"{parts[0][:-1]} NOT VALID;", *parts[1:]])
@@ -115,37 +139,72 @@ class Rebuild:
                 return NotRebuilt(named(entry), f"{reason}; it is there as NOT VALID", validate)
         return NotRebuilt(named(entry), reason, entry.script.decode().strip())
 
-    def write(self, session: Session, name: str, put: Callable[[], None]) -> None:
-        """Write some rows of a table, inside a transaction of their own or of the restore.
+    def write(self, session: Session, spec: CollectionSpec, rows: pa.Table, put: Callable[[pa.Table], None]) -> int:
+        """Write some rows of a table, inside a transaction of their own or of the restore; return how many it took.
 
         Args:
             session: The session that writes.
-            name: The table.
-            put: Writes the rows; called again where it failed.
+            spec: The table.
+            rows: The rows.
+            put: Writes some of them, in one go; called again where it failed.
 
         Raises:
             RestoreRefused: They cannot be written, and are not to be left out.
         """
-        error = self._tried(session, put)
+        if self.is_lost(spec.name):
+            return 0
+        written: Callable[[pa.Table], psycopg.Error | None] = lambda some: self._written(session, lambda: put(some))  # noqa: E731
+        error = written(rows)
         if error is None:
-            return
+            return int(rows.num_rows)
         if not self.keep_going:
-            raise self._refusal(f"rows of table {name}", error) from error
-        with self._lock:
-            self._lost.setdefault(name, NotRebuilt(f"rows of table {name}", _said(error)))
+            raise self._refusal(f"rows of table {spec.name}", error) from error
+        return self.refused.salvage(spec, rows, error, written)
+
+    def _written(self, session: Session, work: Callable[[], None]) -> psycopg.Error | None:
+        """Write rows; where all is kept going, without the CHECKs that they break. Return why it cannot be done."""
+        error, met = self._tried(session, work), set[str]()
+        while self.keep_going and isinstance(error, psycopg.errors.CheckViolation):
+            check = repr(broken_check(error))
+            with self._lock:
+                if check not in self._checks:
+                    self._checks.add(check)
+                    _failure(session, partial(self._put_aside, session, error, check))
+            if check in met or check not in self._gone:
+                break
+            met.add(check)
+            error = self._tried(session, work)
+        return error
+
+    def _put_aside(self, session: Session, error: psycopg.Error, check: str) -> None:
+        entries = put_broken_check_aside(session, error)
+        self.put_aside += entries
+        self._gone |= {check} if entries else set()
+
+    def done(self, session: Session, work: Callable[[], T]) -> T:
+        """Do something that reads or changes rows, if need be with the database's own search path.
+
+        Args:
+            session: A session with the restore's transaction open.
+            work: What is done; called again where it failed.
+        """
+        found: list[T] = []
+        if (error := self._tried(session, lambda: found.append(work()))) is not None:
+            raise error
+        return found[-1]
 
     def lose(self, name: str) -> None:
-        """Say that the rows of a table have no place, because it could not be made."""
+        """Say that the rows of a table have no place, because it could not be made; none of them is written."""
         self._lost.setdefault(name, NotRebuilt(f"rows of table {name}", "the table could not be made"))
 
     def is_lost(self, name: str) -> bool:
-        """Whether rows of a table were left out."""
+        """Whether a table could not be made."""
         return name in self._lost
 
     def _refusal(self, what: str, error: psycopg.Error) -> RestoreRefused:
         hint = refusal_hint(error.sqlstate or "") or ""
         return RestoreRefused(
-            f"{what} cannot be rebuilt in {self._place}: {_said(error)}",
+            f"{what} cannot be rebuilt in {self._place}: {told_with_detail(error)}",
             hint=f"{hint} `--keep-going` restores all else, and names what is left out.".strip(),
         )
 
@@ -155,7 +214,7 @@ class Rebuild:
     def _tried(self, session: Session, work: Callable[[], None]) -> psycopg.Error | None:
         """Do something, if need be with the database's own search path; return why it cannot be done."""
         first = _failure(session, work)
-        if first is None or (first.sqlstate or "")[:2] not in ("42", "3F"):
+        if first is None or not may_need_path(first.sqlstate):
             return first
 
         def with_path() -> None:
@@ -198,11 +257,6 @@ def _own_name(entry: Entry) -> str:
     if entry.type.endswith("CONSTRAINT"):
         return entry.plain("ADD", "CONSTRAINT") or ""
     return (entry.plain(entry.type) or "") if entry.type in ("INDEX", "TRIGGER", "RULE", "POLICY") else ""
-
-
-def _said(error: psycopg.Error) -> str:
-    said = (error.diag.message_primary or str(error)).strip().replace("\n", " ")
-    return f"{said} ({error.diag.message_detail})" if error.diag.message_detail else said
 
 
 def lose_missing(session: Session, rebuild: Rebuild, specs: Iterable[CollectionSpec]) -> None:

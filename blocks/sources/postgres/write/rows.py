@@ -46,17 +46,22 @@ class RowWriter:
         self._staged: dict[str, str] = {}
         self._given: dict[str, int] = {spec.name: 0 for spec, _ in scope.collections if self._counted(spec)}
 
-    def clear(self, also: Sequence[str] = ()) -> list[str]:
-        """Put triggers and foreign keys aside, and delete what an exact restore replaces; say what is kept where.
+    def put_aside(self, also: Sequence[str] = ()) -> None:
+        """Put triggers and foreign keys aside.
 
         Args:
             also: Other tables, quoted, of which rows will be removed.
         """
+        self._aside = put_aside(self._session, [*(TableShape.of(spec).quoted for spec in self._there()), *also])
+
+    def _there(self) -> list[CollectionSpec]:
         kept = {LARGE_OBJECTS, *self._made}
-        specs = [spec for spec, _ in self._scope.collections if spec.name not in kept]
-        self._aside = put_aside(self._session, [*(TableShape.of(spec).quoted for spec in specs), *also])
+        return [spec for spec, _ in self._scope.collections if spec.name not in kept]
+
+    def clear(self) -> list[str]:
+        """Delete what an exact restore replaces; say what is kept where."""
         notes = []
-        for spec in specs:
+        for spec in self._there():
             shape = TableShape.of(spec)
             if self._copied and self._holds_rows(shape):
                 notes.append(copy_aside(self._session, shape.schema, shape.table))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -99,6 +99,22 @@ class Preflight:
             RestoreRefused: It cannot be, or something would be lost.
         """
         self.check_name()
+        found = self._find()
+        if found.job.build or (found.way in (RestoreMethod.CREATE, RestoreMethod.ASIDE) and found.job.missing is None):
+            self._refuse_orphaned()
+        return found
+
+    def _refuse_orphaned(self) -> None:
+        """Refuse definitions of which a foreign key is known to be broken by the rows that come with them."""
+        if self._backup.orphaned and not self._scope.keep_going:
+            key = self._backup.orphaned[0]
+            raise RestoreRefused(
+                f"foreign key {key.name} of {key.at} cannot be rebuilt in {self._place}: rows refer to rows of {key.to}"
+                " that are not in the backup",
+                hint="`--keep-going` restores all else, and the foreign key as NOT VALID.",
+            )
+
+    def _find(self) -> Decision:
         if is_missing(self._conninfo, self._timeout):
             job = Job(self._scope, self._backup)
             if not self._whole:
@@ -250,7 +266,7 @@ class Preflight:
             )
         )
         if job.missing is not None:
-            self._refuse(lacking_to_make(session, job.missing.entries, inside=True))
+            self._refuse(lacking_to_make(session, self._needed(job.missing.entries), inside=True))
         self._refuse_prepared(session, list(there.values()))
         return Decision(RestoreMethod.ROWS, job)
 
@@ -276,7 +292,11 @@ class Preflight:
         return MissingTables(self._backup, [*lacking, *moved], LiveObjects.of(session).without(free), self._place, at)
 
     def _entries(self) -> list[Entry]:
-        return [entry for text in (self._backup.before, self._backup.after) for entry in split(text)[1]]
+        return self._needed(e for text in (self._backup.before, self._backup.after) for e in split(text)[1])
+
+    def _needed(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Return what has to be made: extensions, which a server may not have, only where nothing is left out."""
+        return [entry for entry in entries if not (self._scope.keep_going and entry.type == "EXTENSION")]
 
     def _refuse(self, lacking: Sequence[str]) -> None:
         if lacking:

@@ -19,7 +19,7 @@ from blocks.errors import LastgoodError, RestoreRefused
 from blocks.host.leftovers import temporary_folder
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.postgres.choice import Choice
-from blocks.sources.postgres.connect import connect, place_of, settings_of, told, translated
+from blocks.sources.postgres.connect import connect, place_of, settings_of, told, told_with_detail, translated
 from blocks.sources.postgres.hints import refusal_hint
 from blocks.sources.postgres.read.view import PostgresView
 from blocks.sources.postgres.schema.database_facts import Backup
@@ -48,8 +48,8 @@ class Work(Protocol):
     def open(self) -> None:
         """See that all that comes before the first rows is done."""
 
-    def apply(self, collection: CollectionSpec, rows: pa.Table) -> None:
-        """Write the rows of one part.
+    def apply(self, collection: CollectionSpec, rows: pa.Table) -> int:
+        """Write the rows of one part; return how many the server took.
 
         Args:
             collection: A table, or the large objects.
@@ -120,6 +120,17 @@ class PostgresTarget:
     def not_rebuilt(self) -> Sequence[NotRebuilt]:
         """What was left out because it could not be made."""
         return self._rebuild.not_rebuilt
+
+    def left_out(self, collection: CollectionSpec, rows: pa.Table) -> pa.BooleanArray:
+        """Tell which of some rows the server did not take, in a restore that leaves them out.
+
+        Args:
+            collection: A table, or the large objects.
+            rows: Rows of it.
+        """
+        if self._rebuild.is_lost(collection.name):
+            return pa.array([True] * rows.num_rows, pa.bool_())
+        return self._rebuild.refused.of(collection, rows)
 
     def _rebuilding(self) -> Rebuild:
         return Rebuild(self._place, settings_of(self._conninfo).get("dbname", ""), self._scope.keep_going)
@@ -252,8 +263,7 @@ class PostgresTarget:
             return 0
         self._open(work)
         with self._refusing(f"cannot write {collection.name} of"):
-            work.apply(collection, rows)
-        return 0 if self._rebuild.is_lost(collection.name) else int(rows.num_rows)
+            return work.apply(collection, rows)
 
     def remove(self, collection: CollectionSpec, keys: pa.Table) -> int:
         """Delete the records of some keys; a database that was missing has none.
@@ -295,16 +305,14 @@ class PostgresTarget:
         except LastgoodError:
             raise
         except psycopg.Error as exc:
-            said = told(exc)
-            detail = f" ({exc.diag.message_detail})" if exc.diag.message_detail else ""
             state = exc.sqlstate or ""
             hint = refusal_hint(state)
             if hint is None:
                 with translated(self._place, doing):
                     raise
             if state == _NO_LOCK_LEFT and self._found is not None and (locks := self._found.job.locks) is not None:
-                raise RestoreRefused(f"{doing} {self._place}: {said}: {locks.said}", hint=locks.hint) from exc
-            raise RestoreRefused(f"{doing} {self._place}: {said}{detail}", hint=hint) from exc
+                raise RestoreRefused(f"{doing} {self._place}: {told(exc)}: {locks.said}", hint=locks.hint) from exc
+            raise RestoreRefused(f"{doing} {self._place}: {told_with_detail(exc)}", hint=hint) from exc
 
 
 _NO_LOCK_LEFT = "53200"

@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from blocks.errors import SourceChanged, SourceUnavailable
 from blocks.sources.redis.connect import Access, dialled
-from blocks.sources.redis.net.wire import Connection, Reply
+from blocks.sources.redis.net.wire import Connection, Reply, packed
 from blocks.sources.redis.place import Place
 from blocks.sources.redis.read.read_keys import KeyReader
 from blocks.sources.redis.read.scan import key_names, matching
 from blocks.sources.redis.read.type_guesses import Guesses
+from blocks.sources.redis.rows import byte_strings
 
 OLDEST = (7, 0)
 FIELD_EXPIRY = {"redis": (7, 4), "valkey": (9, 0)}
@@ -160,6 +161,21 @@ class Server:
                 return reader.read(keys), reader.dumped
 
         return self.with_fields(database, once)
+
+    def without_large(
+        self, database: int, keys: pa.LargeBinaryArray, most_bytes: int
+    ) -> tuple[pa.LargeBinaryArray, list[int]]:
+        """Leave out keys that take more than some bytes here; return the others, and the bytes of each of those.
+
+        Where the user may not ask (`MEMORY USAGE`), all keys are returned.
+        """
+        names = byte_strings(keys)
+        with self.connection(database) as connection:
+            asked = b"".join(packed("MEMORY", "USAGE", name) for name in names)
+            replies = connection.ask(asked, len(names)) if names else []
+        sizes = [reply if isinstance(reply, int) else 0 for reply in replies]
+        kept = [name for name, size in zip(names, sizes, strict=True) if size <= most_bytes]
+        return pa.array(kept, pa.large_binary()), [size for size in sizes if size > most_bytes]
 
     def with_fields(self, database: int, read: Callable[[bool], T]) -> T:
         """Read something, with the expiries of fields where there are any: asking for them takes as long again.

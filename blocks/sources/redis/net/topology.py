@@ -68,10 +68,10 @@ class Layout:
 
     def unlike(self, other: Layout) -> set[int]:
         """Return the slots that are held otherwise in another layout."""
-        return {slot for slot in range(SLOTS) if self._of(slot) != other._of(slot)}
-
-    def _of(self, slot: int) -> tuple[str, str | None]:
-        return self.owners[slot], self.moving.get(slot)
+        pairs = zip(self.owners, other.owners, strict=True)
+        owned = {slot for slot, (mine, theirs) in enumerate(pairs) if mine != theirs}
+        moving = self.moving.keys() | other.moving.keys()
+        return owned | {slot for slot in moving if self.moving.get(slot) != other.moving.get(slot)}
 
 
 def layout_of(claims: Iterable[Claim], addresses: Mapping[str, Address]) -> Layout:

@@ -14,6 +14,7 @@ import hiredis
 import pyarrow as pa
 
 from blocks.errors import ConfigurationError, LastgoodError, SourceUnavailable
+from blocks.sources.redis.net.long_answers import LONG_BYTES, LongAnswer, items_of
 
 Reply = bytes | int | list["Reply"] | hiredis.ReplyError | None
 """What a server answers; an error is a value here, because one failed command of many is often expected."""
@@ -154,8 +155,8 @@ class Connection:
     def end_raw(self, count: int) -> Answers | None:
         """Take the answers of a transaction as they came, for `parsed`; None where a watched key changed.
 
-        They are an array of `count + 1` items, the last of which is ours; or, of a connection that puts answers
-        together itself, a list of `count`.
+        They are an array of `count + 1` items, the last of which is ours; or, where they are long, and of a
+        connection that puts answers together itself, a list of `count`.
         """
         with translated(self.place, "asking"):
             data = self._after(_OK + _QUEUED * (count + 1))
@@ -236,12 +237,26 @@ class Connection:
         self._reader.feed(data)
         return None
 
-    def _up_to_ours(self, data: bytes) -> bytes:
-        pieces, end = [data], data[-len(self._ours) :]
+    def _up_to_ours(self, data: bytes) -> Answers:
+        pieces, end, size = [data], data[-len(self._ours) :], len(data)
         while end != self._ours:
+            if size >= LONG_BYTES:
+                answer = LongAnswer(pieces, self._received, self._fill)
+                pieces.clear()
+                return cast("list[Reply]", items_of(answer.take())[:-1])
             pieces.append(self._received())
+            size += len(pieces[-1])
             end = (end + pieces[-1])[-len(self._ours) :]
         return b"".join(pieces)
+
+    def _fill(self, room: memoryview) -> None:
+        """Receive as many bytes as there is room for."""
+        while len(room):
+            size = self._socket.recv_into(room)
+            if not size:
+                raise ConnectionResetError("the server closed the connection")
+            self.received_bytes += size
+            room = room[size:]
 
     def _received(self) -> bytes:
         data = self._socket.recv(_CHUNK_BYTES)

@@ -50,11 +50,11 @@ class BatchReader:
         array = np.frombuffer(data + PADDING, np.uint8)
         steps = -(-len(found.starts) // _MOST_RECORDS)
         for some in np.array_split(np.array(found.starts, np.int64), steps):
-            with _values_are_sound():
+            with values_are_sound():
                 records = self._chosen(array, records_at(array, some))
                 parts = list(_parted(array, records))
             for part in parts:
-                with _values_are_sound():
+                with values_are_sound():
                     table = _Batch(data, array, found.ends, self._moment).table(part)
                 yield table
 
@@ -66,7 +66,7 @@ class BatchReader:
 
 
 @contextmanager
-def _values_are_sound() -> Iterator[None]:
+def values_are_sound() -> Iterator[None]:
     """Translate what a value leads to that no server would have written: a score that is no number, say."""
     try:
         yield

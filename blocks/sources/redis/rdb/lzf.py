@@ -7,6 +7,8 @@ copying is done in C. What is checked here is that no string copies from the one
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import numpy as np
 import pyarrow as pa
 
@@ -21,6 +23,8 @@ _LONG = 0xE0
 _MOST_COPIED = 64
 """What one copy of Snappy copies at most."""
 _COPY_BYTES = 3
+_WINDOW_BYTES = 1 << 13
+_PIECE_BYTES = 1 << 20
 # how many bytes each writes, but for long copies, of which that is only a part
 _LENGTHS = np.array([n + 1 if n < _LITERALS else 9 if n >= _LONG else (n >> 5) + 2 for n in range(256)], np.int64)
 # how far it is to what follows, by the first byte
@@ -95,6 +99,52 @@ def decompressed_one(packed: bytes, text_bytes: int) -> bytes:
     if at != len(packed) or len(made) != text_bytes:
         raise damaged("a compressed string has another length than was said")
     return bytes(made)
+
+
+def decompressed_long(packed: bytes, text_bytes: int) -> bytes:
+    """Decompress one long string piece by piece, so that it takes little more room than its own.
+
+    Args:
+        packed: What it is.
+        text_bytes: How many bytes it has decompressed.
+
+    Raises:
+        SourceUnavailable: It is damaged.
+    """
+    holder, at, written = BytesIO(bytes(text_bytes)), 0, 0
+    while at < len(packed):
+        end, size = _tokens(packed, at, min(len(packed), at + _PIECE_BYTES))
+        with holder.getbuffer() as room:
+            # copies go back no farther than this, which therefore stands before each piece, as literals
+            window = bytes(room[max(0, written - _WINDOW_BYTES) : written])
+            piece = _literals(window) + packed[at:end]
+            bounds = np.zeros(1, np.int64), np.array([len(piece)]), np.array([len(window) + size])
+            if written + size > text_bytes:
+                raise damaged("a compressed string has another length than was said")
+            text = decompressed(np.frombuffer(piece, np.uint8), *bounds).buffers()[2]
+            room[written : written + size] = memoryview(text).cast("B")[len(window) :]
+        at, written = end, written + size
+    if written != text_bytes:
+        raise damaged("a compressed string has another length than was said")
+    return holder.getvalue()
+
+
+def _tokens(packed: bytes, at: int, upto: int) -> tuple[int, int]:
+    """Pass over literals and copies up to a position; returns where the next begins, and how much they write."""
+    size = 0
+    try:
+        while at < upto:
+            first = packed[at]
+            size += first + 1 if first < _LITERALS else 9 + packed[at + 1] if first >= _LONG else (first >> 5) + 2
+            at += first + 2 if first < _LITERALS else 3 if first >= _LONG else 2
+    except IndexError as exc:
+        raise damaged("a compressed string ends too early") from exc
+    return at, size
+
+
+def _literals(text: bytes) -> bytes:
+    pieces = (text[start : start + _LITERALS] for start in range(0, len(text), _LITERALS))
+    return b"".join(bytes([len(piece) - 1]) + piece for piece in pieces)
 
 
 def _ahead(data: Bytes, at: Ints) -> Ints:

@@ -8,8 +8,9 @@ from struct import error as too_short
 
 import pyarrow as pa
 
-from blocks.sources.redis.rdb.batch import BatchReader, Wanted
+from blocks.sources.redis.rdb.batch import BatchReader, Wanted, values_are_sound
 from blocks.sources.redis.rdb.cursor import Cursor
+from blocks.sources.redis.rdb.large import Filled, Large, large_at, read_large
 from blocks.sources.redis.rdb.layout import (
     CHECKSUM_BYTES,
     HEADER_BYTES,
@@ -27,7 +28,7 @@ _BATCH_BYTES = 4 * 1024 * 1024
 
 
 class RdbReader:
-    """Reads rows out of an RDB, in bounded memory: one batch, and the largest value.
+    """Reads rows out of an RDB, in bounded memory: one batch, and the rows of the largest key.
 
     The checksum at the end is not compared: the transport has its own, and to compute it would take as long again.
 
@@ -52,7 +53,7 @@ class RdbReader:
         self._databases, self._wanted, self._batch_bytes = databases, wanted, batch_bytes
         self._database = 0
         self._left: int | None = None
-        self._data, self._at = b"", 0
+        self.data, self.at = b"", 0
         self.seen: set[int] = set()
         """Those of the databases that hold keys."""
         self.made_at: datetime | None = None
@@ -66,30 +67,34 @@ class RdbReader:
             SourceUnavailable: It is damaged, or ends too early.
         """
         more = self._begin()
-        reader = BatchReader(self._moment(self.made_at), self._wanted)
+        self._moment_ms = self._moment(self.made_at)
+        reader = BatchReader(self._moment_ms, self._wanted)
         while True:
-            found = find_records(self._data, self._at)
+            found = find_records(self.data, self.at)
             if found.starts:
                 yield from self._rows(reader, found)
-            self._at = found.end
+            self.at = found.end
             if found.opcode == Opcode.END:
                 return self._end()
             if found.opcode is None or not self._change(found.opcode):
                 if not more:
                     raise damaged("it ends in the middle")
-                more = self._more()
+                if found.opcode is None and (large := self._large()) is not None:
+                    yield from self._read_large(large)
+                    continue
+                more = self.more()
 
     def _begin(self) -> bool:
         """Read what an RDB begins with; False where all of it is here."""
         more = True
-        while more and len(self._data) < HEADER_BYTES:
-            more = self._more()
-        if len(self._data) < MAGIC_BYTES:
+        while more and len(self.data) < HEADER_BYTES:
+            more = self.more()
+        if len(self.data) < MAGIC_BYTES:
             raise damaged("it is empty")
-        if self._data[: len(MAGIC)] != MAGIC or self._data[len(MAGIC) : MAGIC_BYTES] not in VERSIONS:
-            raise UnknownForm(f"a dataset that begins with {self._data[:MAGIC_BYTES]!r}")
-        self.made_at = made_at(self._data)
-        self._at = MAGIC_BYTES
+        if self.data[: len(MAGIC)] != MAGIC or self.data[len(MAGIC) : MAGIC_BYTES] not in VERSIONS:
+            raise UnknownForm(f"a dataset that begins with {self.data[:MAGIC_BYTES]!r}")
+        self.made_at = made_at(self.data)
+        self.at = MAGIC_BYTES
         return more
 
     def _rows(self, reader: BatchReader, found: Found) -> Iterator[tuple[int, pa.Table]]:
@@ -97,12 +102,29 @@ class RdbReader:
             self._left -= len(found.starts)
         if self._databases is None or self._database in self._databases:
             self.seen.add(self._database)
-            for table in reader.tables(self._data, found):
+            for table in reader.tables(self.data, found):
                 yield self._database, table
+
+    def _large(self) -> Large | None:
+        """Look at a record of which much is here, but not all."""
+        return large_at(self.data, self.at) if len(self.data) - self.at >= self._batch_bytes else None
+
+    def _read_large(self, large: Large) -> Iterator[tuple[int, pa.Table]]:
+        if self._left is not None:
+            self._left -= 1
+        chosen = self._databases is None or self._database in self._databases
+        if chosen:
+            self.seen.add(self._database)
+        lives = large.expires_ms is None or large.expires_ms >= self._moment_ms
+        wanted = chosen and lives and (self._wanted is None or self._wanted([large.key])[0])
+        with values_are_sound():
+            rows = read_large(self, large, wanted=wanted)
+        if rows is not None:
+            yield self._database, rows
 
     def _change(self, opcode: Opcode) -> bool:
         """Do what an opcode says; False where not all of it is there."""
-        cursor = Cursor(self._data, self._at + 1)
+        cursor = Cursor(self.data, self.at + 1)
         try:
             if opcode == Opcode.SELECT_DB:
                 database = cursor.length()
@@ -114,7 +136,7 @@ class RdbReader:
                 self._left = keys
         except (IndexError, too_short):
             return False
-        self._at = cursor.at
+        self.at = cursor.at
         return True
 
     def _check_complete(self) -> None:
@@ -124,14 +146,28 @@ class RdbReader:
 
     def _end(self) -> None:
         self._check_complete()
-        while len(self._data) - self._at <= 1 + CHECKSUM_BYTES and self._more():
+        while len(self.data) - self.at <= 1 + CHECKSUM_BYTES and self.more():
             pass
-        if len(self._data) - self._at != 1 + CHECKSUM_BYTES:
+        if len(self.data) - self.at != 1 + CHECKSUM_BYTES:
             raise damaged("it does not end where it says")
 
-    def _more(self) -> bool:
+    def exactly(self, size: int) -> bytes:
+        """Take so many bytes, those that are here among them, copying no more than once."""
+        filled, view = Filled(size), memoryview(self.data)[self.at :]
+        filled.add(view[:size])
+        self.data, self.at = (bytes(view[size:]), 0) if len(view) > size else (b"", 0)
+        while filled.left:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                raise damaged("it ends in the middle")
+            piece = memoryview(chunk)
+            self.data = bytes(piece[filled.left :])
+            filled.add(piece[: filled.left])
+        return filled.value()
+
+    def more(self) -> bool:
         """Take more bytes, at least as many as are left; False where there are no more."""
-        pieces = [self._data[self._at :]]
+        pieces = [self.data[self.at :]]
         size = len(pieces[0])
         wanted = max(self._batch_bytes, 2 * size)
         for chunk in self._chunks:
@@ -140,7 +176,7 @@ class RdbReader:
             if size >= wanted:
                 break
         else:
-            self._data, self._at = b"".join(pieces), 0
+            self.data, self.at = b"".join(pieces), 0
             return False
-        self._data, self._at = b"".join(pieces), 0
+        self.data, self.at = b"".join(pieces), 0
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from blocks.sources.redis.net.wire import unpacked
+from blocks.sources.redis.net.wire import packed, unpacked
 from blocks.sources.redis.rdb.layout import Kind, milliseconds
 from blocks.sources.redis.rdb.payload import length_bytes, listpack_bytes, sealed, string_bytes
 from blocks.sources.redis.read.streams import Group, StreamHead, id_element
@@ -13,7 +13,9 @@ from blocks.sources.redis.rows import Elements, id_struct
 
 _NODE_ENTRIES = 100
 _UNKNOWN = 2**64 - 1
-_ZERO = bytes(16)
+ZERO_ID = bytes(16)
+EMPTY_ENTRY = packed()
+"""The value of an entry without fields."""
 _MOST = 2**63 - 1
 
 
@@ -23,17 +25,30 @@ def can_be_built(head: StreamHead, elements: Elements) -> bool:
     XSETID takes no last id below others, nor a count below that of entries; XADD neither an id of 0-0 nor an entry
     without fields; XCLAIM writes the time of now for one to come.
     """
-    last, deleted = id_element(head.last_id), id_element(head.max_deleted_id)
-    pending = [entry for group in head.groups for entry in group.pending]
     ids = [element for element, _ in elements]
+    plain = ZERO_ID not in ids and all(value != EMPTY_ENTRY for _, value in elements)
+    return commands_make(head, len(ids), max(ids, default=ZERO_ID), plain=plain)
+
+
+def commands_make(head: StreamHead, count: int, last: bytes, *, plain: bool) -> bool:
+    """Whether commands can make a stream of which not all entries are here; see `can_be_built`.
+
+    Args:
+        head: All of it but its entries.
+        count: How many entries it has.
+        last: The highest id of one.
+        plain: Whether none of them has the id 0-0, or no fields.
+    """
+    top, deleted = id_element(head.last_id), id_element(head.max_deleted_id)
+    pending = [entry for group in head.groups for entry in group.pending]
     now_ms = time.time_ns() // 1_000_000
     return (
-        last >= max(max(ids, default=_ZERO), deleted)
-        and len(ids) <= int(head.entries_added) <= _MOST
-        and _ZERO not in {*ids, *(id_element(entry.id) for entry in pending)}
+        plain
+        and top >= max(last, deleted)
+        and count <= int(head.entries_added) <= _MOST
+        and all(id_element(entry.id) != ZERO_ID for entry in pending)
         and all(0 <= int(entry.delivered_ms) <= now_ms and int(entry.deliveries) <= _MOST for entry in pending)
         and all(int(group.entries_read or 0) <= _MOST for group in head.groups)
-        and all(unpacked(value) for _, value in elements)
     )
 
 

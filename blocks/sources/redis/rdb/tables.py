@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from blocks.sources.redis.rdb.items import PAD, Items, in_order
-from blocks.sources.redis.rdb.layout import PADDING, PLAIN, damaged
+from blocks.sources.redis.rdb.layout import PACKED, PADDING, PLAIN, damaged
 from blocks.sources.redis.rdb.listpacks import listpack_items
 from blocks.sources.redis.rdb.skip import past_string
 from blocks.sources.redis.rdb.strings import Strings, lengths_at, pieces_of, strings_at, unpacked_texts
@@ -45,16 +45,33 @@ class TableReader:
     def scored(self, values: Ints, ends: Ints) -> Items:
         """Take the members and scores of sorted sets; see `strings`."""
         found, counts = self._entries(values, ends, 1, after=_SCORE_BYTES)
+        return self._scores(found, 2 * counts)
+
+    def scored_at(self, places: Ints) -> Items:
+        """Take members and scores, as those of one set, by where each begins."""
+        return self._scores(strings_at(self._array, places), np.array([2 * len(places)]))
+
+    def _scores(self, found: Strings, counts: Ints) -> Items:
         doubles = np.ndarray((len(self._array) - 7,), "<f8", self._array.data, 0, (1,))[found.ends]
         if np.isnan(doubles).any():
             raise damaged("a score is no number")
         pieces, names = pieces_of(self._array, found)
         chosen = np.stack([names, len(pieces) + np.arange(len(names))], axis=1).ravel()
-        return Items(pa.concat_arrays([pieces, double_texts(pa.array(doubles)), PAD]), chosen, 2 * counts)
+        return Items(pa.concat_arrays([pieces, double_texts(pa.array(doubles)), PAD]), chosen, counts)
 
     def lists(self, values: Ints, ends: Ints) -> Items:
         """Take the items of lists, node by node; see `strings`."""
         nodes, counts = self._entries(values, ends, 1, front=1)
+        return self._nodes(nodes).joined(counts)
+
+    def nodes_at(self, places: Ints) -> Items:
+        """Take the items of nodes of a list, as those of one list, by where each begins."""
+        for kind in np.unique(self._array[places]).tolist():
+            if kind not in (PLAIN, PACKED):
+                raise damaged(f"a node of a list is of kind {kind}")
+        return self._nodes(strings_at(self._array, places + 1)).joined(np.array([len(places)]))
+
+    def _nodes(self, nodes: Strings) -> Items:
         plain = self._array[nodes.starts - 1] == PLAIN
         groups = []
         if plain.any():
@@ -63,7 +80,7 @@ class TableReader:
         if not plain.all():
             packed = packed_items(self._array, nodes.some(~plain), listpack_items)
             groups.append((np.flatnonzero(~plain), packed))
-        return in_order(groups).joined(counts)
+        return in_order(groups)
 
     def _entries(self, values: Ints, ends: Ints, width: int, *, front: int = 0, after: int = 0) -> tuple[Strings, Ints]:
         """Find the strings of containers, each with some bytes before and after it; returns how many each has, too."""

@@ -6,7 +6,7 @@ again, together with the expiries of those names, in one transaction; that count
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,16 +16,11 @@ from blocks.errors import SourceChanged
 from blocks.sources.redis.net.wire import Connection, Reply, failure, packed
 
 _ATTEMPTS = 10
-_WATCHED = 2
 _BATCH_FIELDS = 2_000
-_PIECE = 10_000
 _GONE, _FOREVER = -2, -1
 
 Named = tuple[bytes, list[bytes]]
 """The key of a hash and the names of its fields."""
-
-Pieces = Callable[[Connection, bytes, str], list[bytes] | None]
-"""Reads a large container piece by piece; None where it has another type by now."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +40,13 @@ class FieldedHash:
     expiries: dict[bytes, int]
 
 
-def read_fields(connection: Connection, hashes: Sequence[Named], pieces: Pieces) -> Iterator[FieldedHash]:
+def read_fields(connection: Connection, hashes: Sequence[Named]) -> Iterator[FieldedHash]:
     """Yield hashes with the expiries of their fields; those that are gone meanwhile are left out.
 
     Raises:
         SourceChanged: One changed its fields whenever it was read.
     """
-    reader = _FieldReader(connection)
-    waiting = []
-    for key, names in hashes:
-        if len(names) <= _PIECE:
-            waiting.append((key, names))
-        elif found := reader.watched(key, pieces):
-            yield found
-        else:
-            waiting.append((key, names))
+    reader, waiting = _FieldReader(connection), list(hashes)
     for _ in range(_ATTEMPTS):
         again: list[Named] = []
         for batch in _batches(waiting):
@@ -90,23 +77,6 @@ class _FieldReader:
             elif flat:
                 again.append((key, flat[::2]))
 
-    def watched(self, key: bytes, pieces: Pieces) -> FieldedHash | None:
-        """Read a large hash in pieces while the server watches it; None where it changed all the time."""
-        connection = self._connection
-        for _ in range(_WATCHED):
-            connection.call("WATCH", key)
-            at = cast("int", connection.call("PEXPIRETIME", key))
-            items = dict(_pairs(pieces(connection, key, "hash") or []))
-            names, expiries = list(items), list[Reply]()
-            for start in range(0, len(names), _PIECE):
-                reply = connection.call(*_words(key, names[start : start + _PIECE]))
-                expiries += reply if isinstance(reply, list) else [_GONE]
-            unchanged = connection.transaction([packed(b"PING")]) is not None
-            if unchanged and items and at != _GONE and _GONE not in expiries:
-                flat = [word for pair in items.items() for word in pair]
-                return FieldedHash(key, at, flat, _expiring(names, expiries))
-        return None
-
     def _is_no_hash(self, key: bytes, reply: Reply) -> bool:
         """Whether a key became one of another type: it was deleted and recreated, after it was listed."""
         if not isinstance(reply, hiredis.ReplyError):
@@ -135,10 +105,6 @@ def _asked(key: bytes, names: Sequence[bytes]) -> bytes:
 
 def _words(key: bytes, names: Sequence[bytes]) -> tuple[bytes | int, ...]:
     return b"HPEXPIRETIME", key, b"FIELDS", len(names), *names
-
-
-def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True)
 
 
 def _expiring(names: Sequence[bytes], expiries: Sequence[Reply]) -> dict[bytes, int]:

@@ -19,14 +19,15 @@ import pyarrow as pa
 from blocks.errors import SourceChanged
 from blocks.sources.redis.net.wire import Answers, Connection, Reply, failure, packed
 from blocks.sources.redis.read.hash_fields import Named, read_fields
+from blocks.sources.redis.read.pieces import read_pieces
 from blocks.sources.redis.read.read_commands import SCANNED, read_commands, type_commands
 from blocks.sources.redis.read.replies import lines_of_statistics, narrow
 from blocks.sources.redis.read.streams import read_stream
 from blocks.sources.redis.read.type_guesses import Guesses
-from blocks.sources.redis.rows import ELEMENTS, MODULE, WIDE_ELEMENTS, Content, RowBuilder, byte_strings
+from blocks.sources.redis.rows import ELEMENTS, LARGE_BYTES, MODULE, WIDE_ELEMENTS, Content, RowBuilder, byte_strings
+from blocks.sources.redis.wide import WideKey, long_string
 
 _ATTEMPTS = 5
-_PIECE = 10_000
 _SMALL, _LARGE, _LARGEST = 32, 1024, 2048
 """How many keys are read at once: at first, and at most where their types are known, and of strings."""
 _WANTED_BYTES = 512 * 1024
@@ -139,8 +140,11 @@ class KeyReader:
 
     def _take_strings(self, keys: pa.LargeBinaryArray, replies: list[Reply]) -> list[bytes]:
         """Take those that are strings, and return the others that are there."""
-        values = pa.array(cast("list[bytes | None]", replies.pop()), pa.large_binary())
+        held = cast("list[bytes | None]", replies.pop())
         expiries = np.array(replies, np.int64)
+        if long := [n for n, value in enumerate(held) if value is not None and len(value) >= LARGE_BYTES]:
+            return self._take_long(keys, held, expiries, long)
+        values = pa.array(held, pa.large_binary())
         if not values.null_count:
             self._rows.columns(keys, "string", values, self._absolute(expiries))
             return []
@@ -148,6 +152,18 @@ class KeyReader:
         there = found.to_numpy(zero_copy_only=False)
         self._rows.columns(keys.filter(found), "string", values.drop_null(), self._absolute(expiries[there]))
         return byte_strings(keys.filter(pa.array(~there & (expiries != _GONE))))
+
+    def _take_long(
+        self, keys: pa.LargeBinaryArray, held: list[bytes | None], expiries: npt.NDArray[np.int64], long: list[int]
+    ) -> list[bytes]:
+        """Take some strings as they are, which are long, and the others as any."""
+        for n in long:
+            value, held[n] = cast("bytes", held[n]), None
+            self._rows.add_rows(long_string(keys[n].as_py(), "string", value, self._expiry(int(expiries[n]))))
+        others = np.ones(len(keys), np.bool_)
+        others[long] = False
+        replies: list[Reply] = [*expiries[others].tolist(), [held[n] for n in np.flatnonzero(others).tolist()]]
+        return self._take_strings(keys.filter(pa.array(others)), replies)
 
     def _absolute(self, expiries: npt.NDArray[np.int64]) -> pa.Int64Array:
         return pa.array(expiries - self._put_off, mask=expiries < 0)
@@ -224,7 +240,7 @@ class KeyReader:
 
     def _add_hashes(self) -> None:
         """Read the hashes whose fields may expire, now that the names of those are known."""
-        for found in read_fields(self._connection, self._named, _pieces):
+        for found in read_fields(self._connection, self._named):
             fields_ms = {name: at - self._put_off for name, at in found.expiries.items()}
             expires = None if found.at == _FOREVER else found.at - self._put_off
             self._add(found.key, "hash", expires, found.items, fields_ms)
@@ -232,22 +248,38 @@ class KeyReader:
     def _read_wide(self, key: bytes, kind: str) -> bool:
         """Read a large container in pieces; if it changes all the time, in one answer that keeps the server busy."""
         connection = self._connection
+        expiring = kind == "hash" and self._field_expiry
         for _ in range(2):
             connection.call("WATCH", key)
             at = cast("int", connection.call("PEXPIRETIME", key))
-            items = _pieces(connection, key, kind)
+            found = read_pieces(connection, key, kind, self._put_off, expiring=expiring)
             if connection.transaction([packed("PING")]) is not None:
-                return items is not None and at != _GONE and self._took(key, kind, at, items)
+                return found is not None and at != _GONE and self._took(key, kind, at, found)
         whole = {"hash": ("HGETALL", key), "set": ("SMEMBERS", key)}.get(kind)
         words = whole or (("LRANGE" if kind == "list" else "ZRANGE"), key, 0, -1)
         command = packed(*words, "WITHSCORES") if kind == "zset" else packed(*words)
         replies = connection.transaction([packed("PEXPIRETIME", key), command]) or []
         if isinstance(replies[1], hiredis.ReplyError) or replies[0] == _GONE:
             return False
-        return self._took(key, kind, cast("int", replies[0]), cast("list[bytes]", replies[1]))
+        items = cast("list[bytes]", replies[1])
+        if expiring:
+            return self._take_elements(key, kind, self._expiry(cast("int", replies[0])), items)
+        found = WideKey(kind)
+        found.add(items)
+        return self._took(key, kind, cast("int", replies[0]), found)
 
-    def _took(self, key: bytes, kind: str, at: int, items: list[bytes]) -> bool:
-        return self._take_elements(key, kind, None if at == _FOREVER else at - self._put_off, items)
+    def _took(self, key: bytes, kind: str, at: int, found: WideKey) -> bool:
+        found.settle()
+        if not len(found):  # a hash of which all fields expired stays until the server removes it
+            return kind == "hash"
+        if found.is_narrow:
+            self._add(key, kind, self._expiry(at), found.items(), {})
+        else:
+            self._rows.add_rows(found.rows(key, self._expiry(at)))
+        return True
+
+    def _expiry(self, at: int) -> int | None:
+        return None if at == _FOREVER else at - self._put_off
 
 
 def _items(kind: str, reply: Reply) -> Reply:
@@ -258,32 +290,3 @@ def _incomplete(kind: str, reply: Reply) -> bool:
     if kind in SCANNED:
         return cast("list[Reply]", reply)[0] != b"0"
     return kind == "list" and len(cast("list[Reply]", reply)) > WIDE_ELEMENTS
-
-
-def _pieces(connection: Connection, key: bytes, kind: str) -> list[bytes] | None:
-    """Read a container piece by piece; None where it has another type by now."""
-    items: list[bytes] = []
-    cursor: bytes | int = 0
-    while True:
-        if kind in ("hash", "set"):
-            command = packed("HSCAN" if kind == "hash" else "SSCAN", key, cursor, "COUNT", _PIECE)
-        elif kind == "list":
-            command = packed("LRANGE", key, cursor, cast("int", cursor) + _PIECE - 1)
-        else:
-            command = packed("ZRANGE", key, cursor, cast("int", cursor) + _PIECE - 1, "WITHSCORES")
-        reply = connection.ask(command, 1)[0]
-        if isinstance(reply, hiredis.ReplyError):
-            if str(reply).startswith("WRONGTYPE"):
-                return None
-            raise failure(reply, connection.place, f"reading key {key!r}")
-        if kind in ("hash", "set"):
-            cursor, more = cast("tuple[bytes, list[bytes]]", reply)
-            items += more
-            if cursor == b"0":
-                return items
-            continue
-        more = cast("list[bytes]", reply)
-        items += more
-        if len(more) < _PIECE * (2 if kind == "zset" else 1):
-            return items
-        cursor = cast("int", cursor) + _PIECE

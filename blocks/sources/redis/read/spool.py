@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.sources.redis.read.grouping import Mask
-from blocks.sources.redis.read.keys import positions_of
-from blocks.sources.redis.rows import SCHEMA, TYPES
+from blocks.sources.redis.read.keys import position_of, positions_of
+from blocks.sources.redis.rows import LARGE_BYTES, SCHEMA, TYPES, interleaved, is_of_one_key
+from blocks.sources.redis.wide import shared
 from blocks.sources.runs import Allowance, Spool
 
 _TYPES = pa.array(TYPES, pa.large_string())
@@ -32,7 +34,10 @@ class RowSpool(Spool):
             rows: Rows with the columns and types of rows.SCHEMA; all rows of a key at once.
             owned: Of which hash slots; of all where it is None.
         """
-        positions = positions_of(rows.column("key").combine_chunks())
+        if is_of_one_key(rows):
+            positions = np.full(rows.num_rows, position_of(rows.column("key")[0].as_py()), np.uint32)
+        else:
+            positions = positions_of(rows.column("key").combine_chunks())
         if owned is not None:
             kept = owned[positions >> 16]
             rows, positions = rows.filter(pa.array(kept)), positions[kept]
@@ -53,6 +58,12 @@ class RowSpool(Spool):
         self.size_bytes += other.size_bytes
 
     def between(self, start: int, end: int) -> pa.Table:
-        """Return the rows whose keys are from one position up to before another."""
-        slices = [run.cast(SCHEMA) for run in self.slices(start, end)]
-        return pa.concat_tables(slices).combine_chunks() if slices else SCHEMA.empty_table()
+        """Return the rows whose keys are from one position up to before another; a large key is not copied."""
+        large, rest = list[pa.Table](), list[pa.Table]()
+        for run in self.slices(start, end):
+            if run.nbytes >= LARGE_BYTES and is_of_one_key(run):
+                large.append(shared(run))
+            else:
+                rest.append(run.cast(SCHEMA))
+        rows = pa.concat_tables(rest).combine_chunks() if rest else SCHEMA.empty_table()
+        return interleaved(rows, large) if large else rows

@@ -28,9 +28,10 @@ from blocks.sources.redis.read.spool import RowSpool
 from blocks.sources.redis.read.type_guesses import Guesses
 from blocks.sources.redis.views.backlog import History
 from blocks.sources.redis.views.changed_keys import WrittenKeys
+from blocks.sources.redis.views.odd_keys import OddKeys
 from blocks.sources.redis.views.snapshot_view import MEMORY_BYTES
 from blocks.sources.redis.views.tokens import Share, read_token, write_token
-from blocks.sources.redis.views.view import ViewSettings, dumped_keys
+from blocks.sources.redis.views.view import ViewSettings, dumped_keys, large_keys
 from blocks.sources.runs import Allowance
 from blocks.sources.view import View
 
@@ -182,6 +183,7 @@ class BacklogView:
         self._row_bytes, self._take = row_bytes, whole
         self._part_size_bytes, self._lock = settings.part_size_bytes, Lock()
         self._taken: View | None = None
+        self._odd = OddKeys()
         self.taken_at = reached.taken_at - settings.standing.behind
         self.system, self.definition = settings.system, settings.definition
         self.token = reached.token
@@ -230,7 +232,8 @@ class BacklogView:
             collection, [bounds]
         ):
             raise BaseUnusable(f"a part of {collection.name} has outgrown its bounds")
-        return Delta(rows, reread)
+        name = collection.name
+        return Delta(rows, reread, (*large_keys(name, rows), *self._odd.warnings(name, rows)))
 
     def finish(self) -> None:
         """All was read before: nothing can have changed."""

@@ -21,6 +21,7 @@ from blocks.sources.redis.read.parts import partition, positions_in
 from blocks.sources.redis.read.spool import RowSpool
 from blocks.sources.redis.rows import SCHEMA
 from blocks.sources.redis.temporary_names import OURS
+from blocks.sources.redis.views.odd_keys import OddKeys
 from blocks.sources.redis.views.prefetch import prefetched
 from blocks.sources.redis.views.replica import dataset_of
 from blocks.sources.redis.views.tokens import Share, write_token
@@ -72,6 +73,7 @@ class SnapshotView:
         self._boundaries = snapshot.boundaries
         self._databases = databases
         self._seen: Seen | None = None
+        self._odd = OddKeys()
         self.taken_at = taken_at - settings.standing.behind
         self.system, self.definition = settings.system, settings.definition
         self.token = snapshot.token
@@ -110,7 +112,8 @@ class SnapshotView:
         rows = SCHEMA.empty_table() if spool is None else spool.between(*positions_in(bounds))
         if self._seen is not None:
             self._seen.add(self._databases[collection.name], rows, *positions_in(bounds))
-        return FullRead(rows, warnings=tuple(large_keys(collection.name, rows)))
+        name = collection.name
+        return FullRead(rows, warnings=(*large_keys(name, rows), *self._odd.warnings(name, rows)))
 
     def remember(self, seen: Seen) -> None:
         """Put fingerprints of all that is read from now on into `seen`."""

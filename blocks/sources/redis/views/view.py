@@ -25,8 +25,9 @@ from blocks.sources.redis.read.fingerprints import Seen
 from blocks.sources.redis.read.keys import KeySpool
 from blocks.sources.redis.read.parts import partition, positions_in
 from blocks.sources.redis.read.type_guesses import Guesses
-from blocks.sources.redis.rows import COLUMNS
+from blocks.sources.redis.rows import COLUMNS, LARGE_BYTES
 from blocks.sources.redis.views.changed_keys import ChangeTracker
+from blocks.sources.redis.views.odd_keys import OddKeys
 from blocks.sources.view import Unread
 
 FileStamp = tuple[int, int, int, int]
@@ -36,6 +37,7 @@ LARGE_KEY_BYTES = 128 * 1024 * 1024
 """How many bytes a key may hold before a backup says that it is large."""
 
 _SAMPLE_KEYS = 500
+_BATCH_ROWS = 1 << 16
 _RESTING_BYTES = 64
 
 
@@ -52,16 +54,21 @@ def spec_of(name: str, patterns: Sequence[str]) -> CollectionSpec:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Some keys of a database: the Arrow bytes of their rows, and how many keys and rows they are."""
+    """Some keys of a database: the Arrow bytes of their rows, and how many keys and rows they are.
+
+    Attributes:
+        largest_bytes: What one of them takes, where that is much: it stands for itself, and for no others.
+    """
 
     size_bytes: int
     keys: int
     rows: int
+    largest_bytes: int = 0
 
     @property
     def key_bytes(self) -> float:
-        """Arrow bytes of a key with all of its rows."""
-        return max(self.size_bytes / max(1, self.keys), _RESTING_BYTES)
+        """Arrow bytes of a key with all of its rows, the largest one left out."""
+        return max((self.size_bytes - self.largest_bytes) / max(1, self.keys), _RESTING_BYTES)
 
     @property
     def row_bytes(self) -> float:
@@ -167,6 +174,7 @@ class RedisView:
         """Of the file that this is a look at, from before it was read."""
         self._sampled: dict[str, _Sample] = {}
         self._guesses = Guesses()
+        self._odd = OddKeys()
         self.taken_at = (taken_at or datetime.now(UTC)) - settings.standing.behind
         self.system, self.definition = settings.system, settings.definition
         self.warnings: tuple[str, ...] = (
@@ -191,8 +199,9 @@ class RedisView:
         """
         self._partitions.add(collection.name)
         spool = self._spool(collection.name)
-        parts = max(1, round(self._sample(collection.name).key_bytes * len(spool) / self._part_size_bytes))
-        return partition(spool, parts, self._server.boundaries())
+        sample = self._sample(collection.name)
+        size_bytes = sample.key_bytes * len(spool) + sample.largest_bytes
+        return partition(spool, max(1, round(size_bytes / self._part_size_bytes)), self._server.boundaries())
 
     def needs_repartition(self, collection: CollectionSpec, bounds: Sequence[Bounds]) -> bool:
         """Whether a part holds by far more keys now, by their size in a sample, than parts are partitioned for.
@@ -235,7 +244,7 @@ class RedisView:
         """Read the rows of some keys; return them with warnings."""
         with self._turns:
             rows, dumped = self._read(name, keys)
-        return rows, (*dumped_keys(name, dumped), *large_keys(name, rows))
+        return rows, (*dumped_keys(name, dumped), *large_keys(name, rows), *self._odd.warnings(name, rows))
 
     def _check_partition(self, name: str, bounds: Bounds) -> None:
         if self._needs_repartition(name, bounds):
@@ -276,8 +285,13 @@ class RedisView:
             spool = self._spools.get(name)
         if name not in self._sampled:
             keys = spool.sample(_SAMPLE_KEYS) if spool else self._some_keys(name)
+            count, large = len(keys), list[int]()
+            if isinstance(self._server, Server):
+                keys, large = self._server.without_large(self._databases[name], keys, LARGE_BYTES)
             rows, _ = self._read(name, keys)
-            self._sampled[name] = _Sample(rows.nbytes, len(keys), rows.num_rows)
+            size_bytes, row_bytes = rows.nbytes + sum(large), max(1, rows.nbytes // max(1, rows.num_rows))
+            rows_of_all = rows.num_rows + sum(large) // row_bytes
+            self._sampled[name] = _Sample(size_bytes, count, rows_of_all, max(large, default=0))
         return self._sampled[name]
 
     def _some_keys(self, name: str) -> pa.LargeBinaryArray:
@@ -298,11 +312,12 @@ def large_keys(name: str, rows: pa.Table) -> Iterator[str]:
     """
     if rows.nbytes <= LARGE_KEY_BYTES:
         return
-    sizes = pc.add(
-        pc.fill_null(pc.binary_length(rows.column("element")), 0),
-        pc.fill_null(pc.binary_length(rows.column("value")), 0),
-    )
-    by_key = pa.table({"key": rows.column("key"), "size": sizes}).group_by("key").aggregate([("size", "sum")])
+    sums = []
+    for batch in rows.to_batches(_BATCH_ROWS):
+        held = [pc.fill_null(pc.binary_length(batch.column(column)), 0) for column in ("element", "value")]
+        sizes = pa.table({"key": batch.column("key"), "size": pc.add(*held)})
+        sums.append(sizes.group_by("key").aggregate([("size", "sum")]).rename_columns(["key", "size"]))
+    by_key = pa.concat_tables(sums).group_by("key").aggregate([("size", "sum")])
     for row in by_key.filter(pc.greater(by_key.column("size_sum"), LARGE_KEY_BYTES)).to_pylist():
         yield (
             f"{name}: key {row['key']!r} alone holds {row['size_sum']:,} bytes; backups and restores of it "

@@ -6,46 +6,37 @@ own. What cannot be written is found out here, before anything is sent.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, pairwise
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.errors import CorruptionDetected, LastgoodError, RestoreRefused
-from blocks.rows.variant import decode_variant, is_variant
-from blocks.sources.redis.net.packing import bulk, joined
 from blocks.sources.redis.net.wire import Word, packed, unpacked
-from blocks.sources.redis.rdb.payload import packed_set_payload, sorted_set_payload
 from blocks.sources.redis.rdb.stream_payload import can_be_built, stream_payload
 from blocks.sources.redis.read.streams import KEY, StreamHead, stream_commands
-from blocks.sources.redis.rows import MODULE, SCHEMA, Elements, byte_strings, width_of
+from blocks.sources.redis.rows import MODULE, byte_strings, width_of
 from blocks.sources.redis.temporary_names import temporary_name
+from blocks.sources.redis.write.filling import FILL, FRAME_BYTES, Command, Frame, Pieces, filled, filling, setting
+from blocks.sources.redis.write.key_rows import BATCH_ROWS, Row, are_strings, in_order, pairs, plain, rows_of, spans
+from blocks.sources.redis.write.only_restore import has_nan, unnumbered_payload
 from blocks.sources.redis.write.probe import Probe
-from blocks.sources.redis.write.room import overhead_of
+from blocks.sources.redis.write.room import overhead_of, overhead_of_many
 from blocks.sources.redis.write.send import still_built
 from blocks.sources.redis.write.temporary_keys import Names
 
 _TEMPORARY_MS = 3_600_000
 _SOON_MS = 24 * 3_600_000
-_BATCH_ROWS = 16_384
-_FRAME_BYTES = 256 * 1024
-_FILL = {"hash": b"HSET", "list": b"RPUSH", "set": b"SADD", "zset": b"ZADD"}
+_MANY_ELEMENTS = 10_000
+"""The elements of a key that has more are never all objects of Python at once."""
 _MULTI, _EXEC = packed("MULTI"), packed("EXEC")
-_SET, _SET_UNTIL = (pa.scalar(b"*%d\r\n$3\r\nSET\r\n" % words, pa.large_binary()) for words in (3, 5))
 
 _FIELDS_AT_ONCE = 1_000
 
 KEEP_GOING = "--keep-going restores all else, and leaves such keys as they are."
-
-Command = tuple[Word, ...]
-
-Frame = tuple[bytes, int, bool]
-"""Packed commands, how many they are, and whether others see what they do."""
 
 _Head = tuple[bytes, str, bytes | None, int | None]
 _Element = tuple[bytes, bytes, int | None]
@@ -79,8 +70,8 @@ class CommandWriter:
         self._longest, self._keep_going, self._probe = longest, keep_going, probe
         self._put_off, self._field_expiry, self._names = put_off_ms, field_expiry, names or Names("")
         self._now_ms = time.time_ns() // 1_000_000
-        self._built_pieces = _Pieces()
-        self._pieces = _Pieces()
+        self._built_pieces = Pieces()
+        self._pieces = Pieces()
         self.keys: list[bytes] = []
         """The keys that are written."""
         self.goes: list[tuple[bytes, int]] = []
@@ -102,17 +93,24 @@ class CommandWriter:
             CorruptionDetected: The rows are none that this source makes; the key is named.
             RestoreRefused: The server lacks something that a key needs.
         """
-        table = self._without_long(_plain(rows))
-        strings = _are_strings(table) if not self._names.moving else pa.chunked_array([pa.repeat(False, len(table))])
+        table = in_order(self._without_long(plain(rows)))
+        strings = are_strings(table) if not self._names.moving else pa.chunked_array([pa.repeat(False, len(table))])
         # the server may lack what the others need, and then nothing of this part is written
-        yield from self._others(table.filter(pc.invert(strings)))
-        for batch in table.filter(strings).to_batches(_BATCH_ROWS):
-            yield from self._strings(batch)
+        start = 0
+        for span, is_large in spans(table, _MANY_ELEMENTS):
+            left_out, start = strings.slice(start, len(span)), start + len(span)
+            yield from self._large(span) if is_large else self._others(rows_of(span, left_out))
+        yield from self._frames(self._built_pieces, self._pieces)
+        start = 0
+        for batch in table.to_batches(BATCH_ROWS):
+            chosen, start = strings.slice(start, len(batch)).combine_chunks(), start + len(batch)
+            if chosen.true_count:
+                yield from self._strings(batch.filter(chosen))
 
-    def _others(self, table: pa.Table) -> Iterator[Frame]:
+    def _others(self, rows: Iterator[Row]) -> Iterator[Frame]:
         head: _Head | None = None
         elements: list[_Element] = []
-        for key, element, kind, value, expires in _in_order(table):
+        for key, element, kind, value, expires in rows:
             if element is not None:
                 if head is None or head[0] != key or value is None:
                     raise _not_ours(key, "an element without its head")
@@ -123,7 +121,38 @@ class CommandWriter:
             head, elements = (key, kind, value, expires), []
         if head is not None:
             yield from self._key(head, elements)
-        yield from self._frames(self._built_pieces, self._pieces)
+
+    def _large(self, rows: pa.Table) -> Iterator[Frame]:
+        """Write a key by its head and many elements."""
+        [(key, _, kind, value, expires)] = rows_of(rows.slice(0, 1))
+        elements = rows.slice(1)
+        if not pc.all(pc.equal(elements.column("key"), key)).as_py() or elements.column("value").null_count:
+            raise _not_ours(key, "an element without its head")
+        if kind not in FILL or value is not None:
+            yield from self._key((key, kind, value, expires), _listed(elements))
+            return
+        at = elements.column("expires_ms")
+        lives = pc.fill_null(pc.greater(at, self._now_ms - self._put_off), True)
+        living = elements if pc.all(lives).as_py() else elements.filter(lives)
+        if (expires is not None and not self._lives(expires)) or not len(living):
+            self.expired += 1
+            return
+        goes = _listed(living.filter(living.column("expires_ms").is_valid()))
+        head, expired_fields = (key, kind, value, expires), len(elements) - len(living)
+        frames = self._many(key, kind, expires, living, goes)
+        # the key goes with the last of its fields only where all of them go
+        yield from self._written(head, frames, expired_fields, goes if len(goes) == len(living) else [])
+
+    def _many(
+        self, key: bytes, kind: str, expires: int | None, elements: pa.Table, goes: list[_Element]
+    ) -> Iterator[Frame]:
+        if kind == "zset" and has_nan(score for _, score in pairs(elements)):
+            yield from self._restored(key, expires, unnumbered_payload(list(pairs(elements)), self._probe))
+            return
+        if size := overhead_of_many(kind, len(elements)):
+            self.overhead.append((key, size))
+        soon, later = self._field_expiries(key, goes)
+        yield from self._built(key, expires, chain(filling(kind, pairs(elements)), later), soon)
 
     def _without_long(self, table: pa.Table) -> pa.Table:
         """Find what is longer than the server takes: it would end the connection.
@@ -153,24 +182,29 @@ class CommandWriter:
         at = pc.add(rows.column("expires_ms"), self._put_off)
         lives = pc.fill_null(pc.greater(at, self._now_ms), True)
         self.expired += lives.false_count
-        keys, values, at = (column.filter(lives) for column in (rows.column("key"), rows.column("value"), at))
-        begins = pc.if_else(at.is_null(), _SET, _SET_UNTIL)
-        ends = joined(b"$4\r\nPXAT\r\n", bulk(at.cast(pa.large_string()).cast(pa.large_binary())))
-        commands = joined(begins, bulk(keys), bulk(values), pc.fill_null(ends, b""))
+        keys, values = rows.column("key"), rows.column("value")
+        if lives.false_count:
+            keys, values, at = (column.filter(lives) for column in (keys, values, at))
         self.keys += byte_strings(keys)
         soon = pc.fill_null(pc.less(at, self._now_ms + _SOON_MS), False)
         self.goes += zip(byte_strings(keys.filter(soon)), at.filter(soon).to_pylist(), strict=True)
-        yield from _framed(commands)
+        yield from setting(keys, values, at)
 
     def _key(self, head: _Head, elements: list[_Element]) -> Iterator[Frame]:
-        key, _, _, expires = head
-        living = self._living(elements)
+        expires, living = head[3], self._living(elements)
         if (expires is not None and not self._lives(expires)) or (elements and not living):
             self.expired += 1
             return
-        self.expired_fields += len(elements) - len(living)
+        yield from self._written(head, self._replaced(head, living), len(elements) - len(living), living)
+
+    def _written(
+        self, head: _Head, frames: Iterator[Frame], expired_fields: int, elements: list[_Element]
+    ) -> Iterator[Frame]:
+        """Write a key, of which so many fields expired; where all of its elements expire, these are given."""
+        key, _, _, expires = head
+        self.expired_fields += expired_fields
         try:
-            yield from self._replaced(head, living)
+            yield from frames
         except _LeftOut:
             return
         except LastgoodError:
@@ -178,8 +212,8 @@ class CommandWriter:
         except ValueError as exc:
             raise _not_ours(key, str(exc)) from exc
         self.keys.append(key)
-        self._note_expiry(key, expires, living)
-        if self._pieces.size >= _FRAME_BYTES:
+        self._note_expiry(key, expires, elements)
+        if self._pieces.size >= FRAME_BYTES:
             yield from self._frames(self._built_pieces, self._pieces)
 
     def _replaced(self, head: _Head, elements: list[_Element]) -> Iterator[Frame]:
@@ -194,33 +228,26 @@ class CommandWriter:
                 yield from self._built(key, expires, stream_commands(decoded, entries))
             else:
                 yield from self._restored(key, expires, stream_payload(decoded, entries))
-        elif kind not in _FILL or (value is None) != bool(elements):
+        elif kind not in FILL or (value is None) != bool(elements):
             raise ValueError(f"a {kind} with {len(elements)} elements")
         elif value is not None:
             items = unpacked(value)
-            if kind == "zset" and _has_nan(items[1::2]):
-                payload = self._unnumbered(list(zip(items[::2], items[1::2], strict=True)))
+            if kind == "zset" and has_nan(items[1::2]):
+                payload = unnumbered_payload(list(zip(items[::2], items[1::2], strict=True)), self._probe)
                 yield from self._restored(key, expires, payload)
             else:
                 self._count(key, kind, items)
-                self._narrow(key, _filled(kind, key, items), expires)
-        elif kind == "zset" and _has_nan(score for _, score, _ in elements):
-            payload = self._unnumbered([(member, score) for member, score, _ in elements])
+                self._narrow(key, filled(kind, key, items), expires)
+        elif kind == "zset" and has_nan(score for _, score, _ in elements):
+            payload = unnumbered_payload([(member, score) for member, score, _ in elements], self._probe)
             yield from self._restored(key, expires, payload)
         else:
             self._count(
                 key, kind, [word for element, found, _ in elements for word in (element, found)[: width_of(kind)]]
             )
-            fill = _filling(kind, [(element, value) for element, value, _ in elements])
+            fill = filling(kind, [(element, value) for element, value, _ in elements])
             soon, later = self._field_expiries(key, elements)
             yield from self._built(key, expires, chain(fill, later), soon)
-
-    def _unnumbered(self, pairs: list[tuple[bytes, bytes]]) -> bytes:
-        """Write a sorted set with a score that is no number: packed, which no server may have to unpack, as it ends."""
-        most, longest = (0, 0) if self._probe is None else self._probe.packs()
-        if len(pairs) <= most and all(len(word) <= longest for pair in pairs for word in pair):
-            return packed_set_payload(sorted(pairs, key=_rank))
-        return sorted_set_payload(pairs)
 
     def _restored(self, key: bytes, expires: int | None, payload: bytes) -> Iterator[Frame]:
         """Let a server make what no other command can; it may refuse that."""
@@ -261,7 +288,7 @@ class CommandWriter:
             pieces.add(packed(*_with_key(words, name)))
             if n == 0:  # nobody would look for it if the restore were interrupted
                 pieces.add(packed(b"PEXPIRE", name, _TEMPORARY_MS))
-            if pieces.size >= _FRAME_BYTES:
+            if pieces.size >= FRAME_BYTES:
                 yield from self._frames(pieces)
         pieces.add(packed(*still_built(name, _TEMPORARY_MS)))
         expiry = packed(b"PERSIST", name) if expires is None else packed(b"PEXPIREAT", key, expires + self._put_off)
@@ -315,31 +342,11 @@ class CommandWriter:
     def _lives(self, expires: int) -> bool:
         return expires + self._put_off > self._now_ms
 
-    def _frames(self, *pieces: _Pieces) -> Iterator[Frame]:
+    def _frames(self, *pieces: Pieces) -> Iterator[Frame]:
         for each in pieces:
             if each.count:
                 payload, count = each.taken()
                 yield payload, count, each is self._pieces
-
-
-class _Pieces:
-    """Commands that are being put together."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self.count = self.size = 0
-
-    def add(self, commands: bytes, count: int = 1) -> None:
-        """Take packed commands."""
-        self._pieces.append(commands)
-        self.count += count
-        self.size += len(commands)
-
-    def taken(self) -> tuple[bytes, int]:
-        """Return all of them and how many they are, and start over."""
-        taken = b"".join(self._pieces), self.count
-        self._pieces, self.count, self.size = [], 0, 0
-        return taken
 
 
 def _with_key(words: Sequence[Word], key: bytes) -> tuple[Word, ...]:
@@ -347,93 +354,9 @@ def _with_key(words: Sequence[Word], key: bytes) -> tuple[Word, ...]:
     return (*words[:2], key, *words[3:]) if words[0] == b"XGROUP" else (words[0], key, *words[2:])
 
 
-def _filled(kind: str, key: bytes, items: list[bytes]) -> bytes:
-    """Return the command that puts all elements of a narrow container.
-
-    Raises:
-        ValueError: They are not those of such a container.
-    """
-    if not items or (kind in ("hash", "zset") and len(items) % 2):
-        raise ValueError(f"no narrow {kind}")
-    if kind == "zset":
-        items[::2], items[1::2] = items[1::2], items[::2]
-    return packed(_FILL[kind], key, *items)
-
-
-def _filling(kind: str, elements: Elements) -> Iterator[Command]:
-    """Yield commands that put the elements, each with about as many as fit into a frame."""
-    words: list[Word] = []
-    size = 0
-    for element, value in elements:
-        if kind == "zset":
-            words += (value, element)
-        elif kind == "hash":
-            words += (element, value)
-        else:
-            words.append(value if kind == "list" else element)
-        size += len(element) + len(value)
-        if size >= _FRAME_BYTES or len(words) >= 2_000:
-            yield _FILL[kind], KEY, *words
-            words, size = [], 0
-    if words:
-        yield _FILL[kind], KEY, *words
-
-
-def _rank(pair: tuple[bytes, bytes]) -> tuple[bool, float, bytes]:
-    score = float(pair[1])
-    return math.isnan(score), 0.0 if math.isnan(score) else score, pair[0]
-
-
-def _has_nan(scores: Iterable[bytes]) -> bool:
-    """Find a score that no command but RESTORE can give, before anything is written.
-
-    Raises:
-        ValueError: One is no text of a number at all.
-    """
-    return any(map(math.isnan, map(float, scores)))
-
-
-def _framed(commands: pa.LargeBinaryArray) -> Iterator[Frame]:
-    """Cut commands into frames of a reasonable size."""
-    sizes = np.cumsum(pc.binary_length(commands).to_numpy())
-    cuts = np.searchsorted(sizes, np.arange(_FRAME_BYTES, sizes[-1] if len(sizes) else 0, _FRAME_BYTES))
-    for first, last in pairwise(np.unique([0, *cuts, len(sizes)]).tolist()):
-        yield b"".join(byte_strings(commands.slice(first, last - first))), last - first, True
-
-
-def _are_strings(table: pa.Table) -> pa.ChunkedArray:
-    """Return which rows are strings as they should be."""
-    found = pc.and_(pc.equal(table.column("type"), "string"), table.column("value").is_valid())
-    return pc.fill_null(pc.and_(found, table.column("element").is_null()), False)
-
-
-def _in_order(table: pa.Table) -> Iterator[tuple[bytes, bytes | None, str, bytes | None, int | None]]:
-    """Yield rows sorted by key, each head before its elements."""
-    ranked = table.append_column("inner", table.column("element").is_valid())
-    order = pc.sort_indices(ranked, sort_keys=[(name, "ascending") for name in ("key", "inner", "element")])
-    for batch in table.take(order).to_batches(_BATCH_ROWS):
-        yield from zip(*map(_values, batch.columns), strict=True)
-
-
-def _values(column: pa.Array) -> list[object]:
-    """Turn a column into a list, faster than Arrow's own way where that matters."""
-    if column.null_count == len(column):
-        return [None] * len(column)
-    if pa.types.is_integer(column.type):
-        return cast("list[object]", column.to_pylist())
-    return cast("list[object]", column.to_numpy(zero_copy_only=False).tolist())
-
-
-def _plain(rows: pa.Table) -> pa.Table:
-    """Return all columns in their own types, also where a merge of several backups gave them others."""
-    return pa.Table.from_arrays([_plain_column(rows, field) for field in SCHEMA], schema=SCHEMA)
-
-
-def _plain_column(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
-    column = rows.column(field.name)
-    if is_variant(rows.schema.field(field.name)):
-        return pa.chunked_array([pa.array(decode_variant(column), field.type)])
-    return column.cast(field.type)
+def _listed(elements: pa.Table) -> list[_Element]:
+    """Return elements as objects, each with its value and when it goes by itself."""
+    return [(cast("bytes", element), cast("bytes", value), at) for _, element, _, value, at in rows_of(elements)]
 
 
 def _not_ours(key: bytes, what: str) -> CorruptionDetected:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import hiredis
 
 from blocks.errors import LastgoodError, RestoreRefused
+from blocks.sources.redis.cli_lines import cli_line
 from blocks.sources.redis.coverage import patterns_of
 from blocks.sources.redis.functions import Library, kept_libraries, read_libraries
 from blocks.sources.redis.net.cluster import Cluster
 from blocks.sources.redis.net.server import Server
 from blocks.sources.redis.net.wire import packed
 from blocks.sources.redis.rdb.payload import functions_payload
-from blocks.sources.target import NotRebuilt, RestoreMode, RestoreScope
+from blocks.sources.target import NotRebuilt, RestoreMode, RestoreScope, Script
 
 _NEEDED = "+function|list +function|restore +function|delete"
 
@@ -116,8 +117,9 @@ def restore_libraries(server: Server | Cluster, wanted: Wanted, keep_going: bool
             )
         for each in difference.loaded:
             if said := _bring(node, _Difference([each]), wanted, begun):
-                statement = f"FUNCTION LOAD REPLACE {each.code.decode('utf-8', 'backslashreplace')!r}"
-                left[each.name] = NotRebuilt(f"library of functions {each.name}", said, statement)
+                name = f"library of functions {each.name}"
+                lines = cli_line("ECHO", f"{name}: {said}"), cli_line("FUNCTION", "LOAD", "REPLACE", each.code)
+                left[each.name] = NotRebuilt(name, said, "\n".join(lines), Script.REDIS_CLI)
     return Outcome(tuple(notes), tuple(left.values()))
 
 

@@ -51,6 +51,12 @@ def overhead_of(kind: str, words: Sequence[bytes], compact_sets: bool) -> int:
     return count * each + _CONTAINER_BYTES[kind]
 
 
+def overhead_of_many(kind: str, count: int) -> int:
+    """Say what `overhead_of` says of so many elements that no container is one piece of memory."""
+    each = _ELEMENT_BYTES.get(kind)
+    return 0 if each is None else count * each + _CONTAINER_BYTES[kind]
+
+
 Ranges = Sequence[tuple[int, int]]
 """Positions that a node holds, each range from one up to before another."""
 

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from blocks.host import room
 from blocks.host.leftovers import kept_temporarily, make_scratch_folder, temporary_folder
 from blocks.sources.redis.read.keys import KeySpool
-from blocks.sources.redis.write.commands import CommandWriter, Frame
+from blocks.sources.redis.write.commands import CommandWriter
+from blocks.sources.redis.write.filling import Frame
 from blocks.sources.redis.write.room import Need
 
 _HEADER = Struct(">II?")

@@ -21,7 +21,7 @@ from blocks.sources.redis.net.wire import packed
 from blocks.sources.redis.read.type_guesses import Guesses
 from blocks.sources.redis.rows import byte_strings
 from blocks.sources.redis.temporary_names import OURS, TEMPORARY, is_left_behind, is_of, is_old, real_name
-from blocks.sources.redis.write.commands import Frame
+from blocks.sources.redis.write.filling import Frame
 from blocks.sources.redis.write.guard import Guard
 from blocks.sources.redis.write.send import Sender, sender_to
 from blocks.sources.redis.write.staging import Staging

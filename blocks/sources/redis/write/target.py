@@ -28,6 +28,7 @@ from blocks.sources.redis.write.aside import Aside
 from blocks.sources.redis.write.commands import CommandWriter
 from blocks.sources.redis.write.functions import preview_of, restore_libraries, wanted_of
 from blocks.sources.redis.write.guard import Affected, Guard
+from blocks.sources.redis.write.left_out import LeftOut
 from blocks.sources.redis.write.probe import Probe, longest_of
 from blocks.sources.redis.write.rights import check_commands, check_keys
 from blocks.sources.redis.write.room import Need, check_room, check_roughly
@@ -91,7 +92,7 @@ class RedisTarget:
         self._swap: Swap | None = None
         self._ready = False
         self._longest: int | None = None
-        self._functions_left: Sequence[NotRebuilt] = ()
+        self._left_out = LeftOut(self._staging, self._databases)
         self.notes: list[str] = []
         """What `commit` found worth telling."""
 
@@ -260,21 +261,17 @@ class RedisTarget:
     @property
     def not_rebuilt(self) -> Sequence[NotRebuilt]:
         """The keys and libraries of functions that the server does not take, where they were left out."""
-        names = {number: name for name, number in self._databases.items()}
-        keys = [
-            NotRebuilt(f"key {names.get(number, f'db{number}')}/{key.decode('utf-8', 'backslashreplace')}", reason)
-            for (number, key), reason in sorted(self._staging.left_out.items())
-        ]
-        return [*self._functions_left, *keys]
+        return self._left_out.named()
 
-    def left_out(self, collection: CollectionSpec) -> pa.LargeBinaryArray:
-        """Return the keys that the server does not take, in a restore that leaves them out; so far.
+    def left_out(self, collection: CollectionSpec, rows: pa.Table) -> pa.BooleanArray:
+        """Tell which rows are of keys that the server does not take, in a restore that leaves them out.
 
         Args:
             collection: A database.
+            rows: Rows of it.
         """
-        number = self._databases[collection.name]
-        return pa.array([key for of, key in list(self._staging.left_out) if of == number], pa.large_binary())
+        keys = self._left_out.keys(self._databases[collection.name])
+        return pc.is_in(rows.column(collection.label[0]).combine_chunks(), keys)
 
     def _longest_of(self, server: Server | Cluster) -> int:
         with self._lock:
@@ -292,7 +289,7 @@ class RedisTarget:
 
         outcome = restore_libraries(server, wanted, self._scope.keep_going or bool(self._put_off), begun)
         self.notes += outcome.notes
-        self._functions_left = outcome.left
+        self._left_out.libraries = outcome.left
 
     @property
     def _only_numbers(self) -> set[int]:
@@ -405,7 +402,7 @@ class RedisTarget:
     def _remove(self, swap: Swap, number: int, spool: KeySpool) -> None:
         """Remove those keys of a database that were not restored."""
         written = self._staging.keys.get(number)
-        left = pa.array([key for of, key in self._staging.left_out if of == number], pa.large_binary())
+        left = self._left_out.keys(number)
         for start, end in spool.steps(_STEP_KEYS):
             there = spool.between(start, end)
             there = there.filter(pc.invert(pc.is_in(there, left)))  # what is not brought stays what it is

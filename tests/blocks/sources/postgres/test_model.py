@@ -1,7 +1,8 @@
 """Open transactions of several writers, interleaved at random with backups; each incremental equals a full scan.
 
 All sessions are driven by one thread, so that a seed repeats its failure. What would block is given up at once.
-`LASTGOOD_WRITERS` says how many seeds are tried.
+`LASTGOOD_WRITERS` says how many seeds are tried. Two plans back up each history, with a slot and without: what one
+proves of a state, the other proves of the same.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from blocks.records import BackupMetadata, BackupType
+from blocks.records import BackupType
 from blocks.sources.postgres.read.view import PostgresView
 from blocks.sources.reading import Unchanged
 from tests.blocks.sources.postgres.kit import Books
@@ -140,15 +141,17 @@ class Session:
 class Writers:
     """Three writers, somebody who looks after the tables, and backups."""
 
-    def __init__(self, server: PostgresServer, folder: Path, seed: int, **fields: Any) -> None:
+    def __init__(self, server: PostgresServer, folder: Path, seed: int) -> None:
         self.random = random.Random(seed)
         size = self.random.choice((500, 1500, 100_000))
-        self.books = Books(server, folder, "model", part_size_bytes=size, **fields)
+        self.books = Books(server, folder, "model", part_size_bytes=size, lock_timeout_seconds=2)
+        self.told = self.books.beside("told", slot="model")
         self.sessions = [Session(server.connect("model")) for _ in range(3)]
         self.upkeep = Session(server.connect("model"))
         self.prepared: list[str] = []
         self.done: list[str] = []
-        self.books.back_up(BackupType.FULL)
+        for books in (self.books, self.told):
+            books.back_up(BackupType.FULL)
 
     def step(self) -> None:
         """Do one thing."""
@@ -186,17 +189,19 @@ class Writers:
         for statement in self.random.choice(UPKEEP):
             self._run(self.upkeep, statement)
 
-    def back_up(self) -> BackupMetadata:
+    def back_up(self) -> None:
         kinds = (BackupType.INCREMENTAL,) * 5 + (BackupType.DIFFERENTIAL,)
-        return self.books.back_up(self.random.choice(kinds))
+        self.random.choice((self.books, self.told)).back_up(self.random.choice(kinds))
 
     def prove(self) -> None:
         """A snapshot reads everything, and no other backup depends on it."""
-        made, whole = self.books.back_up(), self.books.back_up(BackupType.SNAPSHOT)
-        assert self.books.differences(made, whole) == {}, self.done
-        # how much log the slot holds back differs from one moment to the next
-        one, other = ({**each.sources[0].definition, "slot": None} for each in (made, whole))
-        assert one == other
+        whole = self.books.back_up(BackupType.SNAPSHOT)
+        for books in (self.books, self.told):
+            made = books.back_up()
+            assert books.differences(made, whole) == {}, (books.plan.name, self.done)
+            # how much log the slot holds back differs from one moment to the next
+            one, other = ({**each.sources[0].definition, "slot": None} for each in (made, whole))
+            assert one == other
         self.done.clear()
 
     def close(self) -> None:
@@ -207,14 +212,10 @@ class Writers:
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("LASTGOOD_WRITERS", "3"))))
-def test_incrementals_equal_a_full_scan_whatever_is_open(server: PostgresServer, tmp_path: Path, seed: int) -> None:
-    _run(server, tmp_path, seed)
-
-
-@pytest.mark.parametrize("seed", range(1000, 1000 + int(os.environ.get("LASTGOOD_WRITERS", "3"))))
-def test_a_slot_tells_all_whatever_is_open(
+def test_incrementals_equal_a_full_scan_whatever_is_open(
     logical: PostgresServer, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Those of a plan without a slot, and those of one with a slot, which all see the same state."""
     read: list[bool] = []
     told = PostgresView._read_changed
 
@@ -224,20 +225,17 @@ def test_a_slot_tells_all_whatever_is_open(
         return reading
 
     monkeypatch.setattr(PostgresView, "_read_changed", noted)
+    logical.create("model", TABLES)
     try:
-        _run(logical, tmp_path, seed, slot="model", lock_timeout_seconds=2)
+        writers = Writers(logical, tmp_path, seed)
+        try:
+            for _ in range(STEPS):
+                writers.step()
+        finally:
+            writers.close()
+        writers.prove()
+        for books in (writers.books, writers.told):
+            books.assert_restores()
     finally:
         logical.run("model", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
     assert any(read)
-
-
-def _run(server: PostgresServer, tmp_path: Path, seed: int, **fields: Any) -> None:
-    server.create("model", TABLES)
-    writers = Writers(server, tmp_path, seed, **fields)
-    try:
-        for _ in range(STEPS):
-            writers.step()
-    finally:
-        writers.close()
-    writers.prove()
-    writers.books.assert_restores()

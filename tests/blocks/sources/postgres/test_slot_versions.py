@@ -5,14 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from blocks.records import BackupType
 from tests.blocks.sources.postgres.kit import Books, changes, gallery
 from tests.blocks.sources.postgres.test_slot import SLOT, position, prove
-from tests.blocks.sources.postgres.test_versions import VERSIONS
-from tests.postgres_server import installed, postgres_server
-from tests.postgres_versions import programs
+from tests.postgres_server import PostgresServer
 
 WRITES = (
     "UPDATE every SET t = 'new', v = 'new' WHERE id = 2; DELETE FROM every WHERE id = 3; INSERT INTO every (id) VALUES (9)",
@@ -36,22 +32,20 @@ LATER = {
 }
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_a_slot_serves_on_every_version(version: int, tmp_path: Path, told: set[str]) -> None:
-    own = installed()
-    with postgres_server(own if own.version == version else programs(version), wal_level="logical") as server:
-        gallery(server, "gallery")
-        books = Books(server, tmp_path, "gallery", slot=SLOT)
-        books.back_up(BackupType.FULL)
-        books.run("UPDATE every SET t = 'first' WHERE id = 1")
-        assert position(books.back_up()) is not None
-        for statement in (*WRITES, *(one for since, some in LATER.items() if version >= since for one in some)):
-            books.run(statement)
-        made = prove(books)
-        assert "looked for" not in " ".join(made.sources[0].warnings)
-        # `every` and `odder` name other objects in their values, and are looked through
-        assert {"parent", 'T "q".x', "insensitive", "moody", "chars", "measured_1"} <= told
-        assert version < 18 or {"computed", "uuids"} <= told
-        assert changes(made)["every"] == (2, 1)
-        assert changes(made)["insensitive"] == (2, 1)
-        books.assert_restores()
+def test_a_slot_serves_on_every_version(any_server: PostgresServer, tmp_path: Path, told: set[str]) -> None:
+    version = any_server.programs.version
+    gallery(any_server, "gallery")
+    books = Books(any_server, tmp_path, "gallery", slot=SLOT)
+    books.back_up(BackupType.FULL)
+    books.run("UPDATE every SET t = 'first' WHERE id = 1")
+    assert position(books.back_up()) is not None
+    for statement in (*WRITES, *(one for since, some in LATER.items() if version >= since for one in some)):
+        books.run(statement)
+    made = prove(books)
+    assert "looked for" not in " ".join(made.sources[0].warnings)
+    # `every` and `odder` name other objects in their values, and are looked through
+    assert {"parent", 'T "q".x', "insensitive", "moody", "chars", "measured_1"} <= told
+    assert version < 18 or {"computed", "uuids"} <= told
+    assert changes(made)["every"] == (2, 1)
+    assert changes(made)["insensitive"] == (2, 1)
+    books.assert_restores()

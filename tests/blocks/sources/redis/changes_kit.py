@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 
 from blocks.rows.canonical import DIGEST, KEY
 from blocks.rows.digest import RowDigest
-from blocks.rows.index import DELETED, PartIndex, PartLookup
+from blocks.rows.index import PartIndex, PartLookup
 from blocks.rows.normalize import to_normal
+from blocks.rows.overlay import DELETED
 from blocks.sources.collection import Bounds, CollectionSpec
 from blocks.sources.part_changes import changes_since
 from blocks.sources.reading import BaseLookup, FullRead, Reading, Unchanged

@@ -20,6 +20,8 @@ from flows.verify import make_verification
 from tests.blocks.sources.redis.kit import RedisServer, changes, fill_gallery, no_children, plan_of, read_all
 
 FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
+# the line between reading and writing, which tests of the source do on every version
+pytestmark = pytest.mark.one_redis
 
 
 @pytest.mark.parametrize("consistent", [False, True])

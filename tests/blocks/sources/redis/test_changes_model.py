@@ -85,7 +85,8 @@ def writers(server: RedisServer, seed: int, count: int = 3) -> Iterator[None]:
 
     def write(connection: Connection, rng: random.Random) -> None:
         try:
-            while not ended.is_set():
+            # enough that no look finds the server at rest; at full speed the server's work would be all there is
+            while not ended.wait(0.005):
                 commands = [words for _ in range(10) for words in some_commands(rng)]
                 replies = connection.ask(b"".join(packed(*words) for words in commands), len(commands))
                 wrong = {str(r).split(" ")[0] for r in replies if isinstance(r, hiredis.ReplyError)}

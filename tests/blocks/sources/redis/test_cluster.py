@@ -14,7 +14,7 @@ from blocks.records import BackupStatus, BackupType
 from blocks.rows.selection import Selection
 from blocks.sources.redis import RedisSource
 from blocks.sources.redis.read.keys import slot_of
-from blocks.sources.redis.write.commands import temporary_name
+from blocks.sources.redis.temporary_names import temporary_name
 from blocks.sources.target import RestoreMode
 from flows.backup import make_backup
 from flows.restore import make_restore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from blocks.errors import RestoreRefused
 from blocks.records import BackupStatus, BackupType
 from blocks.rows.selection import Selection
 from blocks.sources.redis import RedisSource, comparing
+from blocks.sources.redis.cli_lines import cli_line
 from blocks.sources.redis.net.wire import packed
 from blocks.sources.redis.rdb.cursor import listpack_of
 from blocks.sources.redis.rdb.payload import listpack_bytes, packed_set_payload, sorted_set_payload
@@ -21,9 +23,12 @@ from blocks.sources.redis.rdb.stream_payload import stream_payload
 from blocks.sources.redis.rdb.vectors import settled
 from blocks.sources.redis.read.streams import Group, Pending, StreamHead
 from blocks.sources.redis.rows import SCHEMA, id_struct
-from blocks.sources.redis.views import view
+from blocks.sources.redis.views import odd_keys, view
 from blocks.sources.target import KeepsGoing, RestoreMode, RestoreScope
 from flows.backup import make_backup
+from flows.restore import make_restore
+from flows.restoring.not_rebuilt import RestoredInPart
+from flows.restoring.request import RestoreRequest
 from flows.verify import make_verification
 from tests.blocks.sources.redis.kit import Backup, RedisServer, plan_of, prepare, read_all, write_all
 from tests.blocks.sources.redis.newer import newer_redis
@@ -219,3 +224,68 @@ def test_a_key_that_alone_is_large_is_named(
     live.many([("SET", "large", "x" * 60_000), ("RPUSH", "wide", *["y" * 30_000] * 3), ("SET", "small", "x" * 10_000)])
     warnings = read_all(RedisSource(url=live.url, consistent=consistent)).warnings
     assert [warning.split(" alone")[0] for warning in sorted(warnings)] == ["db0: key b'large'", "db0: key b'wide'"]
+
+
+@pytest.mark.parametrize("consistent", [False, True])
+def test_keys_that_only_restore_makes_are_named_by_the_backup_that_has_them(
+    live: RedisServer, tmp_path: Path, consistent: bool
+) -> None:
+    put_odd_stream(live)
+    live.many([("XADD", "stream", f"{n}-1", "a", "b") for n in range(1, 300)] + [("ZADD", "fine", 1, "nan", 2, "b")])
+    source = RedisSource(url=live.url, consistent=consistent)
+    plan = plan_of(tmp_path, source)
+    assert [said.partition(":")[0] for said in make_backup(plan, BackupType.FULL).sources[0].warnings] == ["db0"]
+    live("RESTORE", "z", 0, packed_set_payload([(b"m", b"1.5"), (b"o", b"nan")]))
+    [said] = make_backup(plan, BackupType.INCREMENTAL).sources[0].warnings
+    assert said.startswith("db0: key b'z' is a sorted set with a score that is no number")
+    warnings = read_all(source).warnings
+    assert sorted(said.partition(" is ")[0] for said in warnings) == ["db0: key b'odd'", "db0: key b'z'"]
+
+
+def test_no_more_odd_keys_are_named_than_a_person_reads(live: RedisServer) -> None:
+    payload = packed_set_payload([(b"m", b"nan")])
+    live.many([("RESTORE", f"z{n:03}", 0, payload) for n in range(100)])
+    warnings = read_all(RedisSource(url=live.url)).warnings
+    assert len(warnings) == 21
+    assert warnings[-1] == "db0: other keys are odd in such a way, too, and are not named."
+
+
+def test_a_wide_sorted_set_and_a_stream_over_several_batches_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(odd_keys, "_BATCH_ROWS", 3)
+    key, head = {"key": b"z", "type": "zset"}, StreamHead(b"8-0", b"0-0", b"9", ())
+    wide = [key, *(key | {"element": b"m%d" % n, "value": b"nan" if n > 7 else b"1.0"} for n in range(12))]
+    streams = []
+    for name, entries in ((b"fine", range(1, 9)), (b"odd", range(1, 10))):
+        stream = {"key": name, "type": "stream"}
+        streams += [stream | {"value": head.encode()}]
+        streams += [stream | {"element": id_struct.pack(n, 0), "value": packed(b"a", b"b")} for n in entries]
+    rows = SCHEMA.empty_table().from_pylist(wide + streams, schema=SCHEMA)
+    found = list(odd_keys.OddKeys().warnings("db0", rows))
+    assert [said.partition(" is ")[0] for said in found] == ["db0: key b'z'", "db0: key b'odd'"]
+
+
+def test_a_library_that_was_left_out_is_loaded_by_what_the_restore_wrote_down(
+    live: RedisServer, tmp_path: Path
+) -> None:
+    odd = CODE % ("one", "f", 1) + "\n-- \"quoted\" \\ 'and' \t \xe9;"
+    live.many([("SET", "a", 1), ("FUNCTION", "LOAD", odd)])
+    plan = plan_of(tmp_path, RedisSource(url=live.url))
+    made = make_backup(plan, BackupType.FULL)
+    live.many([("FUNCTION", "FLUSH"), ("FUNCTION", "LOAD", CODE % ("other", "f", 4))])
+    wanted = RestoreRequest(made.backup_id, mode=RestoreMode.MERGE, keep_going=True)
+    with pytest.raises(RestoredInPart, match="library of functions one") as left:
+        make_restore(plan, wanted)
+    [script] = left.value.result.scripts.values()
+    live("FUNCTION", "DELETE", "other")
+    with open(script, "rb") as lines:
+        said = subprocess.run(["redis-cli", "-p", str(live.port)], stdin=lines, capture_output=True, check=True)
+    assert said.stdout.splitlines()[-1] == b"one"
+    assert b"ERR" not in said.stdout.splitlines()[-1]
+    assert read_all(RedisSource(url=live.url)).definition["functions"] == made.sources[0].definition["functions"]
+
+
+def test_redis_cli_reads_back_every_byte(live: RedisServer) -> None:
+    words = [bytes(range(256)), bytes(range(255, -1, -1)), b"", b"plain:word", b"two words", b'\\"', b"'"]
+    line = cli_line("RPUSH", "l", *words) + "\n"
+    subprocess.run(["redis-cli", "-p", str(live.port)], input=line.encode(), capture_output=True, check=True)
+    assert live("LRANGE", "l", 0, -1) == words

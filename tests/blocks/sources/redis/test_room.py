@@ -12,7 +12,7 @@ from blocks.sources.redis import RedisSource
 from blocks.sources.redis.net.wire import Word
 from tests.blocks.sources.redis.kit import RedisServer, prepare, read_all, write_all
 
-COUNT = 40_000
+COUNT = 20_000
 Commands = list[tuple[Word, ...]]
 
 

@@ -32,6 +32,7 @@ def change(server: RedisServer, seed: int = 1) -> None:
     server("SET", "elsewhere", "x", db=7)
 
 
+@pytest.mark.one_redis
 @pytest.mark.parametrize("mode", [EXACT, MERGE])
 @pytest.mark.parametrize("selection", [Selection(), Selection(("db3",)), Selection((), ("h*", "new*", "text", "l"))])
 def test_what_was_there_before_a_restore_comes_back(live: RedisServer, mode: RestoreMode, selection: Selection) -> None:
@@ -59,6 +60,7 @@ def test_an_exact_restore_brings_all_types_back(live: RedisServer) -> None:
     assert (live.digest(), live.groups()) == (digest, groups)
 
 
+@pytest.mark.one_redis
 def test_a_merge_is_taken_back_by_removing_what_it_added(live: RedisServer) -> None:
     fill_gallery(live)
     source = RedisSource(url=live.url)
@@ -84,6 +86,7 @@ def test_a_merge_is_taken_back_by_removing_what_it_added(live: RedisServer) -> N
     assert live.digest() == before
 
 
+@pytest.mark.one_redis
 def test_databases_that_a_restore_created_are_emptied_by_its_undo(live: RedisServer) -> None:
     live("SET", "a", 1)
     live("SET", "b", 2, db=3)
@@ -99,6 +102,7 @@ def test_databases_that_a_restore_created_are_emptied_by_its_undo(live: RedisSer
     assert live("GET", "a") == b"1"
 
 
+@pytest.mark.one_redis
 @pytest.mark.parametrize(
     ("then", "now"),
     [
@@ -135,6 +139,7 @@ def test_only_what_plan_and_backup_cover_is_written_or_removed(
             assert key in emergency.keys(f"db{db}")
 
 
+@pytest.mark.one_redis
 def test_renumbered_databases_are_covered_by_their_names_in_backups(live: RedisServer) -> None:
     live("SET", "a", "old", db=2)
     backup = read_all(RedisSource(url=live.url, databases=[2]))
@@ -178,6 +183,7 @@ def test_what_was_written_since_the_emergency_view_stops_the_restore(
     assert not live("KEYS", TEMPORARY + b"*")
 
 
+@pytest.mark.one_redis
 def test_what_the_restore_does_not_touch_may_be_written_meanwhile(live: RedisServer) -> None:
     live.many([("SET", "a:1", 1), ("SET", "b:1", 1)])
     source = RedisSource(url=live.url)
@@ -211,6 +217,7 @@ def test_keys_and_fields_that_expire_meanwhile_do_not_stop_it(live: RedisServer)
     assert live("HGETALL", "h") == [b"a", b"1", b"b", b"2"]
 
 
+@pytest.mark.one_redis
 @pytest.mark.parametrize("existing", [True, False])
 def test_what_is_written_between_the_check_and_the_swap_is_kept_and_named(live: RedisServer, existing: bool) -> None:
     live.many([("SET", "k", "old"), ("SET", "other", 1)])
@@ -234,6 +241,7 @@ def test_what_is_written_between_the_check_and_the_swap_is_kept_and_named(live: 
     assert read_all(source).keys() == {b"k", b"other"}
 
 
+@pytest.mark.one_redis
 def test_a_key_that_comes_while_others_are_removed_is_left_alone_and_named(live: RedisServer) -> None:
     live("SET", "k", "old")
     source = RedisSource(url=live.url)

@@ -1,10 +1,4 @@
-"""Restores in place that are killed, interrupted or run out of room, each in a process forked from one that is warm.
-
-    python -m tests.blocks.sources.sqlite.crashes FOLDER SCENARIO ACCIDENT STRIDE
-
-STRIDE is how many statements lie between two that are tried; each call that renames, links or syncs a file is tried.
-Exits 0 and prints how many were tried, or says at which step something was lost.
-"""
+"""Restores in place that are killed, interrupted or run out of room, each in a process forked from one that is warm."""
 
 from __future__ import annotations
 
@@ -178,26 +172,36 @@ def out_of_room(scene: Scene, size_bytes: int) -> bool:
     return os.WEXITSTATUS(status) != 0
 
 
-def main(folder: str, scenario: str, accident: str, stride: str) -> None:
-    scene = Scene(Path(folder), scenario)
+def try_all(folder: Path, scenario: str, accident: str, stride: int) -> int:
+    """Let an accident happen at one step after the other; return how many were tried.
+
+    It changes its process: it is called in a child.
+
+    Args:
+        folder: Where the databases are.
+        scenario: One of `SCENARIOS`.
+        accident: "kill", "interrupt" or "room".
+        stride: How many statements lie between two that are tried; each call that renames, links or syncs a file is.
+
+    Raises:
+        AssertionError: Something was lost.
+    """
+    scene = Scene(folder, scenario)
+    # what is there by now is not looked through after each interrupt, nor copied into each child
+    gc.collect()
+    gc.freeze()
     tried = 0
     if accident == "room":
         for size_bytes in range(0, 2_000_000, 40_000):
             scene.reset()
             tried += 1
             if not out_of_room(scene, size_bytes):
-                break
-        else:
-            raise AssertionError("there was never enough room")
-    else:
-        happens = {"kill": killed, "interrupt": interrupted}[accident]
-        for names, wide in ((FILES, 1), (STATEMENTS, int(stride))):
-            step = 1
-            while scene.reset() or happens(scene, step, names):
-                step += wide
-                tried += 1
-    print(tried)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+                return tried
+        raise AssertionError("there was never enough room")
+    happens = {"kill": killed, "interrupt": interrupted}[accident]
+    for names, wide in ((FILES, 1), (STATEMENTS, stride)):
+        step = 1
+        while scene.reset() or happens(scene, step, names):
+            step += wide
+            tried += 1
+    return tried

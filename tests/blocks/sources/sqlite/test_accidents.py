@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.blocks.sources.sqlite.crashes import try_all
+from tests.forked import forked
 
 ACCIDENTS = [
     ("wal", "kill"),
@@ -33,7 +35,4 @@ def memory(tmp_path) -> Iterator[str]:
 
 @pytest.mark.parametrize(("scenario", "accident"), ACCIDENTS)
 def test_an_accident_at_any_step_loses_nothing(memory, scenario, accident):
-    command = [sys.executable, "-m", "tests.blocks.sources.sqlite.crashes", memory, scenario, accident, "20"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 2
+    assert int(forked(lambda: print(try_all(Path(memory), scenario, accident, stride=20)))) > 2

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from blocks.sources.target import RestoreMode
 from blocks.sources.view import Unread
 from tests.blocks.sources.sqlite.kit import Backup, InPlace, ask, back_up, build, dump, run, salvaged, source_of
 from tests.blocks.sources.sqlite.test_restore import asides
+from tests.forked import NOBODY, forked
 
 EXACT, MERGE = RestoreMode.EXACT, RestoreMode.MERGE
 COUNT = 3000
@@ -300,22 +302,6 @@ def test_another_place_is_left_alone_where_it_is_no_database(shop, tmp_path, dam
     assert other.read_bytes() == bad
 
 
-UNPRIVILEGED = """
-import os, sys
-from pathlib import Path
-from tests.blocks.sources.sqlite.kit import *
-path = Path(sys.argv[1])
-backup = back_up(source_of(path.with_name("good.db")))
-# what is imported late, is imported while that can be read
-InPlace(source_of(path.with_name("warm.db")), backup).run()
-if os.geteuid() == 0:
-    os.setuid(65534)
-restore = InPlace(source_of(path), backup).run()
-assert restore.unread and restore.unread[0].collection is None, restore.unread
-print(*restore.target.notes)
-"""
-
-
 def test_a_file_that_its_owner_may_not_read_is_moved_aside(tmp_path):
     folder = Path("/tmp") / f"lastgood-test-{os.getpid()}-{tmp_path.name}"
     folder.mkdir()
@@ -327,17 +313,22 @@ def test_a_file_that_its_owner_may_not_read_is_moved_aside(tmp_path):
                 os.chown(name, 65534, 65534)
         bad = path.read_bytes()
         path.chmod(0)
-        environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TMPDIR": str(folder)}
-        done = subprocess.run(
-            [sys.executable, "-c", UNPRIVILEGED, str(path)],
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+
+        def restored() -> None:
+            tempfile.tempdir = str(folder)
+            backup = back_up(source_of(folder / "good.db"))
+            # what is imported late, is imported while that can be read
+            InPlace(source_of(folder / "warm.db"), backup).run()
+            if os.geteuid() == 0:
+                os.setuid(NOBODY)
+            restore = InPlace(source_of(path), backup).run()
+            assert restore.unread
+            assert restore.unread[0].collection is None
+            print(*restore.target.notes)
+
+        notes = forked(restored)
         (aside,) = asides(path)
-        assert str(aside) in done.stdout
+        assert str(aside) in notes
         assert aside.read_bytes() == bad
         assert dump(path) == dump(folder / "good.db")
     finally:

@@ -83,6 +83,20 @@ def see_tree(root: Path) -> dict[str, list[object]]:
     return dict(sorted(seen.items()))
 
 
+def see_beside(root: Path) -> dict[str, object]:
+    """Describe what entries have beside what `see_tree` sees: attributes, and the names of the same file; in hex."""
+    attributes: dict[str, object] = {}
+    names: dict[int, list[str]] = {}
+    for folder, folders, files in os.walk(os.fsencode(root)):
+        for path in [folder, *(os.path.join(folder, name) for name in files + folders)]:
+            shown = os.path.relpath(path, os.fsencode(root)).hex()
+            listed = os.listxattr(path, follow_symlinks=False)
+            attributes[shown] = {name: os.getxattr(path, name, follow_symlinks=False).hex() for name in listed}
+            if not stat.S_ISDIR((status := os.lstat(path)).st_mode):
+                names.setdefault(status.st_ino, []).append(shown)
+    return {"attributes": attributes, "names": sorted(map(sorted, names.values()))}
+
+
 def see_database(path: Path) -> dict[str, object]:
     """Describe everything of a database, value by value with its storage class, by SQL alone."""
     connection = sqlite3.connect(path)

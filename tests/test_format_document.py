@@ -8,6 +8,7 @@ import hmac
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from decimal import Decimal
@@ -51,7 +52,18 @@ from blocks.rows.keys import encode_keys
 from blocks.rows.variant import encode_variant, variant_field
 from blocks.sources.sqlite.schema import Database, TableShape
 from tests.blocks.sources.sqlite.kit import GALLERY, dump
-from tests.format_support import DOCUMENT, MIB, back_up, make_plan, program, restore, run_sql, see_tree, write
+from tests.format_support import (
+    DOCUMENT,
+    MIB,
+    back_up,
+    make_plan,
+    program,
+    restore,
+    run_sql,
+    see_beside,
+    see_tree,
+    write,
+)
 
 PASSPHRASE = "a passphrase for tests: ﬁre"  # the ligature is another text in NFKC
 KEY = bytes(range(32))
@@ -100,6 +112,12 @@ INSERT INTO "a/b" VALUES (5e-324, CAST(x'eda080' AS TEXT)), (1e15, char(0xfeff) 
 """
 
 
+ACCESS_LIST = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", *entry)
+    for entry in ((1, 6, 2**32 - 1), (2, 6, 1000), (4, 4, 2**32 - 1), (16, 6, 2**32 - 1), (32, 0, 2**32 - 1))
+)
+
+
 def begin(folder: Path) -> None:
     run_sql(folder / "ledger.db", "PRAGMA journal_mode = WAL;" + GALLERY + ODD_NAMES)
     run_sql(
@@ -122,6 +140,15 @@ def begin(folder: Path) -> None:
     write(root + b"/empty file")
     write(root + b"/goes", (0, b"soon"))
     os.symlink(b"deep/\xfe nowhere", root + b"/link")
+    os.link(root + b"/deep/large", root + b"/large too")
+    os.link(root + b"/deep/large", root + b"/aaa large")
+    os.link(root + b"/empty file", root + b"/deep/empty too")
+    os.setxattr(root + b"/deep/large", "user.of all names", b"\0\xff")
+    os.setxattr(root + b"/deep", "system.posix_acl_default", ACCESS_LIST)
+    os.setxattr(root + b"/empty", "user.empty", b"")
+    if os.geteuid() == 0:
+        os.setxattr(root + b"/link", "trusted.of the link", b"x", follow_symlinks=False)
+        os.setxattr(root + b"/sparse", "security.capability", struct.pack("<IIIII", 0x02000001, 1, 0, 0, 0))
 
 
 def change(folder: Path, step: int) -> None:
@@ -141,6 +168,8 @@ def change(folder: Path, step: int) -> None:
         os.unlink(root + b"/goes")
         os.truncate(root + b"/deep/shrinks", MIB - 1)
         write(root + b"/deep/large", (2 * MIB, b"changed in the middle"))
+        os.setxattr(root + b"/zeros", "system.posix_acl_access", ACCESS_LIST)
+        os.unlink(root + b"/aaa large")
     elif step == 2:
         run_sql(
             folder / "ledger.db", "INSERT INTO orders VALUES (-1, 'back', 9e999, ''); INSERT INTO mixed VALUES (2, 3);"
@@ -148,12 +177,15 @@ def change(folder: Path, step: int) -> None:
         write(root + b"/goes", (0, b"is back"))
         shutil.rmtree(root + b"/empty")
         write(root + b"/empty", (0, b"a folder became a file"))
+        os.link(root + b"/empty", root + b"/deep/empty now")
     elif step == 3:
         run_sql(
             folder / "ledger.db",
             'DELETE FROM orders WHERE id IN (-1, 5000, 7); INSERT INTO "nothing" VALUES (1, NULL);',
         )
         os.unlink(root + b"/goes")
+        os.removexattr(root + b"/zeros", "system.posix_acl_access")
+        os.unlink(root + b"/large too")
         os.unlink(root + b"/link")
         os.symlink(b"sparse", root + b"/link")
 
@@ -163,7 +195,8 @@ def make_history(folder: Path, plan: BackupPlan, kinds: list[str]) -> dict[str, 
     wanted = {}
     for step, kind in enumerate(kinds):
         begin(folder) if step == 0 else change(folder, step)
-        wanted[back_up(plan, kind).backup_id] = (dump(folder / "ledger.db"), see_tree(folder / "models"))
+        tree = (see_tree(folder / "models"), see_beside(folder / "models"))
+        wanted[back_up(plan, kind).backup_id] = (dump(folder / "ledger.db"), tree)
     return wanted
 
 
@@ -173,7 +206,7 @@ def check_restored(folder: Path, wanted: dict[str, tuple[bytes, object]], *argum
         done = restore(folder, backup_id, "--to", str(to), "--check", *arguments, **environment)
         assert done.returncode == 0, done.stderr
         assert dump(to / "ledger") == database
-        assert see_tree(to / "models") == tree
+        assert (see_tree(to / "models"), see_beside(to / "models")) == tree
 
 
 def test_the_document_restores_every_backup_of_a_chain_with_the_passphrase(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ class CollectionSpec:
         columns: Name and declared type of each column, in order; the key columns are among them.
         definition: What a restore needs besides rows (statements that create the table, say).
         tracking: Columns that only show whether a row changed (an inode, say) and are not restored.
+        later: Columns that backups of earlier versions lack, which say nothing of them.
     """
 
     name: str
@@ -38,6 +39,7 @@ class CollectionSpec:
     columns: tuple[tuple[str, str], ...]
     definition: dict[str, JsonValue] = field(default_factory=dict)
     tracking: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -48,6 +50,14 @@ class CollectionSpec:
     def fits(self, other: CollectionSpec) -> bool:
         """Whether rows of another one can be rows of this: the same key and columns, which may stand in another order.
 
-        Definitions do not say in what order a table has the columns that it inherits.
+        Definitions do not say in what order a table has the columns that it inherits. A backup of an earlier version
+        may lack columns that came later.
         """
-        return (self.name, self.key) == (other.name, other.key) and sorted(self.columns) == sorted(other.columns)
+        lacking = self.lacking(other)
+        columns = sorted(column for column in self.columns if column[0] not in lacking)
+        return (self.name, self.key) == (other.name, other.key) and columns == sorted(other.columns)
+
+    def lacking(self, other: CollectionSpec) -> list[str]:
+        """Return the columns that came later than another one, of an earlier version, was backed up."""
+        held = {name for name, _ in other.columns}
+        return [name for name in self.later if name not in held]

@@ -46,12 +46,14 @@ class NotRebuilt:
         reason: Why, as a clause.
         statement: What would rebuild it, as the program takes it that `script` names; empty where there is none.
         script: For which program that is.
+        compared: Whether a proof compares it; False where `by_meaning` leaves it out of the rows.
     """
 
     name: str
     reason: str
     statement: str = ""
     script: Script = Script.SQL
+    compared: bool = True
 
 
 @dataclass(frozen=True)

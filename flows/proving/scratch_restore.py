@@ -76,7 +76,7 @@ class ScratchRestore:
                 and isinstance(target, LeavesOutRows)
                 and not isinstance(target, LeavesOut)
             ):
-                for left in target.not_rebuilt[:1]:
+                for left in filter(lambda left: left.compared, target.not_rebuilt):
                     raise RestoreRefused(
                         f"source {name}: the scratch restore cannot take {left.name}: {left.reason}",
                         hint="Nothing is said of the backup. Let TMPDIR name a folder on a file system that takes it.",
@@ -122,9 +122,11 @@ class ScratchRestore:
             return  # it could not be made, and nothing of it was taken
         if spec is None or not spec.fits(part.spec):
             raise CorruptionDetected(f"{part}: the restored collection is missing or has another shape")
+        lacking = spec.lacking(part.spec)
         if spec.columns != part.spec.columns:
             spec = part.spec  # which the view reads in the order of the backup, that the hash of a row depends on
         rows = read_whole(view, spec, part.part.bounds).rows
+        rows = rows.drop_columns([name for name in lacking if name in rows.column_names])
         if part.selection:  # a narrowed backup knows nothing of what came with its rows (the folders above a file)
             rows = part.selection.rows(rows, spec.label)
         rows, found = self._by_meaning(part, rows)

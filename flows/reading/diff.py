@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.records import Collection
-from blocks.rows.selection import Selection
+from blocks.rows.selection import Selection, is_tree
 from flows.pipeline.chain import Chain
 from flows.reading.diff_rows import Record, Side, Value, same_value
 
@@ -116,6 +116,7 @@ class _Comparison:
     ) -> None:
         self._collection, self._old, self._new = known, old, new
         self._selection, self._limit, self._result = selection, limit, result
+        self._is_tree = is_tree(self._collection.key, self._collection.label)
 
     def run(self) -> None:
         """Compare."""
@@ -191,12 +192,18 @@ class _Comparison:
     def _compare_records(self, was: dict[str, Value], now: dict[str, Value], record: Record) -> None:
         names = dict.fromkeys([*now, *was])
         pairs = ((name, was.get(name, ABSENT), now.get(name, ABSENT)) for name in names)
-        fields = tuple(FieldChange(*pair) for pair in pairs if not same_value(pair[1], pair[2]))
+        fields = tuple(FieldChange(*pair) for pair in pairs if not self._same(pair[1], pair[2]))
         if not fields:
             return
         self._result.counts[ChangeKind.CHANGED] += 1
         if self._room() != 0:
             self._keep(ChangeKind.CHANGED, record, fields)
+
+    def _same(self, was: Value, now: Value) -> bool:
+        # a tree has columns that earlier versions did not know, and entries that fill few of them
+        if self._is_tree and (was is ABSENT or now is ABSENT):
+            return was in (ABSENT, None) and now in (ABSENT, None)
+        return same_value(was, now)
 
     def _visible(self, record: Record) -> dict[str, Value]:
         return {name: value for name, value in record.values.items() if name not in self._collection.tracking}

@@ -206,6 +206,7 @@ class _Comparison:
         if self._view is None or here is None:
             return pa.table({})
         rows = part.narrowed(read_whole(self._view, here, part.part.bounds).rows)
+        rows = rows.drop_columns([name for name in here.lacking(part.spec) if name in rows.column_names])
         # what the backup did not cover is not deleted
         covered = self._then.covered(self._spec, rows) if rows.num_columns else None
         return rows if covered is None else rows.filter(covered)

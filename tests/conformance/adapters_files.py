@@ -41,6 +41,9 @@ class FilesAdapter(SourceAdapter):
         os.truncate(deep / "hole", 3 << 20)
         (deep / "link").symlink_to("../nowhere")
         (deep / os.fsdecode(b"caf\xe9")).write_bytes(b"")
+        os.link(deep / "large", deep.parent / "again")
+        os.setxattr(deep / "large", "user.note", rng.randbytes(5))
+        os.setxattr(deep, "user.of the folder", b"x")
         os.chmod(deep, 0o750)
 
     def mutate(self, rng: random.Random) -> None:
@@ -123,7 +126,12 @@ def _look(path: Path) -> object:
     if stat.S_ISLNK(mode):
         return ("link", os.readlink(path))
     if stat.S_ISDIR(mode):
-        return ("folder", stat.S_IMODE(mode))  # its time changes with what a restore of single keys puts in
+        # its time changes with what a restore of single keys puts in
+        return ("folder", stat.S_IMODE(mode), _attributes(path))
     if not stat.S_ISREG(mode):
         return ("special", stat.S_IFMT(mode))
-    return ("file", stat.S_IMODE(mode), status.st_mtime_ns, path.read_bytes())
+    return ("file", stat.S_IMODE(mode), status.st_mtime_ns, path.read_bytes(), _attributes(path), status.st_nlink)
+
+
+def _attributes(path: Path) -> dict[str, bytes]:
+    return {name: os.getxattr(path, name) for name in os.listxattr(path)}

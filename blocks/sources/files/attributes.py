@@ -1,4 +1,4 @@
-"""What entries have that a backup does not keep: counted, so that one warning each can say so."""
+"""What entries have beside their content: what of it a backup keeps, and what it tells that it does not."""
 
 from __future__ import annotations
 
@@ -6,61 +6,48 @@ import os
 import stat
 from collections import Counter
 
-from blocks.sources.files.reading.stats import ACCESS_LIST, Row, granted_mode, stat_row
+from blocks.sources.files.reading.stats import Row, granted_mode, stat_row
+from blocks.sources.files.reading.xattrs import SUPPORTED, look_at
 
-_DEFAULT_LIST = "system.posix_acl_default"
-_CAPABILITIES = "security.capability"
 _LABELS = ("security.selinux", "security.SMACK64")
 
 _SENTENCES = {
-    "links": "{} files have further names (hard links) here or elsewhere; each comes back as a file of its own",
-    "lists": "{} entries have access lists (ACLs), which are not kept: they come back without the rights these give",
-    "capabilities": "{} files have capabilities, which are not kept",
+    "symlinks": "{} symbolic links have further names (hard links); each comes back as a link of its own",
     "labels": "{} entries have security labels, which are not kept; files come back with those the system gives",
-    "attributes": "{} entries have extended attributes, which are not kept",
+    "attributes": "{} entries have extended attributes of kinds that are not kept",
+    "unread": "{} entries have extended attributes or access lists (ACLs) that cannot be read, and are not kept",
 }
-_SUPPORTED = hasattr(os, "listxattr")
 
 
-class LostAttributes:
-    """Counts them during one walk."""
+class LookedAt:
+    """Takes rows and attributes during one walk, and counts what is lost."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._unreachable = SUPPORTED and not os.path.exists("/proc/self/fd")
 
-    def row(self, fd: int, name: bytes | None, status: os.stat_result) -> Row:
-        """Take the row of an entry in an open folder (or of the folder itself), as it can come back."""
+    def entry(self, fd: int, name: bytes | None, status: os.stat_result) -> tuple[Row, bytes | None]:
+        """Look at an entry in an open folder (or at the folder itself); return its row and its attributes.
+
+        The mode in the row is what it may be without the access list; the list is among the attributes.
+        """
         row = stat_row(status)
-        kind = stat.S_IFMT(row[0])
-        if status.st_nlink > 1 and kind == stat.S_IFREG:
-            self._counts["links"] += 1
-        if not _SUPPORTED or kind == stat.S_IFLNK:
-            return row
+        if status.st_nlink > 1 and stat.S_ISLNK(row[0]):
+            self._counts["symlinks"] += 1
         # there is no such call relative to a descriptor; nothing is opened
-        place = fd if name is None else b"/proc/self/fd/%d/%b" % (fd, name)
-        try:
-            names = os.listxattr(place, follow_symlinks=name is None)
-            if not names:
-                return row
-            self._count(names)
-            if ACCESS_LIST not in names:
-                return row
-            listed = os.getxattr(place, ACCESS_LIST, follow_symlinks=name is None)
-        except OSError:  # a file system without them, an entry that is gone, or no /proc
-            return row
-        return (granted_mode(row[0], listed), *row[1:])
-
-    def _count(self, names: list[str]) -> None:
-        kinds = set()
-        for name in names:
-            if name in (ACCESS_LIST, _DEFAULT_LIST):
-                kinds.add("lists")
-            elif name == _CAPABILITIES:
-                kinds.add("capabilities")
-            else:
-                kinds.add("labels" if name in _LABELS else "attributes")
-        self._counts.update(kinds)
+        found = look_at(fd) if name is None else look_at(b"/proc/self/fd/%d/%b" % (fd, name), follow=False)
+        if found.others:
+            self._counts.update({"labels" if other in _LABELS else "attributes" for other in found.others})
+        self._counts["unread"] += found.unread
+        if found.access_list is not None:
+            row = (granted_mode(row[0], found.access_list), *row[1:])
+        return row, found.kept
 
     def sentences(self) -> list[str]:
         """Say what was counted, a sentence for each kind."""
-        return [text.format(self._counts[kind]) for kind, text in _SENTENCES.items() if self._counts[kind]]
+        told = [text.format(self._counts[kind]) for kind, text in _SENTENCES.items() if self._counts[kind]]
+        if self._unreachable:
+            told.append(
+                "extended attributes and access lists of folders and links are not kept: there is no /proc here"
+            )
+        return told

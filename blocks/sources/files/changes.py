@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from blocks.errors import RestoreRefused
 from blocks.rows.selection import tree_keys
-from blocks.sources.files.attributes import LostAttributes
+from blocks.sources.files.attributes import LookedAt
 from blocks.sources.files.cover import Coverage, Judge, LeftOut, backed_up, relative_to
 from blocks.sources.files.entries import Entries
 from blocks.sources.files.hazards import Touched, openers
@@ -274,11 +274,11 @@ class Planner:
         Raises:
             RestoreRefused: Something was written, made or deleted since.
         """
-        lost, found = LostAttributes(), []
+        looked_at, found = LookedAt(), []
         for path, status in changes.touched.entries.items():
             if self._below_unread(path):
                 continue
-            row = lost.row(self.handles.folder(parent(path)), leaf(path), status)
+            row, _ = looked_at.entry(self.handles.folder(parent(path)), leaf(path), status)
             if row != (known := guard.row(path)):
                 self._refuse_special(path, status.st_mode)
                 found.append((path, "is new" if known is None else "was written to", status))
@@ -289,9 +289,13 @@ class Planner:
                 continue
             fd = self.handles.folder(path)
             here = os.fstat(fd)
-            row = lost.row(fd, None, here)
-            if known is None or (row[0], *row[5:]) != (known[0], *known[5:]):
-                found.append((path, "is new" if known is None else "got another mode or owner", here))
+            row, attributes = looked_at.entry(fd, None, here)
+            if known is None:
+                found.append((path, "is new", here))
+            elif (row[0], *row[5:]) != (known[0], *known[5:]):
+                found.append((path, "got another mode or owner", here))
+            elif attributes != guard.listing.attributes.get(path):
+                found.append((path, "got other attributes", here))
         self._refuse(found, self._gone(changes, entries, guard))
 
     def _refuse_special(self, path: bytes, mode: int) -> None:

@@ -20,6 +20,9 @@ Identity = tuple[int, int]
 GLOBS = "gitignore"
 """In a backup's definition: what its globs mean."""
 
+ATTRIBUTES = "attributes"
+"""In a backup's definition: the kinds of extended attributes that its entries have."""
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -182,19 +185,23 @@ def is_old(definition: Mapping[str, JsonValue]) -> bool:
     return definition.get("globs") != GLOBS
 
 
-def definition_of(cover: Coverage, left_out: Iterable[bytes], skipped: Iterable[bytes]) -> dict[str, JsonValue]:
-    """Write down what a backup does not cover; nothing where it covers all.
+def definition_of(
+    cover: Coverage, left_out: Iterable[bytes], skipped: Iterable[bytes], attributes: Iterable[str] = ()
+) -> dict[str, JsonValue]:
+    """Write down what a backup does not cover, and what its restore asks of a place; nothing where that is nothing.
 
     Args:
         cover: The entries of the tree that the plan covers.
         left_out: Relative paths that belong to others.
         skipped: Relative paths of files that kept changing.
+        attributes: The kinds of extended attributes that entries have.
     """
     said: dict[str, JsonValue] = {
         "include": list(cover.rules.include),
         "exclude": list(cover.rules.exclude),
         "one_file_system": cover.one_file_system,
         "left_out": [path.hex() for path in sorted({*left_out, *skipped})],
+        ATTRIBUTES: list(attributes),
     }
     if cover.rules.include or cover.rules.exclude:
         said["globs"] = GLOBS
@@ -210,7 +217,9 @@ def backed_up(definition: Mapping[str, JsonValue], cover: Coverage) -> tuple[Jud
         CorruptionDetected: It is something else.
     """
     include, exclude, left_out = (definition.get(name) or [] for name in ("include", "exclude", "left_out"))
-    if not all(isinstance(value, list) for value in (include, exclude, left_out)) or not definition:
+    if not all(isinstance(value, list) for value in (include, exclude, left_out)) or not (
+        definition.keys() - {ATTRIBUTES}
+    ):
         return Judge(cover.rules), not cover.one_file_system
     texts = [
         tuple(str(value) for value in values) for values in (include, exclude, left_out) if isinstance(values, list)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -12,11 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.errors import CorruptionDetected
+from blocks.sources.files.reading.xattrs import decode
 from blocks.sources.files.rows import FILE, FOLDER, KINDS, LINK, times_of
 from blocks.sources.files.tree import parent, shown
 
 _HINT = "The backup was damaged or made by somebody else; verify it, and restore another one."
 _NUMBERS = ("mode", "size", "uid", "gid")
+
+# names of one file say all of this alike; others of the same first name are of a file that it was before
+_OF_ONE_FILE = ("target", "inode", "ctime_ns", "size", "mtime_ns", "data", "mode", "uid", "gid", "xattrs")
 
 
 def check_paths(paths: Iterable[bytes]) -> None:
@@ -44,6 +48,9 @@ class Entries:
         targets: Targets of symbolic links.
         folders: Every folder that has to be there, sorted, with the position of its entry, or None where the backup
             has only entries beneath it.
+        attributes: Extended attributes, by path, of the entries that have any: values by full names.
+        knows_attributes: Whether the backup knows of attributes, so that an entry has no others.
+        names: Positions of the entries that are names of one file, for each file that has several names in its tree.
     """
 
     paths: list[bytes]
@@ -55,14 +62,18 @@ class Entries:
     gid: list[int]
     targets: dict[bytes, bytes]
     folders: dict[bytes, int | None]
+    attributes: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
+    knows_attributes: bool = True
+    names: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
-    def collect(cls, tables: list[pa.Table], contents: Iterable[bytes]) -> Entries:
+    def collect(cls, tables: list[pa.Table], contents: Iterable[bytes], *, knows_attributes: bool = True) -> Entries:
         """Put together the entry rows of all parts.
 
         Args:
             tables: Entry rows of all parts, with checked paths and the columns of `SCHEMA` (rows.py).
             contents: Paths for which content came.
+            knows_attributes: Whether the backup knows of extended attributes.
 
         Raises:
             CorruptionDetected: Entries contradict each other; a path is named.
@@ -89,6 +100,9 @@ class Entries:
             targets=dict(zip([paths[i] for i in links], targets, strict=True)),
             folders=_folders(paths, kinds),
             mtime_ns=[-1 if time is None else time for time in times_of(rows)],
+            attributes=_attributes(rows, paths),
+            knows_attributes=knows_attributes,
+            names=_names(rows, kinds),
             **numbers,
         )
 
@@ -104,6 +118,29 @@ def _kinds(rows: pa.Table, paths: list[bytes]) -> npt.NDArray[np.int8]:
     if paths and not paths[0] and found[0] != FOLDER:
         raise CorruptionDetected("the tree's root is no folder in the backup", hint=_HINT)
     return np.asarray(found, np.int8)
+
+
+def _attributes(rows: pa.Table, paths: list[bytes]) -> dict[bytes, dict[bytes, bytes]]:
+    written = rows.column("xattrs")
+    found = {}
+    for i in pc.indices_nonzero(written.is_valid()).to_pylist():
+        try:
+            found[paths[i]] = decode(written[i].as_py())
+        except ValueError as exc:
+            raise CorruptionDetected(
+                f"the extended attributes of {shown(paths[i])} are none that a backup keeps: {exc}", hint=_HINT
+            ) from exc
+    return found
+
+
+def _names(rows: pa.Table, kinds: npt.NDArray[np.int8]) -> tuple[tuple[int, ...], ...]:
+    """Find the entries that are names of one file."""
+    linked = np.flatnonzero((kinds == FILE) & rows.column("target").is_valid().to_numpy())
+    files: dict[tuple[object, ...], list[int]] = {}
+    said = rows.select(_OF_ONE_FILE).take(pa.array(linked, pa.int64())).to_pydict()
+    for i, one in zip(linked.tolist(), zip(*said.values(), strict=True), strict=True):
+        files.setdefault(one, []).append(i)
+    return tuple(map(tuple, files.values()))
 
 
 def _folders(paths: list[bytes], kinds: npt.NDArray[np.int8]) -> dict[bytes, int | None]:

@@ -17,6 +17,7 @@ from blocks.sources.collection import Bounds, CollectionSpec
 from blocks.sources.files.cover import Coverage, definition_of
 from blocks.sources.files.readers import Readers
 from blocks.sources.files.reading.stats import Row
+from blocks.sources.files.reading.xattrs import decode, kind_of
 from blocks.sources.files.rows import TREE, Range
 from blocks.sources.files.tree import FolderHandles, Walk, shown, stat_row
 from blocks.sources.view import Unread
@@ -68,19 +69,22 @@ class ObservedTree:
         self.warnings = self.listing.warnings
         self.system = f"local files at {shown(options.root)}"
         self.definition: dict[str, JsonValue] = {}
-        """What the backup does not cover; complete once all parts were read."""
+        """What the backup does not cover, and which attributes there are; complete once all parts were read."""
         self._split: dict[bytes, Signature | None] = {}
         self._held: dict[bytes, set[Range]] = {}
         self._dropped: dict[bytes, str] = {}
+        self._linked: dict[bytes, Signature] = {}
         self._settled = False
         self._lock = threading.Lock()
         self._unread = dict(self.listing.unread)
         self._skipped: set[bytes] = set(self.listing.closed)
         self._seen: dict[bytes, Row | None] = {}
+        written = set(self.listing.attributes.values())
+        self._kinds = sorted({kind_of(os.fsdecode(name)) for one in written for name in decode(one)})
         self._define()
 
     def _define(self) -> None:
-        self.definition = definition_of(self.options.cover, self.listing.left_out, self._skipped)
+        self.definition = definition_of(self.options.cover, self.listing.left_out, self._skipped, self._kinds)
 
     @property
     def unread(self) -> Sequence[Unread]:
@@ -125,6 +129,16 @@ class ObservedTree:
             agreed = self._split.setdefault(path, seen) == seen
         if not agreed:
             self._torn(path)
+
+    def linked(self, first: bytes, seen: Signature) -> bool:
+        """Remember how a file was seen by one of its names; say whether it is what it was by others.
+
+        Args:
+            first: The first of its names.
+            seen: What it is by one of them.
+        """
+        with self._lock:
+            return self._linked.setdefault(first, seen) == seen
 
     def drop(self, path: bytes, why: str) -> None:
         """Give up a file that spans several parts, in all of them; `why` is a clause."""

@@ -15,11 +15,11 @@ from blocks.sources.files.readers import Contents
 from blocks.sources.files.reading.channel import CHANGED, FAILED, GONE, READ, Outcome
 from blocks.sources.files.reading.content import CHUNK_BYTES
 from blocks.sources.files.reading.stats import UNKNOWN, Row
-from blocks.sources.files.rows import FILE, LINK, Range, entry_rows, kinds_of, part_rows
+from blocks.sources.files.rows import FILE, LINK, Beside, Range, entry_rows, kinds_of, part_rows
 from blocks.sources.files.tree import STATS, FolderHandles, exact_row, fitting, leaf, parent, shown
 from blocks.sources.reading import BaseLookup, FullRead
 
-_SIZE, _MTIME, _CTIME = (STATS.index(name) for name in ("size", "mtime_ns", "ctime_ns"))
+_SIZE, _MTIME, _CTIME, _INODE = (STATS.index(name) for name in ("size", "mtime_ns", "ctime_ns", "inode"))
 
 
 class PartReader:
@@ -45,7 +45,9 @@ class PartReader:
         # a file that goes on here has a row of its own only if it reaches here
         reaches = (self._kinds == FILE) & (self._stats[:, _SIZE] > self._firsts * CHUNK_BYTES)
         self._emitted = (self._firsts == 0) | reaches
-        self._targets: dict[int, bytes] = {}
+        attributes, links = view.listing.attributes, view.listing.links
+        self._attributes = {p: attributes[p] for p in self._paths if p in attributes} if attributes else {}
+        self._targets = {i: links[path] for i, path in enumerate(self._paths) if path in links} if links else {}
         self._from_base: list[bytes] = []
         self._warnings: list[str] = []
 
@@ -99,19 +101,21 @@ class PartReader:
         if not len(asked):
             return
         paths = [self._paths[i] for i in asked]
-        rows = entry_rows(paths, self._firsts[asked], self._kinds[asked], self._stats[asked], beyond=self._beyond)
+        beside = self._beside(asked)
+        rows = entry_rows(paths, self._firsts[asked], self._kinds[asked], self._stats[asked], beside)
         same = asked[np.asarray(self._base.same(rows).to_numpy(zero_copy_only=False), dtype=bool)]
         self._unchanged[same] = True
         self._emitted[same] = False
         self._from_base = [self._paths[i] for i in same]
         for i in same.tolist():
+            self._check_linked(i)
             if self._span.splits(self._paths[i]):
                 row = self._row(i)
                 self._view.agree(self._paths[i], (row[1], row[2], row[3], row[4]), self._span)
 
     def _take(self, i: int, outcome: Outcome) -> None:
         """Take what came of a file: its stat as it was read, or the reason why it was not."""
-        path, (code, number, row, proven) = self._paths[i], outcome
+        path, (code, number, row, proven, attributes) = self._paths[i], outcome
         if code == CHANGED:
             self._leave_out(i)
             return
@@ -124,16 +128,38 @@ class PartReader:
             assert code == READ
             if row != self._row(i):
                 self._view.saw(path, row)
+            if row[_INODE] != self._stats[i, _INODE]:  # another file, with names that nobody looked for
+                self._targets.pop(i, None)
+            self._attributes.pop(path, None)
+            if attributes is not None:
+                self._attributes[path] = attributes
             self._stats[i] = fits = fitting(row)
             self._beyond.pop(path, None)
             if fits is not row:
                 self._beyond[path] = row[_MTIME]
             if not proven:
                 self._stats[i, _CTIME] = UNKNOWN
+            self._check_linked(i)
             first = int(self._firsts[i])
             self._emitted[i] = first == 0 or row[_SIZE] > first * CHUNK_BYTES
         if self._span.splits(path):
             self._view.agree(path, (row[1], row[2], row[3], row[4]) if row else None, self._span)
+
+    def _check_linked(self, i: int) -> None:
+        """Warn where a file changed between the readings of two of its names."""
+        first = self._targets.get(i)
+        if first is None or self._firsts[i]:
+            return
+        row = self._row(i)
+        if not self._view.linked(first, (row[1], row[2], row[3], row[4])):
+            self._warnings.append(
+                f"{shown(self._paths[i])} is another name of a file that changed while its names were read; it comes "
+                "back as a file of its own"
+            )
+
+    def _beside(self, here: npt.NDArray[np.int64]) -> Beside:
+        targets = [self._targets.get(i) for i in here.tolist()] if self._targets else None
+        return Beside(targets, self._beyond, self._attributes)
 
     def _read_link(self, handles: FolderHandles, i: int) -> None:
         path = self._paths[i]
@@ -212,16 +238,10 @@ class PartReader:
 
     def _rows(self) -> pa.Table:
         here = np.flatnonzero(self._emitted)
-        entries = entry_rows(
-            [self._paths[i] for i in here],
-            self._firsts[here],
-            self._kinds[here],
-            self._stats[here],
-            [self._targets.get(i) for i in here.tolist()] if self._targets else None,
-            self._beyond,
-        )
+        paths = [self._paths[i] for i in here]
+        entries = entry_rows(paths, self._firsts[here], self._kinds[here], self._stats[here], self._beside(here))
         if self._contents is None:
             return entries
         owners = self._owners[self._contents.owners]
-        paths = pa.array([self._paths[i] for i in owners.tolist()], pa.large_binary())
-        return part_rows(entries, paths, (here, owners), self._contents.offsets, self._contents.data)
+        owned = pa.array([self._paths[i] for i in owners.tolist()], pa.large_binary())
+        return part_rows(entries, owned, (here, owners), self._contents.offsets, self._contents.data)

@@ -1,7 +1,9 @@
 """Putting staged files into place.
 
-    prepare     finish the staged files (size, owner, mode, times), look at what is there, refuse; sync
-                What a place refuses (a name, a mount point, a flag) is found here, named, and may be left out.
+    prepare     finish the staged files (size, owner, attributes, mode, times; further names), look at what is there,
+                refuse; sync
+                What a place refuses (a name, a mount point, a flag, an attribute) is found here, named, and may be
+                left out.
     carry_out   move away what no backup has -> move what is not in the backup, or in the way, to the replaced files ->
                 folders -> swap staged files in -> modes and times of folders, deepest first -> sync
 
@@ -21,6 +23,7 @@ from blocks.errors import CorruptionDetected, RestoreRefused
 from blocks.sources.files import renames
 from blocks.sources.files.changes import Changes, Planner
 from blocks.sources.files.cover import Coverage
+from blocks.sources.files.dressing import Dresser
 from blocks.sources.files.entries import Entries
 from blocks.sources.files.hazards import Touched, refuse_databases, refuse_mounts, refuse_unchangeable
 from blocks.sources.files.leavings import KeptAside, Moved
@@ -30,7 +33,7 @@ from blocks.sources.files.reading.ladder import FOLDER_FLAGS
 from blocks.sources.files.reading.stats import leaf, parent
 from blocks.sources.files.refusals import Refusals
 from blocks.sources.files.rows import FOLDER, LINK
-from blocks.sources.files.staging import Staging, dress, has_time, sync_file_system
+from blocks.sources.files.staging import Staging, sync_file_system
 from blocks.sources.files.tree import shown
 from blocks.sources.files.view import FilesView
 from blocks.sources.target import RestoreScope
@@ -70,7 +73,8 @@ class Placement:
         self._opened_up: set[bytes] = set()
         self._changes = Changes(Touched(root, {}, []))
         self._fd = -1
-        self._undressed = self._mistimed = 0
+        self._apart = 0
+        self._dresser = Dresser(refusals)
         self.at = b""
         """Where `carry_out` is, for messages."""
         self.moved: list[Moved] = []
@@ -124,24 +128,26 @@ class Placement:
         self._refuse_names(entries, staging)
         if self._fd >= 0:
             self._find_changes(entries, removed)
-        numbers = []
+        numbers: list[int] = []
+        files = {i: file for file, names in enumerate(entries.names) for i in names}
+        firsts: dict[int, bytes] = {}
         for i, path in enumerate(entries.paths):
-            if entries.kinds[i] == FOLDER or not self._is_placed(path):
+            if not self._is_placed(path):
                 continue
-            self.at = path
-            number = staging.number(path)
+            self.at, file = path, files.get(i, -1)
             try:
-                if entries.kinds[i] == LINK:
-                    os.symlink(entries.targets[path], staging.name(number), dir_fd=staging.fd)
-                else:
-                    staging.settle(number, entries.size[i])
-                    numbers.append(number)
-                self._dress(staging.name(number), staging.fd, entries, i)
+                if entries.kinds[i] == FOLDER:
+                    self._foresee(path, staging, entries, i)
+                elif not self._link(staging, firsts.get(file), path):
+                    numbers += self._finish(staging, entries, i)
+                    if file >= 0:  # after a name that is refused the next one is the first
+                        firsts.setdefault(file, path)
             except (OverflowError, ValueError) as exc:
                 raise CorruptionDetected(f"{shown(path)} has a size, owner or time that no file has") from exc
             except OSError as exc:
                 self._refusals.fail(path, exc)
         self._check_something_is_left(entries)
+        self._refusals.check(self._root)
         self._note_what_moves(entries, staging)
         staging.sync(numbers)
 
@@ -171,20 +177,41 @@ class Placement:
 
     def _check_something_is_left(self, entries: Entries) -> None:
         """Refuse a restore that would leave out everything."""
-        refused = self._refusals.not_rebuilt
+        refused = self._refusals.entries
         if refused and not self._changes.removals and not any(path for path, _ in self._placed(entries)):
             raise RestoreRefused(f"nothing can be restored to {shown(self._root)}: {refused[0].reason}")
 
     def _is_placed(self, path: bytes) -> bool:
         return path not in self._changes.spared and not self._refusals.holds(path)
 
-    def _dress(self, name: bytes | int, folder: int | None, entries: Entries, i: int) -> None:
-        try:
-            self._undressed += not dress(name, folder, entries, i)
-        except OSError as exc:
-            self._refusals.undress(entries.paths[i], exc)
+    def _finish(self, staging: Staging, entries: Entries, i: int) -> list[int]:
+        """Finish a staged file or link; return its number where it has content."""
+        path = entries.paths[i]
+        number = staging.number(path)
+        if entries.kinds[i] == LINK:
+            os.symlink(entries.targets[path], staging.name(number), dir_fd=staging.fd)
         else:
-            self._mistimed += not has_time(name, folder, entries.mtime_ns[i])
+            staging.settle(number, entries.size[i])
+        self._dresser.dress(staging.name(number), staging.fd, entries, i)
+        return [] if entries.kinds[i] == LINK else [number]
+
+    def _foresee(self, path: bytes, staging: Staging, entries: Entries, i: int) -> None:
+        there = None
+        if self._fd >= 0 and path not in self._changes.removals and self._is_folder(path):
+            with suppress(PermissionError):  # it is moved away unseen
+                there = self._handles.folder(path)
+        self._dresser.foresee(there, staging.fd, entries, i)
+
+    def _link(self, staging: Staging, first: bytes | None, path: bytes) -> bool:
+        """Make a staged file one more name of the first of its names that there is; return whether it is one."""
+        if first is None:
+            return False
+        try:
+            staging.link(staging.number(first), staging.number(path))
+        except OSError as exc:
+            self._refusals.lose_link(path, exc)
+            return False
+        return True
 
     def _note_what_moves(self, entries: Entries, staging: Staging) -> None:
         """Write down what each number will be, for who has to clear up after a kill."""
@@ -233,6 +260,7 @@ class Placement:
                     renames.swap_in(staging.name(staging.number(path)), staging.fd, leaf(path), folder)
         folders = {path: i for path, i in entries.folders.items() if self._is_placed(path)}
         self._finish_folders(folders, entries)
+        self._count_apart(entries)
         self._sync(folders)
 
     @contextmanager
@@ -293,9 +321,14 @@ class Placement:
             i = folders.get(path)
             with self._of(path):
                 if i is not None:
-                    self._dress(self._handles.folder(path), None, entries, i)
+                    self._dresser.dress(self._handles.folder(path), None, entries, i)
                 elif path in self._times and self._is_folder(path):
                     self._leave_as_found(path)
+
+    def _count_apart(self, entries: Entries) -> None:
+        """Count the files of several names that have one now."""
+        for names in entries.names:
+            self._apart += sum(self._is_placed(entries.paths[i]) for i in names) == 1
 
     def _leave_as_found(self, path: bytes) -> None:
         """Give a folder that was not restored itself its time and mode again: only what was asked for changes."""
@@ -331,11 +364,9 @@ class Placement:
             names = ", ".join(map(shown, spared[:_NAMED]))
             more = f" and {len(spared) - _NAMED} more" if len(spared) > _NAMED else ""
             told.append(f"{names}{more} stayed as they are: the plan leaves them out, or needs them itself.")
-        if self._undressed:
+        if self._apart:
             told.append(
-                f"{self._undressed} entries did not get back their owner, group or all of their mode, which takes more "
-                "rights; nobody may do more with them than before."
+                f"{self._apart} files came back by one name only, apart from other names (hard links) that were not "
+                "restored with them."
             )
-        if self._mistimed:
-            told.append(f"{self._mistimed} entries have another time: this file system does not hold theirs.")
-        return told
+        return told + self._dresser.notes

@@ -6,7 +6,8 @@ import re
 import stat
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass
+from dataclasses import field as filled_by
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ SCHEMA = pa.schema(
         ("target", pa.large_binary()),
         ("inode", pa.int64()),
         ("ctime_ns", pa.int64()),
+        ("xattrs", pa.large_binary()),
         ("data", pa.large_binary()),
     ]
 )
@@ -52,6 +54,7 @@ TREE = CollectionSpec(
     columns=tuple((field.name, str(field.type)) for field in SCHEMA),
     definition={"chunk_size_bytes": CHUNK_BYTES},
     tracking=("inode", "ctime_ns"),
+    later=("xattrs",),
 )
 
 # which columns a kind of entry row fills, beside path, offset and kind
@@ -143,13 +146,27 @@ def kinds_of(stats: Stats) -> npt.NDArray[np.int8]:
     return np.where(formats == stat.S_IFREG, FILE, np.where(formats == stat.S_IFDIR, FOLDER, LINK)).astype(np.int8)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What few entries have beside their stat.
+
+    Attributes:
+        targets: Target of each symbolic link; first name of each file that has several; None for others. By position.
+        beyond: By path the mtimes beyond the reach of `mtime_ns`, in nanoseconds; they go into `data`, in decimal.
+        attributes: By path the extended attributes of those that have any.
+    """
+
+    targets: Sequence[bytes | None] | None = None
+    beyond: Mapping[bytes, int] = filled_by(default_factory=dict)
+    attributes: Mapping[bytes, bytes] = filled_by(default_factory=dict)
+
+
 def entry_rows(
     paths: Sequence[bytes],
     firsts: npt.NDArray[np.int64],
     kinds: npt.NDArray[np.int8],
     stats: Stats,
-    targets: Sequence[bytes | None] | None = None,
-    beyond: Mapping[bytes, int] = MappingProxyType({}),
+    beside: Beside = Beside(),
 ) -> pa.Table:
     """Make the entry rows of a part.
 
@@ -158,16 +175,16 @@ def entry_rows(
         firsts: First chunk of the path in the part; where it is not 0 the row becomes a span.
         kinds: One of the kinds' numbers per row.
         stats: One row of `STATS` per row.
-        targets: Target of each symbolic link, None for others.
-        beyond: By path the mtimes beyond the reach of `mtime_ns`, in nanoseconds; they go into `data`, in decimal.
+        beside: What some of them have beside their stat.
     """
     kinds = np.where(firsts > 0, SPAN, kinds).astype(np.int8)
     columns: dict[str, pa.Array] = {
         "path": pa.array(paths, pa.large_binary()),
         "offset": pa.array(firsts * CHUNK_BYTES - 1),
         "kind": pa.array(KINDS, pa.large_string()).take(pa.array(kinds)),
-        "target": pa.array(targets or [None] * len(paths), pa.large_binary()),
-        "data": _exact_times(paths, beyond),
+        "target": pa.array(beside.targets or [None] * len(paths), pa.large_binary(), mask=kinds == SPAN),
+        "xattrs": _attributes(paths, kinds, beside.attributes),
+        "data": _exact_times(paths, beside.beyond),
     }
     for name, filled in _FILLED.items():
         values = stats[:, STATS.index(name)]
@@ -182,6 +199,13 @@ def _exact_times(paths: Sequence[bytes], beyond: Mapping[bytes, int]) -> pa.Arra
     if not beyond:
         return pa.nulls(len(paths), pa.large_binary())
     return pa.array([b"%d" % beyond[path] if path in beyond else None for path in paths], pa.large_binary())
+
+
+def _attributes(paths: Sequence[bytes], kinds: npt.NDArray[np.int8], attributes: Mapping[bytes, bytes]) -> pa.Array:
+    if not attributes:
+        return pa.nulls(len(paths), pa.large_binary())
+    found = (None if kind == SPAN else attributes.get(path) for path, kind in zip(paths, kinds.tolist(), strict=True))
+    return pa.array(found, pa.large_binary())
 
 
 def times_of(entries: pa.Table) -> list[int | None]:

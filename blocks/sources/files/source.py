@@ -21,6 +21,7 @@ from blocks.sources.collection import PART_SIZE_BYTES, CollectionSpec
 from blocks.sources.files.cover import Coverage, Judge, Rules, is_old, relative_to
 from blocks.sources.files.globs import GitGlobs
 from blocks.sources.files.leavings import remove_dead_staging
+from blocks.sources.files.proving import provable_rows
 from blocks.sources.files.readers import Readers
 from blocks.sources.files.target import FilesTarget
 from blocks.sources.files.tree import shown
@@ -44,10 +45,11 @@ class FilesSource(StateSource):
     Files are opened and read by a process of its own, so that reading a database that this process has open breaks none
     of its locks.
 
-    What is not kept: hard links come back as separate files; FIFOs, sockets and devices, extended attributes and access
-    lists are left out. A tree is *not* seen at one point in time: each file is read whole and untorn, but one after
-    another. Let the application pause where files must agree with each other. A program that writes through
-    a shared memory mapping leaves no trace in a file's times until the system notices; pause it too.
+    Kept, too: further names of a file (hard links), extended attributes of users and `trusted.` ones, access lists and
+    capabilities. What is not kept: FIFOs, sockets, devices and security labels. A tree is *not* seen at one point in
+    time: each file is read whole and untorn, but one after another. Let the application pause where files must agree
+    with each other. A program that writes through a shared memory mapping leaves no trace in a file's times until the
+    system notices; pause it too.
 
     Example:
         Keep a folder of models, but not what is being downloaded into it:
@@ -249,6 +251,22 @@ class FilesSource(StateSource):
         """
         root = self.root if to is None else _local(to)
         return FilesTarget(os.fsencode(root), self._cover(), scope)
+
+    def by_meaning(self, collection: CollectionSpec, rows: pa.Table) -> pa.Table:
+        """Return the rows as a proof can find them again in a scratch place.
+
+        That may not take all attributes, which it then tells. Which names are of one file is left out: a narrowed
+        backup does not hold all of them.
+
+        Args:
+            collection: The tree.
+            rows: Rows with columns of `SCHEMA` (rows.py).
+        """
+        return provable_rows(rows)
+
+    def opaque(self, collection: CollectionSpec, rows: pa.Table) -> tuple[pa.BooleanArray, pa.Table]:
+        """Say that no row holds bytes that may differ."""
+        return pa.array([False] * rows.num_rows, pa.bool_()), rows
 
     def put_away(self) -> str:
         """Rename the folder.

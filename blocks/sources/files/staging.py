@@ -16,19 +16,18 @@ import pyarrow as pa
 
 from blocks.errors import CorruptionDetected
 from blocks.host.leftovers import owned_name
-from blocks.sources.files.entries import Entries
 from blocks.sources.files.leavings import JOURNAL, Moved, unchanged_times
 from blocks.sources.files.reading.content import CHUNK_BYTES
 from blocks.sources.files.reading.ladder import FOLDER_FLAGS
-from blocks.sources.files.rows import LINK
+from blocks.sources.files.reading.xattrs import DEFAULT_LIST, SUPPORTED
 from blocks.sources.files.tree import REPLACED_PREFIX, STAGING_PREFIX, shown
 
 Positions = npt.NDArray[np.int64]
 
 _SYNCED_SINGLY = 64
+_LINK = b"link"
 _NAMES = b"names"
 """Folder in which names are tried."""
-_ANYWHERE_FROM, _ANYWHERE_BEFORE = -(1 << 31) * 1_000_000_000, (1 << 31) * 1_000_000_000
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -49,6 +48,9 @@ class Staging:
         self.path = os.path.join(inside, self._name)
         with unchanged_times(inside):
             os.mkdir(self.path, 0o700)
+            if SUPPORTED:
+                with contextlib.suppress(OSError):  # it has none, as hardly any folder has
+                    os.removexattr(self.path, DEFAULT_LIST)
         self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.exposed = False
         """Whether the numbers may be replaced files."""
@@ -124,6 +126,15 @@ class Staging:
         finally:
             os.close(fd)
 
+    def link(self, number: int, further: int) -> None:
+        """Make a number another name of a staged file, in place of what was staged under it.
+
+        Raises:
+            OSError: The file system refused; what was staged is as it was.
+        """
+        os.link(self.name(number), _LINK, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False)
+        os.rename(_LINK, self.name(further), src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
     def sync(self, numbers: list[int]) -> None:
         """Make staged files durable before anything replaces what they stand for.
 
@@ -192,60 +203,6 @@ class Staging:
         # where this lies in the restored root itself, that has its mode and time already
         with unchanged_times(os.path.dirname(self.path)):
             shutil.rmtree(self.path)
-
-
-def dress(name: bytes | int, folder: int | None, entries: Entries, i: int) -> bool:
-    """Set owner, mode and times, in this order: a change of owner clears setuid.
-
-    Where the owner or group cannot be restored, neither the new nor the old one may do more than before.
-
-    Returns:
-        Whether all of it could be given back.
-    """
-    link = entries.kinds[i] == LINK
-    owner, group = _give_back(name, folder, entries.uid[i], entries.gid[i], follow=not link)
-    try:
-        if not link and entries.mode[i] >= 0:
-            os.chmod(name, _without_owner(entries.mode[i] & 0o7777, owner=owner, group=group), dir_fd=folder)
-        moment = entries.mtime_ns[i]
-        os.utime(name, ns=(moment, moment), dir_fd=folder, follow_symlinks=not link)
-    except PermissionError:
-        if folder is not None:
-            raise
-        return False  # a folder that was there and is somebody else's
-    return owner and group
-
-
-def has_time(name: bytes | int, folder: int | None, mtime_ns: int) -> bool:
-    """Whether an entry got the time that it was given; asked only of years that not all file systems hold."""
-    if _ANYWHERE_FROM <= mtime_ns < _ANYWHERE_BEFORE:
-        return True
-    status = os.fstat(name) if isinstance(name, int) else os.lstat(name, dir_fd=folder)
-    return status.st_mtime_ns == mtime_ns
-
-
-def _give_back(name: bytes | int, folder: int | None, uid: int, gid: int, *, follow: bool) -> tuple[bool, bool]:
-    """Set owner and group as far as possible; return which of them it has now."""
-    if os.geteuid() == 0 and uid >= 0:
-        with contextlib.suppress(OSError):  # in a container without the right to, or the owner is not known
-            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=follow)
-            return True, True
-    status = os.fstat(name) if isinstance(name, int) else os.lstat(name, dir_fd=folder)
-    if gid >= 0 and status.st_gid != gid:
-        try:
-            os.chown(name, -1, gid, dir_fd=folder, follow_symlinks=follow)
-        except OSError:
-            return status.st_uid == uid or uid < 0, False
-    return status.st_uid == uid or uid < 0, True
-
-
-def _without_owner(mode: int, *, owner: bool, group: bool) -> int:
-    if not (owner and group):
-        mode &= 0o777
-    if not group:  # its members are others now, and others may be its members
-        both = mode >> 3 & mode & 7
-        mode = mode & 0o700 | both << 3 | both
-    return mode
 
 
 def _contents(data: pa.Array, wanted: Positions, paths: list[bytes]) -> Iterator[memoryview]:

@@ -16,6 +16,7 @@ from blocks.errors import CorruptionDetected, Partial, RestoreRefused
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.files.cover import Coverage, relative_to
 from blocks.sources.files.destination import check_file_system, is_gone, occupant, staging_place, tell_leavings
+from blocks.sources.files.dressing import foretold
 from blocks.sources.files.entries import Entries, check_paths
 from blocks.sources.files.hazards import refuse_mounts
 from blocks.sources.files.leavings import KeptAside, remove_dead_staging, settle, settle_dead, unchanged_times
@@ -55,6 +56,7 @@ class FilesTarget:
         self._lock = threading.Lock()
         self._done = False
         self._notes: list[str] = []
+        self._knows_attributes = True
 
     @property
     def changed(self) -> bool:
@@ -68,7 +70,7 @@ class FilesTarget:
 
     @property
     def not_rebuilt(self) -> Sequence[NotRebuilt]:
-        """The entries that could not be put into place, and those without an owner, mode or time."""
+        """The entries that could not be put into place, and what could not be given to others of all they had."""
         return self._refusals.not_rebuilt
 
     @property
@@ -95,7 +97,7 @@ class FilesTarget:
             sentences += self._refusals.sentences
             if self._scope.mode is RestoreMode.EXACT:
                 sentences.append(f"What {folder} holds beyond the backup is deleted, but for what the source excludes.")
-        return (*sentences, *tell_leavings(place))
+        return (*sentences, *foretold(place, self._scope.definition), *tell_leavings(place))
 
     def occupied(self) -> str | None:
         """Say what is at the place; None where nothing is, or a folder with nothing in it."""
@@ -175,6 +177,8 @@ class FilesTarget:
             self._write(staging, batch)
         with self._lock:  # last, so that a part that failed may be applied again
             self._entries.append(entries)
+            # a backup of an earlier version says nothing of attributes
+            self._knows_attributes = any(name == "xattrs" for name, _ in collection.columns)
             if self._scope.keep_going:
                 self._rows.append(rows.select(["path"]))
         return int(rows.num_rows)
@@ -255,7 +259,8 @@ class FilesTarget:
 
     def _gathered(self) -> Entries:
         if self._collected is None:
-            self._collected = Entries.collect(self._entries, self._staged().paths())
+            contents, known = self._staged().paths(), self._knows_attributes
+            self._collected = Entries.collect(self._entries, contents, knows_attributes=known)
         return self._collected
 
     def _prepared(self) -> Placement:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from blocks.errors import SourceUnavailable
 from blocks.host.leftovers import ASIDE
 from blocks.host.places import mounts
-from blocks.sources.files.attributes import LostAttributes
+from blocks.sources.files.attributes import LookedAt
 from blocks.sources.files.cover import Coverage, Identity, LeftOut
 from blocks.sources.files.reading.ladder import FolderHandles
 from blocks.sources.files.reading.stats import Row, leaf, parent, stat_row
@@ -98,6 +98,8 @@ class Listing:
         unread: Folders and entries that could not be looked at, with the reason; only of a walk that goes on.
         beyond: Modification times that `stats` has no room for (it has the nearest), by path, in nanoseconds.
         closed: Folders and entries that could not be looked at and need not be: the backup says nothing of them.
+        attributes: The extended attributes of the entries that have any, by path.
+        links: The first name, in the order of paths, of the files that have several names here, by each of these.
     """
 
     paths: list[bytes]
@@ -107,6 +109,8 @@ class Listing:
     unread: tuple[tuple[bytes, str], ...] = ()
     beyond: Mapping[bytes, int] = field(default_factory=dict)
     closed: tuple[bytes, ...] = ()
+    attributes: Mapping[bytes, bytes] = field(default_factory=dict)
+    links: Mapping[bytes, bytes] = field(default_factory=dict)
 
     def row(self, path: bytes) -> Row | None:
         """Return the stat of a path; None where it is not listed."""
@@ -135,7 +139,7 @@ class Walk:
         self._plain = not (self._rules.include or self._rules.exclude)
         self._mounts = mounts_beneath(path) if cover.one_file_system and path else frozenset()
         self._others = LeftOut.of(cover.left_out)
-        self._lost = LostAttributes()
+        self._looked_at = LookedAt()
         self._paths: list[bytes] = []
         self._stats = array("q")
         self._covered = bytearray()
@@ -145,6 +149,8 @@ class Walk:
         self._unread: dict[bytes, str] = {}
         self._beyond: dict[bytes, int] = {}
         self._closed: dict[bytes, str] = {}
+        self._attributes: dict[bytes, bytes] = {}
+        self._names: dict[Identity, list[bytes]] = {}
 
     def listing(self) -> Listing:
         """Walk the whole tree.
@@ -154,7 +160,7 @@ class Walk:
         """
         status = os.fstat(self._root)
         whole: bool | None = True if self._rules.included is None else None
-        self._add(b"", self._lost.row(self._root, None, status), covered=whole is True)
+        self._add(b"", self._root, None, status, covered=whole is True)
         pending = [(b"", whole)]
         with FolderHandles(self._root) as handles:
             while pending:
@@ -218,11 +224,11 @@ class Walk:
                         folders.append((path, inside))
                     elif ours(name):
                         continue
-                    self._add(path, self._lost.row(fd, name, status), covered=inside is True)
+                    self._add(path, fd, name, status, covered=inside is True)
                 elif not inside:
                     continue
                 elif stat.S_IFMT(status.st_mode) in (stat.S_IFREG, stat.S_IFLNK):
-                    self._add(path, self._lost.row(fd, name, status), covered=True)
+                    self._add(path, fd, name, status, covered=True)
                 else:
                     self._warn(f"{shown(path)} is a {special(status.st_mode)}; such entries are not kept")
         return folders
@@ -256,7 +262,12 @@ class Walk:
             return False
         return True
 
-    def _add(self, path: bytes, row: Row, *, covered: bool) -> None:
+    def _add(self, path: bytes, fd: int, name: bytes | None, status: os.stat_result, *, covered: bool) -> None:
+        row, attributes = self._looked_at.entry(fd, name, status)
+        if attributes is not None:
+            self._attributes[path] = attributes
+        if status.st_nlink > 1 and stat.S_ISREG(status.st_mode):
+            self._names.setdefault((status.st_dev, status.st_ino), []).append(path)
         fits = fitting(row)
         if fits is not row:
             self._beyond[path] = row[_MTIME]
@@ -273,7 +284,7 @@ class Walk:
     def _sorted(self) -> Listing:
         if self._unlisted:
             self._warnings.append(f"{self._unlisted} more warnings like these")
-        self._warnings += self._lost.sentences()
+        self._warnings += self._looked_at.sentences()
         paths = self._paths
         stats = np.frombuffer(self._stats, np.int64).reshape(-1, len(STATS))
         unseen = self._unread.keys() | self._closed.keys()
@@ -291,7 +302,14 @@ class Walk:
             tuple(sorted(self._unread.items())),
             self._beyond,
             tuple(sorted(self._closed)),
+            self._attributes,
+            self._links(),
         )
+
+    def _links(self) -> dict[bytes, bytes]:
+        # names beyond the tree, or that the plan leaves out, make nothing special of a file
+        shared = (names for names in self._names.values() if len(names) > 1)
+        return {name: first for names in shared for first in [min(names)] for name in names}
 
     def _leading(self, order: Sequence[int]) -> list[int]:
         """Keep the entries that `include` covers and the folders that lead to one; always the root."""

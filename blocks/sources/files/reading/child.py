@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from .channel import CHANGED, FAILED, GONE, READ, Asked, AskingWatch, Channel, Outcome, Watch
 from .content import CHUNK_BYTES, Content, data_chunks
 from .ladder import FolderHandles
-from .stats import granted, leaf, parent, stat_row, trusted, unsettled_ns
+from .stats import granted_mode, leaf, parent, stat_row, trusted, unsettled_ns
+from .xattrs import look_at
 
 # non-blocking, so that a FIFO swapped in cannot hang the reader
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -62,14 +63,14 @@ class FileReader:
         try:
             fd = self.open(asked[0])
         except (FileNotFoundError, NotADirectoryError):
-            return (GONE, 0, (), False)
+            return (GONE, 0, (), False, None)
         except OSError as exc:
             # a symbolic link, or a FIFO or socket, took its place
-            return (CHANGED if exc.errno in (errno.ELOOP, errno.ENXIO) else FAILED, exc.errno or 0, (), False)
+            return (CHANGED if exc.errno in (errno.ELOOP, errno.ENXIO) else FAILED, exc.errno or 0, (), False, None)
         try:
             return self._content(fd, asked, owner, content, started_ns)
         except OSError as exc:
-            return (FAILED, exc.errno or 0, (), False)
+            return (FAILED, exc.errno or 0, (), False, None)
         finally:
             os.close(fd)
 
@@ -85,7 +86,7 @@ class FileReader:
 
     def _content(self, fd: int, asked: Asked, owner: int, content: Content, started_ns: int) -> Outcome:
         watch, (path, first, beyond) = self._watch, asked
-        status, changed = os.fstat(fd), (CHANGED, 0, (), False)
+        status, changed = os.fstat(fd), (CHANGED, 0, (), False, None)
         if not stat.S_ISREG(status.st_mode):
             return changed
         if wait_ns := unsettled_ns(status.st_ctime_ns, started_ns):
@@ -98,10 +99,13 @@ class FileReader:
         stop = stop if beyond < 0 else min(stop, beyond)
         numbers = range(first, stop) if status.st_size <= CHUNK_BYTES else data_chunks(fd, first, stop)
         whole = content.read(fd, owner, status.st_size, numbers, self._alive)
+        attributes = look_at(fd)
         row = stat_row(os.fstat(fd))
         if not whole or row != stat_row(status):
             return changed
-        return (READ, 0, (granted(fd, row[0]), *row[1:]), trusted(status.st_ctime_ns, started_ns))
+        if attributes.access_list is not None:
+            row = (granted_mode(row[0], attributes.access_list), *row[1:])
+        return (READ, 0, row, trusted(status.st_ctime_ns, started_ns), attributes.kept)
 
     def chunks(self, path: bytes, first: int, stop: int) -> list[int]:
         """Number the chunks of a file that hold data; all where it cannot be opened, which reading will explain."""

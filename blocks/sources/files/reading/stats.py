@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 
-ACCESS_LIST = "system.posix_acl_access"
 _USER, _GROUP_OBJECT, _GROUP, _MASK = 0x02, 0x04, 0x08, 0x10  # from linux/posix_acl_xattr.h
 
 # kernels stamp files with a clock that stands still for up to 10 ms; some file systems keep whole seconds (FAT: two)
@@ -71,12 +70,3 @@ def trusted(ctime_ns: int, now_ns: int) -> bool:
 
 def _tick_ns(ctime_ns: int) -> int:
     return _COARSE_TICK_NS if ctime_ns % 1_000_000_000 == 0 else _TICK_NS
-
-
-def granted(fd: int, mode: int) -> int:
-    """Reduce the mode of an open file to what it may say without its access list."""
-    try:
-        listed = hasattr(os, "listxattr") and ACCESS_LIST in os.listxattr(fd)
-        return granted_mode(mode, os.getxattr(fd, ACCESS_LIST)) if listed else mode
-    except OSError:  # a file system without attributes
-        return mode

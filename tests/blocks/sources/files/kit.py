@@ -19,6 +19,7 @@ from blocks.rows.selection import Selection
 from blocks.sources.collection import Bounds
 from blocks.sources.files import FilesSource
 from blocks.sources.files.rows import SCHEMA, TREE
+from blocks.sources.files.target import FilesTarget
 from blocks.sources.files.view import Watch
 from blocks.sources.reading import FullRead, Reading
 from blocks.sources.target import RestoreMode, RestoreScope
@@ -71,6 +72,8 @@ def rewrite(path: Path, content: bytes, *, keep_mtime: bool = False) -> None:
 def look(root: Path | str | bytes) -> Seen:
     """Describe everything of a tree that a restore has to bring back, by plain system calls: the oracle."""
     seen: Seen = {}
+    names: dict[tuple[int, int], set[bytes]] = {}
+    inodes: dict[bytes, tuple[int, int]] = {}
     pending = [os.fsencode(root)]
     while pending:
         path = pending.pop()
@@ -85,8 +88,15 @@ def look(root: Path | str | bytes) -> Seen:
         elif stat.S_ISDIR(mode):
             pending += [os.path.join(path, name) for name in os.listdir(path)]
         relative = os.path.relpath(path, os.fsencode(root))
-        seen[relative] = (mode, status.st_mtime_ns, status.st_uid, status.st_gid, content)
-    return seen
+        seen[relative] = (mode, status.st_mtime_ns, status.st_uid, status.st_gid, content, attributes_of(path))
+        inodes[relative] = (status.st_dev, status.st_ino)
+        names.setdefault(inodes[relative], set()).add(relative)
+    return {path: (*one, frozenset(names[inodes[path]])) for path, one in seen.items()}
+
+
+def attributes_of(path: Path | str | bytes) -> dict[str, bytes]:
+    """Read all extended attributes of an entry itself."""
+    return {name: os.getxattr(path, name, follow_symlinks=False) for name in os.listxattr(path, follow_symlinks=False)}
 
 
 def back_up(source: FilesSource) -> tuple[list[Bounds], list[pa.Table]]:
@@ -139,11 +149,14 @@ def restore(
     to: Path | str | None = None,
     mode: RestoreMode = RestoreMode.EXACT,
     keys: tuple[str, ...] = (),
-) -> None:
+    *,
+    keep_going: bool = False,
+) -> FilesTarget:
     """Restore rows, narrowed down to `keys`, as the flow does: aborted when refused."""
     selection = Selection(keys=keys)
     size = sum(table.nbytes for table in tables)
-    scope = RestoreScope({}, ((TREE, sum(table.num_rows for table in tables)),), mode, selection, size)
+    rows = sum(table.num_rows for table in tables)
+    scope = RestoreScope({}, ((TREE, rows),), mode, selection, size, keep_going=keep_going)
     target = source.target(scope, None if to is None else str(to))
     try:
         target.preflight()
@@ -153,6 +166,7 @@ def restore(
     except BaseException:
         target.abort()
         raise
+    return target
 
 
 def rows_of(*rows: dict[str, object]) -> pa.Table:

@@ -21,7 +21,9 @@ from blocks.sources.files.rows import TREE
 from blocks.sources.files.target import FilesTarget
 from blocks.sources.target import KeepsGoing, RestoreMode, RestoreScope
 from tests.blocks.sources.files.kit import InPlace, back_up, look, rows_of, source_of
-from tests.blocks.sources.files.test_hazards import as_nobody, nobodys
+from tests.blocks.sources.files.test_attributes import DEFAULT, access_list
+from tests.blocks.sources.files.test_hazards import nobodys
+from tests.forked import as_nobody
 
 __all__ = ["nobodys"]
 
@@ -213,13 +215,37 @@ def test_an_attribute_that_cannot_be_set_is_named_and_the_content_is_there(
         whole(path, mode, **more)
 
     monkeypatch.setattr(os, "chmod", chmod)
-    with pytest.raises(RestoreRefused, match=r"^a cannot be restored to .*: Operation not permitted"):
+    with pytest.raises(RestoreRefused, match=r"owner, mode or time of a: Operation not permitted$"):
         going_on(source_of(tree), backup, tmp_path / "copy", keep_going=False)
     target = going_on(source_of(tree), backup, tmp_path / "copy")
     assert [left.name for left in target.not_rebuilt] == ["owner, mode or time of a"]
     assert (tmp_path / "copy" / "a").read_text() == "a"
     assert (tmp_path / "copy" / "a").stat().st_mode & 0o777 == 0o600
     assert target.rows_left_out == {"tree": 0}
+
+
+def test_a_mode_that_a_folder_does_not_take_costs_nothing_but_the_mode(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "d").chmod(0o751)
+    os.setxattr(tree / "d", DEFAULT, access_list())
+    _, backup = back_up(source_of(tree))
+    whole = os.chmod
+
+    def chmod(path: bytes | int, mode: int, **more: int) -> None:
+        if mode == 0o751:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        whole(path, mode, **more)
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    target = going_on(source_of(tree), backup, tmp_path / "copy")
+    assert [left.name for left in target.not_rebuilt] == [
+        "owner, mode or time of d",
+        "attribute system.posix_acl_default of d",
+    ]
+    assert (tmp_path / "copy" / "d").stat().st_mode & 0o777 == 0o700
+    assert os.listxattr(tmp_path / "copy" / "d") == []
+    assert (tmp_path / "copy" / "d" / "b").read_text() == "b"
 
 
 @contextmanager
@@ -266,16 +292,23 @@ def test_what_comes_in_the_way_at_the_last_moment_is_left_as_it_is(tree: Path) -
 
 
 def test_an_owner_backs_up_and_restores_a_folder_that_forbids_writing(nobodys: Path) -> None:
-    told = as_nobody(
-        nobodys,
-        "shut = root / 'tree' / 'shut'; (shut / 'deep').mkdir(parents=True)\n"
-        "(shut / 'file').write_text('old'); (shut / 'deep' / 'file').write_text('old')\n"
-        "(shut / 'deep').chmod(0o555); shut.chmod(0o555)\n"
-        "_, backup = back_up(source_of(root / 'tree'))\n"
-        "(shut / 'file').write_text('new'); (shut / 'deep' / 'file').write_text('new')\n"
-        "shut.chmod(0o755); (shut / 'since').write_text('x'); shut.chmod(0o555)\n"
-        "InPlace(source_of(root / 'tree'), backup).run()\n"
-        "print((shut / 'file').read_text(), (shut / 'deep' / 'file').read_text(), sorted(os.listdir(shut)), "
-        "oct(shut.stat().st_mode), oct((shut / 'deep').stat().st_mode))\n",
-    )
+    shut = nobodys / "tree" / "shut"
+
+    def restored() -> None:
+        (shut / "deep").mkdir(parents=True)
+        for path in (shut / "file", shut / "deep" / "file"):
+            path.write_text("old")
+        (shut / "deep").chmod(0o555)
+        shut.chmod(0o555)
+        _, backup = back_up(source_of(nobodys / "tree"))
+        for path in (shut / "file", shut / "deep" / "file"):
+            path.write_text("new")
+        shut.chmod(0o755)
+        (shut / "since").write_text("x")
+        shut.chmod(0o555)
+        InPlace(source_of(nobodys / "tree"), backup).run()
+        print((shut / "file").read_text(), (shut / "deep" / "file").read_text(), sorted(os.listdir(shut)), end=" ")
+        print(oct(shut.stat().st_mode), oct((shut / "deep").stat().st_mode))
+
+    told = as_nobody(restored)
     assert told == "old old ['deep', 'file'] 0o40555 0o40555\n"

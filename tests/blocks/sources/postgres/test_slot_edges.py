@@ -521,7 +521,7 @@ def test_a_slot_that_cannot_be_decoded_is_made_anew(logical: PostgresServer, tmp
 
 def test_many_tables_are_read_by_few_threads(logical: PostgresServer, tmp_path: Path, told: set[str]) -> None:
     tables = "".join(f"CREATE TABLE t{n} (id int PRIMARY KEY); INSERT INTO t{n} VALUES (1);" for n in range(40))
-    logical.create("many", TABLES + tables)
+    logical.create("many", TABLES, tables)
     books = Books(logical, tmp_path, "many", slot=SLOT)
     try:
         follow(books)

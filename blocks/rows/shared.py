@@ -37,6 +37,8 @@ def join_rows(tables: Sequence[pa.Table]) -> tuple[bytes, list[Range]]:
             writer.write_table(table)
         ranges.append((start, sink.tell() - start))
     plain = sink.getvalue()
+    if len(plain) > MOST_BYTES:  # it would not be read back
+        raise ValueError(f"{len(tables)} parts take {len(plain)} bytes together")
     return _SIZE.pack(len(plain)) + pa.Codec("zstd", _LEVEL).compress(plain, asbytes=True), ranges
 
 

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from flows.pipeline.attempt import BackupAttempt, BackupPart
 
 SMALL_BYTES = 32 * 1024
-"""Arrow bytes of rows and index up to which a part shares its blobs with others."""
+"""Bytes up to which a part shares its blobs with others."""
 SHARED_BYTES = 1024 * 1024
-"""Arrow bytes of several parts at which they are stored."""
+"""Bytes of several parts at which they are stored."""
+_COLUMN_BYTES = 200
+"""What Arrow takes to describe a column, besides its name."""
 
 
 class SharedParts:
@@ -61,5 +63,9 @@ class SmallParts:
 
 
 def size(changes: Changes) -> int:
-    """Return the Arrow bytes of what has to be stored."""
-    return int(changes.rows.nbytes + changes.index.nbytes)
+    """Return about how many bytes a part takes in a shared blob before it is compressed, its columns' names included.
+
+    A column of NULLs has no bytes of its own, and yet is described.
+    """
+    described = sum(len(name) + _COLUMN_BYTES for name in changes.rows.column_names)
+    return int(changes.rows.nbytes + changes.index.nbytes + described)

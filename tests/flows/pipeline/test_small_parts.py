@@ -130,3 +130,16 @@ def test_a_part_that_is_read_again_takes_nothing_from_those_it_shared_a_blob_wit
     next_one = folder.back_up(INCREMENTAL)
     assert next_one.base == full.backup_id
     assert folder.restored(next_one) == now
+
+
+def test_columns_of_nulls_count_for_what_describes_them(tmp_path: Path) -> None:
+    """Arrow has no bytes for a column of NULLs, and takes hundreds to describe it: of many, too many to be read back."""
+    shop = Shop(tmp_path)
+    names = ", ".join(f"a_column_with_a_long_name_{n}" for n in range(300))
+    for n in range(20):
+        shop.db.execute(f"CREATE TABLE wide{n} (id INTEGER PRIMARY KEY, {names})")
+        shop.db.execute(f"INSERT INTO wide{n} (id) VALUES (1)")
+    made = shop.back_up(FULL)
+    assert not any(segment.data.shared for n in range(20) for segment in segments(made, f"ledger/wide{n}") if segment)
+    shop.restore(made, to=str(tmp_path / "restored"))
+    assert picture(tmp_path / "restored" / "ledger" / "ledger.db", shop.tree)["rows"] == shop.picture()["rows"]

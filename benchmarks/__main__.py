@@ -27,6 +27,7 @@ WORKLOADS = {
     "P5": "growth of a PostgreSQL table whose rows lie in no order of their key",
     "S1": "full backup of a large SQLite database, and growth",
     "K1": "one row restored from a long chain",
+    "T1": "many small tables",
     "V1": "verification against a plain restore",
     "O1": "what Prefect costs on a small backup",
     "D1": "building blocks",

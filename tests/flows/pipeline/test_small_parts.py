@@ -133,7 +133,7 @@ def test_a_part_that_is_read_again_takes_nothing_from_those_it_shared_a_blob_wit
 
 
 def test_columns_of_nulls_count_for_what_describes_them(tmp_path: Path) -> None:
-    """Arrow has no bytes for a column of NULLs, and takes hundreds to describe it: of many, too many to be read back."""
+    """Arrow has no bytes for a column of NULLs, and takes hundreds to describe it: too many to read."""
     shop = Shop(tmp_path)
     names = ", ".join(f"a_column_with_a_long_name_{n}" for n in range(300))
     for n in range(20):

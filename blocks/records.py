@@ -207,6 +207,8 @@ class SourceState(Record):
     same_definition: bool = False
     """Stored in place of a definition that is the same as in the base."""
     warnings: tuple[str, ...] = ()
+    rows: Count | None = None
+    """Records of all of its collections as of this backup; None in version 1."""
     identity: dict[str, JsonValue] = {}
     """What tells this source from another one of its kind (a server's own id, say), where that is known."""
 
@@ -346,12 +348,12 @@ class BackupMetadata(Record):
     @property
     def upserts(self) -> int:
         """Rows stored by this backup."""
-        return sum(collection.upserts for collection in self.collections)
+        return sum(part.segment.upserts for part in self.stored_parts if part.segment)
 
     @property
     def tombstones(self) -> int:
         """Deletions stored by this backup."""
-        return sum(collection.tombstones for collection in self.collections)
+        return sum(part.segment.tombstones for part in self.stored_parts if part.segment)
 
 
 class CheckOutcome(StrEnum):

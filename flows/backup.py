@@ -105,8 +105,15 @@ def _run_parts(
         sealed = executor.submit(encrypt, part, packed)
         window.follow(part, rows, normal, changes, packed, sealed, executor.submit(store, part, sealed))
     if (rest := attempt.small.rest()) is not None:
-        sealed = executor.submit(encrypt, rest, executor.submit(compress, rest, OneShot(None)))
+        packed = executor.submit(compress, rest, OneShot(None))
+        sealed = executor.submit(encrypt, rest, packed)
         stored = executor.submit(store, rest, sealed)
-        attempt.done(None, stored.result())
+        try:
+            # in order: the first failure is the cause
+            packed.result(), sealed.result()
+            attempt.done(None, stored.result())
+        except BaseException as error:
+            attempt.give_up(error, rest.parts[0])
+            raise
         window.last.append(stored)
     return window.last

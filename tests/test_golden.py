@@ -96,8 +96,8 @@ def every_backup() -> list[Any]:
     ]
 
 
-def check_restored(shelf: Shelf, plan: BackupPlan, name: str, backup_id: str) -> None:
-    to = shelf.folder / "restored"
+def check_restored(shelf: Shelf, plan: BackupPlan, name: str, backup_id: str, place: str = "restored") -> None:
+    to = shelf.folder / place
     make_restore(plan, RestoreRequest(mode=RestoreMode.EXACT, backup=backup_id, to=str(to)))
     wanted = oracle(shelf.version)[name][backup_id]
     assert see_database(to / "ledger" / "ledger.db") == wanted["database"]

@@ -23,7 +23,6 @@ class ObjectKind(StrEnum):
 
     SEGMENT = "segment"
     INDEX = "index"
-    FILTER = "filter"
     MANIFEST = "manifest"
     VERIFICATION = "verification"
     EXPIRY = "expiry"
@@ -60,7 +59,7 @@ class ObjectContext:
     @classmethod
     def of_blob(cls, backup: BackupMetadata, kind: ObjectKind, number: int) -> ObjectContext:
         """Bind a blob to its number in a backup."""
-        return cls(backup.repository_id, backup.plan, backup.backup_id, kind, number)
+        return cls(backup.repository_id, backup.plan, backup.backup_id, kind, number, version=backup.format_version)
 
     def encode(self) -> bytes:
         """Return the format version, four length-prefixed texts and two numbers: injective, so nothing is confused."""
@@ -71,7 +70,7 @@ class ObjectContext:
     def __str__(self) -> str:
         """Name the object for a person."""
         place = f"{self.kind.value} of backup {self.backup_id} of plan {self.plan}"
-        if self.kind in (ObjectKind.SEGMENT, ObjectKind.INDEX, ObjectKind.FILTER):
+        if self.kind in (ObjectKind.SEGMENT, ObjectKind.INDEX):
             place += (
                 f", blob {self.collection}" if self.version > 1 else f", collection {self.collection}, part {self.part}"
             )

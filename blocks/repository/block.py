@@ -33,6 +33,7 @@ from blocks.repository.config import (
     config_bytes,
     parse_config,
     probe_exclusive_creation,
+    with_encryption,
 )
 from blocks.repository.leases import Clock
 from blocks.repository.repository import Repository
@@ -203,8 +204,9 @@ class BackupRepository(LastgoodBlock):
         Raises:
             RepositoryUnavailable: It cannot be written, or not with the owner, group and mode that it has.
         """
-        config = self.read_config().model_copy(update={"encryption": encryption})
-        self.tier.put(names.CONFIG, config_bytes(config), like_before=True)
+        self.read_config()
+        stored = self.tier.get(names.CONFIG, limit=MAX_CONFIG_BYTES)
+        self.tier.put(names.CONFIG, with_encryption(stored, encryption), like_before=True)
 
     def _refuse_existing(self, tier: StorageTier) -> None:
         if tier.exists(names.CONFIG):

@@ -80,7 +80,7 @@ def decode_record(data: bytes, model: type[R], where: str) -> R:
     """Read a record.
 
     Args:
-        data: The record as canonical JSON, compressed with zstd.
+        data: The record as canonical JSON, compressed by gzip.
         model: The class of the record.
         where: Names the object in errors.
 
@@ -122,6 +122,8 @@ class Catalogue:
         self._tier = tier
         self._keys = keys
         self._known: dict[tuple[str, str], tuple[BackupMetadata, str]] = {}
+        self._incomplete: dict[tuple[str, str], tuple[BackupMetadata, str]] = {}
+        """Manifests whose base was not there, or was another one, as they are stored."""
         self._guard = threading.Lock()
 
     def seal(self, record: Record, kind: ObjectKind, plan: str, name: str) -> bytes:
@@ -172,8 +174,9 @@ class Catalogue:
     def forget(self, plan: str) -> None:
         """Read the manifests of a plan again when they are next asked for."""
         with self._guard:
-            for key in [key for key in self._known if key[0] == plan]:
-                del self._known[key]
+            for known in (self._known, self._incomplete):
+                for key in [key for key in known if key[0] == plan]:
+                    del known[key]
 
     def manifest(self, plan: str, backup_id: str) -> tuple[BackupMetadata, str]:
         """Return a manifest and the SHA-256 of its sealed bytes.
@@ -189,8 +192,7 @@ class Catalogue:
             return known
         stored, digest = self._opened(plan, backup_id)
         metadata = self._resolved(stored) if stored.inherits else stored
-        if not metadata.inherits:
-            self._remember(metadata, digest)
+        self._remember(metadata, digest)
         return metadata, digest
 
     def _opened(self, plan: str, backup_id: str) -> tuple[BackupMetadata, str]:
@@ -221,6 +223,8 @@ class Catalogue:
         Raises:
             CorruptionDetected: It names what its base does not have.
         """
+        if backup.chain and (backup.plan, backup.chain[-1].backup_id) in self._incomplete:
+            return backup
         above: list[tuple[BackupMetadata, str]] = []
         lower: BackupMetadata | None = None
         for position in range(len(backup.chain) - 1, -1, -1):
@@ -254,11 +258,12 @@ class Catalogue:
 
     def _known_manifest(self, plan: str, backup_id: str) -> tuple[BackupMetadata, str] | None:
         with self._guard:
-            return self._known.get((plan, backup_id))
+            return self._known.get((plan, backup_id)) or self._incomplete.get((plan, backup_id))
 
     def _remember(self, metadata: BackupMetadata, digest: str) -> None:
+        known = self._incomplete if metadata.inherits else self._known
         with self._guard:
-            self._known[metadata.plan, metadata.backup_id] = metadata, digest
+            known[metadata.plan, metadata.backup_id] = metadata, digest
 
     def link(self, plan: str, backup_id: str) -> Link:
         """Name a backup together with the digest of its manifest; raises what `manifest` raises."""

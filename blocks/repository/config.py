@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from blocks.errors import AlreadyExists, ConfigurationError, CorruptionDetected, RepositoryUnavailable
@@ -29,6 +31,11 @@ class RepositoryConfig(Record):
 def config_bytes(config: RepositoryConfig) -> bytes:
     """Write lastgood.json, indented for people."""
     return (config.model_dump_json(indent=2) + "\n").encode()
+
+
+def with_encryption(stored: bytes, encryption: dict[str, JsonValue]) -> bytes:
+    """Write lastgood.json with another `encryption` object; what a later lastgood has added stays."""
+    return (json.dumps(json.loads(stored) | {"encryption": encryption}, indent=2) + "\n").encode()
 
 
 def parse_config(data: bytes, url: str) -> RepositoryConfig:

@@ -88,6 +88,8 @@ def _changes(collection: Collection) -> tuple[PartChange, ...]:
 
 
 def _laid_over(before: Collection, change: CollectionChange | None) -> Collection:
+    if change is None and all(part.segment is None for part in before.parts):
+        return before
     changes = {part.number: part for part in change.parts} if change else {}
     if extra := changes.keys() - {part.number for part in before.parts}:
         raise ValueError(f"{before.name} has no part {min(extra)} in its base")

@@ -168,9 +168,13 @@ class Repository:
 
         Raises:
             BackupNotFound: There is no committed backup of that id.
-            CorruptionDetected: Its manifest is damaged, or belongs elsewhere.
+            CorruptionDetected: Its manifest is damaged, or belongs elsewhere, or that of a base is.
             ConfigurationError: A newer lastgood made it.
         """
+        found = self._catalogue.manifest(plan, backup_id)[0]
+        if found.inherits:
+            self._catalogue.forget(plan)
+            find_chain(self._catalogue, self._catalogue.manifest(plan, backup_id)[0])
         return self._catalogue.manifest(plan, backup_id)[0]
 
     def link(self, metadata: BackupMetadata) -> Link:
@@ -366,7 +370,7 @@ class Repository:
 
     def _token_of(self, plan: str, backup_id: str) -> int | None:
         try:
-            return self.manifest(plan, backup_id).fencing_token
+            return self._catalogue.manifest(plan, backup_id)[0].fencing_token
         except (BackupNotFound, CorruptionDetected, ConfigurationError, ObjectUnreadable) as exc:
             logger.debug("%s gives no token: %s", backup_id, exc)
             return None

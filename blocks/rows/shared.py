@@ -34,7 +34,7 @@ def join_rows(tables: Sequence[pa.Table]) -> tuple[bytes, list[Range]]:
     for table in tables:
         start = sink.tell()
         with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
+            writer.write_table(table.combine_chunks())  # each chunk would have a frame of its own
         ranges.append((start, sink.tell() - start))
     plain = sink.getvalue()
     if len(plain) > MOST_BYTES:  # it would not be read back

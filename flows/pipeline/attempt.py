@@ -24,6 +24,9 @@ from flows.pipeline.messages import SelectedCollection, Stored
 from flows.pipeline.packs import Packs
 from flows.pipeline.small_parts import SmallParts
 
+MOST_FILTER_BYTES = 8 * 1024 * 1024
+"""What all filters of a manifest may take, which is held in memory with those of other backups."""
+
 
 class BackupAttempt:
     """An attempt at a backup, with a fresh id and a fresh data key. Prints as its id.
@@ -40,6 +43,7 @@ class BackupAttempt:
         tokens: By source the token of its view.
         packs: The objects that what is stored is put into.
         small: Parts that wait for others, to be stored with them.
+        filter_bytes: What the filters of its segments take in the manifest so far; about, where threads count at once.
     """
 
     def __init__(self, context: BackupContext, base: Chain | None = None, promoted_because: str | None = None) -> None:
@@ -54,6 +58,7 @@ class BackupAttempt:
         for name, view in context.views.items():
             context.notes.warn(name, view.warnings)  # a token may have cost something
         self._results = _Results()
+        self.filter_bytes = 0
         self.packs, self.small = Packs(self._put, self._discard_object), SmallParts(self)
 
     def __str__(self) -> str:
@@ -165,8 +170,8 @@ class BackupAttempt:
 
     @property
     def filters(self) -> bool:
-        """Whether segments say by a filter which keys they hold: where others lie below them."""
-        return self.base is not None
+        """Whether segments say by a filter which keys they hold: where others lie below them, and not very many do."""
+        return self.base is not None and self.filter_bytes < MOST_FILTER_BYTES
 
     def done(self, _: BackupPart | None, stored: Sequence[tuple[BackupPart, Stored]]) -> None:
         """Take the results of a last stage: of a part, of all those that were stored with it, or of none yet."""

@@ -110,6 +110,8 @@ class RestorePart:
     @cached_property
     def wanted(self) -> list[bytes] | None:
         """The `_key`s that the rows which were asked for can have; None where all rows have to be looked at."""
+        if self.selection is None or not self.selection.keys:
+            return None
         segments = self.chain.segments(self.collection.name, self.part.number)
         return wanted_keys(self.selection, self.spec, [segment for _, _, segment in segments])
 

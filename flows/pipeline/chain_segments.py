@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from blocks.crypto.stream import ObjectContext, ObjectKind, plaintext_size, unseal_range
 from blocks.errors import CorruptionDetected
-from blocks.records import BackupMetadata, Blob, Collection, Part, Segment
+from blocks.records import BackupMetadata, Blob, Collection, Segment
 from blocks.repository.block import Repository
 from blocks.rows.digest import RowDigest
 from blocks.rows.index import PartIndex
@@ -55,9 +55,14 @@ class ChainSegments:
         self.index_digest = self.digest if target.format_version == 1 else RowDigest(repository.keys.digest_key, 32)
         self.beyond_privileges: dict[str, frozenset[str]] = {}
         """By source, the columns that this process could not restore."""
-        self._by_name = [{c.name: c for c in backup.collections} for backup in self.backups]
-        self._shared = lru_cache(SHARED_KEPT)(self._shared_blob)
-        self._shared_index = lru_cache(SHARED_KEPT)(self._index_of_blob)
+        self._by_name = [
+            {c.name: (c, {part.number: part for part in c.parts}) for c in backup.collections}
+            for backup in self.backups
+        ]
+        # a part that changed in each backup looks into as many blobs, and so does the next one
+        kept = max(SHARED_KEPT, 2 * len(self.backups))
+        self._shared = lru_cache(kept)(self._shared_blob)
+        self._shared_index = lru_cache(kept)(self._index_of_blob)
 
     def open_data(self, sources: Mapping[str, StateSource]) -> None:
         """Make the data readable, for the sources of a plan.
@@ -83,8 +88,10 @@ class ChainSegments:
         for backup, collections in zip(self.backups, self._by_name, strict=True):
             if collection not in collections:
                 raise CorruptionDetected(f"backup {backup.backup_id} of the chain lacks collection {collection}")
-            record = collections[collection]
-            if (segment := _part(record, part, backup).segment) is not None:
+            record, parts = collections[collection]
+            if part not in parts:
+                raise CorruptionDetected(f"backup {backup.backup_id} of the chain lacks part {collection}#{part}")
+            if (segment := parts[part].segment) is not None:
                 found.append((backup, record, segment))
         return found
 
@@ -211,10 +218,3 @@ def _bounds_by_collection(backup: BackupMetadata) -> dict[str, list[tuple[int, B
 
 
 _NOT_OURS = "The manifest was not made by lastgood. Do not trust this backup."
-
-
-def _part(collection: Collection, number: int, backup: BackupMetadata) -> Part:
-    for part in collection.parts:
-        if part.number == number:
-            return part
-    raise CorruptionDetected(f"backup {backup.backup_id} of the chain lacks part {collection.name}#{number}")

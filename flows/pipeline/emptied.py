@@ -26,7 +26,7 @@ def check_emptied(attempt: BackupAttempt) -> None:
         return
     context, rows = attempt.context, _rows_now(attempt)
     sources = _by_source(rows)
-    for name, had in _by_source(Counter({c.name: c.rows for c in before.collections})).items():
+    for name, had in _held(before).items():
         source = context.plan.sources.get(name)
         if source is None or had <= source.rows_of_nothing:
             continue
@@ -39,6 +39,12 @@ def check_emptied(attempt: BackupAttempt) -> None:
                 "that answers nothing. If it may be empty, write `allow_empty: true` at the source.",
             )
         context.notes.warn(name, _lost(source, before, rows, name))
+
+
+def _held(before: BackupMetadata) -> dict[str, int]:
+    """Return how many records a backup holds by source, which it says itself: its collections may not be known."""
+    counted = _by_source(Counter({c.name: c.rows for c in before.collections}))
+    return {s.name: counted[s.name] if s.rows is None else s.rows for s in before.sources}
 
 
 def _rows_now(attempt: BackupAttempt) -> Counter[str]:

@@ -46,6 +46,8 @@ def wanted_keys(selection: Selection | None, spec: CollectionSpec, segments: Seq
     kinds = ["".join(letters) for letters in zip(*(s.key_range.kinds for s in segments if s.key_range), strict=False)]
     if len(kinds) != len(spec.key) or any(set(letters) - _TYPES.keys() for letters in kinds):
         return None
+    if any("f" in letters for letters in kinds) and any("nan" in text.lower() for text in selection.keys):
+        return None  # NaNs of different bits look the same
     found: set[bytes] = set()
     for text in selection.keys:
         for pieces in _splits(text, len(kinds)):

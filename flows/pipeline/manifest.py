@@ -51,7 +51,7 @@ def _manifest(attempt: BackupAttempt, objects: Sequence[StoredObject]) -> Backup
         base=base.target.backup_id if base else None,
         chain=tuple(repository.link(b) for b in base.backups) if base else (),
         previous=previous,
-        sources=tuple(_source_state(attempt, name, view) for name, view in context.views.items()),
+        sources=tuple(_source_state(attempt, name, view, collections) for name, view in context.views.items()),
         objects=tuple(objects),
         collections=collections,
         total_rows=sum(collection.rows for collection in collections),
@@ -89,7 +89,7 @@ def _collection(attempt: BackupAttempt, taken: SelectedCollection) -> Collection
     )
 
 
-def _source_state(attempt: BackupAttempt, name: str, view: View) -> SourceState:
+def _source_state(attempt: BackupAttempt, name: str, view: View, collections: Sequence[Collection]) -> SourceState:
     return SourceState(
         name=name,
         type=attempt.context.plan.sources[name].type,
@@ -97,5 +97,6 @@ def _source_state(attempt: BackupAttempt, name: str, view: View) -> SourceState:
         taken_at=view.taken_at,
         token=attempt.tokens[name],
         definition=view.definition,
+        rows=sum(collection.rows for collection in collections if collection.source == name),
         warnings=attempt.context.notes.warnings(name),
     )

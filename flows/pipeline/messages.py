@@ -161,7 +161,8 @@ class SharedBlob:
     """A sealed blob that small parts share; it is opened once for all of them. Thread-safe."""
 
     def __init__(self, piece: Piece) -> None:
-        self._piece, self._guard = piece, threading.Lock()
+        self._sealed: Piece | None = piece
+        self._guard = threading.Lock()
         self._plain: pa.Buffer | None = None
 
     def plain(self) -> pa.Buffer:
@@ -171,8 +172,9 @@ class SharedBlob:
             CorruptionDetected: It is not what was sealed for this place.
         """
         with self._guard:
-            if self._plain is None:
-                self._plain = unpack(self._piece.open().data, self._piece.name)
+            if self._plain is None and self._sealed is not None:
+                self._plain = unpack(self._sealed.open().data, self._sealed.name)
+                self._sealed = None
             return self._plain
 
 

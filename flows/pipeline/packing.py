@@ -72,4 +72,6 @@ def packed_together(shared: SharedParts) -> CompressedParts:
 def _stored(part: BackupPart, changes: Changes) -> StoredPart:
     keys = one_chunk(changes.index.column(KEY))
     digest = part.attempt.context.filter_digest if part.attempt.filters else None
-    return StoredPart(part, changes, key_range(changes.rows, keys, part.spec.key, digest))
+    range_ = key_range(changes.rows, keys, part.spec.key, digest)
+    part.attempt.filter_bytes += len(range_.filter or "")
+    return StoredPart(part, changes, range_)

@@ -90,7 +90,8 @@ def objects_to_check(backup: BackupMetadata) -> Iterator[CheckedObject]:
     """Yield the objects that a backup's manifest names."""
     blobs: dict[str, dict[tuple[Blob, ObjectContext], None]] = {}
     for blob, context in _blobs(backup):
-        blobs.setdefault(blob.name, {})[blob.model_copy(update={"shared": None}), context] = None
+        alone = blob if blob.shared is None else blob.model_copy(update={"shared": None})
+        blobs.setdefault(blob.name, {})[alone, context] = None
     for stored in objects_of(backup):
         yield CheckedObject(backup, stored, list(blobs.get(stored.name, {})))
 

@@ -8,11 +8,16 @@ from blocks.errors import BackupNotFound, CorruptionDetected
 from blocks.plan.plan import BackupPlan
 from blocks.rows.selection import Selection
 from blocks.sources.collection import CollectionSpec
-from flows.pipeline.chain import Chain
+from flows.pipeline.chain import Chain, RestorePart
 
 
 def _matches(key: str, rows: pa.Table, spec: CollectionSpec) -> bool:
     return bool(Selection(keys=(key,)).meant_for(spec.key, spec.label).rows(rows, spec.label).num_rows)
+
+
+def _covers(plan: BackupPlan, part: RestorePart) -> bool:
+    source = plan.sources.get(part.collection.source)
+    return source is not None and source.covers(part.spec)
 
 
 def _check_lookups(plan: BackupPlan, chain: Chain, selection: Selection, missing: list[str]) -> None:
@@ -22,11 +27,14 @@ def _check_lookups(plan: BackupPlan, chain: Chain, selection: Selection, missing
         CorruptionDetected: It is there; what says in which segments a record can be is wrong.
     """
     for part in chain.parts(Selection(selection.collections, tuple(missing)), plan.sources):
-        if part.wanted is not None and (rows := part.whole().load()).num_columns and rows.num_rows:
-            raise CorruptionDetected(
-                f"{part} holds a record that its range of keys or its filter denies: {missing[0]}",
-                hint="`lastgood verify` says which; restore an earlier backup.",
-            )
+        if part.wanted is None or not _covers(plan, part) or not (rows := part.whole().load()).num_columns:
+            continue
+        for key in missing:
+            if _matches(key, rows, part.spec):
+                raise CorruptionDetected(
+                    f"{part} holds a record that its range of keys or its filter denies: {key}",
+                    hint="`lastgood verify` says which; restore an earlier backup.",
+                )
 
 
 def check_keys(plan: BackupPlan, chain: Chain, selection: Selection) -> None:
@@ -43,7 +51,7 @@ def check_keys(plan: BackupPlan, chain: Chain, selection: Selection) -> None:
     for part in parts:
         if not missing:
             return
-        if part.collection.source in plan.sources and plan.sources[part.collection.source].covers(part.spec):
+        if _covers(plan, part):
             rows = part.load()
             if rows.num_columns:
                 missing = [key for key in missing if not _matches(key, rows, part.spec)]

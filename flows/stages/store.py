@@ -15,7 +15,7 @@ def store(part: BackupPart | SharedParts, sealed: OneShot[SealedParts | None]) -
     """Store data and index of one part, or of several small ones; doing it again, after a failure, is harmless."""
     what, packs = sealed.peek(), part.attempt.packs
     if what is None:
-        return [(one, Stored(None, one.base_rows)) for one in ([part] if isinstance(part, BackupPart) else part.parts)]
+        return [(part, Stored(None, part.base_rows))] if isinstance(part, BackupPart) else []
     if not what.members:
         return []
     data, index = packs.add(*what.data), packs.add(*what.index)

@@ -82,12 +82,16 @@ def test_rows_whose_bytes_lie_outside_of_their_stream_are_refused(place):
 
     def change(plaintext: bytes) -> bytes:
         plain = unpack(plaintext, "").to_pybytes()
-        (symbols,) = pa.ipc.open_stream(plain).read_all().column("symbol").chunks
+        orders = next(c for c in place.incremental.collections if c.name == ORDERS)
+        start, length = orders.parts[0].segment.data.shared
+        stream = plain[start : start + length]
+        symbols = max(pa.ipc.open_stream(stream).read_all().column("symbol").chunks, key=len)
         offsets = symbols.buffers()[1].to_pybytes()
-        assert plain.count(offsets[:-8]) == 1
-        wrong = plain.replace(offsets[-16:], offsets[-16:-8] + (10**12).to_bytes(8, "little"))
-        assert wrong != plain
-        return plaintext[:8] + pa.Codec("zstd").compress(wrong, asbytes=True)
+        assert stream.count(offsets[:-8]) == 1
+        wrong = stream.replace(offsets[-16:], offsets[-16:-8] + (10**12).to_bytes(8, "little"))
+        assert wrong != stream
+        whole = plain[:start] + wrong + plain[start + length :]
+        return plaintext[:8] + pa.Codec("zstd").compress(whole, asbytes=True)
 
     backup_id = place.incremental.backup_id
     replace_plaintext(place.root, unlocked(place.plan), place.incremental, (ORDERS, 0), change)

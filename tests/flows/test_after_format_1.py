@@ -21,22 +21,25 @@ from flows.retention import apply_retention
 from flows.verify import make_verification
 from tests.flows.flow_support import DIFFERENTIAL, FULL, INCREMENTAL
 from tests.format_support import make_plan
-from tests.test_golden import PASSPHRASE, check_restored, encryption_of, in_order, newest, shelf
-
-__all__ = ["shelf"]
+from tests.test_golden import PASSPHRASE, Shelf, check_restored, encryption_of
 
 NAME = "hybrid"
 
 
 @pytest.fixture
-def plan(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> BackupPlan:
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(1, tmp_path)
+
+
+@pytest.fixture
+def plan(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> BackupPlan:
     """The plan of a golden repository, whose state is live as in its newest backup."""
     monkeypatch.setenv("LASTGOOD_GOLDEN_PASSPHRASE", PASSPHRASE)
-    plan = make_plan(shelf / NAME, encryption_of(NAME))
-    check_restored(plan, NAME, newest(NAME), shelf / "restored")
-    (shelf / "restored" / "ledger" / "ledger.db").rename(shelf / NAME / "ledger.db")
-    (shelf / "restored" / "models" / "tree").rename(shelf / NAME / "models")
-    shutil.rmtree(shelf / "restored")
+    plan = make_plan(shelf.folder / NAME, encryption_of(NAME))
+    check_restored(shelf, plan, NAME, shelf.newest(NAME))
+    (shelf.folder / "restored" / "ledger" / "ledger.db").rename(shelf.folder / NAME / "ledger.db")
+    (shelf.folder / "restored" / "models" / "tree").rename(shelf.folder / NAME / "models")
+    shutil.rmtree(shelf.folder / "restored")
     return plan
 
 
@@ -53,7 +56,7 @@ def backups(plan: BackupPlan) -> list[BackupMetadata]:
 
 
 @pytest.mark.parametrize("kind", [INCREMENTAL, DIFFERENTIAL])
-def test_the_next_backup_is_a_full_of_format_2_that_says_why(plan: BackupPlan, shelf: Path, kind: BackupType) -> None:
+def test_the_next_backup_is_a_full_of_format_2_that_says_why(plan: BackupPlan, shelf: Shelf, kind: BackupType) -> None:
     before = backups(plan)
     assert {one.format_version for one in before} == {1}
     made = make_backup(plan, kind)
@@ -61,24 +64,24 @@ def test_the_next_backup_is_a_full_of_format_2_that_says_why(plan: BackupPlan, s
     assert "has format 1, and format 2 is written" in str(made.promoted_because)
     assert made.sequence == before[-1].sequence + 1
     assert made.previous is not None
-    assert made.previous.backup_id == newest(NAME)
+    assert made.previous.backup_id == shelf.newest(NAME)
     later = make_backup(plan, INCREMENTAL)
     assert (later.backup_type, later.base, later.promoted_because) == (INCREMENTAL, made.backup_id, None)
     assert backups(plan) == [*before, made, later]
     assert check_repository(plan, 1.0).findings == []
 
 
-def test_backups_of_both_formats_are_restored_verified_and_compared(plan: BackupPlan, shelf: Path) -> None:
+def test_backups_of_both_formats_are_restored_verified_and_compared(plan: BackupPlan, shelf: Shelf) -> None:
     made = make_backup(plan, INCREMENTAL)
-    for number, backup_id in enumerate(in_order(NAME)):
-        check_restored(plan, NAME, backup_id, shelf / f"restored {number}")
+    for number, backup_id in enumerate(shelf.in_order(NAME)):
+        check_restored(shelf, plan, NAME, backup_id, f"restored {number}")
         assert make_verification(plan, backup_id, deep=number == 0).status is BackupStatus.VERIFIED
     assert make_verification(plan, made.backup_id, deep=True).status is BackupStatus.VERIFIED
-    assert differences(plan, newest(NAME), made.backup_id) == {}
+    assert differences(plan, shelf.newest(NAME), made.backup_id) == {}
 
 
-def test_the_diff_of_two_formats_is_that_of_their_rows(plan: BackupPlan, shelf: Path) -> None:
-    database = sqlite3.connect(shelf / NAME / "ledger.db")
+def test_the_diff_of_two_formats_is_that_of_their_rows(plan: BackupPlan, shelf: Shelf) -> None:
+    database = sqlite3.connect(shelf.folder / NAME / "ledger.db")
     (table, key) = next(
         (name, columns[0])
         for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
@@ -92,11 +95,11 @@ def test_the_diff_of_two_formats_is_that_of_their_rows(plan: BackupPlan, shelf: 
     database.close()
     made = make_backup(plan, INCREMENTAL)
     name = f"ledger/{table}"
-    assert differences(plan, newest(NAME), made.backup_id) == {name: {ChangeKind.REMOVED: 1}}
-    assert differences(plan, made.backup_id, newest(NAME)) == {name: {ChangeKind.ADDED: 1}}
+    assert differences(plan, shelf.newest(NAME), made.backup_id) == {name: {ChangeKind.REMOVED: 1}}
+    assert differences(plan, made.backup_id, shelf.newest(NAME)) == {name: {ChangeKind.ADDED: 1}}
 
 
-def test_retention_removes_what_has_format_1(plan: BackupPlan, shelf: Path) -> None:
+def test_retention_removes_what_has_format_1(plan: BackupPlan, shelf: Shelf) -> None:
     made = make_backup(plan, INCREMENTAL)
     make_verification(plan, made.backup_id)  # else the newest one that is known to be good stays
     limit = timedelta(days=1)
@@ -104,8 +107,8 @@ def test_retention_removes_what_has_format_1(plan: BackupPlan, shelf: Path) -> N
         update={"retention": RetentionPolicy(**{kind.value: limit for kind in BackupType}, keep_last=1)}
     )
     result = apply_retention(kept, now=datetime.now(UTC) + timedelta(days=900))
-    assert {one.backup_id for one in result.removed} == set(in_order(NAME))
+    assert {one.backup_id for one in result.removed} == set(shelf.in_order(NAME))
     assert backups(plan) == [made]
-    assert not list((shelf / NAME / "backups").rglob("*.seg"))
+    assert not list((shelf.folder / NAME / "backups").rglob("*.seg"))
     assert make_backup(plan, INCREMENTAL).base == made.backup_id
     assert check_repository(plan, 1.0).findings == []

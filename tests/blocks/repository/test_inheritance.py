@@ -110,6 +110,22 @@ def test_a_chain_is_stored_narrowed_and_read_whole(shelf: Shelf) -> None:
     assert shelf.open().chain(made[-1]) == made
 
 
+def test_a_damaged_chain_is_read_once(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [shelf.back_up()]
+    for _ in range(12):
+        made.append(shelf.back_up(BackupType.INCREMENTAL, made[-1]))
+    (shelf.folder(made[0]) / "manifest").write_bytes(b"LASTGOOD")
+    repository, read = shelf.open(), []
+    get = repository._tier.get
+    monkeypatch.setattr(
+        type(repository._tier), "get", lambda tier, name, *a, **k: read.append(name) or get(name, *a, **k)
+    )
+    for _ in range(3):
+        assert len(repository.survey(PLAN).backups) == 12
+    manifests = [name for name in read if name.endswith("/manifest") and made[0].backup_id not in name]
+    assert len(manifests) < 4 * 12
+
+
 def test_a_backup_whose_base_is_damaged_is_listed_with_its_numbers_and_not_used(shelf: Shelf) -> None:
     full = shelf.back_up()
     middle = shelf.back_up(BackupType.INCREMENTAL, full)
@@ -152,9 +168,11 @@ def test_a_chain_that_leads_to_itself_is_not_followed(shelf: Shelf) -> None:
     link = {"backup_id": backup.backup_id, "manifest_sha256": "0" * 64}
     sealed = sealed_by_hand(shelf, backup, inherits=True, collections=[], base=backup.backup_id, chain=[link])
     (shelf.folder(backup) / "manifest").write_bytes(sealed)
-    found = shelf.open().manifest(PLAN, backup.backup_id)
+    with pytest.raises(CorruptionDetected, match="swapped"):
+        shelf.open().manifest(PLAN, backup.backup_id)
+    (found,) = [one for one in shelf.open().survey(PLAN).backups if one.backup_id == backup.backup_id]
     assert found.inherits
-    with pytest.raises(CorruptionDetected):
+    with pytest.raises(CorruptionDetected, match="swapped"):
         shelf.open().chain(found)
 
 

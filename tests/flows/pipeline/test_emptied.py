@@ -103,3 +103,13 @@ def test_an_emptied_source_can_be_restored_and_backed_up_before(shop: Shop) -> N
     assert shop.back_up(EMERGENCY).backup_type is EMERGENCY
     with pytest.raises(SourceGone):
         shop.back_up(INCREMENTAL)
+
+
+def test_a_source_that_is_gone_is_noticed_although_the_history_is_damaged(shop: Shop) -> None:
+    full = shop.back_up(FULL)
+    shop.db.execute("UPDATE orders SET price = -1 WHERE id = 1")
+    shop.back_up(INCREMENTAL)
+    (shop.objects(full) / "manifest").write_bytes(b"LASTGOOD")
+    unmounted(shop)
+    with pytest.raises(SourceGone, match=r"source models holds no records at all now"):
+        shop.back_up(INCREMENTAL)

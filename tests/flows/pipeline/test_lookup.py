@@ -190,7 +190,9 @@ def check_table(chain: Chain, name: str, texts: Sequence[str]) -> None:
         rows = sum(map(check_looked_up, parts))
         if is_literal(text):
             assert rows == alive[text]
-            assert all(part.wanted is not None for part in parts if chain.segments(collection, part.part.number))
+            # NaNs of different bits look the same, and have other keys
+            nan = "nan" in text.lower()
+            assert nan or all(part.wanted is not None for part in parts if chain.segments(collection, part.part.number))
     several = [text for text in texts if is_literal(text)][:20]
     assert sum(check_looked_up(part) for part in parts_of(chain, collection, *several)) == sum(
         alive[text] for text in several

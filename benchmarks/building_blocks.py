@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from blocks.crypto.stream import ObjectContext, ObjectKind, seal, unseal
+from blocks.rows.canonical import KEY as KEY_COLUMN
+from blocks.rows.canonical import one_chunk
 from blocks.rows.changes import changes_between
 from blocks.rows.digest import RowDigest
 from blocks.rows.index import PartIndex
@@ -47,7 +49,8 @@ def main(count: int, times: int) -> None:
     rows = rows_of(count)
     normal = to_normal(rows, ("id",), RowDigest(KEY))
     changes = changes_between(PartIndex([]), normal)
-    packed, index = rows_to_parquet(changes.rows, 3), index_to_parquet(changes.index)
+    keys = one_chunk(changes.index.column(KEY_COLUMN))
+    packed, index = rows_to_parquet(changes.rows, keys, 3), index_to_parquet(changes.index)
     base = PartIndex([changes.index])
     context = ObjectContext("repository", "plan", "backup", ObjectKind.SEGMENT)
     noise = np.random.default_rng(1).bytes(64 << 20)
@@ -63,7 +66,7 @@ def main(count: int, times: int) -> None:
     by_rows("digests", lambda: RowDigest(KEY)(rows))
     by_rows("normalize (canonical form, keys, digests, order)", lambda: to_normal(rows, ("id",), RowDigest(KEY)))
     by_rows("diff against an equal base", lambda: changes_between(base, normal))
-    by_rows("rows to Parquet, zstd 3", lambda: rows_to_parquet(changes.rows, 3))
+    by_rows("rows to Parquet, zstd 3", lambda: rows_to_parquet(changes.rows, keys, 3))
     by_rows("index to Parquet", lambda: index_to_parquet(changes.index))
     by_rows("Parquet to rows", lambda: from_parquet(packed, "rows"))
     sizes = {"in memory": rows.nbytes, "as data": len(packed), "as index": len(index)}

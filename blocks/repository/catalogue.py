@@ -203,6 +203,7 @@ class Catalogue:
         except ObjectMissing as exc:
             with self._guard:
                 self._known.pop((plan, backup_id), None)
+                self._incomplete.pop((plan, backup_id), None)
             if self._tier.exists(name):
                 raise CorruptionDetected(f"{name} is a folder, not what was stored", hint=_HINT) from exc
             raise BackupNotFound(

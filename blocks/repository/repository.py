@@ -174,8 +174,9 @@ class Repository:
         found = self._catalogue.manifest(plan, backup_id)[0]
         if found.inherits:
             self._catalogue.forget(plan)
-            find_chain(self._catalogue, self._catalogue.manifest(plan, backup_id)[0])
-        return self._catalogue.manifest(plan, backup_id)[0]
+            found = self._catalogue.manifest(plan, backup_id)[0]
+            find_chain(self._catalogue, found)
+        return found
 
     def link(self, metadata: BackupMetadata) -> Link:
         """Name a backup together with the SHA-256 of its sealed manifest."""

@@ -23,6 +23,8 @@ SHARED_KEPT = 64
 """Blobs that several parts share, of up to about a mebibyte each, that are held open for the next part."""
 
 
+_BoundsByName = dict[str, list[tuple[int, Bounds]]]
+
 StoredSegment = tuple[BackupMetadata, Collection, Segment]
 """A segment, with the backup and the collection it is in."""
 
@@ -46,9 +48,11 @@ class ChainSegments:
     def __init__(self, repository: Repository, target: BackupMetadata) -> None:
         self.repository = repository
         self.backups: Sequence[BackupMetadata] = repository.chain(target)
+        full = self.backups[0]
+        bounds = _bounds_by_collection(full)
         for backup in self.backups:
             _check_collections(backup)
-            _check_parts(self.backups[0], backup)
+            _check_parts(full, bounds, backup)
         self.target = target
         self.digest = RowDigest(repository.keys.digest_key)
         self.proving = False
@@ -199,7 +203,7 @@ def _check_collections(backup: BackupMetadata) -> None:
         )
 
 
-def _check_parts(full: BackupMetadata, backup: BackupMetadata) -> None:
+def _check_parts(full: BackupMetadata, bounds: _BoundsByName, backup: BackupMetadata) -> None:
     """A chain keeps the parts of its full: a part that is left out would be rows that are left out."""
     if full.format_version != backup.format_version:
         raise CorruptionDetected(
@@ -207,13 +211,13 @@ def _check_parts(full: BackupMetadata, backup: BackupMetadata) -> None:
             f"which has format {full.format_version}",
             hint=_NOT_OURS,
         )
-    if _bounds_by_collection(full) != _bounds_by_collection(backup):
+    if _bounds_by_collection(backup) != bounds:
         raise CorruptionDetected(
             f"backup {backup.backup_id} does not have the parts of {full.backup_id}, on which it stands", hint=_NOT_OURS
         )
 
 
-def _bounds_by_collection(backup: BackupMetadata) -> dict[str, list[tuple[int, Bounds]]]:
+def _bounds_by_collection(backup: BackupMetadata) -> _BoundsByName:
     return {c.name: [(part.number, part.bounds) for part in c.parts] for c in backup.collections}
 
 

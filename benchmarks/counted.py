@@ -6,7 +6,7 @@ import sys
 import threading
 from typing import Any
 
-from blocks.storage.local import StorageTier
+from blocks.storage.local import LocalTier
 from lastgood import main
 
 
@@ -19,16 +19,16 @@ class Counter:
 
     def attach(self) -> None:
         """Count all reads of this process from now on."""
-        read = StorageTier.get
+        read = LocalTier.get
 
-        def get(tier: StorageTier, *args: Any, **kwargs: Any) -> bytes:
+        def get(tier: LocalTier, *args: Any, **kwargs: Any) -> bytes:
             data = read(tier, *args, **kwargs)
             with self._guard:
                 self.reads += 1
                 self.bytes += len(data)
             return data
 
-        StorageTier.get = get  # type: ignore[method-assign]
+        LocalTier.get = get  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,10 @@ LastgoodError                     1
 ├── TemporaryFolderUnusable       3   the folder for temporary data (TMPDIR) cannot be written
 │   └── TemporaryFolderFull       3   no room is left there
 ├── RepositoryUnavailable         4   the place where backups are kept cannot be reached
+│   ├── PlaceMissing              4   its folder is not there: a disk that is not mounted, for one
 │   ├── RepositoryFull            4   no room is left there
+│   ├── StorageRefused            4   the storage refused: credentials, or what they may do
+│   ├── StorageUnreachable        4   the storage did not answer as it should, in all attempts
 │   └── ObjectUnreadable          4   one object cannot be read, which says nothing about what was stored
 ├── ObjectMissing                 4   a tier has no object of that name
 ├── AlreadyExists                 4   exclusive creation found another object of that name
@@ -95,6 +98,18 @@ class RepositoryUnavailable(LastgoodError):
 
 class RepositoryFull(RepositoryUnavailable):
     """No room is left where backups are kept; what was there before is as it was."""
+
+
+class PlaceMissing(RepositoryUnavailable):
+    """The folder of a repository is not there."""
+
+
+class StorageRefused(RepositoryUnavailable):
+    """The storage refused: the credentials are wrong or have expired, or may not do this; it is not tried again."""
+
+
+class StorageUnreachable(RepositoryUnavailable):
+    """The storage could not be reached, or failed, in all attempts of the tier; nobody tries again in this run."""
 
 
 class ObjectUnreadable(RepositoryUnavailable):

@@ -25,7 +25,7 @@ from blocks.repository.catalogue import Catalogue, Survey
 from blocks.repository.checksums import checksums_text, objects_of
 from blocks.repository.history import History
 from blocks.repository.rollback_guard import Head, RollbackGuard
-from blocks.storage.local import StorageTier, StoredName
+from blocks.storage.base import StorageTier, StoredName
 
 _SHOWN = 20
 """Numbers of vanished backups that a finding lists."""

@@ -19,6 +19,7 @@ from blocks.errors import (
     CorruptionDetected,
     LastgoodError,
     ObjectMissing,
+    PlaceMissing,
     RepositoryUnavailable,
 )
 from blocks.prefect_compat import LastgoodBlock, document
@@ -26,20 +27,22 @@ from blocks.records import (
     FORMAT_VERSION,
 )
 from blocks.repository import names
+from blocks.repository.capabilities import prove
 from blocks.repository.catalogue import Survey
 from blocks.repository.config import (
     MAX_CONFIG_BYTES,
     RepositoryConfig,
     config_bytes,
     parse_config,
-    probe_exclusive_creation,
     with_encryption,
 )
 from blocks.repository.leases import Clock
 from blocks.repository.repository import Repository
 from blocks.repository.rollback_guard import PlaceMemory
+from blocks.storage.base import StorageTier
 from blocks.storage.fsync import local_path
-from blocks.storage.local import StorageTier
+from blocks.storage.kinds import open_tier, scheme_of
+from blocks.storage.settings import StorageSettings
 
 __all__ = ["BackupRepository", "RecoveryKit", "Repository", "RepositoryConfig", "Survey"]
 
@@ -76,7 +79,14 @@ class BackupRepository(LastgoodBlock):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    url: str = Field(description="Folder of the repository: a path or a file:// URL.")
+    url: str = Field(description="Where the repository is: a path, or a URL of file, s3, gs, az or sftp.")
+    storage: StorageSettings = Field(
+        default_factory=StorageSettings, description="How a storage in a network is reached; folders need none of it."
+    )
+    single_writer: bool = Field(
+        default=False,
+        description="Nobody else ever writes there, so it may be a storage that lets an object be created twice.",
+    )
     lease_seconds: int = Field(
         default=300, ge=1, description="Seconds after which the lease of a run that died can be taken over."
     )
@@ -84,17 +94,27 @@ class BackupRepository(LastgoodBlock):
     @field_validator("url")
     @classmethod
     def _supported(cls, url: str) -> str:
-        local_path(url)
+        scheme_of(url)
         return url
 
     @property
     def tier(self) -> StorageTier:
-        """The place where the objects are."""
-        return StorageTier(url=self.url)
+        """The place where the objects are.
+
+        Raises:
+            ConfigurationError: A setting of it is wrong, or named credentials cannot be read.
+        """
+        return open_tier(self.url, self.storage, self.single_writer)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the repository; None where it is not in one of this machine."""
+        return local_path(self.url) if scheme_of(self.url) == "file" else None
 
     def anchored(self, folder: Path) -> BackupRepository:
-        """Return a copy whose relative url is resolved against `folder` (that of the plan file)."""
-        return self.model_copy(update={"url": str((folder / local_path(self.url)).absolute())})
+        """Return a copy whose relative paths are resolved against `folder` (that of the plan file)."""
+        url = self.url if self.folder is None else str((folder / self.folder).absolute())
+        return self.model_copy(update={"url": url, "storage": self.storage.anchored(folder)})
 
     def initialize(
         self, settings: Keyring | NoEncryption, hand_over: Callable[[RecoveryKit], None] | None = None
@@ -114,20 +134,23 @@ class BackupRepository(LastgoodBlock):
         repository_id = secrets.token_hex(16)
         tier.prepare()
         self._refuse_existing(tier)
-        probe_exclusive_creation(tier)
+        capabilities = prove(tier)
+        if not capabilities.exclusive_creation and not self.single_writer:
+            raise self._created_twice(tier)
         encryption, _, recovery = create_keys(settings, repository_id)
         config = RepositoryConfig(
             format_version=FORMAT_VERSION,
             repository_id=repository_id,
             created_at=datetime.now(UTC),
             encryption=encryption,
+            capabilities=capabilities,
         )
         kit = RecoveryKit(self.url, repository_id, recovery.text if recovery else None)
         if hand_over is not None:
             hand_over(kit)
         self._create(tier, config, handed_over=hand_over is not None)
         if hand_over is not None:
-            PlaceMemory(tier.root).remember(repository_id)
+            PlaceMemory(tier.place).remember(repository_id)
         return kit
 
     def _create(self, tier: StorageTier, config: RepositoryConfig, handed_over: bool) -> None:
@@ -147,7 +170,7 @@ class BackupRepository(LastgoodBlock):
 
     def seen_before(self) -> str | None:
         """Return the id of the repository that this machine has seen at this place; None where it has seen none."""
-        return PlaceMemory(self.tier.root).recall()
+        return PlaceMemory(self.tier.place).recall()
 
     def read_config(self) -> RepositoryConfig:
         """Read lastgood.json.
@@ -168,9 +191,7 @@ class BackupRepository(LastgoodBlock):
             raise self._absent(
                 f"there is no backup repository at {self.url}: it has no {names.CONFIG}", _holds_backups(tier)
             ) from exc
-        except RepositoryUnavailable as exc:
-            if tier.root.is_dir():
-                raise
+        except PlaceMissing as exc:
             raise self._absent(exc.message, False) from exc
         return parse_config(data, self.url)
 
@@ -195,6 +216,8 @@ class BackupRepository(LastgoodBlock):
             ConfigurationError: The plan says `none` where the repository is encrypted, or the reverse.
         """
         config = self.read_config()
+        if config.capabilities and not config.capabilities.exclusive_creation and not self.single_writer:
+            raise self._created_twice(self.tier)
         keys = unlock(config.encryption, settings, config.repository_id)
         return Repository(self.tier, config, keys, self.lease_seconds, clock or Clock())
 
@@ -216,6 +239,13 @@ class BackupRepository(LastgoodBlock):
                 f"{self.url} holds backups but no {names.CONFIG}: new keys would not open them",
                 hint=f"Put the repository's own {names.CONFIG} back, or choose another url.",
             )
+
+    def _created_twice(self, tier: StorageTier) -> ConfigurationError:
+        return ConfigurationError(
+            f"the storage at {tier.place} lets an existing object be created again",
+            hint="Two runs could overwrite each other there. Choose another place; if only one machine and one process "
+            "at a time ever writes there, say `single_writer: true` under `repository`.",
+        )
 
     def _exists_already(self) -> ConfigurationError:
         return ConfigurationError(

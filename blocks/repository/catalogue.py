@@ -32,7 +32,7 @@ from blocks.errors import (
 from blocks.records import FEATURES, FORMAT_VERSION, BackupMetadata, Link, Record
 from blocks.repository import names
 from blocks.repository.inheritance import narrowed, widened
-from blocks.storage.local import StorageTier
+from blocks.storage.base import StorageTier
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from blocks.repository.checksums import checksums_digest, checksums_text, object
 from blocks.repository.history import History
 from blocks.repository.lease import Lease
 from blocks.repository.rollback_guard import Head, RollbackGuard
-from blocks.storage.local import StorageTier
+from blocks.storage.base import StorageTier
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""lastgood.json, the only object of a repository that is read without keys, and the probe of a new place."""
+"""lastgood.json, the only object of a repository that is read without keys."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 
-from blocks.errors import AlreadyExists, ConfigurationError, CorruptionDetected, RepositoryUnavailable
+from blocks.errors import ConfigurationError, CorruptionDetected
 from blocks.records import FORMAT_VERSION, FormatVersion, Record, UtcTime
 from blocks.repository import names
-from blocks.storage.local import StorageTier
+from blocks.repository.capabilities import Capabilities
 
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 """A lastgood.json of more is refused before it is read; one with a hundred slots has a thousandth of that."""
@@ -26,6 +26,7 @@ class RepositoryConfig(Record):
     repository_id: str = Field(pattern=r"^[0-9a-f]{32}$")
     created_at: UtcTime
     encryption: dict[str, JsonValue]
+    capabilities: Capabilities | None = None
 
 
 def config_bytes(config: RepositoryConfig) -> bytes:
@@ -59,23 +60,3 @@ def parse_config(data: bytes, url: str) -> RepositoryConfig:
             f"{names.CONFIG} at {url} is damaged: {exc.error_count()} problems, the first in {exc.errors()[0]['loc']}",
             hint=f"Put a copy of {names.CONFIG} back; without it no backup can be opened.",
         ) from exc
-
-
-def probe_exclusive_creation(tier: StorageTier) -> None:
-    """Make sure that a second creation of an object fails; commits and leases depend on it.
-
-    Raises:
-        RepositoryUnavailable: It does not fail, or the place cannot be written.
-    """
-    name = names.probe()
-    try:
-        tier.put(name, b"first", exclusive=True)
-        tier.put(name, b"second", exclusive=True)
-    except AlreadyExists:
-        return
-    finally:
-        tier.remove([name])
-    raise RepositoryUnavailable(
-        f"the storage at {tier.url} lets an existing object be created again",
-        hint="Two runs could overwrite each other there. Choose another place.",
-    )

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from blocks.errors import ObjectUnreadable, Partial, RepositoryUnavailable
 from blocks.repository import names
 from blocks.repository.leases import LeaseRecord, Leases
-from blocks.storage.local import StorageTier, StoredName
+from blocks.storage.base import StorageTier, StoredName
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class GarbageCollector:
         folders = (names.backups, names.verifications, names.expired, names.locks)
         found = [one for folder in folders for one in self._leftovers(folder(self._plan))]
         found += [one for one in self._leftovers() if "/" not in one.name]
-        found += [one for one in self._readable(self._tier.list) if names.is_probe(one.name)]
+        found += self._everything(names.PROBES)
         return [one.name for one in found if one.modified_at < until]
 
     def _leftovers(self, prefix: str = "") -> list[StoredName]:

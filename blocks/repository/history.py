@@ -12,7 +12,7 @@ from blocks.errors import AlreadyExists, ConfigurationError, CorruptionDetected,
 from blocks.records import BackupMetadata, BackupStatus, Expiry, Verification
 from blocks.repository import names
 from blocks.repository.catalogue import MAX_RECORD_BYTES, Catalogue
-from blocks.storage.local import StorageTier
+from blocks.storage.base import StorageTier
 
 logger = logging.getLogger(__name__)
 

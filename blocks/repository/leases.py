@@ -26,7 +26,7 @@ from blocks.errors import (
 from blocks.host.leftovers import has_ended
 from blocks.records import Record, UtcTime
 from blocks.repository import names
-from blocks.storage.local import StorageTier
+from blocks.storage.base import StorageTier
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ backups/<plan>/<backup id>/SHA256SUMS      digests of the sealed bytes
 verifications/<plan>/<backup id>/<time>    results of verifications
 expired/<plan>/<time>                      what a retention run removed
 locks/<plan>/<fencing token>               leases; the highest token counts
+probes/<random>                            made and removed again, to see what the storage can do
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from blocks.errors import BackupNotFound, ConfigurationError, CorruptionDetected
 CONFIG = "lastgood.json"
 MANIFEST = "manifest"
 CHECKSUMS = "SHA256SUMS"
-_PROBE = "probe-"
+PROBES = "probes/"
 
 _PLAN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _BACKUP = re.compile(r"(?:FUL|DIF|INC|SNA|EME)_[0-9]{8}_[0-9]{6}_[0-9a-f]{4}")
@@ -31,13 +32,8 @@ _MOMENT = "%Y%m%dT%H%M%S.%fZ"
 
 
 def probe() -> str:
-    """Name an object that is made only to see whether it can be made twice."""
-    return f"{_PROBE}{secrets.token_hex(8)}"
-
-
-def is_probe(name: str) -> bool:
-    """Return whether a name was made by `probe`; a crash can leave such an object behind."""
-    return name.startswith(_PROBE)
+    """Name an object that is made only to see whether it can be made twice; a crash can leave it behind."""
+    return f"{PROBES}{secrets.token_hex(8)}"
 
 
 def checked_plan(plan: str) -> str:

@@ -44,8 +44,8 @@ from blocks.repository.lease import Lease, acquire, held
 from blocks.repository.leases import Clock, LeaseRecord, Leases
 from blocks.repository.lookup import find_backup, find_chain
 from blocks.repository.rollback_guard import PlaceMemory, RollbackGuard
+from blocks.storage.base import StorageTier
 from blocks.storage.fsync import Buffer
-from blocks.storage.local import StorageTier
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class Repository:
             CorruptionDetected: An object of the backup is not there.
         """
         link = self._committer.commit(metadata, objects, lease)
-        PlaceMemory(self._tier.root).remember(self.repository_id)
+        PlaceMemory(self._tier.place).remember(self.repository_id)
         return link
 
     # Reading backups
@@ -309,7 +309,7 @@ class Repository:
 
         What runs beside it causes none: it looks again before it believes what it found.
         """
-        PlaceMemory(self._tier.root).remember(self.repository_id)
+        PlaceMemory(self._tier.place).remember(self.repository_id)
         return settled_findings(lambda: self._audit(plan).run() + self.damaged_lease(plan))
 
     def _audit(self, plan: str) -> Audit:

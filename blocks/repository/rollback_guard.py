@@ -71,15 +71,15 @@ class PlaceMemory:
     """Remembers which repository was at a place, in `$XDG_STATE_HOME/lastgood/places/<digest of the place>`.
 
     Args:
-        root: The folder of a repository; also one that is not there now.
+        place: Where a repository is, as its tier names it; also where nothing is now.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, place: str) -> None:
+        self._place = place
 
     def path(self) -> Path:
         """Return the file of the place."""
-        digest = hashlib.sha256(os.fsencode(os.path.realpath(self._root))).hexdigest()
+        digest = hashlib.sha256(os.fsencode(self._place)).hexdigest()
         return state_folder() / "places" / digest
 
     def recall(self) -> str | None:
@@ -94,9 +94,9 @@ class PlaceMemory:
         if self.recall() == repository_id:
             return
         try:
-            _replace(self.path(), f"{repository_id}\n{self._root}\n")
+            _replace(self.path(), f"{repository_id}\n{self._place}\n")
         except (OSError, RuntimeError, ValueError) as exc:
-            logger.debug("the place %s cannot be remembered: %s", self._root, exc)
+            logger.debug("the place %s cannot be remembered: %s", self._place, exc)
 
 
 def memory_folder() -> Path | None:

@@ -1,4 +1,4 @@
-"""Where sealed objects are kept: today a local folder, written so that a power cut loses nothing that was confirmed."""
+"""Objects in a local folder, written so that a power cut loses nothing that was confirmed."""
 
 from __future__ import annotations
 
@@ -9,95 +9,51 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar, Literal
-
-from pydantic import ConfigDict, Field, field_validator
 
 from blocks.errors import (
     AlreadyExists,
-    ConfigurationError,
     LastgoodError,
     ObjectMissing,
     ObjectUnreadable,
-    RepositoryUnavailable,
+    PlaceMissing,
 )
 from blocks.host.folders import sync_folder
-from blocks.prefect_compat import LastgoodBlock, document
+from blocks.storage.base import StorageTier, StoredName, checked_segments, not_removed
 from blocks.storage.fsync import (
     Buffer,
-    DurableHook,
     local_path,
     overwrite,
     read_regular,
     unavailable,
-    unobserved,
     write_like,
     write_synced,
 )
 
-_SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 _TEMPORARY = re.compile(r"\..*\.tmp")
 
 
-@dataclass(frozen=True)
-class StoredName:
-    """One object of a listing: its name from the tier's root, size in bytes, time of its last change (UTC)."""
+class LocalTier(StorageTier):
+    """Objects as files of a folder.
 
-    name: str
-    size_bytes: int
-    modified_at: datetime
+    Writes go to a temporary file, which is synced and then renamed or linked; folders are synced after it.
 
-
-class StorageTier(LastgoodBlock):
-    """Objects by name in one place.
-
-    The contract, for every kind of tier:
-
-    - `put` is atomic and durable: afterwards the whole object is there, also after a power cut; a reader
-      meanwhile sees the object before or after, never a mixture. It is idempotent and may be retried.
-    - `put(..., exclusive=True)` lets exactly one of several writers succeed. It may be retried: finding the same
-      bytes already there counts as success, because a reply may get lost after the object was made.
-    - `remove` is idempotent and may be retried; what is not there counts as removed.
-    - `get`, `size`, `exists`, `list`, `folders` and `leftovers` change nothing, and never wait for a FIFO.
-    - What cannot be read is distinguished: `ObjectUnreadable` is about one object, `RepositoryFull` about room.
-
-    Example:
-        ```python
-        from blocks.storage.local import StorageTier
-
-        tier = StorageTier.load("BLOCK_NAME")
-        tier.put("greeting", b"hello")
-        ```
+    Args:
+        url: A path or a file:// URL.
     """
 
-    _block_type_name = "Storage Tier"
-    _block_type_slug = "storage-tier"
-    _documentation_url = document("docs/architecture.md")
-
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    durable: ClassVar[DurableHook] = staticmethod(unobserved)
-    """The one place where durable operations can be watched; a crash test sets it."""
-
-    url: str = Field(description="Folder that holds the objects: a path or a file:// URL.")
-    role: Literal["primary"] = Field(default="primary", description="What the tier is for.")
-
-    @field_validator("url")
-    @classmethod
-    def _supported(cls, url: str) -> str:
-        local_path(url)
-        return url
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.root = Path(os.path.abspath(local_path(url)))
 
     @property
-    def root(self) -> Path:
-        """The folder, absolute."""
-        return Path(os.path.abspath(local_path(self.url)))
+    def place(self) -> str:
+        """The folder, absolute, without symbolic links."""
+        return os.path.realpath(self.root)
 
     def prepare(self) -> None:
-        """Create the tier's own folder where it is missing.
+        """Create the folder where it is missing.
 
         Only this makes it: a backup never does, or it would be written beneath the mount point of a missing disk.
         """
@@ -107,18 +63,7 @@ class StorageTier(LastgoodBlock):
                 self._make_folder(folder)
 
     def put(self, name: str, data: Buffer, exclusive: bool = False, like_before: bool = False) -> None:
-        """Store an object, whole and durably.
-
-        Args:
-            name: Segments of letters, digits, `.`, `_` and `-`, joined by `/`.
-            data: The whole content of the object, in bytes.
-            exclusive: Fail where another object of that name exists.
-            like_before: Keep the owner, group and mode of the object that is replaced, or fail.
-
-        Raises:
-            AlreadyExists: `exclusive`, and other bytes are there.
-            RepositoryUnavailable: The storage failed; nothing is there, or the object as it was.
-        """
+        """Store an object, whole and durably; see `StorageTier.put`."""
         path = self._path(name)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
         with self._errors("write", name):
@@ -142,51 +87,19 @@ class StorageTier(LastgoodBlock):
                 raise
 
     def overwrite(self, name: str, data: Buffer) -> None:
-        """Write over an object that is there, in the room that it has already; for a disk without any room left.
-
-        Not atomic: only for objects of less than a block whose torn state is understood.
-
-        Raises:
-            RepositoryUnavailable: The storage failed.
-        """
+        """Write over an object in the room that it has already, for a disk without any room left; not atomic."""
         with self._errors("write", name), self._observed("overwrite", name):
             overwrite(self._path(name), data)
 
     def get(self, name: str, offset: int = 0, length: int | None = None, limit: int | None = None) -> bytes:
-        """Read an object, or `length` bytes from `offset`; fewer where it ends before.
-
-        Args:
-            name: Name of the object, relative to the tier.
-            offset: The first byte to read.
-            length: How many bytes; None for the rest of it.
-            limit: Where all of it is read, the size in bytes from which on it is refused before reading.
-
-        Raises:
-            ObjectMissing: There is no such object.
-            ObjectUnreadable: It cannot be read: an I/O error, a permission, a FIFO in its place.
-            CorruptionDetected: It is larger than `limit`.
-            RepositoryUnavailable: The storage failed.
-        """
+        """Read an object, or a range of it; see `StorageTier.get`."""
         with self._errors("read", name):
             return read_regular(self._path(name), offset, length, limit)
 
     def size(self, name: str) -> int:
-        """Return the size of an object in bytes.
-
-        Raises:
-            ObjectMissing: There is no such object.
-            RepositoryUnavailable: The storage failed.
-        """
+        """Return the size of an object in bytes."""
         with self._errors("look at", name):
             return self._path(name).stat().st_size
-
-    def exists(self, name: str) -> bool:
-        """Return whether there is an object of that name."""
-        try:
-            self.size(name)
-        except ObjectMissing:
-            return False
-        return True
 
     def is_object(self, name: str) -> bool:
         """Return whether what has that name is an object, and not a folder or something that cannot be read."""
@@ -232,10 +145,7 @@ class StorageTier(LastgoodBlock):
             with self._errors("remove", self._name(folder)):
                 self._settle(folder)
         if failed:
-            raise RepositoryUnavailable(
-                f"could not remove {', '.join(name for name, _ in failed)}: {failed[0][1].message}",
-                hint=failed[0][1].hint,
-            ) from failed[0][1]
+            raise not_removed(failed)
 
     def prune(self, prefix: str, before: datetime) -> None:
         """Remove the empty folders directly below a folder that were last changed before a time."""
@@ -246,10 +156,7 @@ class StorageTier(LastgoodBlock):
                     folder.rmdir()
 
     def _path(self, name: str) -> Path:
-        segments = name.split("/")
-        if any(not _SEGMENT.fullmatch(segment) or segment in (".", "..") for segment in segments):
-            raise ConfigurationError(f"{name!r} is not a name of an object in a repository")
-        return self.root.joinpath(*segments)
+        return self.root.joinpath(*checked_segments(name))
 
     def _folder(self, prefix: str) -> Path:
         return self._path(prefix.rstrip("/")) if prefix else self.root
@@ -259,7 +166,7 @@ class StorageTier(LastgoodBlock):
 
     def _require_root(self) -> None:
         if not self.root.is_dir():
-            raise RepositoryUnavailable(
+            raise PlaceMissing(
                 f"the repository's folder {self.root} is not there",
                 hint="Is its disk mounted?",
             )
@@ -323,12 +230,6 @@ class StorageTier(LastgoodBlock):
                 raise
         else:
             sync_folder(folder.parent)
-
-    @contextmanager
-    def _observed(self, operation: str, name: str) -> Iterator[None]:
-        type(self).durable(operation, name, "before")
-        yield
-        type(self).durable(operation, name, "after")
 
     @contextmanager
     def _errors(self, verb: str, name: str) -> Iterator[None]:

@@ -14,6 +14,8 @@ from blocks.errors import (
     RepositoryUnavailable,
     SourceGone,
     SourceUnavailable,
+    StorageRefused,
+    StorageUnreachable,
     TemporaryFolderFull,
     TemporaryFolderUnusable,
 )
@@ -42,7 +44,8 @@ RETRIES = 3
 
 
 _PASSING = (SourceUnavailable, TemporaryFolderUnusable, RepositoryUnavailable, OSError)
-_LASTING = (SourceGone, TemporaryFolderFull, RepositoryFull, ObjectUnreadable)
+# what a storage in a network did not do in all attempts of its tier is not tried again above it
+_LASTING = (SourceGone, TemporaryFolderFull, RepositoryFull, ObjectUnreadable, StorageRefused, StorageUnreachable)
 
 
 def is_retryable(error: BaseException) -> bool:

@@ -18,7 +18,6 @@ from blocks.host.places import Location, inside, resolved
 from blocks.plan.plan import BackupPlan
 from blocks.repository.rollback_guard import memory_folder
 from blocks.sources.source import StateSource
-from blocks.storage.fsync import local_path
 
 
 def settle_places(plan: BackupPlan) -> BackupPlan:
@@ -40,17 +39,13 @@ def settle_places(plan: BackupPlan) -> BackupPlan:
                 hint="Take one of them out of the plan, or let each name what the other leaves out.",
             )
     for name, location in locations.items():
-        if any(resolved(path) == resolved(repository_folder(plan)) for path in location.paths):
+        folder = plan.repository.folder
+        if folder is not None and any(resolved(path) == resolved(folder) for path in location.paths):
             raise ConfigurationError(
                 f"source {name} of plan {plan.name} is its own repository, {plan.repository.url}",
                 hint="Give the repository or the source another place.",
             )
     return plan.model_copy(update={"sources": dict(_settled(plan, locations))})
-
-
-def repository_folder(plan: BackupPlan) -> Path:
-    """Return the folder of a plan's repository."""
-    return local_path(plan.repository.url)
 
 
 def _settled(plan: BackupPlan, locations: Mapping[str, Location]) -> Iterator[tuple[str, StateSource]]:
@@ -62,8 +57,9 @@ def _settled(plan: BackupPlan, locations: Mapping[str, Location]) -> Iterator[tu
         folder = here.paths[0]
         others = [p for n, there in locations.items() if n != name and not there.same(here) for p in there.paths]
         # what this machine remembers is written to while it is restored, and must never be what it was
+        own = [there] if (there := plan.repository.folder) is not None else []
         memory = [found] if (found := memory_folder()) is not None else []
-        left_out = [path for path in [repository_folder(plan), *memory, *others] if inside(path, folder)]
+        left_out = [path for path in [*own, *memory, *others] if inside(path, folder)]
         protected = [path for path in [*plan.own_files, *_temporary_inside(folder)] if inside(path, folder)]
         yield name, source.around(left_out, protected)
 
@@ -129,7 +125,9 @@ def _is_live(target: Location, live: Location) -> bool:
 
 
 def _check_repository(plan: BackupPlan, name: str, target: Location, live: bool) -> None:
-    folder = repository_folder(plan)
+    folder = plan.repository.folder
+    if folder is None:
+        return
     within = [path for path in target.paths if inside(path, folder)]
     around = target.tree and inside(folder, target.paths[0])
     if within or (around and not live):  # a live folder leaves the repository out, when it is restored too

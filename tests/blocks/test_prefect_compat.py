@@ -29,7 +29,7 @@ REGISTERED = {
     "redis-source": ("Redis Source", SOURCES),
     "retention-policy": ("Retention Policy", "README.md"),
     "sqlite-source": ("SQLite Source", SOURCES),
-    "storage-tier": ("Storage Tier", "docs/architecture.md"),
+    "storage-settings": ("Storage Settings", "docs/storage.md"),
 }
 
 
@@ -86,7 +86,8 @@ def test_threads_that_import_blocks_at_once_have_one_base_of_all() -> None:
         "ready = threading.Barrier(len(names))\n"
         "with Pool(len(names)) as pool: list(pool.map(lambda n: (ready.wait(), importlib.import_module(n)), names))\n"
         "from blocks.prefect_compat import LastgoodBlock as base\n"
-        "from blocks.plan.retention import RetentionPolicy as a; from blocks.storage.local import StorageTier as b\n"
+        "from blocks.plan.retention import RetentionPolicy as a; "
+        "from blocks.storage.settings import StorageSettings as b\n"
         "print(issubclass(a, base), issubclass(b, base))"
     )
     assert printed(script) == "True True\n"

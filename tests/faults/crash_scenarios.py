@@ -17,7 +17,7 @@ from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupStatus, BackupType
 from blocks.repository.checksums import objects_of
 from blocks.repository.repository import Repository
-from blocks.storage.local import StorageTier
+from blocks.storage.local import LocalTier
 from flows.backup import make_backup
 from flows.pipeline import packs
 from flows.retention import apply_retention
@@ -147,7 +147,7 @@ def check_sweep(case: Case, plan: BackupPlan, repository: Repository) -> None:
     assert {name for name in after if name.startswith("backups/")} == wanted
     assert all(after[name] == before[name] for name in wanted)
     assert not swept & wanted
-    tier = StorageTier(url=plan.repository.url)
+    tier = LocalTier(plan.repository.url)
     assert tier.leftovers() == []
     assert len(tier.list(f"locks/{PLAN}/")) == 1
     verified = {name.split("/")[2] for name in after if name.startswith("verifications/")}

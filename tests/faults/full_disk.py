@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from blocks.errors import LastgoodError
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupType
-from blocks.storage.local import StorageTier
+from blocks.storage.base import StorageTier
 from flows.check import check_repository
 from flows.retention import apply_retention
 from flows.verify import make_verification

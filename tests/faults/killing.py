@@ -15,7 +15,7 @@ from typing import Any
 from blocks.sources.files import renames
 from blocks.sources.files.target import FilesTarget
 from blocks.sources.sqlite.live import LiveTarget
-from blocks.storage.local import StorageTier
+from blocks.storage.base import StorageTier
 
 DIED = "died"
 """File in the case's folder that says where the victim died."""

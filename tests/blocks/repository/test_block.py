@@ -20,7 +20,8 @@ from blocks.errors import (
 from blocks.host.leftovers import process_name
 from blocks.records import StoredObject
 from blocks.repository.block import BackupRepository
-from blocks.storage.local import StorageTier
+from blocks.storage.base import StorageTier
+from blocks.storage.local import LocalTier
 from tests.blocks.repository_support import (
     HOUR,
     PLAN,
@@ -67,9 +68,9 @@ def test_an_existing_repository_is_never_initialized_again(shelf):
 
 
 def test_a_storage_that_does_not_enforce_exclusive_creation_is_refused(tmp_path, monkeypatch):
-    put = StorageTier.put
-    monkeypatch.setattr(StorageTier, "put", lambda self, name, data, exclusive=False: put(self, name, data))
-    with pytest.raises(RepositoryUnavailable, match="created again"):
+    put = LocalTier.put
+    monkeypatch.setattr(LocalTier, "put", lambda self, name, data, exclusive=False: put(self, name, data))
+    with pytest.raises(ConfigurationError, match="created again"):
         BackupRepository(url=str(tmp_path / "r")).initialize(NoEncryption(type="none"))
     assert list((tmp_path / "r").iterdir()) == []
 

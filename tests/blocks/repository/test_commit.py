@@ -17,7 +17,7 @@ from blocks.errors import (
 from blocks.records import BackupType
 from blocks.repository.checksums import objects_of
 from blocks.repository.lease import acquire
-from blocks.storage.local import StorageTier
+from blocks.storage.base import StorageTier
 from tests.blocks.repository_support import (
     HOUR,
     PLAN,

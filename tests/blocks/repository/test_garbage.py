@@ -10,7 +10,7 @@ from blocks.errors import (
     Partial,
 )
 from blocks.records import BackupStatus, BackupType
-from blocks.storage.local import StorageTier
+from blocks.storage.base import StorageTier
 from tests.blocks.repository_support import (
     HOUR,
     PLAN,
@@ -67,7 +67,8 @@ def test_leftovers_of_a_crash_are_swept_only_after_the_grace_time(shelf):
     lost = abandon(shelf)
     (shelf.folder(kept) / ".manifest.0123.tmp").write_bytes(b"half")
     (shelf.root / ".lastgood.json.0123.tmp").write_bytes(b"half")
-    (shelf.root / "probe-0123").write_bytes(b"first")
+    (shelf.root / "probes").mkdir()
+    (shelf.root / "probes/0123").write_bytes(b"first")
     (shelf.folder("FUL_20260301_120000_ffff")).mkdir()
     age(shelf, 1)
     now = shelf.clock.now()
@@ -76,7 +77,7 @@ def test_leftovers_of_a_crash_are_swept_only_after_the_grace_time(shelf):
     assert shelf.folder(lost).exists()
     swept = shelf.repository.collect_garbage(PLAN, timedelta(minutes=30), now)
     assert sorted(name.rpartition("/")[2] for name in swept) == [
-        ".lastgood.json.0123.tmp", ".manifest.0123.tmp", "00000.idx", "00000.seg", "probe-0123",
+        ".lastgood.json.0123.tmp", ".manifest.0123.tmp", "00000.idx", "00000.seg", "0123",
     ]  # fmt: skip
     assert shelf.repository.abandoned(PLAN) == []
     assert os.listdir(shelf.root / "backups" / PLAN) == [kept.backup_id]

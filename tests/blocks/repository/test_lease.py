@@ -15,7 +15,8 @@ from blocks.errors import ConfigurationError, RepositoryLocked, RepositoryUnavai
 from blocks.host.leftovers import process_name
 from blocks.repository.lease import acquire, held
 from blocks.repository.leases import Clock, Leases
-from blocks.storage.local import StorageTier
+from blocks.storage.base import StorageTier
+from blocks.storage.local import LocalTier
 from tests.blocks.repository_support import START, TurnedClock
 
 
@@ -26,7 +27,7 @@ def clock() -> TurnedClock:
 
 @pytest.fixture
 def tier(tmp_path: Path) -> StorageTier:
-    made = StorageTier(url=str(tmp_path))
+    made = LocalTier(str(tmp_path))
     made.prepare()
     return made
 
@@ -277,7 +278,7 @@ def test_a_plan_that_is_no_name_gets_no_lease(tier, clock):
 
 
 def test_a_missing_disk_is_not_taken_for_a_free_lease(tmp_path, clock):
-    leases = Leases(StorageTier(url=str(tmp_path / "away")), "plan", 300, clock)
+    leases = Leases(LocalTier(str(tmp_path / "away")), "plan", 300, clock)
     with pytest.raises(RepositoryUnavailable):
         take(leases)
 

@@ -20,12 +20,13 @@ from blocks.errors import (
     ObjectUnreadable,
     RepositoryUnavailable,
 )
-from blocks.storage.local import StorageTier
+from blocks.storage.base import StorageTier
+from blocks.storage.local import LocalTier
 
 
 @pytest.fixture
 def tier(tmp_path: Path) -> StorageTier:
-    made = StorageTier(url=str(tmp_path / "tier"))
+    made = LocalTier(str(tmp_path / "tier"))
     made.prepare()
     return made
 
@@ -111,7 +112,7 @@ def test_of_many_exclusive_writers_exactly_one_wins(tier):
 def test_files_and_folders_are_for_their_owner_only_whatever_the_umask(tmp_path):
     previous = os.umask(0)
     try:
-        tier = StorageTier(url=str(tmp_path / "new" / "tier"))
+        tier = LocalTier(str(tmp_path / "new" / "tier"))
         tier.prepare()
         tier.put("a/b/one", b"1")
         tier.put("a/b/two", b"2", exclusive=True)
@@ -269,12 +270,12 @@ def test_a_name_that_could_lead_elsewhere_is_refused(tier, name):
 )
 def test_a_place_that_is_no_local_folder_is_refused_clearly(url):
     with pytest.raises(ConfigurationError) as caught:
-        StorageTier(url=url)
+        LocalTier(url)
     assert caught.value.hint
 
 
 def test_file_urls_are_decoded(tmp_path):
-    tier = StorageTier(url=f"file://{tmp_path}/with%20space")
+    tier = LocalTier(f"file://{tmp_path}/with%20space")
     tier.prepare()
     tier.put("object", b"1")
     assert (tmp_path / "with space" / "object").read_bytes() == b"1"

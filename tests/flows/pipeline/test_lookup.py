@@ -29,7 +29,7 @@ from blocks.rows.keys import encode_keys
 from blocks.rows.selection import Selection, label_text
 from blocks.rows.variant import decode_variant, is_variant
 from blocks.sources.collection import CollectionSpec
-from blocks.storage.local import StorageTier
+from blocks.storage.local import LocalTier
 from flows.pipeline import chain as chain_module
 from flows.pipeline import lookup
 from flows.pipeline.chain import Chain, RestorePart
@@ -215,15 +215,15 @@ def large_shop(tmp_path: Path, rows: int = 100_000) -> tuple[Shop, list[BackupMe
 
 def read_bytes(patch: pytest.MonkeyPatch) -> Counter[str]:
     """Count the bytes that are read from packs, by the id of their backup."""
-    count, get = Counter[str](), StorageTier.get
+    count, get = Counter[str](), LocalTier.get
 
-    def counted(self: StorageTier, name: str, *args: Any, **kwargs: Any) -> bytes:
+    def counted(self: LocalTier, name: str, *args: Any, **kwargs: Any) -> bytes:
         data = get(self, name, *args, **kwargs)
         if name.endswith(".pack"):
             count[name.split("/")[-2]] += len(data)
         return data
 
-    patch.setattr(StorageTier, "get", counted)
+    patch.setattr(LocalTier, "get", counted)
     return count
 
 

@@ -16,7 +16,7 @@ import pytest
 from blocks.errors import RepositoryUnavailable
 from blocks.records import Blob, StoredObject
 from blocks.repository.checksums import objects_of
-from blocks.storage.local import StorageTier
+from blocks.storage.local import LocalTier
 from flows.check import check_repository
 from flows.pipeline import packs as packs_module
 from flows.pipeline.packs import ALONE_BYTES, PACK_BYTES, Packs
@@ -162,9 +162,9 @@ def test_a_backup_whose_objects_are_stored_at_the_second_try_is_whole(
         store_apart(monkeypatch)
     shop = Shop(tmp_path)
     shop.fill()
-    put, refused, stored = StorageTier.put, set[str](), list[str]()
+    put, refused, stored = LocalTier.put, set[str](), list[str]()
 
-    def unsteady(self: StorageTier, name: str, data: Any, *options: Any, **named: Any) -> None:
+    def unsteady(self: LocalTier, name: str, data: Any, *options: Any, **named: Any) -> None:
         if name.endswith(".pack"):
             if len(refused) < 3 and name not in refused:
                 refused.add(name)
@@ -172,7 +172,7 @@ def test_a_backup_whose_objects_are_stored_at_the_second_try_is_whole(
             stored.append(name)
         put(self, name, data, *options, **named)
 
-    monkeypatch.setattr(StorageTier, "put", unsteady)
+    monkeypatch.setattr(LocalTier, "put", unsteady)
     made = shop.back_up(FULL)
     monkeypatch.undo()
     assert len(refused) == (3 if apart else 1)

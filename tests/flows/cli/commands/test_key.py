@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from blocks.storage.local import StorageTier
+from blocks.storage.base import StorageTier
 from tests.flows.cli.desk import Desk, Ran
 
 

@@ -1,0 +1,140 @@
+"""The one place where calls of a storage are tried again, and where it is left alone after many failures."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
+
+from blocks.errors import RepositoryUnavailable, StorageUnreachable
+from blocks.host.state_folder import state_folder
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+BREAK_AFTER = 3
+"""So many calls that failed in all of their attempts, one after another, open the breaker."""
+BREAK_SECONDS = 30.0
+"""For so long calls then fail at once, without a request."""
+
+
+class Transient(Exception):
+    """A call failed in a way that may pass.
+
+    Args:
+        error: What is raised when it does not.
+    """
+
+    def __init__(self, error: RepositoryUnavailable) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Attempts:
+    """Calls a storage, again after a failure that may pass. Thread-safe.
+
+    Args:
+        most: Attempts of one call.
+        seconds: No attempt is begun so many seconds after the first.
+        breaker: Shared by all processes of this machine that use the place.
+    """
+
+    def __init__(self, most: int, seconds: float, breaker: Breaker) -> None:
+        self._most, self._seconds, self._breaker = most, seconds, breaker
+
+    def call(self, work: Callable[[], R]) -> R:
+        """Do the work, with exponential backoff and jitter between attempts.
+
+        Raises:
+            StorageUnreachable: It failed in all attempts, or the breaker is open.
+        """
+        # only tiers in a network need it, and local ones start without it
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_before_delay
+        from tenacity.wait import wait_exponential_jitter
+
+        self._breaker.check()
+        retrying = Retrying(
+            retry=retry_if_exception_type(Transient),
+            stop=stop_after_attempt(self._most) | stop_before_delay(self._seconds),
+            wait=wait_exponential_jitter(initial=0.2, max=10, jitter=0.2),
+            reraise=True,
+        )
+        try:
+            answer = retrying(work)
+        except Transient as exc:
+            self._breaker.failed()
+            error = exc.error
+            tries = f" ({self._most} attempts)" if retrying.statistics.get("attempt_number") == self._most else ""
+            raise StorageUnreachable(error.message + tries, hint=error.hint) from exc
+        self._breaker.succeeded()
+        return answer
+
+
+class Breaker:
+    """Counts calls that failed one after another, in a file that all processes of this machine share.
+
+    What is lost or torn there costs attempts, nothing else.
+
+    Args:
+        place: The place that is called.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._name = sha256(place.encode()).hexdigest()
+
+    def check(self) -> None:
+        """Fail while the breaker is open.
+
+        Raises:
+            StorageUnreachable: So many calls failed that nothing is asked for a while.
+        """
+        failures, until = self._read()
+        left = until - time.time()
+        # a time further away than a breaker is ever open was written by another clock
+        if failures >= BREAK_AFTER and 0 < left <= BREAK_SECONDS:
+            when = datetime.fromtimestamp(until, UTC)
+            raise StorageUnreachable(
+                f"{self._place} failed {failures} times in a row, and is left alone until {when:%H:%M:%S} UTC",
+                hint="See whether the storage works and can be reached from this machine.",
+            )
+
+    def failed(self) -> None:
+        """Count a call that failed in all of its attempts."""
+        self._write(self._read()[0] + 1, time.time() + BREAK_SECONDS)
+
+    def succeeded(self) -> None:
+        """Close the breaker."""
+        try:
+            self._path().unlink()
+        except FileNotFoundError:
+            return
+        except (OSError, RuntimeError) as exc:
+            logger.debug("the breaker of %s cannot be closed: %s", self._place, exc)
+
+    def _path(self) -> Path:
+        return state_folder() / "breakers" / self._name
+
+    def _read(self) -> tuple[int, float]:
+        try:
+            failures, until = json.loads(self._path().read_bytes())
+            return int(failures), float(until)
+        except (OSError, RuntimeError, ValueError, TypeError):
+            return 0, 0.0
+
+    def _write(self, failures: int, until: float) -> None:
+        try:
+            path = self._path()
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary = path.with_suffix(f".{os.getpid()}")
+            temporary.write_text(json.dumps([failures, until]))
+            os.replace(temporary, path)
+        except (OSError, RuntimeError) as exc:  # RuntimeError: there is no home
+            logger.debug("the breaker of %s cannot be opened: %s", self._place, exc)

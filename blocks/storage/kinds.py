@@ -1,0 +1,107 @@
+"""The kinds of storage tiers by the scheme of their URL."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from typing import TYPE_CHECKING
+
+from blocks.errors import ConfigurationError
+from blocks.host.passwords import has_password
+from blocks.storage.base import StorageTier
+from blocks.storage.fsync import local_path
+from blocks.storage.local import LocalTier
+
+if TYPE_CHECKING:
+    from blocks.storage.settings import StorageSettings
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)(://|::)", re.IGNORECASE)
+
+_HOLDS_CREDENTIALS = re.compile(
+    r"://[^/@]*:[^/@]*@|^(?!sftp:)[^:]*://[^/]*@|[?&][^=]*(key|secret|token|sig|password)[^=]*=", re.I
+)
+
+_SETTINGS: dict[str, frozenset[str]] = {
+    "file": frozenset(),
+    "memory": frozenset(),
+    "s3": frozenset(
+        {"endpoint", "region", "path_style", "storage_class", "server_side_encryption", "kms_key", "profile"}
+        | {"credentials_file", "credentials_block", "key_id_env", "secret_env"}
+    ),
+    "gs": frozenset({"endpoint", "storage_class", "credentials_file"}),
+    "az": frozenset({"endpoint", "account", "storage_class", "secret_env"}),
+    "sftp": frozenset({"secret_env", "key_file", "known_hosts"}),
+}
+_FOR_ALL = frozenset({"timeout_seconds", "attempts", "retry_seconds"})
+
+_opened: dict[str, StorageTier] = {}
+_opening = threading.Lock()
+
+
+def scheme_of(url: str) -> str:
+    """Return the kind of a URL; `file` for a path.
+
+    Raises:
+        ConfigurationError: It is none that there is, or holds credentials.
+    """
+    found = _SCHEME.match(url)
+    if found is None:
+        local_path(url)
+        return "file"
+    scheme = found[1].lower()
+    if has_password(url) or (scheme != "file" and _HOLDS_CREDENTIALS.search(url)):
+        raise ConfigurationError(
+            "repository.url: there are credentials in it, where they would be kept and shown",
+            hint="Take them out of the URL; set them in the environment, or name them under `storage`.",
+        )
+    if scheme not in _SETTINGS or found[2] != "://":
+        known = ", ".join(f"{one}://" for one in _SETTINGS if one != "memory")
+        raise ConfigurationError(
+            f"repository.url: backups cannot be kept at {found[0]}…", hint=f"Give a path, or a URL of {known}."
+        )
+    if scheme == "file":
+        local_path(url)
+    return scheme
+
+
+def check_settings(url: str, settings: StorageSettings) -> None:
+    """Make sure that the settings are of the URL's kind.
+
+    Raises:
+        ConfigurationError: One of them means nothing there.
+    """
+    scheme = scheme_of(url)
+    foreign = sorted(settings.model_fields_set & set(type(settings).model_fields) - _SETTINGS[scheme] - _FOR_ALL)
+    if foreign:
+        allowed = ", ".join(sorted(_SETTINGS[scheme] | _FOR_ALL))
+        raise ConfigurationError(
+            f"repository.storage: {', '.join(foreign)} means nothing to {scheme}://", hint=f"It knows {allowed}."
+        )
+
+
+def open_tier(url: str, settings: StorageSettings, single_writer: bool = False) -> StorageTier:
+    """Return the tier of a place; its connections are shared by all who ask for the same.
+
+    Raises:
+        ConfigurationError: The URL or a setting is wrong, or named credentials cannot be read.
+    """
+    scheme = scheme_of(url)
+    check_settings(url, settings)
+    if scheme == "file":
+        return LocalTier(url)
+    key = f"{single_writer} {url} {settings.model_dump_json()}"
+    with _opening:
+        if key not in _opened:
+            _opened[key] = _connected(scheme, url, settings, single_writer)
+        return _opened[key]
+
+
+def _connected(scheme: str, url: str, settings: StorageSettings, single_writer: bool) -> StorageTier:
+    # what local repositories do without is imported only where it is used
+    from blocks.storage.object_stores import open_object_tier
+
+    return open_object_tier(url, settings, single_writer)
+
+
+os.register_at_fork(after_in_child=_opened.clear)

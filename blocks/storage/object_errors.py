@@ -1,0 +1,100 @@
+"""What object stores say, told apart once and in our words."""
+
+from __future__ import annotations
+
+import re
+
+from obstore import exceptions as said
+
+from blocks.errors import (
+    AlreadyExists,
+    ConfigurationError,
+    LastgoodError,
+    ObjectMissing,
+    ObjectUnreadable,
+    RepositoryFull,
+    RepositoryUnavailable,
+    StorageRefused,
+)
+from blocks.storage.attempts import Transient
+
+_STATUS = re.compile(r"non-2xx status code: (\d{3})([^:|\n]*)")
+_CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
+_MESSAGE = re.compile(r"<Message>([^<]*)</Message>|\"message\": ?\"([^\"]*)\"")
+
+_NO_PLACE = {"NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "InvalidResourceName", "ContainerBeingDeleted"}
+_OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+_ARCHIVED = {"InvalidObjectState", "BlobArchived"}
+_FULL = {"XMinioStorageFull", "QuotaExceeded", "AccountQuotaExceeded", "InsufficientCapacity"}
+_CONFLICT = {"ConditionalRequestConflict", "OperationAborted"}
+_CREDENTIALS = {
+    "ExpiredToken": "The credentials have expired: get new ones.",
+    "InvalidAccessKeyId": "The storage does not know the access key id.",
+    "SignatureDoesNotMatch": "The secret key does not belong to the access key id.",
+    "AuthenticationFailed": "The account key is wrong, or the clocks differ.",
+    "RequestTimeTooSkewed": "The clock of this machine is wrong: the storage takes no request whose time differs.",
+}
+_NO_CREDENTIALS = re.compile(
+    r"(?i)instance metadata|169\.254\.169\.254|metadata\.google|credential|no such (?:key )?file|OAuth|service account"
+)
+
+PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+
+
+def classified(error: Exception, verb: str, name: str, place: str) -> LastgoodError | Transient:
+    """Return what an error of obstore is, as one of ours; `Transient` where trying again can help.
+
+    Args:
+        error: What obstore raised.
+        verb: What was tried: read, write, look at, list, remove.
+        name: The object; empty where the place as a whole is concerned.
+        place: Names the storage.
+    """
+    text = str(error)
+    status = int(found[1]) if (found := _STATUS.search(text)) else None
+    code = found[1] if (found := _CODE.search(text)) else ""
+    what = f"cannot {verb} {name or 'the repository'} in {place}: {_said(text, status, code)}"
+    if code in _NO_PLACE or "specified bucket does not exist" in text:
+        return ConfigurationError(
+            f"repository.url: there is no bucket or container at {place}",
+            hint="Create it, or correct the URL; lastgood makes no buckets.",
+        )
+    if code in _OTHER_REGION or status == 301:
+        return ConfigurationError(
+            f"repository.storage.region: the bucket of {place} is in another region: {_said(text, status, code)}",
+            hint="Set `region` of the repository's `storage` to that of the bucket.",
+        )
+    if isinstance(error, (said.AlreadyExistsError, said.PreconditionError)) and code not in _CONFLICT:
+        return AlreadyExists(f"{name} exists already in {place}")
+    if isinstance(error, (FileNotFoundError, said.NotFoundError)):
+        return ObjectMissing(f"{name} is not there in {place}")
+    if code in _ARCHIVED:
+        return ObjectUnreadable(what, hint="The object is archived: have the storage restore it, then try again.")
+    if code in _FULL or status == 507:
+        return RepositoryFull(what, hint="Free space there: `lastgood retention` works. What was committed is safe.")
+    if isinstance(error, (said.PermissionDeniedError, said.UnauthenticatedError)) or status in (401, 403):
+        return StorageRefused(what, hint=_CREDENTIALS.get(code, _PERMISSIONS))
+    if status is None and _NO_CREDENTIALS.search(text):
+        return StorageRefused(
+            f"no credentials for {place} were found: {_said(text, status, code)}",
+            hint="Set them in the environment or name them under `storage` of the repository.",
+        )
+    problem = RepositoryUnavailable(what, hint="Check that the storage works and can be reached from this machine.")
+    return Transient(problem) if status is None or status in PASSING or code in _CONFLICT else problem
+
+
+_PERMISSIONS = "Check the credentials, and that they may list, read, write and delete there (see docs/storage.md)."
+
+
+def _said(text: str, status: int | None, code: str) -> str:
+    """Shorten what obstore says: it prints whole answers, and its own structures after them."""
+    found = _MESSAGE.search(text)
+    message = (found[1] or found[2]) if found else ""
+    if status is not None:
+        return " ".join(part for part in (str(status), code, message) if part).rstrip(".")
+    first = text.split("\n", 1)[0]
+    cause = re.search(
+        r"(?i)(timed? ?out|connection refused|dns error|connection reset|certificate[^\"|\n]{0,80})", text
+    )
+    short = re.sub(r" in [\d.]+(?:ns|µs|ms|s)\b", "", first)[:200]
+    return f"{short} ({cause[1].lower()})" if cause and cause[1].lower() not in short.lower() else short

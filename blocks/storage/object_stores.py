@@ -1,0 +1,148 @@
+"""Object stores, opened: what each provider's client is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store
+
+from blocks.errors import ConfigurationError
+from blocks.storage.attempts import Attempts, Breaker
+from blocks.storage.objects import ObjectTier
+from blocks.storage.s3 import s3_credentials
+from blocks.storage.settings import StorageSettings, secret_in
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, ObjectStore
+
+CONNECT_SECONDS = 10.0
+
+_IN_MEMORY: dict[str, MemoryStore] = {}
+
+# all attempts are made in one place, which is not here
+_NO_RETRIES: Any = {
+    "max_retries": 0,
+    "retry_timeout": timedelta(seconds=1),
+    "backoff": {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=1), "base": 2},
+}
+
+
+@dataclass(frozen=True)
+class Address:
+    """An object store's URL in its parts: scheme, bucket or container, prefix without slashes around it."""
+
+    scheme: str
+    bucket: str
+    prefix: str
+
+
+def address_of(url: str) -> Address:
+    """Take the URL of an object store apart.
+
+    Raises:
+        ConfigurationError: It names no bucket.
+    """
+    parts = urlsplit(url)
+    if not parts.netloc or parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"repository.url: {url!r} does not name a bucket",
+            hint=f"Write {parts.scheme}://bucket/prefix; everything else belongs under `storage` of the repository.",
+        )
+    return Address(parts.scheme, parts.netloc, parts.path.strip("/"))
+
+
+def open_object_tier(url: str, settings: StorageSettings, single_writer: bool) -> ObjectTier:
+    """Open an object store; nothing is asked of it yet.
+
+    Raises:
+        ConfigurationError: The URL or a setting is wrong, or named credentials cannot be read.
+    """
+    address = address_of(url)
+    store = _OPENERS[address.scheme](address, settings)
+    place = "/".join(part for part in (f"{address.scheme}://{address.bucket}", address.prefix) if part)
+    if settings.endpoint:
+        place += f" at {settings.endpoint}"
+    attempts = Attempts(settings.attempts, settings.retry_seconds, Breaker(place))
+    return ObjectTier(url, place, store, attempts, settings.storage_class, single_writer)
+
+
+def _client(settings: StorageSettings) -> ClientConfig:
+    return {
+        "timeout": timedelta(seconds=settings.timeout_seconds),
+        "connect_timeout": timedelta(seconds=min(CONNECT_SECONDS, settings.timeout_seconds)),
+        "allow_http": bool(settings.endpoint and settings.endpoint.startswith("http://")),
+    }
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _open_s3(address: Address, settings: StorageSettings) -> ObjectStore:
+    path_style = settings.path_style if settings.path_style is not None else settings.endpoint is not None
+    endpoint = settings.endpoint
+    if endpoint and not path_style:
+        scheme, _, host = endpoint.partition("://")
+        endpoint = f"{scheme}://{address.bucket}.{host}"
+    config = _given(
+        endpoint=endpoint,
+        region=settings.region,
+        virtual_hosted_style_request=not path_style,
+        server_side_encryption=settings.server_side_encryption,
+        sse_kms_key_id=settings.kms_key,
+    )
+    return S3Store(
+        address.bucket,
+        prefix=address.prefix or None,
+        config=config,  # type: ignore[arg-type]
+        client_options=_client(settings),
+        retry_config=_NO_RETRIES,
+        credential_provider=s3_credentials(settings),
+    )
+
+
+def _open_google(address: Address, settings: StorageSettings) -> ObjectStore:
+    config = _given(
+        base_url=settings.endpoint,
+        application_credentials=str(settings.credentials_file) if settings.credentials_file else None,
+        # an emulator asks for no credentials, and none are looked for
+        skip_signature=True if settings.endpoint else None,
+    )
+    return GCSStore(
+        address.bucket,
+        prefix=address.prefix or None,
+        config=config,  # type: ignore[arg-type]
+        client_options=_client(settings),
+        retry_config=_NO_RETRIES,
+    )
+
+
+def _open_azure(address: Address, settings: StorageSettings) -> ObjectStore:
+    config = _given(
+        account_name=settings.account,
+        endpoint=settings.endpoint,
+        account_key=secret_in(settings.secret_env) if settings.secret_env else None,
+    )
+    return AzureStore(
+        address.bucket,
+        prefix=address.prefix or None,
+        config=config,  # type: ignore[arg-type]
+        client_options=_client(settings),
+        retry_config=_NO_RETRIES,
+    )
+
+
+def _open_memory(address: Address, _settings: StorageSettings) -> ObjectStore:
+    return _IN_MEMORY.setdefault(f"{address.bucket}/{address.prefix}", MemoryStore())
+
+
+_OPENERS: Mapping[str, Callable[[Address, StorageSettings], ObjectStore]] = {
+    "s3": _open_s3,
+    "gs": _open_google,
+    "az": _open_azure,
+    "memory": _open_memory,
+}

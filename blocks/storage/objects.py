@@ -1,0 +1,194 @@
+"""Objects in an object store: S3 and what speaks its protocol, Google Cloud Storage, Azure Blob Storage, memory."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import obstore
+
+from blocks.errors import AlreadyExists, CorruptionDetected, LastgoodError, ObjectMissing, RepositoryUnavailable
+from blocks.storage.attempts import Attempts, Transient
+from blocks.storage.base import StorageTier, StoredName, checked_segments, not_removed
+from blocks.storage.fsync import Buffer
+from blocks.storage.object_errors import classified
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+    from obstore.store import ObjectStore
+
+R = TypeVar("R")
+
+REMOVED_AT_ONCE = 1000
+"""Objects of one request for deletion, where the storage knows such requests."""
+
+
+class ObjectTier(StorageTier):
+    """Objects in one bucket or container, below one prefix.
+
+    Each object is one request: a multipart upload would not be made exclusively everywhere, nothing here is larger than
+    what one request can hold (5 GB), and what no upload leaves behind need not be looked for.
+
+    Args:
+        url: As the plan names the place.
+        place: As messages name it, without secrets; tells it from all others.
+        store: The opened bucket, its own prefix included.
+        attempts: Calls it.
+        storage_class: Of new objects; None for the bucket's own.
+        single_writer: Look before an exclusive creation, where the store does not refuse a second one by itself.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        place: str,
+        store: ObjectStore,
+        attempts: Attempts,
+        storage_class: str | None = None,
+        single_writer: bool = False,
+    ) -> None:
+        super().__init__(url)
+        self._place, self._store, self._attempts = place, store, attempts
+        self._attributes = {"Storage-Class": storage_class} if storage_class else None
+        self._single_writer = single_writer
+
+    @property
+    def place(self) -> str:
+        """The URL and, where it is not the provider's own, the endpoint."""
+        return self._place
+
+    def prepare(self) -> None:
+        """Make sure that the bucket is there and can be listed; it is never made.
+
+        Raises:
+            ConfigurationError: There is no such bucket, or it is in another region.
+            StorageRefused: The credentials are wrong, or do not suffice.
+        """
+        self._call("list", "", lambda: obstore.list_with_delimiter(self._store, "backups"))
+
+    def put(self, name: str, data: Buffer, exclusive: bool = False, like_before: bool = False) -> None:
+        """Store an object; see `StorageTier.put`."""
+        checked_segments(name)
+        if exclusive and self._single_writer and self.exists(name):
+            return self._accept(name, data)
+        with self._observed("put", name):
+            try:
+                self._call("write", name, lambda: self._put(name, data, exclusive))
+            except AlreadyExists:
+                self._accept(name, data)
+
+    def _put(self, name: str, data: Buffer, exclusive: bool) -> None:
+        mode: Any = "create" if exclusive else "overwrite"
+        obstore.put(self._store, name, data, mode=mode, use_multipart=False, attributes=self._attributes)
+
+    def _accept(self, name: str, data: Buffer) -> None:
+        """Take an object that is there as ours if it has the same bytes: a reply may have got lost."""
+        if self.size(name) != memoryview(data).nbytes or self.get(name) != data:
+            raise AlreadyExists(f"{name} exists already in {self._place}")
+
+    def get(self, name: str, offset: int = 0, length: int | None = None, limit: int | None = None) -> bytes:
+        """Read an object, or a range of it; see `StorageTier.get`."""
+        checked_segments(name)
+        if length == 0:
+            self.size(name)
+            return b""
+        if length is not None:
+            return self._call("read", name, lambda: self._range(name, offset, length))
+        return self._call("read", name, lambda: self._rest(name, offset, limit))
+
+    def _range(self, name: str, offset: int, length: int) -> bytes:
+        try:
+            return bytes(obstore.get_range(self._store, name, start=offset, length=length))
+        except obstore.exceptions.BaseError as exc:
+            if "416" in str(exc) and obstore.head(self._store, name)["size"] <= offset:
+                return b""
+            raise
+
+    def _rest(self, name: str, offset: int, limit: int | None) -> bytes:
+        found = obstore.get(self._store, name, options={"range": {"offset": offset}} if offset else None)
+        size = found.meta["size"]
+        if limit is not None and size > limit:
+            raise CorruptionDetected(
+                f"{name} in {self._place} has {size} bytes, and such an object never has more than {limit}",
+                hint="It was not made by lastgood, or was changed. Put a copy of it back.",
+            )
+        data = bytes(found.bytes())
+        if len(data) != size - offset:
+            # cut off on the way: the object itself may be whole
+            raise Transient(RepositoryUnavailable(f"cannot read {name} in {self._place}: the answer was cut off"))
+        return data
+
+    def size(self, name: str) -> int:
+        """Return the size of an object in bytes."""
+        checked_segments(name)
+        return self._call("look at", name, lambda: obstore.head(self._store, name)["size"])
+
+    def list(self, prefix: str = "") -> Sequence[StoredName]:
+        """List all objects below a folder (`prefix` ends in `/` or is empty), sorted by name."""
+        found = self._call(
+            "list", prefix, lambda: [o for chunk in obstore.list(self._store, prefix or None) for o in chunk]
+        )
+        return sorted(
+            (StoredName(one["path"], one["size"], one["last_modified"]) for one in found), key=lambda one: one.name
+        )
+
+    def _listed(self, prefix: str) -> builtins.list[ObjectMeta]:
+        return [one for page in obstore.list(self._store, prefix or None) for one in page]
+
+    def folders(self, prefix: str = "") -> Sequence[str]:
+        """Return the names of the folders directly below a folder, sorted."""
+        found = self._call("list", prefix, lambda: obstore.list_with_delimiter(self._store, prefix or None))
+        return sorted(name.rstrip("/").rpartition("/")[2] for name in found["common_prefixes"])
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects in batches, and one by one where a batch fails.
+
+        Raises:
+            RepositoryUnavailable: Some could not be removed; names them. All others are gone.
+        """
+        wanted = builtins.list(names)
+        failed: builtins.list[tuple[str, LastgoodError]] = []
+        for start in range(0, len(wanted), REMOVED_AT_ONCE):
+            failed += self._remove(wanted[start : start + REMOVED_AT_ONCE])
+        if failed:
+            raise not_removed(failed)
+
+    def _remove(self, names: builtins.list[str]) -> builtins.list[tuple[str, LastgoodError]]:
+        for name in names:
+            checked_segments(name)
+            type(self).durable("delete", name, "before")
+        try:
+            self._call("remove", names[0] if len(names) == 1 else "", lambda: obstore.delete(self._store, names))
+        except ObjectMissing:
+            # some stores say so of what is not there, and then of the whole batch
+            failed = [] if len(names) == 1 else self._one_by_one(names)
+        except RepositoryUnavailable as exc:
+            failed = [(names[0], exc)] if len(names) == 1 else self._one_by_one(names)
+        else:
+            failed = []
+        kept = {name for name, _ in failed}
+        for name in names:
+            if name not in kept:
+                type(self).durable("delete", name, "after")
+        return failed
+
+    def _one_by_one(self, names: builtins.list[str]) -> builtins.list[tuple[str, LastgoodError]]:
+        failed: builtins.list[tuple[str, LastgoodError]] = []
+        for name in names:
+            try:
+                self._call("remove", name, lambda name=name: obstore.delete(self._store, name))  # type: ignore[misc]
+            except ObjectMissing:
+                continue
+            except LastgoodError as exc:
+                failed.append((name, exc))
+        return failed
+
+    def _call(self, verb: str, name: str, work: Callable[[], R]) -> R:
+        def tried() -> R:
+            try:
+                return work()
+            except (obstore.exceptions.BaseError, FileNotFoundError) as exc:
+                raise classified(exc, verb, name, self._place) from exc
+
+        return self._attempts.call(tried)

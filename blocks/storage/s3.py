@@ -1,0 +1,107 @@
+"""Credentials of S3, from where a plan names them: profile, credentials file, variables, Prefect block."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from blocks.errors import ConfigurationError
+from blocks.storage.settings import StorageSettings, secret_in
+
+if TYPE_CHECKING:
+    from obstore.store import S3Credential
+
+_LIFETIME_SECONDS = 300
+"""Credentials that may be renewed by somebody else are asked for again after so long."""
+
+
+def s3_credentials(settings: StorageSettings) -> Callable[[], S3Credential] | None:
+    """Return what gives the credentials that the settings name; None to look where AWS' tools do.
+
+    Raises:
+        ConfigurationError: They are not there.
+    """
+    if settings.credentials_block:
+        return _from_block(settings.credentials_block)
+    if settings.key_id_env or settings.secret_env:
+        key_id, secret = settings.key_id_env or "AWS_ACCESS_KEY_ID", settings.secret_env or "AWS_SECRET_ACCESS_KEY"
+        return _fixed(secret_in(key_id), secret_in(secret))
+    if settings.profile or settings.credentials_file or _has_own_files():
+        return _from_files(settings)
+    return None
+
+
+def _has_own_files() -> bool:
+    """Whether AWS' files are there and the environment does not say it all; obstore reads none of them."""
+    if "AWS_ACCESS_KEY_ID" in os.environ or "AWS_WEB_IDENTITY_TOKEN_FILE" in os.environ:
+        return False
+    given = (os.environ.get("AWS_SHARED_CREDENTIALS_FILE"), os.environ.get("AWS_CONFIG_FILE"))
+    return "AWS_PROFILE" in os.environ or any(
+        os.path.exists(os.path.expanduser(path))
+        for path in (given[0] or "~/.aws/credentials", given[1] or "~/.aws/config")
+    )
+
+
+def _fixed(key_id: str, secret: str, token: str | None = None) -> Callable[[], S3Credential]:
+    return lambda: {"access_key_id": key_id, "secret_access_key": secret, "token": token, "expires_at": None}
+
+
+def _from_files(settings: StorageSettings) -> Callable[[], S3Credential]:
+    from datetime import UTC, datetime, timedelta
+
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        session = botocore.session.Session(profile=settings.profile)
+        if settings.credentials_file:
+            session.set_config_variable("credentials_file", str(settings.credentials_file))
+        credentials = session.get_credentials()
+    except BotoCoreError as exc:
+        raise ConfigurationError(f"repository.storage: {exc}", hint="Name a profile that there is.") from exc
+    if credentials is None:
+        raise ConfigurationError(
+            "repository.storage: AWS' configuration files hold no credentials for this profile",
+            hint="Run `aws configure`, or name other credentials.",
+        )
+
+    def now() -> S3Credential:
+        frozen = credentials.get_frozen_credentials()  # renewed by botocore where they expire
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(UTC) + timedelta(seconds=_LIFETIME_SECONDS),
+        }
+
+    return now
+
+
+def _from_block(reference: str) -> Callable[[], S3Credential]:
+    """Read a Prefect block that has AWS' fields: prefect-aws' AwsCredentials, or one of MinIO's."""
+    from prefect.blocks.core import Block
+
+    try:
+        block: Any = Block.load(reference, _sync=True)  # type: ignore[call-arg]  # the decorator takes it
+    except ValueError as exc:
+        raise ConfigurationError(
+            f"repository.storage.credentials_block: there is no Prefect block {reference}: {exc}",
+            hint="Write type/name, for example aws-credentials/production; prefect-aws has to be installed.",
+        ) from exc
+    for key_id, secret in (
+        ("aws_access_key_id", "aws_secret_access_key"),
+        ("minio_root_user", "minio_root_password"),
+    ):
+        found = getattr(block, key_id, None), _plain(getattr(block, secret, None))
+        if found[0] and found[1]:
+            return _fixed(found[0], found[1], _plain(getattr(block, "aws_session_token", None)))
+    raise ConfigurationError(
+        f"repository.storage.credentials_block: {reference} holds no access key",
+        hint="Fill in its access key id and secret key, or name other credentials.",
+    )
+
+
+def _plain(secret: Any) -> str | None:
+    shown = secret.get_secret_value() if hasattr(secret, "get_secret_value") else secret
+    return str(shown) if shown else None

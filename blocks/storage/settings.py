@@ -1,0 +1,94 @@
+"""How a storage in a network is reached: endpoint, region, credentials, timeouts. Secrets are never here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from blocks.errors import ConfigurationError
+from blocks.prefect_compat import LastgoodBlock, document
+
+
+class StorageSettings(LastgoodBlock):
+    """How a storage in a network is reached; what is left out is found as the storage's own tools find it.
+
+    Credentials come from the environment, from an instance's or pod's role, or from what is named here.
+
+    Example:
+        ```python
+        from blocks.storage.settings import StorageSettings
+
+        settings = StorageSettings.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "Storage Settings"
+    _block_type_slug = "storage-settings"
+    _documentation_url = document("docs/storage.md")
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    endpoint: str | None = Field(
+        default=None, description="URL of a server that speaks the storage's protocol; the provider's own by default."
+    )
+    region: str | None = Field(default=None, description="Region of an S3 bucket.")
+    path_style: bool | None = Field(
+        default=None,
+        description="Name the bucket in the path, not in the host; so it is where an endpoint is given.",
+    )
+    account: str | None = Field(default=None, description="Azure storage account.")
+    storage_class: str | None = Field(
+        default=None, description="Storage class of new objects, for example STANDARD_IA; the bucket's own by default."
+    )
+    server_side_encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = Field(
+        default=None, description="How S3 encrypts what is encrypted already."
+    )
+    kms_key: str | None = Field(default=None, description="Key of aws:kms.")
+    profile: str | None = Field(default=None, description="Profile in AWS' own configuration files.")
+    credentials_file: Path | None = Field(
+        default=None, description="Google's service account file, or AWS' shared credentials file."
+    )
+    credentials_block: str | None = Field(
+        default=None, description="Prefect block with credentials, as type/name: aws-credentials/production."
+    )
+    key_id_env: str | None = Field(
+        default=None, description="Environment variable with the S3 access key id, if not AWS_ACCESS_KEY_ID."
+    )
+    secret_env: str | None = Field(
+        default=None,
+        description="Environment variable with the S3 secret key, the Azure account key or the SFTP password.",
+    )
+    key_file: Path | None = Field(default=None, description="Private SSH key of an SFTP user.")
+    known_hosts: Path | None = Field(default=None, description="Known SSH hosts, if not ~/.ssh/known_hosts.")
+    timeout_seconds: float = Field(default=60, gt=0, description="Seconds that one call may take.")
+    attempts: int = Field(default=5, ge=1, le=20, description="How often a call is tried.")
+    retry_seconds: float = Field(default=120, ge=0, description="Seconds after which no new attempt is begun.")
+
+    def anchored(self, folder: Path) -> StorageSettings:
+        """Return a copy whose relative paths are resolved against `folder` (that of the plan file)."""
+        files = ("credentials_file", "key_file", "known_hosts")
+        given = {name: path for name in files if (path := getattr(self, name)) is not None}
+        return self.model_copy(update={name: folder / path.expanduser() for name, path in given.items()})
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Names of the environment variables that hold secrets."""
+        return frozenset(name for name in (self.secret_env, self.key_id_env) if name)
+
+
+def secret_in(variable: str) -> str:
+    """Return a secret from the environment.
+
+    Raises:
+        ConfigurationError: The variable is not set.
+    """
+    value = os.environ.get(variable)
+    if not value:
+        raise ConfigurationError(
+            f"the environment variable {variable}, which `storage` of the repository names, is not set",
+            hint="Set it, or name another one.",
+        )
+    return value

@@ -5,12 +5,17 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.in_memory import in_memory
+
+if TYPE_CHECKING:
+    from tests.object_servers import Seaweed
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
@@ -47,3 +52,20 @@ def _own_state_home(_state_homes: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     home = tempfile.mkdtemp(dir=_state_homes)
     monkeypatch.setenv("XDG_STATE_HOME", home)
     return Path(home)
+
+
+@pytest.fixture(scope="session")
+def seaweed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A real S3 server, one for each process of the tests; tests have buckets of their own."""
+    from tests.object_servers import seaweed
+
+    with seaweed(tmp_path_factory.mktemp("seaweed") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def s3(seaweed_server: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Seaweed:
+    """The S3 server, with its credentials in the environment."""
+    for name, value in seaweed_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return seaweed_server

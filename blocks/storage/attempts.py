@@ -63,7 +63,7 @@ class Attempts:
         retrying = Retrying(
             retry=retry_if_exception_type(Transient),
             stop=stop_after_attempt(self._most) | stop_before_delay(self._seconds),
-            wait=wait_exponential_jitter(initial=0.2, max=10, jitter=0.2),
+            wait=wait_exponential_jitter(multiplier=0.2, max=10, jitter=0.2),
             reraise=True,
         )
         try:

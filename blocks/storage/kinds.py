@@ -72,7 +72,9 @@ def check_settings(url: str, settings: StorageSettings) -> None:
         ConfigurationError: One of them means nothing there.
     """
     scheme = scheme_of(url)
-    foreign = sorted(settings.model_fields_set & set(type(settings).model_fields) - _SETTINGS[scheme] - _FOR_ALL)
+    # a saved block holds every field, set or not
+    given = {name for name, field in type(settings).model_fields.items() if getattr(settings, name) != field.default}
+    foreign = sorted(given - _SETTINGS[scheme] - _FOR_ALL)
     if foreign:
         allowed = ", ".join(sorted(_SETTINGS[scheme] | _FOR_ALL))
         raise ConfigurationError(

@@ -76,11 +76,16 @@ class DemoFolder:
             if before is not None:
                 os.environ[_STATE_HOME] = before
 
-    def write_plan(self, more: Mapping[str, Mapping[str, object]] | None = None) -> Path:
+    def write_plan(
+        self,
+        more: Mapping[str, Mapping[str, object]] | None = None,
+        repository: Mapping[str, object] | None = None,
+    ) -> Path:
         """Write the example plan, adapted: its passphrase is drawn here.
 
         Args:
             more: Sources to add, by name.
+            repository: Where backups are kept, if not in this folder.
         """
         plans = resources.files("deployments") / "plans"
         plan = yaml.safe_load((plans / PLAN).read_text(encoding="utf-8"))
@@ -90,6 +95,7 @@ class DemoFolder:
         passphrase.write_text(secrets.token_urlsafe(24) + "\n", encoding="utf-8")
         plan["encryption"] = {"credential": {"passphrase_file": "./secrets/passphrase"}}
         plan["sources"] |= {name: dict(source) for name, source in (more or {}).items()}
+        plan["repository"] = dict(repository or plan["repository"])
         self.plan.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
         self._copy(["quality/ledger.json"])
         return self.plan

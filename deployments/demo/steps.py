@@ -83,14 +83,15 @@ class Story:
 
     def _initialize(self) -> None:
         with self._narrator.step("lastgood init") as step:
-            path = self._place.write_plan(self._servers.sources)
+            path = self._place.write_plan(self._servers.sources, self._servers.repository)
             self._plan: BackupPlan = read_plan(path)
             self._reference = str(path)
             if self._save_plan:
                 self._plan.save(self._plan.name, overwrite=True, _sync=True)
                 self._reference = self._plan.name
             kit = self._plan.repository.initialize(self._plan.encryption)
-            step.done(f"repository {kit.repository_id[:8]}, keys sealed under a passphrase")
+            where = "" if self._servers.repository is None else f" at {kit.url}"
+            step.done(f"repository {kit.repository_id[:8]}{where}, keys sealed under a passphrase")
 
     def _backup(self, kind: BackupType, note: str) -> BackupMetadata:
         with self._narrator.step(f"{kind.value} backup") as step:

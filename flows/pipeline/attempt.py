@@ -104,7 +104,10 @@ class BackupAttempt:
                 yield from parts
 
     def stale_parts(self) -> list[BackupPart]:
-        """Return the parts that have to be read again, because something in them was given up since; at last none."""
+        """Return the parts that have to be read again; at last none.
+
+        Something in them was given up since they were read, or they refer to what such a part holds.
+        """
         found: list[BackupPart] = []
         for collection in self.collections:
             if isinstance(collection.view, Skipping) and collection.view.skips:

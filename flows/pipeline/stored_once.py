@@ -7,12 +7,13 @@ before anything else sees the rows. What a reference says, and why it stays true
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 
 from blocks.errors import CorruptionDetected
+from blocks.records import Segment
 from blocks.rows.canonical import KEY, escape, one_chunk
 from blocks.rows.changes import Changes
 from blocks.rows.same import (
@@ -29,6 +30,9 @@ from blocks.sources.collection import CollectionSpec
 from blocks.sources.reading import FullRead, Reading
 from flows.pipeline.chain_segments import ChainSegments
 from flows.pipeline.lookup import rows_in
+
+_BATCH_BYTES = 16 * 1024 * 1024
+"""About what is read at once of what references name."""
 
 _Place = tuple[int, bytes]
 """Number of a part of a collection, and the `_key` of a row in it."""
@@ -161,10 +165,11 @@ class _Values:
         left = set(wanted)
         for stored in reversed(self._chain.segments(self._collection, part)):
             level = self._chain.position(stored[0])
-            if level <= as_of and (found := rows_in(self._chain, stored, part, sorted(left), self._spec)):
-                rows, keys = told_apart(found[0], level), found[1].to_pylist()
-                self._take(rows, keys, as_of, part, wanted)
-                left.difference_update(keys)
+            for some in _batches(sorted(left), stored[2]) if level <= as_of else ():
+                if (found := rows_in(self._chain, stored, part, some, self._spec)) is not None:
+                    rows, keys = told_apart(found[0], level), found[1].to_pylist()
+                    self._take(rows, keys, as_of, part, wanted)
+                    left.difference_update(keys)
             if not left:
                 return
         raise self._wrong(part, "nowhere")
@@ -188,6 +193,13 @@ class _Values:
 
     def _wrong(self, part: int, where: str) -> CorruptionDetected:
         return CorruptionDetected(f"a reference to {self._collection}#{part} leads {where}", hint=_HINT)
+
+
+def _batches(keys: Sequence[bytes], segment: Segment) -> Iterator[Sequence[bytes]]:
+    """Yield so many keys at a time that what is read for them is small beside a part."""
+    count = max(_BATCH_BYTES * max(segment.upserts, 1) // max(segment.size_bytes, 1), 1)
+    for start in range(0, len(keys), count):
+        yield keys[start : start + count]
 
 
 _HINT = "Restore an earlier backup; `lastgood check --read-data` reports what else is damaged."

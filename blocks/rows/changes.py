@@ -34,6 +34,7 @@ class Changes:
         upserts: How many records were inserted or changed.
         tombstones: How many records were deleted.
         count: How many records the part has now.
+        elsewhere_bytes: What the values take that the rows only refer to (same.py).
     """
 
     rows: pa.Table
@@ -41,6 +42,7 @@ class Changes:
     upserts: int
     tombstones: int
     count: int
+    elsewhere_bytes: int = 0
 
     @property
     def is_empty(self) -> bool:

@@ -118,11 +118,14 @@ class FullRead:
         unchanged: Encoded keys (from `BaseLookup.under` or `BaseLookup.encode`) of records that the base holds, that
             are still there as they were and that are not among `rows`; None for none. Without a base there are none.
         warnings: What the user should know, each a sentence that names the record.
+        twins: Values of the first key column, of rows whose long values other rows may have, too (the names of a file
+            that has several); None for none. So a backup stores these values once.
     """
 
     rows: pa.Table
     unchanged: pa.LargeBinaryArray | None = None
     warnings: tuple[str, ...] = ()
+    twins: pa.Array | None = None
 
 
 @dataclass(frozen=True)

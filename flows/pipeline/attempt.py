@@ -23,6 +23,7 @@ from flows.pipeline.context import BackupContext
 from flows.pipeline.messages import SelectedCollection, Stored
 from flows.pipeline.packs import Packs
 from flows.pipeline.small_parts import SmallParts
+from flows.pipeline.stored_once import StoredOnce
 
 MOST_FILTER_BYTES = 8 * 1024 * 1024
 """What all filters of a manifest may take, which is held in memory with those of other backups."""
@@ -43,6 +44,7 @@ class BackupAttempt:
         tokens: By source the token of its view.
         packs: The objects that what is stored is put into.
         small: Parts that wait for others, to be stored with them.
+        once: Values that are stored once, however many rows have them.
         filter_bytes: What the filters of its segments take in the manifest so far; about, where threads count at once.
     """
 
@@ -60,6 +62,7 @@ class BackupAttempt:
         self._results = _Results()
         self.filter_bytes = 0
         self.packs, self.small = Packs(self._put, self._discard_object), SmallParts(self)
+        self.once = StoredOnce()
 
     def __str__(self) -> str:
         """Name the backup as people see it in the UI."""
@@ -101,13 +104,18 @@ class BackupAttempt:
                 yield from parts
 
     def stale_parts(self) -> list[BackupPart]:
-        """Return the parts that have to be read again, because something in them was given up since; at last none."""
+        """Return the parts that have to be read again; at last none.
+
+        Something in them was given up since they were read, or they refer to what such a part holds.
+        """
         found: list[BackupPart] = []
         for collection in self.collections:
             if isinstance(collection.view, Skipping) and collection.view.skips:
                 with self.context.reading(collection.source):
                     bounds = collection.view.stale(collection.spec)
-                found += [part for part in self.parts_of(collection) if part.bounds in bounds]
+                parts = self.parts_of(collection)
+                numbers = self.once.forget(collection.name, [part.number for part in parts if part.bounds in bounds])
+                found += [part for part in parts if part.number in numbers]
         for part in found:
             self._discard(part)
         return found

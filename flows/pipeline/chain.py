@@ -6,17 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from blocks.records import Collection, Part
+from blocks.rows.canonical import KEY
 from blocks.rows.key_range import check_range
 from blocks.rows.merge import merged
 from blocks.rows.normalize import from_normal
 from blocks.rows.row_groups import checked_order
+from blocks.rows.same import SAME_KEY, told_apart, without_references
 from blocks.rows.selection import Selection
 from blocks.sources.source import StateSource
 from flows.pipeline.chain_segments import ChainSegments
 from flows.pipeline.lookup import rows_of, wanted_keys
 from flows.pipeline.messages import AnyPiece, FoundRows, Opened, spec_of
+from flows.pipeline.stored_once import filled
+
+_PLACE = "#"
+"""Numbers rows while they are narrowed; no column of a collection that has references."""
 
 
 class Chain(ChainSegments):
@@ -92,13 +99,49 @@ class RestorePart:
                 keys = checked_order(whole, rows, self.spec.key, one.name)
                 check_range(segment.key_range, keys, rows, self.spec.key, self.chain.digest, one.name)
 
-    def merged(self) -> pa.Table:
+    def tables(self, opened: Sequence[Opened | FoundRows]) -> list[pa.Table]:
+        """Return the rows of each segment: `_key` (large_binary; set for tombstones only) and the canonical columns.
+
+        Where they refer to others, they say as of which backup, for `filled`.
+
+        Args:
+            opened: The data of each segment, oldest first.
+        """
+        if self.wanted is not None:
+            return [one.rows() for one in opened]
+        stored = self.chain.segments(self.collection.name, self.part.number)
+        both = zip(opened, stored, strict=True)
+        return [told_apart(one.rows(), self.chain.position(backup)) for one, (backup, _, _) in both]
+
+    def filled(self, rows: pa.Table) -> pa.Table:
+        """Put values in the place of references; where rows are going to be narrowed, only in those that stay.
+
+        Args:
+            rows: The merged rows of `tables`.
+
+        Raises:
+            CorruptionDetected: A reference leads nowhere.
+        """
+        only = None
+        if SAME_KEY in rows.column_names and not self.chain.proving and (self.selection or self._source):
+            referring = pc.indices_nonzero(rows.column(SAME_KEY).is_valid())
+            some = from_normal(without_references(rows.take(referring))).append_column(_PLACE, referring)
+            only = self.narrowed(some).column(_PLACE)
+        return filled(self.chain, self.collection.name, self.part.number, self.spec, rows, only)
+
+    def merged(self, keys: pa.Array | None = None) -> pa.Table:
         """Fetch the segments and lay them over each other, all stages in one call, for what compares and reads.
+
+        Args:
+            keys: `_key`s of the rows that are wanted; None for all.
 
         Returns:
             `_key` (large_binary) and the canonical columns, sorted by `_key`; no columns where there never was a row.
         """
-        return merged([piece.open().rows() for piece in self.pieces()], self.spec.key)
+        rows = merged(self.tables([piece.open() for piece in self.pieces()]), self.spec.key)
+        if keys is not None and rows.num_columns:
+            rows = rows.filter(pc.is_in(rows.column(KEY), keys))
+        return self.filled(rows)
 
     def load(self) -> pa.Table:
         """Return the rows that were asked for as their source knows them: the collection's columns.

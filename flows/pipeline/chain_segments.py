@@ -54,6 +54,7 @@ class ChainSegments:
             _check_collections(backup)
             _check_parts(full, bounds, backup)
         self.target = target
+        self._positions = {backup.backup_id: n for n, backup in enumerate(self.backups)}
         self.digest = RowDigest(repository.keys.digest_key)
         self.proving = False
         self.index_digest = self.digest if target.format_version == 1 else RowDigest(repository.keys.digest_key, 32)
@@ -98,6 +99,10 @@ class ChainSegments:
             if (segment := parts[part].segment) is not None:
                 found.append((backup, record, segment))
         return found
+
+    def position(self, backup: BackupMetadata) -> int:
+        """Return the position of one of its backups in the chain; the full's is 0."""
+        return self._positions[backup.backup_id]
 
     def pieces(self, collection: str, part: int) -> list[Piece | SharedPiece]:
         """Fetch the sealed data of one part, oldest first."""

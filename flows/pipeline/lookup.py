@@ -78,17 +78,41 @@ def rows_of(
     """
     left, found = set(keys), list[pa.Table]()
     for stored in reversed(chain.segments(collection, part)):
-        range_ = stored[2].key_range
-        near = [key for key in sorted(left) if range_ is None or may_hold(range_, key, chain.digest)]
-        if near:
-            rows = _rows(chain, stored, part, near)
-            encoded = with_keys(rows, spec.key).column(KEY).combine_chunks()
-            wanted = pc.is_in(encoded, pa.array(near, pa.large_binary()))
-            found.insert(0, rows.filter(wanted))
-            left.difference_update(encoded.filter(wanted).to_pylist())
+        if (here := rows_in(chain, stored, part, sorted(left), spec)) is not None:
+            rows, encoded = here
+            found.insert(0, rows)
+            left.difference_update(encoded.to_pylist())
         if not left:
             break
     return found
+
+
+def rows_in(
+    chain: ChainSegments, stored: StoredSegment, part: int, keys: Sequence[bytes], spec: CollectionSpec
+) -> tuple[pa.Table, pa.LargeBinaryArray] | None:
+    """Read the rows and tombstones of some keys out of one segment; return also the `_key` of each.
+
+    Args:
+        chain: The chain, opened for reading.
+        stored: The segment.
+        part: Number of its part.
+        keys: `_key`s, each once, in order.
+        spec: The collection.
+
+    Returns:
+        None where the segment can have none of them.
+
+    Raises:
+        CorruptionDetected: The segment is missing or is not what was stored.
+    """
+    range_ = stored[2].key_range
+    near = [key for key in keys if range_ is None or may_hold(range_, key, chain.digest)]
+    if not near:
+        return None
+    rows = _rows(chain, stored, part, near)
+    encoded = with_keys(rows, spec.key).column(KEY).combine_chunks()
+    wanted = pc.is_in(encoded, pa.array(near, pa.large_binary()))
+    return rows.filter(wanted), encoded.filter(wanted)
 
 
 def _rows(chain: ChainSegments, stored: StoredSegment, part: int, keys: Sequence[bytes]) -> pa.Table:

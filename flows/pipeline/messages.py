@@ -46,7 +46,7 @@ class StoredPart:
         upserts: Number of rows that were added or changed.
         tombstones: Number of rows that are gone.
         count: Number of records that the part has now.
-        size_bytes: Size of the segment's rows as an Arrow table, in bytes.
+        size_bytes: Size of the segment's rows as an Arrow table, with the values that they only refer to, in bytes.
         size_compressed: Its share of data and index after compression, in bytes.
         keys: Which keys it holds.
         rows_at: Where its rows are in shared data: offset and length, in bytes; None where all of it is.
@@ -60,7 +60,7 @@ class StoredPart:
     def __init__(self, part: BackupPart, changes: Changes, keys: KeyRange) -> None:
         self.part, self.keys, self.size_compressed = part, keys, 0
         self.upserts, self.tombstones, self.count = changes.upserts, changes.tombstones, changes.count
-        self.size_bytes = changes.rows.nbytes
+        self.size_bytes = changes.rows.nbytes + changes.elsewhere_bytes
         self.rows_at: Range | None = None
         self.index_at: Range | None = None
 

@@ -103,10 +103,9 @@ class Side:
     def rows(self, number: int, keys: pa.Array) -> Rows:
         """Read the rows of a part that have one of the keys."""
         part = self.parts[number]
-        rows = part.merged()
-        if not rows.num_columns:
-            return Rows(no_keys(), rows)
-        wanted = rows.filter(pc.is_in(rows.column(KEY), keys))
+        wanted = part.merged(keys)
+        if not wanted.num_columns:
+            return Rows(no_keys(), wanted)
         return Rows(wanted.column(KEY).combine_chunks(), from_normal(wanted))
 
 

@@ -38,7 +38,7 @@ def compress(part: BackupPart | SharedParts, changes: OneShot[Changes | None]) -
 def decompress(part: RestorePart, packed: OneShot[list[Opened | FoundRows]]) -> OneShot[list[pa.Table]]:
     """Unpack the rows of a chain's segments, oldest first."""
     opened = packed.take()
-    tables = [one.rows() for one in opened]
+    tables = part.tables(opened)
     if part.chain.proving:
         part.check_lookups([one for one in opened if isinstance(one, Opened)], tables)
     return OneShot(tables)

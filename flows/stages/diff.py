@@ -5,6 +5,8 @@ Going down, only indexes are compared; going up, only rows are read.
 
 from __future__ import annotations
 
+from functools import partial
+
 import pyarrow as pa
 
 from blocks.errors import CorruptionDetected
@@ -15,6 +17,7 @@ from blocks.sources.part_changes import changes_since
 from blocks.sources.reading import Unchanged, Updates
 from flows.pipeline.attempt import BackupPart
 from flows.pipeline.chain import RestorePart
+from flows.pipeline.executor import retried
 from flows.pipeline.messages import NormalizedPart
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.prefect_compat import PURE, task
@@ -32,6 +35,7 @@ def diff(part: BackupPart, normal: OneShot[NormalizedPart]) -> OneShot[Changes |
             changes = changes_by_updates(rows, part.base_rows)
         case now:
             changes = changes_since(part.base(), now)
+            changes = part.attempt.once.referring(part.collection_name, part.number, part.spec, now, changes)
     part.drop_base()  # also where only the source has looked into it
     return OneShot(None if changes is None or changes.is_empty else changes)
 
@@ -41,9 +45,10 @@ def merge(part: RestorePart, tables: OneShot[list[pa.Table]]) -> OneShot[pa.Tabl
     """Lay the segments of one part's chain, oldest first, over each other: the part as it was.
 
     Raises:
-        CorruptionDetected: A segment lacks the columns of its key.
+        CorruptionDetected: A segment lacks the columns of its key, or refers to a value that is nowhere.
     """
     try:
-        return OneShot(as_it_was(tables.take(), part.spec.key))
+        rows = as_it_was(tables.take(), part.spec.key)
+        return OneShot(retried(partial(part.filled, rows)))  # which may have to fetch what other parts hold
     except CorruptionDetected as exc:
         raise CorruptionDetected(f"{part}: {exc.message}", hint=exc.hint) from exc

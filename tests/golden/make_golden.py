@@ -78,6 +78,8 @@ def begin(folder: Path) -> None:
     write(root + b"/empty file")
     write(root + b"/goes", (0, b"soon"))
     os.symlink(b"deep/\xfe nowhere", root + b"/link")
+    os.link(root + b"/deep/large", root + b"/also large")
+    os.link(root + b"/deep/large", root + b"/large too")
 
 
 def change(folder: Path, step: int) -> None:
@@ -95,6 +97,8 @@ def change(folder: Path, step: int) -> None:
         os.unlink(root + b"/link")
         os.symlink(b"sparse", root + b"/link")
         write(root + b"/goes", (0, b"is back"))
+        os.unlink(root + b"/also large")
+        os.link(root + b"/deep/large", root + b"/newly large")
 
 
 def make_history(folder: Path, plan: BackupPlan, kinds: list[str]) -> Oracle:

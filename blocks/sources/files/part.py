@@ -66,7 +66,10 @@ class PartReader:
         with FolderHandles(self._view.root) as handles:
             for i in np.flatnonzero((self._kinds == LINK) & self._emitted).tolist():
                 self._read_link(handles, i)
-        return FullRead(self._rows(), self._base_keys(), tuple(self._warnings))
+        links = self._view.listing.links
+        twins = [self._paths[i] for i in todo if self._paths[i] in links] if links else []
+        names = pa.array(twins, pa.large_binary()) if twins else None
+        return FullRead(self._rows(), self._base_keys(), tuple(self._warnings), names)
 
     def _leave_dropped(self) -> npt.NDArray[np.bool_]:
         """Leave out the files that were given up while other parts of them were read."""

@@ -171,11 +171,12 @@ class FilesSource(StateSource):
         judge = Judge(self._rules(), left_out)
         paths: list[bytes] = rows.column("path").to_pylist()
         folders = [kind == "dir" for kind in rows.column("kind").to_pylist()] if "kind" in rows.column_names else None
-        return pa.array(
+        found = (
             judge.covers(path, folder=None if folders is None else folders[i])
             or ((folders is None or folders[i]) and judge.may_lead(path))
             for i, path in enumerate(paths)
         )
+        return pa.array(found, pa.bool_())  # also of no rows at all
 
     @contextmanager
     def view(self, since: str | None = None) -> Iterator[FilesView]:

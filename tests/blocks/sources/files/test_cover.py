@@ -108,6 +108,7 @@ def test_covered_tells_by_paths_alone(tmp_path: Path) -> None:
     expected = [True, True, True, False, False, False, True, False, True]
     assert source.covered(TREE, rows).to_pylist() == expected
     assert source_of(tmp_path).covered(TREE, rows) is None
+    assert source.covered(TREE, rows.slice(0, 0)).type == pa.bool_()
 
 
 @pytest.fixture

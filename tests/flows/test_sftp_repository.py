@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from blocks.errors import PlaceMissing, StorageUnreachable
+from blocks.errors import RepositoryUnavailable, StorageUnreachable
 from blocks.records import BackupStatus
 from blocks.repository.block import BackupRepository
 from blocks.storage.base import StorageTier
@@ -61,11 +61,13 @@ def test_backups_are_made_verified_restored_undone_and_expire(server: SftpServer
     make_undo(shop.plan)
     shop.reopen()
     assert shop.picture()["rows"] == pictures[1]["rows"]
-    shop.back_up(FULL)
-    assert apply_retention(shop.plan, now=LATER).removed
-    assert len(shop.ids) < len(made)
-    assert check_repository(shop.plan).problems == []
-    assert shop.repository.tier.leftovers() == []
+    newest = shop.back_up(FULL)
+    assert make_verification(shop.plan).status is BackupStatus.VERIFIED
+    removed = {one.backup_id for one in apply_retention(shop.plan, now=LATER).removed}
+    assert {one.backup_id for one in made} <= removed
+    assert newest.backup_id in shop.ids
+    assert check_repository(shop.plan, read_share=1.0).findings == []
+    assert shop.plan.repository.tier.leftovers() == []
 
 
 def test_a_run_goes_on_after_the_server_was_restarted(server: SftpServer, shop: Shop) -> None:
@@ -99,6 +101,6 @@ def test_a_run_without_its_server_fails_before_it_reads_anything(server: SftpSer
         server.start()
     elsewhere = shop.plan.repository.model_copy(update={"url": server.url("nothing-here")})
     shop.plan = shop.plan.model_copy(update={"repository": elsewhere})
-    with pytest.raises(PlaceMissing, match="nothing-here is not there"):
+    with pytest.raises(RepositoryUnavailable, match="nothing-here is not there"):
         shop.back_up(INCREMENTAL)
     assert not (server.files / "nothing-here").exists()

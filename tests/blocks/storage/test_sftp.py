@@ -471,6 +471,28 @@ def test_a_server_without_what_a_repository_needs_is_refused_in_words(tmp_path: 
         assert tier.get("a") == b"2"
 
 
+def test_names_are_made_durable_where_folders_can_be_opened(
+    server: SftpServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    fsync = asyncssh.SFTPClientFile.fsync
+
+    async def seen(file: asyncssh.SFTPClientFile) -> None:
+        await fsync(file)
+        synced.append(file)
+
+    monkeypatch.setattr(asyncssh.SFTPClientFile, "fsync", seen)
+    caplog.set_level("INFO")
+    tier = server.tier(attempts=7)
+    synced.clear()
+    tier.put("a", b"1", exclusive=True)
+    tier.put("b", b"2")
+    # the contents, and the folder after each of them
+    assert len(synced) == (4 if server.kind == "openssh" else 2)
+    assert ("makes no names of files durable" in caplog.text) == (server.kind != "openssh")
+    assert (tier.get("a"), tier.get("b")) == (b"1", b"2")
+
+
 def test_a_full_disk_is_told_from_other_failures(server: SftpServer) -> None:
     tier = server.tier()
     root = kept(server, tier)

@@ -124,7 +124,7 @@ class SftpServer:
         return [SSHD, "-D", "-e", "-f", str(config)]
 
     @property
-    def _processes(self) -> list[int]:
+    def processes(self) -> list[int]:
         """The server and its descendants, which OpenSSH takes out of its process group."""
         assert self.process is not None
         found = [self.process.pid]
@@ -141,15 +141,19 @@ class SftpServer:
 
     def signal(self, number: signal.Signals) -> None:
         """Send it and its connections a signal."""
-        for one in self._processes:
+        for one in self.processes:
             with suppress(ProcessLookupError):
                 os.kill(one, number)
+
+    def release(self) -> None:
+        """Close the connections of all tiers, each of which is a process of OpenSSH's."""
+        while self._tiers:
+            self._tiers.pop().close()
 
     def close(self) -> None:
         """Kill it, and let the tiers go."""
         self.kill()
-        for tier in self._tiers:
-            tier.close()
+        self.release()
 
 
 @contextmanager

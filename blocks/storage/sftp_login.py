@@ -128,7 +128,10 @@ class SftpLogin:
                 hint=f"If it is about host keys: {self._known_hosts} may know the host by a key that it has no more.",
             ) from exc
         except ValueError as exc:
-            raise StorageRefused(f"{self._known_hosts}, the known SSH hosts, cannot be understood: {exc}") from exc
+            raise StorageRefused(
+                f"cannot log in to {address.server}: {exc}",
+                hint=f"If it is about known hosts: put {self._known_hosts} right.",
+            ) from exc
 
     def _require_known_hosts(self) -> None:
         try:

@@ -23,9 +23,15 @@ LATER = datetime.now(UTC) + timedelta(days=365)
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SftpServer]:
-    with sftp_server(request.param, tmp_path_factory.mktemp("sftp") / "server") as running:
-        yield running
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SftpServer]:
+    with sftp_server(request.param, tmp_path_factory.mktemp("sftp") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: SftpServer) -> Iterator[SftpServer]:
+    yield running
+    running.release()
 
 
 @pytest.fixture

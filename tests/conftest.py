@@ -16,6 +16,7 @@ from tests.in_memory import in_memory
 
 if TYPE_CHECKING:
     from tests.object_servers import Seaweed
+    from tests.sftp_server import SftpServer
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
@@ -69,3 +70,19 @@ def s3(seaweed_server: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Seaweed:
     for name, value in seaweed_server.environment.items():
         monkeypatch.setenv(name, value)
     return seaweed_server
+
+
+@pytest.fixture(scope="session")
+def sftp_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SftpServer]:
+    """OpenSSH's SFTP server, one for each process of the tests; tests have folders of their own."""
+    from tests.sftp_server import sftp_server
+
+    with sftp_server("openssh", tmp_path_factory.mktemp("sftp") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def sftp(sftp_process: SftpServer) -> Iterator[SftpServer]:
+    """The SFTP server, without connections of other tests."""
+    yield sftp_process
+    sftp_process.release()

@@ -8,6 +8,8 @@ need sha256sum coreutils
 need chromium chromium
 need redis-server redis-server
 need openssl openssl
+[ -x /usr/sbin/sshd ] || need sshd openssh-server
+need ssh-agent openssh-client
 [ -n "$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || need initdb postgresql
 [ -x /usr/sbin/pgbouncer ] || need pgbouncer pgbouncer
 need cc gcc

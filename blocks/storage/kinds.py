@@ -101,6 +101,10 @@ def open_tier(url: str, settings: StorageSettings, single_writer: bool = False) 
 
 def _connected(scheme: str, url: str, settings: StorageSettings, single_writer: bool) -> StorageTier:
     # what local repositories do without is imported only where it is used
+    if scheme == "sftp":
+        from blocks.storage.sftp import open_sftp_tier
+
+        return open_sftp_tier(url, settings, single_writer)
     from blocks.storage.object_stores import open_object_tier
 
     return open_object_tier(url, settings, single_writer)

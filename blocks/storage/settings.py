@@ -59,7 +59,8 @@ class StorageSettings(LastgoodBlock):
     )
     secret_env: str | None = Field(
         default=None,
-        description="Environment variable with the S3 secret key, the Azure account key or the SFTP password.",
+        description="Environment variable with the S3 secret key, the Azure account key, the SFTP password or the "
+        "passphrase of `key_file`.",
     )
     key_file: Path | None = Field(default=None, description="Private SSH key of an SFTP user.")
     known_hosts: Path | None = Field(default=None, description="Known SSH hosts, if not ~/.ssh/known_hosts.")

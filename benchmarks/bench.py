@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.measure import Run, run
@@ -33,6 +33,8 @@ class Bench:
     folder: Path
     pairs: int
     scale: float
+    secrets: dict[str, str] = field(default_factory=dict)
+    """Variables that children need besides, once a server is there."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -50,6 +52,7 @@ class Bench:
             "BORG_PASSPHRASE": PASSPHRASE,
             "BORG_BASE_DIR": str(home),
             "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
+            **self.secrets,
         }
 
     def run(self, argv: Sequence[str], cwd: Path | None = None, **more: str) -> Run:
@@ -67,8 +70,12 @@ class Bench:
     def fresh(self, name: str) -> Path:
         """Return a folder's path with nothing there."""
         path = self.folder / name
-        shutil.rmtree(path, ignore_errors=True)
+        self.clear(path)
         return path
+
+    def clear(self, path: Path) -> None:
+        """Remove a folder, if it is there."""
+        shutil.rmtree(path, ignore_errors=True)
 
     def say(self, text: str) -> None:
         """Show the progress."""

@@ -22,20 +22,34 @@ class Lastgood:
         name: Name of the plan and its files.
         sources: The plan's sources.
         quality: Files with quality suites.
+        repository: The `repository` of the plan, if it is not a folder; its `url` gets a number that counts up.
     """
 
-    def __init__(self, bench: Bench, name: str, sources: Mapping[str, object], quality: tuple[str, ...] = ()) -> None:
-        self._bench = bench
+    def __init__(
+        self,
+        bench: Bench,
+        name: str,
+        sources: Mapping[str, object],
+        quality: tuple[str, ...] = (),
+        repository: Mapping[str, object] | None = None,
+    ) -> None:
+        self._bench, self._remote, self._made = bench, repository, 0
         self.repository = bench.folder / f"lastgood-{name}"
         self.plan = bench.folder / f"{name}.yaml"
-        plan = {
+        self._content: dict[str, object] = {
             "name": name,
             "sources": sources,
             "repository": {"url": str(self.repository)},
             "encryption": {"credential": {"passphrase_env": "LASTGOOD_PASSPHRASE"}},
             "quality": list(quality),
         }
-        self.plan.write_text(json.dumps(plan))  # JSON is YAML
+        self._write()
+
+    def _write(self) -> None:
+        if self._remote is not None:
+            self._made += 1
+            self._content["repository"] = {**self._remote, "url": f"{self._remote['url']}-{self._made}"}
+        self.plan.write_text(json.dumps(self._content))  # JSON is YAML
 
     def __call__(self, command: str, *words: str, **env: str) -> Run:
         """Run a command of the plan."""
@@ -46,6 +60,7 @@ class Lastgood:
     def init(self) -> None:
         """Make a new repository."""
         shutil.rmtree(self.repository, ignore_errors=True)
+        self._write()
         self("init")
 
     def backup(self, kind: str) -> Run:

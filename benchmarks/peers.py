@@ -10,11 +10,18 @@ from benchmarks.measure import Run
 
 
 class Restic:
-    """A restic repository (zstd by default since version 0.14)."""
+    """A restic repository (zstd by default since version 0.14).
 
-    def __init__(self, bench: Bench, name: str) -> None:
+    Args:
+        bench: The session.
+        name: Of its folder.
+        url: Where it is instead, with a number after it that counts up.
+    """
+
+    def __init__(self, bench: Bench, name: str, url: str | None = None) -> None:
         need("restic", "restic")
-        self._bench, self.repository = bench, bench.folder / f"restic-{name}"
+        self._bench, self._url, self._made = bench, url, 0
+        self.repository: Path | str = url or bench.folder / f"restic-{name}"
 
     def __call__(self, *words: str, cwd: Path | None = None) -> Run:
         """Run a command."""
@@ -22,7 +29,11 @@ class Restic:
 
     def init(self) -> None:
         """Make a new repository."""
-        shutil.rmtree(self.repository, ignore_errors=True)
+        if self._url is None:
+            shutil.rmtree(self.repository, ignore_errors=True)
+        else:
+            self._made += 1
+            self.repository = f"{self._url}-{self._made}"
         self("init")
 
     def backup(self, tree: Path) -> Run:
@@ -34,8 +45,8 @@ class Restic:
         return self("restore", "latest", "--target", str(to))
 
     def stored_bytes(self) -> int:
-        """Bytes in the repository."""
-        return tree_bytes(self.repository)
+        """Bytes in the repository, which is a folder."""
+        return tree_bytes(Path(self.repository))
 
 
 class Borg:

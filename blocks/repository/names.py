@@ -31,13 +31,13 @@ _MOMENT = "%Y%m%dT%H%M%S.%fZ"
 
 
 def probe() -> str:
-    """Name an object that is made only to see whether it can be made twice."""
+    """Name an object that is made only to see whether it can be made twice, or what time it gets."""
     return f"{_PROBE}{secrets.token_hex(8)}"
 
 
 def is_probe(name: str) -> bool:
     """Return whether a name was made by `probe`; a crash can leave such an object behind."""
-    return name.startswith(_PROBE)
+    return name.rpartition("/")[2].startswith(_PROBE)
 
 
 def checked_plan(plan: str) -> str:

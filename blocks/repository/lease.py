@@ -75,7 +75,7 @@ class Lease:
         """
         with self._guard:
             self._check()
-            self._write(self._record.model_copy(update={"backup_id": backup_id}))
+            self._renew(backup_id=backup_id)
 
     def renew(self) -> None:
         """Extend the lease by its full length from now.
@@ -110,8 +110,8 @@ class Lease:
                 logger.warning("the lease of plan %s was not given back: %s", self.plan, exc)
             self._lost = self._lost or "it was given back"
 
-    def _renew(self) -> None:
-        self._write(self._record.model_copy(update={"expires_at": self._leases.expiry()}))
+    def _renew(self, **changes: str) -> None:
+        self._write(self._record.model_copy(update={"expires_at": self._leases.expiry(), **changes}))
 
     def _write(self, record: LeaseRecord) -> None:
         before = self._leases.clock.elapsed()

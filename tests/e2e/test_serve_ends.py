@@ -52,7 +52,7 @@ def test_sigterm_cancels_a_run_ends_its_hook_and_gives_back_its_lease(
             stderr=subprocess.STDOUT,
         )
     try:
-        run = _run(prefect, "full-shop")
+        run = _run(prefect, "full-shop", small_plan)
         hook, flow = wait_for("the hook", lambda: _processes(told))
         os.kill(serving.pid, ending)
         assert serving.wait(DEADLINE_SECONDS) == 0, log.read_text()
@@ -92,12 +92,12 @@ def _assert_nothing_stays(small_plan: SmallPlan) -> None:
     assert not (small_plan.folder / "backups" / "backups").exists()
 
 
-def _run(prefect: Prefect, deployment: str) -> str:
-    """Ask for a run of a deployment as soon as it is there."""
+def _run(prefect: Prefect, deployment: str, plan: SmallPlan) -> str:
+    """Ask for a run of a deployment as soon as it is there, and of this plan: the server knew it before."""
 
     def found() -> dict[str, Any] | None:
         made = prefect.post("/deployments/filter", deployments={"name": {"any_": [deployment]}})
-        return made[0] if made else None
+        return next((one for one in made if one["parameters"]["plan"] == str(plan.path)), None)
 
     deployed = wait_for(f"the deployment {deployment}", found)
     run: str = prefect.post(f"/deployments/{deployed['id']}/create_flow_run", state={"type": "SCHEDULED"})["id"]

@@ -21,6 +21,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.settings import get_current_settings, temporary_settings
 
 from blocks.errors import ConfigurationError
+from blocks.host.interrupts import hangup_terminates
 from blocks.plan.plan import load_plan
 from deployments.jobs import Timetable, deployments_of, standard_timetable
 from deployments.server import local_server
@@ -48,7 +49,7 @@ def serve(
         ConfigurationError: A plan is wrong, or two have the same name; nothing is served then.
         ServerUnavailable: No server answers and none can be started.
     """
-    with reachable_server(home or default_home(), port):
+    with hangup_terminates(), reachable_server(home or default_home(), port):
         serve_deployments(*plan_deployments(plans, timetable or standard_timetable()))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -47,3 +49,17 @@ class Interrupts:
             raise KeyboardInterrupt if number == signal.SIGINT else Ended(number)
         os.write(2, b"interrupted\n")
         os._exit(128 + number)
+
+
+@contextmanager
+def hangup_terminates() -> Iterator[None]:
+    """Let SIGHUP do what SIGTERM does, for what ends in good order by that; unless somebody decided otherwise."""
+    own = threading.current_thread() is threading.main_thread()
+    if not own or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGHUP, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)

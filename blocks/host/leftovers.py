@@ -45,7 +45,7 @@ def left_behind(name: str, prefix: str) -> bool:
         return False
     if found["machine"] != _machine():
         return False
-    return not _runs(found["pid"], found["started"])
+    return _runs(found["pid"], found["started"]) is False
 
 
 def owner(name: str, prefix: str) -> str:
@@ -63,8 +63,15 @@ def process_name() -> str:
 
 def has_ended(name: str) -> bool:
     """Whether a process of this machine and user, named by `process_name`, has ended; False of all others."""
+    return runs(name) is False
+
+
+def runs(name: str) -> bool | None:
+    """Whether a process that `process_name` named still runs; None of other machines, containers and users."""
     found = _PROCESS.fullmatch(name)
-    return found is not None and found["machine"] == _running_machine() and not _runs(found["pid"], found["started"])
+    if found is None or found["machine"] != _running_machine():
+        return None
+    return _runs(found["pid"], found["started"])
 
 
 def temporary_folder() -> Path:
@@ -194,14 +201,14 @@ def _said(path: Path) -> str:
         return ""
 
 
-def _runs(pid: str, started: str) -> bool:
-    """Whether a process of this machine still runs; also where that is not known."""
+def _runs(pid: str, started: str) -> bool | None:
+    """Whether a process of this machine still runs; None where that cannot be told."""
     if started == _UNKNOWN:
-        return True
+        return None
     try:
         return _started(int(pid)) == started
     except OSError:
-        return True
+        return None
 
 
 def _own_start() -> str:
@@ -218,6 +225,9 @@ def _started(pid: int) -> str | None:
         OSError: That is not known.
     """
     boot = _BOOT.read_text(encoding="utf-8").strip()
+    if os.readlink("/proc/self") != str(os.getpid()):
+        # a container that sees the processes of another one: there each number is that of somebody else
+        raise OSError("/proc shows the processes of another namespace")
     try:
         said = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):

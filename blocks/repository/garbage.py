@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from blocks.errors import ObjectUnreadable, Partial, RepositoryUnavailable
 from blocks.repository import names
+from blocks.repository.lease_watch import held_lease
 from blocks.repository.leases import LeaseRecord, Leases
 from blocks.storage.base import StorageTier, StoredName
 
@@ -103,7 +104,7 @@ class GarbageCollector:
     def make_room(self, grace: timedelta, now: datetime) -> list[str]:
         """Remove what `collect_garbage` removes, and at once what the run that ended last left unfinished."""
         swept, found = self.collect_garbage(grace, now), self._leases.current()
-        ended = found[1].backup_id if found and found[1].released else None
+        ended = found.record.backup_id if found and found.record.released else None
         if ended is None or ended not in self._incomplete():
             return swept
         doomed = [one.name for one in self._everything(names.backup(self._plan, ended))]
@@ -145,7 +146,7 @@ class GarbageCollector:
         # asked right before each folder, and a manifest committed meanwhile is asked for once more
         if self._has_manifest(folder):
             return True
-        return _protected(folder, stored, self._leases.live())
+        return _protected(folder, stored, held_lease(self._leases))
 
     def _orphaned(self, before: datetime) -> list[str]:
         """Find verifications of backups whose removal was interrupted."""
@@ -157,7 +158,7 @@ class GarbageCollector:
 
     def _temporary(self, before: datetime) -> list[str]:
         """Find what interrupted writes left in the plan's folders and at the top."""
-        live = self._leases.live()
+        live = held_lease(self._leases)
         until = min(before, live.acquired_at) if live else before
         folders = (names.backups, names.verifications, names.expired, names.locks)
         found = [one for folder in folders for one in self._leftovers(folder(self._plan))]

@@ -1,7 +1,7 @@
 """One run at a time on a plan: a lease that expires by itself, with a fencing token that only grows.
 
 Taking a lease means creating the object of the next token exclusively, so of several that try exactly one wins, also
-over a lease that has expired.
+over a lease that has expired. When one has expired, and why no two runs commit at once, says leases.py.
 """
 
 from __future__ import annotations
@@ -13,23 +13,35 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from blocks.errors import AlreadyExists, LastgoodError, RepositoryLocked
-from blocks.repository.leases import LeaseRecord, Leases
+from blocks.errors import AlreadyExists, LastgoodError, RepositoryFull, RepositoryLocked
+from blocks.repository.lease_watch import LeaseWatch
+from blocks.repository.leases import DEFAULT_SECONDS, FoundLease, LeaseRecord, Leases
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 """Pause between two looks while waiting for another run to finish."""
 
+UNLOCK = "unlock"
+"""What a lease is for that was made to break another one."""
+
 
 class Lease:
-    """A held lease. Thread-safe; a daemon thread renews it until it is released or lost."""
+    """A held lease. Thread-safe; a daemon thread renews it until it is released or lost.
 
-    def __init__(self, leases: Leases, token: int, record: LeaseRecord) -> None:
+    Args:
+        leases: Those of the plan.
+        token: Its fencing token.
+        record: What its object says.
+        written: When that was written, as the clock's `elapsed` had it before.
+    """
+
+    def __init__(self, leases: Leases, token: int, record: LeaseRecord, written: float) -> None:
         self.plan = leases.plan
         self.token = token
         self._leases = leases
         self._record = record
+        self._written = written
         self._guard = threading.Lock()
         self._lost: str | None = None
         self._stop = threading.Event()
@@ -42,12 +54,18 @@ class Lease:
     def check(self) -> None:
         """Make sure that the lease is still ours; called right before a commit.
 
+        Where it was not renewed for long, since this process was suspended, others may be about to take it over: then
+        it is renewed first, so that they see that, and looked at afterwards.
+
         Raises:
-            RepositoryLocked: It expired, or another run took it over.
+            RepositoryLocked: Another run took it over.
             RepositoryUnavailable: That is not known.
         """
         with self._guard:
             self._check()
+            if self._idle() >= self._leases.seconds / 2:
+                self._renew()
+                self._check()
 
     def work_on(self, backup_id: str) -> None:
         """Record which backup is being made, so that its unfinished folder is not collected as garbage.
@@ -57,7 +75,7 @@ class Lease:
         """
         with self._guard:
             self._check()
-            self._write(self._record.model_copy(update={"backup_id": backup_id}))
+            self._renew(backup_id=backup_id)
 
     def renew(self) -> None:
         """Extend the lease by its full length from now.
@@ -68,7 +86,7 @@ class Lease:
         """
         with self._guard:
             self._check()
-            self._write(self._record.model_copy(update={"expires_at": self._leases.expiry()}))
+            self._renew()
 
     def keep(self) -> None:
         """Renew after each third of the lease until it is released or lost: the body of the renewing thread."""
@@ -92,9 +110,17 @@ class Lease:
                 logger.warning("the lease of plan %s was not given back: %s", self.plan, exc)
             self._lost = self._lost or "it was given back"
 
+    def _renew(self, **changes: str) -> None:
+        self._write(self._record.model_copy(update={"expires_at": self._leases.expiry(), **changes}))
+
     def _write(self, record: LeaseRecord) -> None:
+        before = self._leases.clock.elapsed()
         self._leases.write(self.token, record)
-        self._record = record
+        self._record, self._written = record, before
+
+    def _idle(self) -> float:
+        """Return for how many seconds the lease was not written."""
+        return self._leases.clock.elapsed() - self._written
 
     def _check(self) -> None:
         self._lost = self._lost or self._reason_lost()
@@ -105,15 +131,21 @@ class Lease:
             )
 
     def _reason_lost(self) -> str | None:
-        if self._leases.clock.now() >= self._record.expires_at:
-            return f"it expired at {self._record.expires_at:%Y-%m-%d %H:%M:%S} UTC"
         highest = max(self._leases.tokens(), default=0)
         if highest > self.token:
-            return f"another run took it over (token {highest} after {self.token})"
+            return self._taken_by(highest)
         found = self._leases.read(self.token)
         if found is None or found.nonce != self._record.nonce:
             return "its object is gone or belongs to another run"
         return None
+
+    def _taken_by(self, highest: int) -> str:
+        tokens, taker = f"(token {highest} after {self.token})", self._leases.read(highest)
+        if taker is not None and taker.purpose == UNLOCK:
+            return f"{taker.holder} broke it with `lastgood unlock` {tokens}"
+        idle = self._idle()
+        stood_still = f", after this one had not renewed it for {idle:.0f} s" if idle >= self._leases.seconds else ""
+        return f"another run took it over {tokens}{stood_still}"
 
 
 def acquire(leases: Leases, holder: str, purpose: str, floor: Callable[[], int], wait_seconds: float = 0) -> Lease:
@@ -129,48 +161,124 @@ def acquire(leases: Leases, holder: str, purpose: str, floor: Callable[[], int],
     Raises:
         RepositoryLocked: Another run holds it; names it.
     """
-    deadline = leases.clock.now() + timedelta(seconds=wait_seconds)
+    clock, watch = leases.clock, LeaseWatch(leases)
+    until = clock.elapsed() + wait_seconds
     used = floor()
+    warned = False
     while True:
         found = leases.current()
-        if found and found[1].live(leases.clock.now()):
-            left = (deadline - leases.clock.now()).total_seconds()
+        if found is not None and (remaining := _remaining(leases, watch, found)) > 0:
+            if watch.incredible and not warned:
+                warned = True
+                logger.warning("%s", _incredible(leases.plan, found, remaining))
+                until = max(until, clock.elapsed() + remaining)
+            left = until - clock.elapsed()
             if left <= 0:
-                raise _locked(leases.plan, found[1])
-            leases.clock.sleep(min(POLL_SECONDS, left))
+                raise _locked(leases, found.record, remaining)
+            clock.sleep(min(POLL_SECONDS, left))
             continue
-        token = max(found[0] if found else 0, used) + 1
-        if lease := _claim(leases, token, holder, purpose):
+        token = max(found.token if found else 0, used) + 1
+        if lease := _claim(leases, token, holder, purpose, found):
             return lease
         # another run took it, or something that is no lease has its name: never ask for it again
         used = token
 
 
-def _claim(leases: Leases, token: int, holder: str, purpose: str) -> Lease | None:
-    record = LeaseRecord(
-        holder=holder, purpose=purpose, backup_id=None, acquired_at=leases.clock.now(),
-        expires_at=leases.expiry(), nonce=secrets.token_hex(16), released=False,
-    )  # fmt: skip
+def _remaining(leases: Leases, watch: LeaseWatch, found: FoundLease) -> float:
+    """Return for how many seconds a lease may still be held: as it says itself where there is no room to find out.
+
+    Nor is there room to take it over then.
+    """
+    try:
+        return watch.remaining(found)
+    except RepositoryFull:
+        return (found.record.expires_at - leases.clock.now()).total_seconds()
+
+
+def _claim(leases: Leases, token: int, holder: str, purpose: str, before: FoundLease | None) -> Lease | None:
+    """Create the next lease; None where another run was faster.
+
+    Args:
+        leases: Those of the plan.
+        token: The token to create.
+        holder: Who asks.
+        purpose: What for.
+        before: The lease that counted, and may be taken over.
+    """
+    record = _record(leases, holder, purpose)
+    written = leases.clock.elapsed()
     try:
         leases.write(token, record, exclusive=True)
     except AlreadyExists:
         return None
     tokens = leases.tokens()
-    if tokens and tokens[-1] > token:
-        # we looked long ago: meanwhile others took this token and higher ones, and this one was deleted
+    # we looked long ago: meanwhile others took this token and higher ones, and this one was deleted; or the holder of
+    # the one before is at work again, and has looked whether it is still the highest before this one was there
+    if (tokens and tokens[-1] > token) or (before is not None and _at_work(leases, before)):
         leases.remove(token)
         return None
     leases.tidy(tokens)
-    return Lease(leases, token, record)
+    return Lease(leases, token, record, written)
 
 
-def _locked(plan: str, record: LeaseRecord) -> RepositoryLocked:
+def _record(leases: Leases, holder: str, purpose: str, released: bool = False) -> LeaseRecord:
+    return LeaseRecord(
+        holder=holder, purpose=purpose, backup_id=None, acquired_at=leases.clock.now(),
+        expires_at=leases.expiry(), nonce=secrets.token_hex(16), released=released,
+        lease_seconds=None if leases.seconds == DEFAULT_SECONDS else leases.seconds,
+    )  # fmt: skip
+
+
+def _at_work(leases: Leases, before: FoundLease) -> bool:
+    """Whether a lease that was not given back has been written since it was found."""
+    if not before.record.open:
+        return False
+    now = leases.find(before.token)
+    return now is not None and now.record.open and now != before
+
+
+def break_lease(leases: Leases, found: FoundLease, holder: str, floor: Callable[[], int]) -> None:
+    """Take a lease away from its holder for good: one with a higher token, given back already, counts from now on.
+
+    Raises:
+        RepositoryLocked: Another run has taken the lease since it was found; nothing was changed.
+    """
+    token = max(found.token, floor()) + 1
+    now = leases.current()
+    if now is None or (now.token, now.record.nonce) != (found.token, found.record.nonce):
+        raise _changed(leases.plan)
+    try:
+        leases.write(token, _record(leases, holder, UNLOCK, released=True), exclusive=True)
+    except AlreadyExists as exc:
+        raise _changed(leases.plan) from exc
+    leases.tidy(leases.tokens())
+
+
+def _changed(plan: str) -> RepositoryLocked:
+    return RepositoryLocked(
+        f"another run has taken the lease of plan {plan} meanwhile; nothing was broken",
+        hint=f"See who holds it now: `lastgood unlock {plan}`.",
+    )
+
+
+def _incredible(plan: str, found: FoundLease, remaining: float) -> str:
+    return (
+        f"the lease of plan {plan}, held by {found.record.holder}, was written at "
+        f"{found.modified_at:%Y-%m-%d %H:%M:%S} UTC, which is still to come: waiting {remaining:.0f} s to see whether "
+        "it is renewed"
+    )
+
+
+def _locked(leases: Leases, record: LeaseRecord, remaining: float) -> RepositoryLocked:
+    plan = leases.plan
     what = f"{record.purpose} {record.backup_id}" if record.backup_id else record.purpose
-    since, until = (f"{moment:%Y-%m-%d %H:%M:%S} UTC" for moment in (record.acquired_at, record.expires_at))
+    expires_at = leases.clock.now() + timedelta(seconds=remaining)
+    since, until = (f"{moment:%Y-%m-%d %H:%M:%S} UTC" for moment in (record.acquired_at, expires_at))
     return RepositoryLocked(
         f"plan {plan} is locked by {record.holder} for {what} since {since}; "
         f"the lease expires at {until} unless it is renewed",
-        hint="Wait until that run has finished. If it is dead, the lease expires by itself and can then be taken.",
+        hint="Wait until that run has finished. If it is dead, the lease expires by itself and can then be taken; "
+        f"`lastgood unlock {plan}` breaks it at once.",
     )
 
 

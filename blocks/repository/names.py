@@ -32,7 +32,7 @@ _MOMENT = "%Y%m%dT%H%M%S.%fZ"
 
 
 def probe() -> str:
-    """Name an object that is made only to see whether it can be made twice; a crash can leave it behind."""
+    """Name an object that is made only to see whether it can be made twice, or what time it gets; it may be left."""
     return f"{PROBES}{secrets.token_hex(8)}"
 
 

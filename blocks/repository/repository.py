@@ -40,8 +40,8 @@ from blocks.repository.commit import Committer
 from blocks.repository.config import RepositoryConfig
 from blocks.repository.garbage import GarbageCollector
 from blocks.repository.history import History
-from blocks.repository.lease import Lease, acquire, held
-from blocks.repository.leases import Clock, LeaseRecord, Leases
+from blocks.repository.lease import Lease, acquire, break_lease, held
+from blocks.repository.leases import Clock, FoundLease, LeaseRecord, Leases
 from blocks.repository.lookup import find_backup, find_chain
 from blocks.repository.rollback_guard import PlaceMemory, RollbackGuard
 from blocks.storage.base import StorageTier
@@ -105,8 +105,20 @@ class Repository:
             yield lease
 
     def current_lease(self, plan: str) -> LeaseRecord | None:
-        """Return the lease that is held now."""
+        """Return the lease that is held now, as far as the clock of this host can tell."""
         return self._leases(plan).live()
+
+    def last_lease(self, plan: str) -> FoundLease | None:
+        """Return the lease that counts, held or not; None where the plan was never leased."""
+        return self._leases(plan).current()
+
+    def break_lease(self, plan: str, found: FoundLease) -> None:
+        """Take the lease away from its holder, who commits nothing any more.
+
+        Raises:
+            RepositoryLocked: Another run has taken it since it was found; nothing was changed.
+        """
+        break_lease(self._leases(plan), found, process_name(), partial(self._highest_committed_token, plan))
 
     def damaged_lease(self, plan: str) -> list[str]:
         """Say that the lease that counts does not open, if it does not."""

@@ -106,5 +106,5 @@ def _as_typed(hint: str, reference: str | None) -> str:
     """Name the plan in a command as it was typed: what gave the hint knows only the plan's own name."""
     if reference is None:
         return hint
-    hint = re.sub(r"`lastgood (list|backup) [a-z0-9._-]+`", lambda m: f"`lastgood {m[1]} {reference}`", hint)
+    hint = re.sub(r"`lastgood (list|backup|unlock) [a-z0-9._-]+`", lambda m: f"`lastgood {m[1]} {reference}`", hint)
     return hint.replace("`lastgood undo PLAN", f"`lastgood undo {shlex.quote(reference)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import JsonValue
 
 from blocks.records import BackupMetadata, BackupStatus, SourceState
+from blocks.repository.leases import LeaseRecord
 from flows.cli.output import Styled, Table, grid
 from flows.reporting.units import human_bytes
 
@@ -51,6 +52,17 @@ def backup_json(made: BackupMetadata, status: BackupStatus) -> dict[str, JsonVal
         "whole": made.whole,
         "tags": list(made.tags),
         "retention_days": made.retention_days,
+    }
+
+
+def lease_json(lease: LeaseRecord) -> dict[str, JsonValue]:
+    """Return who holds a plan's lease."""
+    return {
+        "backup_id": lease.backup_id,
+        "purpose": lease.purpose,
+        "holder": lease.holder,
+        "since": lease.acquired_at.isoformat(),
+        "expires_at": lease.expires_at.isoformat(),
     }
 
 

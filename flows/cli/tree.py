@@ -24,6 +24,7 @@ from flows.cli.commands import (
     serve,
     show,
     undo,
+    unlock,
     verify,
 )
 from flows.cli.exit import Misused
@@ -40,6 +41,7 @@ COMMANDS: Mapping[str, Command] = {
     "verify": verify.COMMAND,
     "check": check.COMMAND,
     "retention": retention.COMMAND,
+    "unlock": unlock.COMMAND,
     "serve": serve.COMMAND,
     "demo": demo.COMMAND,
 }

@@ -11,10 +11,11 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Generic, Protocol, TypeVar
 
 from blocks.errors import LastgoodError
+from blocks.host.interrupts import hangup_terminates
 from blocks.host.memory import give_back
 from flows.pipeline.prefect_compat import PARTS_IN_FLIGHT, RETRIES, STAGES, Task, in_flow_run, is_retryable
 from flows.pipeline.progress import Progress
@@ -48,10 +49,18 @@ class StageExecutor:
 def open_executor() -> Iterator[StageExecutor]:
     """Open an executor: on Prefect inside a flow run, on plain threads elsewhere."""
     if in_flow_run():
-        yield StageExecutor(None)
+        with ended_in_good_order():
+            yield StageExecutor(None)
         return
     with ThreadPoolExecutor(PARTS_IN_FLIGHT * STAGES + 2, thread_name_prefix="lastgood") as pool:
         yield StageExecutor(pool)
+
+
+@contextmanager
+def ended_in_good_order() -> Iterator[None]:
+    """Let SIGHUP end a flow run as SIGTERM does, which is all that Prefect knows; a command sees to that itself."""
+    with hangup_terminates() if in_flow_run() else nullcontext():
+        yield
 
 
 def _run_plain(stage: Task[..., Any], args: tuple[Any, ...], after: Sequence[Outcome]) -> Any:

@@ -14,7 +14,7 @@ from blocks.sources.view import View
 from flows.pipeline.attempt import BackupAttempt
 from flows.pipeline.base_selection import find_base, schema_change, tokens
 from flows.pipeline.context import BackupContext
-from flows.pipeline.executor import retried
+from flows.pipeline.executor import ended_in_good_order, retried
 
 
 @contextmanager
@@ -37,6 +37,7 @@ def open_backup(
     """
     repository = plan.repository.unlock(plan.encryption)
     with (
+        ended_in_good_order(),
         repository.lease(plan.name, f"{kind.value} backup", wait_seconds) as lease,
         plan.hooks.around(plan.name, kind.value, plan.secret_variables),
         ExitStack() as opened,

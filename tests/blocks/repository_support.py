@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pydantic import PrivateAttr
+
 from blocks.crypto.keyring import Credential, Keyring, NoEncryption, generate_key_file
 from blocks.crypto.stream import ObjectContext, ObjectKind, seal
 from blocks.records import (
@@ -29,6 +31,9 @@ from blocks.repository.block import BackupRepository, Repository
 from blocks.repository.checksums import checksums_digest
 from blocks.repository.lease import Lease
 from blocks.repository.leases import Clock
+from blocks.storage.base import StorageTier
+from blocks.storage.fsync import Buffer
+from blocks.storage.local import LocalTier
 
 PLAN = "trading"
 HOUR = timedelta(hours=1)
@@ -44,6 +49,9 @@ class TurnedClock(Clock):
     def now(self) -> datetime:
         return self.time
 
+    def elapsed(self) -> float:
+        return (self.time - START).total_seconds()
+
     def turn(self, seconds: float) -> None:
         self.time += timedelta(seconds=seconds)
 
@@ -54,6 +62,49 @@ class TurnedClock(Clock):
         return stop.wait()
 
 
+class HostClock(TurnedClock):
+    """The clock of a host that is wrong, where the storage's is turned."""
+
+    def __init__(self, storage: TurnedClock, ahead: timedelta) -> None:
+        self._storage, self._ahead = storage, ahead
+
+    def now(self) -> datetime:
+        return self._storage.now() + self._ahead
+
+    def elapsed(self) -> float:
+        return self._storage.elapsed()
+
+    def turn(self, seconds: float) -> None:
+        self._storage.turn(seconds)
+
+
+class StampedTier(LocalTier):
+    """Storage whose time, as far as leases are concerned, is that of a clock that tests turn."""
+
+    def __init__(self, url: str, clock: TurnedClock) -> None:
+        super().__init__(url)
+        self._clock = clock
+
+    def put(self, name: str, data: Buffer, exclusive: bool = False, like_before: bool = False) -> None:
+        super().put(name, data, exclusive, like_before)
+        if name.startswith(("locks/", "probes/")):
+            moment = self._clock.now().timestamp()
+            os.utime(self.root / name, (moment, moment))
+
+
+class StampedRepository(BackupRepository):
+    """A repository on such storage."""
+
+    # its own, so that the registry of blocks keeps the real one
+    _block_type_name = "Stamped Repository"
+    _block_type_slug = "stamped-repository"
+    _clock: TurnedClock = PrivateAttr()
+
+    @property
+    def tier(self) -> StorageTier:
+        return StampedTier(self.url, self._clock)
+
+
 class Shelf:
     """A fresh repository below a folder."""
 
@@ -62,15 +113,16 @@ class Shelf:
         generate_key_file(key)
         ring = Keyring(credential=Credential(key_file=key))
         self.keyring = ring if encrypted else NoEncryption(type="none")
-        self.block = BackupRepository(url=str(folder / "repository"))
+        self.clock = TurnedClock()
+        self.block = StampedRepository(url=str(folder / "repository"))
+        self.block._clock = self.clock
         self.kit = self.block.initialize(self.keyring)
         self.root = folder / "repository"
-        self.clock = TurnedClock()
         self.repository = self.open()
 
-    def open(self) -> Repository:
+    def open(self, clock: Clock | None = None) -> Repository:
         """Open it again, as another process would."""
-        return self.block.unlock(self.keyring, self.clock)
+        return self.block.unlock(self.keyring, clock or self.clock)
 
     def folder(self, backup: BackupMetadata | str) -> Path:
         return self.root / "backups" / PLAN / (backup if isinstance(backup, str) else backup.backup_id)
@@ -166,10 +218,11 @@ def sealed_by_hand(shelf: Shelf, backup, **changes) -> bytes:
 
 
 def age(shelf: Shelf, hours: float) -> None:
-    """Make every object look that old, as seen from the turned clock."""
+    """Make every object but the leases look that old, as seen from the turned clock."""
     moment = (shelf.clock.now() - timedelta(hours=hours)).timestamp()
     for path in sorted(shelf.root.rglob("*"), reverse=True):
-        os.utime(path, (moment, moment))
+        if path.parent.parent.name != "locks":
+            os.utime(path, (moment, moment))
 
 
 def abandon(shelf: Shelf):

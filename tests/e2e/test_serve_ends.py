@@ -19,7 +19,9 @@ from tests.e2e.prefect_support import DEADLINE_SECONDS, ROOT, Prefect, SmallPlan
 
 HOOK = "import os, sys, time; open(sys.argv[1], 'x').write(f'{os.getpid()} {os.getppid()}'); time.sleep(3600)"
 """Says which process it is and which one started it, and then does not end."""
-SERVE = "import sys; from lastgood import main; sys.exit(main())"
+DEFAULT = "import signal; [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGHUP)]\n"
+"""As from a terminal: what runs tests may have them ignored."""
+SERVE = f"{DEFAULT}import sys; from lastgood import main; sys.exit(main())"
 
 
 @pytest.fixture
@@ -36,8 +38,9 @@ def told(small_plan: SmallPlan) -> Iterator[Path]:
             os.kill(process, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
 def test_sigterm_cancels_a_run_ends_its_hook_and_gives_back_its_lease(
-    prefect: Prefect, small_plan: SmallPlan, told: Path, tmp_path: Path
+    prefect: Prefect, small_plan: SmallPlan, told: Path, tmp_path: Path, ending: signal.Signals
 ) -> None:
     log = tmp_path / "serve.log"
     with log.open("wb") as out:
@@ -49,9 +52,9 @@ def test_sigterm_cancels_a_run_ends_its_hook_and_gives_back_its_lease(
             stderr=subprocess.STDOUT,
         )
     try:
-        run = _run(prefect, "full-shop")
+        run = _run(prefect, "full-shop", small_plan)
         hook, flow = wait_for("the hook", lambda: _processes(told))
-        os.kill(serving.pid, signal.SIGTERM)
+        os.kill(serving.pid, ending)
         assert serving.wait(DEADLINE_SECONDS) == 0, log.read_text()
     finally:
         end(serving)
@@ -60,6 +63,26 @@ def test_sigterm_cancels_a_run_ends_its_hook_and_gives_back_its_lease(
     assert ended["name"] == "full backup of shop"
     assert not _lives(hook)
     assert not _lives(flow)
+    _assert_nothing_stays(small_plan)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_of_a_flow_that_is_told_to_end_gives_back_its_lease(
+    prefect: Prefect, small_plan: SmallPlan, told: Path, tmp_path: Path, ending: signal.Signals
+) -> None:
+    """As a worker's or a scheduler's process: Prefect has not asked for it."""
+    script = f"{DEFAULT}from flows.backup import backup; backup({str(small_plan.path)!r}, 'full')"
+    with prefect.background(tmp_path / "run.log", "-c", script) as running:
+        hook, flow = wait_for("the hook", lambda: _processes(told))
+        assert flow == running.pid
+        running.send_signal(ending)
+        assert running.wait(DEADLINE_SECONDS) == -signal.SIGTERM, (tmp_path / "run.log").read_text()
+    assert not _lives(hook)
+    assert prefect.newest_run("backup", small_plan)["state_type"] == "CRASHED"
+    _assert_nothing_stays(small_plan)
+
+
+def _assert_nothing_stays(small_plan: SmallPlan) -> None:
     repository = small_plan.plan.repository.unlock(small_plan.plan.encryption)
     (lease,) = (small_plan.folder / "backups" / "locks" / "shop").iterdir()
     assert json.loads(lease.read_text())["released"]
@@ -69,12 +92,12 @@ def test_sigterm_cancels_a_run_ends_its_hook_and_gives_back_its_lease(
     assert not (small_plan.folder / "backups" / "backups").exists()
 
 
-def _run(prefect: Prefect, deployment: str) -> str:
-    """Ask for a run of a deployment as soon as it is there."""
+def _run(prefect: Prefect, deployment: str, plan: SmallPlan) -> str:
+    """Ask for a run of a deployment as soon as it is there, and of this plan: the server knew it before."""
 
     def found() -> dict[str, Any] | None:
         made = prefect.post("/deployments/filter", deployments={"name": {"any_": [deployment]}})
-        return made[0] if made else None
+        return next((one for one in made if one["parameters"]["plan"] == str(plan.path)), None)
 
     deployed = wait_for(f"the deployment {deployment}", found)
     run: str = prefect.post(f"/deployments/{deployed['id']}/create_flow_run", state={"type": "SCHEDULED"})["id"]

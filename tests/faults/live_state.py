@@ -20,6 +20,7 @@ from blocks.repository.repository import Repository
 from blocks.sources.files import FilesSource
 from blocks.sources.sqlite import SQLiteSource
 from blocks.sources.target import RestoreMode
+from blocks.storage.base import StorageTier
 from flows.restore import make_restore
 from flows.restoring.request import RestoreRequest
 
@@ -121,6 +122,9 @@ class LaterClock(Clock):
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self._ahead
+
+    def of_storage(self, tier: StorageTier) -> datetime:
+        return super().of_storage(tier) + self._ahead
 
 
 class LaterRepository(BackupRepository):

@@ -6,15 +6,13 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from contextlib import suppress
 
-from pydantic import JsonValue
-
 from blocks.errors import BackupNotFound, CorruptionDetected
 from blocks.records import BackupMetadata, BackupStatus
 from blocks.repository.block import Repository
 from blocks.repository.leases import LeaseRecord
 from flows.cli import options
 from flows.cli.output import Table, grid, note, say, say_json
-from flows.cli.render import backup_json, chain_text, changed, status_text
+from flows.cli.render import backup_json, chain_text, changed, lease_json, status_text
 from flows.cli.running import open_plan
 from flows.reporting.units import human_bytes, human_time
 
@@ -40,7 +38,7 @@ def list_backups(plan: str, *, json: bool) -> int:
                 "plan": opened.name,
                 "repository": repository.url,
                 "backups": [backup_json(made, status) for made, status in backups],
-                "in_progress": _lease_json(lease),
+                "in_progress": lease_json(lease) if lease is not None else None,
                 "findings": list(survey.findings),
                 "warnings": list(warnings),
             }
@@ -91,19 +89,6 @@ def _backups_table(backups: Sequence[tuple[BackupMetadata, BackupStatus]], lease
             lease.backup_id, kind, moment, "", "", "", "", status_text(BackupStatus.IN_PROGRESS), lease.holder
         )
     return table
-
-
-def _lease_json(lease: LeaseRecord | None) -> JsonValue:
-    """Return who holds a plan's lease."""
-    if lease is None:
-        return None
-    return {
-        "backup_id": lease.backup_id,
-        "purpose": lease.purpose,
-        "holder": lease.holder,
-        "since": lease.acquired_at.isoformat(),
-        "expires_at": lease.expires_at.isoformat(),
-    }
 
 
 COMMAND = options.Command("List a plan's backups.", list_backups_arguments, list_backups)

@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from blocks.host.interrupts import hangup_terminates
+
 SCRIPT = """
 import signal, sys, threading
 from blocks.host.interrupts import Interrupts
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs ignore it
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 interrupts = Interrupts()
 interrupts.watch()
 if WORKING:
@@ -37,14 +41,16 @@ def started(working: bool) -> subprocess.Popen[str]:
     return process
 
 
-def test_the_first_begins_to_end_and_the_second_ends() -> None:
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_begins_to_end_and_the_second_ends(first: signal.Signals, second: signal.Signals) -> None:
     process = started(working=True)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(first)
     assert process.stdout is not None
     assert process.stdout.readline() == "in good order\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(second)
     assert process.communicate()[1] == "interrupted\n"
-    assert process.returncode == 130
+    assert process.returncode == 128 + second
 
 
 def test_before_there_is_anything_to_end_the_first_ends() -> None:
@@ -64,6 +70,40 @@ def test_a_decision_of_somebody_else_stands(handler: Any) -> None:
         assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_where_only_sigterm_ends_in_good_order_sighup_does_too() -> None:
+    script = """
+import signal, time
+from blocks.host.interrupts import hangup_terminates
+
+def end(number, frame):
+    print("in good order", flush=True)
+    raise SystemExit(0)
+
+signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+with hangup_terminates():
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate() == ("in good order\n", None)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None])
+def test_a_decision_about_sighup_stands_as_well(handler: Any) -> None:
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        with hangup_terminates():
+            assert signal.getsignal(signal.SIGHUP) is handler
+        assert signal.getsignal(signal.SIGHUP) is handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_command_watches_before_it_imports_anything_that_takes_long() -> None:

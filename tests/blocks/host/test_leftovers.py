@@ -20,6 +20,7 @@ from blocks.host.leftovers import (
     owned_name,
     process_name,
     remove_abandoned_scratch,
+    runs,
     scratch_folder,
     temporary_folder,
 )
@@ -93,6 +94,27 @@ def test_where_the_start_of_a_process_cannot_be_told_nothing_is_left_behind(
     for one in (place, mine):
         assert not left_behind(one, PREFIX)
     assert not has_ended(name)
+
+
+@pytest.mark.parametrize("own_proc", [True, False])
+def test_of_processes_of_another_container_nothing_is_known(own_proc: bool) -> None:
+    """Without a /proc of its own a container reads there of strangers that have the numbers of its processes."""
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    proc = ["--mount-proc"] if own_proc else []
+    say = "from blocks.host.leftovers import has_ended, process_name; n = process_name(); print(n); print(has_ended(n))"
+    # a shell is the first process there, so that python has another number
+    words = [sys.executable, "-c", say]
+    ran = subprocess.run(
+        ["unshare", *user, "--pid", "--fork", *proc, "sh", "-c", '"$@"; true', "sh", *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    name, ended = ran.stdout.splitlines()
+    assert ended == "False"
+    assert not has_ended(name)
+    assert runs(name) is None
+    assert name.endswith("-0]") is not own_proc, "the start that it names is its own, or none"
 
 
 def test_temporary_data_goes_where_tmpdir_says_and_nowhere_else(

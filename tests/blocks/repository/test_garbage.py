@@ -14,6 +14,7 @@ from blocks.storage.base import StorageTier
 from tests.blocks.repository_support import (
     HOUR,
     PLAN,
+    HostClock,
     abandon,
     age,
     verification,
@@ -154,3 +155,15 @@ def test_room_is_made_at_once_of_what_the_run_that_ended_last_left(shelf):
         assert shelf.open().make_room(PLAN, HOUR, shelf.clock.now()) == []
     assert shelf.folder(working).exists()
     assert not shelf.folder(lost).exists()
+
+
+@pytest.mark.parametrize("ahead", [-48, 48])
+def test_a_wrong_clock_removes_nothing_of_a_run_that_is_at_work(shelf, ahead):
+    """Also without a lease of its own, as retention does where there is no room for one."""
+    with shelf.repository.lease(PLAN, "backup", holder="host:1") as lease:
+        working = shelf.draft(lease)[0]
+        age(shelf, 0)
+        wrong = HostClock(shelf.clock, ahead * HOUR)
+        shelf.open(wrong).make_room(PLAN, HOUR, wrong.now())
+        shelf.open(wrong).collect_garbage(PLAN, HOUR, wrong.now())
+        assert shelf.folder(working).exists()

@@ -11,6 +11,7 @@ import pytest
 
 from blocks import errors
 from blocks.crypto.keyring import generate_key_file
+from blocks.plan.plan import read_plan
 from tests.flows.cli.desk import Desk
 
 TEXT = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
@@ -65,10 +66,14 @@ def test_every_json_key_is_in_the_document(desk: Desk) -> None:
         "check": ["--read-data"],
     }.items():
         printed[name] = keys(desk.done(name, "PLAN", *words, "--json").json)
+    plan = read_plan(desk.plan)
+    with plan.repository.unlock(plan.encryption).lease("trading", "backup", holder="host:1"):
+        printed["unlock"] = keys(desk.run("unlock", "PLAN", "--json").json)
     printed["key"] = keys(desk.done("key", "list", "PLAN", "--json").json)
     for name, found in printed.items():
         said = section(name) + (section("list") if name in ("backup", "show") else "")
         said += section("verify") if name == "show" else ""
+        said += section("list") if name == "unlock" else ""
         assert [key for key in sorted(found) if f"`{key}`" not in said] == [], name
 
 

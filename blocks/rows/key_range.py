@@ -16,6 +16,7 @@ from blocks.rows.canonical import KEY, escape
 from blocks.rows.digest import RowDigest
 from blocks.rows.parquet import KEY_BYTES
 from blocks.rows.variant import is_variant
+from blocks.rows.wanted import WantedKeys
 
 FILTER_BITS = 10
 """Bits of a Bloom filter for each key: with 7 functions it lets 0.8 % of the other keys pass."""
@@ -53,17 +54,22 @@ def key_range(rows: pa.Table, keys: pa.LargeBinaryArray, key: tuple[str, ...], d
     )
 
 
-def may_hold(range_: KeyRange, key: bytes, digest: RowDigest) -> bool:
-    """Return whether a segment can hold a `_key`.
+def near(range_: KeyRange, wanted: WantedKeys, digest: RowDigest) -> WantedKeys:
+    """Return what a segment can hold of the `_key`s that are looked for.
 
     Raises:
         CorruptionDetected: The range is not one.
     """
     try:
         first, last = (base64.b64decode(text, validate=True) for text in (range_.first, range_.last))
-        if not first <= key[:KEY_BYTES] <= last and not key.startswith(first):
-            return False
-        return range_.filter is None or _passes(_checked_filter(range_.filter), key, digest)
+        found = wanted.near(
+            lambda low, high: (first <= high[:KEY_BYTES] and low[:KEY_BYTES] <= last) or low.startswith(first)
+        )
+        if range_.filter is None or not found.keys:
+            return found
+        keys = sorted(found.keys)
+        passing = _passing(_checked_filter(range_.filter), pa.array(keys, pa.large_binary()), digest)
+        return found.without(key for key, passes in zip(keys, passing, strict=True) if not passes)
     except ValueError as exc:
         raise CorruptionDetected(
             f"a segment has no range of keys that can be read: {exc}",
@@ -106,8 +112,7 @@ def _all_pass(range_: KeyRange, keys: pa.LargeBinaryArray, digest: RowDigest) ->
         data = _checked_filter(range_.filter)
     except ValueError:
         return False
-    bits = np.unpackbits(np.frombuffer(data[1:], np.uint8), bitorder="little").astype(np.bool_)
-    return all(bool(bits[places].all()) for places in _places(_hashes(keys, digest), data[0], len(bits)))
+    return bool(_passing(data, keys, digest).all())
 
 
 def _kinds(rows: pa.Table, name: str) -> str:
@@ -153,10 +158,13 @@ def _checked_filter(text: str) -> bytes:
     return data
 
 
-def _passes(data: bytes, key: bytes, digest: RowDigest) -> bool:
-    hashes = _hashes(pa.array([key], pa.large_binary()), digest)
-    places = (int(place[0]) for place in _places(hashes, data[0], (len(data) - 1) * 8))
-    return all(data[1 + place // 8] >> place % 8 & 1 for place in places)
+def _passing(data: bytes, keys: pa.LargeBinaryArray, digest: RowDigest) -> npt.NDArray[np.bool_]:
+    """Return which keys a filter lets pass."""
+    bits = np.unpackbits(np.frombuffer(data[1:], np.uint8), bitorder="little").astype(np.bool_)
+    passing = np.ones(len(keys), np.bool_)
+    for places in _places(_hashes(keys, digest), data[0], len(bits)):
+        passing &= bits[places]
+    return passing
 
 
 def _hashes(keys: pa.LargeBinaryArray, digest: RowDigest) -> npt.NDArray[np.uint64]:

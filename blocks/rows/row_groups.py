@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ from blocks.errors import CorruptionDetected
 from blocks.rows.canonical import KEY, is_sorted
 from blocks.rows.merge import with_keys
 from blocks.rows.parquet import FIRST_KEYS, KEY_BYTES, unpack_keys
+from blocks.rows.wanted import WantedKeys
 
 _TAIL_BYTES = 64 * 1024
 """What is read at the end of a file: the footer of most."""
@@ -46,40 +47,43 @@ class RowGroups:
             raise self._wrong(f"its footer cannot be read: {exc}") from exc
         self._first = first_keys(self._file, what)
 
-    def rows(self, keys: Iterable[bytes]) -> pa.Table:
-        """Return the rows of all groups that can hold one of some `_key`s.
+    def rows(self, wanted: WantedKeys) -> pa.Table:
+        """Return the rows of all groups that can hold what is looked for.
 
         Raises:
             CorruptionDetected: A group is not what its footer says.
         """
-        groups = sorted({group for key in keys for group in self._groups_of(key)})
+        groups = sorted({group for low, high in wanted.ranges() for group in self._groups_of(low, high)})
         try:
-            for group in groups:
-                self._fetch_group(self._file.metadata.row_group(group))
+            self._fetch_groups(groups)
             return self._file.read_row_groups(groups).replace_schema_metadata(None)
         except (pa.ArrowException, OSError) as exc:
             raise self._wrong(f"a row group cannot be read: {exc}") from exc
 
-    def _groups_of(self, key: bytes) -> list[int]:
-        """Return the groups that can hold a key: those of which the next one does not begin at or before it."""
-        cut, last = key[:KEY_BYTES], len(self._first) - 1
+    def _groups_of(self, low: bytes, high: bytes) -> list[int]:
+        """Return the groups that can hold a key of a range: those of which the next one does not begin at or before it.
+
+        Args:
+            low: The least key of the range.
+            high: The greatest one.
+        """
+        low, high, last = low[:KEY_BYTES], high[:KEY_BYTES], len(self._first) - 1
         return [
             n
             for n, first in enumerate(self._first)
-            if first <= cut and (n == last or cut < self._first[n + 1] or _is_cut(self._first[n + 1], cut))
+            if first <= high and (n == last or low < self._first[n + 1] or _is_cut(self._first[n + 1], low))
         ]
 
-    def _fetch_group(self, group: pq.RowGroupMetaData) -> None:
-        starts, ends = [], []
-        for number in range(group.num_columns):
-            column = group.column(number)
-            start = column.data_page_offset
-            if column.has_dictionary_page and column.dictionary_page_offset:
-                start = min(start, column.dictionary_page_offset)
-            starts.append(start)
-            ends.append(start + column.total_compressed_size)
-        if starts:
-            self._fetch(min(starts), max(ends))
+    def _fetch_groups(self, groups: list[int]) -> None:
+        """Read some groups, those that follow each other at once."""
+        places: list[tuple[int, int]] = []
+        for group in groups:
+            start, end = _place(self._file.metadata.row_group(group))
+            if places and places[-1][1] == start:
+                start = places.pop()[0]
+            places.append((start, end))
+        for start, end in places:
+            self._fetch(start, end)
 
     def _fetch(self, start: int, end: int) -> None:
         if not 0 <= start <= end <= self._size:
@@ -147,6 +151,19 @@ def _checked_keys(rows: pa.Table, key: tuple[str, ...], what: str) -> pa.LargeBi
     if not is_sorted(keys):
         raise CorruptionDetected(f"{what}: its rows are not in the order of their keys", hint=_HINT)
     return keys
+
+
+def _place(group: pq.RowGroupMetaData) -> tuple[int, int]:
+    """Return where a row group begins and ends."""
+    starts, ends = [], []
+    for number in range(group.num_columns):
+        column = group.column(number)
+        start = column.data_page_offset
+        if column.has_dictionary_page and column.dictionary_page_offset:
+            start = min(start, column.dictionary_page_offset)
+        starts.append(start)
+        ends.append(start + column.total_compressed_size)
+    return min(starts, default=0), max(ends, default=0)
 
 
 def _is_cut(first: bytes, key: bytes) -> bool:

@@ -8,7 +8,8 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.records import Collection, Part
+from blocks.records import BackupMetadata, Collection, Part
+from blocks.repository.block import Repository
 from blocks.rows.canonical import KEY
 from blocks.rows.key_range import check_range
 from blocks.rows.merge import merged
@@ -16,6 +17,7 @@ from blocks.rows.normalize import from_normal
 from blocks.rows.row_groups import checked_order
 from blocks.rows.same import SAME_KEY, told_apart, without_references
 from blocks.rows.selection import Selection
+from blocks.rows.wanted import WantedKeys
 from blocks.sources.source import StateSource
 from flows.pipeline.chain_segments import ChainSegments
 from flows.pipeline.lookup import rows_of, wanted_keys
@@ -25,12 +27,30 @@ from flows.pipeline.stored_once import filled
 _PLACE = "#"
 """Numbers rows while they are narrowed; no column of a collection that has references."""
 
+HELD_BYTES = 16 * 1024 * 1024
+"""Arrow bytes of rows that were looked up and are held: who looks whether they are there reads them again soon."""
+
 
 class Chain(ChainSegments):
     """A backup and those it depends on, taken apart into the parts that a restore, a verification or a look brings up.
 
     Arguments, attributes and errors are those of `ChainSegments`.
     """
+
+    def __init__(self, repository: Repository, target: BackupMetadata) -> None:
+        super().__init__(repository, target)
+        self._held, self._room = dict[tuple[str, int, WantedKeys], list[pa.Table]](), HELD_BYTES
+
+    def look_up(self, collection: Collection, part: int, wanted: WantedKeys) -> list[pa.Table]:
+        """Read the rows and tombstones of some keys, a table for each segment that has some, as `rows_of` does."""
+        place = collection.name, part, wanted
+        if (held := self._held.get(place)) is not None:
+            return held
+        found = rows_of(self, collection.name, part, wanted, spec_of(collection))
+        if (size := sum(rows.nbytes for rows in found)) <= self._room:
+            self._held[place] = found
+            self._room -= size
+        return found
 
     def parts(self, selection: Selection, sources: Mapping[str, StateSource] | None = None) -> Iterator[RestorePart]:
         """Yield the parts of the selected collections.
@@ -79,8 +99,7 @@ class RestorePart:
         """Fetch the sealed data of the part, oldest first; where keys are written out, the rows of these."""
         if self.wanted is None:
             return [*self.chain.pieces(self.collection.name, self.part.number)]
-        found = rows_of(self.chain, self.collection.name, self.part.number, self.wanted, self.spec)
-        return [FoundRows(rows) for rows in found]
+        return [FoundRows(rows) for rows in self.chain.look_up(self.collection, self.part.number, self.wanted)]
 
     def check_lookups(self, opened: Sequence[Opened], tables: Sequence[pa.Table]) -> None:
         """Check what a lookup of single records believes of the part's segments.
@@ -151,7 +170,7 @@ class RestorePart:
         return self.narrowed(from_normal(self.merged()))
 
     @cached_property
-    def wanted(self) -> list[bytes] | None:
+    def wanted(self) -> WantedKeys | None:
         """The `_key`s that the rows which were asked for can have; None where all rows have to be looked at."""
         if self.selection is None or not self.selection.keys:
             return None
@@ -163,6 +182,16 @@ class RestorePart:
         part = RestorePart(self.chain, self.collection, self.part, self.selection, self._source)
         part.__dict__["wanted"] = None
         return part
+
+    def matches(self, key: str, rows: pa.Table) -> bool:
+        """Tell whether a key glob, as a person types it, is meant for one of some rows.
+
+        Args:
+            key: The glob.
+            rows: Rows as their source knows them: the collection's columns.
+        """
+        meant = Selection(keys=(key,)).meant_for(self.spec.key, self.spec.label)
+        return bool(rows.num_rows and meant.rows(rows, self.spec.label).num_rows)
 
     def narrowed(self, rows: pa.Table) -> pa.Table:
         """Keep the rows that were asked for and that the plan covers; rows without columns are none.

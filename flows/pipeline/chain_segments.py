@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial
 
 import pyarrow as pa
 
@@ -124,8 +124,11 @@ class ChainSegments:
         context = _context(backup, collection, part, blob, ObjectKind.SEGMENT)
         size = plaintext_size(blob.size_bytes, encrypted=key is not None, version=backup.format_version)
 
+        stored = partial(self.repository.read_range, backup.plan, backup.backup_id, blob.name)
+        header = cache(partial(stored, blob.offset))  # whoever opens a range asks for it
+
         def sealed(offset: int, length: int) -> bytes:
-            return self.repository.read_range(backup.plan, backup.backup_id, blob.name, blob.offset + offset, length)
+            return stored(blob.offset + offset, length) if offset else header(length)
 
         def read(offset: int, length: int) -> bytes:
             return unseal_range(sealed, blob.size_bytes, key, context, offset, length)

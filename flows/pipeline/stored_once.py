@@ -26,6 +26,7 @@ from blocks.rows.same import (
     with_values,
     without_references,
 )
+from blocks.rows.wanted import WantedKeys
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.reading import FullRead, Reading
 from flows.pipeline.chain_segments import ChainSegments
@@ -166,7 +167,7 @@ class _Values:
         for stored in reversed(self._chain.segments(self._collection, part)):
             level = self._chain.position(stored[0])
             for some in _batches(sorted(left), stored[2]) if level <= as_of else ():
-                if (found := rows_in(self._chain, stored, part, some, self._spec)) is not None:
+                if (found := rows_in(self._chain, stored, part, WantedKeys(frozenset(some)), self._spec)) is not None:
                     rows, keys = told_apart(found[0], level), found[1].to_pylist()
                     self._take(rows, keys, as_of, part, wanted)
                     left.difference_update(keys)

@@ -4,6 +4,9 @@ Indexes show which keys were added, removed or changed; rows are read only of pa
 backups share their part boundaries, part is compared with part. Elsewhere a row may have moved to another part, so each
 part is compared with all parts whose keys overlap its own, one at a time: memory holds a few parts, however many there
 are.
+
+Where a few keys are asked for, and a lookup finds each of them on both sides, only their rows are read, and no index.
+What a lookup does not find may be there all the same, so that indexes say then what is.
 """
 
 from __future__ import annotations
@@ -97,8 +100,7 @@ def compare_backups(
         only_in = None if len(known) == 2 else (before if name in old else after).target.backup_id
         result = CollectionDiff(name, only_in)
         sides = Side(before, old.get(name)), Side(after, new.get(name))
-        keys = Selection(keys=selection.keys).meant_for(known[0].key, known[0].label)
-        _Comparison(known[0], *sides, keys, limit, result).run()
+        _Comparison(known[0], *sides, selection.keys, limit, result).run()
         yield result
 
 
@@ -110,23 +112,30 @@ class _Comparison:
         known: Collection,
         old: Side,
         new: Side,
-        selection: Selection,
+        keys: tuple[str, ...],
         limit: int | None,
         result: CollectionDiff,
     ) -> None:
         self._collection, self._old, self._new = known, old, new
-        self._selection, self._limit, self._result = selection, limit, result
+        self._keys, self._limit, self._result = keys, limit, result
+        self._selection = Selection(keys=keys).meant_for(known.key, known.label)
         self._is_tree = is_tree(self._collection.key, self._collection.label)
 
     def run(self) -> None:
         """Compare."""
+        different = self._different_parts()
+        if different and self._keys:
+            sides = [side.looking_up(self._selection) for side in (self._old, self._new)]
+            if all(side.finds(self._keys) for side in sides):
+                self._old, self._new = sides
+        for olds, news in different:
+            self._compare(olds, news)
+
+    def _different_parts(self) -> list[tuple[Sequence[int], Sequence[int]]]:
         olds, news = range(len(self._old.parts)), range(len(self._new.parts))
         if not self._same_parts():
-            self._compare(olds, news)
-            return
-        for number in olds:
-            if self._old.objects(number) != self._new.objects(number):
-                self._compare([number], [number])
+            return [(olds, news)]
+        return [([n], [n]) for n in olds if self._old.objects(n) != self._new.objects(n)]
 
     def _same_parts(self) -> bool:
         old, new = ([(p.part.number, p.part.bounds) for p in side.parts] for side in (self._old, self._new))

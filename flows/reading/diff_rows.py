@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.records import Blob, Collection
-from blocks.rows.canonical import KEY
+from blocks.rows.canonical import KEY, one_chunk
 from blocks.rows.index import PartIndex
 from blocks.rows.keys import no_keys
 from blocks.rows.normalize import from_normal
@@ -75,16 +75,40 @@ class Side:
     Args:
         chain: The chain of the backup, opened for reading.
         collection: The collection, as the backup's manifest has it.
+        keys: Those of which the rows are looked up, so that nothing is known of others; None for all rows.
     """
 
-    def __init__(self, chain: Chain, collection: Collection | None) -> None:
-        self.chain = chain
-        self.parts = [RestorePart(chain, collection, p, None) for p in collection.parts] if collection else []
+    def __init__(self, chain: Chain, collection: Collection | None, keys: Selection | None = None) -> None:
+        self.chain, self._collection, self._keys = chain, collection, keys
+        self.parts = [RestorePart(chain, collection, p, keys) for p in collection.parts] if collection else []
         self.index = lru_cache(INDEXES_KEPT)(self._index)
+
+    def looking_up(self, keys: Selection) -> Side:
+        """Return the same side, of which only the rows of some keys are read."""
+        return Side(self.chain, self._collection, keys)
+
+    def finds(self, keys: Sequence[str]) -> bool:
+        """Look rows up; return whether that can be done, and whether there are some for each of the keys.
+
+        Args:
+            keys: As a person types them.
+        """
+        if any(part.wanted is None and self.objects(number) for number, part in enumerate(self.parts)):
+            return False
+        left = [*keys]
+        for part in self.parts:
+            rows = from_normal(part.merged())
+            left = [key for key in left if not part.matches(key, rows)]
+        return not left
 
     def _index(self, number: int) -> PartIndex:
         part = self.parts[number]
-        return self.chain.index(part.collection.name, part.part.number)
+        if self._keys is None:
+            return self.chain.index(part.collection.name, part.part.number)
+        rows = part.merged()
+        if not rows.num_columns:
+            return PartIndex([])
+        return PartIndex.of(one_chunk(rows.column(KEY)), self.chain.digest(rows.drop_columns([KEY])))
 
     def objects(self, number: int) -> list[str]:
         """Name the objects a part is made of: equal names mean equal rows."""

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-
 from blocks.errors import BackupNotFound, CorruptionDetected
 from blocks.plan.plan import BackupPlan
 from blocks.rows.selection import Selection
-from blocks.sources.collection import CollectionSpec
 from flows.pipeline.chain import Chain, RestorePart
-
-
-def _matches(key: str, rows: pa.Table, spec: CollectionSpec) -> bool:
-    return bool(Selection(keys=(key,)).meant_for(spec.key, spec.label).rows(rows, spec.label).num_rows)
 
 
 def _covers(plan: BackupPlan, part: RestorePart) -> bool:
@@ -27,10 +20,11 @@ def _check_lookups(plan: BackupPlan, chain: Chain, selection: Selection, missing
         CorruptionDetected: It is there; what says in which segments a record can be is wrong.
     """
     for part in chain.parts(Selection(selection.collections, tuple(missing)), plan.sources):
-        if part.wanted is None or not _covers(plan, part) or not (rows := part.whole().load()).num_columns:
+        if part.wanted is None or not _covers(plan, part):
             continue
+        rows = part.whole().load()
         for key in missing:
-            if _matches(key, rows, part.spec):
+            if part.matches(key, rows):
                 raise CorruptionDetected(
                     f"{part} holds a record that its range of keys or its filter denies: {key}",
                     hint="`lastgood verify` says which; restore an earlier backup.",
@@ -53,8 +47,7 @@ def check_keys(plan: BackupPlan, chain: Chain, selection: Selection) -> None:
             return
         if _covers(plan, part):
             rows = part.load()
-            if rows.num_columns:
-                missing = [key for key in missing if not _matches(key, rows, part.spec)]
+            missing = [key for key in missing if not part.matches(key, rows)]
     if missing:
         _check_lookups(plan, chain, selection, missing)
         where = f" in {', '.join(selection.collections)}" if selection.collections else ""

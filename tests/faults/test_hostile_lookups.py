@@ -20,10 +20,10 @@ from flows.verify import make_verification
 from tests.faults.forged_manifests import first_segment
 from tests.faults.forging import Manifest, replace_manifest, replace_plaintext, unlocked
 from tests.faults.kept import error_of
-from tests.faults.live_state import dump_of, restored
+from tests.faults.live_state import Entry, dump_of, restored, tree_of
 from tests.faults.place import Place
 
-ORDERS = "ledger/orders"
+ORDERS, TREE = "ledger/orders", "models/tree"
 
 
 def text(data: bytes) -> str:
@@ -114,6 +114,54 @@ def test_a_range_that_is_wrong_otherwise_does_no_harm_and_is_found(either, lie):
     lying(either, either.incremental, **ODD[lie])
     assert look_up(either, either.incremental, 10_001) == line_of(either, 10_001)
     is_found_by_a_verification(either, either.incremental)
+
+
+PATHS: dict[str, dict[str, Any]] = {
+    "it ends before the path": {"last": text(b"0m")},
+    "it begins behind the path": {"first": text(b"0n"), "last": text(b"0z")},
+    "its beginning is no base64": {"first": "%"},
+    "its end is no base64": {"last": "\u2603"},
+}
+"""What is said of the paths of a segment that holds one: each leaves it out, or cannot be read."""
+
+
+def range_of_tree(data: Manifest) -> dict[str, Any]:
+    held = data["changed"] if data["inherits"] else data["collections"]
+    (tree,) = (one for one in held if one["name"] == TREE)
+    return next(part["segment"]["key_range"] for part in tree["parts"] if part["segment"])
+
+
+def path_restored(place: Place, backup: BackupMetadata, key: str) -> dict[str, Entry]:
+    """Restore what one path stands for, and return what came back."""
+    to = place.folder / "target"
+    make_restore(place.plan, RestoreRequest(backup.backup_id, selection=Selection((TREE,), (key,)), to=str(to)))
+    return tree_of(to)
+
+
+@pytest.mark.parametrize("key", ["made 1.txt", "made*"])
+def test_a_path_is_found_by_its_range(either, key):
+    assert path_restored(either, either.incremental, key) == {"made 1.txt": either.oracle.tree["made 1.txt"]}
+
+
+@pytest.mark.parametrize("key", ["made 1.txt", "made*"])
+@pytest.mark.parametrize("lie", PATHS)
+def test_a_range_that_leaves_out_a_path_is_never_taken_for_its_absence(either, lie, key):
+    replace_manifest(
+        either.root, unlocked(either.plan), either.incremental, lambda data: range_of_tree(data).update(PATHS[lie])
+    )
+    with pytest.raises(CorruptionDetected) as caught:
+        path_restored(either, either.incremental, key)
+    assert caught.value.hint
+    assert make_verification(either.plan, either.incremental.backup_id, deep=False).status is BackupStatus.CORRUPTED
+
+
+def test_types_of_paths_that_leave_out_one_are_never_taken_for_its_absence(either):
+    replace_manifest(
+        either.root, unlocked(either.plan), either.full, lambda data: range_of_tree(data).update(kinds=["t", "in"])
+    )
+    for key in ("weights.bin", "deep", "weights*"):
+        with pytest.raises(CorruptionDetected, match=TREE):
+            path_restored(either, either.full, key)
 
 
 def test_types_of_keys_that_leave_out_a_record_are_never_taken_for_its_absence(either):

@@ -13,11 +13,16 @@ from hypothesis import strategies as st
 from blocks.errors import CorruptionDetected
 from blocks.records import KeyRange
 from blocks.rows.digest import RowDigest
-from blocks.rows.key_range import MOST_FILTER_BYTES, check_range, key_range, may_hold
+from blocks.rows.key_range import MOST_FILTER_BYTES, check_range, key_range, near
 from blocks.rows.keys import encode_keys
 from blocks.rows.variant import encode_variant, variant_field
+from blocks.rows.wanted import WantedKeys
 
 DIGEST = RowDigest(b"k" * 32)
+
+
+def may_hold(range_: KeyRange, key: bytes, digest: RowDigest) -> bool:
+    return bool(near(range_, WantedKeys(frozenset([key])), digest))
 
 
 def segment(values: list[object], kind: pa.DataType) -> tuple[pa.Table, pa.LargeBinaryArray]:
@@ -38,6 +43,26 @@ def test_a_key_that_is_there_is_never_denied(values: list[bytes], other: bytes) 
     (wanted,) = encode_keys(pa.table({"id": pa.array([other], pa.large_binary())}), ["id"]).to_pylist()
     unfiltered = made.model_copy(update={"filter": None})
     assert may_hold(unfiltered, wanted, DIGEST) or not keys[0].as_py() <= wanted <= keys[-1].as_py()
+
+
+@given(
+    st.lists(
+        st.binary(max_size=3).map(lambda one: one * 40) | st.binary(max_size=100), min_size=1, max_size=50, unique=True
+    ),
+    st.binary(min_size=1, max_size=100),
+    st.integers(1, 110),
+)
+def test_keys_that_begin_in_a_way_are_never_denied(values: list[bytes], other: bytes, length: int) -> None:
+    rows, keys = segment(values, pa.large_binary())
+    made = key_range(rows, keys, ("id",), DIGEST)
+    for begin in {key[:length] for key in (*keys.to_pylist(), b"\x30" + other)}:
+        wanted = WantedKeys(beginnings=frozenset([begin]))
+        held = [key.startswith(begin) for key in keys.to_pylist()]
+        assert wanted.among(keys).to_pylist() == held
+        first, last = keys[0].as_py(), keys[-1].as_py()
+        outside = last[:64] < begin[:64] or (first[:64] > begin and not first.startswith(begin))
+        assert bool(near(made, wanted, DIGEST)) >= any(held)
+        assert bool(near(made, wanted, DIGEST)) != outside or begin.startswith(first)
 
 
 @pytest.mark.parametrize(("count", "most"), [(1_000, 0.02), (3_276, 0.02), (8_000, 0.2), (16_000, 0.45)])

@@ -15,6 +15,7 @@ from blocks.rows.canonical import KEY
 from blocks.rows.keys import encode_keys
 from blocks.rows.parquet import FIRST_KEYS, ROW_GROUP_ROWS, pack_keys, rows_to_parquet, unpack_keys
 from blocks.rows.row_groups import RowGroups, checked_order
+from blocks.rows.wanted import WantedKeys
 
 COUNT = 5 * ROW_GROUP_ROWS + 17
 
@@ -29,6 +30,10 @@ def rows_of(texts: list[str]) -> tuple[pa.Table, pa.LargeBinaryArray]:
         }
     )
     return table, encode_keys(table, ["id"])
+
+
+def wanted(*keys: bytes) -> WantedKeys:
+    return WantedKeys(frozenset(keys))
 
 
 ROWS, KEYS = rows_of([f"{n:08d}" for n in range(COUNT)])
@@ -49,16 +54,43 @@ class Counting:
 def test_one_row_costs_a_footer_and_a_group() -> None:
     for n in (0, 1, ROW_GROUP_ROWS - 1, ROW_GROUP_ROWS, COUNT // 2, COUNT - 1):
         read = Counting(DATA)
-        found = RowGroups(DATA.size, read, "x").rows([KEYS[n].as_py()])
+        found = RowGroups(DATA.size, read, "x").rows(wanted(KEYS[n].as_py()))
         assert ROWS.slice(n, 1).to_pylist()[0] in found.to_pylist()
         assert read.reads == 2
         assert read.bytes < DATA.size / 2
-    whole = RowGroups(DATA.size, Counting(DATA), "x").rows([*KEYS.to_pylist()[::500], KEYS[-1].as_py()])
+    whole = RowGroups(DATA.size, Counting(DATA), "x").rows(wanted(*KEYS.to_pylist()[::500], KEYS[-1].as_py()))
     assert whole.num_rows == COUNT
 
 
+def test_keys_that_begin_in_a_way_cost_the_groups_that_have_them() -> None:
+    for begin, groups in (
+        ("00000", 1),
+        ("0000", 2),
+        ("0004095", 1),
+        ("000081", 2),
+        ("0003", 2),
+        ("00040976", 1),
+        ("9", 1),
+    ):
+        read = Counting(DATA)
+        wanted = WantedKeys(beginnings=frozenset([b"\x20" + begin.encode()]))
+        found = RowGroups(DATA.size, read, "x").rows(wanted)
+        assert found.filter(wanted.among(encode_keys(found, ["id"]))).num_rows == sum(
+            text.startswith(begin) for text in ROWS.column("id").to_pylist()
+        )
+        assert found.num_rows <= groups * ROW_GROUP_ROWS
+        assert read.reads == 2  # groups that follow each other are read at once
+    same = "same beginning of every key, which is longer than it is kept" * 2
+    rows, keys = rows_of([f"{same}{n:08d}" for n in range(COUNT)])
+    data = rows_to_parquet(rows, keys, 1)
+    for begin, count in ((same, COUNT), (same[:5], COUNT), (same + "0002", 10_000), (same + "1", 0)):
+        wanted = WantedKeys(beginnings=frozenset([b"\x20" + begin.encode()]))
+        found = RowGroups(data.size, Counting(data), "x").rows(wanted)
+        assert sum(wanted.among(encode_keys(found, ["id"])).to_pylist()) == count
+
+
 def test_a_key_before_all_others_is_in_no_group() -> None:
-    assert RowGroups(DATA.size, Counting(DATA), "x").rows([b"\x05"]).num_rows == 0
+    assert RowGroups(DATA.size, Counting(DATA), "x").rows(wanted(b"\x05")).num_rows == 0
 
 
 def test_keys_that_begin_alike_are_looked_for_in_all_groups_that_may_have_them() -> None:
@@ -66,7 +98,7 @@ def test_keys_that_begin_alike_are_looked_for_in_all_groups_that_may_have_them()
     rows, keys = rows_of([f"{same}{n:08d}" for n in range(COUNT)])
     data = rows_to_parquet(rows, keys, 1)
     for n in (0, ROW_GROUP_ROWS, COUNT - 1):
-        found = RowGroups(data.size, Counting(data), "x").rows([keys[n].as_py()])
+        found = RowGroups(data.size, Counting(data), "x").rows(wanted(keys[n].as_py()))
         assert rows.slice(n, 1).to_pylist()[0] in found.to_pylist()
 
 
@@ -99,7 +131,7 @@ def file_with(first_keys: str | None) -> pa.Buffer:
 def test_a_file_that_does_not_say_its_first_keys_is_damage(first_keys: str | None) -> None:
     data = file_with(first_keys)
     with pytest.raises(CorruptionDetected, match="segment 7"):
-        RowGroups(data.size, Counting(data), "segment 7").rows([b"a"])
+        RowGroups(data.size, Counting(data), "segment 7").rows(wanted(b"a"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "zeros", "footer", "magic"])
@@ -113,7 +145,7 @@ def test_a_damaged_file_is_named(damage: str) -> None:
     }
     data = pa.py_buffer(damaged[damage])
     with pytest.raises(CorruptionDetected, match="segment 7"):
-        RowGroups(data.size, Counting(data), "segment 7").rows([KEYS[0].as_py()])
+        RowGroups(data.size, Counting(data), "segment 7").rows(wanted(KEYS[0].as_py()))
 
 
 def test_the_beginnings_of_keys_come_back() -> None:

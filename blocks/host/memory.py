@@ -51,7 +51,7 @@ def settle_allocators() -> None:
         _library.mallopt(_M_ARENA_MAX, _MOST_ARENAS)
 
 
-def give_back() -> None:
+def give_back(kept_bytes: int = _KEPT_BYTES) -> None:
     """Give free memory back to the system where it is much; parts of some 64 MB come and go in a dozen threads."""
-    if _trim is not None and _figures is not None and _figures().fordblks > _KEPT_BYTES:
+    if _trim is not None and _figures is not None and _figures().fordblks > kept_bytes:
         _trim(0)

@@ -38,9 +38,10 @@ _TRUSTED = """
 """Whether the code of an owner `r` may run in this session, and whether what is denied to it here is denied there."""
 
 _NOT_OF_AN_EXTENSION = """
-NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-            AND e.objid = c.oid AND e.deptype = 'e')
+0 = (SELECT pg_catalog.count(*) FROM pg_catalog.pg_depend e
+     WHERE e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND e.objid = c.oid AND e.deptype = 'e')
 """
+"""Counted for each: where there is nothing to try, `NOT EXISTS` would first read all dependencies."""
 
 _VIEWS = f"""
 SELECT n.nspname::text, c.relname::text, pg_catalog.rtrim(pg_catalog.pg_get_viewdef(c.oid), ';'), {_TRUSTED},

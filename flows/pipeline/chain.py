@@ -7,6 +7,7 @@ from functools import cached_property
 
 import pyarrow as pa
 
+from blocks.host.memory import KEPT_BYTES, give_back
 from blocks.records import Collection, Part
 from blocks.rows.key_range import check_range
 from blocks.rows.merge import merged
@@ -17,6 +18,9 @@ from blocks.sources.source import StateSource
 from flows.pipeline.chain_segments import ChainSegments
 from flows.pipeline.lookup import rows_of, wanted_keys
 from flows.pipeline.messages import AnyPiece, FoundRows, Opened, spec_of
+
+_LARGE_BYTES = 128 * 1024 * 1024
+"""Rows of a part that is larger than parts are made: one wide key of Redis, one large row."""
 
 
 class Chain(ChainSegments):
@@ -86,11 +90,15 @@ class RestorePart:
             CorruptionDetected: A segment holds rows that a lookup would not find.
         """
         stored = self.chain.segments(self.collection.name, self.part.number)
+        kept_bytes = 0 if sum(rows.nbytes for rows in tables) > _LARGE_BYTES else KEPT_BYTES
+        give_back(kept_bytes)  # what reading the rows left, before their keys come
         for (_, _, segment), one, rows in zip(stored, opened, tables, strict=True):
             if segment.key_range is not None and rows.num_rows:
                 whole = one.data if one.place is None else None
                 keys = checked_order(whole, rows, self.spec.key, one.name)
                 check_range(segment.key_range, keys, rows, self.spec.key, self.chain.digest, one.name)
+                del keys
+        give_back(kept_bytes)  # and that, before the index comes
 
     def merged(self) -> pa.Table:
         """Fetch the segments and lay them over each other, all stages in one call, for what compares and reads.

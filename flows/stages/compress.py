@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from blocks.host.memory import give_back
 from blocks.rows.changes import Changes
 from flows.pipeline.attempt import BackupPart
 from flows.pipeline.chain import RestorePart
@@ -13,9 +12,6 @@ from flows.pipeline.one_shot import OneShot
 from flows.pipeline.packing import packed_alone, packed_together
 from flows.pipeline.prefect_compat import PURE, task
 from flows.pipeline.small_parts import SMALL_BYTES, SharedParts, size
-
-_LARGE_BYTES = 128 * 1024 * 1024
-"""Rows of a part that is larger than parts are made: one wide key of Redis, one large row."""
 
 
 @task(task_run_name="compress {part}", tags=["stage"], **PURE)
@@ -44,11 +40,5 @@ def decompress(part: RestorePart, packed: OneShot[list[Opened | FoundRows]]) -> 
     opened = packed.take()
     tables = [one.rows() for one in opened]
     if part.chain.proving:
-        large = sum(rows.nbytes for rows in tables) > _LARGE_BYTES
-        if large:
-            give_back(0)  # what reading them took, before their keys come
         part.check_lookups([one for one in opened if isinstance(one, Opened)], tables)
-        del opened
-        if large:
-            give_back(0)  # before the index comes
     return OneShot(tables)

@@ -24,7 +24,7 @@ from blocks.host.leftovers import remove_abandoned_scratch
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.records import BackupStatus, Verification
 from blocks.repository.block import Repository
-from blocks.rows.normalize import from_normal, to_normal
+from blocks.rows.normalize import from_normal
 from blocks.rows.selection import Selection
 from flows.pipeline.chain import Chain, RestorePart
 from flows.pipeline.executor import BoundedWindow, Outcome, StageExecutor, open_executor
@@ -145,10 +145,10 @@ def prove(part: RestorePart, proof: Proof, scratch: ScratchRestore | None, merge
     if part.part.rows != len(expected):
         raise CorruptionDetected(f"{part}: the index holds {len(expected)} rows, the manifest {part.part.rows}")
     if rows.num_columns:
-        compare(str(part), expected, to_normal(rows, part.spec.key, chain.index_digest))
+        compare(str(part), expected, rows, part.spec.key, chain.index_digest)
         proof.keep(collection.name, rows)
         if scratch is not None:
-            scratch.apply(part, rows)
+            scratch.apply(part, rows, expected)
     elif len(expected):
         raise CorruptionDetected(f"{part}: the index holds {len(expected)} rows, the data none")
     proof.count(len(expected))

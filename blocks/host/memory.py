@@ -13,7 +13,7 @@ _POOL, _ARENAS = "ARROW_DEFAULT_MEMORY_POOL", "MALLOC_ARENA_MAX"
 _M_ARENA_MAX = -8  # from glibc's malloc.h
 _MOST_ARENAS = 2
 
-_KEPT_BYTES = 256 * 1024 * 1024
+KEPT_BYTES = 256 * 1024 * 1024
 """How much may be kept: to give it back and to get it again takes time."""
 
 
@@ -51,7 +51,7 @@ def settle_allocators() -> None:
         _library.mallopt(_M_ARENA_MAX, _MOST_ARENAS)
 
 
-def give_back() -> None:
+def give_back(kept_bytes: int = KEPT_BYTES) -> None:
     """Give free memory back to the system where it is much; parts of some 64 MB come and go in a dozen threads."""
-    if _trim is not None and _figures is not None and _figures().fordblks > _KEPT_BYTES:
+    if _trim is not None and _figures is not None and _figures().fordblks > kept_bytes:
         _trim(0)

@@ -43,10 +43,26 @@ def encode_keys(rows: pa.Table, key: Sequence[str]) -> pa.LargeBinaryArray:
     Raises:
         UnsupportedState: A key column has a type that has no order-preserving encoding.
     """
-    columns = rows.select(key)
     # some rows at a time: what is made on the way takes several times the room of the keys
-    found = [_encoded(batch) for batch in columns.to_batches(_BATCH_ROWS)]
-    return pa.concat_arrays(found) if len(found) > 1 else found[0] if found else no_keys()
+    batches = rows.select(key).to_batches(_BATCH_ROWS)
+    if len(batches) < 2:
+        return _encoded(batches[0]) if batches else no_keys()
+    # and each is put where it belongs at once: pieces that are put together at the end would be there twice
+    data, bounds, count, end = np.empty(0, np.uint8), np.zeros(rows.num_rows + 1, np.int64), 0, 0
+    for batch in batches:
+        made = _encoded(batch)
+        ends = np.frombuffer(made.buffers()[1], np.int64)[made.offset : made.offset + len(made) + 1]
+        size, many = int(ends[-1] - ends[0]), count + len(made)
+        if end + size > len(data):
+            # for all rows, if they are like these; what is never written to takes no room
+            larger = np.empty((end + size) * rows.num_rows // max(many, 1) * 9 // 8, np.uint8)
+            larger[:end] = data[:end]
+            data = larger
+        data[end : end + size] = _data(made)[ends[0] : ends[-1]]
+        bounds[count + 1 : many + 1] = ends[1:] - ends[0] + end
+        count, end = many, end + size
+    buffers = [None, pa.py_buffer(bounds), pa.py_buffer(data[:end])]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), count, buffers)
 
 
 def _encoded(columns: pa.RecordBatch) -> pa.LargeBinaryArray:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blocks.errors import CorruptionDetected
-from blocks.rows.canonical import KEY, is_sorted
+from blocks.rows.canonical import KEY, is_sorted, one_chunk
 from blocks.rows.merge import with_keys
 from blocks.rows.parquet import FIRST_KEYS, KEY_BYTES, unpack_keys
 from blocks.rows.wanted import WantedKeys
@@ -145,7 +145,7 @@ def _checked_keys(rows: pa.Table, key: tuple[str, ...], what: str) -> pa.LargeBi
         CorruptionDetected: They are not ascending, or not there; `what` names the segment.
     """
     try:
-        keys = with_keys(rows, key).column(KEY).combine_chunks()
+        keys = one_chunk(with_keys(rows, key).column(KEY))
     except CorruptionDetected as exc:
         raise CorruptionDetected(f"{what}: {exc.message}", hint=exc.hint) from exc
     if not is_sorted(keys):

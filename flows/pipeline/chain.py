@@ -8,6 +8,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from blocks.host.memory import KEPT_BYTES, give_back
 from blocks.records import BackupMetadata, Collection, Part
 from blocks.repository.block import Repository
 from blocks.rows.canonical import KEY
@@ -29,6 +30,9 @@ _PLACE = "#"
 
 HELD_BYTES = 16 * 1024 * 1024
 """Arrow bytes of rows that were looked up and are held: who looks whether they are there reads them again soon."""
+
+_LARGE_BYTES = 128 * 1024 * 1024
+"""Rows of a part that is larger than parts are made: one wide key of Redis, one large row."""
 
 
 class Chain(ChainSegments):
@@ -112,11 +116,15 @@ class RestorePart:
             CorruptionDetected: A segment holds rows that a lookup would not find.
         """
         stored = self.chain.segments(self.collection.name, self.part.number)
+        kept_bytes = 0 if sum(rows.nbytes for rows in tables) > _LARGE_BYTES else KEPT_BYTES
+        give_back(kept_bytes)  # what reading the rows left, before their keys come
         for (_, _, segment), one, rows in zip(stored, opened, tables, strict=True):
             if segment.key_range is not None and rows.num_rows:
                 whole = one.data if one.place is None else None
                 keys = checked_order(whole, rows, self.spec.key, one.name)
                 check_range(segment.key_range, keys, rows, self.spec.key, self.chain.digest, one.name)
+                del keys
+        give_back(kept_bytes)  # and that, before the index comes
 
     def tables(self, opened: Sequence[Opened | FoundRows]) -> list[pa.Table]:
         """Return the rows of each segment: `_key` (large_binary; set for tombstones only) and the canonical columns.

@@ -11,8 +11,15 @@ from blocks.errors import CorruptionDetected
 from blocks.plan.plan import BackupPlan
 from blocks.plan.quality import QualitySuite, load_suites
 from blocks.records import BackupMetadata, BackupStatus, Collection
-from blocks.rows.canonical import DIGEST, KEY, one_chunk, unify
+from blocks.rows.canonical import DIGEST, KEY, is_sorted, one_chunk, unify
+from blocks.rows.digest import RowDigest
 from blocks.rows.index import PartIndex, positions
+from blocks.rows.keys import no_keys
+from blocks.rows.normalize import to_normal
+
+BLOCK_ROWS = 1 << 17
+"""Rows that are compared at once: their keys take as much room as the rows themselves may."""
+_NOTHING = pa.table({KEY: no_keys(), DIGEST: pa.array([], pa.uint64())})
 
 
 class Proof:
@@ -78,21 +85,25 @@ class Proof:
         return pa.table({name: pa.nulls(0) for name, _ in collection.columns})
 
 
-def compare(what: str, expected: PartIndex, rows: pa.Table) -> None:
+def compare(what: str, expected: PartIndex, rows: pa.Table, key: tuple[str, ...], digest: RowDigest) -> None:
     """Compare rows with an index, key by key.
 
     Args:
         what: What errors call the part.
         expected: Keys and digests as they were recorded.
-        rows: Restored rows in normal form, sorted by `_key`: `_key` (large_binary), `_digest` (uint64), canonical
-            columns.
+        rows: Restored rows as their source knows them: the columns that digests are of.
+        key: Names of the key columns.
+        digest: Digests rows as in the index.
 
     Raises:
         CorruptionDetected: A row is missing, is not the same, or is one too many.
     """
-    found = positions(expected.keys, one_chunk(rows.column(KEY)))
+    if _same_in_order(expected, rows, key, digest):
+        return
+    normal = to_normal(rows, key, digest) if rows.num_columns else _NOTHING
+    found = positions(expected.keys, one_chunk(normal.column(KEY)))
     lost = found.null_count
-    same = pc.equal(one_chunk(rows.column(DIGEST)).take(found.drop_null()), expected.digests.filter(found.is_valid()))
+    same = pc.equal(one_chunk(normal.column(DIGEST)).take(found.drop_null()), expected.digests.filter(found.is_valid()))
     different = len(same) - (same.true_count if len(same) else 0)
     extra = rows.num_rows - (len(expected) - lost)
     if lost or different or extra:
@@ -100,3 +111,16 @@ def compare(what: str, expected: PartIndex, rows: pa.Table) -> None:
             f"{what}: {lost} rows are missing, {different} differ and {extra} are too many",
             hint="Restore an earlier backup; `lastgood check --read-data` reports what else is damaged.",
         )
+
+
+def _same_in_order(expected: PartIndex, rows: pa.Table, key: tuple[str, ...], digest: RowDigest) -> bool:
+    """Whether rows are those of an index, in its order; so the keys of all rows need not be there at once."""
+    keys, digests = expected.keys, expected.digests
+    if len(keys) != rows.num_rows or not is_sorted(keys):
+        return False
+    for start in range(0, rows.num_rows, BLOCK_ROWS):
+        block = to_normal(rows.slice(start, BLOCK_ROWS), key, digest)
+        same_keys = one_chunk(block.column(KEY)).equals(keys.slice(start, BLOCK_ROWS))
+        if not same_keys or not one_chunk(block.column(DIGEST)).equals(digests.slice(start, BLOCK_ROWS)):
+            return False
+    return True

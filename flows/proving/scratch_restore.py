@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from blocks.errors import CorruptionDetected, RestoreRefused
 from blocks.host.leftovers import scratch_folder
 from blocks.plan.plan import BackupPlan
-from blocks.rows.canonical import DIGEST, KEY
+from blocks.rows.canonical import DIGEST, KEY, one_chunk
 from blocks.rows.index import PartIndex
 from blocks.rows.selection import Selection
 from blocks.sources.collection import CollectionSpec
@@ -22,7 +22,7 @@ from blocks.sources.view import View, read_whole
 from flows.pipeline.chain import Chain, RestorePart
 from flows.proving.proof import compare
 from flows.restoring.change_list import ChangeList
-from flows.restoring.records import comparable
+from flows.restoring.records import brought_back, comparable
 from flows.restoring.request import RestoreRequest
 from flows.restoring.targets import Targets, open_targets
 
@@ -39,17 +39,19 @@ class ScratchRestore:
         self._opaque: dict[str, pa.UInt64Array] = {}
         self._unproven: list[str] = []
 
-    def apply(self, part: RestorePart, rows: pa.Table) -> None:
-        """Write one part."""
+    def apply(self, part: RestorePart, rows: pa.Table, proved: PartIndex) -> None:
+        """Write one part, whose rows were found to be those of the index `proved`."""
         target = self._targets.of(part)
         target.apply(part.spec, rows)
+        taken = rows
         if isinstance(target, LeavesOut) and rows.num_rows:
-            rows = self._taken(part, rows, target.left_out(part.spec, rows))
-        rows, self._opaque[str(part)] = self._by_meaning(part, rows)
-        normal = comparable(rows, part, self._chain.index_digest)
-        self._expected[str(part)] = PartIndex.of(
-            normal.column(KEY).combine_chunks(), normal.column(DIGEST).combine_chunks()
-        )
+            taken = self._taken(part, rows, target.left_out(part.spec, rows))
+        taken, self._opaque[str(part)] = self._by_meaning(part, taken)
+        if taken is rows and brought_back(rows, part).num_columns == rows.num_columns:
+            self._expected[str(part)] = PartIndex.of(proved.keys, proved.digests)
+            return
+        normal = comparable(taken, part, self._chain.index_digest)
+        self._expected[str(part)] = PartIndex.of(one_chunk(normal.column(KEY)), one_chunk(normal.column(DIGEST)))
 
     def compare_restored(self) -> None:
         """Commit the scratch restore, read it through the source, and compare it part by part.
@@ -138,7 +140,8 @@ class ScratchRestore:
                     f"{part}: {differing:,} of {len(before):,} values that only their module can read came back in "
                     "other bytes, which may mean the same: they are unproven."
                 )
-        compare(f"{part} as restored", expected, comparable(rows, part, self._chain.index_digest))
+        rows = brought_back(rows, part)
+        compare(f"{part} as restored", expected, rows, part.spec.key, self._chain.index_digest)
 
 
 @contextmanager

@@ -226,6 +226,15 @@ def comparable(rows: pa.Table, part: RestorePart, digest: RowDigest) -> pa.Table
     """
     if not rows.num_columns:
         return pa.table({KEY: no_keys(), DIGEST: pa.array([], pa.uint64())})
+    return to_normal(brought_back(rows, part), part.spec.key, digest)
+
+
+def brought_back(rows: pa.Table, part: RestorePart) -> pa.Table:
+    """Return rows without the columns that a restore does not bring back, or cannot in this process.
+
+    Args:
+        rows: Rows as their source knows them: the collection's columns.
+        part: The part that they are in.
+    """
     left_out = part.chain.beyond_privileges.get(part.collection.source, frozenset()).union(part.spec.tracking)
-    kept = [name for name in rows.column_names if name not in left_out]
-    return to_normal(rows.select(kept), part.spec.key, digest)
+    return rows.select([name for name in rows.column_names if name not in left_out])

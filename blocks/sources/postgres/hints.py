@@ -15,6 +15,9 @@ _OWN_CODE = "Code of the database itself (a function, a trigger, an operator) ra
 _NO_ROOM = "The server has no room left."
 _NOT_THERE = "What is named is not there: it was dropped or renamed meanwhile, or code relies on a `search_path`."
 
+NOT_OF_AN_OBJECT = ("08", "25", "40", "53", "55P03", "57", "XX")
+"""States that say something of the server or of other sessions: leaving an object out is no answer to them."""
+
 _ANYWHERE = {
     "28P01": "Check the password: `password_env` in the plan, PGPASSWORD, or ~/.pgpass. Another server or user that "
     "`--to` names is only sent the one of `--to-password-env`, or of ~/.pgpass.",

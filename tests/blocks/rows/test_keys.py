@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blocks.rows import keys as encoding
 from blocks.rows.keys import encode_keys, encode_parents, under_parents
 from blocks.rows.variant import encode_variant, variant_field
 from tests.strategies import TYPED, scalars, text
@@ -104,3 +107,21 @@ def test_keys_below_parents_are_found_by_text_and_number(pairs: list[tuple[str, 
     table = pa.Table.from_pylist([{"p": p, "o": o} for p, o in pairs], schema=schema)
     found = under_parents(encode_keys(table, ["p", "o"]), pa.array(parents, pa.large_string()))
     assert found.to_pylist() == [p in parents for p, _ in pairs]
+
+
+def test_keys_are_not_there_twice_while_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = pa.array([f"{n:0100}" for n in range(100_000)], pa.large_string())
+    table = pa.table({"k": texts, "n": pa.array(range(100_000), pa.int64())})
+    whole = encode_keys(table, ["k", "n"])
+    monkeypatch.setattr(encoding, "_BATCH_ROWS", 7_000)
+    pool, before = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    tracemalloc.start()
+    try:
+        pieces = encode_keys(table, ["k", "n"])
+        peak = pool.max_memory() + tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(before)
+    assert pieces.equals(whole)
+    assert peak < 1.7 * whole.nbytes

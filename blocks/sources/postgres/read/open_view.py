@@ -100,7 +100,7 @@ def _view_in(opened: ExitStack, settings: Settings, *, ask: bool) -> PostgresVie
         found = _DatabaseFacts(session, settings.choice, tables, now, complete=not (unread or lost), lost=lost)
         folder = RunFolder("postgres")
         opened.callback(folder.close)
-        suspected = suspects(session, place, settings.choice)
+        suspected = suspects(session, place, settings.choice, tables)
         missed = [*_missed(session, settings, catalogue, place), *suspected.sentences]
         if lost:
             missed.append(

@@ -13,7 +13,9 @@ import psycopg
 
 from blocks.sources.postgres.choice import Choice
 from blocks.sources.postgres.connect import Session, identifier
+from blocks.sources.postgres.read.trials import failing
 from blocks.sources.postgres.schema.database_facts import OrphanedKey
+from blocks.sources.postgres.schema.tables import Table
 from blocks.sources.postgres.write.pieces import in_pieces
 
 ORPHANS_LOOKED_FOR_BYTES = 16 * 1024 * 1024
@@ -103,13 +105,14 @@ class Suspects:
     orphaned: tuple[OrphanedKey, ...]
 
 
-def suspects(session: Session, place: str, choice: Choice) -> Suspects:
+def suspects(session: Session, place: str, choice: Choice, tables: Sequence[Table]) -> Suspects:
     """Look for what may not be rebuilt from a backup of the open database.
 
     Args:
         session: A session inside the snapshot of the view.
         place: Name of the place, without secrets; for messages.
         choice: What the plan covers; extensions only where it leaves nothing out.
+        tables: The tables that it covers.
     """
     found = []
     if not choice.narrowed and (extensions := _names(session, _EXTENSIONS)):
@@ -131,6 +134,7 @@ def suspects(session: Session, place: str, choice: Choice) -> Suspects:
         " restored, but with --keep-going, as NOT VALID."
         for key in orphaned
     ]
+    found += failing(session, place, choice, tables, lambda query: _rows(session, query))
     return Suspects(tuple(found), orphaned)
 
 
@@ -143,8 +147,12 @@ def _bounded(session: Session) -> Iterator[None]:
 
 
 def _names(session: Session, query: str) -> list[str]:
+    return [str(name) for (name,) in _rows(session, query)]
+
+
+def _rows(session: Session, query: str) -> list[tuple[object, ...]]:
     with suppress(psycopg.errors.Error), _bounded(session):
-        return [str(name) for (name,) in session.execute(query.encode()).fetchall()]
+        return session.execute(query.encode()).fetchall()
     return []
 
 

@@ -119,6 +119,7 @@ class Table:
             None where that is not known.
         size_bytes: On disk, without indexes.
         heap: Whether it is stored as tables usually are, so that ranges of its pages can be asked for.
+        generated: Whether it has generated columns.
     """
 
     spec: CollectionSpec
@@ -127,6 +128,7 @@ class Table:
     size_bytes: int
     pages: int
     heap: bool = True
+    generated: bool = False
 
     @property
     def doing(self) -> str:
@@ -212,7 +214,8 @@ def read_tables(session: Session) -> Catalogue:
         tracked = persistence == "p" and method == "heap" and not any(c[9] in naming for c in read)
         facts = repr((oid, filenode, [(c[0], c[1], c[2], c[8]) for c in read])) if tracked else None
         shape = _shape(at, read, keys.get(_int(oid), ()))
-        found.tables.append(Table(_spec(shape), shape, facts, _int(size), _int(pages), method == "heap"))
+        computed = any(c[7] for c in read)
+        found.tables.append(Table(_spec(shape), shape, facts, _int(size), _int(pages), method == "heap", computed))
     return found
 
 

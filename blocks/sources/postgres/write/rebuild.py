@@ -18,7 +18,7 @@ import pyarrow as pa
 from blocks.errors import RestoreRefused
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.postgres.connect import Session, identifier, told_with_detail
-from blocks.sources.postgres.hints import refusal_hint
+from blocks.sources.postgres.hints import NOT_OF_AN_OBJECT, refusal_hint
 from blocks.sources.postgres.own_path import may_need_path
 from blocks.sources.postgres.schema.checks import broken_check, put_broken_check_aside
 from blocks.sources.postgres.schema.entries import Entry, split, statements
@@ -27,9 +27,6 @@ from blocks.sources.postgres.write.refused import RefusedRows
 from blocks.sources.target import NotRebuilt
 
 T = TypeVar("T")
-
-_NOT_OF_AN_OBJECT = ("08", "25", "40", "53", "55P03", "57", "XX")
-"""States that say something of the server or of other sessions: leaving an object out is no answer to them."""
 
 _NAMED = {
     "FK CONSTRAINT": "foreign key",
@@ -237,7 +234,7 @@ def _failure(session: Session, work: Callable[[], None]) -> psycopg.Error | None
             work()
     except psycopg.Error as exc:
         state = exc.sqlstate or ""
-        if session.closed or refusal_hint(state) is None or state.startswith(_NOT_OF_AN_OBJECT):
+        if session.closed or refusal_hint(state) is None or state.startswith(NOT_OF_AN_OBJECT):
             raise
         return exc
     return None

@@ -164,6 +164,7 @@ def restore(  # noqa: PLR0913  what a program says in one call; the flows take a
     keep_going: bool = False,
     no_owner: bool = False,
     no_privileges: bool = False,
+    adopt: bool = False,
 ) -> RestoreResult:
     """Restore a backup: all of it, some collections, or single keys; to the live place or to another one.
 
@@ -183,6 +184,7 @@ def restore(  # noqa: PLR0913  what a program says in one call; the flows take a
         keep_going: Leave out what cannot be rebuilt, and raise `Partial`, which names it, after all else is restored.
         no_owner: PostgreSQL: what is made belongs to the role that restores; owners of the backup need not exist.
         no_privileges: PostgreSQL: bring back no privileges, and no policies for named roles.
+        adopt: Write to the live place also where it is another one than that of the backup, and not empty.
     """
     opened = _opened(plan)
     from blocks.rows.selection import Selection
@@ -202,6 +204,7 @@ def restore(  # noqa: PLR0913  what a program says in one call; the flows take a
         keep_going=keep_going,
         no_owner=no_owner,
         no_privileges=no_privileges,
+        adopt=adopt,
     )
     with _apart():
         return make_restore(opened, wanted)
@@ -223,7 +226,12 @@ def restore_latest(plan: PlanLike, backup_type: BackupType | str | None = None) 
 
 @_either_way
 def undo(
-    plan: PlanLike, *, preview: bool = False, without_emergency_backup: bool = False, keep_going: bool = False
+    plan: PlanLike,
+    *,
+    preview: bool = False,
+    without_emergency_backup: bool = False,
+    keep_going: bool = False,
+    adopt: bool = False,
 ) -> RestoreResult:
     """Take back the last restore in place. An undo is such a restore itself, and can be taken back.
 
@@ -232,12 +240,19 @@ def undo(
         preview: Write nothing; say what would be done.
         without_emergency_backup: Overwrite live state without backing it up first. It cannot be had back.
         keep_going: Leave out what cannot be rebuilt, and raise `Partial`, which names it, after all else is restored.
+        adopt: Write to the live place also where it is another one by now, and not empty.
     """
     opened = _opened(plan)
     from flows.undo import make_undo
 
     with _apart():
-        return make_undo(opened, preview, without_emergency_backup=without_emergency_backup, keep_going=keep_going)
+        return make_undo(
+            opened,
+            preview,
+            without_emergency_backup=without_emergency_backup,
+            keep_going=keep_going,
+            adopt=adopt,
+        )
 
 
 @_either_way
@@ -264,18 +279,25 @@ def verify(plan: PlanLike, backup: str = "latest", *, deep: bool = True) -> Veri
 
 
 @_either_way
-def retention(plan: PlanLike, *, dry_run: bool = False) -> RetentionResult:
+def retention(
+    plan: PlanLike, *, dry_run: bool = False, accept_clock: bool = False, adopt: bool = False
+) -> RetentionResult:
     """Remove the backups that a plan's policy no longer keeps; never one that a kept backup depends on.
 
     Args:
         plan: The plan, read and resolved.
         dry_run: Only report what would go, and why.
+        accept_clock: Go on although what is on record, or the storage, speaks against this machine's clock.
+        adopt: Take backups of other sources (those of before a move or an upgrade, say) for the plan's own.
+
+    Raises:
+        NotConfirmed: The clock, or the backups, are in doubt, and nobody accepted that.
     """
     opened = _opened(plan)
     from flows.retention import apply_retention
 
     with _apart():
-        return apply_retention(opened, dry_run)
+        return apply_retention(opened, dry_run, accept_clock=accept_clock, adopt=adopt)
 
 
 @_either_way

@@ -210,7 +210,8 @@ class SourceState(Record):
     rows: Count | None = None
     """Records of all of its collections as of this backup; None in version 1."""
     identity: dict[str, JsonValue] = {}
-    """What tells this source from another one of its kind (a server's own id, say), where that is known."""
+    """What tells this source from another one of its kind (a server's own id, say), where that is known: by name a list
+    of words, of which one in common makes two the same."""
 
 
 class PartChange(Record):
@@ -289,6 +290,9 @@ class BackupMetadata(Record):
     whole: bool = True
     """False where an emergency backup was narrowed to what the plan calls critical."""
     tags: tuple[str, ...] = ()
+    clock_doubt: str | None = None
+    """Why the clock that `timestamp` was read from was not believed, a sentence; None where nothing spoke against it.
+    Retention takes no such time for a proof that time has passed."""
     tool_versions: dict[str, str]
 
     def source(self, name: str) -> SourceState:
@@ -301,7 +305,7 @@ class BackupMetadata(Record):
         blobs = [blob for segment in segments for blob in (segment.data, segment.index)]
         takes = self.inherits or self.changed or any(source.same_definition for source in self.sources)
         if self.format_version == 1:
-            later = takes or self.requires or self.objects or self.total_rows is not None
+            later = takes or self.requires or self.objects or self.total_rows is not None or self.clock_doubt
             if later or any(blob.offset or blob.shared or blob.number is not None for blob in blobs):
                 raise ValueError("a manifest of version 1 holds what only later ones can")
             return self
@@ -405,6 +409,17 @@ class Verification(Record):
     """Where it was restored to, without secrets."""
 
 
+class Acceptance(Record):
+    """What a person said in words of the records that a plan had then (`--accept-clock`, `--adopt`)."""
+
+    sequence: Count
+    """Number of the plan's newest backup then: what was said is about that one and those before."""
+    newest: UtcTime | None = None
+    """The newest time on record then, where the clock was accepted; None where it was not in doubt."""
+    identities: dict[str, dict[str, JsonValue]] = {}
+    """By name the identity of sources whose own the backups were said to be, although they have another one."""
+
+
 class Expiry(Record):
     """What one retention run removed, and why; written before the removal."""
 
@@ -415,6 +430,8 @@ class Expiry(Record):
     reasons: dict[str, str]
     head: Link | None
     """The plan's newest backup at that moment."""
+    accepted: Acceptance | None = None
+    """What a person said to the run, where it would have refused without; `removed` may then be empty."""
 
 
 def new_backup_id(kind: BackupType, moment: datetime) -> str:

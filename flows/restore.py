@@ -73,6 +73,7 @@ def restore(  # noqa: PLR0913  the parameters are the fields of the form in the 
     keep_going: bool = False,
     no_owner: bool = False,
     no_privileges: bool = False,
+    adopt: bool = False,
 ) -> RestoreResult:
     """Restore a backup: all of it, some collections, or single keys; to the live place or to another one.
 
@@ -91,6 +92,7 @@ def restore(  # noqa: PLR0913  the parameters are the fields of the form in the 
         keep_going: Leave out what cannot be rebuilt (a constraint that rows break, say), name it, and end as failed.
         no_owner: PostgreSQL: what is made belongs to the role that restores; owners of the backup need not exist.
         no_privileges: PostgreSQL: bring back no privileges, and no policies for named roles.
+        adopt: Write to the live place also where it is another one than that of the backup, and not empty.
     """
     wanted = RestoreRequest(
         backup,
@@ -104,6 +106,7 @@ def restore(  # noqa: PLR0913  the parameters are the fields of the form in the 
         keep_going=keep_going,
         no_owner=no_owner,
         no_privileges=no_privileges,
+        adopt=adopt,
     )
     result = run_restore(load_plan(plan), wanted)
     publish_restore(result, plan)

@@ -8,61 +8,116 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from blocks.errors import CorruptionDetected, Partial, RepositoryFull, RepositoryUnavailable
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.plan.retention import Decision
-from blocks.records import BackupMetadata, BackupStatus, Expiry
+from blocks.records import Acceptance, BackupMetadata, BackupStatus, Expiry
 from blocks.repository.block import Repository
+from flows.pipeline.doubts import Doubts, doubts_of_retention
 from flows.pipeline.executor import StageExecutor, open_executor
 from flows.pipeline.prefect_compat import RETRIED, flow, stage_runner, task
 from flows.pipeline.results import DecidedBackup, RetentionResult
 from flows.pipeline.run_names import named
 from flows.reporting.artifacts import publish_retention
 
-CLOCKS_DIFFER = timedelta(minutes=10)
-"""How far a backup may be ahead of this machine's clock without a word."""
-
 
 @flow(name="retention", flow_run_name=named("retention of {plan}"), task_runner=stage_runner, persist_result=False)
-def retention(plan: str, dry_run: bool = False) -> RetentionResult:
+def retention(plan: str, dry_run: bool = False, accept_clock: bool = False, adopt: bool = False) -> RetentionResult:
     """Remove the backups that a plan's policy no longer keeps; never one that a kept backup depends on.
 
     Args:
         plan: Name of a saved Backup Plan block, or path of a YAML plan.
         dry_run: Only report what would go, and why.
+        accept_clock: Go on although what is on record, or the storage, speaks against this machine's clock.
+        adopt: Take backups of other sources (those of before a move or an upgrade, say) for the plan's own.
     """
-    result = apply_retention(load_plan(plan), dry_run)
+    result = apply_retention(load_plan(plan), dry_run, accept_clock=accept_clock, adopt=adopt)
     publish_retention(result)
     return result
 
 
-def apply_retention(plan: BackupPlan, dry_run: bool = False, now: datetime | None = None) -> RetentionResult:
+@dataclass(frozen=True)
+class _Run:
+    """One retention run.
+
+    Attributes:
+        plan: The plan, read and resolved.
+        repository: Its repository, opened.
+        now: This machine's time.
+        accept_clock: Whether a person said that it is right.
+        adopt: Whether a person said that all backups of the plan are its own.
+    """
+
+    plan: BackupPlan
+    repository: Repository
+    now: datetime
+    accept_clock: bool
+    adopt: bool
+
+    def doubts(self, decisions: Sequence[Decision], storage: datetime | None = None) -> Doubts:
+        """Find out what speaks against removing backups.
+
+        Args:
+            decisions: On all backups of the plan.
+            storage: What the storage's clock said when the run began; None where it was not asked.
+        """
+        return doubts_of_retention(self.plan, self.repository, decisions, self.now, storage)
+
+    def settle(self, decisions: Sequence[Decision], storage: datetime | None) -> Doubts:
+        """Do the same, and refuse where a person has not accepted it.
+
+        Raises:
+            NotConfirmed: Nobody has.
+        """
+        found = self.doubts(decisions, storage)
+        found.refuse(self.plan.name, accept_clock=self.accept_clock, adopt=self.adopt)
+        return found
+
+
+def apply_retention(
+    plan: BackupPlan,
+    dry_run: bool = False,
+    now: datetime | None = None,
+    *,
+    accept_clock: bool = False,
+    adopt: bool = False,
+) -> RetentionResult:
     """Apply a plan's retention policy, inside a flow run or without any Prefect server.
+
+    Args:
+        plan: The plan, read and resolved.
+        dry_run: Only report what would go, and why.
+        now: What this machine's clock says; it is read where this is None.
+        accept_clock: Whether the clock is right although something speaks against it.
+        adopt: Whether all backups of the plan are its own although they are of other sources.
 
     Raises:
         CorruptionDetected: A manifest cannot be read, or the newest backup that this machine has seen is gone without
             a record. Then nothing is removed, since what is not seen may depend on any other backup.
+        NotConfirmed: The clock, or the backups, are in doubt, and nobody accepted that. Nothing was removed.
         RepositoryLocked: Another run holds the plan.
         Partial: Some objects could not be removed, or the removal could not be recorded.
     """
-    repository = plan.repository.unlock(plan.encryption)
-    moment = now or datetime.now(UTC)
+    run = _Run(plan, plan.repository.unlock(plan.encryption), now or datetime.now(UTC), accept_clock, adopt)
     with open_executor() as executor:
         if dry_run:
-            decisions = executor.submit(decide, plan, repository, moment).result()
-            return _result(plan, decisions, [], _clock_notes(plan, decisions, moment), dry_run)
-        with _held(plan, repository, moment) as (swept, notes):
-            return _remove(plan, repository, moment, executor, swept, notes)
+            decisions = executor.submit(decide, plan, run.repository, run.now).result()
+            return _result(plan, decisions, [], run.doubts(decisions).refusals, dry_run)
+        with _held(run) as (storage, swept, notes):
+            return _remove(run, executor, storage, swept, notes)
 
 
 def _remove(
-    plan: BackupPlan, repository: Repository, now: datetime, executor: StageExecutor, swept: list[str], notes: list[str]
+    run: _Run, executor: StageExecutor, storage: datetime | None, swept: list[str], notes: list[str]
 ) -> RetentionResult:
+    plan, repository, now = run.plan, run.repository, run.now
     decided = executor.submit(decide, plan, repository, now)
     decisions: list[Decision] = decided.result()
-    record = expiry(plan, repository, decisions, now)
+    doubts = run.settle(decisions, storage)
+    record = expiry(plan, repository, decisions, now, doubts.acceptance)
     explained = executor.submit(explain, repository, decisions, record, after=[decided])
     removed = executor.submit(remove, plan, repository, decisions, after=[explained])
     try:
@@ -72,7 +127,7 @@ def _remove(
             notes += _explain_afterwards(repository, record)
     cleaned = executor.submit(sweep, plan, repository, now, after=[removed])
     swept = [*swept, *cleaned.result()]
-    return _result(plan, decisions, swept, [*notes, *_clock_notes(plan, decisions, now)], dry_run=False)
+    return _result(plan, decisions, swept, [*notes, *doubts.sentences], dry_run=False)
 
 
 @task(task_run_name="decide", tags=["retention"], **RETRIED)
@@ -132,22 +187,30 @@ def sweep(plan: BackupPlan, repository: Repository, now: datetime) -> list[str]:
 
 
 @contextmanager
-def _held(plan: BackupPlan, repository: Repository, now: datetime) -> Iterator[tuple[list[str], list[str]]]:
-    """Hold the plan's lease; where there is no room for one, make it. Yields the garbage removed for it, and notes."""
+def _held(run: _Run) -> Iterator[tuple[datetime | None, list[str], list[str]]]:
+    """Hold the plan's lease; where there is no room for one, make it.
+
+    Yields:
+        When it was taken by the clock of the storage, the garbage that was removed for it, and notes.
+    """
+    plan, repository = run.plan, run.repository
+    storage: list[datetime | None] = []
     with ExitStack() as stack:
 
         def take() -> None:
-            stack.enter_context(repository.lease(plan.name, "retention"))
+            storage.append(repository.storage_time(stack.enter_context(repository.lease(plan.name, "retention"))))
 
         swept: list[str] = []
         notes: list[str] = []
         try:
             take()
         except RepositoryFull:
-            swept = repository.make_room(plan.name, plan.retention.sweep_grace, now)
-            if not _with_room(repository, _going(decide.fn(plan, repository, now)), take):
+            decisions = decide.fn(plan, repository, run.now)
+            run.settle(decisions, None)
+            swept = repository.make_room(plan.name, plan.retention.sweep_grace, run.now)
+            if not _with_room(repository, _going(decisions), take):
                 notes.append("there was no room for a lease, so this run held none")
-        yield swept, notes
+        yield (storage[0] if storage else None), swept, notes
 
 
 def _with_room(repository: Repository, going: Sequence[BackupMetadata], work: Callable[[], None]) -> bool:
@@ -178,35 +241,25 @@ def _explain_afterwards(repository: Repository, record: Expiry) -> list[str]:
     return ["there was no room for the record of what goes: it was written after the removal"]
 
 
-def expiry(plan: BackupPlan, repository: Repository, decisions: list[Decision], now: datetime) -> Expiry | None:
-    """Make the record of what is about to go; None where nothing goes."""
+def expiry(
+    plan: BackupPlan, repository: Repository, decisions: list[Decision], now: datetime, said: Acceptance | None = None
+) -> Expiry | None:
+    """Make the record of what is about to go, and of what a person accepted; None where there is neither."""
     going = [d for d in decisions if d.remove]
-    if not going:
+    if not going and said is None:
         return None
     return Expiry(
         plan=plan.name,
         expired_at=now,
         removed=tuple(repository.link(d.backup) for d in going),
         reasons={d.backup.backup_id: d.reason for d in going},
-        head=repository.link(decisions[-1].backup),
+        head=repository.link(decisions[-1].backup) if decisions else None,
+        accepted=said,
     )
 
 
 def _going(decisions: Sequence[Decision]) -> list[BackupMetadata]:
     return [d.backup for d in decisions if d.remove]
-
-
-def _clock_notes(plan: BackupPlan, decisions: Sequence[Decision], now: datetime) -> list[str]:
-    """Say that this machine's clock does not fit to the backups: what is kept by age depends on it."""
-    backups = [d.backup for d in decisions]
-    if not backups:
-        return []
-    newest = max(backup.timestamp for backup in backups)
-    if newest - now > CLOCKS_DIFFER:
-        return [f"the newest backup is of {newest:%Y-%m-%d %H:%M} UTC, which is still to come: is the clock right?"]
-    if all(now - b.timestamp >= plan.retention.age_limit(b.backup_type) for b in backups):
-        return [f"no backup since {newest:%Y-%m-%d %H:%M} UTC: are backups still made, and is the clock right?"]
-    return []
 
 
 def _result(

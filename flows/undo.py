@@ -30,6 +30,7 @@ def undo(
     without_emergency_backup: bool = False,
     of: str | None = None,
     keep_going: bool = False,
+    adopt: bool = False,
 ) -> RestoreResult:
     """Take back the last restore in place of a plan. An undo is such a restore itself, and can be taken back.
 
@@ -39,6 +40,7 @@ def undo(
         without_emergency_backup: Overwrite live state without backing it up first. It cannot be had back.
         of: Id of the emergency backup that a preview named: refuse where another restore came after it.
         keep_going: Leave out what cannot be rebuilt, name it, and end as failed.
+        adopt: Write to the live place also where it is another one by now, and not empty.
     """
     try:
         result = make_undo(
@@ -47,6 +49,7 @@ def undo(
             without_emergency_backup=without_emergency_backup,
             of=of,
             keep_going=keep_going,
+            adopt=adopt,
         )
     except RestoredInPart as exc:
         publish_restore(exc.result, plan)
@@ -55,7 +58,7 @@ def undo(
     return result
 
 
-def make_undo(
+def make_undo(  # noqa: PLR0913  what a person says in one command
     plan: BackupPlan,
     preview: bool = False,
     progress: Progress | None = None,
@@ -63,6 +66,7 @@ def make_undo(
     without_emergency_backup: bool = False,
     of: str | None = None,
     keep_going: bool = False,
+    adopt: bool = False,
 ) -> RestoreResult:
     """Take back the last restore in place, inside a flow run or without any Prefect server.
 
@@ -73,6 +77,7 @@ def make_undo(
         without_emergency_backup: Do without the backup of live state, which an undo of this undo would need.
         of: Id of the emergency backup that a preview named.
         keep_going: Whether what cannot be rebuilt is left out, and named, instead of failing the undo.
+        adopt: Whether a live place may be written that is another one by now, and not empty.
 
     Raises:
         BackupNotFound: There is no restore that could be taken back.
@@ -86,7 +91,7 @@ def make_undo(
             f"another restore of plan {plan.name} was made meanwhile; nothing was written",
             hint=f"Look at it first: `lastgood undo {plan.name} --preview`.",
         )
-    wanted = replace(found.request(preview, without_emergency_backup), keep_going=keep_going)
+    wanted = replace(found.request(preview, without_emergency_backup), keep_going=keep_going, adopt=adopt)
     result = run_restore(plan, wanted, progress, found)
     notes = list(result.notes)
     if found.origin.absent and not preview:

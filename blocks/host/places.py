@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -66,10 +66,25 @@ class Resolved:
 def resolved(path: Path) -> Resolved:
     """Resolve a path, which need not exist, through symbolic links and mounts."""
     real = os.path.realpath(path)
-    for mount, device, root in _deepest_first(_table()):
-        if real.startswith(mount) and real[len(mount) : len(mount) + 1] in ("", "/"):
-            return Resolved(device, root / real[len(mount) + 1 :])
-    return Resolved("", PurePosixPath(real))
+    if (mount := _mount_of(real)) is None:
+        return Resolved("", PurePosixPath(real))
+    return Resolved(mount.device, mount.inside(real))
+
+
+def on_share(path: Path) -> str | None:
+    """Name a path on a file server as all machines see it, resolved: `server:/export/path`; None on a local disk."""
+    real = os.path.realpath(path)
+    mount = _mount_of(real)
+    if mount is None or not (":/" in mount.source or mount.source.startswith("//")):
+        return None
+    return f"{mount.source.rstrip('/')}{mount.inside(real)}"
+
+
+def _mount_of(real: str) -> _Mount | None:
+    for mount in _deepest_first(_table()):
+        if real.startswith(mount.point) and real[len(mount.point) : len(mount.point) + 1] in ("", "/"):
+            return mount
+    return None
 
 
 def _file(path: Path) -> tuple[int, int] | None:
@@ -95,7 +110,7 @@ def mounts() -> list[tuple[str, str, str]]:
 
     Bytes that are no UTF-8 are as `os.fsdecode` makes them. Nothing where the system does not tell.
     """
-    return list(_parsed(_table()))
+    return [(mount.point, mount.device, str(mount.root)) for mount in _parsed(_table())]
 
 
 def _table() -> bytes:
@@ -105,19 +120,37 @@ def _table() -> bytes:
         return b""
 
 
+@dataclass(frozen=True)
+class _Mount:
+    point: str
+    device: str
+    root: PurePosixPath
+    source: str
+
+    def inside(self, real: str) -> PurePosixPath:
+        """Return where a path beneath the mount point is in the file system."""
+        return self.root / real[len(self.point) + 1 :]
+
+
 # a command asks for hundreds of paths, and few mounts are made meanwhile: the table is read for each, and parsed once
 @lru_cache(maxsize=1)
-def _parsed(table: bytes) -> tuple[tuple[str, str, str], ...]:
-    found = [line.split(b" ") for line in table.split(b"\n") if line]
-    return tuple((_unescaped(fields[4]), os.fsdecode(fields[2]), _unescaped(fields[3])) for fields in found)
+def _parsed(table: bytes) -> tuple[_Mount, ...]:
+    return tuple(_mount(line.split(b" ")) for line in table.split(b"\n") if line)
+
+
+def _mount(fields: list[bytes]) -> _Mount:
+    # optional fields end with a dash; the type of the file system and what is mounted follow
+    after = fields[fields.index(b"-") + 1 :] if b"-" in fields else []
+    source = _unescaped(after[1]) if len(after) > 1 else ""
+    return _Mount(_unescaped(fields[4]), os.fsdecode(fields[2]), PurePosixPath(_unescaped(fields[3])), source)
 
 
 @lru_cache(maxsize=1)
-def _deepest_first(table: bytes) -> tuple[tuple[str, str, PurePosixPath], ...]:
-    """Return mount points with device and root, deepest and latest first; the root's point is empty."""
+def _deepest_first(table: bytes) -> tuple[_Mount, ...]:
+    """Return mounts, those with the deepest point and the latest first; the root's point is empty."""
     # the last mount on a point hides those before it
-    found = [(point.rstrip("/"), device, PurePosixPath(root)) for point, device, root in reversed(_parsed(table))]
-    return tuple(sorted(found, key=lambda mount: mount[0].count("/"), reverse=True))
+    found = [replace(mount, point=mount.point.rstrip("/")) for mount in reversed(_parsed(table))]
+    return tuple(sorted(found, key=lambda mount: mount.point.count("/"), reverse=True))
 
 
 def _unescaped(field: bytes) -> str:

@@ -95,7 +95,7 @@ def decide(
     """
     keep = _Holds(backups, statuses).collect(policy.keep_last)
     for backup in backups:
-        age, limit = now - backup.timestamp, policy.age_limit(backup.backup_type)
+        age, limit = _age(backup, now), policy.age_limit(backup.backup_type)
         if age < limit:
             keep.setdefault(backup.backup_id, f"{_text(age)} old, kept for {_text(limit)}")
     for backup in reversed(backups):
@@ -117,9 +117,14 @@ def restored_before(backup: BackupMetadata) -> str | None:
 def _decision(backup: BackupMetadata, keep: dict[str, str], policy: RetentionPolicy, now: datetime) -> Decision:
     if backup.backup_id in keep:
         return Decision(backup, remove=False, reason=keep[backup.backup_id])
-    age, limit = now - backup.timestamp, policy.age_limit(backup.backup_type)
+    age, limit = _age(backup, now), policy.age_limit(backup.backup_type)
     kind = backup.backup_type.value
     return Decision(backup, remove=True, reason=f"{_text(age)} old, {kind} backups are kept for {_text(limit)}")
+
+
+def _age(backup: BackupMetadata, now: datetime) -> timedelta:
+    """Return how old a backup is; one from the future, of another clock, is new."""
+    return max(timedelta(0), now - backup.timestamp)
 
 
 class _Holds:
@@ -210,6 +215,6 @@ def _of_plan(backups: Iterable[BackupMetadata]) -> list[BackupMetadata]:
 def _text(span: timedelta) -> str:
     seconds = int(span.total_seconds())
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if abs(seconds) >= size:
+        if seconds >= size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"

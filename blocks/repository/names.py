@@ -140,3 +140,11 @@ def token_of(name: str) -> int | None:
 def moment(time: datetime) -> str:
     """Name a time in UTC with microseconds, so that names sort by time."""
     return time.astimezone(UTC).strftime(_MOMENT)
+
+
+def moment_of(name: str) -> datetime | None:
+    """Return the time at the end of the name of a verification or an expiry; None where it is something else."""
+    try:
+        return datetime.strptime(name.rpartition("/")[2], _MOMENT).replace(tzinfo=UTC)
+    except ValueError:
+        return None

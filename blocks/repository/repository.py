@@ -104,6 +104,23 @@ class Repository:
         with held(acquire(self._leases(plan), holder or process_name(), purpose, floor, wait_seconds)) as lease:
             yield lease
 
+    def storage_time(self, lease: Lease) -> datetime | None:
+        """Return when a lease was last written, by the clock of the storage; None where that does not tell.
+
+        A local folder has the clock of this machine.
+        """
+        name = names.lock(lease.plan, lease.token)
+        try:
+            return next((s.modified_at for s in self._tier.list(names.locks(lease.plan)) if s.name == name), None)
+        except LastgoodError as exc:
+            logger.debug("the clock of the storage cannot be read: %s", exc)
+            return None
+
+    def newest_event(self, plan: str) -> datetime | None:
+        """Return the time of the newest verification or expiry of a plan, by the clock that it was recorded with."""
+        found = [*self._tier.list(names.verifications(plan)), *self._tier.list(names.expired(plan))]
+        return max((moment for stored in found if (moment := names.moment_of(stored.name))), default=None)
+
     def current_lease(self, plan: str) -> LeaseRecord | None:
         """Return the lease that is held now, as far as the clock of this host can tell."""
         return self._leases(plan).live()

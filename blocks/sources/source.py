@@ -128,6 +128,14 @@ class StateSource(LastgoodBlock):
         """
         return Location(shown=to or "live")
 
+    def identity(self) -> dict[str, JsonValue]:
+        """Say what tells this source from another one of its kind, without secrets; see `blocks/sources/identity.py`.
+
+        It stays the same when a server is started again or fails over, and when a disk is mounted elsewhere. Nothing
+        where no such thing is known, nothing is there, or the server does not answer.
+        """
+        return {}
+
     @property
     def local(self) -> bool:
         """Whether the state is in local files, so that `location` asks nobody."""

@@ -38,6 +38,7 @@ def backup_json(made: BackupMetadata, status: BackupStatus) -> dict[str, JsonVal
         "type": made.backup_type.value,
         "requested_type": made.requested_type.value,
         "promoted_because": made.promoted_because,
+        "clock_doubt": made.clock_doubt,
         "timestamp": made.timestamp.isoformat(),
         "rows": made.rows,
         "upserts": made.upserts,

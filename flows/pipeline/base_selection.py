@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from blocks.errors import BackupNotFound, CorruptionDetected, ObjectUnreadable, WrongKey
 from blocks.records import FORMAT_VERSION, BackupMetadata, BackupStatus, BackupType
 from blocks.repository.block import Repository, Survey
 from blocks.repository.names import id_moment
 from blocks.sources.collection import CollectionSpec
+from blocks.sources.identity import Identity, another
 from flows.pipeline.chain import Chain
 from flows.pipeline.messages import spec_of
 
 
-def find_base(repository: Repository, plan: str, kind: BackupType) -> tuple[Chain | None, str | None]:
-    """Find the base of a backup: the chain it may depend on, or why no chain can serve."""
+def find_base(repository: Repository, survey: Survey, kind: BackupType) -> tuple[Chain | None, str | None]:
+    """Find the base of a backup among those of the plan: the chain it may depend on, or why no chain can serve."""
     if not kind.needs_base:
         return None, None
     wanted = (BackupType.FULL,) if kind is BackupType.DIFFERENTIAL else tuple(t for t in BackupType if t.can_be_base)
-    survey = repository.survey(plan)
     candidates = [b for b in survey.backups if b.backup_type in wanted]
     newest = candidates[-1] if candidates else None
     if damage := damage_since(survey, wanted, newest):
@@ -66,6 +66,12 @@ def unusable(repository: Repository, chain: Chain) -> str | None:
         if backup.encryption_key_id != repository.keys.key_id:
             return f"base {backup.backup_id} was made under key {backup.encryption_key_id}"
     return None
+
+
+def other_source(base: BackupMetadata, identities: Mapping[str, Identity]) -> str | None:
+    """Return which source is another one than that of the base, and why; None where none is known to be."""
+    found = (another(base, name, identity) for name, identity in identities.items())
+    return next((sentence for sentence in found if sentence), None)
 
 
 def schema_change(base: BackupMetadata, specs: dict[str, CollectionSpec]) -> str | None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from pydantic import JsonValue
+
 from blocks.errors import LastgoodError
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupType
@@ -58,6 +60,7 @@ class BackupContext:
         views: The open views, by source.
         requested: The wanted type; an attempt without the base that it needs makes a full one.
         tags: Words that the manifest keeps.
+        clock_doubt: Why the clock is not believed; None where nothing speaks against it.
         select: Returns what is taken of a collection, None for nothing; by default the type and the plan decide.
         notes: What became known of the sources.
         started: When the backup began, by the monotonic clock, in seconds.
@@ -69,6 +72,7 @@ class BackupContext:
     views: Mapping[str, View]
     requested: BackupType
     tags: tuple[str, ...] = ()
+    clock_doubt: str | None = None
     select: Callable[[str], Selection | None] | None = None
     notes: SourceNotes = field(default_factory=SourceNotes, init=False)
     started: float = field(default_factory=time.monotonic, init=False)
@@ -91,6 +95,11 @@ class BackupContext:
             with self.reading(name):
                 found |= {f"{name}/{spec.name}": spec for spec in view.collections()}
         return found
+
+    @cached_property
+    def identities(self) -> dict[str, dict[str, JsonValue]]:
+        """What tells each source from others of its kind."""
+        return {name: self.plan.sources[name].identity() for name in self.views}
 
     @contextmanager
     def reading(self, source: str) -> Iterator[None]:

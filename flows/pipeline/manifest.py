@@ -67,6 +67,7 @@ def _manifest(attempt: BackupAttempt, objects: Sequence[StoredObject]) -> Backup
         backup_duration_seconds=round(time.monotonic() - context.started, 3),
         whole=context.whole,
         tags=context.tags,
+        clock_doubt=context.clock_doubt,
         tool_versions=tool_versions(),
     )
 
@@ -99,4 +100,5 @@ def _source_state(attempt: BackupAttempt, name: str, view: View, collections: Se
         definition=view.definition,
         rows=sum(collection.rows for collection in collections if collection.source == name),
         warnings=attempt.context.notes.warnings(name),
+        identity={**attempt.context.identities[name]},
     )

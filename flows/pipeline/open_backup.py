@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from functools import partial
 
 from blocks.errors import SourceUnavailable, TemporaryFolderUnusable, UnsupportedState
@@ -12,8 +13,9 @@ from blocks.records import BackupType
 from blocks.sources.source import StateSource
 from blocks.sources.view import View
 from flows.pipeline.attempt import BackupAttempt
-from flows.pipeline.base_selection import find_base, schema_change, tokens
+from flows.pipeline.base_selection import find_base, other_source, schema_change, tokens
 from flows.pipeline.context import BackupContext
+from flows.pipeline.doubts import doubt_of_backup, others
 from flows.pipeline.executor import ended_in_good_order, retried
 
 
@@ -36,24 +38,27 @@ def open_backup(
         Partial: The backup is made, but a hook after it failed.
     """
     repository = plan.repository.unlock(plan.encryption)
-    with (
-        ended_in_good_order(),
-        repository.lease(plan.name, f"{kind.value} backup", wait_seconds) as lease,
-        plan.hooks.around(plan.name, kind.value, plan.secret_variables),
-        ExitStack() as opened,
-    ):
-        base, because = find_base(repository, plan.name, kind)
-        since = tokens(base, kind)
-        views = {
-            name: retried(partial(_open_view, opened, name, source, since.get(name)), retries=2)
-            for name, source in plan.sources.items()
-        }
-        context = BackupContext(plan, repository, lease, views, kind, tuple(tags))
-        if base is not None and (changed := schema_change(base.target, context.specs)):
-            base, because = None, changed
-        if base is not None and (grown := context.needs_repartition(base)):
-            base, because = None, f"a part of {grown} has outgrown its bounds"
-        yield BackupAttempt(context, base, because)
+    with ended_in_good_order(), repository.lease(plan.name, f"{kind.value} backup", wait_seconds) as lease:
+        # before hooks, which may take long
+        storage, survey = repository.storage_time(lease), repository.survey(plan.name)
+        doubt = doubt_of_backup(plan, repository, survey.backups, datetime.now(UTC), storage)
+        with plan.hooks.around(plan.name, kind.value, plan.secret_variables), ExitStack() as opened:
+            base, because = find_base(repository, survey, kind)
+            since = tokens(base, kind)
+            views = {
+                name: retried(partial(_open_view, opened, name, source, since.get(name)), retries=2)
+                for name, source in plan.sources.items()
+            }
+            context = BackupContext(plan, repository, lease, views, kind, tuple(tags), doubt)
+            for name, sentence in others(survey.backups, context.identities):
+                context.notes.warn(name, [f"{sentence[0].upper()}{sentence[1:]}."])
+            if base is not None and (other := other_source(base.target, context.identities)):
+                base, because = None, other
+            if base is not None and (changed := schema_change(base.target, context.specs)):
+                base, because = None, changed
+            if base is not None and (grown := context.needs_repartition(base)):
+                base, because = None, f"a part of {grown} has outgrown its bounds"
+            yield BackupAttempt(context, base, because)
 
 
 def _open_view(opened: ExitStack, name: str, source: StateSource, since: str | None) -> View:

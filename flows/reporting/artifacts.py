@@ -81,6 +81,7 @@ def backup_markdown(made: BackupMetadata) -> str:
         else ""
     )
     warnings = [f"- {s.name}: {w}" for s in made.sources for w in s.warnings]
+    warnings += [f"- {made.clock_doubt}"] if made.clock_doubt else []
     ratio = made.size_bytes / made.size_stored if made.size_stored else 0
     lines = [
         f"# {made.backup_type.value.title()} backup `{made.backup_id}`",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 
 from blocks.errors import RestoreRefused, SourceUnavailable, UnsupportedState
@@ -21,6 +22,7 @@ from blocks.rows.selection import printed
 from blocks.sources.view import Salvaging, Unread, View
 from flows.pipeline.attempt import BackupAttempt
 from flows.pipeline.context import BackupContext
+from flows.pipeline.doubts import doubt_of_backup
 from flows.pipeline.executor import StageExecutor, retried
 from flows.restoring.origin import Origin
 from flows.restoring.targets import PreRestoreBackup, Targets
@@ -127,8 +129,13 @@ class PreRestoreBackupMaker:
             views,
             BackupType.EMERGENCY,
             tags=tuple(replace(self._origin, absent=tuple(self._absent)).tags()),
+            clock_doubt=self._clock_doubt(),
             select=None if self._changes.everything else self._changes.touched,
         )
+
+    def _clock_doubt(self) -> str | None:
+        backups = self._repository.survey(self._plan.name).backups
+        return doubt_of_backup(self._plan, self._repository, backups, datetime.now(UTC), None)
 
     def _narrowed(self, views: Mapping[str, View]) -> BackupPlan:
         # all that is overwritten, not only what the plan calls critical: an undo that brings back half is none

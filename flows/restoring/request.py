@@ -46,6 +46,7 @@ class RestoreRequest:
         keep_going: Whether an object that cannot be rebuilt is left out, and named, instead of failing the restore.
         no_owner: Whether owners of the backup are left out, so that they need not exist.
         no_privileges: Whether privileges are left out.
+        adopt: Whether a live place may be written that is another one than the backup's, and not empty.
         takes_back: The restore that is taken back, where the backup is the one that was made before it.
     """
 
@@ -58,6 +59,7 @@ class RestoreRequest:
     preview: bool = False
     overwrite: bool = False
     without_emergency_backup: bool = False
+    adopt: bool = False
     scratch: Mapping[str, str] | None = None
     takes_back: TakenBack | None = None
     keep_going: bool = False

@@ -15,6 +15,7 @@ from flows.pipeline.chain import RestorePart
 from flows.pipeline.results import CollectionResult, ObjectNotRebuilt, RestoreResult
 from flows.restoring.change_list import ChangeList
 from flows.restoring.folders import folders_for
+from flows.restoring.identity import check_identity
 from flows.restoring.not_rebuilt import write_script
 from flows.restoring.places import check_targets
 
@@ -255,6 +256,8 @@ def _prepare(targets: Targets, in_place: Collection[str]) -> None:
     plan, wanted = changes.plan, changes.wanted
     for name, of_source in changes.sources.items():
         targets.add(name, plan.sources[name].target(changes.scope(name, name in in_place), of_source.place))
+    if wanted.scratch is None:
+        targets.notes += check_identity(changes, targets.in_place, targets.occupied)
     if wanted.mode is RestoreMode.EXACT and wanted.scratch is None:
         targets.meet_occupied(wanted.overwrite)
     folder = wanted.to if len(changes.sources) > 1 else None

@@ -183,7 +183,7 @@ def check_after_backup(case: Case) -> None:
 
 def retain(case: Case) -> object:
     at_durable_operations(case.folder, case.number)
-    return apply_retention(case.plan(), now=datetime.now(UTC) + LONG_AFTER)
+    return apply_retention(case.plan(), now=datetime.now(UTC) + LONG_AFTER, accept_clock=True)
 
 
 def check_after_retention(case: Case) -> None:
@@ -200,7 +200,7 @@ def check_after_retention(case: Case) -> None:
     check_lease(case)
 
     later = case.plan(later=True)
-    apply_retention(later, now=datetime.now(UTC) + LONG_AFTER)
+    apply_retention(later, now=datetime.now(UTC) + LONG_AFTER, accept_clock=True)
     repository = later.repository.unlock(later.encryption)
     assert {backup.backup_id for backup in repository.backups(PLAN)} == kept
     assert repository.audit(PLAN) == []

@@ -67,7 +67,7 @@ class Full:
 
 
 def retain(full: Full) -> dict[str, Any]:
-    done = apply_retention(full.shop.plan, now=LATER)
+    done = apply_retention(full.shop.plan, now=LATER, accept_clock=True)
     return {
         "made": full.ids,
         "removed": [one.backup_id for one in done.removed],
@@ -116,11 +116,11 @@ def killed_anywhere(full: Full) -> dict[str, Any]:
         child = os.fork()
         if child == 0:
             _die_before(kills)
-            apply_retention(full.shop.plan, now=LATER)
+            apply_retention(full.shop.plan, now=LATER, accept_clock=True)
             os._exit(0)
         died = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         seen += check_repository(full.shop.plan).findings
-        apply_retention(full.later(), now=LATER)
+        apply_retention(full.later(), now=LATER, accept_clock=True)
         assert full.shop.ids == full.ids[3:]
         assert check_repository(full.shop.plan).findings == []
         _empty(full.disk)

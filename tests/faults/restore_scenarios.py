@@ -45,7 +45,9 @@ def _plan(case: Case, state: LiveState, later: bool = True) -> BackupPlan:
 
 def _restore(case: Case, later: bool = False, progress: RestoreSteps | None = None) -> RestoreResult:
     plan = _plan(case, _own_state(case), later)
-    return make_restore(plan, RestoreRequest(next(iter(case.oracles)), mode=RestoreMode.EXACT), progress=progress)
+    # what was backed up is the seed, and this is a copy of it
+    wanted = RestoreRequest(next(iter(case.oracles)), mode=RestoreMode.EXACT, adopt=True)
+    return make_restore(plan, wanted, progress=progress)
 
 
 def _killed_at_a_step(case: Case) -> object:

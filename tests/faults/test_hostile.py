@@ -93,6 +93,7 @@ def test_a_wrong_passphrase_reads_and_writes_nothing(place, monkeypatch):
 
 def test_a_writer_makes_backups_and_cannot_read_them(place):
     writer = writer_of(place)
+    make_backup(place.plan, BackupType.FULL)  # the place is a copy: the backups that came with it are of another one
     made = make_backup(writer, BackupType.INCREMENTAL)
     assert made.promoted_because is None
     refuses_to_read(place, writer, "may write backups but not read")

@@ -106,7 +106,7 @@ def test_retention_removes_what_has_format_1(plan: BackupPlan, shelf: Shelf) -> 
     kept = plan.model_copy(
         update={"retention": RetentionPolicy(**{kind.value: limit for kind in BackupType}, keep_last=1)}
     )
-    result = apply_retention(kept, now=datetime.now(UTC) + timedelta(days=900))
+    result = apply_retention(kept, now=datetime.now(UTC) + timedelta(days=900), accept_clock=True)
     assert {one.backup_id for one in result.removed} == set(shelf.in_order(NAME))
     assert backups(plan) == [made]
     assert not list((shelf.folder / NAME / "backups").rglob("*.seg"))

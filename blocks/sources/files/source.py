@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue, PrivateAttr, ValidationInfo, field_valida
 
 from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable
 from blocks.host.folders import sync_folder
+from blocks.host.identity import place_identity
 from blocks.host.leftovers import aside_path
 from blocks.host.places import Location
 from blocks.sources.collection import PART_SIZE_BYTES, CollectionSpec
@@ -157,6 +158,10 @@ class FilesSource(StateSource):
         taken = [f"only {', '.join(self.include)}"] if self.include else []
         taken += [f"not {', '.join(self.exclude)}"] if self.exclude else []
         return Location(shown=str(path), paths=(Path(os.path.realpath(path)),), tree=True, part="; ".join(taken))
+
+    def identity(self) -> dict[str, JsonValue]:
+        """Say which folder it is: by its path on this machine, and by its number in the file system."""
+        return place_identity(self.root)
 
     def covered(self, collection: CollectionSpec, rows: pa.Table) -> pa.BooleanArray | None:
         """Return for each row whether the plan covers its path, or that of a folder that may lead to one it covers.

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pydantic import Field, JsonValue, PrivateAttr, field_validator
 
 from blocks.errors import ConfigurationError, LastgoodError, RestoreRefused
+from blocks.host.identity import place_identity
 from blocks.host.places import Location
 from blocks.sources.collection import PART_SIZE_BYTES, CollectionSpec
 from blocks.sources.mapping.calls import WRITING, StateObject, import_object, open_object
@@ -182,6 +183,12 @@ class MappingSource(StateSource):
             identity = source._where
         part = "" if "*" in self.patterns else f"keys that match {' or '.join(self.patterns)}"
         return Location(shown=source._where, server=("Python object", identity), part=part)
+
+    def identity(self) -> dict[str, JsonValue]:
+        """Say which object it is, by its import path; state that a caller gives is nobody's."""
+        if (path := self._file) is not None:
+            return place_identity(path, path.parent)
+        return {} if self._held is not None else {"import path": [self._where]}
 
     def covered(self, collection: CollectionSpec, rows: pa.Table) -> pa.BooleanArray | None:
         """Return for each key of a backup whether the plan's patterns cover it.

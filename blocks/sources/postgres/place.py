@@ -7,14 +7,19 @@ from contextlib import suppress
 
 import psycopg
 from psycopg.pq import PGconn
+from pydantic import JsonValue
 
-from blocks.errors import SourceUnavailable
+from blocks.errors import LastgoodError, SourceUnavailable
 from blocks.host.places import Location
 from blocks.sources.postgres.connect import Session, altered, connect, place_of
 
 _IDENTITY = """
 SELECT (EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::int8::text,
        pg_catalog.current_setting('port'), pg_catalog.current_setting('server_version_num')
+"""
+_LASTING = """
+SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()), datname::text, oid::text
+FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
 """
 _NO_DATABASE = "3D000"
 _BESIDE = ("postgres", "template1")
@@ -35,6 +40,23 @@ def location_of(conninfo: str, timeout_seconds: float, part: str = "") -> Locati
     database = known.get("dbname") or known.get("user") or ""
     server = _asked(conninfo, timeout_seconds) or _addressed(known)
     return Location(place_of(conninfo), server=server, databases=frozenset((database,)), part=part)
+
+
+def lasting_identity(conninfo: str, timeout_seconds: float) -> dict[str, JsonValue]:
+    """Return what a database keeps through restarts, failovers and moves; nothing where its server does not tell.
+
+    A renamed database keeps its number, and one that was created again by a restore its name.
+
+    Args:
+        conninfo: The database.
+        timeout_seconds: How long to wait for a connection.
+    """
+    with suppress(LastgoodError, psycopg.Error), connect(conninfo, timeout_seconds) as session:
+        row = session.execute(_LASTING.encode()).fetchone()
+        assert row is not None
+        system, name, number = map(str, row)
+        return {"system identifier": [system], "database": [name, f"number {number}"]}
+    return {}
 
 
 def _asked(conninfo: str, timeout_seconds: float) -> tuple[str, ...]:

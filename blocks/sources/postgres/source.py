@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PrivateAttr, SecretStr
+from pydantic import Field, JsonValue, PrivateAttr, SecretStr
 
 from blocks.errors import ConfigurationError, LastgoodError
 from blocks.host.passwords import HINT, NONE, has_password, refuse_password
@@ -148,6 +148,14 @@ class PostgresSource(StateSource):
         choice = self._choice()
         part = choice.words if to is None and choice.narrowed else ""
         return location_of(place._conninfo(), self.connect_timeout_seconds, part)
+
+    def identity(self) -> dict[str, JsonValue]:
+        """Say which cluster of databases it is in, and which of them it is."""
+        from blocks.sources.postgres.place import lasting_identity
+
+        with suppress(ConfigurationError):  # no password here: a retention run needs none
+            return lasting_identity(self._conninfo(), self.connect_timeout_seconds)
+        return {}
 
     def covers(self, collection: CollectionSpec) -> bool:
         """Whether the plan covers a table of a backup; large objects only where it leaves nothing out."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 
+from pydantic import JsonValue
+
 from blocks.errors import LastgoodError
+from blocks.host.identity import on_this_machine, place_identity
 from blocks.host.places import Location
 from blocks.sources.redis.connect import Access
 from blocks.sources.redis.net.cluster import Cluster, reach
@@ -15,6 +19,8 @@ from blocks.sources.redis.net.server import Server
 from blocks.sources.redis.place import Kind, Place
 
 _PATIENCE_SECONDS = 5.0
+_SHOWN = 16
+"""Digits of an id of 40 that are kept."""
 
 
 def location_of(place: Place, access: Access, databases: Collection[int] | None, part: str) -> Location:
@@ -38,6 +44,52 @@ def location_of(place: Place, access: Access, databases: Collection[int] | None,
         return Location(str(place), server=_identity_of(server), databases=numbers, part=part)
     finally:
         server.close()
+
+
+def lasting_identity(place: Place, access: Access) -> dict[str, JsonValue]:
+    """Return what a server is known by: addresses as the plan has them, its run, its histories, nodes of a cluster.
+
+    A server that was started again has its address, one that took over its history. Nothing where it does not answer.
+
+    Args:
+        place: The place, as it was parsed from a URL.
+        access: How it lets us in.
+    """
+    if place.kind is Kind.FILE:
+        return place_identity(place.path, place.path.absolute().parent)
+    try:
+        server = reach(place, replace(access, timeout_seconds=min(access.timeout_seconds, _PATIENCE_SECONDS)))
+    except LastgoodError:
+        return {}
+    try:
+        return {"server": [*_written(place), *_histories(server)]}
+    finally:
+        server.close()
+
+
+def _written(place: Place) -> list[str]:
+    if place.kind is Kind.UNIX:
+        return [on_this_machine(os.path.realpath(place.path))]
+    said = f"{place.master} of " if place.master else ""
+    return [
+        said + (on_this_machine(f"localhost:{port}") if _is_local(host) else f"{host.lower()}:{port}")
+        for host, port in place.hosts
+    ]
+
+
+def _is_local(host: str) -> bool:
+    return host.lower() in ("localhost", "::1") or host.startswith("127.")
+
+
+def _histories(server: Server | Cluster) -> list[str]:
+    if isinstance(server, Cluster):
+        with suppress(LastgoodError):
+            return [f"node {owner[:_SHOWN]}" for owner in sorted({owner for owner in server.layout().owners if owner})]
+        return []
+    facts = server.facts
+    histories = [facts.get(name, "") for name in ("master_replid", "master_replid2")]
+    told = [f"history {history[:_SHOWN]}" for history in histories if history.strip("0")]  # zeros are none
+    return [f"run {facts['run_id'][:_SHOWN]}", *told] if "run_id" in facts else told
 
 
 def _identity_of(server: Server | Cluster) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from blocks.sources.redis.connect import Access, tls_context
 from blocks.sources.redis.coverage import Coverage, patterns_of
 from blocks.sources.redis.databases import Databases
 from blocks.sources.redis.globs import differing
-from blocks.sources.redis.identity import location_of
+from blocks.sources.redis.identity import lasting_identity, location_of
 from blocks.sources.redis.net.cluster import Cluster, reach
 from blocks.sources.redis.net.private_server import RDB, Program
 from blocks.sources.redis.net.server import Server
@@ -222,6 +222,13 @@ class RedisSource(StateSource):
             numbers = [place.database]
         patterns = "" if "*" in self.patterns else f"keys {', '.join(self.patterns)}"
         return location_of(place, source._access(place), numbers, patterns)
+
+    def identity(self) -> dict[str, JsonValue]:
+        """Say which server it is, by its address and by its histories; it is another one where all of them are."""
+        place = parse_place(self.url)
+        with suppress(ConfigurationError):  # no password here: a retention run needs none
+            return lasting_identity(place, self._access(place))
+        return {}
 
     def covers(self, collection: CollectionSpec) -> bool:
         """Whether the plan names the database."""

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable
 from blocks.host.folders import sync_folder
+from blocks.host.identity import place_identity
 from blocks.host.leftovers import aside_path
 from blocks.host.places import Location
 from blocks.sources.collection import PART_SIZE_BYTES, CollectionSpec
@@ -131,6 +132,11 @@ class SQLiteSource(StateSource):
         path = (self if to is None else self.at(to))._real_path()
         chosen = "" if self.tables == ["*"] and not self.exclude else self._chosen()
         return Location(shown=str(path), paths=family(path), part=chosen)
+
+    def identity(self) -> dict[str, JsonValue]:
+        """Say which file it is, by its path on this machine, and by its name in a folder known by its number."""
+        path = self._real_path()
+        return place_identity(path, path.parent)
 
     def covers(self, collection: CollectionSpec) -> bool:
         """Whether the plan covers a table; a shadow table is covered where its virtual table is."""

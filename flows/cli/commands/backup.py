@@ -60,6 +60,8 @@ def backup(
 def _say_backup(made: BackupMetadata) -> None:
     if made.promoted_because:
         note(f"asked for {made.requested_type.value}, made {made.backup_type.value}: {made.promoted_because}")
+    if made.clock_doubt:
+        note(f"warning: {made.clock_doubt}")
     for source in made.sources:
         if held := held_log(source):
             note(f"{source.name}: {held}")

@@ -58,6 +58,7 @@ def writing(command: ArgumentParser) -> None:
         "--without-emergency-backup",
         "Overwrite live state without a backup of it; it cannot be had back then.",
     )
+    options.flag(command, "--adopt", "Write to the live place also where it is another one than the backup's.")
     options.flag(command, "--keep-going", "Leave out what cannot be rebuilt, name it, and end with exit code 11.")
     options.flag(command, "--yes", "Do not ask before writing.")
     options.no_server(command)
@@ -76,6 +77,7 @@ def restore(
     mode: RestoreMode,
     overwrite: bool,
     without_emergency_backup: bool,
+    adopt: bool,
     keep_going: bool,
     no_owner: bool,
     no_privileges: bool,
@@ -99,6 +101,7 @@ def restore(
         keep_going=keep_going,
         no_owner=no_owner,
         no_privileges=no_privileges,
+        adopt=adopt,
     )
     carry_out(_Restore(opened, plan, wanted), plan, wanted.preview, yes, no_server, json)
 
@@ -185,6 +188,7 @@ class _Restore:
                 "keep_going": wanted.keep_going,
                 "no_owner": wanted.no_owner,
                 "no_privileges": wanted.no_privileges,
+                "adopt": wanted.adopt,
             },
         )
 

@@ -17,18 +17,22 @@ def retention_arguments(command: ArgumentParser) -> None:
     """Declare what `retention` takes."""
     options.plan(command)
     options.flag(command, "--dry-run", "Only report what would go, and why.")
+    options.flag(command, "--accept-clock", "Go on although the storage, or what is on record, contradicts the clock.")
+    options.flag(
+        command, "--adopt", "Take backups of other sources (moved, upgraded) for the plan's own; once is enough."
+    )
     options.no_server(command)
     options.json(command)
 
 
-def retention(plan: str, *, dry_run: bool, no_server: bool, json: bool) -> None:
+def retention(plan: str, *, dry_run: bool, accept_clock: bool, adopt: bool, no_server: bool, json: bool) -> None:
     """Remove the backups that the plan's policy no longer keeps, and what unfinished ones left behind."""
     opened = open_plan(plan)
     result = run_verb(
         retention_flow,
-        lambda _: apply_retention(opened, dry_run),
+        lambda _: apply_retention(opened, dry_run, accept_clock=accept_clock, adopt=adopt),
         no_server,
-        {"plan": run_reference(plan), "dry_run": dry_run},
+        {"plan": run_reference(plan), "dry_run": dry_run, "accept_clock": accept_clock, "adopt": adopt},
     )
     if json:
         say_json(result.model_dump(mode="json"))

@@ -59,6 +59,7 @@ def _summary(made: BackupMetadata, status: BackupStatus) -> Table:
             ("", promoted),
             ("holds", "" if made.whole else "only what the plan calls critical"),
             ("state as of", human_time(made.timestamp)),
+            ("warning", made.clock_doubt or ""),
             ("status", status_text(status)),
             ("chain", chain_text(made)),
             ("", " ← ".join(link.backup_id for link in reversed(made.chain))),
@@ -91,6 +92,7 @@ def _show_json(repository: Repository, made: BackupMetadata) -> JsonValue:
                 "system": s.system,
                 "taken_at": s.taken_at.isoformat(),
                 "warnings": list(s.warnings),
+                "identity": dict(s.identity),
                 **({"slot": slot} if (slot := s.definition.get("slot")) else {}),
             }
             for s in made.sources

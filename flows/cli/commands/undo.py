@@ -26,27 +26,29 @@ def undo(
     *,
     preview: bool,
     without_emergency_backup: bool,
+    adopt: bool,
     keep_going: bool,
     yes: bool,
     no_server: bool,
     json: bool,
 ) -> None:
     """Take back the last restore in place, from the backup made before it. An undo can be taken back, too."""
-    carry_out(_Undo(open_plan(plan), plan, without_emergency_backup, keep_going), plan, preview, yes, no_server, json)
+    wanted = _Undo(open_plan(plan), plan, without_emergency_backup, adopt, keep_going)
+    carry_out(wanted, plan, preview, yes, no_server, json)
 
 
 class _Undo:
     """The last restore in place, to be taken back."""
 
-    def __init__(self, plan: BackupPlan, reference: str, without_backup: bool, keep_going: bool) -> None:
+    def __init__(self, plan: BackupPlan, reference: str, without_backup: bool, adopt: bool, keep_going: bool) -> None:
         self._plan, self._reference, self._without_backup = plan, reference, without_backup
-        self._keep_going = keep_going
+        self._adopt, self._keep_going = adopt, keep_going
         self._of: str | None = None
 
     def preview(self) -> RestoreResult:
         """Find out what would be done."""
         with open_progress("preview"):
-            return make_undo(self._plan, preview=True)
+            return make_undo(self._plan, preview=True, adopt=self._adopt)
 
     def settle(self, backup_id: str) -> None:
         """Take back the restore that was previewed, and no later one."""
@@ -63,6 +65,7 @@ class _Undo:
                 without_emergency_backup=self._without_backup,
                 of=self._of,
                 keep_going=self._keep_going,
+                adopt=self._adopt,
             ),
             no_server,
             {
@@ -70,6 +73,7 @@ class _Undo:
                 "without_emergency_backup": self._without_backup,
                 "of": self._of,
                 "keep_going": self._keep_going,
+                "adopt": self._adopt,
             },
         )
 

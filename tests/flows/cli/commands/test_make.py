@@ -132,9 +132,12 @@ def test_retention_tells_what_would_go_and_then_removes_it(desk: Desk) -> None:
     assert dry["dry_run"] is True
     assert [(d["backup_id"], d["remove"]) for d in dry["decisions"]] == [(made[0], True), (made[1], False)]
     assert len(desk.done("list", "PLAN", "--json").json["backups"]) == 2
-    ran = desk.done("retention", "PLAN")
+    refused = desk.run("retention", "PLAN")
+    assert refused.code == 10
+    assert "no backup is young enough" in refused.err
+    ran = desk.done("retention", "PLAN", "--accept-clock")
     assert "among the newest 1 full" in ran.out
-    assert "are backups still made" in ran.err
+    assert "no backup is young enough" in ran.err
     assert [one["id"] for one in desk.done("list", "PLAN", "--json").json["backups"]] == [made[1]]
 
 

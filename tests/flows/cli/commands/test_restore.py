@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 
 import pytest
@@ -156,3 +157,24 @@ def test_a_time_that_is_still_to_come_is_refused(desk: Desk) -> None:
         assert ran.code == 2
         assert "in the future" in ran.err
     assert desk.sql("select count(*) from orders") == [(0,)]
+
+
+def test_a_copied_plan_restores_over_its_own_state_only_by_a_word(desk: Desk) -> None:
+    shutil.copytree(desk.folder / "state", desk.folder / "staging")
+    copied = desk.folder / "staging.yaml"
+    copied.write_text(desk.plan.read_text().replace("./state/", "./staging/"))
+    production = desk.backup()
+    staging = desk.done("backup", str(copied), "--json").json
+    assert staging["type"] == "full"
+    assert f"source ledger is another database than that of {production}" in staging["promoted_because"]
+    for words in (["restore", "PLAN", staging["id"], "--yes"], ["retention", "PLAN"], ["retention", str(copied)]):
+        ran = desk.run(*words)
+        assert ran.code == 10, ran.err
+        assert "is another database than that of" in ran.err
+        assert "--adopt" in ran.err
+    desk.done("restore", "PLAN", staging["id"], "--yes", "--adopt")
+    desk.done("undo", "PLAN", "--yes")
+    assert "1 of " not in desk.done("retention", "PLAN", "--adopt").out
+    assert desk.run("retention", "PLAN").code == 0
+    (ledger, _) = desk.done("show", "PLAN", production, "--json").json["sources"]
+    assert str(desk.database) in ledger["identity"]["place"][0]

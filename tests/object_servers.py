@@ -1,4 +1,4 @@
-"""Real object stores on free ports of this machine: SeaweedFS, which speaks S3; tests may kill them."""
+"""Servers that speak S3 on free ports of this machine: SeaweedFS, and rclone, which ignores preconditions."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
 
 from blocks.storage.base import StorageTier
 from blocks.storage.kinds import open_tier
 from blocks.storage.settings import StorageSettings
 
 KEY_ID, SECRET = "test-key-id", "test-secret"
+READER_ID, READER_SECRET = "test-reader-id", "test-reader-secret"
+"""Keys that may list and read, and nothing else."""
 KEY_ID_ENV, SECRET_ENV = "TEST_S3_KEY_ID", "TEST_S3_SECRET"
 _WAIT_SECONDS = 60
 
@@ -76,9 +77,9 @@ class Seaweed:
         """Start it, or start it again with the data that it has, on the same port."""
         self.folder.mkdir(parents=True, exist_ok=True)
         identities = self.folder / "identities.json"
-        actions = ["Admin", "Read", "Write", "List", "Tagging"]
-        keys = [{"accessKey": KEY_ID, "secretKey": SECRET}]
-        identities.write_text(json.dumps({"identities": [{"name": "a", "credentials": keys, "actions": actions}]}))
+        admin = _identity(KEY_ID, SECRET, "Admin", "Read", "Write", "List", "Tagging")
+        reader = _identity(READER_ID, READER_SECRET, "Read", "List")
+        identities.write_text(json.dumps({"identities": [admin, reader]}))
         # each service also listens for gRPC, ten thousand above its port
         master, volume, filer, s3, metrics = free_ports(5, offset=10_000)
         self.port = self.port or s3
@@ -141,15 +142,67 @@ class Seaweed:
             self.process.wait()
 
 
-def answers(url: str) -> bool:
-    """Whether an HTTP server answers, whatever it says."""
-    try:
-        urlopen(url, timeout=2)
-    except HTTPError:
+def _identity(key_id: str, secret: str, *actions: str) -> dict[str, object]:
+    keys = [{"accessKey": key_id, "secretKey": secret}]
+    return {"name": key_id, "credentials": keys, "actions": actions}
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for a server that was started."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while not ready():
+        assert process.poll() is None, log.read_text()[-2000:]
+        assert time.monotonic() < deadline, log.read_text()[-2000:]
+        time.sleep(0.05)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on a port of this machine."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
-    except (URLError, OSError):
-        return False
-    return True
+    return False
+
+
+@dataclass
+class Rclone:
+    """`rclone serve s3`: a server that ignores every precondition, in silence, and answers ranges wrongly."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] = field(repr=False)
+
+    @property
+    def settings(self) -> StorageSettings:
+        """How it is reached; the environment of `Seaweed` has to be set."""
+        return StorageSettings(
+            endpoint=f"http://127.0.0.1:{self.port}", region="us-east-1", key_id_env=KEY_ID_ENV, secret_env=SECRET_ENV,
+            timeout_seconds=20, attempts=2,
+        )  # fmt: skip
+
+    def bucket(self) -> str:
+        """Make a new bucket; returns its name."""
+        name = f"bucket-{time.monotonic_ns()}"
+        (self.folder / "data" / name).mkdir()
+        return name
+
+
+@contextmanager
+def rclone(folder: Path) -> Iterator[Rclone]:
+    """A running server."""
+    (folder / "data").mkdir(parents=True)
+    (port,) = free_ports(1)
+    command = [
+        program("rclone"), "serve", "s3", str(folder / "data"), f"--addr=127.0.0.1:{port}",
+        f"--auth-key={KEY_ID},{SECRET}", f"--config={folder / 'none'}", "--dir-cache-time=0s",
+    ]  # fmt: skip
+    log = folder / "log"
+    process = subprocess.Popen(command, stdout=log.open("ab"), stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        wait_until(lambda: listens(port), process, log)
+        yield Rclone(folder, port, process)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager

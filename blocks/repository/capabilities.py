@@ -32,6 +32,9 @@ class Capabilities(Record):
 def prove(tier: StorageTier) -> Capabilities:
     """Find out what a storage can do, with one object that is removed again.
 
+    Args:
+        tier: One that does not look before it creates, as tiers of a single writer do.
+
     Raises:
         RepositoryUnavailable: The storage failed, or may not be written.
     """
@@ -40,7 +43,7 @@ def prove(tier: StorageTier) -> Capabilities:
         won = _race(tier, name)
         found = tier.get(name)
         capabilities = Capabilities(
-            exclusive_creation=won == [found],
+            exclusive_creation=won == [found] and _refuses(tier, name),
             ranges=tier.get(name, 3, 4) == found[3:7] and tier.get(name, len(found) - 2, 9) == found[-2:],
             list_after_write=_lists(tier, name),
         )
@@ -52,6 +55,15 @@ def prove(tier: StorageTier) -> Capabilities:
     return capabilities.model_copy(
         update={"list_after_write": capabilities.list_after_write and not _lists(tier, name)}
     )
+
+
+def _refuses(tier: StorageTier, name: str) -> bool:
+    """Whether an object that was there before is not created again."""
+    try:
+        tier.put(name, b"another writer", exclusive=True)
+    except AlreadyExists:
+        return True
+    return False
 
 
 def _lists(tier: StorageTier, name: str) -> bool:

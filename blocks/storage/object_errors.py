@@ -30,13 +30,16 @@ _CONFLICT = {"ConditionalRequestConflict", "OperationAborted"}
 _CREDENTIALS = {
     "ExpiredToken": "The credentials have expired: get new ones.",
     "InvalidAccessKeyId": "The storage does not know the access key id.",
+    "TokenRefreshRequired": "The credentials have expired: get new ones.",
+    "InvalidToken": "The session token does not belong to the keys, or has expired.",
     "SignatureDoesNotMatch": "The secret key does not belong to the access key id.",
     "AuthenticationFailed": "The account key is wrong, or the clocks differ.",
+    "AuthorizationFailure": "The account key is wrong, or the account's network rules keep this machine out.",
     "RequestTimeTooSkewed": "The clock of this machine is wrong: the storage takes no request whose time differs.",
 }
-_NO_CREDENTIALS = re.compile(
-    r"(?i)instance metadata|169\.254\.169\.254|metadata\.google|credential|no such (?:key )?file|OAuth|service account"
-)
+_NO_CREDENTIALS = re.compile(r"(?i)169\.254\.\d+\.\d+|metadata\.google|instance metadata|credential|token request|OAuth")
+_ADDRESS = re.compile(r"https?://(?!169\.254|metadata\.google)\S+")
+_RANGE = re.compile(r"status code: 416|Wanted range starting at|non-partial response|CONTENT_RANGE header")
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
@@ -72,15 +75,26 @@ def classified(error: Exception, verb: str, name: str, place: str) -> LastgoodEr
         return ObjectUnreadable(what, hint="The object is archived: have the storage restore it, then try again.")
     if code in _FULL or status == 507:
         return RepositoryFull(what, hint="Free space there: `lastgood retention` works. What was committed is safe.")
-    if isinstance(error, (said.PermissionDeniedError, said.UnauthenticatedError)) or status in (401, 403):
-        return StorageRefused(what, hint=_CREDENTIALS.get(code, _PERMISSIONS))
-    if status is None and _NO_CREDENTIALS.search(text):
+    if _lacks_credentials(text, status):
         return StorageRefused(
             f"no credentials for {place} were found: {_said(text, status, code)}",
             hint="Set them in the environment or name them under `storage` of the repository.",
         )
+    if isinstance(error, (said.PermissionDeniedError, said.UnauthenticatedError)) or status in (401, 403):
+        return StorageRefused(what, hint=_CREDENTIALS.get(code, _PERMISSIONS))
     problem = RepositoryUnavailable(what, hint="Check that the storage works and can be reached from this machine.")
     return Transient(problem) if status is None or status in PASSING or code in _CONFLICT else problem
+
+
+def is_about_range(error: Exception) -> bool:
+    """Whether a store could not give the range that it was asked for; each says that in its own way."""
+    return bool(_RANGE.search(str(error).split("\n", 1)[0]))
+
+
+def _lacks_credentials(text: str, status: int | None) -> bool:
+    """Whether no credentials could be got; what a token service fails to answer for a moment may pass."""
+    said_first = _ADDRESS.sub("", text.split("\n", 1)[0])
+    return (status is None or status < 429) and bool(_NO_CREDENTIALS.search(said_first))
 
 
 _PERMISSIONS = "Check the credentials, and that they may list, read, write and delete there (see docs/storage.md)."

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.in_memory import in_memory
 
 if TYPE_CHECKING:
-    from tests.object_servers import Seaweed
+    from tests.object_servers import Rclone, Seaweed
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
@@ -69,3 +69,22 @@ def s3(seaweed_server: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Seaweed:
     for name, value in seaweed_server.environment.items():
         monkeypatch.setenv(name, value)
     return seaweed_server
+
+
+@pytest.fixture(scope="session")
+def rclone_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
+    """A server that speaks S3 and lets objects be created twice, one for each process of the tests."""
+    from tests.object_servers import rclone
+
+    with rclone(tmp_path_factory.mktemp("rclone") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def careless_s3(rclone_process: Rclone, monkeypatch: pytest.MonkeyPatch) -> Rclone:
+    """That server, with its credentials in the environment."""
+    from tests.object_servers import KEY_ID, KEY_ID_ENV, SECRET, SECRET_ENV
+
+    monkeypatch.setenv(KEY_ID_ENV, KEY_ID)
+    monkeypatch.setenv(SECRET_ENV, SECRET)
+    return rclone_process

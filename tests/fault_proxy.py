@@ -76,6 +76,7 @@ class FaultProxy:
     Attributes:
         port: Of the proxy.
         requests: Method and path of all requests, in the order in which they came.
+        headers: Of all requests, by names in small letters.
         faults: What is done to requests; the first that fits counts.
     """
 
@@ -86,6 +87,7 @@ class FaultProxy:
         answer: Callable[[Request, Reply], Reply] | None = None,
     ) -> None:
         self.requests: list[tuple[str, str]] = []
+        self.headers: list[dict[str, str]] = []
         self.faults: list[Fault] = []
         self._server_port, self._translate, self._answer = server_port, translate, answer
         self._closed, self._lock = threading.Event(), threading.Lock()
@@ -109,6 +111,7 @@ class FaultProxy:
     def _fault(self, request: Request) -> Fault | None:
         with self._lock:
             self.requests.append((request.method, request.path))
+            self.headers.append({name.lower(): value for name, value in request.headers.items()})
             return next((fault for fault in self.faults if fault.fits(request)), None)
 
     def _passed_on(self, request: Request) -> Reply:

@@ -103,12 +103,12 @@ class Seaweed:
             assert self.process is not None
             assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
             with suppress(URLError, HTTPError, ConnectionError, OSError, AssertionError):
-                self._make(bucket)
+                self._make(bucket, b"content")
                 return
             time.sleep(0.2)
         raise AssertionError((self.folder / "log").read_text()[-2000:])
 
-    def _make(self, bucket: str) -> None:
+    def _make(self, bucket: str, content: bytes = b"") -> None:
         """Make a bucket: its first object makes it, for who may do everything."""
         import obstore
         from obstore.store import S3Store
@@ -118,7 +118,9 @@ class Seaweed:
             client_options={"allow_http": True}, retry_config={"max_retries": 0},
         )  # fmt: skip
         try:
-            obstore.put(store, "made", b"")
+            # content, because what was stored before a restart can be read when new content can be stored
+            obstore.put(store, "made", content)
+            obstore.get(store, "made").bytes()
             obstore.delete(store, "made")
         except obstore.exceptions.BaseError as exc:
             raise AssertionError(str(exc)) from exc
@@ -163,6 +165,9 @@ def listens(port: int) -> bool:
     return False
 
 
+_RCLONE_BUCKETS = [f"bucket-{number}" for number in range(50)]
+
+
 @dataclass
 class Rclone:
     """`rclone serve s3`: a server that ignores every precondition, in silence, and answers ranges wrongly."""
@@ -170,6 +175,7 @@ class Rclone:
     folder: Path
     port: int
     process: subprocess.Popen[bytes] = field(repr=False)
+    _used: int = 0
 
     @property
     def settings(self) -> StorageSettings:
@@ -180,20 +186,21 @@ class Rclone:
         )  # fmt: skip
 
     def bucket(self) -> str:
-        """Make a new bucket; returns its name."""
-        name = f"bucket-{time.monotonic_ns()}"
-        (self.folder / "data" / name).mkdir()
-        return name
+        """Return the name of a bucket that nobody has used."""
+        self._used += 1
+        return _RCLONE_BUCKETS[self._used - 1]
 
 
 @contextmanager
 def rclone(folder: Path) -> Iterator[Rclone]:
     """A running server."""
-    (folder / "data").mkdir(parents=True)
+    # what is made later in its folder it does not see for minutes
+    for name in _RCLONE_BUCKETS:
+        (folder / "data" / name).mkdir(parents=True)
     (port,) = free_ports(1)
     command = [
         program("rclone"), "serve", "s3", str(folder / "data"), f"--addr=127.0.0.1:{port}",
-        f"--auth-key={KEY_ID},{SECRET}", f"--config={folder / 'none'}", "--dir-cache-time=0s",
+        f"--auth-key={KEY_ID},{SECRET}", f"--config={folder / 'none'}",
     ]  # fmt: skip
     log = folder / "log"
     process = subprocess.Popen(command, stdout=log.open("ab"), stderr=subprocess.STDOUT, start_new_session=True)

@@ -42,9 +42,11 @@ def prove(tier: StorageTier) -> Capabilities:
     try:
         won = _race(tier, name)
         found = tier.get(name)
+        ranges = tier.get(name, 3, 4) == found[3:7] and tier.get(name, len(found) - 2, 9) == found[-2:]
         capabilities = Capabilities(
+            # last, because what is not refused replaces the object
             exclusive_creation=won == [found] and _refuses(tier, name),
-            ranges=tier.get(name, 3, 4) == found[3:7] and tier.get(name, len(found) - 2, 9) == found[-2:],
+            ranges=ranges,
             list_after_write=_lists(tier, name),
         )
     except BaseException:

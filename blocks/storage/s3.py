@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from blocks.errors import ConfigurationError
@@ -38,7 +39,8 @@ def s3_region(settings: StorageSettings) -> str | None:
     if settings.region or (in_environment and not settings.profile):
         return settings.region
     if settings.profile or _has_own_files():
-        found: str | None = _session(settings).get_config_variable("region")
+        with _errors_of_files():
+            found: str | None = _session(settings).get_config_variable("region")
         return found
     return None
 
@@ -82,17 +84,24 @@ def _session(settings: StorageSettings) -> Any:
     return session
 
 
+@contextmanager
+def _errors_of_files() -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        yield
+    except BotoCoreError as exc:
+        raise ConfigurationError(f"repository.storage: {exc}", hint="Name a profile that there is.") from exc
+
+
 def _from_files(settings: StorageSettings) -> Callable[[], S3Credential]:
     from datetime import UTC, datetime, timedelta
 
     from botocore.credentials import RefreshableCredentials
-    from botocore.exceptions import BotoCoreError
 
     def read() -> Any:
-        try:
+        with _errors_of_files():
             found = _session(settings).get_credentials()
-        except BotoCoreError as exc:
-            raise ConfigurationError(f"repository.storage: {exc}", hint="Name a profile that there is.") from exc
         if found is None:
             raise ConfigurationError(_NO_CREDENTIALS, hint="Run `aws configure`, or name other credentials.")
         return found

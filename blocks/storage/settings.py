@@ -33,7 +33,7 @@ class StorageSettings(LastgoodBlock):
     _block_type_slug = "storage-settings"
     _documentation_url = document("docs/storage.md")
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     endpoint: str | None = Field(
         default=None, description="URL of a server that speaks the storage's protocol; the provider's own by default."

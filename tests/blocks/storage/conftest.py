@@ -9,7 +9,7 @@ import pytest
 from blocks.storage import kinds
 from tests.cloud_servers import Azurite, Google, azurite_server, google_server
 from tests.fault_proxy import FaultProxy, fault_proxy
-from tests.object_servers import Rclone, Seaweed, rclone
+from tests.object_servers import Seaweed
 
 
 @pytest.fixture(autouse=True)
@@ -43,12 +43,6 @@ def gs(google_process: Google) -> Iterator[Google]:
     """A server that speaks Google Cloud Storage."""
     yield google_process
     google_process.proxy.faults.clear()
-
-
-@pytest.fixture(scope="session")
-def rclone_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
-    with rclone(tmp_path_factory.mktemp("rclone") / "server") as server:
-        yield server
 
 
 @pytest.fixture

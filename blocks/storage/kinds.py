@@ -82,7 +82,10 @@ def check_settings(url: str, settings: StorageSettings) -> None:
         ConfigurationError: One of them means nothing there.
     """
     scheme = scheme_of(url)
-    foreign = sorted(settings.model_fields_set & set(type(settings).model_fields) - _SETTINGS[scheme] - _FOR_ALL)
+    # a block that was loaded has all of its fields set
+    fields = type(settings).model_fields
+    given = {name for name, field in fields.items() if getattr(settings, name) != field.get_default()}
+    foreign = sorted(given - _SETTINGS[scheme] - _FOR_ALL)
     if foreign:
         allowed = ", ".join(sorted(_SETTINGS[scheme] | _FOR_ALL))
         raise ConfigurationError(

@@ -300,6 +300,12 @@ def as_plan(url: str, storage: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("url", ["/path", "s3://b/x", "memory://b/x"])
+def test_settings_that_say_nothing_of_their_own_fit_every_kind(url: str) -> None:
+    # as a block that was loaded has them
+    open_tier(url, StorageSettings(**StorageSettings().model_dump()))
+
+
 def test_a_setting_that_there_is_not_is_refused_with_the_plan() -> None:
     with pytest.raises(ConfigurationError, match=r"unknown repository\.storage\.regoin"):
         parse_plan(as_plan("s3://b/x", {"regoin": "eu-central-1"}), "p")

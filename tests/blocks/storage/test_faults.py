@@ -22,6 +22,7 @@ from blocks.storage.attempts import Transient
 from blocks.storage.base import StorageTier
 from blocks.storage.kinds import open_tier
 from blocks.storage.object_errors import classified
+from blocks.storage.settings import StorageSettings
 from tests.cloud_servers import ACCOUNT_KEY_ENV, Azurite, Google
 from tests.fault_proxy import Fault, FaultProxy, Reply
 from tests.object_servers import KEY_ID_ENV, READER_ID, READER_SECRET, SECRET_ENV, Seaweed
@@ -309,3 +310,31 @@ def test_a_server_that_was_killed_has_what_was_put(s3: Seaweed) -> None:
     s3.start()
     assert tier.get("a/object") == b"data" * 1000
     assert [stored.name for stored in tier.list()] == ["a/object"]
+
+
+def test_an_archived_object_is_unreadable_and_not_missing(az: Azurite) -> None:
+    url = f"az://{az.bucket()}/x"
+    archive = open_tier(url, az.settings.model_copy(update={"storage_class": "Archive"}))
+    archive.put("object", b"data", exclusive=True)
+    with pytest.raises(ObjectUnreadable, match="BlobArchived") as caught:
+        open_tier(url, az.settings).get("object")
+    assert "restore" in caught.value.hint
+    assert archive.size("object") == 4
+
+
+@pytest.mark.parametrize(
+    ("url", "more", "header"),
+    [
+        ("az://cont/x", {"account": "devstoreaccount1", "secret_env": ACCOUNT_KEY_ENV}, "x-ms-access-tier"),
+        ("gs://bucket/x", {}, "x-goog-storage-class"),
+        ("s3://bucket/x", {"key_id_env": KEY_ID_ENV, "secret_env": SECRET_ENV}, "x-amz-storage-class"),
+    ],
+)
+def test_new_objects_have_the_class_that_is_named(
+    proxy: FaultProxy, az: Azurite, url: str, more: dict[str, str], header: str
+) -> None:
+    proxy.faults.append(Fault("answer", "PUT", reply=Reply(403)))
+    tier = open_tier(url, StorageSettings(endpoint=proxy.endpoint, storage_class="NAMED", **more))
+    with pytest.raises(StorageRefused):
+        tier.put("object", b"data")
+    assert proxy.headers[-1][header] == "NAMED"

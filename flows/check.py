@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from pydantic import BaseModel
 
 from blocks.crypto.keyring import Role
-from blocks.errors import ObjectUnreadable, RepositoryUnavailable
+from blocks.errors import LastgoodError, ObjectUnreadable, RepositoryUnavailable
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupStatus, Verification
 from blocks.repository.block import Repository
+from blocks.repository.capabilities import Capabilities
 from flows.pipeline.progress import Progress
 from flows.proving.objects import ObjectReader, Wrong, objects_to_check, sample
 from flows.reporting.units import human_time
@@ -38,6 +39,7 @@ class CheckResult(BaseModel):
         findings: What is wrong, each a sentence; after a repair, what is still wrong.
         notes: What is worth knowing and no fault.
         actions: What a repair did, each a sentence.
+        capabilities: What was proved of the storage by trying it; None where it may not be written.
     """
 
     plan: str
@@ -49,6 +51,7 @@ class CheckResult(BaseModel):
     findings: list[str]
     notes: list[str]
     actions: list[str]
+    capabilities: Capabilities | None
     seconds: float
 
 
@@ -80,6 +83,7 @@ def check_repository(
         repository.accept_head(plan.name)
         actions.append("took the newest backup there is as the newest that this machine has seen")
     check = _Check(plan, repository)
+    check.prove()
     check.read(read_share, progress)
     if repair:
         with repository.lease(plan.name, "repair"):
@@ -94,6 +98,7 @@ def check_repository(
         findings=check.findings(),
         notes=check.notes(),
         actions=actions,
+        capabilities=check.capabilities,
         seconds=round(time.monotonic() - started, 3),
     )
 
@@ -109,7 +114,16 @@ class _Check:
         self._missing = self._look_for_missing()
         self._wrong: list[Wrong] = []
         self._marked_nothing: list[str] = []
+        self._not_proved: list[str] = []
+        self.capabilities: Capabilities | None = None
         self.objects_read = self.bytes_read = 0
+
+    def prove(self) -> None:
+        """Try again what the storage can do; credentials or a disk that are only for reading are no fault."""
+        try:
+            self.capabilities = self._plan.repository.prove()
+        except LastgoodError as exc:
+            self._not_proved.append(f"what the storage can do was not proved again: {exc.message}")
 
     def read(self, share: float, progress: Progress | None) -> None:
         """Read a share of the objects that are there, and go on past what cannot be read."""
@@ -129,13 +143,28 @@ class _Check:
 
     def findings(self) -> list[str]:
         """Return what is wrong as of now; what retention removed while this looked is not."""
-        found = self._repository.audit(self._plan.name)
+        found = [*self._lost_capabilities(), *self._repository.audit(self._plan.name)]
         there = {backup.backup_id for backup in self._repository.survey(self._plan.name).backups}
         found += [f"{w.one}: {w.text}" for w in self._wrong if w.one.backup.backup_id in there]
         for backup in self.backups:
             if backup.backup_id in there:
                 found += self._failed_before(backup)
         return list(dict.fromkeys(found))
+
+    def _lost_capabilities(self) -> list[str]:
+        """Return what the storage does not do, although backups were begun there because it did."""
+        if self.capabilities is None:
+            return []
+        before = self._repository.config.capabilities
+        now = self.capabilities
+        lost = []
+        if not now.exclusive_creation and not self._plan.repository.single_writer:
+            lost.append("the storage lets an existing object be created again: two runs could overwrite each other")
+        if before is not None and before.ranges and not now.ranges:
+            lost.append("the storage does not read parts of objects any more")
+        if before is not None and before.list_after_write and not now.list_after_write:
+            lost.append("the storage does not list an object right after it was written any more")
+        return lost
 
     def _failed_before(self, backup: BackupMetadata) -> list[str]:
         if self._repository.status(backup) is not BackupStatus.CORRUPTED:
@@ -149,7 +178,8 @@ class _Check:
 
     def notes(self) -> list[str]:
         """Return what is no fault: who is at work, and what unfinished runs left."""
-        notes = [*self._marked_nothing, *(note for source in self._plan.sources.values() for note in source.notes())]
+        notes = [*self._not_proved, *self._marked_nothing]
+        notes += [note for source in self._plan.sources.values() for note in source.notes()]
         if lease := self._repository.current_lease(self._plan.name):
             since = human_time(lease.acquired_at)
             notes.append(f"{lease.holder} holds the plan for {lease.purpose} since {since}")

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.in_memory import in_memory
 
 if TYPE_CHECKING:
-    from tests.object_servers import Seaweed
+    from tests.object_servers import Rclone, Seaweed
     from tests.sftp_server import SftpServer
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -81,8 +81,27 @@ def sftp_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SftpServe
         yield server
 
 
+@pytest.fixture(scope="session")
+def rclone_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
+    """A server that speaks S3 and lets objects be created twice, one for each process of the tests."""
+    from tests.object_servers import rclone
+
+    with rclone(tmp_path_factory.mktemp("rclone") / "server") as server:
+        yield server
+
+
 @pytest.fixture
 def sftp(sftp_process: SftpServer) -> Iterator[SftpServer]:
     """The SFTP server, without connections of other tests."""
     yield sftp_process
     sftp_process.release()
+
+
+@pytest.fixture
+def careless_s3(rclone_process: Rclone, monkeypatch: pytest.MonkeyPatch) -> Rclone:
+    """That server, with its credentials in the environment."""
+    from tests.object_servers import KEY_ID, KEY_ID_ENV, SECRET, SECRET_ENV
+
+    monkeypatch.setenv(KEY_ID_ENV, KEY_ID)
+    monkeypatch.setenv(SECRET_ENV, SECRET)
+    return rclone_process

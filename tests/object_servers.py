@@ -1,4 +1,4 @@
-"""Real object stores on free ports of this machine: SeaweedFS, which speaks S3; tests may kill them."""
+"""Servers that speak S3 on free ports of this machine: SeaweedFS, and rclone, which ignores preconditions."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
 
 from blocks.storage.base import StorageTier
 from blocks.storage.kinds import open_tier
 from blocks.storage.settings import StorageSettings
 
 KEY_ID, SECRET = "test-key-id", "test-secret"
+READER_ID, READER_SECRET = "test-reader-id", "test-reader-secret"
+"""Keys that may list and read, and nothing else."""
 KEY_ID_ENV, SECRET_ENV = "TEST_S3_KEY_ID", "TEST_S3_SECRET"
 _WAIT_SECONDS = 60
 
@@ -76,9 +77,9 @@ class Seaweed:
         """Start it, or start it again with the data that it has, on the same port."""
         self.folder.mkdir(parents=True, exist_ok=True)
         identities = self.folder / "identities.json"
-        actions = ["Admin", "Read", "Write", "List", "Tagging"]
-        keys = [{"accessKey": KEY_ID, "secretKey": SECRET}]
-        identities.write_text(json.dumps({"identities": [{"name": "a", "credentials": keys, "actions": actions}]}))
+        admin = _identity(KEY_ID, SECRET, "Admin", "Read", "Write", "List", "Tagging")
+        reader = _identity(READER_ID, READER_SECRET, "Read", "List")
+        identities.write_text(json.dumps({"identities": [admin, reader]}))
         # each service also listens for gRPC, ten thousand above its port
         master, volume, filer, s3, metrics = free_ports(5, offset=10_000)
         self.port = self.port or s3
@@ -102,12 +103,12 @@ class Seaweed:
             assert self.process is not None
             assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
             with suppress(URLError, HTTPError, ConnectionError, OSError, AssertionError):
-                self._make(bucket)
+                self._make(bucket, b"content")
                 return
             time.sleep(0.2)
         raise AssertionError((self.folder / "log").read_text()[-2000:])
 
-    def _make(self, bucket: str) -> None:
+    def _make(self, bucket: str, content: bytes = b"") -> None:
         """Make a bucket: its first object makes it, for who may do everything."""
         import obstore
         from obstore.store import S3Store
@@ -117,7 +118,9 @@ class Seaweed:
             client_options={"allow_http": True}, retry_config={"max_retries": 0},
         )  # fmt: skip
         try:
-            obstore.put(store, "made", b"")
+            # content, because what was stored before a restart can be read when new content can be stored
+            obstore.put(store, "made", content)
+            obstore.get(store, "made").bytes()
             obstore.delete(store, "made")
         except obstore.exceptions.BaseError as exc:
             raise AssertionError(str(exc)) from exc
@@ -141,15 +144,72 @@ class Seaweed:
             self.process.wait()
 
 
-def answers(url: str) -> bool:
-    """Whether an HTTP server answers, whatever it says."""
-    try:
-        urlopen(url, timeout=2)
-    except HTTPError:
+def _identity(key_id: str, secret: str, *actions: str) -> dict[str, object]:
+    keys = [{"accessKey": key_id, "secretKey": secret}]
+    return {"name": key_id, "credentials": keys, "actions": actions}
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for a server that was started."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while not ready():
+        assert process.poll() is None, log.read_text()[-2000:]
+        assert time.monotonic() < deadline, log.read_text()[-2000:]
+        time.sleep(0.05)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on a port of this machine."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
-    except (URLError, OSError):
-        return False
-    return True
+    return False
+
+
+_RCLONE_BUCKETS = [f"bucket-{number}" for number in range(50)]
+
+
+@dataclass
+class Rclone:
+    """`rclone serve s3`: a server that ignores every precondition, in silence, and answers ranges wrongly."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] = field(repr=False)
+    _used: int = 0
+
+    @property
+    def settings(self) -> StorageSettings:
+        """How it is reached; the environment of `Seaweed` has to be set."""
+        return StorageSettings(
+            endpoint=f"http://127.0.0.1:{self.port}", region="us-east-1", key_id_env=KEY_ID_ENV, secret_env=SECRET_ENV,
+            timeout_seconds=20, attempts=2,
+        )  # fmt: skip
+
+    def bucket(self) -> str:
+        """Return the name of a bucket that nobody has used."""
+        self._used += 1
+        return _RCLONE_BUCKETS[self._used - 1]
+
+
+@contextmanager
+def rclone(folder: Path) -> Iterator[Rclone]:
+    """A running server."""
+    # what is made later in its folder it does not see for minutes
+    for name in _RCLONE_BUCKETS:
+        (folder / "data" / name).mkdir(parents=True)
+    (port,) = free_ports(1)
+    command = [
+        program("rclone"), "serve", "s3", str(folder / "data"), f"--addr=127.0.0.1:{port}",
+        f"--auth-key={KEY_ID},{SECRET}", f"--config={folder / 'none'}",
+    ]  # fmt: skip
+    log = folder / "log"
+    process = subprocess.Popen(command, stdout=log.open("ab"), stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        wait_until(lambda: listens(port), process, log)
+        yield Rclone(folder, port, process)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager

@@ -30,3 +30,5 @@ fi
 python="${VENV:-.venv}/bin/python"
 [ -x "$python" ] || python=python3
 "$python" "$(dirname "$0")/postgres_versions.py"
+# a server that speaks Azure's protocol
+(cd "$(dirname "$0")/.." && "$python" -m tests.azurite_release)

@@ -153,7 +153,8 @@ class BackupPlan(LastgoodBlock):
     @property
     def secret_variables(self) -> frozenset[str]:
         """Names of the environment variables that hold a secret of the plan, for hooks to be kept from."""
-        return self.credential_variables.union(*(source.secret_variables for source in self.sources.values()))
+        own = self.credential_variables | self.repository.secret_variables
+        return own.union(*(source.secret_variables for source in self.sources.values()))
 
     def retention_days(self, kind: BackupType) -> float:
         """Return how many days a backup of a type is kept."""

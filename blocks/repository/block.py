@@ -27,7 +27,7 @@ from blocks.records import (
     FORMAT_VERSION,
 )
 from blocks.repository import names
-from blocks.repository.capabilities import prove
+from blocks.repository.capabilities import Capabilities, prove
 from blocks.repository.catalogue import Survey
 from blocks.repository.config import (
     MAX_CONFIG_BYTES,
@@ -41,7 +41,7 @@ from blocks.repository.repository import Repository
 from blocks.repository.rollback_guard import PlaceMemory
 from blocks.storage.base import StorageTier
 from blocks.storage.fsync import local_path
-from blocks.storage.kinds import open_tier, scheme_of
+from blocks.storage.kinds import open_tier, scheme_of, secret_variables
 from blocks.storage.settings import StorageSettings
 
 __all__ = ["BackupRepository", "RecoveryKit", "Repository", "RepositoryConfig", "Survey"]
@@ -106,6 +106,21 @@ class BackupRepository(LastgoodBlock):
         """
         return open_tier(self.url, self.storage, self.single_writer)
 
+    def prove(self) -> Capabilities:
+        """Find out by trying what the storage itself can do, whoever writes there.
+
+        Raises:
+            ConfigurationError: A setting is wrong, or named credentials cannot be read.
+            RepositoryUnavailable: The storage failed, or may not be written.
+        """
+        # a tier for a single writer looks before it creates, which would pass for a storage that refuses
+        return prove(open_tier(self.url, self.storage))
+
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """Names of the environment variables that let lastgood into the storage."""
+        return secret_variables(self.url, self.storage)
+
     @property
     def folder(self) -> Path | None:
         """The folder of the repository; None where it is not in one of this machine."""
@@ -134,7 +149,7 @@ class BackupRepository(LastgoodBlock):
         repository_id = secrets.token_hex(16)
         tier.prepare()
         self._refuse_existing(tier)
-        capabilities = prove(tier)
+        capabilities = self.prove()
         if not capabilities.exclusive_creation and not self.single_writer:
             raise self._created_twice(tier)
         encryption, _, recovery = create_keys(settings, repository_id)

@@ -32,6 +32,9 @@ class Capabilities(Record):
 def prove(tier: StorageTier) -> Capabilities:
     """Find out what a storage can do, with one object that is removed again.
 
+    Args:
+        tier: One that does not look before it creates, as tiers of a single writer do.
+
     Raises:
         RepositoryUnavailable: The storage failed, or may not be written.
     """
@@ -39,9 +42,11 @@ def prove(tier: StorageTier) -> Capabilities:
     try:
         won = _race(tier, name)
         found = tier.get(name)
+        ranges = tier.get(name, 3, 4) == found[3:7] and tier.get(name, len(found) - 2, 9) == found[-2:]
         capabilities = Capabilities(
-            exclusive_creation=won == [found],
-            ranges=tier.get(name, 3, 4) == found[3:7] and tier.get(name, len(found) - 2, 9) == found[-2:],
+            # last, because what is not refused replaces the object
+            exclusive_creation=won == [found] and _refuses(tier, name),
+            ranges=ranges,
             list_after_write=_lists(tier, name),
         )
     except BaseException:
@@ -52,6 +57,15 @@ def prove(tier: StorageTier) -> Capabilities:
     return capabilities.model_copy(
         update={"list_after_write": capabilities.list_after_write and not _lists(tier, name)}
     )
+
+
+def _refuses(tier: StorageTier, name: str) -> bool:
+    """Whether an object that was there before is not created again."""
+    try:
+        tier.put(name, b"another writer", exclusive=True)
+    except AlreadyExists:
+        return True
+    return False
 
 
 def _lists(tier: StorageTier, name: str) -> bool:

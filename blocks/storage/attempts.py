@@ -10,9 +10,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from threading import get_ident
 from typing import TypeVar
 
-from blocks.errors import RepositoryUnavailable, StorageUnreachable
+from blocks.errors import AlreadyExists, ObjectMissing, RepositoryUnavailable, StorageUnreachable
 from blocks.host.state_folder import state_folder
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,8 @@ logger = logging.getLogger(__name__)
 R = TypeVar("R")
 
 BREAK_AFTER = 3
-"""So many calls that failed in all of their attempts, one after another, open the breaker."""
+"""So many calls that failed in all of their attempts, one after another, open the breaker; those that were under way at
+the same time are one, because they saw the same failure."""
 BREAK_SECONDS = 30.0
 """For so long calls then fail at once, without a request."""
 
@@ -40,14 +42,19 @@ class Transient(Exception):
 class Attempts:
     """Calls a storage, again after a failure that may pass. Thread-safe.
 
+    Only `Transient` is tried again and counted: that something is refused, missing or there already is an answer.
+
     Args:
         most: Attempts of one call.
         seconds: No attempt is begun so many seconds after the first.
         breaker: Shared by all processes of this machine that use the place.
+        sleep: Waits between attempts; takes seconds.
     """
 
-    def __init__(self, most: int, seconds: float, breaker: Breaker) -> None:
-        self._most, self._seconds, self._breaker = most, seconds, breaker
+    def __init__(
+        self, most: int, seconds: float, breaker: Breaker, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._most, self._seconds, self._breaker, self._sleep = most, seconds, breaker, sleep
 
     def call(self, work: Callable[[], R]) -> R:
         """Do the work, with exponential backoff and jitter between attempts.
@@ -60,19 +67,24 @@ class Attempts:
         from tenacity.wait import wait_exponential_jitter
 
         self._breaker.check()
+        began = self._breaker.now()
         retrying = Retrying(
             retry=retry_if_exception_type(Transient),
             stop=stop_after_attempt(self._most) | stop_before_delay(self._seconds),
             wait=wait_exponential_jitter(multiplier=0.2, max=10, jitter=0.2),
+            sleep=self._sleep,
             reraise=True,
         )
         try:
             answer = retrying(work)
         except Transient as exc:
-            self._breaker.failed()
-            error = exc.error
-            tries = f" ({self._most} attempts)" if retrying.statistics.get("attempt_number") == self._most else ""
+            self._breaker.failed(began)
+            error, made = exc.error, retrying.statistics["attempt_number"]
+            tries = f" ({made} attempt{'' if made == 1 else 's'})"
             raise StorageUnreachable(error.message + tries, hint=error.hint) from exc
+        except (AlreadyExists, ObjectMissing):
+            self._breaker.succeeded()
+            raise
         self._breaker.succeeded()
         return answer
 
@@ -82,12 +94,15 @@ class Breaker:
 
     What is lost or torn there costs attempts, nothing else.
 
+    After `BREAK_SECONDS` calls are let through again: a success closes it, another failure opens it at once.
+
     Args:
         place: The place that is called.
+        clock: The time in seconds, the same for all processes.
     """
 
-    def __init__(self, place: str) -> None:
-        self._place = place
+    def __init__(self, place: str, clock: Callable[[], float] = time.time) -> None:
+        self._place, self.now = place, clock
         self._name = sha256(place.encode()).hexdigest()
 
     def check(self) -> None:
@@ -97,7 +112,7 @@ class Breaker:
             StorageUnreachable: So many calls failed that nothing is asked for a while.
         """
         failures, until = self._read()
-        left = until - time.time()
+        left = until - self.now()
         # a time further away than a breaker is ever open was written by another clock
         if failures >= BREAK_AFTER and 0 < left <= BREAK_SECONDS:
             when = datetime.fromtimestamp(until, UTC)
@@ -106,9 +121,16 @@ class Breaker:
                 hint="See whether the storage works and can be reached from this machine.",
             )
 
-    def failed(self) -> None:
-        """Count a call that failed in all of its attempts."""
-        self._write(self._read()[0] + 1, time.time() + BREAK_SECONDS)
+    def failed(self, began: float) -> None:
+        """Count a call that failed in all of its attempts, unless one that was under way with it was counted.
+
+        Args:
+            began: When the call began, by the breaker's clock.
+        """
+        failures, until = self._read()
+        counted, now = until - BREAK_SECONDS, self.now()
+        if not failures or not began <= counted <= now:
+            self._write(failures + 1, now + BREAK_SECONDS)
 
     def succeeded(self) -> None:
         """Close the breaker."""
@@ -133,7 +155,7 @@ class Breaker:
         try:
             path = self._path()
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}")
+            temporary = path.with_suffix(f".{os.getpid()}-{get_ident()}")
             temporary.write_text(json.dumps([failures, until]))
             os.replace(temporary, path)
         except (OSError, RuntimeError) as exc:  # RuntimeError: there is no home

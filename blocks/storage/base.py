@@ -15,6 +15,8 @@ from blocks.errors import ConfigurationError, LastgoodError, ObjectMissing, Repo
 from blocks.storage.fsync import Buffer, DurableHook, unobserved
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
+_NAMED = 20
+"""So many objects are named in one message."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,8 @@ def checked_segments(name: str) -> list[str]:
 def not_removed(failed: builtins.list[tuple[str, LastgoodError]]) -> RepositoryUnavailable:
     """Say which objects could not be removed, and why the first of them."""
     first = failed[0][1]
-    error = RepositoryUnavailable(
-        f"could not remove {', '.join(name for name, _ in failed)}: {first.message}", hint=first.hint
-    )
+    named = ", ".join(name for name, _ in failed[:_NAMED])
+    more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+    error = RepositoryUnavailable(f"could not remove {named}{more}: {first.message}", hint=first.hint)
     error.__cause__ = first
     return error

@@ -167,7 +167,7 @@ def overwrite(path: Path, data: Buffer) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "wb", buffering=0) as file:
         file.write(data)
-        os.ftruncate(file.fileno(), len(data))
+        os.ftruncate(file.fileno(), memoryview(data).nbytes)
         os.fsync(file.fileno())
 
 

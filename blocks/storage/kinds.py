@@ -27,12 +27,22 @@ _SETTINGS: dict[str, frozenset[str]] = {
     "memory": frozenset(),
     "s3": frozenset(
         {"endpoint", "region", "path_style", "storage_class", "server_side_encryption", "kms_key", "profile"}
-        | {"credentials_file", "credentials_block", "key_id_env", "secret_env"}
+        | {"credentials_file", "credentials_block", "key_id_env", "secret_env", "token_env"}
     ),
     "gs": frozenset({"endpoint", "storage_class", "credentials_file"}),
     "az": frozenset({"endpoint", "account", "storage_class", "secret_env"}),
     "sftp": frozenset({"secret_env", "key_file", "known_hosts"}),
 }
+_BY_DEFAULT: dict[str, frozenset[str]] = {
+    "s3": frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}),
+    "gs": frozenset({"GOOGLE_SERVICE_ACCOUNT_KEY"}),
+    "az": frozenset(
+        {"AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_CLIENT_SECRET", "AZURE_CLIENT_SECRET"}
+        | {"AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_TOKEN"}
+    ),
+}
+"""Variables that hold a secret where a plan names no other credentials."""
+_NAMES_CREDENTIALS = ("secret_env", "key_id_env", "profile", "credentials_file", "credentials_block")
 _FOR_ALL = frozenset({"timeout_seconds", "attempts", "retry_seconds"})
 
 _opened: dict[str, StorageTier] = {}
@@ -72,14 +82,22 @@ def check_settings(url: str, settings: StorageSettings) -> None:
         ConfigurationError: One of them means nothing there.
     """
     scheme = scheme_of(url)
-    # a saved block holds every field, set or not
-    given = {name for name, field in type(settings).model_fields.items() if getattr(settings, name) != field.default}
+    # a block that was loaded has all of its fields set
+    fields = type(settings).model_fields
+    given = {name for name, field in fields.items() if getattr(settings, name) != field.get_default()}
     foreign = sorted(given - _SETTINGS[scheme] - _FOR_ALL)
     if foreign:
         allowed = ", ".join(sorted(_SETTINGS[scheme] | _FOR_ALL))
         raise ConfigurationError(
             f"repository.storage: {', '.join(foreign)} means nothing to {scheme}://", hint=f"It knows {allowed}."
         )
+
+
+def secret_variables(url: str, settings: StorageSettings) -> frozenset[str]:
+    """Return the names of the environment variables that let lastgood into a storage."""
+    if any(getattr(settings, field) for field in _NAMES_CREDENTIALS):
+        return settings.variables
+    return settings.variables | _BY_DEFAULT.get(scheme_of(url), frozenset())
 
 
 def open_tier(url: str, settings: StorageSettings, single_writer: bool = False) -> StorageTier:

@@ -254,7 +254,8 @@ class LocalTier(StorageTier):
 def _holds(path: Path, data: Buffer) -> bool:
     """Return whether a file has these bytes; what is no file has not."""
     try:
-        return path.stat().st_size == len(data) and read_regular(path) == bytes(data)
+        ours = memoryview(data).cast("B")
+        return path.stat().st_size == len(ours) and read_regular(path) == ours
     except (FileNotFoundError, IsADirectoryError, ObjectUnreadable):
         return False
 

@@ -19,24 +19,41 @@ from blocks.errors import (
 from blocks.storage.attempts import Transient
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})([^:|\n]*)")
-_CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
+# in an answer, or what a batch says of one object
+_CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>|\(code: ([A-Z][A-Za-z0-9]+)\)")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>|\"message\": ?\"([^\"]*)\"")
 
 _NO_PLACE = {"NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "InvalidResourceName", "ContainerBeingDeleted"}
 _OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+# what S3 answers where a bucket is in another region names no new address
+_BARE_REDIRECT = "redirect without LOCATION"
 _ARCHIVED = {"InvalidObjectState", "BlobArchived"}
 _FULL = {"XMinioStorageFull", "QuotaExceeded", "AccountQuotaExceeded", "InsufficientCapacity"}
 _CONFLICT = {"ConditionalRequestConflict", "OperationAborted"}
+_LOCKED = {"LeaseIdMissing", "BlobImmutableDueToPolicy", "BlobImmutableDueToLegalHold", "RetentionPolicyNotMet"}
+_PASSING_CODES = {"BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "RequestTimeout", "Md5Mismatch"}
+"""Said with the status 400 of what was spoiled on its way."""
+_PERMISSIONS = "Check the credentials, and that they may list, read, write and delete there (see docs/storage.md)."
+_BUSY_CODES = {"InternalError", "SlowDown", "ServiceUnavailable", "OperationTimedOut", "ServerBusy"}
 _CREDENTIALS = {
+    "AccessDenied": _PERMISSIONS,
     "ExpiredToken": "The credentials have expired: get new ones.",
+    "TokenRefreshRequired": "The credentials have expired: get new ones.",
+    "InvalidToken": "The session token does not belong to the keys, or has expired.",
     "InvalidAccessKeyId": "The storage does not know the access key id.",
     "SignatureDoesNotMatch": "The secret key does not belong to the access key id.",
     "AuthenticationFailed": "The account key is wrong, or the clocks differ.",
+    "AuthorizationFailure": "The account key is wrong, or the account's network rules keep this machine out.",
     "RequestTimeTooSkewed": "The clock of this machine is wrong: the storage takes no request whose time differs.",
 }
 _NO_CREDENTIALS = re.compile(
-    r"(?i)instance metadata|169\.254\.169\.254|metadata\.google|credential|no such (?:key )?file|OAuth|service account"
+    r"(?i)169\.254\.\d+\.\d+|metadata\.google|instance metadata|meta-data|latest/api/token"
+    r"|credential|token request|OAuth"
 )
+_ADDRESS = re.compile(r"https?://(?!169\.254|metadata\.google|\S*/(?:meta-data|latest/api/token))\S+")
+_RANGE = re.compile(r"status code: 416|Wanted range starting at|non-partial response|CONTENT_RANGE header")
+
+_CAUSE = re.compile(r"(?i)timed ?out|connection refused|dns error|connection reset|certificate[^\"|\n]{0,80}")
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
@@ -52,49 +69,61 @@ def classified(error: Exception, verb: str, name: str, place: str) -> LastgoodEr
     """
     text = str(error)
     status = int(found[1]) if (found := _STATUS.search(text)) else None
-    code = found[1] if (found := _CODE.search(text)) else ""
-    what = f"cannot {verb} {name or 'the repository'} in {place}: {_said(text, status, code)}"
+    code = (found[1] or found[2]) if (found := _CODE.search(text)) else ""
+    told = _said(text, status, code)
+    what = f"cannot {verb} {name or 'the repository'} in {place}: {told}"
     if code in _NO_PLACE or "specified bucket does not exist" in text:
         return ConfigurationError(
             f"repository.url: there is no bucket or container at {place}",
             hint="Create it, or correct the URL; lastgood makes no buckets.",
         )
-    if code in _OTHER_REGION or status == 301:
+    if code in _OTHER_REGION or status == 301 or _BARE_REDIRECT in text:
         return ConfigurationError(
-            f"repository.storage.region: the bucket of {place} is in another region: {_said(text, status, code)}",
+            f"repository.storage.region: the bucket of {place} is in another region: {told}",
             hint="Set `region` of the repository's `storage` to that of the bucket.",
         )
+    if code in _ARCHIVED:
+        return ObjectUnreadable(what, hint="The object is archived: have the storage restore it, then try again.")
+    if code in _LOCKED:
+        return StorageRefused(what, hint="A rule of the storage keeps the object as it is: a lease, a lock or a hold.")
     if isinstance(error, (said.AlreadyExistsError, said.PreconditionError)) and code not in _CONFLICT:
         return AlreadyExists(f"{name} exists already in {place}")
     if isinstance(error, (FileNotFoundError, said.NotFoundError)):
         return ObjectMissing(f"{name} is not there in {place}")
-    if code in _ARCHIVED:
-        return ObjectUnreadable(what, hint="The object is archived: have the storage restore it, then try again.")
     if code in _FULL or status == 507:
         return RepositoryFull(what, hint="Free space there: `lastgood retention` works. What was committed is safe.")
-    if isinstance(error, (said.PermissionDeniedError, said.UnauthenticatedError)) or status in (401, 403):
-        return StorageRefused(what, hint=_CREDENTIALS.get(code, _PERMISSIONS))
-    if status is None and _NO_CREDENTIALS.search(text):
+    if _lacks_credentials(text, status):
         return StorageRefused(
-            f"no credentials for {place} were found: {_said(text, status, code)}",
+            f"no credentials for {place} were found: {told}",
             hint="Set them in the environment or name them under `storage` of the repository.",
         )
+    refused = isinstance(error, (said.PermissionDeniedError, said.UnauthenticatedError)) or status in (401, 403)
+    if refused or code in _CREDENTIALS:
+        return StorageRefused(what, hint=_CREDENTIALS.get(code, _PERMISSIONS))
     problem = RepositoryUnavailable(what, hint="Check that the storage works and can be reached from this machine.")
-    return Transient(problem) if status is None or status in PASSING or code in _CONFLICT else problem
+    passing = status in PASSING or code in _CONFLICT | _PASSING_CODES | _BUSY_CODES or (status is None and not code)
+    return Transient(problem) if passing else problem
 
 
-_PERMISSIONS = "Check the credentials, and that they may list, read, write and delete there (see docs/storage.md)."
+def is_about_range(error: Exception) -> bool:
+    """Whether a store could not give the range that it was asked for; each says that in its own way."""
+    return bool(_RANGE.search(str(error).split("\n", 1)[0]))
+
+
+def _lacks_credentials(text: str, status: int | None) -> bool:
+    """Whether no credentials could be got; what a token service fails to answer for a moment may pass."""
+    said_first = _ADDRESS.sub("", text.split("\n", 1)[0])
+    return (status is None or status < 429) and bool(_NO_CREDENTIALS.search(said_first))
 
 
 def _said(text: str, status: int | None, code: str) -> str:
     """Shorten what obstore says: it prints whole answers, and its own structures after them."""
     found = _MESSAGE.search(text)
-    message = (found[1] or found[2]) if found else ""
+    message = ((found[1] or found[2]) if found else "").split("\n", 1)[0]
     if status is not None:
         return " ".join(part for part in (str(status), code, message) if part).rstrip(".")
     first = text.split("\n", 1)[0]
-    cause = re.search(
-        r"(?i)(timed? ?out|connection refused|dns error|connection reset|certificate[^\"|\n]{0,80})", text
-    )
     short = re.sub(r" in [\d.]+(?:ns|µs|ms|s)\b", "", first)[:200]
-    return f"{short} ({cause[1].lower()})" if cause and cause[1].lower() not in short.lower() else short
+    found = _CAUSE.search(text)
+    cause = found[0].lower().replace("timedout", "timed out") if found else ""
+    return f"{short} ({cause})" if cause not in short.lower() else short

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store
 
 from blocks.errors import ConfigurationError
 from blocks.storage.attempts import Attempts, Breaker
 from blocks.storage.objects import ObjectTier
-from blocks.storage.s3 import s3_credentials
+from blocks.storage.s3 import s3_credentials, s3_region
 from blocks.storage.settings import StorageSettings, secret_in
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore
+    from obstore.store import ClientConfig, GCSCredential, ObjectStore
 
 CONNECT_SECONDS = 10.0
 
@@ -62,7 +64,13 @@ def open_object_tier(url: str, settings: StorageSettings, single_writer: bool) -
         ConfigurationError: The URL or a setting is wrong, or named credentials cannot be read.
     """
     address = address_of(url)
-    store = _OPENERS[address.scheme](address, settings)
+    try:
+        store = _OPENERS[address.scheme](address, settings)
+    except BaseError as exc:  # a file with credentials, or a name that there cannot be
+        said = str(exc).split("\n", 1)[0]
+        raise ConfigurationError(
+            f"repository.storage: {said}", hint="Correct `url` and `storage` of the repository (see docs/storage.md)."
+        ) from exc
     place = "/".join(part for part in (f"{address.scheme}://{address.bucket}", address.prefix) if part)
     if settings.endpoint:
         place += f" at {settings.endpoint}"
@@ -90,7 +98,7 @@ def _open_s3(address: Address, settings: StorageSettings) -> ObjectStore:
         endpoint = f"{scheme}://{address.bucket}.{host}"
     config = _given(
         endpoint=endpoint,
-        region=settings.region,
+        region=s3_region(settings),
         virtual_hosted_style_request=not path_style,
         server_side_encryption=settings.server_side_encryption,
         sse_kms_key_id=settings.kms_key,
@@ -109,15 +117,16 @@ def _open_google(address: Address, settings: StorageSettings) -> ObjectStore:
     config = _given(
         base_url=settings.endpoint,
         application_credentials=str(settings.credentials_file) if settings.credentials_file else None,
-        # an emulator asks for no credentials, and none are looked for
-        skip_signature=True if settings.endpoint else None,
     )
+    # what is reached without TLS is a server for tests, which gets no real token
+    for_tests = bool(settings.endpoint and settings.endpoint.startswith("http://") and not settings.credentials_file)
     return GCSStore(
         address.bucket,
         prefix=address.prefix or None,
         config=config,  # type: ignore[arg-type]
         client_options=_client(settings),
         retry_config=_NO_RETRIES,
+        credential_provider=_no_token if for_tests else None,
     )
 
 
@@ -125,7 +134,7 @@ def _open_azure(address: Address, settings: StorageSettings) -> ObjectStore:
     config = _given(
         account_name=settings.account,
         endpoint=settings.endpoint,
-        account_key=secret_in(settings.secret_env) if settings.secret_env else None,
+        account_key=_account_key(settings.secret_env) if settings.secret_env else None,
     )
     return AzureStore(
         address.bucket,
@@ -134,6 +143,22 @@ def _open_azure(address: Address, settings: StorageSettings) -> ObjectStore:
         client_options=_client(settings),
         retry_config=_NO_RETRIES,
     )
+
+
+def _no_token() -> GCSCredential:
+    return {"token": "none", "expires_at": None}
+
+
+def _account_key(variable: str) -> str:
+    key = secret_in(variable)
+    try:
+        base64.b64decode(key, validate=True)
+    except ValueError as exc:
+        raise ConfigurationError(
+            f"repository.storage.secret_env: what {variable} holds is no account key",
+            hint="Copy the key of the storage account whole: it is base64 and ends in ==.",
+        ) from exc
+    return key
 
 
 def _open_memory(address: Address, _settings: StorageSettings) -> ObjectStore:

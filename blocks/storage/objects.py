@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
 
-from blocks.errors import AlreadyExists, CorruptionDetected, LastgoodError, ObjectMissing, RepositoryUnavailable
+from blocks.errors import (
+    AlreadyExists,
+    CorruptionDetected,
+    LastgoodError,
+    ObjectMissing,
+    RepositoryUnavailable,
+    StorageUnreachable,
+)
 from blocks.storage.attempts import Attempts, Transient
 from blocks.storage.base import StorageTier, StoredName, checked_segments, not_removed
 from blocks.storage.fsync import Buffer
-from blocks.storage.object_errors import classified
+from blocks.storage.object_errors import classified, is_about_range
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 R = TypeVar("R")
 
 REMOVED_AT_ONCE = 1000
 """Objects of one request for deletion, where the storage knows such requests."""
+REMOVERS = 8
+"""Requests for deletion at once, where each is for one object."""
 
 
 class ObjectTier(StorageTier):
@@ -72,9 +82,10 @@ class ObjectTier(StorageTier):
         checked_segments(name)
         if exclusive and self._single_writer and self.exists(name):
             return self._accept(name, data)
+        content = data if isinstance(data, bytes) else memoryview(data).cast("B")
         with self._observed("put", name):
             try:
-                self._call("write", name, lambda: self._put(name, data, exclusive))
+                self._call("write", name, lambda: self._put(name, content, exclusive))
             except AlreadyExists:
                 self._accept(name, data)
 
@@ -84,8 +95,11 @@ class ObjectTier(StorageTier):
 
     def _accept(self, name: str, data: Buffer) -> None:
         """Take an object that is there as ours if it has the same bytes: a reply may have got lost."""
-        if self.size(name) != memoryview(data).nbytes or self.get(name) != data:
-            raise AlreadyExists(f"{name} exists already in {self._place}")
+        ours = memoryview(data).cast("B")
+        with suppress(ObjectMissing):  # it was another's, and is gone since
+            if self.size(name) == len(ours) and self.get(name) == ours:
+                return
+        raise AlreadyExists(f"{name} exists already in {self._place}")
 
     def get(self, name: str, offset: int = 0, length: int | None = None, limit: int | None = None) -> bytes:
         """Read an object, or a range of it; see `StorageTier.get`."""
@@ -99,22 +113,37 @@ class ObjectTier(StorageTier):
 
     def _range(self, name: str, offset: int, length: int) -> bytes:
         try:
-            return bytes(obstore.get_range(self._store, name, start=offset, length=length))
+            return self._read(name, {"range": (offset, offset + length)})
         except obstore.exceptions.BaseError as exc:
-            if "416" in str(exc) and obstore.head(self._store, name)["size"] <= offset:
-                return b""
-            raise
+            if not is_about_range(exc):
+                raise
+        return self._without_ranges(name, offset)[:length]
 
     def _rest(self, name: str, offset: int, limit: int | None) -> bytes:
-        found = obstore.get(self._store, name, options={"range": {"offset": offset}} if offset else None)
+        try:
+            return self._read(name, {"range": {"offset": offset}} if offset else None, limit)
+        except obstore.exceptions.BaseError as exc:
+            if not offset or not is_about_range(exc):
+                raise
+        return self._without_ranges(name, offset)
+
+    def _without_ranges(self, name: str, offset: int) -> bytes:
+        """Read from an offset where the object ends before it, or the store answers ranges in no way that is known."""
+        if obstore.head(self._store, name)["size"] <= offset:
+            return b""
+        return self._read(name, None)[offset:]
+
+    def _read(self, name: str, options: Any, limit: int | None = None) -> bytes:
+        found = obstore.get(self._store, name, options=options)
         size = found.meta["size"]
         if limit is not None and size > limit:
             raise CorruptionDetected(
                 f"{name} in {self._place} has {size} bytes, and such an object never has more than {limit}",
                 hint="It was not made by lastgood, or was changed. Put a copy of it back.",
             )
+        start, end = found.range
         data = bytes(found.bytes())
-        if len(data) != size - offset:
+        if len(data) != end - start:
             # cut off on the way: the object itself may be whole
             raise Transient(RepositoryUnavailable(f"cannot read {name} in {self._place}: the answer was cut off"))
         return data
@@ -127,14 +156,11 @@ class ObjectTier(StorageTier):
     def list(self, prefix: str = "") -> Sequence[StoredName]:
         """List all objects below a folder (`prefix` ends in `/` or is empty), sorted by name."""
         found = self._call(
-            "list", prefix, lambda: [o for chunk in obstore.list(self._store, prefix or None) for o in chunk]
+            "list", prefix, lambda: [one for page in obstore.list(self._store, prefix or None) for one in page]
         )
         return sorted(
             (StoredName(one["path"], one["size"], one["last_modified"]) for one in found), key=lambda one: one.name
         )
-
-    def _listed(self, prefix: str) -> builtins.list[ObjectMeta]:
-        return [one for page in obstore.list(self._store, prefix or None) for one in page]
 
     def folders(self, prefix: str = "") -> Sequence[str]:
         """Return the names of the folders directly below a folder, sorted."""
@@ -158,15 +184,14 @@ class ObjectTier(StorageTier):
         for name in names:
             checked_segments(name)
             type(self).durable("delete", name, "before")
+        failed: builtins.list[tuple[str, LastgoodError]] = []
         try:
             self._call("remove", names[0] if len(names) == 1 else "", lambda: obstore.delete(self._store, names))
-        except ObjectMissing:
-            # some stores say so of what is not there, and then of the whole batch
-            failed = [] if len(names) == 1 else self._one_by_one(names)
-        except RepositoryUnavailable as exc:
-            failed = [(names[0], exc)] if len(names) == 1 else self._one_by_one(names)
-        else:
-            failed = []
+        except StorageUnreachable as exc:
+            failed += [(name, exc) for name in names]
+        except (ObjectMissing, RepositoryUnavailable) as exc:
+            # some stores say of a whole batch that something is missing, and all name only the first failure
+            failed = self._one_by_one(names) if len(names) > 1 else self._failure(names[0], exc)
         kept = {name for name, _ in failed}
         for name in names:
             if name not in kept:
@@ -174,15 +199,19 @@ class ObjectTier(StorageTier):
         return failed
 
     def _one_by_one(self, names: builtins.list[str]) -> builtins.list[tuple[str, LastgoodError]]:
-        failed: builtins.list[tuple[str, LastgoodError]] = []
-        for name in names:
+        def remove(name: str) -> builtins.list[tuple[str, LastgoodError]]:
             try:
-                self._call("remove", name, lambda name=name: obstore.delete(self._store, name))  # type: ignore[misc]
-            except ObjectMissing:
-                continue
+                self._call("remove", name, lambda: obstore.delete(self._store, name))
             except LastgoodError as exc:
-                failed.append((name, exc))
-        return failed
+                return self._failure(name, exc)
+            return []
+
+        with ThreadPoolExecutor(REMOVERS, thread_name_prefix="remove") as pool:
+            return [failure for failures in pool.map(remove, names) for failure in failures]
+
+    @staticmethod
+    def _failure(name: str, error: LastgoodError) -> builtins.list[tuple[str, LastgoodError]]:
+        return [] if isinstance(error, ObjectMissing) else [(name, error)]
 
     def _call(self, verb: str, name: str, work: Callable[[], R]) -> R:
         def tried() -> R:

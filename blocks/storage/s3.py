@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from blocks.errors import ConfigurationError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _LIFETIME_SECONDS = 300
 """Credentials that may be renewed by somebody else are asked for again after so long."""
+_NO_CREDENTIALS = "repository.storage: AWS' configuration files hold no credentials for this profile"
 
 
 def s3_credentials(settings: StorageSettings) -> Callable[[], S3Credential] | None:
@@ -24,11 +26,22 @@ def s3_credentials(settings: StorageSettings) -> Callable[[], S3Credential] | No
     """
     if settings.credentials_block:
         return _from_block(settings.credentials_block)
-    if settings.key_id_env or settings.secret_env:
-        key_id, secret = settings.key_id_env or "AWS_ACCESS_KEY_ID", settings.secret_env or "AWS_SECRET_ACCESS_KEY"
-        return _fixed(secret_in(key_id), secret_in(secret))
+    if settings.key_id_env or settings.secret_env or settings.token_env:
+        return _from_variables(settings)
     if settings.profile or settings.credentials_file or _has_own_files():
         return _from_files(settings)
+    return None
+
+
+def s3_region(settings: StorageSettings) -> str | None:
+    """Return the region of the bucket as far as it is named; None to look in the environment."""
+    in_environment = any(name in os.environ for name in ("AWS_REGION", "AWS_DEFAULT_REGION"))
+    if settings.region or (in_environment and not settings.profile):
+        return settings.region
+    if settings.profile or _has_own_files():
+        with _errors_of_files():
+            found: str | None = _session(settings).get_config_variable("region")
+        return found
     return None
 
 
@@ -47,27 +60,59 @@ def _fixed(key_id: str, secret: str, token: str | None = None) -> Callable[[], S
     return lambda: {"access_key_id": key_id, "secret_access_key": secret, "token": token, "expires_at": None}
 
 
-def _from_files(settings: StorageSettings) -> Callable[[], S3Credential]:
-    from datetime import UTC, datetime, timedelta
+def _from_variables(settings: StorageSettings) -> Callable[[], S3Credential]:
+    key_id = secret_in(settings.key_id_env or "AWS_ACCESS_KEY_ID", "key_id_env")
+    secret = secret_in(settings.secret_env or "AWS_SECRET_ACCESS_KEY", "secret_env")
+    return _fixed(key_id, secret, secret_in(settings.token_env, "token_env") if settings.token_env else None)
 
+
+def _session(settings: StorageSettings) -> Any:
     import botocore.session
+
+    profile = settings.profile
+    if settings.credentials_file:
+        if not settings.credentials_file.exists():
+            raise ConfigurationError(
+                f"repository.storage.credentials_file: there is no file {settings.credentials_file}",
+                hint="Correct the path, or name other credentials.",
+            )
+        # a profile that is named comes before the environment, and so must a file
+        profile = profile or os.environ.get("AWS_PROFILE", "default")
+    session = botocore.session.Session(profile=profile)
+    if settings.credentials_file:
+        session.set_config_variable("credentials_file", str(settings.credentials_file))
+    return session
+
+
+@contextmanager
+def _errors_of_files() -> Iterator[None]:
     from botocore.exceptions import BotoCoreError
 
     try:
-        session = botocore.session.Session(profile=settings.profile)
-        if settings.credentials_file:
-            session.set_config_variable("credentials_file", str(settings.credentials_file))
-        credentials = session.get_credentials()
+        yield
     except BotoCoreError as exc:
         raise ConfigurationError(f"repository.storage: {exc}", hint="Name a profile that there is.") from exc
-    if credentials is None:
-        raise ConfigurationError(
-            "repository.storage: AWS' configuration files hold no credentials for this profile",
-            hint="Run `aws configure`, or name other credentials.",
-        )
+
+
+def _from_files(settings: StorageSettings) -> Callable[[], S3Credential]:
+    from datetime import UTC, datetime, timedelta
+
+    from botocore.credentials import RefreshableCredentials
+
+    def read() -> Any:
+        with _errors_of_files():
+            found = _session(settings).get_credentials()
+        if found is None:
+            raise ConfigurationError(_NO_CREDENTIALS, hint="Run `aws configure`, or name other credentials.")
+        return found
+
+    credentials = read()
 
     def now() -> S3Credential:
-        frozen = credentials.get_frozen_credentials()  # renewed by botocore where they expire
+        nonlocal credentials
+        if not isinstance(credentials, RefreshableCredentials):
+            credentials = read()  # somebody may have written new ones; those that expire are renewed by botocore
+        frozen = credentials.get_frozen_credentials()
         return {
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,

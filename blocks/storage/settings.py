@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from blocks.errors import ConfigurationError
 from blocks.prefect_compat import LastgoodBlock, document
+
+OPENS_PREFECT = frozenset({"PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"})
+"""Variables that open the Prefect server where blocks are kept."""
 
 
 class StorageSettings(LastgoodBlock):
@@ -62,11 +66,24 @@ class StorageSettings(LastgoodBlock):
         description="Environment variable with the S3 secret key, the Azure account key, the SFTP password or the "
         "passphrase of `key_file`.",
     )
+    token_env: str | None = Field(
+        default=None, description="Environment variable with the session token of temporary S3 keys."
+    )
     key_file: Path | None = Field(default=None, description="Private SSH key of an SFTP user.")
     known_hosts: Path | None = Field(default=None, description="Known SSH hosts, if not ~/.ssh/known_hosts.")
     timeout_seconds: float = Field(default=60, gt=0, description="Seconds that one call may take.")
     attempts: int = Field(default=5, ge=1, le=20, description="How often a call is tried.")
     retry_seconds: float = Field(default=120, ge=0, description="Seconds after which no new attempt is begun.")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_address(cls, endpoint: str | None) -> str | None:
+        parts = urlsplit(endpoint or "http://none")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("write the endpoint as http://host:port or https://host")
+        if "@" in parts.netloc:
+            raise ValueError("there are credentials in the endpoint, where they would be kept and shown")
+        return endpoint.rstrip("/") if endpoint else None
 
     def anchored(self, folder: Path) -> StorageSettings:
         """Return a copy whose relative paths are resolved against `folder` (that of the plan file)."""
@@ -76,12 +93,17 @@ class StorageSettings(LastgoodBlock):
 
     @property
     def variables(self) -> frozenset[str]:
-        """Names of the environment variables that hold secrets."""
-        return frozenset(name for name in (self.secret_env, self.key_id_env) if name)
+        """Names of the environment variables that hold what is named here, or open the Prefect server that has it."""
+        named = frozenset(name for name in (self.secret_env, self.key_id_env, self.token_env) if name)
+        return named | (OPENS_PREFECT if self.credentials_block else frozenset())
 
 
-def secret_in(variable: str) -> str:
+def secret_in(variable: str, field: str = "secret_env") -> str:
     """Return a secret from the environment.
+
+    Args:
+        variable: Its name.
+        field: The setting that names it.
 
     Raises:
         ConfigurationError: The variable is not set.
@@ -89,7 +111,7 @@ def secret_in(variable: str) -> str:
     value = os.environ.get(variable)
     if not value:
         raise ConfigurationError(
-            f"the environment variable {variable}, which `storage` of the repository names, is not set",
+            f"repository.storage.{field}: the environment variable {variable} is not set",
             hint="Set it, or name another one.",
         )
     return value

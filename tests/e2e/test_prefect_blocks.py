@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from prefect_aws import AwsCredentials
 
 from blocks.crypto.keyring import Keyring
 from blocks.errors import ConfigurationError
@@ -13,6 +14,8 @@ from blocks.plan.plan import BackupPlan, load_plan
 from blocks.repository.block import BackupRepository
 from blocks.sources.files import FilesSource
 from blocks.sources.sqlite import SQLiteSource
+from blocks.storage.s3 import s3_credentials
+from blocks.storage.settings import StorageSettings
 from flows import backup, restore
 from tests.e2e.prefect_support import Prefect, SmallPlan
 
@@ -77,3 +80,30 @@ def test_a_name_that_nobody_saved_is_refused_with_a_hint() -> None:
     with pytest.raises(ConfigurationError, match="no saved plan named 'nobody'") as refused:
         load_plan("nobody")
     assert "plan save" in refused.value.hint
+
+
+def test_a_storage_takes_its_credentials_from_a_block_of_aws(prefect: Prefect, small_plan: SmallPlan) -> None:
+    secret = "a-secret-key-of-a-block"
+    block = AwsCredentials(aws_access_key_id="id", aws_secret_access_key=secret, aws_session_token="token")
+    block.save("backups", overwrite=True, _sync=True)
+    settings = StorageSettings(credentials_block="aws-credentials/backups")
+    found = s3_credentials(settings)
+    assert found is not None
+    assert found() == {"access_key_id": "id", "secret_access_key": secret, "token": "token", "expires_at": None}
+    repository = BackupRepository(url="s3://bucket/x", storage=settings)
+    plan = saved(small_plan.plan.model_copy(update={"repository": repository}), "in-a-bucket")
+    assert plan.repository.storage.model_dump() == settings.model_dump()
+    assert secret not in json.dumps(document(prefect, "in-a-bucket")) + repr(plan) + plan.model_dump_json()
+
+
+@pytest.mark.parametrize("name", ["aws-credentials/none", "no-such-type/none", "none"])
+def test_a_block_with_credentials_that_is_not_there_is_said_by_field(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"repository\.storage\.credentials_block: .*" + name) as caught:
+        s3_credentials(StorageSettings(credentials_block=name))
+    assert "type/name" in caught.value.hint
+
+
+def test_a_block_without_keys_is_said_by_field() -> None:
+    AwsCredentials(region_name="eu-west-1").save("empty", overwrite=True, _sync=True)
+    with pytest.raises(ConfigurationError, match="aws-credentials/empty holds no access key"):
+        s3_credentials(StorageSettings(credentials_block="aws-credentials/empty"))

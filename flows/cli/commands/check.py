@@ -6,6 +6,7 @@ import re
 from argparse import ArgumentParser
 
 from blocks.errors import ConfigurationError, CorruptionDetected
+from blocks.repository.capabilities import Capabilities
 from flows.check import CheckResult, check_repository
 from flows.cli import options
 from flows.cli.output import fields, note, say, say_json
@@ -64,6 +65,7 @@ def _show_check(result: CheckResult) -> None:
                 ("repository", result.repository),
                 ("backups", f"{result.backups:,}"),
                 ("objects", f"{result.objects:,}{read}"),
+                ("storage", _proved(result.capabilities)),
                 ("took", human_seconds(result.seconds)),
             ]
         )
@@ -75,6 +77,18 @@ def _show_check(result: CheckResult) -> None:
         note(f"{len(result.findings)} findings; `lastgood verify` shows whether a backup can still be restored")
     else:
         say("nothing is wrong")
+
+
+def _proved(capabilities: Capabilities | None) -> str:
+    if capabilities is None:
+        return "not tried"
+    words = {
+        "exclusive_creation": "creates an object once",
+        "ranges": "reads parts of objects",
+        "list_after_write": "lists what was just written",
+    }
+    able = [text for field, text in words.items() if getattr(capabilities, field)]
+    return ", ".join(able) or "does nothing of what was tried"
 
 
 COMMAND = options.Command("Check that the repository is whole, and repair what can be.", check_arguments, check)

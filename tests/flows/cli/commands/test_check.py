@@ -31,7 +31,10 @@ def test_a_whole_repository_has_no_findings(desk: Desk) -> None:
     assert ran["findings"] == []
     assert ran["objects_read"] == ran["objects"] > 0
     assert ran["bytes_read"] == sum(p.stat().st_size for p in desk.folder.glob("backups/backups/*/*/*.pack"))
-    assert "nothing is wrong" in desk.done("check", "PLAN").out
+    assert ran["capabilities"] == {"exclusive_creation": True, "ranges": True, "list_after_write": True}
+    told = desk.done("check", "PLAN").out
+    assert "nothing is wrong" in told
+    assert "creates an object once" in told
 
 
 def test_a_share_of_the_data_is_read(desk: Desk, apart: None) -> None:

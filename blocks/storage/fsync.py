@@ -59,7 +59,7 @@ def local_path(url: str) -> Path:
         return Path(unquote(parts.path))
     if scheme:
         raise ConfigurationError(
-            f"backups cannot be kept at {scheme[0]}…: only local folders are supported in this version",
+            f"{scheme[0]}… does not name a local folder",
             hint="Give a path or a file:// URL, for example of a mounted disk.",
         )
     if not url.strip():

@@ -85,9 +85,9 @@ class BucketAdapter(SourceAdapter):
 
     def picture(self, place: str | None = None) -> Picture:
         prefix = place.removeprefix(f"s3://{self.bucket}/") + "/" if place else self.prefix
-        return {("tree", key): self.look(prefix + key) for key in self.keys(prefix)}
+        return {("tree", key): self.look(prefix + key) for key in self.names(prefix)}
 
-    def keys(self, prefix: str | None = None) -> list[str]:
+    def names(self, prefix: str | None = None) -> list[str]:
         prefix = self.prefix if prefix is None else prefix
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         return [one["Key"][len(prefix) :] for page in pages for one in page.get("Contents", ())]

@@ -250,8 +250,18 @@ class BucketTarget:
                     hint=f"Give the user who restores access to it. {_HINT}",
                 )
             self._left_out.setdefault(path, why)
+        self._refuse_replacing([path for path in wanted if path.decode() in there.objects])
         gone = self._left_out.keys()
         return [path for path in wanted if path not in gone], [path for path in doomed if path not in gone], there
+
+    def _refuse_replacing(self, paths: Sequence[bytes]) -> None:
+        """Refuse to replace what is at another place: nothing can be kept aside there, and no backup has it."""
+        if paths and not self._scope.in_place and not self._scope.overwrite:
+            raise RestoreRefused(
+                f"{shown_keys(path.decode() for path in paths)} in {self._place.place} would be replaced, and no backup"
+                " has what is there",
+                hint="Restore to another prefix, or replace it with --overwrite.",
+            )
 
     def _is_there(self, path: bytes, there: Listed) -> bool:
         """Whether an object is what it was when it was backed up: then it is left alone."""

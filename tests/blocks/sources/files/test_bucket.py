@@ -289,6 +289,29 @@ def test_what_was_written_since_the_backup_before_stops_a_restore(state: BucketA
     assert state.leftovers() == set()
 
 
+def test_a_merge_to_another_place_replaces_nothing_unless_told(state: BucketAdapter) -> None:
+    for name in ("one", "two"):
+        state.write(name, b"1")
+    kept, place = back_up(state.source), state.place()
+    state.prefix = "place1/"
+    state.write("one", b"precious")
+    state.write("beside", b"3")
+    for overwrite in (False, True):
+        scope = replace(kept.scope(MERGE), in_place=False, overwrite=overwrite)
+        target = state.source.target(scope, place)
+        target.preflight()
+        apply_all(kept, target, scope)
+        if overwrite:
+            target.commit()
+        else:
+            with pytest.raises(RestoreRefused, match="one in .* would be replaced") as refused:
+                target.commit()
+            assert "--overwrite" in refused.value.hint
+            assert state.read("one", "place1/") == b"precious"
+        target.abort()
+    assert {key: state.read(key, "place1/") for key in state.names()} == {"one": b"1", "two": b"1", "beside": b"3"}
+
+
 # -- what storages refuse
 
 

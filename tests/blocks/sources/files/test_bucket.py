@@ -304,7 +304,7 @@ def test_a_merge_to_another_place_replaces_nothing_unless_told(state: BucketAdap
         if overwrite:
             target.commit()
         else:
-            with pytest.raises(RestoreRefused, match="one in .* would be replaced") as refused:
+            with pytest.raises(RestoreRefused, match=r"one in .* would be replaced") as refused:
                 target.commit()
             assert "--overwrite" in refused.value.hint
             assert state.read("one", "place1/") == b"precious"

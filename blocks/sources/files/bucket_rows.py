@@ -9,6 +9,7 @@ entry has to show in a listing, so that an object that did not change is not ask
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
@@ -83,7 +84,7 @@ def put_at_start(rows: pa.Table, attributes: Mapping[bytes, bytes]) -> pa.Table:
 
 
 def files_of(rows: pa.Table, refusals: Refusals) -> pa.Table:
-    """Make files of the objects among the rows of a part: with attributes, and the time of their last change.
+    """Make files of the objects among the rows of a part: with attributes, and the time of their last change, or now.
 
     Args:
         rows: Rows with the columns of `SCHEMA`, an object's entry beside its first content.
@@ -92,12 +93,11 @@ def files_of(rows: pa.Table, refusals: Refusals) -> pa.Table:
     Raises:
         RestoreRefused: There is one, and nothing may be left out.
     """
-    entries = pc.and_(pc.equal(rows.column("offset"), -1), pc.equal(rows.column("uid"), NOBODY))
-    of_files = pc.and_(entries, pc.equal(rows.column("kind"), KINDS[FILE]))
-    objects = pc.fill_null(of_files, False)
-    keys: list[bytes] = rows.column("path").filter(objects).to_pylist()
-    if not keys and not pc.any(rows.column("xattrs").filter(pc.equal(rows.column("offset"), 0)).is_valid()).as_py():
+    entries = pc.fill_null(pc.and_(pc.equal(rows.column("offset"), -1), pc.equal(rows.column("uid"), NOBODY)), False)
+    if not pc.any(entries).as_py():
         return rows
+    objects = pc.and_(entries, pc.equal(rows.column("kind"), KINDS[FILE]))
+    keys: list[bytes] = rows.column("path").filter(objects).to_pylist()
     refused = {key: why for key in keys if (why := _no_path(key)) is not None}
     for key, why in refused.items():
         error = RestoreRefused(f"the object {shown(key)} cannot be a file: {why}", hint="Restore to a bucket.")
@@ -107,10 +107,10 @@ def files_of(rows: pa.Table, refusals: Refusals) -> pa.Table:
     paths = rows.column("path").to_pylist()
     for i in pc.indices_nonzero(objects).to_pylist():
         written[i] = attributes.get(paths[i])
-    changed = pc.coalesce(rows.column("ctime_ns"), pa.scalar(0, pa.int64()))
+    changed = pc.coalesce(rows.column("ctime_ns"), pa.scalar(time.time_ns(), pa.int64()))
     columns = {
         "xattrs": pa.array(written, pa.large_binary()),
-        "mtime_ns": pc.if_else(objects, changed, rows.column("mtime_ns")),
+        "mtime_ns": pc.if_else(entries, changed, rows.column("mtime_ns")),
     }
     for name, values in columns.items():
         rows = rows.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), values)

@@ -207,6 +207,7 @@ def test_metadata_go_through_a_folder_and_come_back(state: BucketAdapter, tmp_pa
     modified = state.client.head_object(Bucket=state.bucket, Key="live/a/page")["LastModified"]
     assert page.stat().st_mtime == modified.timestamp()
     assert (folder / "zeros").read_bytes() == bytes(2 * MIB)
+    assert time.time() - folder.stat().st_mtime < 3600
     kept, place = back_up(FilesSource(url=str(folder))), state.place()
     restore(kept, state.source, place)
     assert state.picture(place) == state.picture()

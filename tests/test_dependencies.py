@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROGRAM, TESTS = ("blocks", "flows", "deployments", "lastgood"), ("tests", "benchmarks")
 
-NOT_IMPORTED = {"s3fs": "repositories in object storage, which come next, are kept through it"}
+NOT_IMPORTED: dict[str, str] = {}
 """Declared although nothing imports it yet, and why."""
 
 TOOLS = {

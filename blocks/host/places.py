@@ -26,6 +26,7 @@ class Location:
         tree: Whether all beneath the path belongs to it.
         server: What identifies the server, database or object; equal for every spelling. Empty for local paths.
         databases: Which of the server's databases it is; None for all of them.
+        prefix: How the names of a server's objects begin that it is; it ends in `/`. Empty for all of them.
         part: What a source takes of it, in words (patterns, tables); empty for all of it.
     """
 
@@ -34,12 +35,13 @@ class Location:
     tree: bool = False
     server: tuple[str, ...] = ()
     databases: frozenset[str] | None = None
+    prefix: str = ""
     part: str = ""
 
     def same(self, other: Location) -> bool:
         """Whether both are one place, or share a database of one server."""
         if self.server or other.server:
-            return self.server == other.server and self._shares_database(other)
+            return self.server == other.server and self.prefix == other.prefix and self._shares_database(other)
         mine = {resolved(path) for path in self.paths}
         if any(resolved(path) in mine for path in other.paths):
             return True
@@ -49,6 +51,9 @@ class Location:
 
     def holds(self, other: Location) -> bool:
         """Whether the other place lies inside of this one."""
+        if self.server or other.server:
+            beneath = self.prefix != other.prefix and other.prefix.startswith(self.prefix)
+            return self.server == other.server and beneath
         return self.tree and any(inside(path, self.paths[0]) for path in other.paths)
 
     def _shares_database(self, other: Location) -> bool:

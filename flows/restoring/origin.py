@@ -74,7 +74,8 @@ def marks_of(source: StateSource) -> frozenset[str]:
     if found.paths:
         return frozenset((_mark(os.path.realpath(found.paths[0])),))
     databases = sorted(found.databases) if found.databases is not None else []
-    return frozenset((_mark(found.shown), _mark(*found.server, *databases)))
+    prefix = [found.prefix] if found.prefix else []
+    return frozenset((_mark(found.shown), _mark(*found.server, *databases, *prefix)))
 
 
 def _mark(*words: str) -> str:

@@ -18,6 +18,7 @@ from blocks.host.places import Location, inside, resolved
 from blocks.plan.plan import BackupPlan
 from blocks.repository.rollback_guard import memory_folder
 from blocks.sources.source import StateSource
+from blocks.storage.bucket_urls import bucket_location, is_bucket
 
 
 def settle_places(plan: BackupPlan) -> BackupPlan:
@@ -38,12 +39,25 @@ def settle_places(plan: BackupPlan) -> BackupPlan:
                 f"sources {one} and {other} of plan {plan.name} are one place: {there.shown}",
                 hint="Take one of them out of the plan, or let each name what the other leaves out.",
             )
+        # of folders the outer one leaves out what is the other's
+        for outer, inner in ((here, there), (there, here)):
+            if outer.server and outer.holds(inner) and not outer.part:
+                raise ConfigurationError(
+                    f"sources {one} and {other} of plan {plan.name} share objects: {inner.shown} is in {outer.shown}",
+                    hint="Give them prefixes beside each other, or `exclude` the inner one from the outer one.",
+                )
     for name, location in locations.items():
         folder = plan.repository.folder
         if folder is not None and any(resolved(path) == resolved(folder) for path in location.paths):
             raise ConfigurationError(
                 f"source {name} of plan {plan.name} is its own repository, {plan.repository.url}",
                 hint="Give the repository or the source another place.",
+            )
+        if _overlaps_repository(plan, location):
+            raise ConfigurationError(
+                f"source {name} of plan {plan.name}, {location.shown}, and its own repository, {plan.repository.url}, "
+                "are in one another",
+                hint="Give the repository or the source another bucket, or another prefix.",
             )
     return plan.model_copy(update={"sources": dict(_settled(plan, locations))})
 
@@ -124,7 +138,20 @@ def _is_live(target: Location, live: Location) -> bool:
     return target.same(live) and mains[0].same(mains[1])
 
 
+def _overlaps_repository(plan: BackupPlan, location: Location) -> bool:
+    """Whether a place is in the bucket of the repository, and one of them within the other."""
+    if not location.server or not is_bucket(plan.repository.url):
+        return False
+    repository = bucket_location(plan.repository.url, plan.repository.storage)
+    return location.same(repository) or location.holds(repository) or repository.holds(location)
+
+
 def _check_repository(plan: BackupPlan, name: str, target: Location, live: bool) -> None:
+    if _overlaps_repository(plan, target):
+        raise RestoreRefused(
+            f"{name} would be restored into or around the repository {plan.repository.url}: {target.shown}",
+            hint="Name a place beside the repository with --to.",
+        )
     folder = plan.repository.folder
     if folder is None:
         return

@@ -15,11 +15,11 @@ from pydantic import JsonValue
 from blocks.errors import SourceChanged
 from blocks.sources.collection import Bounds, CollectionSpec
 from blocks.sources.files.cover import Coverage, definition_of
-from blocks.sources.files.readers import Readers
+from blocks.sources.files.readers import ContentReaders
 from blocks.sources.files.reading.stats import Row
 from blocks.sources.files.reading.xattrs import decode, kind_of
 from blocks.sources.files.rows import TREE, Range
-from blocks.sources.files.tree import FolderHandles, Walk, shown, stat_row
+from blocks.sources.files.tree import FolderHandles, Listing, Walk, shown, stat_row
 from blocks.sources.view import Unread
 
 Signature = tuple[int, int, int, int]
@@ -61,11 +61,10 @@ class ObservedTree:
         readers: The processes that read its files; the caller ends them.
     """
 
-    def __init__(self, options: Options, root: int, readers: Readers) -> None:
+    def __init__(self, options: Options, root: int, readers: ContentReaders) -> None:
         self.options, self.root, self.readers = options, root, readers
         self.taken_at = datetime.now(UTC)
-        skip = options.on_unreadable == "skip"
-        self.listing = Walk(root, options.cover, options.root, go_on=options.salvage, skip=skip).listing()
+        self.listing = self._walked()
         self.warnings = self.listing.warnings
         self.system = f"local files at {shown(options.root)}"
         self.definition: dict[str, JsonValue] = {}
@@ -82,6 +81,11 @@ class ObservedTree:
         written = set(self.listing.attributes.values())
         self._kinds = sorted({kind_of(os.fsdecode(name)) for one in written for name in decode(one)})
         self._define()
+
+    def _walked(self) -> Listing:
+        """List all entries."""
+        options, skip = self.options, self.options.on_unreadable == "skip"
+        return Walk(self.root, options.cover, options.root, go_on=options.salvage, skip=skip).listing()
 
     def _define(self) -> None:
         self.definition = definition_of(self.options.cover, self.listing.left_out, self._skipped, self._kinds)
@@ -179,12 +183,17 @@ class ObservedTree:
             raise split_changed(torn[0])
 
     def _look_again(self) -> None:
+        paths = [*self._split]
+        for path, row in zip(paths, self._status(paths), strict=True):
+            now = (row[1], row[2], row[3], row[4]) if row else None
+            if now != self._split[path] and path not in self._dropped:
+                self._torn(path)
+
+    def _status(self, paths: Sequence[bytes]) -> list[Row | None]:
+        """Look at files; None for each that is none any more."""
         with FolderHandles(self.root) as handles:
-            for path, seen in self._split.items():
-                status = handles.lstat(path)
-                now = signature(status) if status and stat.S_ISREG(status.st_mode) else None
-                if now != seen and path not in self._dropped:
-                    self._torn(path)
+            found = [handles.lstat(path) for path in paths]
+        return [stat_row(status) if status and stat.S_ISREG(status.st_mode) else None for status in found]
 
     def _torn(self, path: bytes) -> None:
         if self.options.salvage:
@@ -197,12 +206,6 @@ class ObservedTree:
 
 def _by_place(span: Range) -> tuple[bytes, int]:
     return span.after or (b"", -1)
-
-
-def signature(status: os.stat_result) -> Signature:
-    """Take the signature from a stat."""
-    row = stat_row(status)
-    return (row[1], row[2], row[3], row[4])
 
 
 def split_changed(path: bytes) -> SourceChanged:

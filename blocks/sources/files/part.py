@@ -123,7 +123,7 @@ class PartReader:
             self._leave_out(i)
             return
         if code == FAILED:
-            self._unreadable(i, os.strerror(number))
+            self._unreadable(i, number if isinstance(number, str) else os.strerror(number))
             return
         if code == GONE:
             self._gone(i)

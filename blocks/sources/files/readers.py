@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,14 @@ from blocks.sources.files.reading.channel import Asked, Channel, Outcome, Watch
 
 _STARTED_WITHIN_SECONDS = 60.0
 _ENDED_WITHIN_SECONDS = 5.0
-_SPARE_BYTES = 8  # who digests content reads short values in whole words, the last one, too
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
 
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from reading.child import main; main()"
 
 Numbers = npt.NDArray[np.int64]
+
+SPARE_BYTES = 8
+"""Behind all content: who digests it reads short values in whole words, the last one, too."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,22 @@ class Contents:
     owners: Numbers
     offsets: Numbers
     data: pa.LargeBinaryArray
+
+
+class ContentReaders(Protocol):
+    """What reads the content of entries for a view."""
+
+    def read(self, files: Sequence[Asked], attempts: int, until: Sequence[int]) -> Contents:
+        """Read files, each until it stayed the same, in at most so many attempts; see `Readers`."""
+        ...
+
+    def chunks(self, path: bytes, first: int, stop: int) -> list[int]:
+        """Number the chunks of a file that hold data."""
+        ...
+
+    def close(self) -> None:
+        """End what is being read; may be called twice."""
+        ...
 
 
 class Readers:
@@ -217,7 +235,7 @@ def _interpreter() -> str:
 
 def _contents(outcomes: Sequence[Outcome], rows: tuple[bytes, bytes, bytes], file: int) -> Contents:
     owners, offsets, ends = (np.frombuffer(column, np.int64) for column in rows)
-    size_bytes = int(ends[-1]) + _SPARE_BYTES
+    size_bytes = int(ends[-1]) + SPARE_BYTES
     try:
         os.ftruncate(file, size_bytes)
         memory = pa.py_buffer(mmap.mmap(file, size_bytes, mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
-from pydantic import Field, JsonValue, PrivateAttr, ValidationInfo, field_validator
+from pydantic import Field, JsonValue, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable
 from blocks.host.folders import sync_folder
@@ -19,6 +20,9 @@ from blocks.host.identity import place_identity
 from blocks.host.leftovers import aside_path
 from blocks.host.places import Location
 from blocks.sources.collection import PART_SIZE_BYTES, CollectionSpec
+from blocks.sources.files.bucket_scratch import SCRATCH, ScratchObjects, scratch_objects
+from blocks.sources.files.bucket_target import LONGEST_KEY, BucketTarget
+from blocks.sources.files.bucket_view import BucketView
 from blocks.sources.files.cover import Coverage, Judge, Rules, is_old, relative_to
 from blocks.sources.files.globs import GitGlobs
 from blocks.sources.files.leavings import remove_dead_staging
@@ -29,13 +33,16 @@ from blocks.sources.files.tree import shown
 from blocks.sources.files.view import FilesView, Options, Watch
 from blocks.sources.source import StateSource
 from blocks.sources.target import RestoreScope
+from blocks.storage.bucket_objects import ObjectPlace
+from blocks.storage.bucket_urls import bucket_location, check_bucket, is_bucket, split_url
+from blocks.storage.settings import StorageSettings
 
 _SALVAGE_ATTEMPTS = 3
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)(?:://|::)")
 
 
 class FilesSource(StateSource):
-    """A local folder: files, folders and symbolic links with their modes, owners and times.
+    """A local folder: files, folders and symbolic links with their modes, owners and times; or the objects of a bucket.
 
     The one collection, `tree`, holds rows with the key (`path`, `offset`). The row at offset -1 is the entry itself;
     content follows in rows of 1 MiB at offsets 0, 1 MiB and so on. Pieces that are holes or all zeros have no row and
@@ -51,6 +58,9 @@ class FilesSource(StateSource):
     time: each file is read whole and untorn, but one after another. Let the application pause where files must agree
     with each other. A program that writes through a shared memory mapping leaves no trace in a file's times until the
     system notices; pause it too.
+
+    With a URL `s3://bucket/prefix` it is the objects below the prefix, with content type and metadata (`bucket_rows.py`
+    says as which rows).
 
     Example:
         Keep a folder of models, but not what is being downloaded into it:
@@ -71,7 +81,12 @@ class FilesSource(StateSource):
     _old_globs: bool = PrivateAttr(default=False)
 
     type: Literal["files"] = Field("files", description="Kind of source.")
-    url: str = Field(description="The folder, as a path or a file:// URL.")
+    url: str = Field(
+        description="The folder, as a path or a file:// URL; or objects of a bucket, as s3://bucket/prefix."
+    )
+    storage: StorageSettings = Field(
+        default_factory=StorageSettings, description="How a bucket is reached; folders need none of it."
+    )
     include: list[str] = Field(
         default_factory=list,
         description="Globs of what to keep, with all beneath it, as gitignore has them; empty keeps all.",
@@ -101,9 +116,24 @@ class FilesSource(StateSource):
 
     @field_validator("url")
     @classmethod
-    def _is_local(cls, url: str) -> str:
-        _local(url)
+    def _is_known(cls, url: str) -> str:
+        if is_bucket(url):
+            split_url(url)
+        else:
+            _local(url)
         return url
+
+    @model_validator(mode="after")
+    def _fits_its_settings(self) -> Self:
+        if is_bucket(self.url):
+            check_bucket(self.url, self.storage)
+            if self.one_file_system:
+                raise ConfigurationError(
+                    "`one_file_system` means nothing to a bucket", hint="Take it out of the source."
+                )
+        elif any(getattr(self.storage, name) != one.default for name, one in StorageSettings.model_fields.items()):
+            raise ConfigurationError("`storage` means nothing to a folder", hint="Take it out of the source.")
+        return self
 
     @field_validator("include", "exclude")
     @classmethod
@@ -133,12 +163,19 @@ class FilesSource(StateSource):
         return frozenset() if os.geteuid() == 0 else frozenset({"uid", "gid", "mode"})
 
     def anchored(self, folder: Path) -> Self:
-        """Return a copy whose relative folder is resolved against `folder`."""
+        """Return a copy whose relative folder, or files of credentials, are resolved against `folder`."""
+        if is_bucket(self.url):
+            return self.model_copy(update={"storage": self.storage.anchored(folder)})
         return self._elsewhere(str(folder / self.root))
 
     @property
+    def secret_variables(self) -> frozenset[str]:
+        """Names of the environment variables that hold what lets lastgood in."""
+        return super().secret_variables | self.storage.variables
+
+    @property
     def rows_of_nothing(self) -> int:
-        """One: the folder itself."""
+        """One: the folder itself, which a bucket has, too."""
         return 1
 
     @property
@@ -154,9 +191,11 @@ class FilesSource(StateSource):
 
     def location(self, to: str | None = None) -> Location:
         """Say where the folder, or the one that `to` names, really is."""
-        path = self.root if to is None else _local(to)
         taken = [f"only {', '.join(self.include)}"] if self.include else []
         taken += [f"not {', '.join(self.exclude)}"] if self.exclude else []
+        if is_bucket(to or self.url):
+            return replace(bucket_location(to or self.url, self.storage), part="; ".join(taken))
+        path = _local(to or self.url)
         return Location(shown=str(path), paths=(Path(os.path.realpath(path)),), tree=True, part="; ".join(taken))
 
     def identity(self) -> dict[str, JsonValue]:
@@ -170,7 +209,8 @@ class FilesSource(StateSource):
             collection: The tree.
             rows: One row per record, with at least `path` (large_binary).
         """
-        left_out = relative_to(os.fsencode(os.path.realpath(self.root)), self._left_out)
+        local = not _is_objects(self.url)
+        left_out = relative_to(os.fsencode(os.path.realpath(self.root)), self._left_out) if local else []
         if not (self.include or self.exclude or left_out):
             return None
         judge = Judge(self._rules(), left_out)
@@ -205,6 +245,10 @@ class FilesSource(StateSource):
 
     @contextmanager
     def _open(self, *, salvage: bool) -> Iterator[FilesView]:
+        if _is_objects(self.url):
+            with closing(self._objects(self.url)) as place:
+                yield BucketView(self._options(place.place.encode(), salvage=salvage), place)
+            return
         root = os.fsencode(self.root)
         try:
             fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -249,14 +293,24 @@ class FilesSource(StateSource):
         """Return a copy that covers everything at its place."""
         return self.model_copy(update={"include": [], "exclude": []})
 
-    def target(self, scope: RestoreScope, to: str | None = None) -> FilesTarget:
-        """Prepare a restore into the folder itself, or into the one that `to` names.
+    def target(self, scope: RestoreScope, to: str | None = None) -> FilesTarget | BucketTarget:
+        """Prepare a restore into the folder or bucket itself, or into the one that `to` names.
 
         Raises:
-            ConfigurationError: `to` is not a local folder.
+            ConfigurationError: `to` is neither a local folder nor a bucket.
         """
-        root = self.root if to is None else _local(to)
-        return FilesTarget(os.fsencode(root), self._cover(), scope)
+        url = self.url if to is None else to
+        if _is_objects(url):
+            longest = LONGEST_KEY - len(split_url(url)[1].encode()) if is_bucket(url) else LONGEST_KEY
+            return BucketTarget(self._objects(url), self._cover(), scope, longest)
+        return FilesTarget(os.fsencode(_local(url)), self._cover(), scope)
+
+    def _objects(self, url: str) -> ObjectPlace:
+        if not is_bucket(url):
+            return ScratchObjects(url)
+        from blocks.storage.buckets import Bucket  # it takes long, and folders need none of it
+
+        return Bucket(url, self.storage)
 
     def by_meaning(self, collection: CollectionSpec, rows: pa.Table) -> pa.Table:
         """Return the rows as a proof can find them again in a scratch place.
@@ -268,18 +322,20 @@ class FilesSource(StateSource):
             collection: The tree.
             rows: Rows with columns of `SCHEMA` (rows.py).
         """
-        return provable_rows(rows)
+        return rows if _is_objects(self.url) else provable_rows(rows)
 
     def opaque(self, collection: CollectionSpec, rows: pa.Table) -> tuple[pa.BooleanArray, pa.Table]:
         """Say that no row holds bytes that may differ."""
         return pa.array([False] * rows.num_rows, pa.bool_()), rows
 
-    def put_away(self) -> str:
-        """Rename the folder.
+    def put_away(self) -> str | None:
+        """Rename the folder; a bucket cannot be.
 
         Raises:
             RestoreRefused: It cannot be renamed, or holds what belongs to others.
         """
+        if _is_objects(self.url):
+            return None
         root = os.path.realpath(os.fsencode(self.root))
         cover = self._cover()
         if inside := relative_to(root, [*cover.left_out, *cover.protected]):
@@ -297,12 +353,21 @@ class FilesSource(StateSource):
         return self._elsewhere(place)
 
     def scratch(self, folder: Path) -> str:
-        """Name a folder that a verification can restore to."""
+        """Name a folder that a verification can restore to; for a bucket one that holds any key."""
+        return scratch_objects(folder) if _is_objects(self.url) else self.inside(folder)
+
+    def inside(self, folder: Path) -> str:
+        """Name a folder inside a folder."""
         return str(folder / "tree")
 
     def _elsewhere(self, url: str) -> Self:
-        _local(url)
+        if not _is_objects(url):
+            _local(url)
         return self.model_copy(update={"url": url})
+
+
+def _is_objects(url: str) -> bool:
+    return is_bucket(url) or url.startswith(SCRATCH)
 
 
 def _local(url: str) -> Path:
@@ -314,8 +379,8 @@ def _local(url: str) -> Path:
     parts = urlsplit(url)
     if scheme[1].lower() != "file":
         raise ConfigurationError(
-            f"files at {scheme[1]}:// cannot be backed up: only local folders are supported in this version",
-            hint="Give a path or a file:// URL, for example of a mounted disk.",
+            f"files at {scheme[1]}:// cannot be backed up: only local folders and buckets (s3://) are supported",
+            hint="Give a path or a file:// URL, for example of a mounted disk, or s3://bucket/prefix.",
         )
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise ConfigurationError(f"the URL {url!r} does not name a local folder", hint="Write file:///path.")

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from blocks.errors import CorruptionDetected, Partial, RestoreRefused
 from blocks.sources.collection import CollectionSpec
+from blocks.sources.files.bucket_rows import files_of, refuse_beneath_objects, without
 from blocks.sources.files.cover import Coverage, relative_to
 from blocks.sources.files.destination import check_file_system, is_gone, occupant, staging_place, tell_leavings
 from blocks.sources.files.dressing import foretold
@@ -171,6 +172,10 @@ class FilesTarget:
         """
         rows = plain_rows(rows)
         staging = self._staged()
+        count = int(rows.num_rows)
+        with self._lock:
+            came = rows.select(["path"])
+            rows = files_of(rows, self._refusals)
         entries = rows.filter(pc.equal(rows.column("offset"), -1))
         check_paths(entries.column("path").to_pylist())
         for batch in rows.to_batches():
@@ -180,8 +185,8 @@ class FilesTarget:
             # a backup of an earlier version says nothing of attributes
             self._knows_attributes = any(name == "xattrs" for name, _ in collection.columns)
             if self._scope.keep_going:
-                self._rows.append(rows.select(["path"]))
-        return int(rows.num_rows)
+                self._rows.append(came)
+        return count
 
     def _write(self, staging: Staging, batch: pa.RecordBatch) -> None:
         offsets = batch.column("offset").to_numpy()
@@ -259,8 +264,10 @@ class FilesTarget:
 
     def _gathered(self) -> Entries:
         if self._collected is None:
-            contents, known = self._staged().paths(), self._knows_attributes
-            self._collected = Entries.collect(self._entries, contents, knows_attributes=known)
+            refused = refuse_beneath_objects(self._entries, self._refusals)
+            tables = [without(table, refused) for table in self._entries]
+            contents = [path for path in self._staged().paths() if path not in refused]
+            self._collected = Entries.collect(tables, contents, knows_attributes=self._knows_attributes)
         return self._collected
 
     def _prepared(self) -> Placement:

@@ -36,6 +36,9 @@ class FilesView(ObservedTree):
     token: str | None = None
     """Always None: nothing short of a walk shows whether a tree changed."""
 
+    part_reader: type[PartReader] = PartReader
+    """What reads a part."""
+
     @property
     def skips(self) -> bool:
         """Whether it goes on past what changes or cannot be read."""
@@ -105,7 +108,7 @@ class FilesView(ObservedTree):
             SourceUnavailable: A file cannot be read, and the source says `on_unreadable: fail`.
             SourceChanged: A file kept changing, and the source says `on_change: error`.
         """
-        return PartReader(self, Range.parse(bounds), base).read()
+        return self.part_reader(self, Range.parse(bounds), base).read()
 
     def stop(self) -> None:
         """End what is being read."""

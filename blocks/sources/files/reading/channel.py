@@ -18,8 +18,8 @@ READ, GONE, CHANGED, FAILED = range(4)
 Asked = tuple[bytes, int, int]
 """A file to read: its path, the first chunk, and the one to stop before (-1: none)."""
 
-Outcome = tuple[int, int, Row, bool, bytes | None]
-"""What came of it, the error's number, the row as it was read, whether its ctime proves it, and its attributes."""
+Outcome = tuple[int, int | str, Row, bool, bytes | None]
+"""What came of it, the error's number or why, the row as it was read, whether its ctime proves it, its attributes."""
 
 _LENGTH = struct.Struct("<Q")
 _QUIET = getattr(socket, "MSG_NOSIGNAL", 0)

@@ -247,7 +247,7 @@ def test_what_the_file_system_refuses_is_refused_before_anything_is_written(tree
     assert not (tree.parent / "copy").exists()
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/x", "gs://b", "sftp://h/x", "zip::file:///x", "file://host/x", " "])
+@pytest.mark.parametrize("url", ["gs://bucket/x", "gs://b", "sftp://h/x", "zip::file:///x", "file://host/x", " "])
 def test_other_places_than_local_folders_are_refused(tree: Path, url: str) -> None:
     with pytest.raises(ConfigurationError):
         FilesSource(url=url)

@@ -33,33 +33,32 @@ FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
 class Bucket:
     """A bucket of a server, without lastgood and without the proxy."""
 
-    store: S3Store
-
-    @classmethod
-    def of(cls, server: Seaweed, name: str | None = None) -> Bucket:
-        made = S3Store(
-            name or server.bucket(), endpoint=server.endpoint, region="us-east-1", access_key_id=KEY_ID,
-            secret_access_key=SECRET, client_options={"allow_http": True},
-        )  # fmt: skip
-        return cls(made)
+    endpoint: str
+    name: str
 
     @property
-    def name(self) -> str:
-        return str(self.store.config["bucket"])
+    def store(self) -> S3Store:
+        return S3Store(
+            self.name, endpoint=self.endpoint, region="us-east-1", access_key_id=KEY_ID,
+            secret_access_key=SECRET, client_options={"allow_http": True},
+        )  # fmt: skip
 
     def objects(self, prefix: str) -> dict[str, bytes]:
         """Return all objects below a prefix, by their names without it."""
-        listed = [one["path"] for page in obstore.list(self.store, prefix) for one in page]
-        return {name.removeprefix(f"{prefix}/"): bytes(obstore.get(self.store, name).bytes()) for name in listed}
+        store = self.store
+        listed = [one["path"] for page in obstore.list(store, prefix) for one in page]
+        return {name.removeprefix(f"{prefix}/"): bytes(obstore.get(store, name).bytes()) for name in listed}
 
     def put(self, prefix: str, objects: Mapping[str, bytes]) -> None:
+        store = self.store
         for name, data in objects.items():
-            obstore.put(self.store, f"{prefix}/{name}", data, use_multipart=False)
+            obstore.put(store, f"{prefix}/{name}", data, use_multipart=False)
 
     def clear(self, prefix: str) -> None:
-        names = [one["path"] for page in obstore.list(self.store, prefix) for one in page]
+        store = self.store
+        names = [one["path"] for page in obstore.list(store, prefix) for one in page]
         if names:
-            obstore.delete(self.store, names)
+            obstore.delete(store, names)
 
 
 class History:
@@ -74,7 +73,7 @@ class History:
     def __init__(self, server: Seaweed, folder: Path, endpoint: str) -> None:
         self.folder, self.endpoint = folder, endpoint
         self.settings = server.settings
-        self.bucket = Bucket.of(server)
+        self.bucket = Bucket(server.endpoint, server.bucket())
         self._copies = 0
         folder.mkdir(parents=True, exist_ok=True)
         self.key = make_key(folder / "key")
@@ -115,7 +114,7 @@ class History:
     def copy(self, objects: Mapping[str, bytes] | None = None) -> str:
         """Copy the repository, and what this machine remembers; returns the prefix."""
         self._copies += 1
-        prefix = f"copy-{self._copies}"
+        prefix = f"copy-{os.getpid()}-{self._copies}"
         self.bucket.put(prefix, self.objects if objects is None else objects)
         kinds._opened.clear()
         self.use_state_of(prefix)

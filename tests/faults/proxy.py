@@ -28,6 +28,7 @@ class Fault(StrEnum):
     DENIED = "403 AccessDenied"
     CUT_REQUEST = "connection cut before the request was passed on"
     LOST_REPLY = "reply lost after the request was done"
+    HALF_UPLOAD = "connection cut in the middle of the upload"
     TORN = "reply cut in the middle"
     TIMEOUT = "no reply"
     SLOW = "slow bytes"
@@ -105,12 +106,14 @@ class Proxy:
         upstream: URL of the server.
         seen: All requests since the plan was set.
         done: Those that something was done to.
+        passed: Called when the server has done a request, before its reply is handed on.
     """
 
     upstream: str
     plan: Plan = nothing
     seen: list[Request] = field(default_factory=list)
     done: list[tuple[Request, Fault]] = field(default_factory=list)
+    passed: Callable[[Request], None] = lambda request: None
     _listings: dict[str, _Message] = field(default_factory=dict, repr=False)
     _port: int = 0
 
@@ -164,20 +167,22 @@ class Proxy:
         if fault is Fault.STALE and (before := self._listings.get(request.target)):
             await _send(writer, before)
             return True
-        reply = await self._pass_on(request, message)
+        reply = await self._pass_on(request, message, half=fault is Fault.HALF_UPLOAD)
         if reply is None or fault is Fault.LOST_REPLY:
             return False
         return await _deliver(writer, reply, fault)
 
-    async def _pass_on(self, request: Request, message: _Message) -> _Message | None:
+    async def _pass_on(self, request: Request, message: _Message, half: bool) -> _Message | None:
         address = urlsplit(self.upstream)
         try:
             reader, writer = await asyncio.open_connection(address.hostname, address.port)
         except OSError:
             return None
         try:
-            writer.write(message.head() + message.body)
+            writer.write(message.head() + (message.body[: len(message.body) // 2] if half else message.body))
             await writer.drain()
+            if half:
+                return None
             reply = await _read(reader, request.method)
         except (OSError, asyncio.IncompleteReadError):
             return None
@@ -185,13 +190,14 @@ class Proxy:
             writer.close()
         if reply is not None and request.lists:
             self._listings.setdefault(request.target, reply)
+        self.passed(request)
         return reply
 
 
 def _fits(fault: Fault, request: Request, message: _Message) -> bool:
     if fault is Fault.WRONG_BYTES:
         return request.reads
-    if fault is Fault.WRONG_UPLOAD:
+    if fault in (Fault.WRONG_UPLOAD, Fault.HALF_UPLOAD):
         return request.method == "PUT" and bool(message.body)
     return fault is not Fault.STALE or request.lists
 

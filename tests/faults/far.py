@@ -1,11 +1,11 @@
-"""A repository in an S3 server, behind a proxy: its history, copies of it, and what must be true of one afterwards."""
+"""A repository with a history, in an S3 server or in a folder: copies of it, and what must be true of one afterwards."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from flows.backup import make_backup
 from flows.check import check_repository
 from flows.retention import apply_retention
 from flows.verify import make_verification
+from tests.faults.crash_scenarios import files_of
 from tests.faults.live_state import PLAN, LaterRepository, LiveState, Oracle, make_key, make_plan, restored
 from tests.object_servers import KEY_ID, SECRET, Seaweed
 
@@ -30,11 +31,44 @@ FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
 
 
 @dataclass(frozen=True)
+class Folder:
+    """A folder with repositories, without lastgood."""
+
+    root: Path
+    settings: StorageSettings = field(default_factory=StorageSettings)
+
+    def url(self, prefix: str) -> str:
+        return str(self.root / prefix)
+
+    def objects(self, prefix: str) -> dict[str, bytes]:
+        """Return all objects below a prefix, by their names without it."""
+        return files_of(self.root / prefix)
+
+    def put(self, prefix: str, objects: Mapping[str, bytes]) -> None:
+        for name, data in objects.items():
+            path = self.root / prefix / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    def clear(self, prefix: str) -> None:
+        shutil.rmtree(self.root / prefix)
+
+
+@dataclass(frozen=True)
 class Bucket:
     """A bucket of a server, without lastgood and without the proxy."""
 
     endpoint: str
     name: str
+    settings: StorageSettings
+
+    @classmethod
+    def of(cls, server: Seaweed) -> Bucket:
+        """Make a new one; plans reach it by the server's settings."""
+        return cls(server.endpoint, server.bucket(), server.settings)
+
+    def url(self, prefix: str) -> str:
+        return f"s3://{self.name}/{prefix}"
 
     @property
     def store(self) -> S3Store:
@@ -65,15 +99,14 @@ class History:
     """A full and an incremental, again a full and an incremental that is verified; then the live state changes.
 
     Args:
-        server: Holds the repository; its credentials are in the environment.
+        place: Holds the repository; credentials of a server are in the environment.
         folder: An empty one, for the live state and what this machine remembers.
-        endpoint: How plans reach the server; the proxy's.
+        endpoint: How plans reach a server, where that is by a proxy.
     """
 
-    def __init__(self, server: Seaweed, folder: Path, endpoint: str) -> None:
+    def __init__(self, place: Bucket | Folder, folder: Path, endpoint: str | None = None) -> None:
         self.folder, self.endpoint = folder, endpoint
-        self.settings = server.settings
-        self.bucket = Bucket(server.endpoint, server.bucket())
+        self.place = place
         self._copies = 0
         folder.mkdir(parents=True, exist_ok=True)
         self.key = make_key(folder / "key")
@@ -90,11 +123,11 @@ class History:
             self.made.append(made)
             self.oracles[made.backup_id] = self.state.oracle()
             if step == 3:
-                self.before_last = self.bucket.objects("seed")
+                self.before_last = self.place.objects("seed")
             self.state.change(step)
         assert make_verification(plan, deep=False).status is BackupStatus.VERIFIED
         self.now = self.state.oracle()
-        self.objects = self.bucket.objects("seed")
+        self.objects = self.place.objects("seed")
 
     @property
     def kept(self) -> set[str]:
@@ -103,19 +136,17 @@ class History:
 
     def plan(self, prefix: str, later: bool = False, direct: bool = False, **settings: Any) -> BackupPlan:
         """Return a plan whose repository is at a prefix; `later` as of an hour later, `direct` past the proxy."""
-        changed: dict[str, Any] = settings if direct else {"endpoint": self.endpoint} | settings
-        storage: StorageSettings = self.settings.model_copy(update=changed)
+        changed = settings if direct or self.endpoint is None else {"endpoint": self.endpoint} | settings
+        storage = self.place.settings.model_copy(update=changed)
         kind = LaterRepository if later else BackupRepository
         plan = make_plan(self.state, self.folder, self.key)
-        return plan.model_copy(
-            update={"repository": kind(url=f"s3://{self.bucket.name}/{prefix}", storage=storage)}
-        )
+        return plan.model_copy(update={"repository": kind(url=self.place.url(prefix), storage=storage)})
 
     def copy(self, objects: Mapping[str, bytes] | None = None) -> str:
         """Copy the repository, and what this machine remembers; returns the prefix."""
         self._copies += 1
         prefix = f"copy-{os.getpid()}-{self._copies}"
-        self.bucket.put(prefix, self.objects if objects is None else objects)
+        self.place.put(prefix, self.objects if objects is None else objects)
         kinds._opened.clear()
         self.use_state_of(prefix)
         return prefix
@@ -131,16 +162,19 @@ class History:
         shutil.rmtree(Path(os.environ["XDG_STATE_HOME"]) / "lastgood" / "breakers", ignore_errors=True)
 
     def drop(self, prefix: str) -> None:
-        self.bucket.clear(prefix)
+        self.place.clear(prefix)
         shutil.rmtree(self.folder / "states" / prefix, ignore_errors=True)
 
-    def witness(self, prefix: str, may_be_gone: bool = False, condemned: bool = False) -> list[str]:
+    def witness(
+        self, prefix: str, may_be_gone: bool = False, condemned: bool = False, new_at_most: int = 1
+    ) -> list[str]:
         """Look as a process that comes an hour later, when nothing goes wrong; returns what is wrong.
 
         Args:
             prefix: Where the repository is.
             may_be_gone: Whether retention may have removed what it removes.
             condemned: Whether a verification may have read wrong bytes, and recorded that.
+            new_at_most: How many backups may have been made.
         """
         problems: list[str] = []
         self.close_breakers()
@@ -151,9 +185,9 @@ class History:
         lost = self.oracles.keys() - ids
         if lost - (self.oracles.keys() - self.kept if may_be_gone else set()):
             problems.append(f"lost: {sorted(lost)}")
-        if len(ids - self.oracles.keys()) > 1:
-            problems.append(f"more than one new backup: {sorted(ids - self.oracles.keys())}")
-        stored = self.bucket.objects(prefix)
+        if len(ids - self.oracles.keys()) > new_at_most:
+            problems.append(f"too many new backups: {sorted(ids - self.oracles.keys())}")
+        stored = self.place.objects(prefix)
         for name, data in self.objects.items():
             if name.split("/")[0] == "backups" and name.split("/")[2] in ids and stored.get(name) != data:
                 problems.append(f"{name} is not what was stored")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import logging
 import os
 import pickle
 import random
@@ -32,7 +33,7 @@ import pytest
 
 from blocks.storage.base import StorageTier
 from tests.faults.crash_scenarios import SCENARIOS, Case, many_packs
-from tests.faults.far import History
+from tests.faults.far import Bucket, History
 from tests.faults.killing import DIED
 from tests.faults.tier_faults import COMMANDS
 from tests.object_servers import Seaweed, seaweed
@@ -77,7 +78,7 @@ class Killer:
 @contextmanager
 def killer(server: Seaweed, folder: Path) -> Iterator[Killer]:
     """A history on a server, and who kills commands on copies of it."""
-    made = Killer(History(server, folder, server.endpoint))
+    made = Killer(History(Bucket.of(server), folder))
     try:
         yield made
     finally:
@@ -111,7 +112,7 @@ def _in_child(folder: Path, work: Callable[[], object]) -> int:
 
 
 def _victim(history: History, prefix: str, command: str, number: int, folder: Path) -> None:
-    history.bucket.put(prefix, history.objects)
+    history.place.put(prefix, history.objects)
     history.use_state_of(prefix)
     if _SEVERAL in command:
         many_packs(pytest.MonkeyPatch())  # this process dies, or ends
@@ -177,6 +178,7 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("words", nargs="*")
     given = options.parse_args()
+    logging.disable(logging.WARNING)
     if given.serve is not None:
         _serve(given.serve)
         return 0

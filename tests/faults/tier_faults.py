@@ -7,6 +7,8 @@ fault, and exit code 1 where anything was lost, misnamed or wrong. WORDS choose 
 from __future__ import annotations
 
 import argparse
+import faulthandler
+import logging
 import os
 import random
 import resource
@@ -34,14 +36,16 @@ from flows.restore import make_restore
 from flows.restoring.request import RestoreRequest
 from flows.retention import apply_retention
 from flows.verify import make_verification
-from tests.faults.far import FULL, INCREMENTAL, LONG_AFTER, History
+from tests.faults.far import FULL, INCREMENTAL, LONG_AFTER, Bucket, History
 from tests.faults.live_state import PLAN, dump_of
 from tests.faults.proxy import Fault, Proxy, Request, at, nothing, proxy
 from tests.object_servers import seaweed
 
-HANGS_SECONDS = 150
+HANGS_SECONDS = 60
 TRIES = 2
 FOR_EVER = 1_000_000
+STALE_REQUESTS = 25
+"""So long a listing stays the one of before: for ever would be no storage."""
 PASSING = tuple(
     one for one in Fault
     if one not in (Fault.EXPIRED, Fault.DENIED, Fault.WRONG_BYTES, Fault.WRONG_UPLOAD, Fault.STALE)
@@ -166,7 +170,8 @@ class Trial:
         seconds = 2 if case.fault is Fault.TIMEOUT else 20
         plan = history.plan(prefix, attempts=1 if case.lasting and case.fault is Fault.TIMEOUT else TRIES,
                             timeout_seconds=seconds)  # fmt: skip
-        self.front.use(at(case.number, case.fault, FOR_EVER if case.lasting else None))
+        last = case.number + (STALE_REQUESTS if case.fault is Fault.STALE else FOR_EVER)
+        self.front.use(at(case.number, case.fault, last if case.lasting else None))
         error, problems = None, []
         with _awake(), _at_most(HANGS_SECONDS):
             try:
@@ -211,7 +216,7 @@ class Trial:
             repository.status(one)
         shutil.rmtree(home)
         home.with_suffix(".before").rename(home)
-        self.history.bucket.put(prefix, self.history.objects)
+        self.history.place.put(prefix, self.history.objects)
 
 
 _WRONG = (Fault.WRONG_BYTES, Fault.STALE)
@@ -257,17 +262,19 @@ def _awake() -> Iterator[None]:
 
 @contextmanager
 def _at_most(seconds: int) -> Iterator[None]:
-    """Raise where something hangs."""
+    """Raise where something hangs; where even that cannot be raised, say where each thread is, and end."""
 
     def hangs(number: int, frame: object) -> None:
         raise TimeoutError(f"it hangs for {seconds} seconds")
 
     before = signal.signal(signal.SIGALRM, hangs)
     signal.alarm(seconds)
+    faulthandler.dump_traceback_later(2 * seconds, exit=True)
     try:
         yield
     finally:
         signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, before)
 
 
@@ -290,13 +297,14 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=float("inf"))
     options.add_argument("words", nargs="*")
     given = options.parse_args()
+    logging.disable(logging.WARNING)
     faults = tried = refused = 0
     end = time.monotonic() + given.seconds
     with tempfile.TemporaryDirectory(prefix="lastgood-faults-") as name:
         os.environ["XDG_STATE_HOME"] = f"{name}/state"
         with seaweed(Path(name) / "server") as server, proxy(server.endpoint) as front:
             os.environ.update(server.environment)
-            trial = Trial(History(server, Path(name) / "history", front.endpoint), front)
+            trial = Trial(History(Bucket.of(server), Path(name) / "history", front.endpoint), front)
             counts = {command: trial.requests(command) for command in COMMANDS}
             print(f"requests: {counts}", flush=True)
             cases = [one for one in all_cases(counts) if all(word in str(one) for word in given.words)]

@@ -106,7 +106,7 @@ class Proxy:
         upstream: URL of the server.
         seen: All requests since the plan was set.
         done: Those that something was done to.
-        passed: Called when the server has done a request, before its reply is handed on.
+        passed: Called when the server has done a request, or has got half of it, before its reply is handed on.
     """
 
     upstream: str
@@ -182,6 +182,7 @@ class Proxy:
             writer.write(message.head() + (message.body[: len(message.body) // 2] if half else message.body))
             await writer.drain()
             if half:
+                self.passed(request)
                 return None
             reply = await _read(reader, request.method)
         except (OSError, asyncio.IncompleteReadError):

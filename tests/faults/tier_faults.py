@@ -231,8 +231,10 @@ def _misnamed(case: Case, error: LastgoodError | None, hit: list[tuple[Request, 
     if not error.hint:
         return ["no hint"]
     if case.fault is Fault.WRONG_BYTES:
-        # where the settings or a lease are changed, the text is none
-        return [] if isinstance(error, CorruptionDetected) else [f"wrong bytes were called {type(error).__name__}"]
+        # a lease that says another nonce is another run's
+        lease = any("/locks/" in request.target for request, _ in hit)
+        named = (CorruptionDetected, RepositoryLocked) if lease else CorruptionDetected
+        return [] if isinstance(error, named) else [f"wrong bytes were called {type(error).__name__}"]
     if case.fault is Fault.STALE:
         named = (CorruptionDetected, RepositoryUnavailable, RepositoryLocked)
         return [] if isinstance(error, named) else [f"a stale listing was called {type(error).__name__}"]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blocks.errors import LastgoodError, RepositoryUnavailable
-from tests.faults.far import Bucket, History
+from tests.faults.far import Bucket, Folder, History
 from tests.faults.proxy import Fault, Proxy, Request, nothing, proxy
 from tests.faults.tier_faults import COMMANDS
 from tests.object_servers import Seaweed, seaweed
@@ -31,8 +31,19 @@ VOLUMES_SECONDS = 60
 
 FULL_SOON = ("-master.volumeSizeLimitMB=1", "-volume.max=8")
 """Options of a server that takes about 8 MB; then it answers 500, and goes on removing."""
-METADATA_STAYS = ("-filer.saveToFilerLimit=2048",)
-"""Small objects lie with the names, where there still is room."""
+
+
+def wait_for_volumes(place: Bucket | Folder, prefix: str) -> None:
+    """Wait until the parts of a server have found each other again: until then it says 500 of what it has."""
+    end = time.monotonic() + VOLUMES_SECONDS
+    while True:
+        try:
+            place.objects(prefix)
+        except Exception:
+            assert time.monotonic() < end, "the server does not find its data again"
+            time.sleep(0.2)
+        else:
+            return
 
 
 @dataclass
@@ -57,25 +68,13 @@ class Dying:
         self.front.passed = nothing
         for one in starting:
             one.join()
-        self._wait_for_volumes(prefix)
+        wait_for_volumes(self.history.place, prefix)
         if not starting:
             problems.append("the server never died")
         if error is not None and not isinstance(error, RepositoryUnavailable):
             problems.append(f"exit code {error.exit_code}: {error.message}")
         problems += self.history.witness(prefix, may_be_gone=command == "retention")
         return error, problems
-
-    def _wait_for_volumes(self, prefix: str) -> None:
-        """Wait until the parts of the server have found each other again: until then it says 500 of what it has."""
-        end = time.monotonic() + VOLUMES_SECONDS
-        while True:
-            try:
-                self.history.place.objects(prefix)
-            except Exception:
-                assert time.monotonic() < end, "the server does not find its data again"
-                time.sleep(0.2)
-            else:
-                return
 
     def _arm(self, upload: int, moment: Fault, starting: list[threading.Thread]) -> None:
         uploads = iter(range(1, 1_000_000))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 
-from blocks.errors import CorruptionDetected, Partial, RepositoryFull, RepositoryUnavailable
+from blocks.errors import CorruptionDetected, ObjectUnreadable, Partial, RepositoryFull, RepositoryUnavailable
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.plan.retention import Decision
 from blocks.records import BackupMetadata, BackupStatus, Expiry
@@ -45,6 +45,7 @@ def apply_retention(plan: BackupPlan, dry_run: bool = False, now: datetime | Non
         CorruptionDetected: A manifest cannot be read, or the newest backup that this machine has seen is gone without
             a record. Then nothing is removed, since what is not seen may depend on any other backup.
         RepositoryLocked: Another run holds the plan.
+        RepositoryUnavailable: The storage failed or refused. Then nothing is removed by what is not known of backups.
         Partial: Some objects could not be removed, or the removal could not be recorded.
     """
     repository = plan.repository.unlock(plan.encryption)
@@ -94,7 +95,11 @@ def decide(plan: BackupPlan, repository: Repository, now: datetime) -> list[Deci
 
 
 def statuses(repository: Repository, backups: Sequence[BackupMetadata]) -> dict[str, BackupStatus | None]:
-    """Return what is known of backups: None where objects or bases of one are not there, or a record does not open."""
+    """Return what is known of backups: None where objects or bases of one are not there, or a record does not open.
+
+    Raises:
+        RepositoryUnavailable: The storage failed or refused.
+    """
     return {backup.backup_id: _status(repository, backup) for backup in backups}
 
 
@@ -105,7 +110,8 @@ def _status(repository: Repository, backup: BackupMetadata) -> BackupStatus | No
             return told
         repository.chain(backup)
         return None if repository.missing(backup) else told
-    except (CorruptionDetected, RepositoryUnavailable):
+    except (CorruptionDetected, ObjectUnreadable):
+        # a storage that fails or refuses says nothing of the backup: then nothing is decided
         return None
 
 

@@ -77,6 +77,19 @@ def at(number: int, fault: Fault, last: int | None = None) -> Plan:
     return lambda request: fault if number <= request.number <= end else None
 
 
+def first(method: str, part: str, fault: Fault) -> Plan:
+    """Let the first request of a method go wrong whose target has that in it."""
+    hit: list[Request] = []
+
+    def plan(request: Request) -> Fault | None:
+        if hit or request.method != method or part not in request.target:
+            return None
+        hit.append(request)
+        return fault
+
+    return plan
+
+
 def nothing(_request: Request) -> Fault | None:
     """Let everything pass."""
     return None

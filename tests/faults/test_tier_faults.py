@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from blocks.errors import CorruptionDetected, StorageRefused, StorageUnreachable
+from blocks.errors import CorruptionDetected, RepositoryUnavailable, StorageRefused, StorageUnreachable
+from flows.cli.app import main
 from tests.faults.far import Bucket, History
-from tests.faults.proxy import Fault, proxy
+from tests.faults.proxy import Fault, first, nothing, proxy
 from tests.faults.tier_faults import COMMANDS, LASTING, Case, Trial
-from tests.object_servers import Seaweed
+from tests.object_servers import KEY_ID_ENV, SECRET_ENV, Seaweed
 
 SEED = 15
 WAITS = (Fault.TIMEOUT,)
@@ -68,6 +69,66 @@ def test_a_server_that_does_not_answer_any_more_is_unreachable(trial, counts, co
     outcome = trial.run(Case(command, Fault.ERROR, counts[command] // 2, lasting=True))
     assert isinstance(outcome.error, StorageUnreachable), outcome
     assert outcome.problems == []
+
+
+@pytest.mark.parametrize("command", ["incremental", "restore", "verify"])
+def test_a_manifest_of_a_base_that_is_refused_is_no_damage_and_makes_no_full(trial, counts, command):
+    base = trial.history.made[-2].backup_id
+    case = Case(command, Fault.EXPIRED, 0, lasting=False)
+    outcome = trial.run(case, first("GET", f"{base}/manifest", Fault.EXPIRED))
+    assert isinstance(outcome.error, StorageRefused), outcome
+    assert outcome.problems == []
+
+
+@pytest.mark.parametrize("what", ["verifications", "backups"])
+def test_what_the_storage_does_not_say_of_the_newest_backup_never_removes_it(trial, counts, what):
+    newest = trial.history.made[-1].backup_id
+    listing = first("GET", f"{what}%2Ftrading%2F{newest}", Fault.EXPIRED)
+    outcome = trial.run(Case("retention", Fault.EXPIRED, 0, lasting=False), listing)
+    assert isinstance(outcome.error, StorageRefused), outcome
+    assert outcome.problems == []
+
+
+@pytest.mark.parametrize("end", [".pack", "/manifest"])
+def test_an_upload_that_is_changed_on_the_way_is_not_taken_for_what_was_sent(trial, counts, end):
+    outcome = trial.run(Case("full", Fault.WRONG_UPLOAD, 0, lasting=False), first("PUT", end, Fault.WRONG_UPLOAD))
+    assert len(outcome.hit) == 1
+    assert outcome.problems == []
+
+
+PLAN_FILE = """\
+name: trading
+sources:
+  ledger: {type: sqlite, path: ../ledger.db}
+  models: {type: files, url: ../models}
+repository:
+  url: URL
+  storage: {endpoint: ENDPOINT, region: us-east-1, key_id_env: KEY_ID_ENV, secret_env: SECRET_ENV}
+encryption: {credential: {key_file: ../key}, kem: x25519}
+"""
+
+
+def test_a_check_names_what_the_storage_refused_and_takes_it_for_no_damage(trial, counts, capsys):
+    history = trial.history
+    prefix = history.copy()
+    words = {"URL": history.place.url(prefix), "ENDPOINT": trial.front.endpoint}
+    text = PLAN_FILE
+    for name, value in (words | {"KEY_ID_ENV": KEY_ID_ENV, "SECRET_ENV": SECRET_ENV}).items():
+        text = text.replace(name, value, 1)
+    (history.folder / "plans").mkdir()
+    (history.folder / "plans" / "plan.yaml").write_text(text)
+    refused = history.made[-1].backup_id
+    command = ["check", str(history.folder / "plans" / "plan.yaml"), "--read-data", "--json"]
+    trial.front.use(first("GET", f"{refused}/00000.pack", Fault.DENIED))
+    assert main(command) == RepositoryUnavailable.exit_code
+    said = json.loads(capsys.readouterr().out)
+    assert said["findings"] == said["unavailable"]
+    assert refused in said["findings"][0]
+    trial.front.use(first("GET", f"{refused}/00000.pack", Fault.WRONG_BYTES))
+    assert main(command) == CorruptionDetected.exit_code
+    assert json.loads(capsys.readouterr().out)["unavailable"] == []
+    trial.front.use(nothing)
+    assert main(command) == 0
 
 
 def test_wrong_bytes_are_corruption_where_they_are_read(trial, counts):

@@ -38,7 +38,7 @@ from flows.retention import apply_retention
 from flows.verify import make_verification
 from tests.faults.far import FULL, INCREMENTAL, LONG_AFTER, Bucket, History
 from tests.faults.live_state import PLAN, dump_of
-from tests.faults.proxy import Fault, Proxy, Request, at, nothing, proxy
+from tests.faults.proxy import Fault, Plan, Proxy, Request, at, nothing, proxy
 from tests.object_servers import seaweed
 
 HANGS_SECONDS = 60
@@ -104,7 +104,9 @@ def _list(history: History, plan: BackupPlan) -> list[str]:
 
 
 def _check(history: History, plan: BackupPlan) -> list[str]:
-    return check_repository(plan, read_share=1.0).findings
+    result = check_repository(plan, read_share=1.0)
+    # what the storage refused is named, and is no damage: exit code 4
+    return [one for one in result.findings if one not in result.unavailable]
 
 
 COMMANDS = {
@@ -161,8 +163,13 @@ class Trial:
         self.history.drop(prefix)
         return count
 
-    def run(self, case: Case) -> Outcome:
-        """Run a command, then look as one that comes later."""
+    def run(self, case: Case, plan_of_faults: Plan | None = None) -> Outcome:
+        """Run a command, then look as one that comes later.
+
+        Args:
+            case: What is run, and what goes wrong.
+            plan_of_faults: At which requests, where that is not by their number.
+        """
         history = self.history
         prefix = history.copy(history.before_last if case.fault is Fault.STALE else None)
         if case.fault is Fault.STALE:
@@ -171,7 +178,7 @@ class Trial:
         plan = history.plan(prefix, attempts=1 if case.lasting and case.fault is Fault.TIMEOUT else TRIES,
                             timeout_seconds=seconds)  # fmt: skip
         last = case.number + (STALE_REQUESTS if case.fault is Fault.STALE else FOR_EVER)
-        self.front.use(at(case.number, case.fault, last if case.lasting else None))
+        self.front.use(plan_of_faults or at(case.number, case.fault, last if case.lasting else None))
         error, problems = None, []
         with _awake(), _at_most(HANGS_SECONDS):
             try:

@@ -111,8 +111,6 @@ def dying(folder: Path) -> Iterator[Dying]:
         yield Dying(server, front, History(Bucket.of(server), folder / "history", front.endpoint))
 
 
-
-
 def main() -> int:
     """Kill the server at every upload of every command that writes, or at a share of them by seed."""
     options = argparse.ArgumentParser()

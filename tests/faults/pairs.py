@@ -44,7 +44,7 @@ PAIRS = tuple(itertools.combinations_with_replacement(VERBS, 2))
 HANGS_SECONDS = 120
 READS = ("get", "list", "folders", "size")
 CALLS = {"incremental": 70, "retention": 110, "check": 70, "restore": 15, "verify": 30}
-"""Calls of the storage that a command makes, before and after counted; where fewer are, the other one comes after it."""
+"""Calls of the storage that a command makes, before and after counted; where it makes fewer, the other comes after."""
 PAUSE_SECONDS = 0.05
 
 
@@ -292,7 +292,9 @@ def _all(kind: str, folder: Path, given: argparse.Namespace) -> int:
                     count, locked = count + 1, locked + ("locked" in said["ended"])
                     faults += bool(said["problems"])
                     for problem in said["problems"]:
-                        print(f"FAULT {kind}, {' and '.join(verbs)}, seed {seed}: {said['ended']}: {problem}", flush=True)
+                        print(
+                            f"FAULT {kind}, {' and '.join(verbs)}, seed {seed}: {said['ended']}: {problem}", flush=True
+                        )
     print(f"{kind}: {count} interleavings, {locked} found the plan locked, {faults} faults", flush=True)
     return faults
 

@@ -54,7 +54,9 @@ def test_a_fault_that_stays_is_named_and_nothing_is_lost(trial, counts, fault):
     assert trial.run(case).problems == [], case
 
 
-@pytest.mark.parametrize(("command", "share"), [("incremental", 0), ("incremental", 0.5), ("retention", 0.5), ("verify", 0.5)])
+@pytest.mark.parametrize(
+    ("command", "share"), [("incremental", 0), ("incremental", 0.5), ("retention", 0.5), ("verify", 0.5)]
+)
 def test_credentials_that_expire_are_said_so_and_make_no_full_of_an_incremental(trial, counts, command, share):
     outcome = trial.run(Case(command, Fault.EXPIRED, int(counts[command] * share), lasting=True))
     assert isinstance(outcome.error, StorageRefused), outcome
@@ -86,6 +88,18 @@ def test_what_the_storage_does_not_say_of_the_newest_backup_never_removes_it(tri
     listing = first("GET", f"{what}%2Ftrading%2F{newest}", Fault.EXPIRED)
     outcome = trial.run(Case("retention", Fault.EXPIRED, 0, lasting=False), listing)
     assert isinstance(outcome.error, StorageRefused), outcome
+    assert outcome.problems == []
+
+
+def test_a_listing_that_does_not_show_the_newest_backup_yet_gives_its_number_to_no_other(trial, counts):
+    listing = "delimiter=%2F&list-type=2&prefix="
+
+    def stale(request):
+        return Fault.STALE if request.lists and listing in request.target else None
+
+    outcome = trial.run(Case("incremental", Fault.STALE, 0, lasting=True), stale)
+    assert outcome.error is None
+    assert outcome.hit
     assert outcome.problems == []
 
 

@@ -47,8 +47,7 @@ FOR_EVER = 1_000_000
 STALE_REQUESTS = 25
 """So long a listing stays the one of before: for ever would be no storage."""
 PASSING = tuple(
-    one for one in Fault
-    if one not in (Fault.EXPIRED, Fault.DENIED, Fault.WRONG_BYTES, Fault.WRONG_UPLOAD, Fault.STALE)
+    one for one in Fault if one not in (Fault.EXPIRED, Fault.DENIED, Fault.WRONG_BYTES, Fault.WRONG_UPLOAD, Fault.STALE)
 )
 """What a second attempt of the same request mends."""
 LASTING = tuple(one for one in Fault if one not in (Fault.SLOW, Fault.WRONG_UPLOAD))
@@ -173,14 +172,14 @@ class Trial:
         history = self.history
         prefix = history.copy(history.before_last if case.fault is Fault.STALE else None)
         if case.fault is Fault.STALE:
-            self._remember_old_listings(case, prefix)
+            self._remember_old_listings(prefix)
         seconds = 2 if case.fault is Fault.TIMEOUT else 20
         plan = history.plan(prefix, attempts=1 if case.lasting and case.fault is Fault.TIMEOUT else TRIES,
                             timeout_seconds=seconds)  # fmt: skip
         last = case.number + (STALE_REQUESTS if case.fault is Fault.STALE else FOR_EVER)
         self.front.use(plan_of_faults or at(case.number, case.fault, last if case.lasting else None))
         error, problems = None, []
-        with _awake(), _at_most(HANGS_SECONDS):
+        with _awake(), at_most(HANGS_SECONDS):
             try:
                 problems = COMMANDS[case.command].run(history, plan)
             except LastgoodError as exc:
@@ -203,24 +202,18 @@ class Trial:
         except Exception:
             return [f"afterwards: {traceback.format_exc()}"]
 
-    def _remember_old_listings(self, case: Case, prefix: str) -> None:
-        """Let the command see the history as it was before its newest backup, then bring that in."""
+    def _remember_old_listings(self, prefix: str) -> None:
+        """Let the proxy see the listings of the history as it was before its newest backup, then bring that in."""
         self.front.use(nothing)
         self.front.forget_listings()
         home = self.history.folder / "states" / prefix
         shutil.copytree(home, home.with_suffix(".before"))
-        read_only = case.command in ("restore", "list", "check")
-        survey = COMMANDS["list" if not read_only else case.command]
-        try:
-            survey.run(self.history, self.history.plan(prefix))
-        except LastgoodError:
-            pass
-        repository = self.history.plan(prefix).repository.unlock(self.history.plan(prefix).encryption)
+        plan = self.history.plan(prefix)
+        repository = plan.repository.unlock(plan.encryption)
         repository.current_lease(PLAN)
-        repository.expiries(PLAN)
+        repository.audit(PLAN)
         for one in repository.survey(PLAN).backups:
             repository.missing(one)
-            repository.status(one)
         shutil.rmtree(home)
         home.with_suffix(".before").rename(home)
         self.history.place.put(prefix, self.history.objects)
@@ -270,7 +263,7 @@ def _awake() -> Iterator[None]:
 
 
 @contextmanager
-def _at_most(seconds: int) -> Iterator[None]:
+def at_most(seconds: int) -> Iterator[None]:
     """Raise where something hangs; where even that cannot be raised, say where each thread is, and end."""
 
     def hangs(number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""A repository with a history, in an S3 server or in a folder: copies of it, and what must be true of one afterwards."""
+"""A repository with a history, on an S3 server or in a folder: copies of it, and what must be true of one later."""
 
 from __future__ import annotations
 

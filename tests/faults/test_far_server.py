@@ -18,7 +18,7 @@ from tests.faults.live_state import restored
 from tests.faults.proxy import Fault
 from tests.object_servers import seaweed
 
-LARGE_BYTES = 600_000
+LARGE_BYTES = 950_000
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from tests.faults.far import Bucket, Folder
 from tests.faults.pairs import PAIRS, Pairs, pairs
 from tests.object_servers import Seaweed
 
-WRITING = [one for one in PAIRS if {"incremental", "retention"} & set(one)]
+WRITING = [one for one in PAIRS if "incremental" in one]
 FIRST_SEED = 1000
 """Of even ones a process is stopped until the other has ended; of odd ones both run at once. `make faults` tries a
 hundred of each pair."""
@@ -33,11 +33,11 @@ def in_s3(tmp_path_factory: pytest.TempPathFactory, seaweed_server: Seaweed) -> 
             yield running
 
 
-@pytest.mark.parametrize(("number", "verbs"), enumerate(PAIRS))
+@pytest.mark.parametrize(("number", "verbs"), list(enumerate(PAIRS)))
 def test_two_processes_in_a_folder_lose_nothing(in_folder: Pairs, number: int, verbs: tuple[str, str]) -> None:
     assert in_folder.run(*verbs, FIRST_SEED + number)["problems"] == []
 
 
-@pytest.mark.parametrize(("number", "verbs"), enumerate(WRITING))
+@pytest.mark.parametrize(("number", "verbs"), list(enumerate(WRITING)))
 def test_two_processes_in_s3_lose_nothing(in_s3: Pairs, number: int, verbs: tuple[str, str]) -> None:
     assert in_s3.run(*verbs, FIRST_SEED + number)["problems"] == []

@@ -131,6 +131,8 @@ class Mutated:
             problems.append("nobody noticed")
         words: tuple[str, ...] = (mutation.name, *mutation.name.split("/")[-2:])
         words += ("the repository at",) if mutation.kind == "lastgood.json" else ()
+        if not mutation.by_key and "verify" not in said and "restore" in said:
+            problems.append(f"verified what cannot be restored: {said['restore']}")
         # what who has the key says instead may be found only by what it contradicts
         if said and not mutation.by_key and not any(word in text for text in said.values() for word in words):
             problems.append(f"nobody named it: {said}")
@@ -175,8 +177,6 @@ class Mutated:
                 said[name] = error.message
                 if error.exit_code not in codes:
                     problems.append(f"{name} ended with {error.exit_code}: {error.message}")
-        if "verify" not in said and "restore" in said:
-            problems.append(f"verified what cannot be restored: {said['restore']}")
         return said, problems
 
 

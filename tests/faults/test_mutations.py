@@ -9,7 +9,7 @@ import pytest
 from tests.faults.mutations import KINDS, Mutated
 
 FIRST_SEED = 150_000
-OF_EACH_KIND = 6
+OF_EACH_KIND = 4
 
 
 @pytest.fixture(scope="module")

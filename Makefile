@@ -7,7 +7,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 # because tests wait a third of their time, for servers, for leases and for children
 PYTEST_OPTIONS ?= --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test suite lint format bench serve lock clean tools
+.PHONY: install demo test suite faults lint format bench serve lock clean tools
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	test -x $(PY) || python3 -m venv $(VENV)
@@ -31,6 +31,12 @@ test: install tools  ## everything
 suite: install
 	# what is compiled is kept, or every program that a test starts would compile it again
 	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest $(PYTEST_OPTIONS)
+
+# what tests try by a few seeds, whole: hours; each part says its cases, its seed and what it found, and all of them run
+FAULTS := campaign tier_faults far_kills far_server pairs mutations
+faults: install tools  ## everything that can go wrong, at every place where it can: see docs/reliability.md
+	@failed=; for part in $(FAULTS); do echo "== $$part"; $(PY) -m tests.faults.$$part || failed="$$failed $$part"; done; \
+	if [ -n "$$failed" ]; then echo "faults in:$$failed"; exit 1; fi
 
 lint: install
 	$(VENV)/bin/ruff check .

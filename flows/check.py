@@ -37,6 +37,7 @@ class CheckResult(BaseModel):
 
     Attributes:
         findings: What is wrong, each a sentence; after a repair, what is still wrong.
+        unavailable: Those findings that only say that the storage failed or refused: nothing about what is stored.
         notes: What is worth knowing and no fault.
         actions: What a repair did, each a sentence.
         capabilities: What was proved of the storage by trying it; None where it may not be written.
@@ -49,6 +50,7 @@ class CheckResult(BaseModel):
     objects_read: int
     bytes_read: int
     findings: list[str]
+    unavailable: list[str]
     notes: list[str]
     actions: list[str]
     capabilities: Capabilities | None
@@ -96,6 +98,7 @@ def check_repository(
         objects_read=check.objects_read,
         bytes_read=check.bytes_read,
         findings=check.findings(),
+        unavailable=check.unavailable(),
         notes=check.notes(),
         actions=actions,
         capabilities=check.capabilities,
@@ -145,7 +148,7 @@ class _Check:
         """Return what is wrong as of now; what retention removed while this looked is not."""
         found = [*self._lost_capabilities(), *self._repository.audit(self._plan.name)]
         there = {backup.backup_id for backup in self._repository.survey(self._plan.name).backups}
-        found += [f"{w.one}: {w.text}" for w in self._wrong if w.one.backup.backup_id in there]
+        found += [str(wrong) for wrong in self._wrong if wrong.one.backup.backup_id in there]
         for backup in self.backups:
             if backup.backup_id in there:
                 found += self._failed_before(backup)
@@ -165,6 +168,10 @@ class _Check:
         if before is not None and before.list_after_write and not now.list_after_write:
             lost.append("the storage does not list an object right after it was written any more")
         return lost
+
+    def unavailable(self) -> list[str]:
+        """Return the findings that only say that the storage failed or refused."""
+        return [str(wrong) for wrong in self._wrong if wrong.unavailable]
 
     def _failed_before(self, backup: BackupMetadata) -> list[str]:
         if self._repository.status(backup) is not BackupStatus.CORRUPTED:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from blocks.errors import CorruptionDetected, Partial, RepositoryFull, RepositoryUnavailable
+from blocks.errors import CorruptionDetected, ObjectUnreadable, Partial, RepositoryFull, RepositoryUnavailable
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.plan.retention import Decision
 from blocks.records import Acceptance, BackupMetadata, BackupStatus, Expiry
@@ -99,6 +99,7 @@ def apply_retention(
             a record. Then nothing is removed, since what is not seen may depend on any other backup.
         NotConfirmed: The clock, or the backups, are in doubt, and nobody accepted that. Nothing was removed.
         RepositoryLocked: Another run holds the plan.
+        RepositoryUnavailable: The storage failed or refused. Then nothing is removed by what is not known of backups.
         Partial: Some objects could not be removed, or the removal could not be recorded.
     """
     run = _Run(plan, plan.repository.unlock(plan.encryption), now or datetime.now(UTC), accept_clock, adopt)
@@ -149,7 +150,11 @@ def decide(plan: BackupPlan, repository: Repository, now: datetime) -> list[Deci
 
 
 def statuses(repository: Repository, backups: Sequence[BackupMetadata]) -> dict[str, BackupStatus | None]:
-    """Return what is known of backups: None where objects or bases of one are not there, or a record does not open."""
+    """Return what is known of backups: None where objects or bases of one are not there, or a record does not open.
+
+    Raises:
+        RepositoryUnavailable: The storage failed or refused.
+    """
     return {backup.backup_id: _status(repository, backup) for backup in backups}
 
 
@@ -160,7 +165,8 @@ def _status(repository: Repository, backup: BackupMetadata) -> BackupStatus | No
             return told
         repository.chain(backup)
         return None if repository.missing(backup) else told
-    except (CorruptionDetected, RepositoryUnavailable):
+    except (CorruptionDetected, ObjectUnreadable):
+        # a storage that fails or refuses says nothing of the backup: then nothing is decided
         return None
 
 

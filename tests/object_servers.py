@@ -50,10 +50,15 @@ def free_ports(count: int, offset: int = 0) -> list[int]:
 
 @dataclass
 class Seaweed:
-    """A SeaweedFS server: S3 at `endpoint`, its data below `folder`."""
+    """A SeaweedFS server: S3 at `endpoint`, its data below `folder`.
+
+    Attributes:
+        options: Of its program, after all others, so that they count.
+    """
 
     folder: Path
     port: int = 0
+    options: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _buckets: int = 0
 
@@ -91,6 +96,7 @@ class Seaweed:
                 f"-master.port={master}", f"-volume.port={volume}", "-volume.max=1000", "-filer",
                 f"-filer.port={filer}", "-s3", f"-s3.port={self.port}", f"-s3.config={identities}",
                 "-s3.port.iceberg=0", "-s3.port.lance=0", f"-metricsPort={metrics}", "-master.volumeSizeLimitMB=64",
+                *self.options,
             ],
             stdout=(self.folder / "log").open("ab"), stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
@@ -213,9 +219,9 @@ def rclone(folder: Path) -> Iterator[Rclone]:
 
 
 @contextmanager
-def seaweed(folder: Path) -> Iterator[Seaweed]:
+def seaweed(folder: Path, *options: str) -> Iterator[Seaweed]:
     """A running server; its folder is removed at the end."""
-    server = Seaweed(folder)
+    server = Seaweed(folder, options=options)
     try:
         server.start()
         yield server

@@ -223,6 +223,7 @@ class Catalogue:
 
         Raises:
             CorruptionDetected: It names what its base does not have.
+            RepositoryUnavailable: The storage failed or refused, which says nothing about the base.
         """
         if backup.chain and (backup.plan, backup.chain[-1].backup_id) in self._incomplete:
             return backup
@@ -234,7 +235,7 @@ class Catalogue:
                 found, digest = self._known_manifest(backup.plan, link.backup_id) or self._opened(
                     backup.plan, link.backup_id
                 )
-            except LastgoodError as exc:
+            except (BackupNotFound, CorruptionDetected, ConfigurationError, ObjectUnreadable) as exc:
                 logger.debug("%s is listed without its base: %s", backup.backup_id, exc)
                 return backup
             if digest != link.manifest_sha256 or found.chain != backup.chain[:position]:

@@ -151,14 +151,27 @@ class Repository:
     def next_position(self, plan: str) -> tuple[int, Link | None]:
         """Return the number of the plan's next backup and the backup before it.
 
-        Numbers of removed and of damaged backups are not given out again.
+        Numbers of removed and of damaged backups are not given out again, nor that of the newest one that this machine
+        has seen where a listing does not show it yet.
         """
         survey = self._catalogue.survey(plan)
         expired = {link.backup_id for expiry in self.expiries(plan) for link in expiry.removed}
         ever = {one.backup_id for one in survey.backups} | set(survey.damaged) | expired
-        newest = survey.backups[-1] if survey.backups else None
+        newest = self._unlisted_head(plan, survey) or (survey.backups[-1] if survey.backups else None)
         number = max(newest.sequence if newest else 0, len(ever)) + 1
         return number, self.link(newest) if newest else None
+
+    def _unlisted_head(self, plan: str, survey: Survey) -> BackupMetadata | None:
+        """Return the newest backup that this machine has seen, where it is there and a listing does not show it."""
+        head = self._guard.read(plan)
+        if head is None or head.link.backup_id in {*survey.damaged, *(one.backup_id for one in survey.backups)}:
+            return None
+        try:
+            found, digest = self._catalogue.manifest(plan, head.link.backup_id)
+        except (BackupNotFound, CorruptionDetected, ConfigurationError, ObjectUnreadable) as exc:
+            logger.debug("%s is not listed, and not there: %s", head.link.backup_id, exc)
+            return None
+        return found if digest == head.link.manifest_sha256 else None
 
     def put_object(self, plan: str, backup_id: str, name: str, sealed: Buffer) -> StoredObject:
         """Store a sealed object durably; the same bytes may be stored again.

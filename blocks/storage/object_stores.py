@@ -102,6 +102,8 @@ def _open_s3(address: Address, settings: StorageSettings) -> ObjectStore:
         virtual_hosted_style_request=not path_style,
         server_side_encryption=settings.server_side_encryption,
         sse_kms_key_id=settings.kms_key,
+        # the server compares what arrives with it: not all compare the digest that the request is signed with
+        checksum_algorithm="SHA256",
     )
     return S3Store(
         address.bucket,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from blocks.crypto.keyring import Role
 from blocks.crypto.stream import ObjectContext, ObjectKind, unseal
-from blocks.errors import CorruptionDetected, LastgoodError, RepositoryUnavailable
+from blocks.errors import CorruptionDetected, LastgoodError, ObjectUnreadable, RepositoryUnavailable
 from blocks.records import BackupMetadata, Blob, Segment, StoredObject
 from blocks.repository.block import Repository
 from blocks.repository.checksums import objects_of
@@ -30,11 +30,20 @@ class CheckedObject:
 
 @dataclass(frozen=True)
 class Wrong:
-    """What is wrong with an object; `proved` where it was read and is not what was stored."""
+    """What is wrong with an object.
+
+    Attributes:
+        proved: It was read and is not what was stored.
+        unavailable: The storage failed or refused, which says nothing about the object.
+    """
 
     one: CheckedObject
     text: str
     proved: bool
+    unavailable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.one}: {self.text}"
 
 
 class ObjectReader:
@@ -82,7 +91,7 @@ class ObjectReader:
             # a few moments ago it was there: it is missing now, which the repair looks at by itself
             return Wrong(one, exc.message, one.stored.name not in self._missing(one.backup))
         except RepositoryUnavailable as exc:
-            return Wrong(one, exc.message, proved=False)
+            return Wrong(one, exc.message, proved=False, unavailable=not isinstance(exc, ObjectUnreadable))
         return None
 
 

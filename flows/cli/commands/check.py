@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from argparse import ArgumentParser
 
-from blocks.errors import ConfigurationError, CorruptionDetected
+from blocks.errors import ConfigurationError, CorruptionDetected, RepositoryUnavailable
 from blocks.repository.capabilities import Capabilities
 from flows.check import CheckResult, check_repository
 from flows.cli import options
@@ -35,7 +35,7 @@ def check_arguments(command: ArgumentParser) -> None:
 
 
 def check(plan: str, *, read_data: str | None, repair: bool, mark_missing: bool, accept_head: bool, json: bool) -> int:
-    """Check that the repository is whole; exit code 8 where anything is wrong."""
+    """Check that the repository is whole; exit code 8 where anything is wrong, 4 where the storage failed only."""
     opened, share = open_plan(plan), _share(read_data)
     if mark_missing and not repair:
         raise ConfigurationError("--mark-missing says what a repair marks", hint="Write --repair --mark-missing.")
@@ -45,7 +45,9 @@ def check(plan: str, *, read_data: str | None, repair: bool, mark_missing: bool,
         say_json(result.model_dump(mode="json"))
     else:
         _show_check(result)
-    return CorruptionDetected.exit_code if result.findings else 0
+    if set(result.findings) - set(result.unavailable):
+        return CorruptionDetected.exit_code
+    return RepositoryUnavailable.exit_code if result.findings else 0
 
 
 def _share(text: str | None) -> float:

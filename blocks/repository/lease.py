@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 """Pause between two looks while waiting for another run to finish."""
 
+RECENT_SHARE = 1 / 30
+"""Within so much of its length after a look the lease is written without another look."""
+
 
 class Lease:
     """A held lease. Thread-safe; a daemon thread renews it until it is released or lost."""
@@ -32,6 +35,7 @@ class Lease:
         self._record = record
         self._guard = threading.Lock()
         self._lost: str | None = None
+        self._looked = leases.clock.now()
         self._stop = threading.Event()
 
     @property
@@ -56,7 +60,7 @@ class Lease:
             RepositoryLocked: The lease is lost.
         """
         with self._guard:
-            self._check()
+            self._check_unless_recent()
             self._write(self._record.model_copy(update={"backup_id": backup_id}))
 
     def renew(self) -> None:
@@ -86,7 +90,7 @@ class Lease:
         self._stop.set()
         with self._guard:
             try:
-                self._check()
+                self._check_unless_recent()
                 self._write(self._record.model_copy(update={"released": True}))
             except LastgoodError as exc:
                 logger.warning("the lease of plan %s was not given back: %s", self.plan, exc)
@@ -96,8 +100,18 @@ class Lease:
         self._leases.write(self.token, record)
         self._record = record
 
+    def _check_unless_recent(self) -> None:
+        """Look whether the lease is ours before it is written, unless that was just done: right before a commit, say.
+
+        A commit never relies on this.
+        """
+        since = self._leases.clock.now() - self._looked
+        if self._lost or not timedelta() <= since < timedelta(seconds=self._leases.seconds * RECENT_SHARE):
+            self._check()
+
     def _check(self) -> None:
         self._lost = self._lost or self._reason_lost()
+        self._looked = self._leases.clock.now()
         if self._lost:
             raise RepositoryLocked(
                 f"this run no longer holds the lease of plan {self.plan}: {self._lost}",
@@ -116,23 +130,34 @@ class Lease:
         return None
 
 
-def acquire(leases: Leases, holder: str, purpose: str, floor: Callable[[], int], wait_seconds: float = 0) -> Lease:
+def acquire(
+    leases: Leases,
+    holder: str,
+    purpose: str,
+    floor: Callable[[], int],
+    wait_seconds: float = 0,
+    draw: Callable[[], str] | None = None,
+) -> Lease:
     """Take the lease.
 
     Args:
         leases: Those of the plan.
         holder: Who asks: host and process.
         purpose: What for, in a word.
-        floor: The highest token that a commit is known to have used.
+        floor: The highest token that a commit is known to have used; asked where there is no lease, so that they were
+            lost, or never were: the one with the highest token is never deleted.
         wait_seconds: How long to wait for another run to finish.
+        draw: Gives the id of the backup that is to be made, when the lease is taken.
 
     Raises:
         RepositoryLocked: Another run holds it; names it.
     """
     deadline = leases.clock.now() + timedelta(seconds=wait_seconds)
-    used = floor()
+    used = 0
     while True:
         found = leases.current()
+        if found is None:
+            used = max(used, floor())
         if found and found[1].live(leases.clock.now()):
             left = (deadline - leases.clock.now()).total_seconds()
             if left <= 0:
@@ -140,15 +165,15 @@ def acquire(leases: Leases, holder: str, purpose: str, floor: Callable[[], int],
             leases.clock.sleep(min(POLL_SECONDS, left))
             continue
         token = max(found[0] if found else 0, used) + 1
-        if lease := _claim(leases, token, holder, purpose):
+        if lease := _claim(leases, token, holder, purpose, draw() if draw is not None else None):
             return lease
         # another run took it, or something that is no lease has its name: never ask for it again
         used = token
 
 
-def _claim(leases: Leases, token: int, holder: str, purpose: str) -> Lease | None:
+def _claim(leases: Leases, token: int, holder: str, purpose: str, backup_id: str | None) -> Lease | None:
     record = LeaseRecord(
-        holder=holder, purpose=purpose, backup_id=None, acquired_at=leases.clock.now(),
+        holder=holder, purpose=purpose, backup_id=backup_id, acquired_at=leases.clock.now(),
         expires_at=leases.expiry(), nonce=secrets.token_hex(16), released=False,
     )  # fmt: skip
     try:
@@ -160,7 +185,8 @@ def _claim(leases: Leases, token: int, holder: str, purpose: str) -> Lease | Non
         # we looked long ago: meanwhile others took this token and higher ones, and this one was deleted
         leases.remove(token)
         return None
-    leases.tidy(tokens)
+    if len(tokens) > leases.kept:
+        leases.tidy(tokens)
     return Lease(leases, token, record)
 
 

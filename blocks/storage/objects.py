@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
@@ -24,6 +25,10 @@ REMOVED_AT_ONCE = 1000
 """Objects of one request for deletion, where the storage knows such requests."""
 
 
+LISTED_AT_ONCE = 1000
+"""Objects of one request for a listing."""
+
+
 class ObjectTier(StorageTier):
     """Objects in one bucket or container, below one prefix.
 
@@ -38,6 +43,8 @@ class ObjectTier(StorageTier):
         storage_class: Of new objects; None for the bucket's own.
         single_writer: Look before an exclusive creation, where the store does not refuse a second one by itself.
     """
+
+    remote = True
 
     def __init__(
         self,
@@ -126,15 +133,19 @@ class ObjectTier(StorageTier):
 
     def list(self, prefix: str = "") -> Sequence[StoredName]:
         """List all objects below a folder (`prefix` ends in `/` or is empty), sorted by name."""
-        found = self._call(
-            "list", prefix, lambda: [o for chunk in obstore.list(self._store, prefix or None) for o in chunk]
-        )
-        return sorted(
-            (StoredName(one["path"], one["size"], one["last_modified"]) for one in found), key=lambda one: one.name
-        )
+        return _sorted(self._call("list", prefix, lambda: self._listed(prefix)))
 
     def _listed(self, prefix: str) -> builtins.list[ObjectMeta]:
         return [one for page in obstore.list(self._store, prefix or None) for one in page]
+
+    def first_page(self) -> Sequence[StoredName] | None:
+        """List all objects that there are, where one request is enough for that."""
+
+        def pages() -> builtins.list[Sequence[ObjectMeta]]:
+            return builtins.list(islice(obstore.list(self._store, chunk_size=LISTED_AT_ONCE), 2))
+
+        found = self._call("list", "", pages)
+        return None if len(found) > 1 else _sorted(found[0] if found else [])
 
     def folders(self, prefix: str = "") -> Sequence[str]:
         """Return the names of the folders directly below a folder, sorted."""
@@ -192,3 +203,8 @@ class ObjectTier(StorageTier):
                 raise classified(exc, verb, name, self._place) from exc
 
         return self._attempts.call(tried)
+
+
+def _sorted(found: Iterable[ObjectMeta]) -> builtins.list[StoredName]:
+    listed = (StoredName(one["path"], one["size"], one["last_modified"]) for one in found)
+    return sorted(listed, key=lambda one: one.name)

@@ -35,6 +35,7 @@ class ChainSegments:
     Args:
         repository: The unlocked repository.
         target: The backup on top.
+        copies: This machine's copies of manifests and indexes will do, which are named by SHA-256: for a base.
 
     Attributes:
         digest: Computes digests that stand for the content of rows.
@@ -45,9 +46,10 @@ class ChainSegments:
         CorruptionDetected: A backup is missing or damaged, or its manifest contradicts itself.
     """
 
-    def __init__(self, repository: Repository, target: BackupMetadata) -> None:
+    def __init__(self, repository: Repository, target: BackupMetadata, copies: bool = False) -> None:
         self.repository = repository
-        self.backups: Sequence[BackupMetadata] = repository.chain(target)
+        self._copies = copies
+        self.backups: Sequence[BackupMetadata] = repository.chain(target, copies=copies)
         full = self.backups[0]
         bounds = _bounds_by_collection(full)
         for backup in self.backups:
@@ -165,7 +167,9 @@ class ChainSegments:
     def _piece(
         self, backup: BackupMetadata, collection: Collection | None, part: int, blob: Blob, kind: ObjectKind
     ) -> Piece:
-        sealed = self.repository.get_blob(backup.plan, backup.backup_id, blob)
+        index = kind is ObjectKind.INDEX and self._copies
+        fetch = self.repository.get_index if index else self.repository.get_blob
+        sealed = fetch(backup.plan, backup.backup_id, blob)
         key = self.data_keys[backup.backup_id] if kind is ObjectKind.SEGMENT else self.repository.keys.catalogue_key
         of = f" ({collection.name}#{part})" if collection else ""
         return Piece(sealed, key, _context(backup, collection, part, blob, kind), f"{_name(backup, blob)}{of}")

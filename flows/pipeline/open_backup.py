@@ -37,11 +37,11 @@ def open_backup(
     """
     repository = plan.repository.unlock(plan.encryption)
     with (
-        repository.lease(plan.name, f"{kind.value} backup", wait_seconds) as lease,
+        repository.lease(plan.name, f"{kind.value} backup", wait_seconds, kind=kind) as lease,
         plan.hooks.around(plan.name, kind.value, plan.secret_variables),
         ExitStack() as opened,
     ):
-        base, because = find_base(repository, plan.name, kind)
+        base, because = find_base(repository, plan.name, kind, repository.stock(plan.name, lease))
         since = tokens(base, kind)
         views = {
             name: retried(partial(_open_view, opened, name, source, since.get(name)), retries=2)
@@ -52,7 +52,7 @@ def open_backup(
             base, because = None, changed
         if base is not None and (grown := context.needs_repartition(base)):
             base, because = None, f"a part of {grown} has outgrown its bounds"
-        yield BackupAttempt(context, base, because)
+        yield BackupAttempt(context, base, because, drawn=lease.record.backup_id)
 
 
 def _open_view(opened: ExitStack, name: str, source: StateSource, since: str | None) -> View:

@@ -30,6 +30,7 @@ WORKLOADS = {
     "T1": "many small tables",
     "V1": "verification against a plain restore",
     "O1": "what Prefect costs on a small backup",
+    "B4": "list of very many backups in an object store",
     "D1": "building blocks",
 }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
+from threading import Lock
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -22,6 +24,8 @@ from flows.pipeline.messages import Piece, SharedBlob, SharedPiece
 SHARED_KEPT = 64
 """Blobs that several parts share, of up to about a mebibyte each, that are held open for the next part."""
 
+
+T = TypeVar("T")
 
 _BoundsByName = dict[str, list[tuple[int, Bounds]]]
 
@@ -67,8 +71,8 @@ class ChainSegments:
         ]
         # a part that changed in each backup looks into as many blobs, and so does the next one
         kept = max(SHARED_KEPT, 2 * len(self.backups))
-        self._shared = lru_cache(kept)(self._shared_blob)
-        self._shared_index = lru_cache(kept)(self._index_of_blob)
+        self._shared = _read_once(self._shared_blob, kept)
+        self._shared_index = _read_once(self._index_of_blob, kept)
 
     def open_data(self, sources: Mapping[str, StateSource]) -> None:
         """Make the data readable, for the sources of a plan.
@@ -173,6 +177,17 @@ class ChainSegments:
         key = self.data_keys[backup.backup_id] if kind is ObjectKind.SEGMENT else self.repository.keys.catalogue_key
         of = f" ({collection.name}#{part})" if collection else ""
         return Piece(sealed, key, _context(backup, collection, part, blob, kind), f"{_name(backup, blob)}{of}")
+
+
+def _read_once(read: Callable[[str, Blob], T], kept: int) -> Callable[[str, Blob], T]:
+    """Keep the last answers; who asks for one that is just being read waits for it."""
+    remembered, reading = lru_cache(kept)(read), dict[tuple[str, Blob], Lock]()
+
+    def answer(backup_id: str, blob: Blob) -> T:
+        with reading.setdefault((backup_id, blob), Lock()):
+            return remembered(backup_id, blob)
+
+    return answer
 
 
 def _context(

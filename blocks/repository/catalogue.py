@@ -147,6 +147,8 @@ class Catalogue:
         self._known: dict[tuple[str, str], _Manifest] = {}
         self._incomplete: dict[tuple[str, str], _Manifest] = {}
         """Manifests whose base was not there, or was another one, as they are stored."""
+        self._shown: dict[tuple[str, str], str] = {}
+        """SHA-256 of the sealed bytes of manifests that were only shown."""
         self._guard = threading.Lock()
 
     def seal(self, record: Record, kind: ObjectKind, plan: str, name: str) -> bytes:
@@ -356,17 +358,19 @@ class Catalogue:
     def link_of(self, metadata: BackupMetadata) -> Link:
         """Name a backup whose manifest was read before: it is not looked for again; raises what `manifest` raises."""
         known = self._known_manifest(metadata.plan, metadata.backup_id, copies=True)
-        if known is None:
+        digest = known.digest if known else self._shown.get((metadata.plan, metadata.backup_id))
+        if digest is None:
             return self.link(metadata.plan, metadata.backup_id)
-        return Link(backup_id=metadata.backup_id, manifest_sha256=known.digest)
+        return Link(backup_id=metadata.backup_id, manifest_sha256=digest)
 
     def survey(self, plan: str, *, shown: bool = False) -> Survey:
         """Read all manifests of a plan; damage is reported, not raised.
 
         Args:
             plan: Name of the plan.
-            shown: It is only shown to a person, so that this machine's copies of manifests will do. Never where it is
-                decided what is committed, removed, or proved.
+            shown: It is only shown to a person, so that this machine's copies of manifests will do, and with them
+                manifests as they are stored, without what they take from their base: what is counted of a backup is
+                in them. Never where it is decided what is committed, removed, or proved.
 
         Raises:
             RepositoryUnavailable: The storage failed.
@@ -405,9 +409,17 @@ class Catalogue:
             if self._cache is not None:
                 self._cache.trim(plan, set(ids))
         at_hand = {key: found for key, found in read.items() if isinstance(found, _Manifest)}
+        as_stored = shown and self._cache is not None
+        if as_stored:
+            with self._guard:
+                self._shown |= {(plan, backup_id): found.digest for backup_id, found in at_hand.items()}
         backups, wrong = [], {}
         for backup_id in ids:
-            outcome = self._outcome_settled(read[backup_id], shown, at_hand)
+            found = read[backup_id]
+            if as_stored and isinstance(found, _Manifest):
+                backups.append(found.metadata)
+                continue
+            outcome = self._outcome_settled(found, at_hand)
             if isinstance(outcome, LastgoodError):
                 wrong[backup_id] = outcome
             elif outcome is not None:
@@ -438,12 +450,12 @@ class Catalogue:
             return exc
 
     def _outcome_settled(
-        self, read: _Manifest | LastgoodError | None, copies: bool, at_hand: Mapping[str, _Manifest]
+        self, read: _Manifest | LastgoodError | None, at_hand: Mapping[str, _Manifest]
     ) -> BackupMetadata | LastgoodError | None:
         if not isinstance(read, _Manifest):
             return read
         try:
-            return self._settled(read, copies, at_hand).metadata
+            return self._settled(read, False, at_hand).metadata
         except (CorruptionDetected, ConfigurationError, ObjectUnreadable) as exc:
             return exc
 

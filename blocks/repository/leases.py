@@ -46,11 +46,15 @@ from blocks.errors import (
 from blocks.host.leftovers import has_ended
 from blocks.records import Record, UtcTime
 from blocks.repository import names
+from blocks.repository.stock import Listing
 from blocks.storage.base import StorageTier
 
 logger = logging.getLogger(__name__)
 
 _MOST_BYTES = 64 * 1024
+
+KEPT = 32
+"""Leases that lie in a storage in a network before old ones are deleted, which is a request."""
 
 
 _DURATIONS = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -141,13 +145,18 @@ class Leases:
         plan: Name of the plan, as in object names.
         seconds: How long a lease holds without being renewed.
         clock: Gives the time and waits; the machine's own by default.
+        listing: Lists a folder as it is now; the tier's own by default.
     """
 
-    def __init__(self, tier: StorageTier, plan: str, seconds: float, clock: Clock) -> None:
+    def __init__(
+        self, tier: StorageTier, plan: str, seconds: float, clock: Clock, listing: Listing | None = None
+    ) -> None:
         self.plan = names.checked_plan(plan)
         self.seconds = seconds
         self.clock = clock
-        self._tier = tier
+        self._tier, self._listing = tier, listing or tier.list
+        self.kept = KEPT if tier.remote else 1
+        """So many leases lie there before old ones are deleted."""
 
     def expiry(self) -> datetime:
         """Return when a lease taken or renewed now expires."""
@@ -171,7 +180,7 @@ class Leases:
 
     def _listed(self) -> dict[int, datetime]:
         """Return by token when its object was last written, by the storage's time; tokens ascend."""
-        stored = self._tier.list(names.locks(self.plan))
+        stored = self._listing(names.locks(self.plan))
         found = ((names.token_of(one.name), one.modified_at) for one in stored)
         return dict(sorted((token, moment) for token, moment in found if token is not None))
 

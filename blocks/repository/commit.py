@@ -64,7 +64,7 @@ class Committer:
         sealed = self._catalogue.seal_manifest(metadata)
         link = Link(backup_id=backup_id, manifest_sha256=hashlib.sha256(sealed).hexdigest())
         self._tier.put(names.checksums(plan, backup_id), _checksums(metadata, link))
-        # the lease is looked at last: where its own listing shows all that there is, no request follows but the manifest
+        # the lease is looked at last; where its own listing shows all that there is, that one answers and costs nothing
         looked = not self._overview.complete
         if looked:
             self._look(metadata, objects)

@@ -11,7 +11,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from blocks.errors import AlreadyExists, LastgoodError, RepositoryFull, RepositoryLocked
 from blocks.repository.lease_watch import LeaseWatch
@@ -36,18 +36,22 @@ class Lease:
         leases: Those of the plan.
         token: Its fencing token.
         record: What its object says.
-        written: When that was written, as the clock's `elapsed` had it before.
+        written: When that was written, as the clock's `elapsed` had it before; others were looked for afterwards.
+        made_at: The same by the storage's time; None where that does not tell.
     """
 
-    def __init__(self, leases: Leases, token: int, record: LeaseRecord, written: float) -> None:
+    def __init__(
+        self, leases: Leases, token: int, record: LeaseRecord, written: float, made_at: datetime | None = None
+    ) -> None:
         self.plan = leases.plan
         self.token = token
+        self.made_at = made_at
         self._leases = leases
         self._record = record
         self._written = written
         self._guard = threading.Lock()
         self._lost: str | None = None
-        self._looked = written  # whoever made it looked afterwards
+        self._looked = written
         self._stop = threading.Event()
 
     @property
@@ -240,7 +244,8 @@ def _claim(
         leases.write(token, record, exclusive=True)
     except AlreadyExists:
         return None
-    tokens = leases.tokens()
+    listed = leases.listed()
+    tokens = list(listed)
     # we looked long ago: meanwhile others took this token and higher ones, and this one was deleted; or the holder of
     # the one before is at work again, and has looked whether it is still the highest before this one was there
     if (tokens and tokens[-1] > token) or (before is not None and _at_work(leases, before)):
@@ -248,7 +253,7 @@ def _claim(
         return None
     if len(tokens) > leases.kept:
         leases.tidy(tokens)
-    return Lease(leases, token, record, written)
+    return Lease(leases, token, record, written, listed.get(token))
 
 
 def _record(

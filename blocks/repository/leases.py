@@ -176,9 +176,9 @@ class Leases:
 
     def tokens(self) -> list[int]:
         """Return all tokens that have an object, ascending."""
-        return list(self._listed())
+        return list(self.listed())
 
-    def _listed(self) -> dict[int, datetime]:
+    def listed(self) -> dict[int, datetime]:
         """Return by token when its object was last written, by the storage's time; tokens ascend."""
         stored = self._listing(names.locks(self.plan))
         found = ((names.token_of(one.name), one.modified_at) for one in stored)
@@ -231,13 +231,13 @@ class Leases:
 
     def find(self, token: int) -> FoundLease | None:
         """Return the lease of a token; None where it is gone."""
-        moment = self._listed().get(token)
+        moment = self.listed().get(token)
         record = self.read(token) if moment is not None else None
         return FoundLease(token, record, moment) if record is not None and moment is not None else None
 
     def current(self) -> FoundLease | None:
         """Return the lease that counts, held or not; None where the plan was never leased."""
-        while listed := self._listed():
+        while listed := self.listed():
             # the highest is deleted only after a higher one was made
             token = max(listed)
             if record := self.read(token):

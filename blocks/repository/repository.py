@@ -124,25 +124,19 @@ class Repository:
             yield lease
 
     def storage_time(self, lease: Lease) -> datetime | None:
-        """Return when a lease was last written, by the clock of the storage; None where that does not tell.
+        """Return when a lease was taken, by the clock of the storage; None where that does not tell.
 
-        A local folder has the clock of this machine. Taking the lease has listed it: where that listing was kept, it is
-        not listed again.
+        A local folder has the clock of this machine.
         """
-        name = names.lock(lease.plan, lease.token)
-        try:
-            listed = self._overview.known(names.locks(lease.plan))
-            return next((stored.modified_at for stored in listed if stored.name == name), None)
-        except LastgoodError as exc:
-            logger.debug("the clock of the storage cannot be read: %s", exc)
-            return None
+        return lease.made_at
 
     def newest_event(self, plan: str) -> datetime | None:
         """Return the time of the newest verification or expiry of a plan, by the clock that it was recorded with.
 
-        As of now, or as the lease that is held was taken.
+        As of now, or of the time when the lease was taken that is held.
         """
-        found = [*self._overview.known(names.verifications(plan)), *self._overview.known(names.expired(plan))]
+        listing = self._overview.known if self._overview.complete else self._overview.list
+        found = [*listing(names.verifications(plan)), *self._overview.known(names.expired(plan))]
         return max((moment for stored in found if (moment := names.moment_of(stored.name))), default=None)
 
     def current_lease(self, plan: str) -> LeaseRecord | None:

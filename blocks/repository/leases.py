@@ -1,6 +1,7 @@
 """The leases of a plan as stored objects: `locks/<plan>/<token>`, of which the highest token counts.
 
-The object with the highest token is never deleted while it counts, so tokens never come back.
+The object with the highest token is never deleted while it counts, so tokens never come back. Others are deleted with
+the next lease, in a network when there are more than 32 of them.
 
 No host's time of day decides who holds a plan: hosts differ by hours, and a clock that was wrong when a run died once
 locked a plan for two years. What decides:

@@ -33,6 +33,7 @@ WORKLOADS = {
     "B3": "restores from an S3 server",
     "V1": "verification against a plain restore",
     "O1": "what Prefect costs on a small backup",
+    "B4": "list of very many backups in an object store",
     "D1": "building blocks",
 }
 

@@ -20,6 +20,7 @@ from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupStatus, Verification
 from blocks.repository.block import Repository
 from blocks.repository.capabilities import Capabilities
+from blocks.repository.stock import Stock
 from flows.pipeline.progress import Progress
 from flows.proving.objects import ObjectReader, Wrong, objects_to_check, sample
 from flows.reporting.units import human_time
@@ -149,8 +150,9 @@ class _Check:
         found = [*self._lost_capabilities(), *self._repository.audit(self._plan.name)]
         there = {backup.backup_id for backup in self._repository.survey(self._plan.name).backups}
         found += [str(wrong) for wrong in self._wrong if wrong.one.backup.backup_id in there]
+        statuses = self._repository.statuses(self._plan.name, self.backups)
         for backup in self.backups:
-            if backup.backup_id in there:
+            if backup.backup_id in there and statuses[backup.backup_id] is BackupStatus.CORRUPTED:
                 found += self._failed_before(backup)
         return list(dict.fromkeys(found))
 
@@ -174,8 +176,6 @@ class _Check:
         return [str(wrong) for wrong in self._wrong if wrong.unavailable]
 
     def _failed_before(self, backup: BackupMetadata) -> list[str]:
-        if self._repository.status(backup) is not BackupStatus.CORRUPTED:
-            return []
         told = self._repository.verifications(self._plan.name, backup.backup_id)[-1:]
         return [
             f"{backup.backup_id} failed its verification of {human_time(last.verified_at)}: {last.findings[0]}"
@@ -269,11 +269,12 @@ class _Check:
     def _look_for_missing(self) -> dict[str, list[str]]:
         """Return by backup the names of its objects that are absent or of another size."""
         self._unlisted = []
-        return {backup.backup_id: self._missing_of(backup) for backup in self.backups}
+        stock = self._repository.stock(self._plan.name)
+        return {backup.backup_id: self._missing_of(backup, stock) for backup in self.backups}
 
-    def _missing_of(self, backup: BackupMetadata) -> list[str]:
+    def _missing_of(self, backup: BackupMetadata, stock: Stock | None = None) -> list[str]:
         try:
-            missing = self._repository.missing(backup)
+            missing = self._repository.missing(backup, stock)
         except ObjectUnreadable as exc:
             self._unlisted.append(exc.message)
             return []

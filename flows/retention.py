@@ -16,6 +16,7 @@ from blocks.plan.plan import BackupPlan, load_plan
 from blocks.plan.retention import Decision
 from blocks.records import Acceptance, BackupMetadata, BackupStatus, Expiry
 from blocks.repository.block import Repository
+from blocks.repository.stock import Stock
 from flows.pipeline.doubts import Doubts, doubts_of_retention
 from flows.pipeline.executor import StageExecutor, open_executor
 from flows.pipeline.prefect_compat import RETRIED, flow, stage_runner, task
@@ -155,16 +156,17 @@ def statuses(repository: Repository, backups: Sequence[BackupMetadata]) -> dict[
     Raises:
         RepositoryUnavailable: The storage failed or refused.
     """
-    return {backup.backup_id: _status(repository, backup) for backup in backups}
+    stock = repository.stock(backups[0].plan) if backups else None
+    return {backup.backup_id: _status(repository, backup, stock) for backup in backups}
 
 
-def _status(repository: Repository, backup: BackupMetadata) -> BackupStatus | None:
+def _status(repository: Repository, backup: BackupMetadata, stock: Stock | None) -> BackupStatus | None:
     try:
-        told = repository.readable_status(backup)
+        told = repository.readable_status(backup, stock)
         if told is None or told is BackupStatus.CORRUPTED:
             return told
-        repository.chain(backup)
-        return None if repository.missing(backup) else told
+        repository.chain(backup, stock=stock)
+        return None if repository.missing(backup, stock) else told
     except (CorruptionDetected, ObjectUnreadable):
         # a storage that fails or refuses says nothing of the backup: then nothing is decided
         return None
@@ -257,9 +259,9 @@ def expiry(
     return Expiry(
         plan=plan.name,
         expired_at=now,
-        removed=tuple(repository.link(d.backup) for d in going),
+        removed=tuple(repository.link_of(d.backup) for d in going),
         reasons={d.backup.backup_id: d.reason for d in going},
-        head=repository.link(decisions[-1].backup) if decisions else None,
+        head=repository.link_of(decisions[-1].backup) if decisions else None,
         accepted=said,
     )
 

@@ -52,6 +52,7 @@ def _own_state_home(_state_homes: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """Keep what lastgood remembers of repositories out of the user's home."""
     home = tempfile.mkdtemp(dir=_state_homes)
     monkeypatch.setenv("XDG_STATE_HOME", home)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path(home) / "cache"))
     return Path(home)
 
 

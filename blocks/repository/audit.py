@@ -8,8 +8,7 @@ newest backup that it has seen, outside the repository.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from itertools import islice
 
 from blocks.errors import (
@@ -24,7 +23,9 @@ from blocks.repository import names
 from blocks.repository.catalogue import Catalogue, Survey
 from blocks.repository.checksums import checksums_text, objects_of
 from blocks.repository.history import History
+from blocks.repository.overview import Overview
 from blocks.repository.rollback_guard import Head, RollbackGuard
+from blocks.repository.stock import Stock
 from blocks.storage.base import StorageTier, StoredName
 
 _SHOWN = 20
@@ -53,8 +54,18 @@ def settled_findings(look: Callable[[], list[str]]) -> list[str]:
     return found
 
 
-def remembered_loss(catalogue: Catalogue, history: History, guard: RollbackGuard, plan: str) -> str | None:
+def remembered_loss(
+    catalogue: Catalogue, history: History, guard: RollbackGuard, plan: str, listed: Overview | None = None
+) -> str | None:
     """Return whether the newest backup that this machine has seen of a plan is gone without a record.
+
+    Args:
+        catalogue: Opens and checks the manifests of the repository.
+        history: The expiries of the repository.
+        guard: The newest backup of each plan that this machine has seen.
+        plan: Name of the plan.
+        listed: A listing that was just made, where it showed all of the repository: a manifest that is in it, and was
+            read before, is not looked for again.
 
     Returns:
         A sentence; None where it is there, was removed on record or is only damaged, which is found elsewhere.
@@ -63,14 +74,16 @@ def remembered_loss(catalogue: Catalogue, history: History, guard: RollbackGuard
     if head is None:
         return None
     try:
-        found = catalogue.manifest(plan, head.link.backup_id)[1]
+        name = names.manifest(plan, head.link.backup_id)
+        there = listed is not None and listed.complete and any(one.name == name for one in listed.known(name))
+        found = catalogue.link(plan, head.link.backup_id, listed=there)
     except BackupNotFound:
         if any(head.link in expiry.removed for expiry in history.expiries(plan)[0]):
             return None
     except (CorruptionDetected, ConfigurationError, ObjectUnreadable):
         return None
     else:
-        if found == head.link.manifest_sha256:
+        if found == head.link:
             return None
     return (
         f"the newest backup of plan {plan} that this machine has seen, {head.link.backup_id} (number {head.sequence}), "
@@ -78,13 +91,11 @@ def remembered_loss(catalogue: Catalogue, history: History, guard: RollbackGuard
     )
 
 
-def _still_there(catalogue: Catalogue, survey: Survey, plan: str) -> tuple[Survey, dict[str, Link]]:
+def _still_there(catalogue: Catalogue, survey: Survey, stock: Stock) -> tuple[Survey, dict[str, Link]]:
     """Name what a survey found by digest, without what retention removed since."""
-    links = {}
-    for one in survey.backups:
-        with suppress(BackupNotFound):
-            links[one.backup_id] = catalogue.link(plan, one.backup_id)
-    backups = [one for one in survey.backups if one.backup_id in links]
+    there = set(stock.committed)
+    backups = [one for one in survey.backups if one.backup_id in there]
+    links = {one.backup_id: catalogue.link_of(one) for one in backups}
     return Survey(backups, survey.findings, survey.damaged), links
 
 
@@ -106,10 +117,11 @@ class Audit:
         # first of all: a backup that is committed from now on is remembered, and is not in the survey
         self._seen = guard.read(plan)
         catalogue.forget(plan)
-        self._survey, self._links = _still_there(catalogue, catalogue.survey(plan), plan)
+        survey = catalogue.survey(plan)
+        self._stock = Stock(tier, tier.list, plan)
+        self._survey, self._links = _still_there(catalogue, survey, self._stock)
         expiries, self._unreadable = history.expiries(plan)
         self._expired = {link.backup_id: link.manifest_sha256 for expiry in expiries for link in expiry.removed}
-        self._unlisted: set[str] = set()
 
     def run(self) -> list[str]:
         """Return what is wrong, each a sentence that names the backup; remember the newest if nothing is."""
@@ -172,36 +184,22 @@ class Audit:
         return [f"{wrong}: the repository was rolled back or replaced"] if wrong else []
 
     def _folders(self) -> list[str]:
-        prefix = names.backups(self._plan)
-        folders: dict[str, dict[str, StoredName]] = {}
-        findings: list[str] = []
-        for stored in self._listed(prefix, findings):
-            folder, _, name = stored.name.removeprefix(prefix).rpartition("/")
-            if names.is_backup_id(folder):
-                folders.setdefault(folder, {})[name] = stored
-            else:
-                findings.append(f"{stored.name} does not belong there")
+        stock = self._stock
+        findings = [exc.message for exc in stock.unlisted.values()]
+        findings += [f"{name} does not belong there" for name in stock.others]
         for backup in self._survey.backups:
-            findings += self._folder(backup, folders.get(backup.backup_id, {}))
-            findings += self._history.verifications(self._plan, backup.backup_id)[1]
+            findings += self._folder(backup, stock.objects(backup.backup_id))
+            findings += self._history.verifications(self._plan, backup.backup_id, self._recorded(backup))[1]
         return findings
 
-    def _listed(self, prefix: str, findings: list[str]) -> Sequence[StoredName]:
-        """List all objects of the plan; folder by folder where one of them cannot be listed."""
+    def _recorded(self, backup: BackupMetadata) -> list[str] | None:
         try:
-            return self._tier.list(prefix)
+            return self._stock.verifications(backup.backup_id)
         except ObjectUnreadable:
-            found: list[StoredName] = []
-        for folder in self._tier.folders(prefix):
-            try:
-                found += self._tier.list(f"{prefix}{folder}/")
-            except ObjectUnreadable as exc:
-                findings.append(exc.message)
-                self._unlisted.add(folder)
-        return found
+            return None  # of one backup perhaps, which its own listing tells
 
     def _folder(self, backup: BackupMetadata, stored: dict[str, StoredName]) -> list[str]:
-        if backup.backup_id in self._unlisted:
+        if backup.backup_id in self._stock.unlisted:
             return []
         expected = {one.name: one.size_bytes for one in objects_of(backup)}
         findings = [f"{backup.backup_id} lacks {name}" for name in expected if name not in stored]

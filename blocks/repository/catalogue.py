@@ -12,6 +12,7 @@ import json
 import logging
 import threading
 import zlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -31,6 +32,7 @@ from blocks.errors import (
 )
 from blocks.records import FEATURES, FORMAT_VERSION, BackupMetadata, Link, Record
 from blocks.repository import names
+from blocks.repository.cache import Kind, SealedCache
 from blocks.repository.inheritance import narrowed, widened
 from blocks.storage.base import StorageTier
 
@@ -39,8 +41,10 @@ logger = logging.getLogger(__name__)
 MAX_RECORD_BYTES = 512 * 1024 * 1024
 """A record that unpacks to more than this is refused: it would be an attack on memory."""
 
-READERS = 4
-"""Manifests that are read at once."""
+READERS = 16
+"""Manifests that are read at once from a storage in a network."""
+READERS_OF_FOLDERS = 4
+"""And from a folder."""
 
 R = TypeVar("R", bound=Record)
 
@@ -110,20 +114,41 @@ def decode_record(data: bytes, model: type[R], where: str) -> R:
 _HINT = "Run `lastgood check` to see what else is damaged; other backups of the plan can still be restored."
 
 
+@dataclass(frozen=True)
+class _Manifest:
+    """A manifest that was read.
+
+    Attributes:
+        metadata: As it is stored, or with what it takes from its base.
+        digest: SHA-256 of its sealed bytes.
+        copied: Whether those came from this machine's copies.
+        settled: Whether what it takes from its base was filled in, where that could be done.
+    """
+
+    metadata: BackupMetadata
+    digest: str
+    copied: bool
+    settled: bool = False
+
+
 class Catalogue:
     """All sealed records of one repository. Thread-safe; manifests are immutable and read once.
 
     Args:
         tier: The tier that holds the repository's objects.
         keys: The unlocked keys of the repository, of any role.
+        cache: This machine's copies of sealed manifests, where they are worth something.
     """
 
-    def __init__(self, tier: StorageTier, keys: Keys) -> None:
+    def __init__(self, tier: StorageTier, keys: Keys, cache: SealedCache | None = None) -> None:
         self._tier = tier
         self._keys = keys
-        self._known: dict[tuple[str, str], tuple[BackupMetadata, str]] = {}
-        self._incomplete: dict[tuple[str, str], tuple[BackupMetadata, str]] = {}
+        self._cache = cache
+        self._known: dict[tuple[str, str], _Manifest] = {}
+        self._incomplete: dict[tuple[str, str], _Manifest] = {}
         """Manifests whose base was not there, or was another one, as they are stored."""
+        self._shown: dict[tuple[str, str], str] = {}
+        """SHA-256 of the sealed bytes of manifests that were only shown."""
         self._guard = threading.Lock()
 
     def seal(self, record: Record, kind: ObjectKind, plan: str, name: str) -> bytes:
@@ -150,7 +175,7 @@ class Catalogue:
             CorruptionDetected: The manifest of its base is not what it was.
         """
         plan, backup_id = metadata.plan, metadata.backup_id
-        base = self.manifest(plan, metadata.chain[-1].backup_id)[0] if metadata.chain else None
+        base = self.member(plan, metadata.chain[-1], copies=True)[0] if metadata.chain else None
         stored = metadata if base is None else narrowed(metadata, base)
         sealed = self.seal(stored, ObjectKind.MANIFEST, plan, backup_id)
         if base is not None and stored.inherits and widened(stored, base) != metadata:
@@ -178,8 +203,16 @@ class Catalogue:
                 for key in [key for key in known if key[0] == plan]:
                     del known[key]
 
-    def manifest(self, plan: str, backup_id: str) -> tuple[BackupMetadata, str]:
+    def manifest(
+        self, plan: str, backup_id: str, *, listed: bool = False, copies: bool = False
+    ) -> tuple[BackupMetadata, str]:
         """Return a manifest and the SHA-256 of its sealed bytes.
+
+        Args:
+            plan: Name of the plan.
+            backup_id: Id of the backup.
+            listed: The caller knows from a listing that it is there: one that was read before is not looked for again.
+            copies: Those of its chain, which it names by SHA-256, may come from this machine's copies.
 
         Raises:
             BackupNotFound: There is no committed backup of that id.
@@ -187,19 +220,53 @@ class Catalogue:
             ObjectUnreadable: Its manifest cannot be read.
             ConfigurationError: A newer lastgood made it.
         """
-        known = self._known_manifest(plan, backup_id)
-        if known and self._tier.is_object(names.manifest(plan, backup_id)):
-            return known
-        stored, digest = self._opened(plan, backup_id)
-        metadata = self._resolved(stored) if stored.inherits else stored
-        self._remember(metadata, digest)
-        return metadata, digest
+        found = self._settled(self._read(plan, backup_id, listed, copies=False), copies, {})
+        return found.metadata, found.digest
 
-    def _opened(self, plan: str, backup_id: str) -> tuple[BackupMetadata, str]:
-        """Read a manifest as it is stored; raises what `manifest` raises."""
+    def member(
+        self, plan: str, link: Link, *, listed: bool = False, copies: bool = False
+    ) -> tuple[BackupMetadata, str]:
+        """Return a manifest that another one names by digest, and the SHA-256 of its sealed bytes.
+
+        Args:
+            plan: Name of the plan.
+            link: What names it, in a manifest that was read from the storage.
+            listed: The caller knows from a listing that it is there: one that was read before is not looked for again.
+            copies: A copy on this machine will do; the caller knows from a listing that the storage has it, too.
+
+        Raises:
+            BackupNotFound: There is no committed backup of that id; and all that `manifest` raises.
+        """
+        if not copies:
+            return self.manifest(plan, link.backup_id, listed=listed)
+        found = self._settled(self._read(plan, link.backup_id, True, True, copy=link.manifest_sha256), copies, {})
+        return found.metadata, found.digest
+
+    def _read(self, plan: str, backup_id: str, listed: bool, copies: bool, copy: str | None = None) -> _Manifest:
+        """Return what is known of a manifest, or else read it as it is stored; raises what `manifest` raises."""
+        known = self._known_manifest(plan, backup_id, copies)
+        if known and (listed or self._tier.is_object(names.manifest(plan, backup_id))):
+            return known
+        return self._opened(plan, backup_id, copy)
+
+    def _opened(self, plan: str, backup_id: str, copy: str | None = None) -> _Manifest:
+        """Read a manifest as it is stored, or the copy of that digest; raises what `manifest` raises."""
         name = names.manifest(plan, backup_id)
+        sealed = self._cache.get(plan, backup_id, Kind.MANIFEST, copy) if self._cache and copy else None
+        copied = sealed is not None
+        if sealed is None:
+            sealed = self._stored(plan, backup_id, name)
+            if self._cache is not None:
+                self._cache.put(plan, backup_id, Kind.MANIFEST, sealed)
+        metadata = self.open(sealed, BackupMetadata, ObjectKind.MANIFEST, plan, backup_id)
+        self._check_identity(metadata, plan, backup_id, name)
+        if metadata.format_version != stored_version(sealed):
+            raise CorruptionDetected(f"{name} says that it is of version {metadata.format_version}", hint=_HINT)
+        return _Manifest(metadata, hashlib.sha256(sealed).hexdigest(), copied)
+
+    def _stored(self, plan: str, backup_id: str, name: str) -> bytes:
         try:
-            sealed = self._tier.get(name, limit=MAX_RECORD_BYTES)
+            return self._tier.get(name, limit=MAX_RECORD_BYTES)
         except ObjectMissing as exc:
             with self._guard:
                 self._known.pop((plan, backup_id), None)
@@ -209,17 +276,24 @@ class Catalogue:
             raise BackupNotFound(
                 f"plan {plan} has no committed backup {backup_id}", hint=f"`lastgood list {plan}` shows what there is."
             ) from exc
-        metadata = self.open(sealed, BackupMetadata, ObjectKind.MANIFEST, plan, backup_id)
-        self._check_identity(metadata, plan, backup_id, name)
-        if metadata.format_version != stored_version(sealed):
-            raise CorruptionDetected(f"{name} says that it is of version {metadata.format_version}", hint=_HINT)
-        return metadata, hashlib.sha256(sealed).hexdigest()
 
-    def _resolved(self, backup: BackupMetadata) -> BackupMetadata:
+    def _settled(self, found: _Manifest, copies: bool, at_hand: Mapping[str, _Manifest]) -> _Manifest:
+        """Fill in what a manifest takes from its base, and remember it."""
+        if found.settled:
+            return found
+        metadata = self._resolved(found.metadata, copies, at_hand) if found.metadata.inherits else found.metadata
+        return self._remember(found, metadata)
+
+    def _resolved(self, backup: BackupMetadata, copies: bool, at_hand: Mapping[str, _Manifest]) -> BackupMetadata:
         """Fill in what a manifest takes from its base.
 
         Where a backup of its chain is gone or damaged, that is found by who needs the chain; others, who list backups,
         get the manifest as it is stored.
+
+        Args:
+            backup: The manifest as it is stored.
+            copies: Those of its chain may come from this machine's copies.
+            at_hand: Manifests as they are stored, by their ids, that were read just now.
 
         Raises:
             CorruptionDetected: It names what its base does not have.
@@ -227,26 +301,29 @@ class Catalogue:
         """
         if backup.chain and (backup.plan, backup.chain[-1].backup_id) in self._incomplete:
             return backup
-        above: list[tuple[BackupMetadata, str]] = []
+        above: list[_Manifest] = []
         lower: BackupMetadata | None = None
         for position in range(len(backup.chain) - 1, -1, -1):
             link = backup.chain[position]
             try:
-                found, digest = self._known_manifest(backup.plan, link.backup_id) or self._opened(
-                    backup.plan, link.backup_id
+                found = (
+                    self._known_manifest(backup.plan, link.backup_id, copies)
+                    or at_hand.get(link.backup_id)
+                    or self._opened(backup.plan, link.backup_id, link.manifest_sha256 if copies else None)
                 )
             except (BackupNotFound, CorruptionDetected, ConfigurationError, ObjectUnreadable) as exc:
                 logger.debug("%s is listed without its base: %s", backup.backup_id, exc)
                 return backup
-            if digest != link.manifest_sha256 or found.chain != backup.chain[:position]:
+            if found.digest != link.manifest_sha256 or found.metadata.chain != backup.chain[:position]:
                 return backup
-            if not found.inherits:
-                lower = found
+            if not found.metadata.inherits:
+                lower = found.metadata
+                self._remember(found, lower)
                 break
-            above.append((found, digest))
-        for stored, digest in reversed(above):
-            lower = self._widened(stored, lower)
-            self._remember(lower, digest)
+            above.append(found)
+        for stored in reversed(above):
+            lower = self._widened(stored.metadata, lower)
+            self._remember(stored, lower)
         return self._widened(backup, lower)
 
     def _widened(self, stored: BackupMetadata, base: BackupMetadata | None) -> BackupMetadata:
@@ -258,26 +335,48 @@ class Catalogue:
         except ValueError as exc:
             raise CorruptionDetected(f"{wrong}: {exc}", hint=_HINT) from exc
 
-    def _known_manifest(self, plan: str, backup_id: str) -> tuple[BackupMetadata, str] | None:
+    def _known_manifest(self, plan: str, backup_id: str, copies: bool = False) -> _Manifest | None:
         with self._guard:
-            return self._known.get((plan, backup_id)) or self._incomplete.get((plan, backup_id))
+            found = self._known.get((plan, backup_id)) or self._incomplete.get((plan, backup_id))
+        return found if found and (copies or not found.copied) else None
 
-    def _remember(self, metadata: BackupMetadata, digest: str) -> None:
-        known = self._incomplete if metadata.inherits else self._known
+    def _remember(self, found: _Manifest, metadata: BackupMetadata) -> _Manifest:
+        settled = _Manifest(metadata, found.digest, found.copied, settled=True)
         with self._guard:
-            known[metadata.plan, metadata.backup_id] = metadata, digest
+            (self._incomplete if metadata.inherits else self._known)[metadata.plan, metadata.backup_id] = settled
+        return settled
 
-    def link(self, plan: str, backup_id: str) -> Link:
+    def keep(self, plan: str, backup_id: str, sealed: bytes) -> None:
+        """Keep a copy of a manifest that was just committed, where the storage is in a network."""
+        if self._cache is not None:
+            self._cache.put(plan, backup_id, Kind.MANIFEST, sealed)
+            self._cache.trim(plan)
+
+    def link(self, plan: str, backup_id: str, *, listed: bool = False) -> Link:
         """Name a backup together with the digest of its manifest; raises what `manifest` raises."""
-        return Link(backup_id=backup_id, manifest_sha256=self.manifest(plan, backup_id)[1])
+        return Link(backup_id=backup_id, manifest_sha256=self._read(plan, backup_id, listed, copies=False).digest)
 
-    def survey(self, plan: str) -> Survey:
+    def link_of(self, metadata: BackupMetadata) -> Link:
+        """Name a backup whose manifest was read before: it is not looked for again; raises what `manifest` raises."""
+        known = self._known_manifest(metadata.plan, metadata.backup_id, copies=True)
+        digest = known.digest if known else self._shown.get((metadata.plan, metadata.backup_id))
+        if digest is None:
+            return self.link(metadata.plan, metadata.backup_id)
+        return Link(backup_id=metadata.backup_id, manifest_sha256=digest)
+
+    def survey(self, plan: str, *, shown: bool = False) -> Survey:
         """Read all manifests of a plan; damage is reported, not raised.
+
+        Args:
+            plan: Name of the plan.
+            shown: It is only shown to a person, so that this machine's copies of manifests will do, and with them
+                manifests as they are stored, without what they take from their base: what is counted of a backup is
+                in them. Never where it is decided what is committed, removed, or proved.
 
         Raises:
             RepositoryUnavailable: The storage failed.
         """
-        backups, wrong = self._read_all(plan)
+        backups, wrong = self._read_all(plan, shown)
         return Survey(backups, [error.message for error in wrong.values()], list(wrong))
 
     def backups(self, plan: str) -> list[BackupMetadata]:
@@ -288,25 +387,76 @@ class Catalogue:
             ObjectUnreadable: A manifest cannot be read; names it.
             ConfigurationError: A newer lastgood made one.
         """
-        backups, wrong = self._read_all(plan)
+        backups, wrong = self._read_all(plan, shown=False)
         for error in wrong.values():
             raise error
         return backups
 
-    def _read_all(self, plan: str) -> tuple[list[BackupMetadata], dict[str, LastgoodError]]:
-        ids = self.ids(plan)
-        with ThreadPoolExecutor(READERS) as pool:
-            outcomes = list(pool.map(lambda backup_id: self._outcome(plan, backup_id), ids))
-        backups = [outcome for outcome in outcomes if isinstance(outcome, BackupMetadata)]
-        wrong = {key: out for key, out in zip(ids, outcomes, strict=True) if isinstance(out, LastgoodError)}
+    def _read_all(self, plan: str, shown: bool) -> tuple[list[BackupMetadata], dict[str, LastgoodError]]:
+        ids, listed = self._to_read(plan, shown)
+        copies = self._cache.manifests(plan) if self._cache and shown else {}
+        read: dict[str, _Manifest | LastgoodError | None] = {
+            # opening them is work for one processor: threads would only wait for each other
+            backup_id: self._outcome(plan, backup_id, listed, shown, copies[backup_id])
+            for backup_id in ids
+            if backup_id in copies
+        }
+        rest = [backup_id for backup_id in ids if backup_id not in copies]
+        if rest:
+            with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+                read |= zip(
+                    rest, pool.map(lambda backup_id: self._outcome(plan, backup_id, listed, shown), rest), strict=True
+                )
+            if self._cache is not None:
+                self._cache.trim(plan, set(ids))
+        at_hand = {key: found for key, found in read.items() if isinstance(found, _Manifest)}
+        as_stored = shown and self._cache is not None
+        if as_stored:
+            with self._guard:
+                self._shown |= {(plan, backup_id): found.digest for backup_id, found in at_hand.items()}
+        backups, wrong = [], {}
+        for backup_id in ids:
+            found = read[backup_id]
+            if as_stored and isinstance(found, _Manifest):
+                backups.append(found.metadata)
+                continue
+            outcome = self._outcome_settled(found, at_hand)
+            if isinstance(outcome, LastgoodError):
+                wrong[backup_id] = outcome
+            elif outcome is not None:
+                backups.append(outcome)
         return sorted(backups, key=lambda one: (one.sequence, one.timestamp, one.backup_id)), wrong
 
-    def _outcome(self, plan: str, backup_id: str) -> BackupMetadata | LastgoodError | None:
+    def _to_read(self, plan: str, shown: bool) -> tuple[list[str], bool]:
+        """Return the ids of the backups to read, sorted, and whether it is known that their manifests are there.
+
+        In a network one listing of all objects is less than a request for each manifest that was read before.
+        """
+        if shown or not self._tier.remote:
+            return self.ids(plan), shown
+        prefix, last = names.backups(plan), f"/{names.MANIFEST}"
+        listed = (one.name.removeprefix(prefix) for one in self._tier.list(prefix))
+        found = (name.removesuffix(last) for name in listed if name.endswith(last))
+        return sorted(filter(names.is_backup_id, found)), True
+
+    def _outcome(
+        self, plan: str, backup_id: str, listed: bool, copies: bool, copy: str | None = None
+    ) -> _Manifest | LastgoodError | None:
         """Return the manifest, what is wrong with it, or None where there is none: the backup is not committed."""
         try:
-            return self.manifest(plan, backup_id)[0]
+            return self._read(plan, backup_id, listed, copies, copy)
         except BackupNotFound:
             return None
+        except (CorruptionDetected, ConfigurationError, ObjectUnreadable) as exc:
+            return exc
+
+    def _outcome_settled(
+        self, read: _Manifest | LastgoodError | None, at_hand: Mapping[str, _Manifest]
+    ) -> BackupMetadata | LastgoodError | None:
+        if not isinstance(read, _Manifest):
+            return read
+        try:
+            return self._settled(read, False, at_hand).metadata
         except (CorruptionDetected, ConfigurationError, ObjectUnreadable) as exc:
             return exc
 

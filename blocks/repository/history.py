@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from blocks.errors import AlreadyExists, ConfigurationError, CorruptionDetected,
 from blocks.records import BackupMetadata, BackupStatus, Expiry, Verification
 from blocks.repository import names
 from blocks.repository.catalogue import MAX_RECORD_BYTES, Catalogue
+from blocks.repository.stock import by_backup
 from blocks.storage.base import StorageTier
 
 logger = logging.getLogger(__name__)
@@ -50,31 +51,54 @@ class History:
             if self._append(names.expired(expiry.plan) + moment, sealed):
                 return
 
-    def verifications(self, plan: str, backup_id: str) -> tuple[list[Verification], list[str]]:
-        """Return a backup's verifications, oldest first, and findings about those that do not open."""
+    def verifications(
+        self, plan: str, backup_id: str, recorded: Sequence[str] | None = None
+    ) -> tuple[list[Verification], list[str]]:
+        """Return a backup's verifications, oldest first, and findings about those that do not open.
+
+        Args:
+            plan: Name of the plan.
+            backup_id: Id of the backup.
+            recorded: The names of its verifications, where they were listed already.
+        """
         prefix = names.verifications(plan, backup_id)
-        return self._read_all(prefix, lambda name: self._verification(plan, backup_id, name))
+        return self._read_all(prefix, lambda name: self._verification(plan, backup_id, name), recorded)
 
     def expiries(self, plan: str) -> tuple[list[Expiry], list[str]]:
         """Return a plan's expiries, oldest first, and findings about those that do not open."""
         return self._read_all(names.expired(plan), lambda name: self._expiry(plan, name))
 
-    def status(self, metadata: BackupMetadata) -> BackupStatus:
-        """Return what the newest verification proved: nothing if it does not open, or is of another manifest."""
-        return self.readable_status(metadata) or BackupStatus.COMPLETED
+    def recorded(self, plan: str) -> dict[str, list[str]]:
+        """Return the names of all verifications of a plan by the id of the backup, oldest first: by one listing.
 
-    def readable_status(self, metadata: BackupMetadata) -> BackupStatus | None:
-        """Return what the newest verification proved; None where it does not open, so that it is not known."""
+        Raises:
+            ObjectUnreadable: They cannot be listed.
+        """
+        prefix = names.verifications(plan)
+        return by_backup(prefix, self._tier.list(prefix))
+
+    def status(self, metadata: BackupMetadata, recorded: Sequence[str] | None = None) -> BackupStatus:
+        """Return what the newest verification proved: nothing if it does not open, or is of another manifest."""
+        return self.readable_status(metadata, recorded) or BackupStatus.COMPLETED
+
+    def readable_status(self, metadata: BackupMetadata, recorded: Sequence[str] | None = None) -> BackupStatus | None:
+        """Return what the newest verification proved; None where it does not open, so that it is not known.
+
+        Args:
+            metadata: The backup.
+            recorded: The names of its verifications, oldest first, where they were listed already.
+        """
         plan, backup_id = metadata.plan, metadata.backup_id
         try:
-            recorded = self._tier.list(names.verifications(plan, backup_id))
+            if recorded is None:
+                recorded = [one.name for one in self._tier.list(names.verifications(plan, backup_id))]
             if not recorded:
                 return BackupStatus.COMPLETED
-            latest = self._verification(plan, backup_id, recorded[-1].name)
+            latest = self._verification(plan, backup_id, recorded[-1])
         except (CorruptionDetected, ConfigurationError, ObjectMissing, ObjectUnreadable) as exc:
             logger.warning("%s", exc)
             return None
-        same = latest.manifest_sha256 == self._catalogue.link(plan, backup_id).manifest_sha256
+        same = latest.manifest_sha256 == self._catalogue.link_of(metadata).manifest_sha256
         return latest.status if same else BackupStatus.COMPLETED
 
     def _append(self, name: str, sealed: bytes) -> bool:
@@ -97,19 +121,21 @@ class History:
         _check_place(name, found.expired_at, found.plan == plan)
         return found
 
-    def _read_all(self, prefix: str, read: Callable[[str], E]) -> tuple[list[E], list[str]]:
+    def _read_all(
+        self, prefix: str, read: Callable[[str], E], listed: Sequence[str] | None = None
+    ) -> tuple[list[E], list[str]]:
         records, findings = [], []
         try:
-            listed = self._tier.list(prefix)
+            found = [one.name for one in self._tier.list(prefix)] if listed is None else listed
         except ObjectUnreadable as exc:
             return [], [exc.message]
-        for stored in listed:
+        for name in found:
             try:
-                records.append(read(stored.name))
+                records.append(read(name))
             except ObjectMissing:
-                logger.debug("%s was removed meanwhile", stored.name)
+                logger.debug("%s was removed meanwhile", name)
             except (CorruptionDetected, ConfigurationError, ObjectUnreadable) as exc:
-                findings.append(f"{stored.name} does not open: {exc.message}")
+                findings.append(f"{name} does not open: {exc.message}")
         return records, findings
 
 

@@ -11,7 +11,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from blocks.errors import AlreadyExists, LastgoodError, RepositoryFull, RepositoryLocked
 from blocks.repository.lease_watch import LeaseWatch
@@ -25,6 +25,9 @@ POLL_SECONDS = 1.0
 UNLOCK = "unlock"
 """What a lease is for that was made to break another one."""
 
+RECENT_SHARE = 1 / 30
+"""Within so much of its length after a look the lease is written without another look."""
+
 
 class Lease:
     """A held lease. Thread-safe; a daemon thread renews it until it is released or lost.
@@ -33,17 +36,22 @@ class Lease:
         leases: Those of the plan.
         token: Its fencing token.
         record: What its object says.
-        written: When that was written, as the clock's `elapsed` had it before.
+        written: When that was written, as the clock's `elapsed` had it before; others were looked for afterwards.
+        made_at: The same by the storage's time; None where that does not tell.
     """
 
-    def __init__(self, leases: Leases, token: int, record: LeaseRecord, written: float) -> None:
+    def __init__(
+        self, leases: Leases, token: int, record: LeaseRecord, written: float, made_at: datetime | None = None
+    ) -> None:
         self.plan = leases.plan
         self.token = token
+        self.made_at = made_at
         self._leases = leases
         self._record = record
         self._written = written
         self._guard = threading.Lock()
         self._lost: str | None = None
+        self._looked = written
         self._stop = threading.Event()
 
     @property
@@ -74,7 +82,7 @@ class Lease:
             RepositoryLocked: The lease is lost.
         """
         with self._guard:
-            self._check()
+            self._check_unless_recent()
             self._renew(backup_id=backup_id)
 
     def renew(self) -> None:
@@ -104,7 +112,7 @@ class Lease:
         self._stop.set()
         with self._guard:
             try:
-                self._check()
+                self._check_unless_recent()
                 self._write(self._record.model_copy(update={"released": True}))
             except LastgoodError as exc:
                 logger.warning("the lease of plan %s was not given back: %s", self.plan, exc)
@@ -122,8 +130,19 @@ class Lease:
         """Return for how many seconds the lease was not written."""
         return self._leases.clock.elapsed() - self._written
 
+    def _check_unless_recent(self) -> None:
+        """Look whether the lease is ours before it is written, unless that was just done: right before a commit, say.
+
+        A commit never relies on this.
+        """
+        since = self._leases.clock.elapsed() - self._looked
+        if self._lost or since >= self._leases.seconds * RECENT_SHARE:
+            self._check()
+
     def _check(self) -> None:
+        before = self._leases.clock.elapsed()
         self._lost = self._lost or self._reason_lost()
+        self._looked = before
         if self._lost:
             raise RepositoryLocked(
                 f"this run no longer holds the lease of plan {self.plan}: {self._lost}",
@@ -148,26 +167,37 @@ class Lease:
         return f"another run took it over {tokens}{stood_still}"
 
 
-def acquire(leases: Leases, holder: str, purpose: str, floor: Callable[[], int], wait_seconds: float = 0) -> Lease:
+def acquire(
+    leases: Leases,
+    holder: str,
+    purpose: str,
+    floor: Callable[[], int],
+    wait_seconds: float = 0,
+    draw: Callable[[], str] | None = None,
+) -> Lease:
     """Take the lease.
 
     Args:
         leases: Those of the plan.
         holder: Who asks: host and process.
         purpose: What for, in a word.
-        floor: The highest token that a commit is known to have used.
+        floor: The highest token that a commit is known to have used; asked where there is no lease, so that they were
+            lost, or never were: the one with the highest token is never deleted.
         wait_seconds: How long to wait for another run to finish.
+        draw: Gives the id of the backup that is to be made, when the lease is taken.
 
     Raises:
         RepositoryLocked: Another run holds it; names it.
     """
     clock, watch = leases.clock, LeaseWatch(leases)
     until = clock.elapsed() + wait_seconds
-    used = floor()
+    used = 0
     warned = False
     while True:
         found = leases.current()
-        if found is not None and (remaining := _remaining(leases, watch, found)) > 0:
+        if found is None:
+            used = max(used, floor())
+        elif (remaining := _remaining(leases, watch, found)) > 0:
             if watch.incredible and not warned:
                 warned = True
                 logger.warning("%s", _incredible(leases.plan, found, remaining))
@@ -178,7 +208,7 @@ def acquire(leases: Leases, holder: str, purpose: str, floor: Callable[[], int],
             clock.sleep(min(POLL_SECONDS, left))
             continue
         token = max(found.token if found else 0, used) + 1
-        if lease := _claim(leases, token, holder, purpose, found):
+        if lease := _claim(leases, token, holder, purpose, draw() if draw is not None else None, found):
             return lease
         # another run took it, or something that is no lease has its name: never ask for it again
         used = token
@@ -195,7 +225,9 @@ def _remaining(leases: Leases, watch: LeaseWatch, found: FoundLease) -> float:
         return (found.record.expires_at - leases.clock.now()).total_seconds()
 
 
-def _claim(leases: Leases, token: int, holder: str, purpose: str, before: FoundLease | None) -> Lease | None:
+def _claim(
+    leases: Leases, token: int, holder: str, purpose: str, backup_id: str | None, before: FoundLease | None
+) -> Lease | None:
     """Create the next lease; None where another run was faster.
 
     Args:
@@ -203,27 +235,32 @@ def _claim(leases: Leases, token: int, holder: str, purpose: str, before: FoundL
         token: The token to create.
         holder: Who asks.
         purpose: What for.
+        backup_id: The backup that is to be made, where one is.
         before: The lease that counted, and may be taken over.
     """
-    record = _record(leases, holder, purpose)
+    record = _record(leases, holder, purpose, backup_id)
     written = leases.clock.elapsed()
     try:
         leases.write(token, record, exclusive=True)
     except AlreadyExists:
         return None
-    tokens = leases.tokens()
+    listed = leases.listed()
+    tokens = list(listed)
     # we looked long ago: meanwhile others took this token and higher ones, and this one was deleted; or the holder of
     # the one before is at work again, and has looked whether it is still the highest before this one was there
     if (tokens and tokens[-1] > token) or (before is not None and _at_work(leases, before)):
         leases.remove(token)
         return None
-    leases.tidy(tokens)
-    return Lease(leases, token, record, written)
+    if len(tokens) > leases.kept:
+        leases.tidy(tokens)
+    return Lease(leases, token, record, written, listed.get(token))
 
 
-def _record(leases: Leases, holder: str, purpose: str, released: bool = False) -> LeaseRecord:
+def _record(
+    leases: Leases, holder: str, purpose: str, backup_id: str | None = None, released: bool = False
+) -> LeaseRecord:
     return LeaseRecord(
-        holder=holder, purpose=purpose, backup_id=None, acquired_at=leases.clock.now(),
+        holder=holder, purpose=purpose, backup_id=backup_id, acquired_at=leases.clock.now(),
         expires_at=leases.expiry(), nonce=secrets.token_hex(16), released=released,
         lease_seconds=None if leases.seconds == DEFAULT_SECONDS else leases.seconds,
     )  # fmt: skip

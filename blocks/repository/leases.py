@@ -1,6 +1,7 @@
 """The leases of a plan as stored objects: `locks/<plan>/<token>`, of which the highest token counts.
 
-The object with the highest token is never deleted while it counts, so tokens never come back.
+The object with the highest token is never deleted while it counts, so tokens never come back. Others are deleted with
+the next lease, in a network when there are more than 32 of them.
 
 No host's time of day decides who holds a plan: hosts differ by hours, and a clock that was wrong when a run died once
 locked a plan for two years. What decides:
@@ -42,15 +43,22 @@ from blocks.errors import (
     ObjectMissing,
     ObjectUnreadable,
     RepositoryFull,
+    RepositoryUnavailable,
 )
 from blocks.host.leftovers import has_ended
 from blocks.records import Record, UtcTime
 from blocks.repository import names
+from blocks.repository.stock import Listing
 from blocks.storage.base import StorageTier
 
 logger = logging.getLogger(__name__)
 
 _MOST_BYTES = 64 * 1024
+_LOOKS, _LOOK_SECONDS = 20, 0.1
+"""How often a listing is believed to be about to show what is there."""
+
+KEPT = 32
+"""Leases that lie in a storage in a network before old ones are deleted, which is a request."""
 
 
 _DURATIONS = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -141,13 +149,18 @@ class Leases:
         plan: Name of the plan, as in object names.
         seconds: How long a lease holds without being renewed.
         clock: Gives the time and waits; the machine's own by default.
+        listing: Lists a folder as it is now; the tier's own by default.
     """
 
-    def __init__(self, tier: StorageTier, plan: str, seconds: float, clock: Clock) -> None:
+    def __init__(
+        self, tier: StorageTier, plan: str, seconds: float, clock: Clock, listing: Listing | None = None
+    ) -> None:
         self.plan = names.checked_plan(plan)
         self.seconds = seconds
         self.clock = clock
-        self._tier = tier
+        self._tier, self._listing = tier, listing or tier.list
+        self.kept = KEPT if tier.remote else 1
+        """So many leases lie there before old ones are deleted."""
 
     def expiry(self) -> datetime:
         """Return when a lease taken or renewed now expires."""
@@ -167,11 +180,11 @@ class Leases:
 
     def tokens(self) -> list[int]:
         """Return all tokens that have an object, ascending."""
-        return list(self._listed())
+        return list(self.listed())
 
-    def _listed(self) -> dict[int, datetime]:
+    def listed(self) -> dict[int, datetime]:
         """Return by token when its object was last written, by the storage's time; tokens ascend."""
-        stored = self._tier.list(names.locks(self.plan))
+        stored = self._listing(names.locks(self.plan))
         found = ((names.token_of(one.name), one.modified_at) for one in stored)
         return dict(sorted((token, moment) for token, moment in found if token is not None))
 
@@ -222,18 +235,28 @@ class Leases:
 
     def find(self, token: int) -> FoundLease | None:
         """Return the lease of a token; None where it is gone."""
-        moment = self._listed().get(token)
+        moment = self.listed().get(token)
         record = self.read(token) if moment is not None else None
         return FoundLease(token, record, moment) if record is not None and moment is not None else None
 
     def current(self) -> FoundLease | None:
-        """Return the lease that counts, held or not; None where the plan was never leased."""
-        while listed := self._listed():
+        """Return the lease that counts, held or not; None where the plan was never leased.
+
+        Raises:
+            RepositoryUnavailable: The storage goes on listing one that is not there.
+        """
+        for _ in range(_LOOKS):
+            if not (listed := self.listed()):
+                return None
             # the highest is deleted only after a higher one was made
             token = max(listed)
             if record := self.read(token):
                 return FoundLease(token, record, listed[token])
-        return None
+            self.clock.sleep(_LOOK_SECONDS)
+        raise RepositoryUnavailable(
+            f"the storage lists the lease {names.lock(self.plan, token)}, which is not there",
+            hint="Its listings are old: try again later, or see what is between this machine and the storage.",
+        )
 
     def live(self) -> LeaseRecord | None:
         """Return the lease that is held as far as the clock of this host can tell, with the time at which it expires.

@@ -8,6 +8,7 @@ from blocks.errors import BackupNotFound, ConfigurationError, CorruptionDetected
 from blocks.records import BackupMetadata, BackupType
 from blocks.repository import names
 from blocks.repository.catalogue import Catalogue, Survey
+from blocks.repository.stock import Stock
 
 LATEST = "latest"
 
@@ -30,8 +31,16 @@ def find_backup(catalogue: Catalogue, plan: str, wanted: str = LATEST, at: datet
     return _newest(survey, plan, at) if wanted == LATEST else _by_part_of_id(catalogue, survey, plan, wanted)
 
 
-def find_chain(catalogue: Catalogue, metadata: BackupMetadata) -> list[BackupMetadata]:
+def find_chain(
+    catalogue: Catalogue, metadata: BackupMetadata, copies: bool = False, stock: Stock | None = None
+) -> list[BackupMetadata]:
     """Return the backups that a restore needs, full first, the given one last.
+
+    Args:
+        catalogue: Opens the manifests of the repository.
+        metadata: The backup on top.
+        copies: This machine's copies will do for those below; a listing shows that the storage has them.
+        stock: As it was just listed: manifests in it, that were read before, are not looked for again.
 
     Raises:
         CorruptionDetected: One is missing, damaged, or not the one that this backup was made on.
@@ -40,7 +49,8 @@ def find_chain(catalogue: Catalogue, metadata: BackupMetadata) -> list[BackupMet
     for position, link in enumerate(metadata.chain):
         role = f"the chain of backup {metadata.backup_id} of plan {metadata.plan}"
         try:
-            member, digest = catalogue.manifest(metadata.plan, link.backup_id)
+            listed = stock is not None and stock.committed_at(link.backup_id) is not None
+            member, digest = catalogue.member(metadata.plan, link, listed=listed, copies=copies)
         except BackupNotFound as exc:
             raise CorruptionDetected(f"{role} lacks {link.backup_id}", hint=_HINT) from exc
         if digest != link.manifest_sha256 or member.chain != metadata.chain[:position]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from typing import TypeVar
@@ -34,7 +35,8 @@ from blocks.records import (
 )
 from blocks.repository import garbage, names
 from blocks.repository.audit import Audit, remembered_loss, settled_findings
-from blocks.repository.catalogue import Catalogue, Survey
+from blocks.repository.cache import Kind, SealedCache
+from blocks.repository.catalogue import READERS, READERS_OF_FOLDERS, Catalogue, Survey
 from blocks.repository.checksums import objects_of
 from blocks.repository.commit import Committer
 from blocks.repository.config import RepositoryConfig
@@ -43,7 +45,10 @@ from blocks.repository.history import History
 from blocks.repository.lease import Lease, acquire, break_lease, held
 from blocks.repository.leases import Clock, FoundLease, LeaseRecord, Leases
 from blocks.repository.lookup import find_backup, find_chain
+from blocks.repository.newest import Newest, find_newest
+from blocks.repository.overview import Overview
 from blocks.repository.rollback_guard import PlaceMemory, RollbackGuard
+from blocks.repository.stock import Stock
 from blocks.storage.base import StorageTier
 from blocks.storage.fsync import Buffer
 
@@ -74,11 +79,13 @@ class Repository:
         self._lease_seconds = lease_seconds
         self._clock = clock
         self._tier = tier
-        self._catalogue = Catalogue(self._tier, keys)
+        self._cache = SealedCache(config.repository_id) if tier.remote else None
+        self._overview = Overview(tier)
+        self._catalogue = Catalogue(self._tier, keys, self._cache)
         self._history = History(self._tier, self._catalogue)
         self._guard = RollbackGuard(config.repository_id)
         self._warned: set[str] = set()
-        self._committer = Committer(self._tier, self._catalogue, self._history, self._guard)
+        self._committer = Committer(self._tier, self._catalogue, self._history, self._guard, self._overview)
 
     @property
     def repository_id(self) -> str:
@@ -88,7 +95,15 @@ class Repository:
     # Making a backup
 
     @contextmanager
-    def lease(self, plan: str, purpose: str, wait_seconds: float = 0, *, holder: str | None = None) -> Iterator[Lease]:
+    def lease(
+        self,
+        plan: str,
+        purpose: str,
+        wait_seconds: float = 0,
+        *,
+        holder: str | None = None,
+        kind: BackupType | None = None,
+    ) -> Iterator[Lease]:
         """Hold the plan's lease; a daemon thread renews it.
 
         Args:
@@ -96,29 +111,32 @@ class Repository:
             purpose: What for, as others are told.
             wait_seconds: How long to wait for another holder.
             holder: Who holds it; this process where nobody is named.
+            kind: Of the backup that is to be made: the lease says from the beginning that it works on one, whose id is
+                drawn with it, which saves saying so afterwards.
 
         Raises:
             RepositoryLocked: Another run holds it, also after `wait_seconds`.
         """
         floor = partial(self._highest_committed_token, plan)
-        with held(acquire(self._leases(plan), holder or process_name(), purpose, floor, wait_seconds)) as lease:
+        draw = None if kind is None else lambda: new_backup_id(kind, datetime.now(UTC))
+        taken = acquire(self._leases(plan), holder or process_name(), purpose, floor, wait_seconds, draw)
+        with held(taken) as lease:
             yield lease
 
     def storage_time(self, lease: Lease) -> datetime | None:
-        """Return when a lease was last written, by the clock of the storage; None where that does not tell.
+        """Return when a lease was taken, by the clock of the storage; None where that does not tell.
 
         A local folder has the clock of this machine.
         """
-        name = names.lock(lease.plan, lease.token)
-        try:
-            return next((s.modified_at for s in self._tier.list(names.locks(lease.plan)) if s.name == name), None)
-        except LastgoodError as exc:
-            logger.debug("the clock of the storage cannot be read: %s", exc)
-            return None
+        return lease.made_at
 
     def newest_event(self, plan: str) -> datetime | None:
-        """Return the time of the newest verification or expiry of a plan, by the clock that it was recorded with."""
-        found = [*self._tier.list(names.verifications(plan)), *self._tier.list(names.expired(plan))]
+        """Return the time of the newest verification or expiry of a plan, by the clock that it was recorded with.
+
+        As of now, or of the time when the lease was taken that is held.
+        """
+        listing = self._overview.known if self._overview.complete else self._overview.list
+        found = [*listing(names.verifications(plan)), *self._overview.known(names.expired(plan))]
         return max((moment for stored in found if (moment := names.moment_of(stored.name))), default=None)
 
     def current_lease(self, plan: str) -> LeaseRecord | None:
@@ -148,23 +166,53 @@ class Repository:
             logger.debug("the id %s is taken", drawn)
         return drawn
 
-    def next_position(self, plan: str) -> tuple[int, Link | None]:
+    def stock(self, plan: str, lease: Lease | None = None) -> Stock:
+        """Return what is stored of the plan's backups now, by one listing.
+
+        Args:
+            plan: Name of the plan.
+            lease: Held: then what was listed last is as good, since nobody else has committed or removed anything
+                since it was taken.
+        """
+        return Stock(self._tier, self._tier.list if lease is None else self._overview.known, plan)
+
+    def newest(self, plan: str, stock: Stock, types: Collection[BackupType] = tuple(BackupType)) -> Newest:
+        """Find the newest backup of some types without reading all manifests."""
+        return find_newest(self._catalogue, stock, plan, types)
+
+    def next_position(self, plan: str, stock: Stock | None = None) -> tuple[int, Link | None]:
         """Return the number of the plan's next backup and the backup before it.
 
         Numbers of removed and of damaged backups are not given out again, nor that of the newest one that this machine
         has seen where a listing does not show it yet.
-        """
-        survey = self._catalogue.survey(plan)
-        expired = {link.backup_id for expiry in self.expiries(plan) for link in expiry.removed}
-        ever = {one.backup_id for one in survey.backups} | set(survey.damaged) | expired
-        newest = self._unlisted_head(plan, survey) or (survey.backups[-1] if survey.backups else None)
-        number = max(newest.sequence if newest else 0, len(ever)) + 1
-        return number, self.link(newest) if newest else None
 
-    def _unlisted_head(self, plan: str, survey: Survey) -> BackupMetadata | None:
+        Args:
+            plan: Name of the plan.
+            stock: What is stored of the plan's backups, as it was listed since the lease is held.
+        """
+        stock = stock or self.stock(plan)
+        newest = self.newest(plan, stock)
+        latest = self._unlisted_head(plan, stock) or newest.backup
+        number = latest.sequence if latest else 0
+        if newest.backup is None or newest.damage or self._expired_since(plan, stock, newest.backup):
+            # it may not be the one with the highest number that there ever was
+            expired = {link.backup_id for expiry in self.expiries(plan) for link in expiry.removed}
+            number = max(number, len({*stock.committed, *expired}))
+        return number + 1, self._catalogue.link_of(latest) if latest else None
+
+    def _expired_since(self, plan: str, stock: Stock, newest: BackupMetadata) -> bool:
+        """Whether retention may have removed a backup that was committed after this one: by the storage's own times."""
+        committed = stock.committed_at(newest.backup_id)
+        try:
+            expired = self._overview.known(names.expired(plan))
+        except ObjectUnreadable:
+            return True
+        return committed is None or any(one.modified_at >= committed for one in expired)
+
+    def _unlisted_head(self, plan: str, stock: Stock) -> BackupMetadata | None:
         """Return the newest backup that this machine has seen, where it is there and a listing does not show it."""
         head = self._guard.read(plan)
-        if head is None or head.link.backup_id in {*survey.damaged, *(one.backup_id for one in survey.backups)}:
+        if head is None or head.link.backup_id in stock.committed:
             return None
         try:
             found, digest = self._catalogue.manifest(plan, head.link.backup_id)
@@ -221,16 +269,25 @@ class Repository:
         return found
 
     def link(self, metadata: BackupMetadata) -> Link:
-        """Name a backup together with the SHA-256 of its sealed manifest."""
+        """Name a backup together with the SHA-256 of its sealed manifest; it is looked for in the repository."""
         return self._catalogue.link(metadata.plan, metadata.backup_id)
+
+    def link_of(self, metadata: BackupMetadata) -> Link:
+        """Name a backup whose manifest was read before, without looking for it again."""
+        return self._catalogue.link_of(metadata)
 
     def backups(self, plan: str) -> list[BackupMetadata]:
         """Return the committed backups in the order of their commits; raises what `manifest` raises."""
         return self._catalogue.backups(plan)
 
-    def survey(self, plan: str) -> Survey:
-        """Return the committed backups, and findings about those whose manifests do not open."""
-        return self._catalogue.survey(plan)
+    def survey(self, plan: str, *, shown: bool = False) -> Survey:
+        """Return the committed backups, and findings about those whose manifests do not open.
+
+        Args:
+            plan: Name of the plan.
+            shown: It is only shown to a person: then this machine's copies of manifests will do.
+        """
+        return self._catalogue.survey(plan, shown=shown)
 
     def find(self, plan: str, wanted: str = "latest", at: datetime | None = None) -> BackupMetadata:
         """Find a backup by id, by the unique beginning or end of an id, by `latest`, or the newest as of a time.
@@ -242,13 +299,21 @@ class Repository:
         self._warn_of_rollback(plan)
         return find_backup(self._catalogue, plan, wanted, at)
 
-    def chain(self, metadata: BackupMetadata) -> list[BackupMetadata]:
+    def chain(
+        self, metadata: BackupMetadata, *, copies: bool = False, stock: Stock | None = None
+    ) -> list[BackupMetadata]:
         """Return the backups that a restore needs, full first, this one last.
+
+        Args:
+            metadata: The backup on top.
+            copies: This machine's copies will do for those below, which are named by SHA-256: for who asks the storage
+                by a listing whether they are there.
+            stock: As it was just listed: manifests in it, that were read before, are not looked for again.
 
         Raises:
             CorruptionDetected: One is missing, damaged, or not the one that this backup was made on.
         """
-        return find_chain(self._catalogue, metadata)
+        return find_chain(self._catalogue, metadata, copies, stock)
 
     def get_object(self, plan: str, backup_id: str, stored: StoredObject) -> bytes:
         """Read a sealed object and compare its size and checksum.
@@ -284,6 +349,26 @@ class Repository:
             raise CorruptionDetected(f"{place}: changed: the SHA-256 is not that of the manifest", hint=_DAMAGED)
         return sealed
 
+    def get_index(self, plan: str, backup_id: str, blob: Blob) -> bytes:
+        """Read a sealed index; this machine's copy of these bytes will do, where no manifest is proved by them.
+
+        Raises:
+            CorruptionDetected: It is missing, cut off or changed.
+            ObjectUnreadable: It cannot be read.
+        """
+        if self._cache is None:
+            return self.get_blob(plan, backup_id, blob)
+        if (copied := self._cache.get(plan, backup_id, Kind.INDEX, blob.sha256)) is not None:
+            return copied
+        sealed = self.get_blob(plan, backup_id, blob)
+        self._cache.put(plan, backup_id, Kind.INDEX, sealed)
+        return sealed
+
+    def keep_index(self, plan: str, backup_id: str, sealed: Buffer) -> None:
+        """Keep a copy of an index that was just stored, for the next backup, where the storage is in a network."""
+        if self._cache is not None:
+            self._cache.put(plan, backup_id, Kind.INDEX, bytes(sealed))
+
     def read_range(self, plan: str, backup_id: str, name: str, offset: int, length: int) -> bytes:
         """Read bytes of a sealed object; `unseal_range` authenticates them.
 
@@ -296,8 +381,10 @@ class Repository:
             raise CorruptionDetected(f"{path} ends after {offset + len(data)} bytes: it was cut off", hint=_DAMAGED)
         return data
 
-    def missing(self, metadata: BackupMetadata) -> list[str]:
-        """Return the names of the backup's objects that are absent or of another size."""
+    def missing(self, metadata: BackupMetadata, stock: Stock | None = None) -> list[str]:
+        """Return the names of the backup's objects that are absent or of another size, now or as they were listed."""
+        if stock is not None:
+            return stock.missing(metadata.backup_id, objects_of(metadata))
         return self._committer.missing(metadata.plan, metadata.backup_id, objects_of(metadata))
 
     def unreadable(self, metadata: BackupMetadata, name: str) -> str | None:
@@ -312,13 +399,36 @@ class Repository:
 
     # What is known about them
 
-    def status(self, metadata: BackupMetadata) -> BackupStatus:
-        """Return completed, or what the newest verification of the backup proved."""
-        return self._history.status(metadata)
+    def status(self, metadata: BackupMetadata, stock: Stock | None = None) -> BackupStatus:
+        """Return completed, or what the newest verification of the backup proved.
 
-    def readable_status(self, metadata: BackupMetadata) -> BackupStatus | None:
+        Args:
+            metadata: The backup.
+            stock: Where many are asked about: it lists the verifications of all of them at once.
+        """
+        return self.readable_status(metadata, stock) or BackupStatus.COMPLETED
+
+    def readable_status(self, metadata: BackupMetadata, stock: Stock | None = None) -> BackupStatus | None:
         """Return what `status` does; None where the newest verification does not open, so that it is not known."""
-        return self._history.readable_status(metadata)
+        return self._history.readable_status(metadata, self._recorded(metadata, stock))
+
+    def statuses(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, BackupStatus]:
+        """Return what `status` does of many backups, by their ids, with one listing for all of them."""
+        try:
+            recorded = self._history.recorded(plan)
+        except ObjectUnreadable:
+            return {backup.backup_id: self.status(backup) for backup in backups}
+        told = [one for one in backups if one.backup_id in recorded]
+        found = {one.backup_id: BackupStatus.COMPLETED for one in backups}
+        with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+            statuses = pool.map(lambda one: self._history.status(one, recorded[one.backup_id]), told)
+            return found | {one.backup_id: status for one, status in zip(told, statuses, strict=True)}
+
+    def _recorded(self, metadata: BackupMetadata, stock: Stock | None) -> list[str] | None:
+        try:
+            return None if stock is None else stock.verifications(metadata.backup_id)
+        except ObjectUnreadable:
+            return None  # those of this one may be listed all the same
 
     def rolled_back(self, plan: str) -> str | None:
         """Return a sentence that the newest backup that this machine has seen is gone without a record, if it is."""
@@ -332,6 +442,7 @@ class Repository:
 
     def record_verification(self, verification: Verification) -> None:
         """Append the result of a verification."""
+        self._overview.forget()
         self._history.record_verification(verification)
 
     def verifications(self, plan: str, backup_id: str) -> list[Verification]:
@@ -340,6 +451,7 @@ class Repository:
 
     def record_expiry(self, expiry: Expiry) -> None:
         """Append what a retention run is about to remove; call it before `remove`."""
+        self._overview.forget()
         self._history.record_expiry(expiry)
 
     def expiries(self, plan: str) -> list[Expiry]:
@@ -373,6 +485,7 @@ class Repository:
         Raises:
             Partial: Some objects could not be removed.
         """
+        self._overview.forget()
         garbage.remove_backups(self._tier, plan, ids)
 
     def abandoned(self, plan: str) -> list[str]:
@@ -400,7 +513,7 @@ class Repository:
         return GarbageCollector(self._tier, self._leases(plan), named - gone)
 
     def _leases(self, plan: str) -> Leases:
-        return Leases(self._tier, plan, self._lease_seconds, self._clock)
+        return Leases(self._tier, plan, self._lease_seconds, self._clock, self._overview.list)
 
     def _highest_committed_token(self, plan: str) -> int:
         """Return the fencing token of the newest backup that can be read: a floor where the leases were lost."""

@@ -57,6 +57,9 @@ class StorageTier(ABC):
     durable: ClassVar[DurableHook] = staticmethod(unobserved)
     """The one place where durable operations can be watched; a crash test sets it."""
 
+    remote: ClassVar[bool] = False
+    """Whether each call is a request over a network, so that fewer calls, and many at once, are worth something."""
+
     def __init__(self, url: str) -> None:
         self.url = url
 
@@ -140,6 +143,10 @@ class StorageTier(ABC):
     @abstractmethod
     def list(self, prefix: str = "") -> Sequence[StoredName]:
         """List all objects below a folder (`prefix` ends in `/` or is empty), sorted by name."""
+
+    def first_page(self) -> Sequence[StoredName] | None:
+        """List all objects that there are, sorted by name, where one request does that; None where it does not."""
+        return None
 
     def leftovers(self, prefix: str = "") -> Sequence[StoredName]:
         """List what interrupted writes left behind below a folder; `remove` takes their names."""

@@ -34,6 +34,10 @@ from blocks.storage.fsync import (
 _TEMPORARY = re.compile(r"\..*\.tmp")
 
 
+_FOLDER_ATTEMPTS = 10
+"""So often the folder of an object is made, where others remove it because it is empty."""
+
+
 class LocalTier(StorageTier):
     """Objects as files of a folder.
 
@@ -68,13 +72,15 @@ class LocalTier(StorageTier):
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
         with self._errors("write", name):
             self._require_root()
-            self._make_folders(path.parent)
             try:
-                with self._observed("write", name):
-                    if like_before:
-                        write_like(temporary, path, data)
-                    else:
-                        write_synced(temporary, data)
+                for attempt in range(1, _FOLDER_ATTEMPTS + 1):
+                    try:
+                        self._write(temporary, path, data, like_before)
+                        break
+                    except FileNotFoundError:
+                        # whoever removed the last object of the folder meanwhile removed that, too
+                        if attempt == _FOLDER_ATTEMPTS or not self.root.is_dir():
+                            raise
                 if exclusive:
                     self._link(temporary, path, data)
                 else:
@@ -85,6 +91,14 @@ class LocalTier(StorageTier):
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
                 raise
+
+    def _write(self, temporary: Path, path: Path, data: Buffer, like_before: bool) -> None:
+        self._make_folders(path.parent)
+        with self._observed("write", self._name(path)):
+            if like_before:
+                write_like(temporary, path, data)
+            else:
+                write_synced(temporary, data)
 
     def overwrite(self, name: str, data: Buffer) -> None:
         """Write over an object in the room that it has already, for a disk without any room left; not atomic."""

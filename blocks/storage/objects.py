@@ -6,6 +6,7 @@ import builtins
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
@@ -24,6 +25,7 @@ from blocks.storage.fsync import Buffer
 from blocks.storage.object_errors import classified, is_about_range
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 R = TypeVar("R")
@@ -32,6 +34,10 @@ REMOVED_AT_ONCE = 1000
 """Objects of one request for deletion, where the storage knows such requests."""
 REMOVERS = 8
 """Requests for deletion at once, where each is for one object."""
+
+
+LISTED_AT_ONCE = 1000
+"""Objects of one request for a listing."""
 
 
 class ObjectTier(StorageTier):
@@ -48,6 +54,8 @@ class ObjectTier(StorageTier):
         storage_class: Of new objects; None for the bucket's own.
         single_writer: Look before an exclusive creation, where the store does not refuse a second one by itself.
     """
+
+    remote = True
 
     def __init__(
         self,
@@ -155,12 +163,19 @@ class ObjectTier(StorageTier):
 
     def list(self, prefix: str = "") -> Sequence[StoredName]:
         """List all objects below a folder (`prefix` ends in `/` or is empty), sorted by name."""
-        found = self._call(
-            "list", prefix, lambda: [one for page in obstore.list(self._store, prefix or None) for one in page]
-        )
-        return sorted(
-            (StoredName(one["path"], one["size"], one["last_modified"]) for one in found), key=lambda one: one.name
-        )
+        return _sorted(self._call("list", prefix, lambda: self._listed(prefix)))
+
+    def _listed(self, prefix: str) -> builtins.list[ObjectMeta]:
+        return [one for page in obstore.list(self._store, prefix or None) for one in page]
+
+    def first_page(self) -> Sequence[StoredName] | None:
+        """List all objects that there are, where one request is enough for that."""
+
+        def pages() -> builtins.list[Sequence[ObjectMeta]]:
+            return builtins.list(islice(obstore.list(self._store, chunk_size=LISTED_AT_ONCE), 2))
+
+        found = self._call("list", "", pages)
+        return None if len(found) > 1 else _sorted(found[0] if found else [])
 
     def folders(self, prefix: str = "") -> Sequence[str]:
         """Return the names of the folders directly below a folder, sorted."""
@@ -221,3 +236,8 @@ class ObjectTier(StorageTier):
                 raise classified(exc, verb, name, self._place) from exc
 
         return self._attempts.call(tried)
+
+
+def _sorted(found: Iterable[ObjectMeta]) -> builtins.list[StoredName]:
+    listed = (StoredName(one["path"], one["size"], one["last_modified"]) for one in found)
+    return sorted(listed, key=lambda one: one.name)

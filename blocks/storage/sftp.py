@@ -77,6 +77,8 @@ class SftpTier(StorageTier):
         single_writer: Look before an exclusive creation, where the server knows no hard links.
     """
 
+    remote = True
+
     def __init__(
         self, url: str, address: SftpAddress, link: SftpLink, attempts: Attempts, single_writer: bool = False
     ) -> None:

@@ -36,6 +36,7 @@ class BackupAttempt:
         context: What all attempts at the backup share.
         base: The chain that the backup depends on; None where it needs none, or has none.
         promoted_because: Why a full backup is made in place of the requested type; None where that is made.
+        drawn: The id that the lease names from its beginning, where it was taken for this attempt.
 
     Attributes:
         backup_type: What is made.
@@ -48,12 +49,17 @@ class BackupAttempt:
         filter_bytes: What the filters of its segments take in the manifest so far; about, where threads count at once.
     """
 
-    def __init__(self, context: BackupContext, base: Chain | None = None, promoted_because: str | None = None) -> None:
+    def __init__(
+        self,
+        context: BackupContext,
+        base: Chain | None = None,
+        promoted_because: str | None = None,
+        drawn: str | None = None,
+    ) -> None:
         plan, repository = context.plan, context.repository
         self.context, self.base, self.promoted_because = context, base, promoted_because
         self.backup_type = BackupType.FULL if promoted_because else context.requested
-        self.backup_id = repository.new_id(plan.name, self.backup_type, datetime.now(UTC))
-        context.lease.work_on(self.backup_id)
+        self.backup_id = self._drawn(drawn)
         self.data_key, self.encapsulated_key = repository.keys.new_data_key(plan.name, self.backup_id)
         # before anything is read: what a source sees afterwards has at least all that its token stands for
         self.tokens = {name: view.token for name, view in context.views.items()}
@@ -67,6 +73,16 @@ class BackupAttempt:
     def __str__(self) -> str:
         """Name the backup as people see it in the UI."""
         return self.backup_id
+
+    def _drawn(self, drawn: str | None) -> str:
+        """Return an id that is free, and that the lease names: that with which it was taken, or a new one."""
+        plan, repository, lease = self.context.plan.name, self.context.repository, self.context.lease
+        of_type = drawn is not None and drawn.startswith(self.backup_type.prefix)
+        if drawn is not None and of_type and drawn not in repository.stock(plan, lease).ids:
+            return drawn
+        fresh = repository.new_id(plan, self.backup_type, datetime.now(UTC))
+        lease.work_on(fresh)
+        return fresh
 
     def without_base(self, because: str) -> BackupAttempt:
         """Make another attempt, at a full backup."""

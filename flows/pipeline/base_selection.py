@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from blocks.errors import BackupNotFound, CorruptionDetected, ObjectUnreadable, WrongKey
 from blocks.records import FORMAT_VERSION, BackupMetadata, BackupStatus, BackupType
-from blocks.repository.block import Repository, Survey
-from blocks.repository.names import id_moment
+from blocks.repository.block import Repository
+from blocks.repository.checksums import objects_of
+from blocks.repository.stock import Stock
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.identity import Identity, another
 from flows.pipeline.chain import Chain
 from flows.pipeline.messages import spec_of
 
 
-def find_base(repository: Repository, survey: Survey, kind: BackupType) -> tuple[Chain | None, str | None]:
-    """Find the base of a backup among those of the plan: the chain it may depend on, or why no chain can serve."""
+def find_base(repository: Repository, plan: str, kind: BackupType, stock: Stock) -> tuple[Chain | None, str | None]:
+    """Find the base of a backup: the chain it may depend on, or why no chain can serve.
+
+    The newest manifest is read from the storage. It names the others of its chain, and these name their indexes, by
+    SHA-256, so that this machine's copies of those will do; that the storage has them, too, the listing shows.
+
+    Args:
+        repository: The unlocked repository.
+        plan: Name of the plan.
+        kind: The wanted type.
+        stock: What is stored of the plan's backups, as it was listed since the lease is held.
+    """
     if not kind.needs_base:
         return None, None
     wanted = (BackupType.FULL,) if kind is BackupType.DIFFERENTIAL else tuple(t for t in BackupType if t.can_be_base)
-    candidates = [b for b in survey.backups if b.backup_type in wanted]
-    newest = candidates[-1] if candidates else None
-    if damage := damage_since(survey, wanted, newest):
-        return None, f"the history is damaged: {damage}"
-    if newest is None:
+    newest = repository.newest(plan, stock, wanted)
+    # an older one matters only to the chains that depend on it: otherwise one damaged manifest would make a full of
+    # every backup from then on
+    if newest.damage:
+        return None, f"the history is damaged: {newest.damage}"
+    if newest.backup is None:
         return None, f"there is no {' or '.join(wanted)} backup to depend on"
     try:
-        chain = Chain(repository, newest)
-        reason = unusable(repository, chain)
+        chain = Chain(repository, newest.backup, copies=True)
+        reason = unusable(repository, chain, stock)
     except (CorruptionDetected, BackupNotFound, ObjectUnreadable, WrongKey) as exc:
-        chain, reason = None, f"base {newest.backup_id} cannot be used: {exc.message}"
+        chain, reason = None, f"base {newest.backup.backup_id} cannot be used: {exc.message}"
     return (None, reason) if reason else (chain, None)
 
 
@@ -40,26 +52,14 @@ def tokens(base: Chain | None, kind: BackupType) -> dict[str, str]:
     return {source.name: source.token for source in base.target.sources if source.token is not None}
 
 
-def damage_since(survey: Survey, wanted: Sequence[BackupType], newest: BackupMetadata | None) -> str | None:
-    """Return what is wrong with a backup that should have been the base, if one does not open.
-
-    An older one matters only to the chains that depend on it: otherwise one damaged manifest would make a full of every
-    backup from then on.
-    """
-    since = id_moment(newest.backup_id) if newest else ""
-    prefixes = tuple(kind.prefix for kind in wanted)
-    for damaged, finding in zip(survey.damaged, survey.findings, strict=True):
-        if damaged.startswith(prefixes) and id_moment(damaged) >= since:
-            return finding
-    return None
-
-
-def unusable(repository: Repository, chain: Chain) -> str | None:
+def unusable(repository: Repository, chain: Chain, stock: Stock) -> str | None:
     """Return why a chain cannot be a base: an object is gone, or a verification failed."""
     for backup in chain.backups:
-        if missing := repository.missing(backup):
+        if stock.committed_at(backup.backup_id) is None:
+            return f"base {backup.backup_id} lacks its manifest"
+        if missing := stock.missing(backup.backup_id, objects_of(backup)):
             return f"base {backup.backup_id} lacks {missing[0]}"
-        if repository.status(backup) is BackupStatus.CORRUPTED:
+        if repository.status(backup, stock) is BackupStatus.CORRUPTED:
             return f"base {backup.backup_id} failed its verification"
         if backup.format_version != FORMAT_VERSION:
             return f"base {backup.backup_id} has format {backup.format_version}, and format {FORMAT_VERSION} is written"

@@ -41,8 +41,8 @@ class Chain(ChainSegments):
     Arguments, attributes and errors are those of `ChainSegments`.
     """
 
-    def __init__(self, repository: Repository, target: BackupMetadata) -> None:
-        super().__init__(repository, target)
+    def __init__(self, repository: Repository, target: BackupMetadata, copies: bool = False) -> None:
+        super().__init__(repository, target, copies)
         self._held, self._room = dict[tuple[str, int, WantedKeys], list[pa.Table]](), HELD_BYTES
 
     def look_up(self, collection: Collection, part: int, wanted: WantedKeys) -> list[pa.Table]:

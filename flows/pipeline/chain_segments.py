@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property, lru_cache, partial
+from threading import Lock
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -23,6 +25,8 @@ SHARED_KEPT = 64
 """Blobs that several parts share, of up to about a mebibyte each, that are held open for the next part."""
 
 
+T = TypeVar("T")
+
 _BoundsByName = dict[str, list[tuple[int, Bounds]]]
 
 StoredSegment = tuple[BackupMetadata, Collection, Segment]
@@ -35,6 +39,7 @@ class ChainSegments:
     Args:
         repository: The unlocked repository.
         target: The backup on top.
+        copies: This machine's copies of manifests and indexes will do, which are named by SHA-256: for a base.
 
     Attributes:
         digest: Computes digests that stand for the content of rows.
@@ -45,9 +50,10 @@ class ChainSegments:
         CorruptionDetected: A backup is missing or damaged, or its manifest contradicts itself.
     """
 
-    def __init__(self, repository: Repository, target: BackupMetadata) -> None:
+    def __init__(self, repository: Repository, target: BackupMetadata, copies: bool = False) -> None:
         self.repository = repository
-        self.backups: Sequence[BackupMetadata] = repository.chain(target)
+        self._copies = copies
+        self.backups: Sequence[BackupMetadata] = repository.chain(target, copies=copies)
         full = self.backups[0]
         bounds = _bounds_by_collection(full)
         for backup in self.backups:
@@ -66,8 +72,8 @@ class ChainSegments:
         ]
         # a part that changed in each backup looks into as many blobs, and so does the next one
         kept = max(SHARED_KEPT, 2 * len(self.backups))
-        self._shared = lru_cache(kept)(self._shared_blob)
-        self._shared_index = lru_cache(kept)(self._index_of_blob)
+        self._shared = _read_once(self._shared_blob, kept)
+        self._shared_index = _read_once(self._index_of_blob, kept)
 
     def open_data(self, sources: Mapping[str, StateSource]) -> None:
         """Make the data readable, for the sources of a plan.
@@ -173,10 +179,23 @@ class ChainSegments:
     def _piece(
         self, backup: BackupMetadata, collection: Collection | None, part: int, blob: Blob, kind: ObjectKind
     ) -> Piece:
-        sealed = self.repository.get_blob(backup.plan, backup.backup_id, blob)
+        index = kind is ObjectKind.INDEX and self._copies
+        fetch = self.repository.get_index if index else self.repository.get_blob
+        sealed = fetch(backup.plan, backup.backup_id, blob)
         key = self.data_keys[backup.backup_id] if kind is ObjectKind.SEGMENT else self.repository.keys.catalogue_key
         of = f" ({collection.name}#{part})" if collection else ""
         return Piece(sealed, key, _context(backup, collection, part, blob, kind), f"{_name(backup, blob)}{of}")
+
+
+def _read_once(read: Callable[[str, Blob], T], kept: int) -> Callable[[str, Blob], T]:
+    """Keep the last answers; who asks for one that is just being read waits for it."""
+    remembered, reading = lru_cache(kept)(read), dict[tuple[str, Blob], Lock]()
+
+    def answer(backup_id: str, blob: Blob) -> T:
+        with reading.setdefault((backup_id, blob), Lock()):
+            return remembered(backup_id, blob)
+
+    return answer
 
 
 def _context(

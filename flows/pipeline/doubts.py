@@ -13,9 +13,10 @@ from blocks.errors import NotConfirmed
 from blocks.plan.clock import future_doubt, newest_time, silence_doubt, storage_doubt
 from blocks.plan.plan import BackupPlan
 from blocks.plan.retention import Decision
-from blocks.records import Acceptance, BackupMetadata, Expiry
+from blocks.records import Acceptance, BackupMetadata, BackupType, Expiry
 from blocks.repository.block import Repository
 from blocks.sources.identity import Identity, another, difference
+from flows.pipeline.past import Past
 
 _SET_CLOCK = "Set the clock right; if it is right, add --accept-clock."
 _SHARED_NAME = (
@@ -116,22 +117,35 @@ def _strangers(
 
 
 def doubt_of_backup(
-    plan: BackupPlan, repository: Repository, backups: Sequence[BackupMetadata], now: datetime, storage: datetime | None
+    plan: BackupPlan, repository: Repository, past: Past, now: datetime, storage: datetime | None
 ) -> str | None:
     """Say why the clock under which a backup is made is not believed; None where nothing speaks against it.
 
     Args:
         plan: The plan that is backed up.
         repository: Its repository.
-        backups: Those of the plan, in the order of their commits.
+        past: The backups of the plan.
         now: This machine's time.
         storage: The same by the clock of the storage; None where it was not asked.
     """
     if said := storage_doubt(now, storage):
         return said
-    if not _record_doubt(now, backups, plan, ()):
+    if _newest_clears(plan, past, now) or not _record_doubt(now, past.backups, plan, ()):
         return None
-    return _record_doubt(now, backups, plan, accepted(repository, plan.name))
+    return _record_doubt(now, past.backups, plan, accepted(repository, plan.name))
+
+
+def _newest_clears(plan: BackupPlan, past: Past, now: datetime) -> bool:
+    """Whether the newest backup alone shows that no record speaks against the clock.
+
+    It does where it is young, was itself made under a clock that nothing spoke against, and no other one was begun
+    later than now: then nothing is still to come, and not all backups are old.
+    """
+    newest = past.newest
+    if newest is None:
+        return False
+    proves = newest.clock_doubt is None and newest.backup_type is not BackupType.EMERGENCY
+    return proves and not past.begun_after(now) and not _record_doubt(now, [newest], plan, ())
 
 
 def _record_doubt(
@@ -140,12 +154,19 @@ def _record_doubt(
     return future_doubt(now, backups, None, said) or silence_doubt(now, backups, plan.retention, said)
 
 
-def others(backups: Sequence[BackupMetadata], identities: Mapping[str, Identity]) -> Iterator[tuple[str, str]]:
+def others(past: Past, identities: Mapping[str, Identity]) -> Iterator[tuple[str, str]]:
     """Yield each source that is another one than that of the newest backup that knows its own, and a sentence."""
     for name, now in identities.items():
-        newest = next((backup for backup in reversed(backups) if _knows(backup, name)), None)
+        # a source that does not know itself is nobody else
+        newest = _newest_that_knows(past, name) if now else None
         if newest is not None and (sentence := another(newest, name, now)):
             yield name, sentence
+
+
+def _newest_that_knows(past: Past, source: str) -> BackupMetadata | None:
+    if past.newest is None or _knows(past.newest, source):
+        return past.newest
+    return next((backup for backup in reversed(past.backups) if _knows(backup, source)), None)
 
 
 def accepted(repository: Repository, plan: str) -> list[Expiry]:

@@ -62,8 +62,9 @@ def _before(attempt: BackupAttempt) -> BackupMetadata | None:
     """Return the backup to compare with: the base, or where there is none the newest that no restore has made."""
     if attempt.base is not None:
         return attempt.base.target
-    made = attempt.context.repository.survey(attempt.context.plan.name).backups
-    return next((b for b in reversed(made) if b.backup_type is not BackupType.EMERGENCY), None)
+    repository, plan = attempt.context.repository, attempt.context.plan.name
+    types = tuple(kind for kind in BackupType if kind is not BackupType.EMERGENCY)
+    return repository.newest(plan, repository.stock(plan, attempt.context.lease), types).backup
 
 
 def _lost(source: StateSource, before: BackupMetadata, rows: Counter[str], name: str) -> list[str]:

@@ -35,7 +35,7 @@ def commit_attempt(attempt: BackupAttempt) -> BackupMetadata:
 def _manifest(attempt: BackupAttempt, objects: Sequence[StoredObject]) -> BackupMetadata:
     context, base = attempt.context, attempt.base
     repository, plan = context.repository, context.plan
-    sequence, previous = repository.next_position(plan.name)
+    sequence, previous = repository.next_position(plan.name, repository.stock(plan.name, context.lease))
     collections = tuple(_collection(attempt, one) for one in attempt.collections)
     segments = [part.segment for c in collections for part in c.parts if part.segment]
     return BackupMetadata(
@@ -49,7 +49,8 @@ def _manifest(attempt: BackupAttempt, objects: Sequence[StoredObject]) -> Backup
         sequence=sequence,
         fencing_token=context.lease.token,
         base=base.target.backup_id if base else None,
-        chain=tuple(repository.link(b) for b in base.backups) if base else (),
+        # that they are still there is looked at right before the commit
+        chain=tuple(repository.link_of(b) for b in base.backups) if base else (),
         previous=previous,
         sources=tuple(_source_state(attempt, name, view, collections) for name, view in context.views.items()),
         objects=tuple(objects),

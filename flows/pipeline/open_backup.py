@@ -17,6 +17,7 @@ from flows.pipeline.base_selection import find_base, other_source, schema_change
 from flows.pipeline.context import BackupContext
 from flows.pipeline.doubts import doubt_of_backup, others
 from flows.pipeline.executor import ended_in_good_order, retried
+from flows.pipeline.past import Past
 
 
 @contextmanager
@@ -38,19 +39,23 @@ def open_backup(
         Partial: The backup is made, but a hook after it failed.
     """
     repository = plan.repository.unlock(plan.encryption)
-    with ended_in_good_order(), repository.lease(plan.name, f"{kind.value} backup", wait_seconds) as lease:
+    with (
+        ended_in_good_order(),
+        repository.lease(plan.name, f"{kind.value} backup", wait_seconds, kind=kind) as lease,
+    ):
         # before hooks, which may take long
-        storage, survey = repository.storage_time(lease), repository.survey(plan.name)
-        doubt = doubt_of_backup(plan, repository, survey.backups, datetime.now(UTC), storage)
+        storage, stock = repository.storage_time(lease), repository.stock(plan.name, lease)
+        past = Past(repository, plan.name, stock)
+        doubt = doubt_of_backup(plan, repository, past, datetime.now(UTC), storage)
         with plan.hooks.around(plan.name, kind.value, plan.secret_variables), ExitStack() as opened:
-            base, because = find_base(repository, survey, kind)
+            base, because = find_base(repository, plan.name, kind, stock)
             since = tokens(base, kind)
             views = {
                 name: retried(partial(_open_view, opened, name, source, since.get(name)), retries=2)
                 for name, source in plan.sources.items()
             }
             context = BackupContext(plan, repository, lease, views, kind, tuple(tags), doubt)
-            for name, sentence in others(survey.backups, context.identities):
+            for name, sentence in others(past, context.identities):
                 context.notes.warn(name, [f"{sentence[0].upper()}{sentence[1:]}."])
             if base is not None and (other := other_source(base.target, context.identities)):
                 base, because = None, other
@@ -58,7 +63,7 @@ def open_backup(
                 base, because = None, changed
             if base is not None and (grown := context.needs_repartition(base)):
                 base, because = None, f"a part of {grown} has outgrown its bounds"
-            yield BackupAttempt(context, base, because)
+            yield BackupAttempt(context, base, because, drawn=lease.record.backup_id)
 
 
 def _open_view(opened: ExitStack, name: str, source: StateSource, since: str | None) -> View:

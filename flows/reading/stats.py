@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from statistics import fmean
 
 from pydantic import JsonValue
 
-from blocks.errors import BackupNotFound
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupStatus, BackupType
-from blocks.repository.block import Repository
 
 
 def backup_stats(plan: BackupPlan) -> dict[str, JsonValue]:
@@ -22,17 +19,17 @@ def backup_stats(plan: BackupPlan) -> dict[str, JsonValue]:
         plan: The plan, read and resolved.
     """
     repository = plan.repository.unlock(plan.encryption)
-    survey = repository.survey(plan.name)
+    survey = repository.survey(plan.name, shown=True)
     backups = survey.backups
     lease = repository.current_lease(plan.name)
-    statuses = _statuses(repository, backups)
-    verified = [made.timestamp for made, status in statuses if status is BackupStatus.VERIFIED]
+    statuses = repository.statuses(plan.name, backups)
+    verified = [made.timestamp for made in backups if statuses[made.backup_id] is BackupStatus.VERIFIED]
     return {
         "plan": plan.name,
         "repository": repository.url,
         "total_backups": len(backups),
         "by_type": {kind.value: sum(made.backup_type is kind for made in backups) for kind in BackupType},
-        "by_status": {kind.value: sum(status is kind for _, status in statuses) for kind in BackupStatus},
+        "by_status": {kind.value: sum(status is kind for status in statuses.values()) for kind in BackupStatus},
         "size_bytes": sum(made.size_bytes for made in backups),
         "size_stored": sum(made.size_stored for made in backups),
         "oldest": _text(min((made.timestamp for made in backups), default=None)),
@@ -50,7 +47,7 @@ def performance(plan: BackupPlan) -> dict[str, JsonValue]:
     Args:
         plan: The plan, read and resolved.
     """
-    backups = plan.repository.unlock(plan.encryption).survey(plan.name).backups
+    backups = plan.repository.unlock(plan.encryption).survey(plan.name, shown=True).backups
     kinds = [kind for kind in BackupType if any(made.backup_type is kind for made in backups)]
     return {kind.value: _averages([made for made in backups if made.backup_type is kind]) for kind in kinds}
 
@@ -64,14 +61,6 @@ def _averages(backups: Sequence[BackupMetadata]) -> JsonValue:
         "mean_size_bytes": fmean(made.size_bytes for made in backups),
         "mean_size_stored": fmean(made.size_stored for made in backups),
     }
-
-
-def _statuses(repository: Repository, backups: Sequence[BackupMetadata]) -> list[tuple[BackupMetadata, BackupStatus]]:
-    found = []
-    for made in backups:
-        with suppress(BackupNotFound):  # retention removed it meanwhile
-            found.append((made, repository.status(made)))
-    return found
 
 
 def _text(moment: datetime | None) -> str | None:

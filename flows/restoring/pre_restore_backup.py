@@ -24,6 +24,7 @@ from flows.pipeline.attempt import BackupAttempt
 from flows.pipeline.context import BackupContext
 from flows.pipeline.doubts import doubt_of_backup
 from flows.pipeline.executor import StageExecutor, retried
+from flows.pipeline.past import Past
 from flows.restoring.origin import Origin
 from flows.restoring.targets import PreRestoreBackup, Targets
 
@@ -134,8 +135,9 @@ class PreRestoreBackupMaker:
         )
 
     def _clock_doubt(self) -> str | None:
-        backups = self._repository.survey(self._plan.name).backups
-        return doubt_of_backup(self._plan, self._repository, backups, datetime.now(UTC), None)
+        repository, plan = self._repository, self._plan
+        past = Past(repository, plan.name, repository.stock(plan.name, self._lease))
+        return doubt_of_backup(plan, repository, past, datetime.now(UTC), None)
 
     def _narrowed(self, views: Mapping[str, View]) -> BackupPlan:
         # all that is overwritten, not only what the plan calls critical: an undo that brings back half is none

@@ -19,6 +19,8 @@ def store(part: BackupPart | SharedParts, sealed: OneShot[SealedParts | None]) -
     if not what.members:
         return []
     data, index = packs.add(*what.data), packs.add(*what.index)
+    context = part.attempt.context
+    context.repository.keep_index(context.plan.name, part.attempt.backup_id, what.index[1])
     sealed.empty()
     return [(member.part, Stored(member.segment(data, index), member.count)) for member in what.members]
 

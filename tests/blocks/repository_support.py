@@ -85,11 +85,12 @@ class StampedTier(LocalTier):
         super().__init__(url)
         self._clock = clock
 
-    def put(self, name: str, data: Buffer, exclusive: bool = False, like_before: bool = False) -> None:
-        super().put(name, data, exclusive, like_before)
-        if name.startswith(("locks/", "probes/")):
+    def _write(self, temporary: Path, path: Path, data: Buffer, like_before: bool) -> None:
+        super()._write(temporary, path, data, like_before)
+        if self._name(path).startswith(("locks/", "probes/")):
+            # before it has its name: nobody sees another time
             moment = self._clock.now().timestamp()
-            os.utime(self.root / name, (moment, moment))
+            os.utime(temporary, (moment, moment))
 
 
 class StampedRepository(BackupRepository):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from blocks.errors import NotConfirmed
+from blocks.repository import repository
 from blocks.repository.repository import Repository
 from blocks.sources.files import observed
 from blocks.sources.sqlite import view
@@ -37,7 +38,7 @@ def jump(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], datetime]:
             def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
                 return datetime.now(tz) + ahead
 
-        for module in (view, observed, open_backup, attempt):
+        for module in (view, observed, open_backup, attempt, repository):
             monkeypatch.setattr(module, "datetime", Jumped)
         real = storage_time
         monkeypatch.setattr(

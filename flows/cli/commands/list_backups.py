@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from contextlib import suppress
 
-from blocks.errors import BackupNotFound, CorruptionDetected
+from blocks.errors import CorruptionDetected
 from blocks.records import BackupMetadata, BackupStatus
-from blocks.repository.block import Repository
 from blocks.repository.leases import LeaseRecord
 from flows.cli import options
 from flows.cli.output import Table, grid, note, say, say_json
@@ -27,8 +25,9 @@ def list_backups(plan: str, *, json: bool) -> int:
     """List a plan's backups, oldest first; exit code 8 where a manifest is damaged."""
     opened = open_plan(plan)
     repository = opened.repository.unlock(opened.encryption)
-    survey, lease = repository.survey(opened.name), repository.current_lease(opened.name)
-    backups = _with_status(repository, survey.backups)
+    survey, lease = repository.survey(opened.name, shown=True), repository.current_lease(opened.name)
+    statuses = repository.statuses(opened.name, survey.backups)
+    backups = [(made, statuses[made.backup_id]) for made in survey.backups]
     warnings = [*repository.damaged_lease(opened.name)]
     if lost := repository.rolled_back(opened.name):
         warnings.append(f"{lost}; `lastgood check` reports more")
@@ -54,16 +53,6 @@ def list_backups(plan: str, *, json: bool) -> int:
     for finding in survey.findings:
         note(f"damaged: {finding}")
     return CorruptionDetected.exit_code if survey.findings else 0
-
-
-def _with_status(
-    repository: Repository, backups: Sequence[BackupMetadata]
-) -> list[tuple[BackupMetadata, BackupStatus]]:
-    found = []
-    for made in backups:
-        with suppress(BackupNotFound):  # retention removed it meanwhile
-            found.append((made, repository.status(made)))
-    return found
 
 
 def _backups_table(backups: Sequence[tuple[BackupMetadata, BackupStatus]], lease: LeaseRecord | None) -> Table:

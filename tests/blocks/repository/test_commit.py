@@ -137,6 +137,27 @@ def test_a_commit_may_be_retried_after_a_lost_reply(shelf):
     assert shelf.repository.audit(PLAN) == []
 
 
+def test_a_commit_whose_lost_request_arrives_late_is_the_one_that_counts(shelf, monkeypatch):
+    """The manifest of the first attempt is created after the second one has written its SHA256SUMS."""
+    with shelf.repository.lease(PLAN, "backup", holder="host:1") as lease:
+        metadata, objects = shelf.draft(lease)
+        late = shelf.repository._catalogue.seal_manifest(metadata)
+        again = metadata.model_copy(update={"backup_duration_seconds": 99.0})
+        tier, put = type(shelf.block.tier), type(shelf.block.tier).put
+
+        def delayed(self, name, data, exclusive=False, like_before=False):
+            if name.endswith("/manifest"):
+                put(self, name, late, exclusive=True)
+            put(self, name, data, exclusive, like_before)
+
+        monkeypatch.setattr(tier, "put", delayed)
+        link = shelf.repository.commit(again, objects, lease)
+        monkeypatch.undo()
+    assert shelf.repository.backups(PLAN) == [metadata]
+    assert link == shelf.repository.link(metadata)
+    assert shelf.open().audit(PLAN) == []
+
+
 def test_a_run_whose_lease_was_taken_over_commits_nothing(shelf):
     with shelf.repository.lease(PLAN, "backup", holder="host:1") as old:
         metadata, objects = shelf.draft(old)

@@ -102,7 +102,7 @@ def test_a_chain_is_stored_narrowed_and_read_whole(shelf: Shelf) -> None:
     made = [full]
     for _ in range(3):
         made.append(shelf.back_up(BackupType.INCREMENTAL, made[-1]))
-    stored = [shelf.open()._catalogue._opened(PLAN, backup.backup_id)[0] for backup in made]
+    stored = [shelf.open()._catalogue._opened(PLAN, backup.backup_id).metadata for backup in made]
     assert [one.inherits for one in stored] == [False, True, True, True]
     assert [len(one.collections) for one in stored] == [1, 0, 0, 0]
     assert shelf.open().manifest(PLAN, made[-1].backup_id) == made[-1]

@@ -506,3 +506,40 @@ def test_what_was_taken_meanwhile_is_not_broken(leases):
     with pytest.raises(RepositoryLocked, match="nothing was broken"):
         break_lease(leases, found, "host:9", lambda: 0)
     second.check()
+
+
+# Few requests
+
+
+def test_a_lease_names_the_backup_it_was_taken_for_from_the_beginning(leases):
+    drawn = iter(["INC_20260301_120000_0000", "INC_20260301_120000_0001"])
+    lease = acquire(leases, "host:1", "backup", lambda: 0, draw=lambda: next(drawn))
+    assert leases.live() == lease.record
+    assert lease.record.backup_id == "INC_20260301_120000_0000"
+
+
+def test_the_highest_committed_token_is_asked_for_only_where_there_is_no_lease(leases):
+    asked = []
+    acquire(leases, "host:1", "backup", lambda: asked.append(1) or 7).release()
+    assert acquire(leases, "host:1", "backup", lambda: asked.append(2) or 7).token == 9
+    assert asked == [1]
+
+
+def test_a_lease_is_looked_at_again_before_it_is_written_unless_that_was_just_done(leases, clock, tier):
+    lease = take(leases)
+    lease.check()
+    clock.turn(100)
+    other = json.loads(tier.get("locks/plan/000000000001")) | {"nonce": "another"}
+    tier.put("locks/plan/000000000001", json.dumps(other).encode())
+    lease.release()
+    assert json.loads(tier.get("locks/plan/000000000001"))["released"] is False
+
+
+def test_a_lease_that_is_listed_and_not_there_is_not_looked_for_without_end(leases, tier, monkeypatch):
+    taken = take(leases)
+    taken.release()
+    listed = tier.list("locks/plan/")
+    monkeypatch.setattr(type(tier), "list", lambda self, prefix="": listed if prefix.startswith("locks/") else [])
+    (tier.root / "locks/plan/000000000001").unlink()
+    with pytest.raises(RepositoryUnavailable, match="which is not there"):
+        leases.current()

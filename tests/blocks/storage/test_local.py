@@ -31,6 +31,29 @@ def tier(tmp_path: Path) -> StorageTier:
     return made
 
 
+def test_an_object_is_written_although_others_remove_its_folder_because_it_is_empty(tier, monkeypatch):
+    times = iter(range(3))
+
+    def hook(operation: str, name: str, moment: str) -> None:
+        if (operation, moment) == ("write", "before") and next(times, None) is not None:
+            (tier.root / "probes").rmdir()
+
+    monkeypatch.setattr(StorageTier, "durable", staticmethod(hook))
+    tier.put("probes/one", b"x")
+    assert tier.get("probes/one") == b"x"
+
+
+def test_a_place_that_vanishes_while_an_object_is_written_is_said(tier, monkeypatch):
+    def hook(operation: str, name: str, moment: str) -> None:
+        if (operation, moment) == ("write", "before"):
+            (tier.root / "probes").rmdir()
+            tier.root.rmdir()
+
+    monkeypatch.setattr(StorageTier, "durable", staticmethod(hook))
+    with pytest.raises(RepositoryUnavailable, match="is not there"):
+        tier.put("probes/one", b"x")
+
+
 @pytest.fixture
 def operations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
     seen: list[tuple[str, str, str]] = []

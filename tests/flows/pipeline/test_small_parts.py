@@ -29,7 +29,7 @@ def as_stored(shop: Shop, backup: BackupMetadata) -> BackupMetadata:
     """Return the manifest as it is stored, without what it takes from its base."""
     repository = shop.repository
     catalogue = Catalogue(shop.plan.repository.tier, repository.keys)
-    return catalogue._opened(backup.plan, backup.backup_id)[0]
+    return catalogue._opened(backup.plan, backup.backup_id).metadata
 
 
 def restored(shop: Shop, backup: BackupMetadata, place: Path) -> dict[str, object]:

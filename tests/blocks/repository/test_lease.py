@@ -535,11 +535,11 @@ def test_a_lease_is_looked_at_again_before_it_is_written_unless_that_was_just_do
     assert json.loads(tier.get("locks/plan/000000000001"))["released"] is False
 
 
-def test_a_lease_that_is_listed_and_not_there_is_not_looked_for_without_end(leases, tier, monkeypatch):
-    taken = take(leases)
-    taken.release()
-    listed = tier.list("locks/plan/")
-    monkeypatch.setattr(type(tier), "list", lambda self, prefix="": listed if prefix.startswith("locks/") else [])
-    (tier.root / "locks/plan/000000000001").unlink()
+def test_a_lease_that_is_listed_and_not_there_is_not_looked_for_without_end(leases, stamped, clock):
+    take(leases).release()
+    listed = stamped.list("locks/plan/")
+    stale = Leases(stamped, "plan", 300, clock, listing=lambda _prefix: listed)
+    assert stale.current() is not None
+    (stamped.root / "locks/plan/000000000001").unlink()
     with pytest.raises(RepositoryUnavailable, match="which is not there"):
-        leases.current()
+        stale.current()

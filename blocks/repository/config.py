@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pydantic import BaseModel, Field, JsonValue, ValidationError
+from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validator
 
 from blocks.errors import ConfigurationError, CorruptionDetected
 from blocks.records import FORMAT_VERSION, FormatVersion, Record, UtcTime
@@ -27,6 +27,13 @@ class RepositoryConfig(Record):
     created_at: UtcTime
     encryption: dict[str, JsonValue]
     capabilities: Capabilities | None = None
+
+    @model_validator(mode="after")
+    def _proved(self) -> RepositoryConfig:
+        # without it a flipped bit in its name would pass for a field of a later version
+        if self.format_version > 1 and self.capabilities is None:
+            raise ValueError("capabilities are missing")
+        return self
 
 
 def config_bytes(config: RepositoryConfig) -> bytes:

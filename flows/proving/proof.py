@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +20,12 @@ from blocks.rows.normalize import to_normal
 
 BLOCK_ROWS = 1 << 17
 """Rows that are compared at once: their keys take as much room as the rows themselves may."""
-_NOTHING = pa.table({KEY: no_keys(), DIGEST: pa.array([], pa.uint64())})
+
+
+@cache
+def _nothing() -> pa.Table:
+    """Return a table without rows; made when it is needed, since making an array loads pandas."""
+    return pa.table({KEY: no_keys(), DIGEST: pa.array([], pa.uint64())})
 
 
 class Proof:
@@ -100,7 +106,7 @@ def compare(what: str, expected: PartIndex, rows: pa.Table, key: tuple[str, ...]
     """
     if _same_in_order(expected, rows, key, digest):
         return
-    normal = to_normal(rows, key, digest) if rows.num_columns else _NOTHING
+    normal = to_normal(rows, key, digest) if rows.num_columns else _nothing()
     found = positions(expected.keys, one_chunk(normal.column(KEY)))
     lost = found.null_count
     same = pc.equal(one_chunk(normal.column(DIGEST)).take(found.drop_null()), expected.digests.filter(found.is_valid()))

@@ -416,7 +416,9 @@ def test_what_is_wrong_with_a_bucket_is_said_by_field(state: BucketAdapter, monk
     with pytest.raises(RestoreRefused, match="SignatureDoesNotMatch"):
         state.source.target(back_up_of_nothing(state).scope()).preflight()
     monkeypatch.delenv(SECRET_ENV)
-    with pytest.raises(ConfigurationError, match=f"storage.secret_env: the environment variable {SECRET_ENV} is not set") as unset:
+    with pytest.raises(
+        ConfigurationError, match=f"storage.secret_env: the environment variable {SECRET_ENV} is not set"
+    ) as unset:
         back_up(state.source)
     assert "repository" not in str(unset.value)
 

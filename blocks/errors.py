@@ -9,8 +9,8 @@ LastgoodError                     1
 ├── TemporaryFolderUnusable       3   the folder for temporary data (TMPDIR) cannot be written
 │   └── TemporaryFolderFull       3   no room is left there
 ├── RepositoryUnavailable         4   the place where backups are kept cannot be reached
-│   ├── PlaceMissing              4   its folder is not there: a disk that is not mounted, for one
 │   ├── RepositoryFull            4   no room is left there
+│   ├── PlaceMissing              4   its folder is not there: a disk that is not mounted, for one
 │   ├── StorageRefused            4   the storage refused: credentials, or what they may do
 │   ├── StorageUnreachable        4   the storage did not answer as it should, in all attempts
 │   └── ObjectUnreadable          4   one object cannot be read, which says nothing about what was stored

@@ -77,7 +77,7 @@ class Mutated:
     def __init__(self, folder: Path) -> None:
         self.history = History(Folder(folder / "places"), folder / "history")
         plan = self.history.plan("seed")
-        apply_retention(plan, now=datetime.now(UTC) + LONG_AFTER)
+        apply_retention(plan, now=datetime.now(UTC) + LONG_AFTER, accept_clock=True)
         self.objects = self.history.place.objects("seed")
         self._repository = plan.repository.unlock(plan.encryption)
         self._config = plan.repository.read_config()

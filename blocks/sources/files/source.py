@@ -199,7 +199,9 @@ class FilesSource(StateSource):
         return Location(shown=str(path), paths=(Path(os.path.realpath(path)),), tree=True, part="; ".join(taken))
 
     def identity(self) -> dict[str, JsonValue]:
-        """Say which folder it is: by its path on this machine, and by its number in the file system."""
+        """Say which folder it is, by its path on this machine and its number in the file system; or which bucket."""
+        if _is_objects(self.url):
+            return {"bucket": [self.location().shown]}
         return place_identity(self.root)
 
     def covered(self, collection: CollectionSpec, rows: pa.Table) -> pa.BooleanArray | None:

@@ -276,9 +276,11 @@ class Books:
         collections: tuple[str, ...] = (),
         keys: tuple[str, ...] = (),
         to: str | None = None,
+        adopt: bool = False,
     ) -> RestoreResult:
         wanted = backup if isinstance(backup, str) else backup.backup_id
-        return make_restore(self.plan, RestoreRequest(wanted, mode=mode, selection=Selection(collections, keys), to=to))
+        asked = RestoreRequest(wanted, mode=mode, selection=Selection(collections, keys), to=to, adopt=adopt)
+        return make_restore(self.plan, asked)
 
     def dump(self, database: str | None = None) -> list[str]:
         return self.server.dump(database or self.database)

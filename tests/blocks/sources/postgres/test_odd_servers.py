@@ -127,8 +127,8 @@ def test_columns_that_inheritance_puts_in_another_order_are_the_same_table(
     server.run("ordered_copy", "DELETE FROM child; UPDATE keyed SET d = 'changed'")
     books.source = source_of(server, "ordered_copy")
     books.plan = books.plan.model_copy(update={"sources": {"books": books.source}})
-    books.restore(full)
-    books.restore(full, mode=RestoreMode.MERGE)
+    books.restore(full, adopt=True)
+    books.restore(full, mode=RestoreMode.MERGE, adopt=True)
     with server.connect("ordered_copy") as session:
         assert session.execute("SELECT a, b, c::text, e FROM child ORDER BY 1, 2").fetchall() == [
             (1, "x", "2020-01-01", 5),

@@ -171,13 +171,16 @@ def test_rows_of_a_merge_find_their_own(books: Books) -> None:
 
 
 @only(0, *(release.version for release in RELEASES if release.version < NEWEST))
-def test_a_later_version_of_the_server_goes_on_with_the_chain(books: Books, newer: PostgresServer) -> None:
+def test_a_later_version_of_the_server_goes_on_with_a_full_of_what_is_another_cluster(
+    books: Books, newer: PostgresServer
+) -> None:
     books.back_up(BackupType.FULL)
     newer.run("postgres", "DROP DATABASE IF EXISTS gallery")
     place = newer.dsn("gallery")
     books.restore(to=place)
     moved = books.source.model_copy(update={"dsn": SecretStr(place), "pg_dump": str(newer.programs.pg_dump)})
     books.plan.sources["books"] = moved
+    assert books.back_up().backup_type is BackupType.FULL
     newer.run("gallery", "UPDATE every SET t = 'new' WHERE id = 3; DELETE FROM every WHERE id = 2")
     made = books.back_up()
     assert (made.backup_type, changes(made)) == (BackupType.INCREMENTAL, {"every": (1, 1)})

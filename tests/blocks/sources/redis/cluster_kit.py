@@ -83,9 +83,15 @@ class RedisCluster:
 
     def owner(self, key: Word) -> RedisServer:
         """The master that holds the slot of a key."""
-        if not self._known:
+        slot = slot_of(_bytes(key))
+        if slot not in self._known:
             self._known = self._by_slot()
-        return self._at(self._known[slot_of(_bytes(key))])
+        if slot not in self._known:
+            # a slot that was moved back and forth without a vote can end with no master at all
+            self.masters[-1]("CLUSTER", "ADDSLOTS", slot)
+            self.settle()
+            self._known = self._by_slot()
+        return self._at(self._known[slot])
 
     def other(self, *servers: RedisServer) -> RedisServer:
         """A master that is none of these."""

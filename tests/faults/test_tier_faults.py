@@ -80,23 +80,24 @@ def test_a_manifest_of_a_base_that_is_refused_is_no_damage_and_makes_no_full(tri
     assert outcome.problems == []
 
 
-@pytest.mark.parametrize("what", ["verifications", "backups"])
+@pytest.mark.parametrize("what", ["backups/trading/{}/manifest", "list-type=2"])
 def test_what_the_storage_does_not_say_of_the_newest_backup_never_removes_it(trial, counts, what):
     newest = trial.history.made[-1].backup_id
-    listing = first("GET", f"{what}%2Ftrading%2F{newest}", Fault.EXPIRED)
-    outcome = trial.run(Case("retention", Fault.EXPIRED, 0, lasting=False), listing)
+    refused = first("GET", what.format(newest), Fault.EXPIRED)
+    outcome = trial.run(Case("retention", Fault.EXPIRED, 0, lasting=False), refused)
     assert isinstance(outcome.error, StorageRefused), outcome
     assert outcome.problems == []
 
 
 def test_a_listing_that_does_not_show_the_newest_backup_yet_gives_its_number_to_no_other(trial, counts):
-    listing = "delimiter=%2F&list-type=2&prefix="
+    listings = []
 
     def stale(request):
-        return Fault.STALE if request.lists and listing in request.target else None
+        if request.lists:
+            listings.append(request)
+        return Fault.STALE if request.lists and len(listings) == 1 else None
 
     outcome = trial.run(Case("incremental", Fault.STALE, 0, lasting=True), stale)
-    assert outcome.error is None
     assert outcome.hit
     assert outcome.problems == []
 

@@ -313,12 +313,11 @@ def _opened(settings: StorageSettings) -> Any:
     import s3fs
     from botocore.exceptions import BotoCoreError
 
-    path_style = settings.path_style if settings.path_style is not None else settings.endpoint is not None
     config = {
         "connect_timeout": min(_CONNECT_SECONDS, settings.timeout_seconds),
         "read_timeout": settings.timeout_seconds,
         "retries": {"mode": "standard", "max_attempts": settings.attempts},
-        "s3": {"addressing_style": "path" if path_style else "auto"},
+        "s3": {"addressing_style": "path" if settings.in_path else "auto"},
         "max_pool_connections": 2 * AT_ONCE,
         # the defaults are not understood by storages that are not AWS' own
         "request_checksum_calculation": "when_required",

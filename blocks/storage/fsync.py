@@ -30,7 +30,7 @@ Buffer = bytes | bytearray | memoryview
 _ACCESS_LIST = "system.posix_acl_access"
 _NO_LIST = (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOTSUP)
 
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)(://|::)", re.IGNORECASE)
+SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)(://|::)", re.IGNORECASE)
 
 _HINTS = {
     errno.ENOSPC: "Free space there: `lastgood retention` works on a full disk. What was committed before is safe.",
@@ -49,7 +49,7 @@ def local_path(url: str) -> Path:
     Raises:
         ConfigurationError: The URL is empty or of another scheme.
     """
-    scheme = _SCHEME.match(url)
+    scheme = SCHEME.match(url)
     if scheme:
         refuse_password(url, "the URL of a repository")
     if scheme and scheme[0].lower() == "file://":

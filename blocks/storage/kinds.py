@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 from blocks.errors import ConfigurationError
 from blocks.host.passwords import has_password
 from blocks.storage.base import StorageTier
-from blocks.storage.fsync import local_path
+from blocks.storage.fsync import SCHEME, local_path
 from blocks.storage.local import LocalTier
 
 if TYPE_CHECKING:
     from blocks.storage.settings import StorageSettings
-
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)(://|::)", re.IGNORECASE)
 
 _HOLDS_CREDENTIALS = re.compile(
     r"://[^/@]*:[^/@]*@|^(?!sftp:)[^:]*://[^/]*@|[?&][^=]*(key|secret|token|sig|password)[^=]*=", re.I
@@ -55,7 +53,7 @@ def scheme_of(url: str) -> str:
     Raises:
         ConfigurationError: It is none that there is, or holds credentials.
     """
-    found = _SCHEME.match(url)
+    found = SCHEME.match(url)
     if found is None:
         local_path(url)
         return "file"

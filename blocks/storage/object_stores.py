@@ -86,20 +86,29 @@ def _client(settings: StorageSettings) -> ClientConfig:
     }
 
 
+def _common(address: Address, config: dict[str, Any], settings: StorageSettings) -> dict[str, Any]:
+    """Return what is told to the client of each provider."""
+    return {
+        "prefix": address.prefix or None,
+        "config": config,
+        "client_options": _client(settings),
+        "retry_config": _NO_RETRIES,
+    }
+
+
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
 def _open_s3(address: Address, settings: StorageSettings) -> ObjectStore:
-    path_style = settings.path_style if settings.path_style is not None else settings.endpoint is not None
     endpoint = settings.endpoint
-    if endpoint and not path_style:
+    if endpoint and not settings.in_path:
         scheme, _, host = endpoint.partition("://")
         endpoint = f"{scheme}://{address.bucket}.{host}"
     config = _given(
         endpoint=endpoint,
         region=s3_region(settings),
-        virtual_hosted_style_request=not path_style,
+        virtual_hosted_style_request=not settings.in_path,
         server_side_encryption=settings.server_side_encryption,
         sse_kms_key_id=settings.kms_key,
         # the server compares what arrives with it: not all compare the digest that the request is signed with
@@ -107,10 +116,7 @@ def _open_s3(address: Address, settings: StorageSettings) -> ObjectStore:
     )
     return S3Store(
         address.bucket,
-        prefix=address.prefix or None,
-        config=config,  # type: ignore[arg-type]
-        client_options=_client(settings),
-        retry_config=_NO_RETRIES,
+        **_common(address, config, settings),
         credential_provider=s3_credentials(settings),
     )
 
@@ -124,10 +130,7 @@ def _open_google(address: Address, settings: StorageSettings) -> ObjectStore:
     for_tests = bool(settings.endpoint and settings.endpoint.startswith("http://") and not settings.credentials_file)
     return GCSStore(
         address.bucket,
-        prefix=address.prefix or None,
-        config=config,  # type: ignore[arg-type]
-        client_options=_client(settings),
-        retry_config=_NO_RETRIES,
+        **_common(address, config, settings),
         credential_provider=_no_token if for_tests else None,
     )
 
@@ -140,10 +143,7 @@ def _open_azure(address: Address, settings: StorageSettings) -> ObjectStore:
     )
     return AzureStore(
         address.bucket,
-        prefix=address.prefix or None,
-        config=config,  # type: ignore[arg-type]
-        client_options=_client(settings),
-        retry_config=_NO_RETRIES,
+        **_common(address, config, settings),
     )
 
 

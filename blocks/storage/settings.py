@@ -92,6 +92,11 @@ class StorageSettings(LastgoodBlock):
         return self.model_copy(update={name: folder / path.expanduser() for name, path in given.items()})
 
     @property
+    def in_path(self) -> bool:
+        """Whether the bucket is named in the path of a request, and not in its host."""
+        return self.path_style if self.path_style is not None else self.endpoint is not None
+
+    @property
     def variables(self) -> frozenset[str]:
         """Names of the environment variables that hold what is named here, or open the Prefect server that has it."""
         named = frozenset(name for name in (self.secret_env, self.key_id_env, self.token_env) if name)

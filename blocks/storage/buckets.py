@@ -324,7 +324,7 @@ def _opened(settings: StorageSettings) -> Any:
         "response_checksum_validation": "when_required",
     }
     options: dict[str, Any] = {}
-    if settings.credentials_block or settings.key_id_env or settings.secret_env:
+    if settings.credentials_block or settings.names_keys:
         provider = s3_credentials(settings)
         assert provider is not None
         given: Any = provider()

@@ -26,7 +26,7 @@ def s3_credentials(settings: StorageSettings) -> Callable[[], S3Credential] | No
     """
     if settings.credentials_block:
         return _from_block(settings.credentials_block)
-    if settings.key_id_env or settings.secret_env or settings.token_env:
+    if settings.names_keys:
         return _from_variables(settings)
     if settings.profile or settings.credentials_file or _has_own_files():
         return _from_files(settings)

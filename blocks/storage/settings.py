@@ -92,6 +92,11 @@ class StorageSettings(LastgoodBlock):
         return self.model_copy(update={name: folder / path.expanduser() for name, path in given.items()})
 
     @property
+    def names_keys(self) -> bool:
+        """Whether variables are named that hold S3 keys or their token."""
+        return bool(self.key_id_env or self.secret_env or self.token_env)
+
+    @property
     def in_path(self) -> bool:
         """Whether the bucket is named in the path of a request, and not in its host."""
         return self.path_style if self.path_style is not None else self.endpoint is not None

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
     from blocks.errors import LastgoodError
     from blocks.plan.plan import BackupPlan
-    from blocks.records import BackupMetadata, BackupType, Verification
+    from blocks.records import BackupMetadata, BackupType
     from blocks.repository.lease import Lease
     from blocks.repository.plan_lock import PlanLock
     from blocks.sources.target import RestoreMode
+    from blocks.verification import Verification
     from deployments.background import BackgroundSchedules
     from flows.pipeline.results import RestoreResult, RetentionResult
     from flows.reporting.metrics import MetricsCollector

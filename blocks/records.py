@@ -360,55 +360,6 @@ class BackupMetadata(Record):
         return sum(part.segment.tombstones for part in self.stored_parts if part.segment)
 
 
-class CheckOutcome(StrEnum):
-    """What a check of a verification came to."""
-
-    GOOD = "good"
-    BAD = "bad"
-    UNPROVEN = "unproven"
-    UNTRIED = "untried"
-
-
-class CheckResult(Record):
-    """One of the checks of a verification: `bytes`, `restorable`, `definitions` or `quality`."""
-
-    outcome: CheckOutcome
-    depth: str = ""
-    """How far it went, in the check's own words."""
-    findings: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-class Verification(Record):
-    """The result of one verification of one backup."""
-
-    format_version: FormatVersion = FORMAT_VERSION
-    plan: str
-    backup_id: str
-    manifest_sha256: str
-    verified_at: UtcTime
-    deep: bool
-    status: BackupStatus
-    rows: int
-    expectations: int
-    seconds: float
-    findings: tuple[str, ...] = ()
-    """What was wrong, in words; empty where the backup was proved good."""
-    warnings: tuple[str, ...] = ()
-    """Expectations that are broken but not critical."""
-    sequence: Count | None = None
-    """Counts the verifications of the backup from 1."""
-    previous: str | None = None
-    """SHA-256 of the sealed bytes of the verification before, hex."""
-    results: dict[str, CheckResult] = {}
-    """What each check came to, by its name."""
-    suite_sha256: str | None = None
-    """SHA-256 of the files of the quality suites, hex."""
-    tool_versions: dict[str, str] = {}
-    place: str | None = None
-    """Where it was restored to, without secrets."""
-
-
 class Acceptance(Record):
     """What a person said in words of the records that a plan had then (`--accept-clock`, `--adopt`)."""
 

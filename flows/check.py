@@ -17,10 +17,11 @@ from pydantic import BaseModel
 from blocks.crypto.keyring import Role
 from blocks.errors import LastgoodError, ObjectUnreadable, RepositoryUnavailable
 from blocks.plan.plan import BackupPlan
-from blocks.records import BackupMetadata, BackupStatus, Verification
+from blocks.records import BackupMetadata, BackupStatus
 from blocks.repository.block import Repository
 from blocks.repository.capabilities import Capabilities
 from blocks.repository.stock import Stock
+from blocks.verification import Verification
 from flows.pipeline.progress import Progress
 from flows.proving.objects import ObjectReader, Wrong, objects_to_check, sample
 from flows.reporting.units import human_time

@@ -22,16 +22,18 @@ from blocks.errors import (
 )
 from blocks.host.leftovers import remove_abandoned_scratch
 from blocks.plan.plan import BackupPlan, load_plan
-from blocks.records import BackupStatus, Verification
+from blocks.records import BackupStatus
 from blocks.repository.block import Repository
 from blocks.rows.normalize import from_normal
 from blocks.rows.selection import Selection
+from blocks.verification import Axis, Depth, Verification
 from flows.pipeline.chain import Chain, RestorePart
 from flows.pipeline.executor import BoundedWindow, Outcome, StageExecutor, open_executor
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.prefect_compat import PURE, flow, stage_runner, task
 from flows.pipeline.progress import Progress
 from flows.pipeline.run_names import named
+from flows.pipeline.tool_versions import tool_versions
 from flows.proving.proof import Proof, compare
 from flows.proving.scratch_restore import ScratchRestore, open_scratch
 from flows.reporting.artifacts import publish_verification
@@ -82,13 +84,15 @@ def make_verification(
             chain.proving = True
             scratch = opened.enter_context(open_scratch(plan, chain)) if deep else None
             prove_parts(chain, proof, scratch, executor, [found], progress)
+            proof[Axis.BYTES].depth = Depth.ROWS
             if scratch is not None:
                 scratch.compare_restored()
-                proof.warnings += scratch.warnings
-                proof.findings += scratch.findings
+                proof[Axis.RESTORABLE].depth = Depth.RESTORED
+                proof[Axis.RESTORABLE].odd += scratch.warnings
+                proof[Axis.QUALITY].bad += scratch.findings
         proof.run_suites(target)
     except (CorruptionDetected, UnsupportedState) as exc:
-        proof.corrupt(exc.message)
+        proof[Axis.BYTES].bad.append(exc.message)
     result = Verification(
         plan=plan.name,
         backup_id=target.backup_id,
@@ -101,6 +105,8 @@ def make_verification(
         seconds=round(time.monotonic() - started, 3),
         findings=tuple(proof.findings),
         warnings=tuple(proof.warnings),
+        results=proof.results,
+        tool_versions=tool_versions(),
     )
     return _recorded(repository, result)
 

@@ -31,7 +31,6 @@ from blocks.plan.plan import BackupPlan
 from blocks.records import (
     BackupMetadata,
     Blob,
-    CheckResult,
     Collection,
     CollectionChange,
     Expiry,
@@ -43,7 +42,6 @@ from blocks.records import (
     Segment,
     SourceState,
     StoredObject,
-    Verification,
 )
 from blocks.repository.leases import LeaseRecord
 from blocks.rows.canonical import to_canonical
@@ -51,6 +49,7 @@ from blocks.rows.digest import RowDigest
 from blocks.rows.keys import encode_keys
 from blocks.rows.variant import encode_variant, variant_field
 from blocks.sources.sqlite.schema import Database, TableShape
+from blocks.verification import AxisResult, CollectionProfile, ColumnProfile, RuleResult, Standing, Verification
 from tests.blocks.sources.sqlite.kit import GALLERY, dump
 from tests.format_support import (
     DOCUMENT,
@@ -404,7 +403,8 @@ def test_the_document_and_lastgood_agree_on_values_keys_and_digests(rows: list[d
     "model",
     [
         BackupMetadata, SourceState, Collection, CollectionChange, Part, PartChange, Segment, Blob, KeyRange,
-        StoredObject, Link, Verification, CheckResult, Expiry, LeaseRecord, Slot, Epoch, Database, TableShape,
+        StoredObject, Link, Verification, AxisResult, Standing, RuleResult, CollectionProfile, ColumnProfile, Expiry,
+        LeaseRecord, Slot, Epoch, Database, TableShape,
     ],
 )  # fmt: skip
 def test_the_document_names_every_field(model: type[Record]) -> None:

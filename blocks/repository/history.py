@@ -9,11 +9,12 @@ from typing import TypeVar
 
 from blocks.crypto.stream import ObjectKind
 from blocks.errors import AlreadyExists, ConfigurationError, CorruptionDetected, ObjectMissing, ObjectUnreadable
-from blocks.records import BackupMetadata, BackupStatus, Expiry, Verification
+from blocks.records import BackupMetadata, BackupStatus, Expiry
 from blocks.repository import names
 from blocks.repository.catalogue import MAX_RECORD_BYTES, Catalogue
 from blocks.repository.stock import by_backup
 from blocks.storage.base import StorageTier
+from blocks.verification import Verification
 
 logger = logging.getLogger(__name__)
 

@@ -30,7 +30,6 @@ from blocks.records import (
     Expiry,
     Link,
     StoredObject,
-    Verification,
     new_backup_id,
 )
 from blocks.repository import garbage, names
@@ -51,6 +50,7 @@ from blocks.repository.rollback_guard import PlaceMemory, RollbackGuard
 from blocks.repository.stock import Stock
 from blocks.storage.base import StorageTier
 from blocks.storage.fsync import Buffer
+from blocks.verification import Verification
 
 logger = logging.getLogger(__name__)
 

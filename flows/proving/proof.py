@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass, field
 from functools import cache
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from blocks.rows.digest import RowDigest
 from blocks.rows.index import PartIndex, positions
 from blocks.rows.keys import no_keys
 from blocks.rows.normalize import to_normal
+from blocks.verification import Axis, AxisResult, CheckOutcome, Depth
 
 BLOCK_ROWS = 1 << 17
 """Rows that are compared at once: their keys take as much room as the rows themselves may."""
@@ -28,8 +30,40 @@ def _nothing() -> pa.Table:
     return pa.table({KEY: no_keys(), DIGEST: pa.array([], pa.uint64())})
 
 
+@dataclass
+class Findings:
+    """What was found on one axis so far.
+
+    Attributes:
+        depth: How far it was looked at; None where it was not.
+        bad: What is wrong, in sentences.
+        unproven: What could not be tried, in sentences: no fault of the backup.
+        odd: What is worth a warning.
+    """
+
+    depth: Depth | None = None
+    bad: list[str] = field(default_factory=list)
+    unproven: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+
+    @property
+    def result(self) -> AxisResult:
+        """What it amounts to."""
+        outcome = CheckOutcome.UNTRIED if self.depth is None else CheckOutcome.GOOD
+        if self.unproven:
+            outcome = CheckOutcome.UNPROVEN
+        if self.bad:
+            outcome = CheckOutcome.BAD
+        return AxisResult(
+            outcome=outcome,
+            depth="" if self.depth is None else self.depth.value,
+            findings=tuple(self.bad),
+            warnings=(*self.unproven, *self.odd),
+        )
+
+
 class Proof:
-    """Collects what was compared and what was wrong; keeps the rows that quality suites ask for.
+    """Collects what was found on each axis; keeps the rows that quality suites ask for.
 
     Args:
         plan: Its quality suites are read at once, so that a bad file is refused before any work.
@@ -37,25 +71,36 @@ class Proof:
 
     def __init__(self, plan: BackupPlan) -> None:
         self.suites: list[QualitySuite] = load_suites(plan.quality)
-        self.findings: list[str] = []
-        self.warnings: list[str] = []
-        self.corrupted = False
+        self.axes = {axis: Findings() for axis in Axis}
         self.rows = 0
         self._guard = threading.Lock()
         self.expectations = 0
         self._kept: dict[str, list[pa.Table]] = {suite.collection: [] for suite in self.suites}
 
+    def __getitem__(self, axis: Axis) -> Findings:
+        return self.axes[axis]
+
+    @property
+    def results(self) -> dict[str, AxisResult]:
+        """What was found on each axis, by its name."""
+        return {axis.value: found.result for axis, found in self.axes.items()}
+
+    @property
+    def findings(self) -> list[str]:
+        """What is wrong, on all axes."""
+        return [sentence for found in self.axes.values() for sentence in found.bad]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What could not be tried, and what is odd, on all axes."""
+        return [sentence for found in self.axes.values() for sentence in found.result.warnings]
+
     @property
     def status(self) -> BackupStatus:
         """Verified where nothing was found; corrupted where bytes are wrong; else (bad data) only completed."""
-        if self.corrupted:
+        if self[Axis.BYTES].bad:
             return BackupStatus.CORRUPTED
         return BackupStatus.COMPLETED if self.findings else BackupStatus.VERIFIED
-
-    def corrupt(self, finding: str) -> None:
-        """Take note that the backup is not what was stored."""
-        self.corrupted = True
-        self.findings.append(finding)
 
     def count(self, rows: int) -> None:
         """Count rows that were compared and found the same."""
@@ -75,15 +120,17 @@ class Proof:
     def run_suites(self, backup: BackupMetadata) -> None:
         """Run the quality suites on the rows that were kept; the manifest says how many there must be."""
         collections = {c.name: c for c in backup.collections}
+        if self.suites:
+            self[Axis.QUALITY].depth = Depth.ROWS
         for suite in self.suites:
             if suite.collection not in collections:
-                self.findings.append(f"suite {suite.name}: the backup holds no collection {suite.collection}")
+                self[Axis.QUALITY].bad.append(f"suite {suite.name}: the backup holds no collection {suite.collection}")
                 continue
             collection = collections[suite.collection]
             result = suite.run(self._rows(collection), {"expected_rows": collection.rows})
             self.expectations += result.evaluated
-            self.findings += [f"{suite.collection}: {finding}" for finding in result.findings]
-            self.warnings += [f"{suite.collection}: {warning}" for warning in result.warnings]
+            self[Axis.QUALITY].bad += [f"{suite.collection}: {finding}" for finding in result.findings]
+            self[Axis.QUALITY].odd += [f"{suite.collection}: {warning}" for warning in result.warnings]
 
     def _rows(self, collection: Collection) -> pa.Table:
         if kept := self._kept[collection.name]:

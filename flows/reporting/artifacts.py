@@ -6,7 +6,8 @@ import shlex
 from typing import TYPE_CHECKING
 
 from blocks.prefect_compat import without_prefect
-from blocks.records import BackupMetadata, Verification
+from blocks.records import BackupMetadata
+from blocks.verification import Verification
 from flows.pipeline.prefect_compat import in_flow_run
 from flows.reporting.units import human_bytes, human_seconds, human_time
 

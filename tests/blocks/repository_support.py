@@ -25,7 +25,6 @@ from blocks.records import (
     Part,
     Segment,
     StoredObject,
-    Verification,
 )
 from blocks.repository.block import BackupRepository, Repository
 from blocks.repository.checksums import checksums_digest
@@ -34,6 +33,7 @@ from blocks.repository.leases import Clock
 from blocks.storage.base import StorageTier
 from blocks.storage.fsync import Buffer
 from blocks.storage.local import LocalTier
+from blocks.verification import Verification
 
 PLAN = "trading"
 HOUR = timedelta(hours=1)

@@ -20,9 +20,9 @@ from blocks.records import (
     Segment,
     SourceState,
     StoredObject,
-    Verification,
     new_backup_id,
 )
+from blocks.verification import Verification
 
 GOLDEN = Path(__file__).parent / "vectors" / "manifest.json"
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
-from blocks.records import BackupMetadata, BackupStatus, Verification
+from blocks.records import BackupMetadata, BackupStatus
 from blocks.repository.block import Repository
+from blocks.verification import Verification
 from flows.cli import options
 from flows.cli.output import Table, fields, grid, say, say_json
 from flows.cli.render import backup_json, chain_text, changed, collections_table, held_log, status_text

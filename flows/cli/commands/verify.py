@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from blocks.errors import CorruptionDetected, LastgoodError, QualityFailed
 from blocks.plan.plan import BackupPlan
-from blocks.records import Verification
+from blocks.verification import Verification
 from flows.cli import options
 from flows.cli.output import fields, note, say, say_json
 from flows.cli.render import status_text

@@ -15,7 +15,6 @@ from blocks.records import Collection
 from blocks.rows.variant import encode_variant, variant_field
 from flows.proving.tables import RestoredTables
 
-
 NUMBERS = itertools.count()
 
 

@@ -19,6 +19,7 @@ from flows.cli.commands import (
     key,
     list_backups,
     plan,
+    quality,
     restore,
     retention,
     serve,
@@ -47,6 +48,7 @@ COMMANDS: Mapping[str, Command] = {
 }
 GROUPS: Mapping[str, tuple[Mapping[str, Command], str]] = {
     "key": (key.COMMANDS, "Show and change who can open a plan's repository."),
+    "quality": (quality.COMMANDS, "Look at quality suites, and suggest a first one."),
     "plan": (plan.COMMANDS, "Keep plans where the Prefect UI can pick them."),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from typing import Any
 
@@ -18,10 +19,11 @@ ENOUGH_ROWS = 50
 PAIRED_COLUMNS = 12
 """Of how many columns of one kind the order of pairs is looked at."""
 
+ISO_TIME = "ISO time"
 FORMATS: Mapping[str, str] = {
     "UUID": r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
     "ISO date": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
-    "ISO time": r"^[0-9]{4}(-[0-9]{2}){2}[T ][0-9]{2}(:[0-9]{2}){1,2}([.,][0-9]+)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?$",
+    ISO_TIME: r"^[0-9]{4}(-[0-9]{2}){2}[T ][0-9]{2}(:[0-9]{2}){1,2}([.,][0-9]+)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?$",
     "e-mail": r"^[^@\s]+@[^@\s]+\.[^@\s]+$",
     "whole number": r"^[+-]?[0-9]+$",
     "decimal number": r"^[+-]?[0-9]+(\.[0-9]+)?$",
@@ -35,6 +37,7 @@ MOJIBAKE = "Ã[\u0080-\u00bf\u0152-\u2122]|â€|\ufffd"
 
 _FIRST = 2000
 """Rows that a format is tried on before all are looked at."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _JSON = r"^\s*[\[{]"
 
 
@@ -47,13 +50,15 @@ class TextFacts:
         longest: Characters of the longest one.
         format: One of `FORMATS`, `JSON`, or None.
         clean: Whether none holds what a wrong encoding leaves.
+        times: The first and the last, where each is a time; in UTC, if it says no zone.
         values: All that there are; empty where they are many or may not be shown.
     """
 
     shortest: int
     longest: int
     format: str | None
-    clean: bool
+    clean: bool = True
+    times: tuple[datetime, datetime] | None = None
     values: tuple[str, ...] = ()
 
 
@@ -77,14 +82,29 @@ def text_facts(table: CheckedTable, profile: CollectionProfile, values: bool) ->
         other = [f"count(*) FILTER (NOT {_matches(sql, one)})" for one in likely[name]]
         asked += [f"min(length({sql}))", f"max(length({sql}))"]
         asked += [f"count(*) FILTER (regexp_matches({sql}, {_quoted(MOJIBAKE)}))", f"[{', '.join(other)}]"]
+        asked.append(_times(sql) if ISO_TIME in likely[name] else "NULL")
     found = _row(table, asked)
     facts = dict[str, TextFacts]()
     for place, name in enumerate(columns):
-        shortest, longest, odd, others = found[4 * place : 4 * place + 4]
+        shortest, longest, odd, others, times = found[5 * place : 5 * place + 5]
         format = next((one for one, count in zip(likely[name], others, strict=True) if not count), None)
         few = values and table.rows >= ENOUGH_ROWS and (profile.columns[name].distinct or 0) <= FEW_VALUES
-        facts[name] = TextFacts(shortest, longest, format, not odd, _values(table, name) if few else ())
+        listed = _values(table, name) if few and format != ISO_TIME else ()
+        facts[name] = TextFacts(shortest, longest, format, not odd, _moments(format, times), listed)
     return facts
+
+
+def _times(sql: str) -> str:
+    """Return the SQL of how many texts are no times, and of the first and the last one in microseconds."""
+    moment = f"TRY_CAST({sql} AS TIMESTAMPTZ)"
+    return f"[count({sql}) - count({moment}), epoch_us(min({moment})), epoch_us(max({moment}))]"
+
+
+def _moments(format: str | None, times: Sequence[int] | None) -> tuple[datetime, datetime] | None:
+    if format != ISO_TIME or times is None or times[0]:
+        return None
+    first, last = (_EPOCH + timedelta(microseconds=one) for one in times[1:])
+    return first, last
 
 
 def ordered_pairs(table: CheckedTable, profile: CollectionProfile) -> list[tuple[str, str]]:

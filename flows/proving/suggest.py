@@ -6,19 +6,20 @@ seems to be so; a person reads it, and says more.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from itertools import pairwise
 from statistics import fmean, stdev
 
 from pydantic import JsonValue
 
-from blocks.plan.parameters import BACKUP_TIMESTAMP, PREVIOUS_ROWS
+from blocks.plan.parameters import BACKUP_TIMESTAMP, PREVIOUS_ROWS, PREVIOUS_VERIFIED
 from blocks.records import Collection
 from blocks.verification import CollectionProfile, ColumnProfile
-from flows.proving.column_facts import ENOUGH_ROWS, FEW_VALUES, FORMATS, MOJIBAKE, TextFacts
+from flows.proving.column_facts import ENOUGH_ROWS, FEW_VALUES, FORMATS, ISO_TIME, MOJIBAKE, TextFacts
 from flows.proving.profile import Kind, read_value
 
 Rule = dict[str, JsonValue]
@@ -33,6 +34,8 @@ _AGES = [
 """How old the newest time may be, in steps that people would write."""
 _FRESH = 10 * _DAY
 """Columns whose newest time is older say nothing of how fresh a backup is."""
+_AMOUNTS = (ISO_TIME, "ISO date", "decimal number")
+"""Formats of text that is unique by chance."""
 _STEADY = 3
 """From how many backups on a number of them is believed to be steady."""
 
@@ -102,8 +105,12 @@ def suggested(evidence: Evidence) -> dict[str, JsonValue]:
         if one in evidence.columns and other in evidence.columns
     ]
     name = evidence.collection.name
+    types: dict[str, JsonValue] = {
+        column: "timestamp" for column in evidence.columns if column in evidence.texts and evidence.texts[column].times
+    }
     expectations: list[JsonValue] = [*rules]
-    return {"name": name, "collection": name, "expectations": expectations}
+    said: dict[str, JsonValue] = {"types": types} if types else {}
+    return {"name": name, "collection": name, **said, "expectations": expectations}
 
 
 def _rule(type: str, why: str, /, severity: str = "critical", **arguments: JsonValue) -> Rule:
@@ -172,14 +179,17 @@ def _values(evidence: Evidence, column: str) -> Iterator[Rule]:
     match evidence.kinds[column]:
         case Kind.NUMBER | Kind.FLOAT:
             yield from _range(evidence, column, counting=unique or column in evidence.collection.key)
-        case Kind.TIME:
-            yield from _times(evidence, column)
+        case Kind.TIME | Kind.LOCAL_TIME | Kind.DATE:
+            yield from _times(column, _moments(evidence, column), evidence.kinds[column] is Kind.DATE)
         case Kind.TEXT if column in evidence.texts:
             yield from _texts(evidence, column, evidence.texts[column], unique)
 
 
 def _is_unique(evidence: Evidence, column: str) -> bool:
     """Whether a column that names things (numbers or text, not amounts or times) never held a value twice."""
+    facts = evidence.texts.get(column)
+    if facts is not None and facts.format in _AMOUNTS:
+        return False
     whole = [read_value(numbers.minimum) for _, numbers in evidence.of(column)]
     naming = evidence.kinds[column] is Kind.TEXT or all(isinstance(one, int) for one in whole)
     if not naming or evidence.kinds[column] not in (Kind.TEXT, Kind.NUMBER) or evidence.profile.rows < ENOUGH_ROWS:
@@ -233,47 +243,83 @@ def _range(evidence: Evidence, column: str, counting: bool) -> Iterator[Rule]:
 
 
 def _mean(column: str, means: Sequence[float], span: float) -> Rule:
-    middle = fmean(means)
-    steady = len(means) >= _STEADY
-    margin = max(3 * stdev(means), 0.1 * abs(middle), 0.02 * span) if steady else max(abs(middle) / 4, span / 10)
-    margin += max(abs(mean - middle) for mean in means)
-    size = Decimal(repr(margin))
+    """Return a band of a mean: around those that were seen, or around the last good one where it only ever went up."""
+    steady, middle = len(means) >= _STEADY, fmean(means)
+    steps = [now - before for now, before in pairwise(means)]
+    why = f"{min(means):.6g} to {max(means):.6g} in {_backups(means)}"
+    kind = "expect_column_mean_to_be_between"
+    if steady and (min(steps) > 0 or max(steps) < 0):
+        size = Decimal(repr(max(3 * max(map(abs, steps)), 0.1 * abs(middle))))
+        margin = _rounded(size, size, ROUND_CEILING)
+        before = f"{PREVIOUS_VERIFIED}[{json.dumps(column, ensure_ascii=False)}].mean"
+        low, high = _parameter(f"{before} - {margin}"), _parameter(f"{before} + {margin}")
+        return _rule(kind, f"{why}, in one direction", column=column, min_value=low, max_value=high)
+    around = max(3 * stdev(means), 0.1 * abs(middle), 0.02 * span) if steady else max(abs(middle) / 4, span / 10)
+    around += max(abs(mean - middle) for mean in means)
+    size = Decimal(repr(around))
     return _rule(
-        "expect_column_mean_to_be_between",
-        f"{min(means):.6g} to {max(means):.6g} in {_backups(means)}",
+        kind,
+        why,
         severity="critical" if steady else "warning",
         column=column,
-        min_value=_rounded(Decimal(repr(middle - margin)), size, ROUND_FLOOR),
-        max_value=_rounded(Decimal(repr(middle + margin)), size, ROUND_CEILING),
+        min_value=_rounded(Decimal(repr(middle - around)), size, ROUND_FLOOR),
+        max_value=_rounded(Decimal(repr(middle + around)), size, ROUND_CEILING),
     )
 
 
-def _times(evidence: Evidence, column: str) -> Iterator[Rule]:
-    """Yield bounds of times; how fresh the newest is, where it never is from the future and never is old."""
-    each = [
+Moments = Sequence[tuple[datetime, datetime, datetime]]
+"""For each backup its own time, and the first and the last of a column."""
+
+
+def _moments(evidence: Evidence, column: str) -> Moments:
+    """Return the times of a column; those without zone are taken for UTC, days for their beginning."""
+    return [
         (seen.timestamp, low, high)
         for seen, numbers in evidence.of(column)
-        if isinstance(low := read_value(numbers.minimum), datetime)
-        and isinstance(high := read_value(numbers.maximum), datetime)
+        if (low := _moment(numbers.minimum)) is not None and (high := _moment(numbers.maximum)) is not None
     ]
+
+
+def _moment(kept: JsonValue) -> datetime | None:
+    value = read_value(kept)
+    if not isinstance(value, date):
+        return None
+    moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day, tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _times(column: str, each: Moments, days: bool) -> Iterator[Rule]:
+    """Yield bounds of times; how fresh the newest is, where it never is from the future and never is old.
+
+    Args:
+        column: The column.
+        each: What was seen of it.
+        days: They are days.
+    """
     if not each:
         return
-    first, last = min(low for _, low, _ in each), max(high for _, _, high in each)
+    first, last, ahead = min(low for _, low, _ in each), max(high for _, _, high in each), _DAY if days else AHEAD
     ages = [timestamp - high for timestamp, _, high in each]
     kind, why = "expect_column_values_to_be_between", f"{first:%Y-%m-%d %H:%M} is the first in {_backups(each)}"
-    if min(ages) < -AHEAD:  # times to come: of an expiry, say
+    if min(ages) < -ahead:  # times to come: of an expiry, say
         margin = max(last - first, _DAY)
-        bounds = {"min_value": (first - margin).isoformat(), "max_value": (last + margin).isoformat()}
+        bounds = {"min_value": _text(first - margin, days), "max_value": _text(last + margin, days)}
         yield _rule(kind, f"{why}, {last:%Y-%m-%d %H:%M} the last", column=column, **bounds)
         return
-    latest = _parameter(f"{BACKUP_TIMESTAMP} + {_span(AHEAD)}")
-    yield _rule(kind, f"{why}, none after the backup", column=column, min_value=first.isoformat(), max_value=latest)
+    latest = _parameter(f"{BACKUP_TIMESTAMP} + {_span(ahead)}")
+    why = f"{why}, none after the backup"
+    yield _rule(kind, why, column=column, min_value=_text(first, days), max_value=latest)
     if max(ages) > _FRESH:
         return
-    allowed = next(age for age in _AGES if age >= min(3 * max(ages), _AGES[-1]))
+    wanted = max(3 * max(ages), 2 * _DAY if days else _AGES[0])
+    allowed = next((age for age in _AGES if age >= wanted), _AGES[-1])
     newest = _parameter(f"{BACKUP_TIMESTAMP} - {_span(allowed)}")
     why = f"the newest was at most {_minutes(max(ages))} old in {_backups(each)}"
     yield _rule("expect_column_max_to_be_between", why, column=column, min_value=newest)
+
+
+def _text(moment: datetime, days: bool) -> str:
+    return moment.date().isoformat() if days else moment.isoformat()
 
 
 def _texts(evidence: Evidence, column: str, facts: TextFacts, unique: bool) -> Iterator[Rule]:
@@ -283,6 +329,9 @@ def _texts(evidence: Evidence, column: str, facts: TextFacts, unique: bool) -> I
         why = f"these are all in {evidence.profile.rows:,} rows"
         yield _rule("expect_column_values_to_be_in_set", why, column=column, value_set=[*facts.values])
         return
+    if facts.times is not None:
+        yield from _times(column, [(evidence.seen[0].timestamp, *facts.times)], days=False)
+        return
     if facts.format == "JSON":
         yield _rule("expect_column_values_to_be_json_parseable", "all are JSON", column=column)
     elif facts.format is not None:
@@ -291,12 +340,11 @@ def _texts(evidence: Evidence, column: str, facts: TextFacts, unique: bool) -> I
     elif facts.clean:
         why = "no text was read in a wrong encoding"
         yield _rule("expect_column_values_to_not_match_regex", why, column=column, regex=MOJIBAKE)
-    if facts.shortest:
-        same = facts.shortest == facts.longest
-        why = f"{facts.shortest:,} to {facts.longest:,} characters"
+    if facts.shortest and (facts.format is None or facts.format.endswith("word")):
+        same = facts.shortest == facts.longest and min(distinct) > FEW_VALUES
         yield _rule(
             "expect_column_value_lengths_to_be_between",
-            why,
+            f"{facts.shortest:,} to {facts.longest:,} characters",
             column=column,
             min_value=facts.shortest if same else max(facts.shortest // 2, 1),
             max_value=facts.longest if same else 2 * facts.longest,
@@ -334,7 +382,7 @@ def _percent(share: float) -> str:
 
 
 def _plain(number: Decimal) -> str:
-    return format(number.normalize(), "f")
+    return f"{number:.6g}"
 
 
 def _backups(seen: Sequence[object]) -> str:

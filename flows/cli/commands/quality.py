@@ -1,4 +1,4 @@
-"""The quality group of commands: look at suites without reading data, and suggest a first one."""
+"""The quality group of commands: check suites without reading data, and suggest a first one."""
 
 from __future__ import annotations
 
@@ -10,16 +10,77 @@ import yaml
 from pydantic import JsonValue
 
 from blocks.errors import BackupNotFound, ConfigurationError
+from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, Collection
 from flows.cli import options
 from flows.cli.options import meant
-from flows.cli.output import note, say
+from flows.cli.output import grid, note, say, say_json
 from flows.cli.running import open_plan
 from flows.proving.evidence import gather
 from flows.proving.suggest import suggested
+from flows.proving.suite_check import SuiteCheck, check_suites
 
 HISTORY = 5
 """How many earlier backups a suggestion looks at, if nothing is said."""
+
+
+def check_arguments(command: ArgumentParser) -> None:
+    """Declare what `quality check` takes."""
+    options.plan(command)
+    options.json(command)
+
+
+def check(plan: str, *, json: bool) -> int:
+    """Check the quality suites of a plan against its newest backup, without reading a row; exit code 2 for a fault."""
+    opened = open_plan(plan)
+    backup = _newest(opened)
+    found = check_suites(opened.quality, backup)
+    if json:
+        say_json(_check_json(opened, backup, found))
+    else:
+        _show_check(backup, found)
+    return ConfigurationError.exit_code if found.faults else 0
+
+
+def _newest(plan: BackupPlan) -> BackupMetadata | None:
+    repository = plan.repository.unlock(plan.encryption)
+    try:
+        return repository.find(plan.name)
+    except BackupNotFound:
+        return None
+
+
+def _show_check(backup: BackupMetadata | None, found: SuiteCheck) -> None:
+    if found.suites:
+        table = grid("suite", "collection", ">expectations", "file")
+        for file, suite, about in found.suites:
+            table.add_row(suite.name, ", ".join(about) or suite.collection, str(len(suite.expectations)), file)
+        say(table)
+    for fault in found.faults:
+        say(f"found: {fault}")
+    if backup is None:
+        note("there is no backup yet, so collections and columns were not looked at")
+    if found.faults:
+        note(f"{len(found.faults)} faults in {len({fault.file for fault in found.faults})} files")
+    elif not found.suites:
+        note("the plan names no file under `quality`")
+    else:
+        say("nothing is wrong")
+
+
+def _check_json(plan: BackupPlan, backup: BackupMetadata | None, found: SuiteCheck) -> JsonValue:
+    return {
+        "plan": plan.name,
+        "backup_id": backup.backup_id if backup else None,
+        "suites": [
+            {"suite": suite.name, "file": file, "collections": [*about], "expectations": len(suite.expectations)}
+            for file, suite, about in found.suites
+        ],
+        "faults": [
+            {"file": one.file, "suite": one.suite, "number": one.number, "sentence": one.sentence}
+            for one in found.faults
+        ],
+    }
 
 
 def suggest_arguments(command: ArgumentParser) -> None:
@@ -87,5 +148,6 @@ def _written(suite: dict[str, JsonValue], source: str, out: Path | None) -> str:
 
 
 COMMANDS = {
+    "check": options.Command("Check the suites of a plan, without reading data.", check_arguments, check),
     "suggest": options.Command("Suggest a first suite for a collection.", suggest_arguments, suggest),
 }

@@ -33,14 +33,20 @@ class Wrong:
     """What is wrong with an object.
 
     Attributes:
+        error: What was raised when it was read.
         proved: It was read and is not what was stored.
         unavailable: The storage failed or refused, which says nothing about the object.
     """
 
     one: CheckedObject
-    text: str
+    error: LastgoodError
     proved: bool
     unavailable: bool = False
+
+    @property
+    def text(self) -> str:
+        """What is wrong, in a sentence."""
+        return self.error.message
 
     def __str__(self) -> str:
         return f"{self.one}: {self.text}"
@@ -85,13 +91,13 @@ class ObjectReader:
                 elif one.backup.backup_id in self._keys:
                     key = self._keys[one.backup.backup_id]
                     if isinstance(key, LastgoodError):
-                        return Wrong(one, key.message, isinstance(key, CorruptionDetected))
+                        return Wrong(one, key, isinstance(key, CorruptionDetected))
                     unseal(part, key, context)
         except CorruptionDetected as exc:
             # a few moments ago it was there: it is missing now, which the repair looks at by itself
-            return Wrong(one, exc.message, one.stored.name not in self._missing(one.backup))
+            return Wrong(one, exc, one.stored.name not in self._missing(one.backup))
         except RepositoryUnavailable as exc:
-            return Wrong(one, exc.message, proved=False, unavailable=not isinstance(exc, ObjectUnreadable))
+            return Wrong(one, exc, proved=False, unavailable=not isinstance(exc, ObjectUnreadable))
         return None
 
 

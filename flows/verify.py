@@ -11,7 +11,6 @@ and a restore that fails is a finding.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
@@ -29,12 +28,12 @@ from blocks.errors import (
 )
 from blocks.host.leftovers import remove_abandoned_scratch
 from blocks.plan.plan import BackupPlan, load_plan
-from blocks.records import BackupMetadata, BackupStatus, Link
+from blocks.records import BackupMetadata
 from blocks.repository.block import Repository
 from blocks.repository.verdict import bad_sentence
 from blocks.rows.normalize import from_normal
 from blocks.rows.selection import Selection
-from blocks.verification import Axis, AxisResult, CheckOutcome, Depth, Verification
+from blocks.verification import Axis, CheckOutcome, Depth, Verification
 from flows.pipeline.chain import Chain, RestorePart
 from flows.pipeline.executor import BoundedWindow, StageExecutor, open_executor
 from flows.pipeline.one_shot import OneShot
@@ -43,7 +42,8 @@ from flows.pipeline.progress import Progress
 from flows.pipeline.run_names import named
 from flows.pipeline.tool_versions import tool_versions
 from flows.proving.damage import DamageOfChain
-from flows.proving.proof import Proof, limited, proved_index
+from flows.proving.objects import verification_of_objects
+from flows.proving.proof import Proof, proved_index
 from flows.proving.scratch_trial import ScratchTrial
 from flows.reporting.artifacts import publish_verification
 from flows.stages.compress import decompress
@@ -167,7 +167,7 @@ def _record_of_bases(repository: Repository, target: BackupMetadata, damage: Dam
         if not wrong and not (whole and repository.own_verdict(target.plan, link).bad_bytes):
             continue
         try:
-            repository.record_verification(_of_objects(target.plan, link, wrong))
+            repository.record_verification(verification_of_objects(target.plan, link, wrong, datetime.now(UTC)))
         except RepositoryUnavailable as exc:
             said.append(f"what was found of {link.backup_id} could not be recorded: {exc.message}")
             continue
@@ -175,27 +175,6 @@ def _record_of_bases(repository: Repository, target: BackupMetadata, damage: Dam
             sentence = bad_sentence(Axis.BYTES, stands.axes[Axis.BYTES])
             said.append(f"{link.backup_id}, which it depends on, is to be verified itself: {sentence}")
     return said
-
-
-def _of_objects(plan: str, link: Link, wrong: Sequence[str]) -> Verification:
-    """Make the record of a backup of which objects were read for another one's sake."""
-    outcome = CheckOutcome.BAD if wrong else CheckOutcome.GOOD
-    results = {axis.value: AxisResult(outcome=CheckOutcome.UNTRIED) for axis in Axis}
-    results[Axis.BYTES.value] = AxisResult(outcome=outcome, depth=Depth.OBJECTS.value, findings=limited(wrong))
-    return Verification(
-        plan=plan,
-        backup_id=link.backup_id,
-        manifest_sha256=link.manifest_sha256,
-        verified_at=datetime.now(UTC),
-        deep=False,
-        status=BackupStatus.CORRUPTED if wrong else BackupStatus.COMPLETED,
-        rows=0,
-        expectations=0,
-        seconds=0.0,
-        findings=limited(wrong),
-        results=results,
-        tool_versions=tool_versions(),
-    )
 
 
 def prove_parts(

@@ -43,7 +43,7 @@ from blocks.repository.garbage import GarbageCollector
 from blocks.repository.history import History
 from blocks.repository.lease import Lease, acquire, break_lease, held
 from blocks.repository.leases import Clock, FoundLease, LeaseRecord, Leases
-from blocks.repository.lookup import find_backup, find_chain
+from blocks.repository.lookup import LATEST_VERIFIED, check_wanted, find_backup, find_chain, find_verified
 from blocks.repository.newest import Newest, find_newest
 from blocks.repository.overview import Overview
 from blocks.repository.rollback_guard import PlaceMemory, RollbackGuard, VerificationMemory
@@ -294,11 +294,16 @@ class Repository:
     def find(self, plan: str, wanted: str = "latest", at: datetime | None = None) -> BackupMetadata:
         """Find a backup by id, by the unique beginning or end of an id, by `latest`, or the newest as of a time.
 
+        `latest verified` is the newest one (as of the time) that was really restored and found good.
+
         Raises:
             BackupNotFound: There is none; the hint says what there is.
             CorruptionDetected: It, or a newer one that may be meant, is damaged.
         """
         self._warn_of_rollback(plan)
+        if wanted == LATEST_VERIFIED:
+            check_wanted(wanted, at)
+            return find_verified(self._catalogue, plan, at, partial(self.verdicts, plan))
         return find_backup(self._catalogue, plan, wanted, at)
 
     def chain(

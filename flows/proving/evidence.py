@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from blocks.errors import CorruptionDetected, ObjectUnreadable
+from blocks.plan.quality.suite import Expectation, Format, QualitySuite
 from blocks.records import BackupMetadata, Collection
 from blocks.repository.block import Repository
 from blocks.verification import CollectionProfile
@@ -15,20 +16,33 @@ from flows.proving.restored_rows import restored_rows
 from flows.proving.suggest import Evidence, Seen
 
 
+def draft(collection: Collection, keys: str | None, format: Format | None) -> QualitySuite:
+    """Make a suite that says only what it is about; its expectation stands for those to come.
+
+    Args:
+        collection: A collection of the backup.
+        keys: Glob of the keys or paths that it is about; None for all.
+        format: What stands under them; None for the columns of the collection.
+    """
+    nothing = Expectation(type="expect_column_to_exist", kwargs={"column": "key"})
+    name = collection.name if keys is None else f"{collection.name} {keys}"
+    return QualitySuite(name=name, collection=collection.name, keys=keys, format=format, expectations=[nothing])
+
+
 def gather(
     repository: Repository,
     backup: BackupMetadata,
-    collection: Collection,
+    suite: QualitySuite,
     history: int,
     values: bool,
     note: Callable[[str], None],
 ) -> Evidence:
-    """Read the rows of a collection, and the numbers of earlier backups; those without any are read, too.
+    """Read the rows that a suite is about, and the numbers of earlier backups; those without any are read, too.
 
     Args:
         repository: The unlocked repository; a reader's credential is needed.
         backup: The backup.
-        collection: One of its collections.
+        suite: What it is about, as `draft` makes it.
         history: How many backups before it are looked at.
         values: Whether texts of rows may stand in the suite.
         note: Told what was left out.
@@ -37,9 +51,8 @@ def gather(
         CorruptionDetected: What was stored of the backup is missing or damaged.
     """
     earlier = Earlier(repository, backup)
-    before = earlier.whole(collection.name)[:history]
-    with restored_rows(repository, backup, [collection]) as tables:
-        table = tables.table(collection.name)
+    before = earlier.whole(suite.collection)[:history]
+    with restored_rows(repository, backup, suite) as table:
         numbers = profile(table)
         if left_out := len(table.columns) - len(numbers.columns):
             note(f"{left_out} of {len(table.columns)} columns are left out: the table is wide")
@@ -49,21 +62,25 @@ def gather(
     for one in before:
         if earlier.is_bad(one):
             note(f"{one.backup_id} is left out: something stands against it, as `lastgood show` says")
-        elif found := _profile(repository, earlier, one, collection.name, note):
+        elif found := _profile(repository, earlier, one, suite, note):
             seen.append(Seen(one.timestamp, found))
-    rows = [collection.rows, *(rows_of(one, collection.name) or 0 for one in before)]
-    return Evidence(collection, kinds, seen, rows, texts, pairs)
+    head = suite.model_dump(mode="json", include={"name", "collection", "keys", "format"}, exclude_none=True)
+    (collection,) = (one for one in backup.collections if one.name == suite.collection)
+    own = suite.keys is None and suite.format is None
+    counts = [rows_of(one, collection.name) or 0 for one in before] if own else [one.profile.rows for one in seen[1:]]
+    key = collection.key if suite.format is None else table.key
+    return Evidence(head, key, kinds, seen, [numbers.rows, *counts], collection.tracking, texts, pairs)
 
 
 def _profile(
-    repository: Repository, earlier: Earlier, backup: BackupMetadata, name: str, note: Callable[[str], None]
+    repository: Repository, earlier: Earlier, backup: BackupMetadata, suite: QualitySuite, note: Callable[[str], None]
 ) -> CollectionProfile | None:
-    if (kept := earlier.profile(backup, name)) is not None:
+    plain = suite.keys is None and suite.format is None
+    if plain and (kept := earlier.profile(backup, suite.collection)) is not None:
         return kept
-    collections = [one for one in backup.collections if one.name == name]
     try:
-        with restored_rows(repository, backup, collections) as tables:
-            return profile(tables.table(name))
+        with restored_rows(repository, backup, suite) as table:
+            return profile(table)
     except (CorruptionDetected, ObjectUnreadable) as exc:
         note(f"{backup.backup_id} is left out: {exc.message}")
         return None

@@ -16,8 +16,7 @@ from statistics import fmean, stdev
 
 from pydantic import JsonValue
 
-from blocks.plan.parameters import BACKUP_TIMESTAMP, PREVIOUS_ROWS, PREVIOUS_VERIFIED
-from blocks.records import Collection
+from blocks.plan.parameters import BACKUP_TIMESTAMP, PREVIOUS_ROWS, PREVIOUS_VERIFIED, PREVIOUS_VERIFIED_ROWS
 from blocks.verification import CollectionProfile, ColumnProfile
 from flows.proving.column_facts import ENOUGH_ROWS, FEW_VALUES, FORMATS, ISO_TIME, MOJIBAKE, TextFacts
 from flows.proving.profile import Kind, read_value
@@ -58,7 +57,9 @@ class Evidence:
     """What a suite is made from.
 
     Attributes:
-        collection: The collection, as the backup's manifest has it.
+        head: What the suite is about, as its file has it: `name`, `collection`, and where it is so `keys` and `format`.
+        key: Columns that identify a row.
+        tracking: Columns that only show that a row changed, of which nothing is said.
         kinds: By column what can be said of its values.
         seen: The backup, then earlier ones, newest first.
         rows: Rows of the collection in the backup and all before it in a row, newest first.
@@ -66,12 +67,19 @@ class Evidence:
         pairs: Columns of which the first is never less than the second.
     """
 
-    collection: Collection
+    head: Mapping[str, JsonValue]
+    key: Sequence[str]
     kinds: Mapping[str, Kind]
     seen: Sequence[Seen]
     rows: Sequence[int]
+    tracking: Sequence[str] = ()
     texts: Mapping[str, TextFacts] = field(default_factory=dict)
     pairs: Sequence[tuple[str, str]] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is about all rows of a collection, as the manifest counts them."""
+        return self.head.keys() <= {"name", "collection"}
 
     @property
     def profile(self) -> CollectionProfile:
@@ -85,7 +93,7 @@ class Evidence:
     @property
     def columns(self) -> list[str]:
         """Columns that a rule may be about: those of the data, not what only shows that a row changed."""
-        return [name for name in self.profile.columns if name not in self.collection.tracking]
+        return [name for name in self.profile.columns if name not in self.tracking]
 
 
 def suggested(evidence: Evidence) -> dict[str, JsonValue]:
@@ -104,13 +112,12 @@ def suggested(evidence: Evidence) -> dict[str, JsonValue]:
         for one, other in evidence.pairs
         if one in evidence.columns and other in evidence.columns
     ]
-    name = evidence.collection.name
     types: dict[str, JsonValue] = {
         column: "timestamp" for column in evidence.columns if column in evidence.texts and evidence.texts[column].times
     }
     expectations: list[JsonValue] = [*rules]
     said: dict[str, JsonValue] = {"types": types} if types else {}
-    return {"name": name, "collection": name, **said, "expectations": expectations}
+    return {**evidence.head, **said, "expectations": expectations}
 
 
 def _rule(type: str, why: str, /, severity: str = "critical", **arguments: JsonValue) -> Rule:
@@ -131,23 +138,24 @@ def _row_count(evidence: Evidence) -> Iterator[Rule]:
             yield _rule("expect_table_row_count_to_be_between", f"half of {rows[0]:,} rows", min_value=-(-rows[0] // 2))
         return
     least, most = min(now / before for now, before in pairs), max(now / before for now, before in pairs)
+    before_it = PREVIOUS_ROWS if evidence.whole else PREVIOUS_VERIFIED_ROWS
     if least >= 1 and len(pairs) >= _STEADY:
-        lower = PREVIOUS_ROWS
+        lower = before_it
     else:
         share = max(min(least, 1) - max(0.05, (1 - min(least, 1)) / 2), 0)
-        lower = f"trunc({PREVIOUS_ROWS} * {_down(share)})"
+        lower = f"trunc({before_it} * {_down(share)})"
     upper = max(most, 1) + max(0.25, 2 * (max(most, 1) - 1))
     yield _rule(
         "expect_table_row_count_to_be_between",
         f"{_down(least)} to {_up(most)} times the rows of the backup before, in {len(rows)} backups",
         min_value=_parameter(lower),
-        max_value=_parameter(f"round({PREVIOUS_ROWS} * {_up(upper)}) + 10"),
+        max_value=_parameter(f"round({before_it} * {_up(upper)}) + 10"),
     )
 
 
 def _keys(evidence: Evidence) -> Iterator[Rule]:
-    key = [name for name in evidence.collection.key if name in evidence.columns]
-    if len(key) != len(evidence.collection.key) or not key:
+    key = evidence.key
+    if not key or not {*key} <= {*evidence.columns}:
         return
     if len(key) == 1:
         yield _rule("expect_column_values_to_be_unique", "the key", column=key[0])
@@ -173,12 +181,12 @@ def _values(evidence: Evidence, column: str) -> Iterator[Rule]:
     if not evidence.profile.columns[column].distinct:
         return
     unique = _is_unique(evidence, column)
-    if unique and evidence.collection.key != (column,):
+    if unique and [*evidence.key] != [column]:
         why = f"no value twice in {evidence.profile.rows:,} rows"
         yield _rule("expect_column_values_to_be_unique", why, column=column)
     match evidence.kinds[column]:
         case Kind.NUMBER | Kind.FLOAT:
-            yield from _range(evidence, column, counting=unique or column in evidence.collection.key)
+            yield from _range(evidence, column, counting=unique or column in evidence.key)
         case Kind.TIME | Kind.LOCAL_TIME | Kind.DATE:
             yield from _times(column, _moments(evidence, column), evidence.kinds[column] is Kind.DATE)
         case Kind.TEXT if column in evidence.texts:

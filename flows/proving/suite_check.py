@@ -192,11 +192,12 @@ def _faults(file: str, suite: QualitySuite, about: Sequence[_Shape]) -> Iterator
 def _own_faults(expectation: Expectation) -> Iterator[str]:
     """Yield what is wrong whatever the rows are."""
     # importing it takes seconds, and most commands never check quality
-    from blocks.plan.quality.expectations import check_expectation
     from great_expectations.expectations.registry import (
         get_expectation_impl,
         list_registered_expectation_implementations,
     )
+
+    from blocks.plan.quality.expectations import check_expectation
 
     known: list[str] = list_registered_expectation_implementations()
     if expectation.type not in known:

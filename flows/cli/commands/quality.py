@@ -5,18 +5,20 @@ from __future__ import annotations
 import json as json_text
 from argparse import ArgumentParser
 from pathlib import Path
+from typing import get_args
 
 import yaml
 from pydantic import JsonValue
 
 from blocks.errors import BackupNotFound, ConfigurationError
 from blocks.plan.plan import BackupPlan
+from blocks.plan.quality.suite import Format
 from blocks.records import BackupMetadata, Collection
 from flows.cli import options
 from flows.cli.options import meant
 from flows.cli.output import grid, note, say, say_json
 from flows.cli.running import open_plan
-from flows.proving.evidence import gather
+from flows.proving.evidence import draft, gather
 from flows.proving.suggest import suggested
 from flows.proving.suite_check import SuiteCheck, check_suites
 
@@ -87,6 +89,14 @@ def suggest_arguments(command: ArgumentParser) -> None:
     """Declare what `quality suggest` takes."""
     options.plan(command)
     command.add_argument("collection", metavar="COLLECTION", help="Full name of a collection, such as ledger/orders.")
+    options.value(command, "--keys", "GLOB", "Only keys or paths such as quote:*, of which a table is made.")
+    options.value(
+        command,
+        "--format",
+        "FORMAT",
+        "What stands under the keys, whose fields become columns: " + ", ".join(get_args(Format)) + ".",
+        choices=get_args(Format),
+    )
     options.value(command, "--backup", "BACKUP", "The backup to look at; the latest if not given.", default="latest")
     options.value(
         command, "--history", "N", f"Earlier backups to look at, else {HISTORY}; 0 for none.", type=int, default=HISTORY
@@ -95,7 +105,17 @@ def suggest_arguments(command: ArgumentParser) -> None:
     options.value(command, "--out", "FILE", "Write a new file (.yaml, .yml or .json) instead of stdout.", type=Path)
 
 
-def suggest(plan: str, collection: str, *, backup: str, history: int, values: bool, out: Path | None) -> None:
+def suggest(
+    plan: str,
+    collection: str,
+    *,
+    keys: str | None,
+    format: Format | None,
+    backup: str,
+    history: int,
+    values: bool,
+    out: Path | None,
+) -> None:
     """Suggest a first quality suite for a collection, from a backup and some before it.
 
     Rows are read from the repository; live state is not touched. Read what it says, and name the file under `quality`.
@@ -107,7 +127,8 @@ def suggest(plan: str, collection: str, *, backup: str, history: int, values: bo
     opened = open_plan(plan)
     repository = opened.repository.unlock(opened.encryption)
     found = repository.find(opened.name, backup)
-    evidence = gather(repository, found, _collection(found, collection), history, values, note)
+    about = draft(_collection(found, collection), keys, format)
+    evidence = gather(repository, found, about, history, values, note)
     suite = suggested(evidence)
     text = _written(suite, f"from {found.backup_id} and {len(evidence.seen) - 1} backups before it", out)
     if out is None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from blocks.records import Collection
 from blocks.verification import CollectionProfile, ColumnProfile
 from flows.proving.column_facts import FORMATS, MOJIBAKE, TextFacts
 from flows.proving.profile import Kind
@@ -20,8 +19,7 @@ NEWEST, ROW_COUNT = "expect_column_max_to_be_between", "expect_table_row_count_t
 LENGTHS, FEW = "expect_column_value_lengths_to_be_between", "expect_column_unique_value_count_to_be_between"
 
 
-def collection(key: tuple[str, ...] = ("id",), tracking: tuple[str, ...] = ()) -> Collection:
-    return Collection(number=0, name="s/t", key=key, label=key, columns=(), definition={}, parts=(), tracking=tracking)
+HEAD = {"name": "s/t", "collection": "s/t"}
 
 
 def numbers(low: Any, high: Any, mean: float | None = None, nulls: int = 0, distinct: int = 60) -> ColumnProfile:
@@ -34,7 +32,7 @@ def suite_of(kind: Kind, *seen: ColumnProfile, rows: int = 100, facts: TextFacts
         Seen(NOW - timedelta(days=n), CollectionProfile(rows=rows, columns={"c": one})) for n, one in enumerate(seen)
     ]
     texts = {} if facts is None else {"c": facts}
-    return suggested(Evidence(collection(), {"c": kind}, days, [rows] * len(days), texts))
+    return suggested(Evidence(HEAD, ["id"], {"c": kind}, days, [rows] * len(days), texts=texts))
 
 
 def rules(suite: dict[str, Any], column: str | None = "c") -> dict[str, dict[str, Any]]:
@@ -94,7 +92,15 @@ def from_before(lower: str, upper: str) -> dict[str, Any]:
 )
 def test_how_many_rows(rows: list[int], bounds: dict[str, Any] | None) -> None:
     seen = [Seen(NOW, CollectionProfile(rows=rows[0]))]
-    assert rules(suggested(Evidence(collection(), {}, seen, rows)), None).get(ROW_COUNT) == bounds
+    assert rules(suggested(Evidence(HEAD, ["id"], {}, seen, rows)), None).get(ROW_COUNT) == bounds
+
+
+def test_rows_of_some_keys_are_compared_with_those_that_were_verified() -> None:
+    seen = [Seen(NOW, CollectionProfile(rows=100)), Seen(NOW, CollectionProfile(rows=100))]
+    head = HEAD | {"keys": "quote:*", "format": "json"}
+    suite = suggested(Evidence(head, ["key"], {}, seen, [100, 100]))
+    assert {name: suite[name] for name in head} == head
+    assert rules(suite, None)[ROW_COUNT]["min_value"] == parameter("trunc(previous_verified.rows * 0.95)")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +200,7 @@ def test_texts_that_name_something_are_unique(distinct: int, rows: int, format: 
 def test_a_key_is_unique(key: tuple[str, ...], rule: Any) -> None:
     columns = {name: numbers(None, None) for name in ("id", "a", "b")}
     seen = [Seen(NOW, CollectionProfile(rows=10, columns=columns))]
-    found = suggested(Evidence(collection(key), dict.fromkeys(columns, Kind.OTHER), seen, [10]))["expectations"]
+    found = suggested(Evidence(HEAD, key, dict.fromkeys(columns, Kind.OTHER), seen, [10]))["expectations"]
     assert isinstance(found, list)
     unique = [one for one in found if isinstance(one, dict) and "unique" in str(one["type"])]
     assert [{"type": one["type"], "kwargs": one["kwargs"]} for one in unique] == ([rule] if rule else [])
@@ -288,7 +294,7 @@ def test_texts_that_are_times_become_times() -> None:
 def test_nothing_is_said_of_a_column_without_values_and_of_what_only_tracks() -> None:
     assert rules_of(Kind.TEXT, numbers(None, None, nulls=100, distinct=0)) == {}
     seen = [Seen(NOW, CollectionProfile(rows=10, columns={"inode": numbers(1, 9, 5.0)}))]
-    evidence = Evidence(collection(("path",), ("inode",)), {"inode": Kind.NUMBER}, seen, [10])
+    evidence = Evidence(HEAD, ["path"], {"inode": Kind.NUMBER}, seen, [10], ["inode"])
     assert rules(suggested(evidence), "inode") == {}
 
 
@@ -296,5 +302,5 @@ def test_the_order_of_two_columns_is_kept() -> None:
     columns = {"ask": numbers(2.0, 9.0, 5.0), "bid": numbers(1.0, 8.0, 4.0)}
     seen = [Seen(NOW, CollectionProfile(rows=10, columns=columns))]
     kinds = dict.fromkeys(columns, Kind.FLOAT)
-    suite: Any = suggested(Evidence(collection(), kinds, seen, [10], pairs=[("ask", "bid")]))
+    suite: Any = suggested(Evidence(HEAD, ["id"], kinds, seen, [10], pairs=[("ask", "bid")]))
     assert suite["expectations"][-1]["kwargs"] == {"column_A": "ask", "column_B": "bid", "or_equal": True}

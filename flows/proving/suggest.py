@@ -256,7 +256,7 @@ def _mean(column: str, means: Sequence[float], span: float) -> Rule:
     steps = [now - before for now, before in pairwise(means)]
     why = f"{min(means):.6g} to {max(means):.6g} in {_backups(means)}"
     kind = "expect_column_mean_to_be_between"
-    if steady and (min(steps) > 0 or max(steps) < 0):
+    if steady and (min(steps) > 0 or max(steps) < 0) and abs(means[0] - means[-1]) > 0.1 * abs(middle):
         size = Decimal(repr(max(3 * max(map(abs, steps)), 0.1 * abs(middle))))
         margin = _rounded(size, size, ROUND_CEILING)
         before = f"{PREVIOUS_VERIFIED}[{json.dumps(column, ensure_ascii=False)}].mean"

@@ -181,11 +181,13 @@ def _kind(source: str, declared: str) -> Kind | None:
 
 def _faults(file: str, suite: QualitySuite, about: Sequence[_Shape]) -> Iterator[Fault]:
     for number, expectation in enumerate(suite.expectations):
-        sentences = [*_own_faults(expectation)]
+        own = [*_own_faults(expectation)]
+        sentences = list(own)
         for shape in about:
-            columns = shape.columns(suite)
+            columns, of = shape.columns(suite), f" of {shape.collection.name}" if len(about) > 1 else ""
             if columns is not None:
-                sentences += _column_faults(expectation, columns, shape.collection.name if len(about) > 1 else "")
+                sentences += _column_faults(expectation, columns, of)
+                sentences += [] if own else _bound_faults(expectation, columns, of)
         yield from (Fault(file, suite.name, number, f"{expectation.type}: {one}") for one in dict.fromkeys(sentences))
 
 
@@ -206,18 +208,30 @@ def _own_faults(expectation: Expectation) -> Iterator[str]:
     arguments = [*get_expectation_impl(expectation.type).__fields__]
     unknown = [name for name in expectation.kwargs if name not in arguments]
     for name in unknown:
-        yield f"{name!r} is no argument of it{_meant(name, arguments)}"
+        yield f"{name!r} is no argument{_meant(name, arguments)}"
     try:
         check_expectation("", expectation)
     except ConfigurationError as exc:
         if not unknown:
-            yield " ".join(exc.message.removeprefix(": ").split())
+            yield _said(exc)
             return
     for argument in ("regex", "regex_list"):
         given = expectation.kwargs.get(argument)
         for pattern in given if isinstance(given, list) else [given]:
             if isinstance(pattern, str) and (wrong := _wrong_pattern(pattern)):
                 yield f"{argument}: {pattern!r} is no regular expression: {wrong}"
+
+
+def _said(error: ConfigurationError) -> str:
+    """Say what is wrong with an expectation; what pydantic says of each field once, of several types that it tried."""
+    # as Great Expectations has it
+    from great_expectations.compatibility.pydantic import ValidationError
+
+    if isinstance(error.__cause__, ValidationError):
+        first = {one["loc"][0]: one["msg"] for one in reversed(error.__cause__.errors())}
+        fields = [f"{field}: {said}" for field, said in first.items() if field != "__root__" or len(first) == 1]
+        return "; ".join(one.removeprefix("__root__: ") for one in fields)
+    return error.message.removeprefix(": ")
 
 
 def _wrong_pattern(pattern: str) -> str | None:
@@ -228,11 +242,10 @@ def _wrong_pattern(pattern: str) -> str | None:
     return None
 
 
-def _column_faults(expectation: Expectation, columns: Mapping[str, Kind | None], where: str) -> Iterator[str]:
+def _column_faults(expectation: Expectation, columns: Mapping[str, Kind | None], of: str) -> Iterator[str]:
     """Yield what does not fit the columns of a collection."""
     from blocks.plan.quality.expectations import condition_names
 
-    of = f" of {where}" if where else ""
     try:
         named = [*expectation.columns, *condition_names("", expectation.condition)]
         parameters = [asked for name in names_in(expectation.kwargs) if (asked := column_of(name)) is not None]
@@ -249,7 +262,6 @@ def _column_faults(expectation: Expectation, columns: Mapping[str, Kind | None],
         wanted = _NUMBER_NEEDS.get(number)
         if wanted is not None and (kind := columns.get(name)) is not None and kind not in wanted:
             yield f"{name!r}{of} holds {_WORDS[kind]}, of which no {number} is kept"
-    yield from _bound_faults(expectation, columns, of)
 
 
 def _bound_faults(expectation: Expectation, columns: Mapping[str, Kind | None], of: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from blocks.plan.plan import BackupPlan
 from blocks.plan.quality.suite import Format
 from blocks.records import BackupMetadata, BackupType
 from blocks.repository.block import BackupRepository
-from blocks.sources.postgres import PostgreSQLSource
+from blocks.sources.postgres import PostgresSource
 from blocks.sources.redis import RedisSource
 from blocks.sources.sqlite import SQLiteSource
 from blocks.verification import RuleOutcome
@@ -90,7 +90,7 @@ def database() -> Iterator[str]:
 
 
 def test_a_table_of_postgres(database: str, tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, books=PostgreSQLSource(dsn=database))
+    plan = plan_of(tmp_path, books=PostgresSource(dsn=database))
     made = make_backup(plan, BackupType.FULL)
     found = proved(plan, tmp_path, made, "books/public.trades")
     rules, columns = found["rules"], found["profile"]["books/public.trades"].columns

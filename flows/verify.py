@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from blocks.errors import (
+    ConfigurationError,
     CorruptionDetected,
     CouldNotBeTried,
     LastgoodError,
@@ -28,6 +29,7 @@ from blocks.errors import (
 )
 from blocks.host.leftovers import remove_abandoned_scratch
 from blocks.plan.plan import BackupPlan, load_plan
+from blocks.plan.quality.findings import faults
 from blocks.records import BackupMetadata
 from blocks.repository.block import Repository
 from blocks.repository.verdict import bad_sentence
@@ -43,6 +45,7 @@ from flows.pipeline.run_names import named
 from flows.pipeline.tool_versions import tool_versions
 from flows.proving.damage import DamageOfChain
 from flows.proving.objects import verification_of_objects
+from flows.proving.parameters import Parameters
 from flows.proving.proof import Proof, proved_index
 from flows.proving.scratch_trial import ScratchTrial
 from flows.reporting.artifacts import publish_verification
@@ -109,6 +112,7 @@ def make_verification(
             chain: Chain = found.result()
             chain.open_data(plan.sources)
             chain.proving = True
+            opened.enter_context(proof.rows_of(target))
         except _WRONG as exc:
             damage.charge(exc)
         except ObjectUnreadable as exc:
@@ -119,10 +123,10 @@ def make_verification(
             whole = not damage.found and not damage.unread
             if trial is not None:
                 trial.finish(whole)
+        proof.run_suites(Parameters(repository, target), whole)
     proof[Axis.BYTES].reach(Depth.ROWS)
     proof[Axis.BYTES].bad += [one.sentence for one in damage.found]
     proof[Axis.BYTES].unproven += damage.unread
-    proof.run_suites(target, whole)
     proof[Axis.BYTES].odd += _record_of_bases(repository, target, damage, whole)
     result = Verification(
         plan=plan.name,
@@ -138,6 +142,7 @@ def make_verification(
         warnings=tuple(proof.warnings),
         results=proof.results,
         suites=proof.evaluated,
+        rules=tuple(proof.rules),
         tool_versions=tool_versions(),
     )
     return _recorded(repository, result, lost)
@@ -214,7 +219,7 @@ def prove(part: RestorePart, proof: Proof, trial: ScratchTrial | None, merged: O
     rows = from_normal(merged.take())
     expected = proved_index(part, rows)
     if rows.num_columns:
-        proof.keep(part.collection.name, rows)
+        proof.keep(part.collection.name, rows, part.part.number)
         if trial is not None:
             trial.apply(part, rows, expected)
     proof.count(len(expected))
@@ -236,7 +241,7 @@ def failure(result: Verification) -> LastgoodError | None:
     The worst that it found counts. Where it found nothing, what an earlier one found and this one does not outdo
     counts, then that the newest backup is gone, then what could not be tried.
     """
-    found = _found(result) or _standing(result) or _lost(result) or _untried(result)
+    found = _found(result) or _faulty(result) or _standing(result) or _lost(result) or _untried(result)
     if found is None:
         return None
     kind, sentence, hint = found
@@ -256,6 +261,18 @@ def _found(result: Verification) -> _Failure | None:
             more = f" (and {len(result.findings) - 1} more)" if len(result.findings) > 1 else ""
             return kind, f"{one.findings[0]}{more}", _hint(result, kind)
     return None
+
+
+def _faulty(result: Verification) -> _Failure | None:
+    wrong = faults(result.rules)
+    if not wrong:
+        return None
+    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    return (
+        ConfigurationError,
+        f"{wrong[0]}{more}",
+        "It says nothing of the backup. Mend the suite, and verify it again.",
+    )
 
 
 def _standing(result: Verification) -> _Failure | None:

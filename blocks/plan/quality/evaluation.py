@@ -73,7 +73,9 @@ EXAMPLES = 5
 """Most keys that a finding names."""
 
 _BY_ROWS = (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation)
-_OF_TYPES = "expect_column_type_to_be"
+_OF_TYPES = frozenset(
+    {"expect_column_type_to_be", "expect_column_values_to_be_of_type", "expect_column_values_to_be_in_type_list"}
+)
 _AROUND_NULL = frozenset(
     {
         "expect_column_to_exist",
@@ -250,9 +252,11 @@ class Evaluation:
                     self._found[number] = found
                 elif kind in (UNEXPECTED_ROWS, SAME_RESULTS, OTHER_TABLE):
                     self._found[number] = self._query(task, table)
+                elif kind in _OF_TYPES:
+                    by_rows[number] = task.built
                 elif self._computed(task):
                     self._found[number] = self._judged(task, metrics, {})
-                elif kind == _OF_TYPES or (isinstance(task.built, _BY_ROWS) and kind not in _ACROSS_ROWS):
+                elif isinstance(task.built, _BY_ROWS) and kind not in _ACROSS_ROWS:
                     by_rows[number] = task.built
                 else:
                     self._found[number] = self._on_all(task, table)
@@ -310,7 +314,7 @@ class Evaluation:
             task = tasks[number]
             if counts.raised:
                 self._found[number] = fault(NO_SENSE, _types(task, table, counts.raised))
-            elif not counts.counted:
+            elif task.expectation.type in _OF_TYPES:
                 outcome = RuleOutcome.HOLDS if counts.success else RuleOutcome.BROKEN
                 self._found[number] = Judgement(outcome, observed=_column_type(task, table))
             else:
@@ -346,7 +350,7 @@ class Evaluation:
             return fault(NOT_EVALUATED, f"it takes all {table.rows:,} rows at once, and {WHOLE_ROWS:,} are the most")
         names = [name for name in table.columns if name in task.expectation.columns] or list(table.columns)
         rows = pa.concat_tables(table.batches(names))
-        result = self._frames.validate(rows, {0: task.built}).get(0)
+        result = self._frames.validate(rows, {0: task.built}, floats=True).get(0)
         if result is None or result.exception_info.get("raised_exception", False):
             return fault(NO_SENSE, _types(task, table, ""))
         if any(isinstance(each, dict) and each.get("raised_exception") for each in result.exception_info.values()):

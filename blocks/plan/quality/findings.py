@@ -151,6 +151,11 @@ def is_fault(rule: RuleResult) -> bool:
     return rule.outcome is RuleOutcome.UNJUDGED and rule.kind in FAULTS
 
 
+def evaluated(rules: Iterable[RuleResult]) -> int:
+    """Count the expectations that could be judged, without what is looked at unasked."""
+    return sum(rule.rule != rule.kind and rule.outcome is not RuleOutcome.UNJUDGED for rule in rules)
+
+
 def findings(rules: Iterable[RuleResult]) -> list[str]:
     """Return the sentences of critical rules that are broken."""
     return [rule.sentence for rule in rules if rule.outcome is RuleOutcome.BROKEN and rule.severity == "critical"]

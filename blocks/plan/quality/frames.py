@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import great_expectations as gx
@@ -17,6 +19,7 @@ from great_expectations.data_context.types.base import (
     ProgressBarsConfig,
 )
 from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
+from great_expectations.expectations.expectation import ColumnPairMapExpectation, MulticolumnMapExpectation
 
 from blocks.rows.pandas_frame import make_frame
 
@@ -60,13 +63,16 @@ class Frames:
         self._asset = context.data_sources.add_pandas("restored").add_dataframe_asset("rows")
         self._whole = self._asset.add_batch_definition_whole_dataframe("all")
 
-    def validate(self, rows: pa.Table, built: Mapping[int, Any], keys: bool = False) -> dict[int, Any]:
+    def validate(
+        self, rows: pa.Table, built: Mapping[int, Any], keys: bool = False, floats: bool = False
+    ) -> dict[int, Any]:
         """Evaluate expectations; returns results by number, in which a missing one was not evaluated.
 
         Args:
             rows: The rows, with the columns that the expectations read.
             built: The expectations by number.
             keys: Whether results name the places of rows that are not as expected.
+            floats: Whether numbers beside NULLs are floats, as `frame_of` has it.
         """
         for number, expectation in built.items():
             expectation.meta = {_NUMBER: number}
@@ -76,7 +82,7 @@ class Frames:
             form = {"result_format": "COMPLETE", "exclude_unexpected_values": True}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # their texts may hold values
-            batch = self._whole.get_batch({"dataframe": frame_of(rows)})
+            batch = self._whole.get_batch({"dataframe": frame_of(rows, floats)})
             suite = gx.ExpectationSuite(name="quality", expectations=list(built.values()))
             validated = batch.validate(suite, result_format=form)
         results = [(result.expectation_config, result) for result in validated.results]
@@ -92,18 +98,67 @@ class Frames:
         counts = {number: Counts() for number in built}
         for rows in batches:
             going_on = {number: built[number] for number, found in counts.items() if not found.raised}
-            if not going_on or not rows.num_rows:
-                continue
-            results = self.validate(rows, going_on)
-            for number in going_on:
-                _add(counts[number], results.get(number))
+            for form, several in _by_form(going_on):
+                taken = rows if form is not _Form.JSON else self._only_json(rows, several, counts)
+                results = self.validate(taken, several, floats=form is _Form.FLOATS) if taken.num_rows else {}
+                for number in several if taken.num_rows else ():
+                    _add(counts[number], results.get(number))
         return counts
+
+    @staticmethod
+    def _only_json(rows: pa.Table, built: Mapping[int, Any], counts: Mapping[int, Counts]) -> pa.Table:
+        """Leave out what is no JSON, which is not as expected, since Great Expectations would judge nothing then."""
+        [(number, expectation)] = built.items()
+        there = pa.array([_is_json(value) for value in rows.column(expectation.column).to_pylist()], pa.bool_())
+        lacking = rows.num_rows - (there.true_count if len(there) else 0)
+        counts[number].elements += lacking
+        counts[number].unexpected += lacking
+        return rows.filter(there)
 
     def places(self, rows: pa.Table, built: Any) -> list[int]:
         """Return the places of rows that are not as expected."""
-        result = self.validate(rows, {0: built}, keys=True).get(0)
+        if form_of(built) is _Form.JSON:
+            bad = [n for n, value in enumerate(rows.column(built.column).to_pylist()) if not _is_json(value)]
+            if bad:
+                return bad
+        result = self.validate(rows, {0: built}, keys=True, floats=form_of(built) is _Form.FLOATS).get(0)
         found = result.result.get("unexpected_index_list") if result is not None else None
         return [int(place) for place in found or []]
+
+
+class _Form(Enum):
+    """What frames an expectation is given."""
+
+    EXACT = "every value as it is"
+    FLOATS = "numbers beside NULLs as floats"
+    JSON = "only the rows whose value is JSON"
+
+
+def form_of(built: Any) -> _Form:
+    """Return what frames an expectation of Great Expectations is given."""
+    if built.expectation_type == "expect_column_values_to_match_json_schema":
+        return _Form.JSON
+    # it compares columns with each other row by row, which fails for pandas' own NULLs of integers
+    return _Form.FLOATS if isinstance(built, ColumnPairMapExpectation | MulticolumnMapExpectation) else _Form.EXACT
+
+
+def _by_form(built: Mapping[int, Any]) -> list[tuple[_Form, dict[int, Any]]]:
+    """Group expectations that are given the same frame; of JSON each has its own."""
+    forms: dict[tuple[_Form, int], dict[int, Any]] = {}
+    for number, expectation in built.items():
+        form = form_of(expectation)
+        forms.setdefault((form, number if form is _Form.JSON else 0), {})[number] = expectation
+    return [(form, several) for (form, _), several in forms.items()]
+
+
+def _is_json(value: object) -> bool:
+    if value is None:
+        return True  # which does not count
+    try:
+        json.loads(value)  # type: ignore[arg-type]
+    except ValueError:
+        return False
+    return True
 
 
 def selected(rows: pa.Table, condition: object, parser: object) -> pa.Table:
@@ -120,18 +175,30 @@ def selected(rows: pa.Table, condition: object, parser: object) -> pa.Table:
     return rows.take(pa.array(kept.index.to_numpy(), pa.int64()))
 
 
-def frame_of(rows: pa.Table) -> pd.DataFrame:
+def frame_of(rows: pa.Table, floats: bool = False) -> pd.DataFrame:
     """Make a frame of all columns.
 
     Args:
-        rows: The rows; times beyond what Python holds (infinity) become the last that it does.
+        rows: The rows; times beyond what Python holds (infinity) become the last that it does, and days times.
+        floats: Whether numbers and booleans become floats where there are NULLs among them.
     """
     for place, field in enumerate(rows.schema):
         limits = _limits(field.type)
         if limits and rows.num_rows:
             bounded = _bounded(rows.column(place), limits)
             rows = rows.set_column(place, field.name, bounded)
+        if pa.types.is_date32(field.type):  # days as objects of Python are compared as text
+            rows = rows.set_column(place, field.name, rows.column(place).cast(pa.timestamp("us")))
+        elif floats and rows.column(place).null_count and (plain := _plain_type(field.type)):
+            rows = rows.set_column(place, field.name, rows.column(place).cast(plain, safe=False))
     return make_frame(rows, rows.column_names)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType | None:
+    types = pa.types
+    if types.is_integer(kind) or types.is_decimal(kind):
+        return pa.float64()
+    return pa.int8() if types.is_boolean(kind) else None
 
 
 def _limits(kind: pa.DataType) -> tuple[pa.Scalar, pa.Scalar] | None:

@@ -143,6 +143,7 @@ def make_verification(
         results=proof.results,
         suites=proof.evaluated,
         rules=tuple(proof.rules),
+        profile=proof.profile,
         tool_versions=tool_versions(),
     )
     return _recorded(repository, result, lost)

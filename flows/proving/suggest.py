@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from blocks.plan.parameters import BACKUP_TIMESTAMP, PREVIOUS_ROWS, PREVIOUS_VERIFIED, PREVIOUS_VERIFIED_ROWS
 from blocks.verification import CollectionProfile, ColumnProfile
 from flows.proving.column_facts import ENOUGH_ROWS, FEW_VALUES, FORMATS, ISO_TIME, MOJIBAKE, TextFacts
-from flows.proving.profile import Kind, read_value
+from flows.proving.profile import EXACT_ROWS, Kind, read_value
 
 Rule = dict[str, JsonValue]
 
@@ -204,7 +204,7 @@ def _is_unique(evidence: Evidence, column: str) -> bool:
         return False
     each = evidence.of(column)
     # of many rows distinct values are estimated
-    near = 0.9 if evidence.profile.rows > 200_000 else 1
+    near = 0.9 if evidence.profile.rows > EXACT_ROWS else 1
     return all((one.distinct or 0) >= near * (seen.profile.rows - one.nulls) > 0 for seen, one in each)
 
 

@@ -126,7 +126,7 @@ def test_records_of_earlier_versions_are_counted_first_and_say_what_they_said(sh
     assert verdict.axes[Axis.RESTORABLE].sequence == 2
     assert shelf.repository.audit(PLAN) == []
     names_of(shelf, backup)[0].unlink()
-    assert shelf.repository.audit(PLAN) == [gone(backup, "1")]
+    assert shelf.repository.audit(PLAN) == [gone(backup, "2")], "it is counted, and has no number of its own"
 
 
 def put_as_before(shelf: Shelf, one: Verification) -> None:
@@ -235,9 +235,13 @@ def test_a_memory_that_cannot_be_read_or_written_only_remembers_nothing(shelf: S
     assert shelf.repository.audit(PLAN) == []
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda path: path.write_bytes(path.read_bytes()[:-1]), lambda path: to_folder(path)]
-)
+def to_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "x").write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-1]), to_folder])
 def test_where_the_newest_does_not_open_older_ones_say_what_is_known_and_the_status_is_not(
     shelf: Shelf, damage: Callable[[Path], object]
 ) -> None:
@@ -248,12 +252,6 @@ def test_where_the_newest_does_not_open_older_ones_say_what_is_known_and_the_sta
     assert (verdict.status, verdict.outcome(BYTES)) == (None, GOOD)
     assert verdict.doubt is not None
     assert shelf.open().status(backup) is BackupStatus.COMPLETED
-
-
-def to_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-    (path / "x").write_bytes(b"")
 
 
 def test_where_the_newest_does_not_open_what_was_bad_before_is_bad(shelf: Shelf) -> None:

@@ -34,6 +34,7 @@ from flows.pipeline.prefect_compat import PURE, flow, stage_runner, task
 from flows.pipeline.progress import Progress
 from flows.pipeline.run_names import named
 from flows.pipeline.tool_versions import tool_versions
+from flows.proving.definitions import drift
 from flows.proving.proof import Proof, compare
 from flows.proving.scratch_restore import ScratchRestore, open_scratch
 from flows.reporting.artifacts import publish_verification
@@ -86,10 +87,8 @@ def make_verification(
             prove_parts(chain, proof, scratch, executor, [found], progress)
             proof[Axis.BYTES].depth = Depth.ROWS
             if scratch is not None:
-                scratch.compare_restored()
-                proof[Axis.RESTORABLE].depth = Depth.RESTORED
-                proof[Axis.RESTORABLE].odd += scratch.warnings
-                proof[Axis.QUALITY].bad += scratch.findings
+                scratch.prove(proof)
+        proof[Axis.DEFINITIONS].odd += drift(plan, repository, target)
         proof.run_suites(target)
     except (CorruptionDetected, UnsupportedState) as exc:
         proof[Axis.BYTES].bad.append(exc.message)

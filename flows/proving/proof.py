@@ -120,7 +120,7 @@ class Proof:
     def run_suites(self, backup: BackupMetadata) -> None:
         """Run the quality suites on the rows that were kept; the manifest says how many there must be."""
         collections = {c.name: c for c in backup.collections}
-        if self.suites:
+        if self.suites and self[Axis.QUALITY].depth is None:
             self[Axis.QUALITY].depth = Depth.ROWS
         for suite in self.suites:
             if suite.collection not in collections:

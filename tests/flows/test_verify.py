@@ -19,7 +19,7 @@ import pytest
 from blocks.crypto.keyring import Credential, Role, generate_key_file
 from blocks.crypto.repository_keys import add_slot
 from blocks.crypto.stream import ObjectContext, ObjectKind, seal, unseal
-from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, QualityFailed, RestoreRefused, WrongKey
+from blocks.errors import ConfigurationError, CorruptionDetected, QualityFailed, WrongKey
 from blocks.records import BackupMetadata, BackupStatus
 from blocks.repository.catalogue import encode_record
 from blocks.rows.key_range import key_range
@@ -29,6 +29,7 @@ from blocks.rows.shared import index_at, join_indexes, join_rows, rows_at, unpac
 from blocks.sources.mapping import MappingSource
 from blocks.sources.sqlite.rebuild import Rebuild
 from blocks.sources.sqlite.schema import SchemaObject
+from blocks.verification import CheckOutcome
 from flows.pipeline.chain import Chain
 from flows.verify import failure, make_verification
 from tests.blocks.sources.files.test_keep_going import files_of_at_most
@@ -150,7 +151,10 @@ def test_a_backup_is_verified_beside_what_only_the_application_can_rebuild(tmp_p
     assert [w.split(" cannot")[0] for w in result.warnings] == [
         "ledger: primary key or UNIQUE of table 'tags'",
         "ledger: index 'by_n' of table 'tags'",
+        "ledger: unproven here: as restored index 'by_n' of table 'tags' is gone.",
     ]
+    outcomes = {name: found.outcome.value for name, found in result.results.items()}
+    assert outcomes == {"bytes": "good", "restorable": "unproven", "definitions": "unproven", "quality": "good"}
 
 
 class Forger:
@@ -283,9 +287,13 @@ def test_a_definition_that_does_not_fit_its_rows_is_never_called_verified(shop: 
         if thing["name"] == "positions" and thing["sql"]:
             thing["sql"] = "CREATE TABLE positions (symbol TEXT PRIMARY KEY NOT NULL, amount)"
     forger.seal_manifest()
-    with pytest.raises(LastgoodError, match="positions"):
-        make_verification(shop.plan, deep=True)
-    assert shop.repository.verifications("trading", made.backup_id) == []
+    result = make_verification(shop.plan, deep=True)
+    assert result.results["restorable"].outcome is CheckOutcome.BAD
+    [finding] = result.results["restorable"].findings
+    assert finding.startswith("ledger: a restore fails: ")
+    assert "positions" in finding
+    assert result.results["bytes"].outcome is CheckOutcome.GOOD
+    assert shop.repository.verifications("trading", made.backup_id) == [result]
     assert list(scratch.iterdir()) == []
 
 
@@ -402,8 +410,13 @@ def test_what_a_database_itself_finds_wrong_as_restored_is_a_finding(
     shop.db.execute("INSERT INTO parts VALUES (1, 4711)")
     shop.back_up()
     result = make_verification(shop.plan)
-    assert (result.status, result.findings) == (VERIFIED, ())
-    assert result.warnings == ("ledger: The foreign key check says: parts 1 orders 0.",)
+    [finding] = result.results["quality"].findings
+    assert (
+        finding == "ledger: 1 row of table 'parts' refers to a row of 'orders' that is not there (foreign key of of)."
+    )
+    assert (result.status, result.findings, result.warnings) == (COMPLETED, (finding,), ())
+    shop.db.execute("DELETE FROM parts")
+    shop.back_up()
     whole = Rebuild.create_rest
 
     def build_wrongly(self: Rebuild, connection: sqlite3.Connection, objects: Iterable[SchemaObject]) -> None:
@@ -421,7 +434,7 @@ def test_what_a_database_itself_finds_wrong_as_restored_is_a_finding(
     assert isinstance(failure(result), QualityFailed)
 
 
-def test_what_an_edited_schema_keeps_out_of_a_scratch_restore_is_unproven_and_no_corruption(
+def test_what_an_edited_schema_keeps_out_of_a_scratch_restore_is_a_restore_that_fails(
     shop: Shop, scratch: Path
 ) -> None:
     shop.db.executescript(
@@ -432,8 +445,9 @@ def test_what_an_edited_schema_keeps_out_of_a_scratch_restore_is_unproven_and_no
     )
     shop.back_up()
     result = make_verification(shop.plan)
-    assert (result.status, result.findings) == (VERIFIED, ())
-    assert any("1 row of table 'pairs' cannot be rebuilt here: NOT NULL" in warning for warning in result.warnings)
+    assert result.results["restorable"].findings == (
+        "ledger: 1 row of table 'pairs' cannot be rebuilt here: NOT NULL constraint failed: pairs.v.",
+    )
     assert any("pairs#0: 1 keys are unproven" in warning for warning in result.warnings)
 
 
@@ -457,10 +471,13 @@ def test_a_file_that_the_scratch_folder_does_not_take_says_nothing_of_the_backup
     (shop.tree / "hole").write_bytes(b"")
     os.truncate(shop.tree / "hole", 3 << 20)
     made = shop.back_up()
-    with files_of_at_most(2 << 20), pytest.raises(RestoreRefused, match="cannot take entry hole: File too large") as no:
-        make_verification(shop.plan)
-    assert "TMPDIR" in no.value.hint
-    assert shop.repository.verifications("trading", made.backup_id) == []
+    with files_of_at_most(2 << 20):
+        result = make_verification(shop.plan)
+    restorable = result.results["restorable"]
+    assert (restorable.outcome, restorable.findings, result.findings) == (CheckOutcome.UNPROVEN, (), ())
+    assert "models: a scratch restore could not be tried: " in restorable.warnings[0]
+    assert "cannot take entry hole: File too large" in restorable.warnings[0]
+    assert shop.repository.verifications("trading", made.backup_id) == [result]
     assert list(scratch.iterdir()) == []
     assert make_verification(shop.plan).status is VERIFIED
 

@@ -11,6 +11,11 @@ from pydantic import JsonValue
 from blocks.verification import Axis, CheckOutcome
 
 
+def counted(number: int, what: str = "row") -> str:
+    """Write a number of things."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class StoreFinding:
     """What a check of a restored store found: a sentence with counts and names, and never with values of rows.

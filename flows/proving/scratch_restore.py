@@ -186,7 +186,7 @@ class ScratchRestore:
         ]
         bad = [one for one in found if one not in unproven]
         definitions = proof[Axis.DEFINITIONS]
-        definitions.bad += [f"{name}: as restored {clause}" for clause in shown(bad)]
+        definitions.bad += [f"{name}: as restored {clause}." for clause in shown(bad)]
         definitions.unproven += [f"{name}: unproven here: as restored {clause}." for clause in shown(unproven)]
 
     def _check_taken(self, name: str) -> None:

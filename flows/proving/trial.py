@@ -1,6 +1,6 @@
 """A restore that is tried: what it raises ends no verification, since that is what was to be found out.
 
-An error whose type says that the place lacks something (a program, room, a right, a version) leaves the backup unproven;
+An error whose type says that the place lacks something (a program, room, a right) leaves the backup unproven;
 any other one is a restore that fails.
 """
 

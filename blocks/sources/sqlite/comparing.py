@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
-from blocks.sources.proving import DefinedObject, StoreFinding
+from blocks.sources.proving import DefinedObject, StoreFinding, counted
 from blocks.sources.sqlite.rows import quoted
 from blocks.sources.sqlite.schema import SchemaObject, read_objects
-from blocks.sources.sqlite.write import counted
 from blocks.verification import Axis, CheckOutcome
 
 _SETTINGS = ("user_version", "application_id", "encoding", "page_size", "auto_vacuum", "journal_mode")
@@ -31,7 +30,7 @@ def check_counters(connection: sqlite3.Connection) -> Iterator[StoreFinding]:
         count = f"SELECT count(*) FROM {quoted(name)} WHERE rowid > ?"
         (rows,) = connection.execute(count, (last,)).fetchone()
         if rows:
-            said = f"The AUTOINCREMENT counter of table {name!r} is behind {counted(rows, 'row')} of it."
+            said = f"The AUTOINCREMENT counter of table {name!r} is behind {counted(rows)} of it."
             yield StoreFinding(Axis.QUALITY, said, CheckOutcome.GOOD)
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from blocks.errors import RestoreRefused
 from blocks.sources.collection import CollectionSpec
+from blocks.sources.proving import counted
 from blocks.sources.sqlite.rows import placeholder, quoted, quoted_list, write_rows
 from blocks.sources.sqlite.tables import shape_of
 from blocks.sources.target import Examination
@@ -211,7 +212,7 @@ def _broken_checks(lines: Iterable[str]) -> Iterator[str]:
     for line, rows in Counter(lines).items():
         table = line.rpartition(f"{_BROKEN_CHECK} in ")[2]
         least, breaks = "at least " if rows == _LOOKED_AT else "", "breaks" if rows == 1 else "break"
-        yield f"{least}{counted(rows, 'row')} of table {table!r} {breaks} a CHECK constraint."
+        yield f"{least}{counted(rows)} of table {table!r} {breaks} a CHECK constraint."
 
 
 def examine_references(connection: sqlite3.Connection) -> Examination:
@@ -228,12 +229,7 @@ def examine_references(connection: sqlite3.Connection) -> Examination:
             refer = "refers to a row" if rows == 1 else "refer to rows"
             there = "is" if rows == 1 else "are"
             odd.append(
-                f"{counted(rows, 'row')} of table {table!r} {refer} of {parent!r} that {there} not there"
+                f"{counted(rows)} of table {table!r} {refer} of {parent!r} that {there} not there"
                 f" (foreign key of {columns})."
             )
     return Examination(oddities=tuple(odd), unproven=tuple(unproven))
-
-
-def counted(number: int, what: str) -> str:
-    """Write a number of things."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -8,7 +8,7 @@ import psycopg
 
 from blocks.sources.postgres.connect import Session, identifier
 from blocks.sources.postgres.schema.foreign_keys import COLUMNS, orphans
-from blocks.sources.proving import StoreFinding
+from blocks.sources.proving import StoreFinding, counted
 from blocks.verification import Axis, CheckOutcome
 
 _OPEN = f"""
@@ -18,7 +18,7 @@ SELECT o.contype::text, o.conname::text, n.nspname::text, coalesce(c.relname, t.
        coalesce(pg_catalog.pg_get_expr(o.conbin, o.conrelid), ''), o.connoinherit,
        (SELECT a.attname::text FROM pg_catalog.pg_attribute a
         WHERE o.contype = 'n' AND a.attrelid = o.conrelid AND a.attnum = o.conkey[1]),
-       coalesce(j.row ->> 'conperiod', 'false') = 'true'
+       coalesce(j.row ->> 'conperiod', 'false') = 'true', o.contypid <> 0
 FROM pg_catalog.pg_constraint o
 CROSS JOIN LATERAL pg_catalog.to_jsonb(o) j (row)
 LEFT JOIN pg_catalog.pg_class c ON c.oid = o.conrelid
@@ -53,33 +53,22 @@ def check_constraints(session: Session) -> Iterator[StoreFinding]:
 
 
 def _held_against(session: Session, row: tuple[object, ...], what: str, at: str) -> StoreFinding | None:
-    (
-        kind,
-        name,
-        schema,
-        table,
-        spread,
-        parent_schema,
-        parent,
-        parent_spread,
-        columns,
-        expression,
-        alone,
-        column,
-        period,
-    ) = row
+    kind, name, schema, table, spread, parent_schema, parent, parent_spread, columns = row[:9]
+    expression, alone, column, period, of_domain = row[9:]
     quoted = identifier(str(schema), str(table))
-    if (kind == "c" and not expression) or period:
-        return _validated(session, f"{'DOMAIN' if kind == 'c' else 'TABLE'} {quoted}", str(name), what, at)
+    if of_domain or period:
+        return _validated(session, f"{'DOMAIN' if of_domain else 'TABLE'} {quoted}", str(name), what, at)
     if kind == "f":
         key = (name, schema, table, spread, parent_schema, parent, parent_spread, columns)
         rows = _count(session, orphans(key, "pg_catalog.count(*)"))
-        said = f"refer to rows of {parent_schema}.{parent} that are not there ({what})"
+        refer = "refers to a row" if rows == 1 else "refer to rows"
+        there = "is" if rows == 1 else "are"
+        said = f"{refer} of {parent_schema}.{parent} that {there} not there ({what})"
     else:
         rule = f"{identifier(str(column))} IS NULL" if kind == "n" else f"NOT ({expression})"
         rows = _count(session, f"SELECT pg_catalog.count(*) FROM {'ONLY ' if alone else ''}{quoted} WHERE {rule}")
-        said = f"break {what}"
-    return StoreFinding(Axis.QUALITY, f"{rows:,} row(s) of {at} {said}.") if rows else None
+        said = f"{'breaks' if rows == 1 else 'break'} {what}"
+    return StoreFinding(Axis.QUALITY, f"{counted(rows)} of {at} {said}.") if rows else None
 
 
 def _validated(session: Session, of: str, name: str, what: str, at: str) -> StoreFinding | None:
@@ -87,7 +76,7 @@ def _validated(session: Session, of: str, name: str, what: str, at: str) -> Stor
     try:
         session.execute(f"ALTER {of} VALIDATE CONSTRAINT {identifier(name)}".encode())
     except psycopg.IntegrityError:
-        return StoreFinding(Axis.QUALITY, f"Rows with values of {at} break {what}.")
+        return StoreFinding(Axis.QUALITY, f"Values of {at} break {what}.")
     return None
 
 

@@ -74,6 +74,8 @@ def defined_objects(definition: Mapping[str, JsonValue], ownership: Ownership) -
 
 def _object_of(entry: Entry) -> Statements:
     name = named(entry)
+    if entry.type == "MATERIALIZED VIEW DATA":
+        name = f"contents of {name}"
     kind = next((kind for kind in _KINDS if name.startswith(f"{kind} ")), name.partition(" ")[0])
     text = "\n".join(said for _, said in statements(entry.text) if not said.startswith("SET default_"))
     parts = _parts(text) if entry.type == "TABLE" else {}
@@ -90,8 +92,9 @@ _KINDS = (
 
 def _parts(text: str) -> dict[str, str]:
     """Return columns and constraints of a table, of which pg_dump begins each on a line of its own."""
+    text = text.partition("\n)")[0]
     begins = list(_PART.finditer(text))
-    ends = [*(match.start() for match in begins[1:]), len(text)]
+    ends = [match.start() for match in begins[1:]] + [len(text)] * bool(begins)
     return {
         f"{'constraint' if match[1] else 'column'} {match[2]}": text[match.start() : end].strip().rstrip(",")
         for match, end in zip(begins, ends, strict=True)

@@ -6,24 +6,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from blocks.sources.postgres.connect import Session, identifier
-from blocks.sources.proving import StoreFinding
+from blocks.sources.proving import StoreFinding, counted
 from blocks.verification import Axis, CheckOutcome
 
 _USES = """
 WITH uses AS (
     SELECT d.objid AS seq, d.refobjid AS rel, d.refobjsubid AS col, d.deptype = 'i' AS given
-    FROM pg_catalog.pg_depend d
-    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = d.classid AND d.refobjsubid > 0
-      AND d.deptype IN ('a', 'i')
+    FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = d.classid
+      AND (d.deptype = 'i' OR (d.deptype = 'a' AND NOT a.atthasdef))
     UNION ALL
-    SELECT d.refobjid, a.adrelid, a.adnum::int,
-           pg_catalog.pg_get_expr(a.adbin, a.adrelid)
-           ~ '^\\(*nextval\\(''[^'']+(''''[^'']*)*''::regclass\\)[):a-z0-9]*$'
+    SELECT d.refobjid, a.adrelid, a.adnum::int, true
     FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attrdef a ON a.oid = d.objid
     WHERE d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
       AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+      AND pg_catalog.pg_get_expr(a.adbin, a.adrelid)
+          ~ '^\\(*nextval\\(''[^'']+(''''[^'']*)*''::regclass\\)[):a-z0-9]*$'
 ), used AS (
-    SELECT seq, rel, col, pg_catalog.bool_or(given) AS given FROM uses GROUP BY seq, rel, col
+    SELECT DISTINCT seq, rel, col, given FROM uses
 )
 SELECT sn.nspname::text, sc.relname::text, tn.nspname::text, tc.relname::text, a.attname::text,
        s.seqincrement, s.seqmin, s.seqmax, u.given AND EXISTS (
@@ -85,9 +85,8 @@ def _look(session: Session, use: _Use) -> StoreFinding | None:
     assert row is not None
     if not row[0]:
         return None
-    behind = (
-        f"Sequence {named} is behind column {use.column} of {table}: {row[0]:,} row(s) hold numbers that it is still"
-    )
+    behind = f"Sequence {named} is behind column {use.column} of {table}"
+    taken = f"it is still to give the numbers of {counted(int(str(row[0])))}"
     if use.unique:
-        return StoreFinding(Axis.QUALITY, f"{behind} to give, and an insert that gets one fails.")
-    return StoreFinding(Axis.QUALITY, f"{behind} to give.", CheckOutcome.GOOD)
+        return StoreFinding(Axis.QUALITY, f"{behind}: {taken}, and an insert that gets one fails.")
+    return StoreFinding(Axis.QUALITY, f"{behind}: {taken}.", CheckOutcome.GOOD)

@@ -110,7 +110,8 @@ class ScratchRestore:
         """Say what ended the restore of a source, where something did."""
         restorable, definitions = proof[Axis.RESTORABLE], proof[Axis.DEFINITIONS]
         if isinstance(error, CouldNotBeTried):
-            restorable.unproven.append(f"{name}: a scratch restore could not be tried: {error.message}.")
+            said = f"{name}: a scratch restore could not be tried: {error.message}."
+            restorable.unproven.append(f"{said} {error.hint}".strip())
             definitions.unproven.append(f"{name}: definitions were not compared, since nothing was restored.")
             return
         restorable.depth = Depth.RESTORED

@@ -178,7 +178,7 @@ def write_file(path: Path, types: Types, plan: str) -> Iterator[StateFile]:
             connection.execute(inspection.SCHEMA)
             yield StateFile(path, connection, types)
     except (sqlite3.Error, OSError) as exc:
-        full = is_full(exc) if isinstance(exc, OSError) else exc.sqlite_errorcode == sqlite3.SQLITE_FULL
+        full = is_full(exc) if isinstance(exc, OSError) else getattr(exc, "sqlite_errorname", "") == "SQLITE_FULL"
         kind = PlaceUnfit if full else RestoreRefused
         raise kind(f"{path} cannot be used as a file of state: {exc}", hint="Restore to another file.") from exc
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from blocks.errors import PlaceUnfit, RestoreRefused
+from blocks.sources.sqlite.connect import error_family
 from blocks.sources.sqlite.schema import SchemaObject
 
 _CREATE = {
@@ -119,7 +120,7 @@ def create(connection: sqlite3.Connection, thing: SchemaObject) -> list[StandIn]
         if thing.virtual:
             _insert_virtual(connection, thing)
     except sqlite3.Error as exc:
-        kind = PlaceUnfit if exc.sqlite_errorcode == sqlite3.SQLITE_FULL else RestoreRefused
+        kind = PlaceUnfit if error_family(exc) == "SQLITE_FULL" else RestoreRefused
         raise kind(f"{thing.type} {thing.name!r} cannot be created here: {exc}") from exc
     named = connection.execute(
         "SELECT count(*) FROM sqlite_schema WHERE type = ? AND name = ?", (thing.type, thing.name)

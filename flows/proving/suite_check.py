@@ -15,6 +15,7 @@ from blocks.plan.quality.sql import BATCH, SUITES, tables_in
 from blocks.plan.quality.suite import Expectation, QualitySuite, read_suites
 from blocks.records import BackupMetadata, Collection
 from flows.proving.profile import Kind, kind_of
+from flows.proving.tables import CONTENT
 
 if TYPE_CHECKING:
     import duckdb
@@ -127,7 +128,11 @@ class _Shape:
         """Return the kind of values by column, None for one that only values tell; None where no column is known."""
         if suite.format is not None:
             return None
-        found = {name: _kind(self.kind, declared) for name, declared in self.collection.columns}
+        found = {
+            name: _kind(self.kind, declared)
+            for name, declared in self.collection.columns
+            if (self.kind, name) != ("files", CONTENT)
+        }
         return found | {name: kind_of(named_type(said)) for name, said in suite.types.items() if name in found}
 
 
@@ -156,6 +161,7 @@ def check_suites(files: Sequence[str], backup: BackupMetadata | None) -> SuiteCh
                 known = f"{_meant(suite.collection, shapes)} ({backup.backup_id} holds {_listed(shapes)})"
                 sentence = f"there is no collection {suite.collection!r}{known}"
                 check.faults.append(Fault(file, suite.name, None, sentence))
+            check.faults += _type_faults(file, suite, about)
             check.faults += _faults(file, suite, about)
     if backup:
         check.faults += _query_faults(check, shapes)
@@ -177,6 +183,15 @@ def _kind(source: str, declared: str) -> Kind | None:
         said = sqlite_type(declared)
         return Kind.TEXT if said == "text" else Kind.FLOAT if said == "number" else None
     return _ARROW.get(declared)
+
+
+def _type_faults(file: str, suite: QualitySuite, about: Sequence[_Shape]) -> Iterator[Fault]:
+    for shape in about:
+        columns = shape.columns(suite)
+        for name in suite.types if columns is not None else ():
+            if name not in columns:
+                sentence = f"types: {shape.collection.name} has no column {name!r}{_meant(name, columns)}"
+                yield Fault(file, suite.name, None, sentence)
 
 
 def _faults(file: str, suite: QualitySuite, about: Sequence[_Shape]) -> Iterator[Fault]:

@@ -207,6 +207,7 @@ def test_all_faults_of_all_files_are_named(backup: BackupMetadata, tmp_path: Pat
     [
         ({"collection": "ledger/orders"}, "note", 1),
         ({"collection": "ledger/orders", "types": {"note": "decimal"}}, "note", 0),
+        ({"collection": "ledger/orders", "types": {"note": "decimal", "noted": "date"}}, "note", 1),
         ({"collection": "ledger/orders"}, "odd", 0),  # only values tell
         ({"collection": "cache/db0"}, "value", 0),
         ({"collection": "cache/db0"}, "price", 1),

@@ -188,8 +188,8 @@ def _kind(source: str, declared: str) -> Kind | None:
 def _type_faults(file: str, suite: QualitySuite, about: Sequence[_Shape]) -> Iterator[Fault]:
     for shape in about:
         columns = shape.columns(suite)
-        for name in suite.types if columns is not None else ():
-            if name not in columns:
+        for name in suite.types:
+            if columns is not None and name not in columns:
                 sentence = f"types: {shape.collection.name} has no column {name!r}{_meant(name, columns)}"
                 yield Fault(file, suite.name, None, sentence)
 

@@ -15,11 +15,14 @@ from blocks.plan.quality import Expectation, QualitySuite
 from blocks.plan.quality.column_types import named_type, quoted, text
 from blocks.plan.quality.findings import NO_COLLECTION, Judgement, own_rule
 from blocks.plan.quality.sql import SUITES, tables_in
+from blocks.plan.quality.suite import FILE_FORMATS
 from blocks.plan.quality.table import CheckedColumn, CheckedTable
 from blocks.records import BackupMetadata, Collection
 from blocks.rows.selection import glob_regex
 from blocks.verification import CollectionProfile, RuleOutcome, RuleResult
-from flows.proving.fields import READERS, Reader
+from flows.proving.fields import Reader
+from flows.proving.file_tables import FileTables
+from flows.proving.keyed import KeyedValues
 from flows.proving.profile import profile
 from flows.proving.tables import RestoredTables
 from flows.proving.typed_parts import EXAMPLES, converted
@@ -95,7 +98,8 @@ class SuiteRows:
             return None
         folder = self.tables.folder / f"reader-{len(self._runs)}"
         folder.mkdir(mode=0o700)
-        return READERS[suite.format](suite, self.tables.connection, folder, name)
+        kind = FileTables if suite.format in FILE_FORMATS else KeyedValues
+        return kind(suite, self.tables.connection, folder, name)
 
     def add(self, collection: str, rows: pa.Table, part: int = 0) -> None:
         """Keep restored rows of a collection, where a suite asks for them; thread-safe.

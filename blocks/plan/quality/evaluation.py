@@ -159,8 +159,8 @@ class Evaluation:
             found = Judgement(
                 RuleOutcome.BROKEN, UNPARSED, unexpected=unparsed.count, total=unparsed.total, examples=unparsed.keys
             )
-            sentence = f"{unparsed.count:,} of {unparsed.total:,} {unparsed.what} do not parse"
-            yield own_rule(self._suite, self._collection, (), sentence, found)
+            sentence = f"{unparsed.count:,} of {unparsed.total:,} {unparsed.what} {unparsed.said}"
+            yield own_rule(self._suite, self._collection, (), sentence, found, unparsed.severity)
         for name, column in self._table.columns.items():
             if name not in self._suite.types and not any(each.reads(name) for each in expectations):
                 continue

@@ -44,7 +44,6 @@ _SUBJECTS = {
     "expect_column_kl_divergence_to_be_less_than": "the divergence of {} from its partition",
     "expect_table_row_count_to_equal": "the number of rows",
     "expect_table_row_count_to_be_between": "the number of rows",
-    "expect_table_row_count_to_equal_other_table": "the number of rows",
     "expect_table_column_count_to_equal": "the number of columns",
     "expect_table_column_count_to_be_between": "the number of columns",
 }
@@ -194,6 +193,8 @@ def bound(kind: str, kwargs: Mapping[str, JsonValue]) -> str:
         words = f"less than {_value(kwargs['threshold'])}"
     elif "strftime_format" in kwargs:
         words = f"of the form {kwargs['strftime_format']}"
+    elif "other_table_name" in kwargs:
+        words = f"as many rows as {kwargs['other_table_name']}"
     else:
         words = kind.removeprefix(_CONSTRUCTED).replace("_", " ")
     mostly = kwargs.get("mostly", 1)
@@ -214,6 +215,9 @@ def _sentence(expectation: Expectation, kwargs: Mapping[str, JsonValue], found: 
     }
     if found.kind in said:
         return said[found.kind]
+    if isinstance(found.observed, list) and "other_table_name" in kwargs:
+        here, there = found.observed
+        return f"there are {_value(here)} rows, and {_value(there)} in {kwargs['other_table_name']}"
     if expectation.type in _SUBJECTS:
         observed = "" if found.observed is None else f" {_value(found.observed)},"
         return f"{_SUBJECTS[expectation.type].format(columns)} is{observed} not {bound(expectation.type, kwargs)}"

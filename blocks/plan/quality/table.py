@@ -13,7 +13,7 @@ from blocks.plan.quality.column_types import quoted
 if TYPE_CHECKING:
     import duckdb
 
-BATCH_ROWS = 100_000
+BATCH_ROWS = 250_000
 """Rows that are in memory as Python or pandas values at once."""
 
 
@@ -47,12 +47,16 @@ class Unparsed:
         count: How many do not parse.
         total: How many there are.
         keys: Keys of some of them.
+        said: What is said of them.
+        severity: As of expectations.
     """
 
     what: str
     count: int
     total: int
     keys: tuple[str, ...] = ()
+    said: str = "do not parse"
+    severity: str = "critical"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,152 @@
+"""A verification as a run shows it in the Prefect UI: Markdown, and a table of its expectations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from blocks.verification import Axis, CheckOutcome, RuleOutcome, RuleResult, Verification
+from flows.reporting.charts import image
+from flows.reporting.evidence import Evidence
+from flows.reporting.units import human_seconds, human_time
+from flows.reporting.wording import (
+    AXES,
+    DEPTHS,
+    OUTCOMES,
+    RULE_OUTCOMES,
+    Line,
+    clipped,
+    findings,
+    headline,
+    known,
+    rule_name,
+    sentence,
+    share_text,
+    unproved,
+    value_text,
+    verified_text,
+    warnings,
+)
+
+MOST_LINES = 50
+MOST_RULES = 1_000
+MOST_TRENDED = 10
+"""How many verifications the table of the trend has."""
+
+# what Markdown or HTML would make something else of
+_MEANT = {ord(sign): f"\\{sign}" for sign in "\\`*[]|~"} | {ord("<"): "&lt;", ord(">"): "&gt;", ord("&"): "&amp;"}
+
+
+def verification_markdown(result: Verification, evidence: Evidence | None, more: Sequence[str] = ()) -> str:
+    """Describe a verification, good or bad, in Markdown.
+
+    Args:
+        result: The verification.
+        evidence: What is on record beside it; None where that cannot be read.
+        more: Paragraphs that come first, in Markdown.
+    """
+    as_of = f", state as of {human_time(evidence.backup.timestamp)}" if evidence else ""
+    axes = known(result)
+    paragraphs = [
+        f"# {headline(axes)}: `{result.backup_id}`",
+        f"Of plan {_text(result.plan)}{as_of}: {sentence(axes)}.",
+        verified_text(result),
+        *more,
+        _axes_table(result),
+        "## Findings",
+        _list(findings(result)) or "Nothing was found wrong.",
+    ]
+    if odd := _list(warnings(result)):
+        paragraphs += ["## Warnings", odd]
+    if reasons := unproved(result, axes):
+        paragraphs += ["## Not proved", _list([Line(f"{what}: {why}") for what, why in reasons])]
+    failed = [rule for rule in result.rules if rule.outcome is not RuleOutcome.HOLDS]
+    if failed:
+        paragraphs += ["## Expectations that do not hold", _rules_table(failed)]
+    return "\n\n".join([*paragraphs, "## Trend", *_trend(evidence.history if evidence else (result,))])
+
+
+def expectation_rows(result: Verification) -> list[dict[str, str]]:
+    """Return the expectations of a verification for a table, those that do not hold first; not more than a thousand."""
+    rules = sorted(result.rules, key=lambda rule: rule.outcome is RuleOutcome.HOLDS)
+    return [
+        {
+            "outcome": RULE_OUTCOMES[rule.outcome],
+            "collection": clipped(rule.collection),
+            "columns": clipped(", ".join(rule.columns)),
+            "expectation": clipped(rule.rule),
+            "observed": _observed(rule),
+            "expected": clipped(rule.bound),
+            "rows not as expected": share_text(rule),
+            "severity": rule.severity,
+            "suite": clipped(rule.suite),
+        }
+        for rule in rules[:MOST_RULES]
+    ]
+
+
+def _axes_table(result: Verification) -> str:
+    standings = known(result)
+    rows = []
+    for axis in Axis:
+        standing = standings[axis]
+        looked = standing.outcome is not CheckOutcome.UNTRIED
+        when = human_time(standing.verified_at) if looked else ""
+        rows.append((AXES[axis], OUTCOMES[standing.outcome], DEPTHS.get(standing.depth, standing.depth), when))
+    return _table(("what", "outcome", "how deep", "when"), rows)
+
+
+def _rules_table(rules: Sequence[RuleResult]) -> str:
+    rows = [(_outcome(r), r.collection, rule_name(r), _observed(r), r.bound, share_text(r)) for r in rules[:MOST_LINES]]
+    header = ("outcome", "collection", "expectation", "observed", "expected", "rows not as expected")
+    return _table(header, rows) + _more(len(rules))
+
+
+def _outcome(rule: RuleResult) -> str:
+    word = RULE_OUTCOMES[rule.outcome]
+    return word if rule.severity == "critical" else f"{word} ({rule.severity})"
+
+
+def _observed(rule: RuleResult) -> str:
+    return "" if rule.observed is None else clipped(value_text(rule.observed))
+
+
+def _list(lines: Sequence[Line]) -> str:
+    said = []
+    for line in lines[:MOST_LINES]:
+        details = "; ".join(f"{name} {text}" for name, text in line.details)
+        said.append(f"- {_text(line.text, 1_000)}" + (f" ({_text(details, 1_000)})" if details else ""))
+    return "\n".join(said) + _more(len(lines))
+
+
+def _more(total: int) -> str:
+    return f"\n\nAnd {total - MOST_LINES:,} more." if total > MOST_LINES else ""
+
+
+def _trend(history: Sequence[Verification]) -> list[str]:
+    """Return an image and a table of rows and findings."""
+    rows = [float(one.rows) for one in history]
+    wrong = [len(findings(one)) for one in history]
+    shown = [
+        (
+            f"`{one.backup_id}`",
+            headline(known(one)),
+            f"{count:,}",
+            f"{one.rows:,}",
+            "" if one.restore_seconds is None else human_seconds(one.restore_seconds),
+        )
+        for one, count in list(zip(history, wrong, strict=True))[: -MOST_TRENDED - 1 : -1]
+    ]
+    told = f"Rows (line) and findings (bars) of the last {len(history)} verifications, in the order of their backups"
+    header = "| backup | verdict | findings | rows | restored in |\n|---|---|---|---|---|"
+    table = "\n".join([header, *(f"| {' | '.join(cells)} |" for cells in shown)])
+    return [f"![{told}]({image(rows, wrong)})", f"{told}.", table] if len(history) > 1 else [table]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *([_text(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _text(text: str, most: int = 160) -> str:
+    """Write text so that Markdown shows it as it is."""
+    return clipped(text, most).translate(_MEANT)

@@ -13,7 +13,6 @@ from flows.reporting.wording import (
     DEPTHS,
     OUTCOMES,
     RULE_OUTCOMES,
-    Line,
     clipped,
     findings,
     headline,
@@ -58,7 +57,7 @@ def verification_markdown(result: Verification, evidence: Evidence | None, more:
     if odd := _list(warnings(result)):
         paragraphs += ["## Warnings", odd]
     if reasons := unproved(result, axes):
-        paragraphs += ["## Not proved", _list([Line(f"{what}: {why}") for what, why in reasons])]
+        paragraphs += ["## Not proved", _list([f"{what}: {why}" for what, why in reasons])]
     failed = [rule for rule in result.rules if rule.outcome is not RuleOutcome.HOLDS]
     if failed:
         paragraphs += ["## Expectations that do not hold", _rules_table(failed)]
@@ -110,12 +109,8 @@ def _observed(rule: RuleResult) -> str:
     return "" if rule.observed is None else clipped(value_text(rule.observed))
 
 
-def _list(lines: Sequence[Line]) -> str:
-    said = []
-    for line in lines[:MOST_LINES]:
-        details = "; ".join(f"{name} {text}" for name, text in line.details)
-        said.append(f"- {_text(line.text, 1_000)}" + (f" ({_text(details, 1_000)})" if details else ""))
-    return "\n".join(said) + _more(len(lines))
+def _list(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {_text(one, 1_000)}" for one in sentences[:MOST_LINES]) + _more(len(sentences))
 
 
 def _more(total: int) -> str:

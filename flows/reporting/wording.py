@@ -6,7 +6,6 @@ import json
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from pydantic import JsonValue
 
@@ -120,41 +119,21 @@ def sentence(axes: Mapping[Axis, Standing]) -> str:
     return "; ".join(listed)
 
 
-@dataclass(frozen=True)
-class Line:
-    """One finding.
-
-    Attributes:
-        text: What is wrong.
-        details: Of a broken expectation observed value, bound, share of rows, keys of examples; each with its name.
-    """
-
-    text: str
-    details: tuple[tuple[str, str], ...] = ()
-
-
-def findings(result: Verification) -> list[Line]:
-    """Return all that is wrong, one line each; what is known of a broken expectation is put beside its sentence.
-
-    What verifications before this one found, and this one did not disprove, comes last.
-    """
-    found = _lines(result.findings, [rule for rule in result.rules if is_finding(rule)])
-    earlier = [
-        each for each in known(result).values() if each.sequence != (result.sequence or 0) and each.outcome is BAD
-    ]
-    return found + [
-        Line(text, (("found by verification", f"{each.sequence:,}"),))
-        for each in earlier
-        for text in each.findings
-        if text not in result.findings
+def findings(result: Verification) -> list[str]:
+    """Return all that is wrong, a sentence each; what verifications before found, and still stands, comes last."""
+    earlier = [each for each in known(result).values() if each.sequence != (result.sequence or 0)]
+    stands = [(each.sequence, text) for each in earlier if each.outcome is BAD for text in each.findings]
+    return [
+        *_with_rules(result.findings, [rule for rule in result.rules if is_finding(rule)]),
+        *(f"{text} (found by verification {number:,})" for number, text in stands if text not in result.findings),
     ]
 
 
-def warnings(result: Verification) -> list[Line]:
+def warnings(result: Verification) -> list[str]:
     """Return all that is odd, and broken expectations that are not critical; what was not proved is said elsewhere."""
     weak = [r for r in result.rules if r.outcome is RuleOutcome.BROKEN and not is_finding(r)]
     elsewhere = {reason for _, reason in unproved(result, known(result))}
-    return _lines([text for text in result.warnings if text not in elsewhere], weak)
+    return _with_rules([text for text in result.warnings if text not in elsewhere], weak)
 
 
 def is_finding(rule: RuleResult) -> bool:
@@ -162,18 +141,10 @@ def is_finding(rule: RuleResult) -> bool:
     return rule.outcome is RuleOutcome.BROKEN and rule.severity == "critical"
 
 
-def _lines(sentences: Sequence[str], rules: Sequence[RuleResult]) -> list[Line]:
-    by_sentence: dict[str, list[RuleResult]] = {}
-    for rule in rules:
-        by_sentence.setdefault(rule.sentence, []).append(rule)
-    lines = []
-    for text in sentences:
-        # the sentence of an expectation is told with its collection, or its severity, before it
-        told = text if text in by_sentence else next((s for s in by_sentence if s and text.endswith(s)), None)
-        about = by_sentence[told].pop(0) if told is not None and by_sentence[told] else None
-        lines.append(Line(text, details(about) if about else ()))
-    left = [rule for group in by_sentence.values() for rule in group]
-    return lines + [Line(rule_text(rule), details(rule)) for rule in left]
+def _with_rules(sentences: Sequence[str], rules: Sequence[RuleResult]) -> list[str]:
+    """Add the expectations that no sentence tells; a severity may stand before it, so that only the end is compared."""
+    told = {text for sentence in sentences for text in (sentence, sentence.partition(": ")[2])}
+    return [*sentences, *(rule_text(rule) for rule in rules if rule_text(rule) not in told)]
 
 
 def rule_text(rule: RuleResult) -> str:
@@ -186,18 +157,11 @@ def rule_name(rule: RuleResult) -> str:
     return rule.rule + (f" on {', '.join(rule.columns)}" if rule.columns else "")
 
 
-def details(rule: RuleResult) -> tuple[tuple[str, str], ...]:
-    """Return what is known of an expectation, each with its name."""
-    examples = [clipped(key, 60) for key in rule.examples[:_MOST_EXAMPLES]]
-    if more := len(rule.examples) - len(examples):
-        examples.append(f"and {more:,} more")
-    said = [
-        ("observed", "" if rule.observed is None else value_text(rule.observed)),
-        ("expected", rule.bound),
-        ("rows", share_text(rule)),
-        ("such as", ", ".join(examples)),
-    ]
-    return tuple((name, text) for name, text in said if text)
+def examples_text(rule: RuleResult) -> str:
+    """Name some rows that are not as expected, where the plan allows it."""
+    shown = [clipped(key, 60) for key in rule.examples[:_MOST_EXAMPLES]]
+    more = [f"and {len(rule.examples) - len(shown):,} more"] if len(rule.examples) > len(shown) else []
+    return ", ".join([*shown, *more])
 
 
 def share(rule: RuleResult) -> float | None:
@@ -268,17 +232,18 @@ def _seen(character: str) -> str:
 def unproved(result: Verification | None, axes: Mapping[Axis, Standing]) -> list[tuple[str, str]]:
     """Return what is not proved and why: axes that are neither good nor bad, and expectations that judge nothing."""
     found: list[tuple[str, str]] = []
+    rules = result.rules if result is not None else ()
+    broken = {f"{r.severity}: {rule_text(r)}" for r in rules if r.outcome is RuleOutcome.BROKEN}
     for axis in Axis:
         came_to = outcome(axes, axis)
         if came_to not in (UNPROVEN, UNTRIED):
             continue
         said = result.results.get(axis.value) if result is not None else None
-        reasons = said.warnings if said is not None and came_to is UNPROVEN else ()
-        found += [(AXES[axis], reason) for reason in reasons or (_reason(result, axis, came_to),)]
+        reasons = [text for text in said.warnings if text not in broken] if said and came_to is UNPROVEN else []
+        found += [(AXES[axis], reason) for reason in reasons or [_reason(result, axis, came_to)]]
     told = "\n".join(reason for _, reason in found)
-    rules = result.rules if result is not None else ()
     unjudged = [rule for rule in rules if rule.outcome is RuleOutcome.UNJUDGED]
-    return found + [(rule.collection, rule_text(rule)) for rule in unjudged if rule_text(rule) not in told]
+    return found + [(AXES[Axis.QUALITY], rule_text(rule)) for rule in unjudged if rule_text(rule) not in told]
 
 
 def verified_text(result: Verification) -> str:

@@ -86,9 +86,9 @@ def rule(outcome: RuleOutcome = HOLDS, **fields: Any) -> RuleResult:
         "outcome": outcome,
     }
     if outcome is BROKEN:
-        given |= {"sentence": "expect_column_values_to_be_between on price: 30 of 1000 rows are not as expected"}
+        given |= {"sentence": "ledger/orders: 30 of 1,000 values of price are not between 1 and 100 (3 %)"}
     if outcome is UNJUDGED:
-        given |= {"sentence": "expect_column_values_to_be_between on price: there are no rows", "kind": "no rows"}
+        given |= {"sentence": "ledger/orders: expect_column_values_to_be_between on price: no rows", "kind": "no rows"}
     return RuleResult(**given | fields)
 
 

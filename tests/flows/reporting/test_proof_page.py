@@ -31,7 +31,7 @@ from tests.flows.reporting.records import (
 )
 
 HOSTILE = "</td><script>alert('1')</script><img src=x onerror=\"alert(2)\">\x1b[31m\u202edrow & {{ 7*7 }} ]]> <!--"
-SENTENCE = "expect_column_values_to_be_between on price: 30 of 1000 rows are not as expected"
+SENTENCE = "ledger/orders: 30 of 1,000 values of price are not between 1 and 100 (3 %)"
 
 
 def read(found: Evidence) -> Page:
@@ -67,13 +67,11 @@ def test_a_bad_backup_says_first_what_is_wrong_with_numbers_and_keys() -> None:
     assert page.headings[0] == (1, "✗ Not good")
     assert "UTC: its data are not as expected; its stored bytes are what was stored, it was restored" in page.text
     assert f"1 finding , the first: {SENTENCE}" in page.text
-    assert (
-        f"✗ {SENTENCE} observed 12.5 expected between 1 and 100 rows 30 of 1,000 (3 %) "
-        "such as order:0, order:1, order:2, order:3, order:4, and 2 more" in page.text
-    )
+    assert f"Findings ✗ {SENTENCE} Expectations" in page.text
     assert page.text.count(SENTENCE) == 2  # in the head, and once among the findings
     cells = page.row("ledger/orders: price")
-    assert cells[1:6] == ["✗ broken", "critical", "12.5", "between 1 and 100", "30 of 1,000 (3 %)"]
+    assert cells[1:5] == ["✗ broken", "critical", "12.5", "between 1 and 100"]
+    assert cells[5] == "30 of 1,000 (3 %) such as order:0, order:1, order:2, order:3, order:4, and 2 more"
 
 
 def test_a_broken_expectation_that_no_sentence_tells_is_told_all_the_same() -> None:
@@ -82,9 +80,14 @@ def test_a_broken_expectation_that_no_sentence_tells_is_told_all_the_same() -> N
 
 
 def test_a_broken_expectation_of_lesser_severity_is_a_warning() -> None:
-    page = read(evidence(verification(rules=[rule(BROKEN, severity="warning")])))
+    told = [f"warning: {SENTENCE}", "a difference of definitions"]
+    weak = rule(BROKEN, severity="warning")
+    page = read(evidence(verification(rules=[weak]).model_copy(update={"warnings": tuple(told)})))
     assert page.headings[0] == (1, "✓ Proved good")
-    assert f"Nothing was found wrong. Warnings ! {SENTENCE} expected between" in page.text
+    assert f"Nothing was found wrong. Warnings ! {told[0]} ! {told[1]} Expectations" in page.text
+    axes = {**PROVED, "quality": UNPROVEN}
+    page = read(evidence(verification(axes=axes, rules=[weak], findings={"quality": [told[0], "no room"]})))
+    assert f"Warnings ! {told[0]} What was not proved, and why ? Quality of data : no room Expectations" in page.text
 
 
 def test_what_was_not_proved_is_said_with_its_reason() -> None:
@@ -97,7 +100,7 @@ def test_what_was_not_proved_is_said_with_its_reason() -> None:
     assert page.headings[0] == (1, "? Proved in part")
     assert "? Restore : there is no server program of PostgreSQL 12" in page.text
     assert "? Definitions : this was not looked at" in page.text
-    assert "? ledger/orders : expect_column_values_to_be_between on price: there are no rows" in page.text
+    assert "? Quality of data : ledger/orders: expect_column_values_to_be_between on price: no rows" in page.text
     assert "? No expectation is about ledger/fills ." in page.text
     assert page.row("ledger/orders: price")[1] == "? not judged no rows"
     assert "Warnings" not in page.text  # the reason is said once
@@ -152,7 +155,7 @@ def test_what_was_found_before_and_still_stands_says_where_it_comes_from() -> No
     page = read(evidence(found))
     assert page.headings[0] == (1, "✗ Not good")
     assert page.row("Restore")[1] == "✗ bad from verification 3; this time: not looked at"
-    assert "Findings ✗ an orphan found by verification 3" in page.text
+    assert "Findings ✗ an orphan (found by verification 3)" in page.text
 
 
 def test_names_and_sentences_that_are_code_are_only_shown() -> None:

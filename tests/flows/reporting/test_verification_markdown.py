@@ -9,7 +9,7 @@ from flows.reporting.evidence import Evidence
 from flows.reporting.verification_markdown import MOST_RULES, expectation_rows, verification_markdown
 from tests.flows.reporting.records import BAD, BROKEN, PROVED, UNJUDGED, UNTRIED, backup, rule, verification
 
-SENTENCE = "expect_column_values_to_be_between on price: 30 of 1000 rows are not as expected"
+SENTENCE = "ledger/orders: 30 of 1,000 values of price are not between 1 and 100 (3 %)"
 
 
 def test_a_good_verification_says_so_in_words_and_in_a_table() -> None:
@@ -31,11 +31,10 @@ def test_a_bad_verification_has_its_findings_and_broken_rules() -> None:
     lines = verification_markdown(result, None).splitlines()
     assert lines[0] == "# Not good: `FUL_20260301_040000_9f3a`"
     assert lines[2].startswith("Of plan trading: its data are not as expected; its stored bytes are")
-    detail = "expected between 1 and 100; rows 30 of 1,000 (3 %)"
-    assert f"- {SENTENCE} ({detail}; such as order:17)" in lines
-    assert lines[lines.index("## Warnings") + 2] == f"- {SENTENCE} ({detail})"
+    assert lines[lines.index("## Findings") + 2] == f"- {SENTENCE}"
+    assert lines[lines.index("## Warnings") + 2] == f"- {SENTENCE}"
     assert "- Definitions: this was not looked at" in lines
-    assert "- ledger/orders: expect_column_values_to_be_between on price: there are no rows" in lines
+    assert "- Quality of data: ledger/orders: expect_column_values_to_be_between on price: no rows" in lines
     table = [line for line in lines if "| ledger/orders | expect_column_values_to_be_between on price |" in line]
     assert [line.split(" | ")[0] for line in table] == ["| broken", "| not judged", "| broken (info)"]
 

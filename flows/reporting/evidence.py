@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata
 from blocks.repository import names
 from blocks.repository.repository import Repository
-from blocks.verification import ColumnProfile, RuleOutcome, RuleResult, Verification
-from flows.reporting.wording import float_text, percent, share
+from blocks.verification import Axis, ColumnProfile, Depth, RuleOutcome, RuleResult, Standing, Verification
+from flows.reporting.wording import float_text, known, percent, share
 
 MOST_VERIFICATIONS = 30
 """How many verifications histories go back."""
@@ -25,11 +25,13 @@ class Evidence:
 
     Attributes:
         backup: The backup.
+        axes: What is known of it after all its verifications, up to the one that is reported.
         result: Its verification that is reported; None where it was never verified.
         history: The newest verifications of the plan up to this one, in the order of their backups.
     """
 
     backup: BackupMetadata
+    axes: Mapping[Axis, Standing]
     result: Verification | None
     history: Sequence[Verification] = field(default=())
 
@@ -44,13 +46,21 @@ def read_evidence(repository: Repository, backup: BackupMetadata, result: Verifi
     """
     found = repository.newest_verifications(backup.plan, MOST_VERIFICATIONS, until=backup.backup_id)
     history = sorted(found, key=_place)
-    if result is None:
-        result = next((one for one in reversed(history) if one.backup_id == backup.backup_id), None)
-    else:
+    if result is not None:
         # those that were recorded after it are not its history; it may have been recorded, or not
         place = _place(result)
         history = [*(one for one in history if _place(one) < place), result]
-    return Evidence(backup, result, tuple(history[-MOST_VERIFICATIONS:]))
+        return Evidence(backup, known(result), result, tuple(history[-MOST_VERIFICATIONS:]))
+    own = [one for one in history if one.backup_id == backup.backup_id]
+    whole = [one for one in own if compared(one) is not None]
+    newest = own[-1] if own else None
+    return Evidence(backup, known(newest), whole[-1] if whole else newest, tuple(history))
+
+
+def compared(one: Verification) -> int | None:
+    """Return how many rows a verification compared; None of one that only read objects, as another one's base."""
+    stored = one.results.get(Axis.BYTES.value)
+    return None if stored is not None and stored.depth in ("", Depth.OBJECTS.value) else one.rows
 
 
 def plan_evidence(plan: BackupPlan, backup: str, result: Verification | None = None) -> Evidence:

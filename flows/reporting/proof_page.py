@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from blocks.verification import Axis, CheckOutcome, RuleOutcome, Verification
 from blocks.version import VERSION
 from flows.reporting.charts import Chart, history_chart, line_chart
-from flows.reporting.evidence import CollectionTrend, Evidence, RuleHistory, collection_trends, rule_histories
+from flows.reporting.evidence import CollectionTrend, Evidence, RuleHistory, collection_trends, compared, rule_histories
 from flows.reporting.units import human_seconds, human_time
 from flows.reporting.wording import (
     AXES,
@@ -29,6 +29,7 @@ from flows.reporting.wording import (
     headline,
     is_finding,
     known,
+    outcome,
     overall,
     percent,
     sentence,
@@ -97,8 +98,7 @@ def _environment() -> Environment:
 
 def _view(evidence: Evidence, bounds: _Bounds) -> dict[str, Any]:
     """Return what the template shows."""
-    backup, result = evidence.backup, evidence.result
-    axes = known(result)
+    backup, result, axes = evidence.backup, evidence.result, evidence.axes
     return {
         "generator": GENERATOR,
         "backup": backup,
@@ -109,8 +109,8 @@ def _view(evidence: Evidence, bounds: _Bounds) -> dict[str, Any]:
         "mark": _MARKS[overall(axes)],
         "headline": headline(axes),
         "sentence": sentence(axes),
-        "axes": [_axis(axis, result) for axis in Axis],
-        "findings": _bounded(findings(result) if result else [], bounds.lines),
+        "axes": [_axis(axis, evidence) for axis in Axis],
+        "findings": _bounded(findings(result, axes) if result else [], bounds.lines),
         "warnings": _bounded(warnings(result) if result else [], bounds.lines),
         "unproved": _bounded(unproved(result, axes), bounds.lines),
         "unwatched": _bounded(_unwatched(evidence), bounds.names),
@@ -138,30 +138,18 @@ def _bounded(values: Sequence[Any], most: int) -> _Bounded:
     return _Bounded(values[:most], len(values))
 
 
-def _axis(axis: Axis, result: Verification | None) -> dict[str, str]:
-    untried = CheckOutcome.UNTRIED
-    if result is None:
-        blank = dict.fromkeys(("depth", "when", "now"), "")
-        return {
-            "name": AXES[axis],
-            "outcome": untried.value,
-            "mark": _MARKS[untried],
-            "word": OUTCOMES[untried],
-        } | blank
-    standing = known(result)[axis]
-    here = result.results.get(axis.value)
-    looked = standing.outcome is not untried
-    earlier = looked and bool(result.sequence) and standing.sequence != result.sequence
-    return {
-        "name": AXES[axis],
-        "outcome": standing.outcome.value,
-        "mark": _MARKS[standing.outcome],
-        "word": OUTCOMES[standing.outcome],
+def _axis(axis: Axis, evidence: Evidence) -> dict[str, str]:
+    came_to, standing, result = outcome(evidence.axes, axis), evidence.axes.get(axis), evidence.result
+    said = {"name": AXES[axis], "outcome": came_to.value, "mark": _MARKS[came_to], "word": OUTCOMES[came_to]}
+    if standing is None or came_to is CheckOutcome.UNTRIED:
+        return said | dict.fromkeys(("depth", "when", "now"), "")
+    here = result.results.get(axis.value) if result is not None else None
+    elsewhere = result is not None and bool(result.sequence) and standing.sequence != result.sequence
+    now = f"; this time: {OUTCOMES[here.outcome]}" if here is not None else ""
+    return said | {
         "depth": DEPTHS.get(standing.depth, standing.depth),
-        "when": human_time(standing.verified_at) if looked else "",
-        "now": f"from verification {standing.sequence:,}; this time: {OUTCOMES[here.outcome]}"
-        if earlier and here is not None
-        else "",
+        "when": human_time(standing.verified_at),
+        "now": f"from verification {standing.sequence:,}{now}" if elsewhere else "",
     }
 
 
@@ -182,7 +170,7 @@ def _worst_first(rules: Sequence[RuleHistory]) -> list[RuleHistory]:
 
 def _rule(each: RuleHistory) -> dict[str, Any]:
     rule, counted = each.rule, each.counted
-    said = [f"{counted[outcome]} {word}" for outcome, word in COUNTED.items() if counted[outcome]]
+    said = [f"{counted[each]} {word}" for each, word in COUNTED.items() if counted[each]]
     line = [value for value in each.values if value is not None]
     spread = ""
     if len(line) > 1:
@@ -209,8 +197,8 @@ def _rule(each: RuleHistory) -> dict[str, Any]:
 def _counts(result: Verification | None) -> str:
     rules = result.rules if result else ()
     said = []
-    for outcome, word in COUNTED.items():
-        if number := sum(rule.outcome is outcome for rule in rules):
+    for came_to, word in COUNTED.items():
+        if number := sum(rule.outcome is came_to for rule in rules):
             said.append(f"{number:,} {word}")
     return ", ".join(said)
 
@@ -240,7 +228,7 @@ def _verification(one: Verification) -> dict[str, Any]:
         "mark": _MARKS[verdict],
         "word": headline(known(one)),
         "findings": len(findings(one)),
-        "rows": f"{one.rows:,}",
+        "rows": "" if (rows := compared(one)) is None else f"{rows:,}",
         "restored": "" if one.restore_seconds is None else human_seconds(one.restore_seconds),
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from blocks.verification import Axis, CheckOutcome, RuleOutcome, RuleResult, Verification
 from flows.reporting.charts import image
-from flows.reporting.evidence import Evidence
+from flows.reporting.evidence import Evidence, compared
 from flows.reporting.units import human_seconds, human_time
 from flows.reporting.wording import (
     AXES,
@@ -119,14 +119,14 @@ def _more(total: int) -> str:
 
 def _trend(history: Sequence[Verification]) -> list[str]:
     """Return an image and a table of rows and findings."""
-    rows = [float(one.rows) for one in history]
+    rows = [compared(one) for one in history]
     wrong = [len(findings(one)) for one in history]
     shown = [
         (
             f"`{one.backup_id}`",
             headline(known(one)),
             f"{count:,}",
-            f"{one.rows:,}",
+            "" if (here := compared(one)) is None else f"{here:,}",
             "" if one.restore_seconds is None else human_seconds(one.restore_seconds),
         )
         for one, count in list(zip(history, wrong, strict=True))[: -MOST_TRENDED - 1 : -1]

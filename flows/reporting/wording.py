@@ -119,9 +119,15 @@ def sentence(axes: Mapping[Axis, Standing]) -> str:
     return "; ".join(listed)
 
 
-def findings(result: Verification) -> list[str]:
-    """Return all that is wrong, a sentence each; what verifications before found, and still stands, comes last."""
-    earlier = [each for each in known(result).values() if each.sequence != (result.sequence or 0)]
+def findings(result: Verification, axes: Mapping[Axis, Standing] | None = None) -> list[str]:
+    """Return all that is wrong, a sentence each; what other verifications found, and still stands, comes last.
+
+    Args:
+        result: A verification.
+        axes: What is known; None for what is known after that verification.
+    """
+    stood = known(result) if axes is None else axes
+    earlier = [each for each in stood.values() if each.sequence != (result.sequence or 0)]
     stands = [(each.sequence, text) for each in earlier if each.outcome is BAD for text in each.findings]
     return [
         *_with_rules(result.findings, [rule for rule in result.rules if is_finding(rule)]),

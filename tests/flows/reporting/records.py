@@ -18,6 +18,7 @@ from blocks.verification import (
     Verification,
 )
 from flows.reporting.evidence import Evidence
+from flows.reporting.wording import known
 
 START = datetime(2026, 3, 1, 4, 0, tzinfo=UTC)
 GOOD, BAD = CheckOutcome.GOOD, CheckOutcome.BAD
@@ -150,4 +151,4 @@ def evidence(
     """What is on record of a backup; the verification that is reported is the newest."""
     found = () if result is None else (result,)
     day = (result.verified_at - START).days if result else 0
-    return Evidence(made or backup(day), result, (*history, *found))
+    return Evidence(made or backup(day), known(result), result, (*history, *found))

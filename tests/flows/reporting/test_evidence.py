@@ -7,12 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from blocks.verification import Verification
+from blocks.verification import Axis, Verification
 from flows.reporting.charts import history_chart, line_chart
-from flows.reporting.evidence import MOST_VERIFICATIONS, Evidence, collection_trends, read_evidence, rule_histories
+from flows.reporting.evidence import (
+    MOST_VERIFICATIONS,
+    Evidence,
+    collection_trends,
+    compared,
+    read_evidence,
+    rule_histories,
+)
 from flows.verify import make_verification
 from tests.flows.flow_support import FULL, Shop
-from tests.flows.reporting.records import BROKEN, HOLDS, backup, profile, rule, verification
+from tests.flows.reporting.records import (
+    BAD,
+    BROKEN,
+    HOLDS,
+    PROVED,
+    UNTRIED,
+    backup,
+    evidence,
+    profile,
+    rule,
+    verification,
+)
 
 
 @pytest.fixture
@@ -71,6 +89,18 @@ def test_a_result_that_is_not_recorded_is_the_end_of_its_history_and_one_that_is
     assert read(records[:1], 1, unrecorded).history == (records[0], unrecorded)
 
 
+def test_a_record_of_objects_that_were_read_for_another_backup_counts_no_rows_and_hides_no_expectation() -> None:
+    first = verification(0, rules=[rule()], sequence=1)
+    axes = {**dict.fromkeys(PROVED, UNTRIED), "bytes": BAD}
+    objects = verification(0, axes=axes, findings={"bytes": ["a pack is cut off"]}, sequence=2, rows=0)
+    stored = objects.results["bytes"].model_copy(update={"depth": "objects"})
+    objects = objects.model_copy(update={"results": {**objects.results, "bytes": stored}})
+    found = read([first, objects], 0)
+    assert (found.result, found.axes[Axis.BYTES].outcome) == (first, BAD)
+    assert [compared(one) for one in found.history] == [1000, None]
+    assert read([objects], 0).result == objects
+
+
 def test_a_repository_reads_the_newest_records_of_the_newest_backups_by_one_listing(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,14 +127,14 @@ def test_an_expectation_is_the_same_one_where_all_but_its_outcome_is() -> None:
     twice = [rule(HOLDS), rule(BROKEN, unexpected=500)]
     past = verification(0, rules=[*twice, rule(columns=("quantity",))])
     now = verification(1, rules=[rule(BROKEN, unexpected=10), rule(HOLDS), rule(columns=("symbol",))])
-    histories = rule_histories(Evidence(backup(1), now, (past, now)))
+    histories = rule_histories(evidence(now, [past]))
     assert [each.outcomes for each in histories] == [(HOLDS, BROKEN), (BROKEN, HOLDS), (None, HOLDS)]
     assert [each.values for each in histories] == [(0.0, 0.01), (0.5, 0.0), (None, 0.0)]
 
 
 def test_what_is_drawn_is_the_observed_number_where_there_is_one() -> None:
     days = [verification(day, rules=[rule(observed=value)]) for day, value in enumerate([3, "text", True, None, 4.5])]
-    [history] = rule_histories(Evidence(backup(4), days[-1], tuple(days)))
+    [history] = rule_histories(evidence(days[-1], days[:-1]))
     assert (history.values, history.measure) == ((3.0, None, None, None, 4.5), "observed value")
 
 
@@ -112,7 +142,7 @@ def test_a_collection_is_compared_with_the_backup_before_not_with_the_verificati
     before = verification(0, profile={"ledger/orders": profile(10)})
     again = verification(1, sequence=1, profile={"ledger/orders": profile(12)})
     now = verification(1, sequence=2, profile={"ledger/orders": profile(12)})
-    [trend] = collection_trends(Evidence(backup(1, {"ledger/orders": 12}), now, (before, again, now)))
+    [trend] = collection_trends(evidence(now, [before, again], backup(1, {"ledger/orders": 12})))
     assert (trend.rows, trend.before, trend.history, trend.changes) == (12, 10, (10, 12, 12), ())
 
 

@@ -183,7 +183,7 @@ def test_names_and_sentences_that_are_code_are_only_shown() -> None:
     )
     older = verification(0, profile={f"ledger/{HOSTILE}": profile(10, other=(0, 1.0))})
     made = backup(1, {f"ledger/{HOSTILE}": 10})
-    written = proof_page(Evidence(made, found.model_copy(update={"backup_id": made.backup_id}), (older, found)))
+    written = proof_page(evidence(found.model_copy(update={"backup_id": made.backup_id}), [older], made))
     page = Page(written)
     assert page.faults == []
     assert "script" not in page.tags
@@ -197,7 +197,7 @@ def test_a_thousand_expectations_are_bounded_the_broken_ones_first_and_the_rest_
     rules = [rule(HOLDS, columns=(f"c{n}",)) for n in range(1000)]
     rules[990:] = [rule(BROKEN, columns=(f"c{n}",), sentence=f"c{n} is wrong") for n in range(990, 1000)]
     history = [verification(day, rules=rules, axes={**PROVED, "quality": BAD}) for day in range(30)]
-    page = read(Evidence(backup(29), history[-1], tuple(history)))
+    page = read(evidence(history[-1], history[:-1]))
     assert "1,000 expectations: 990 hold, 10 broken." in page.text
     shown = [row[0] for row in page.rows if row[0].startswith("ledger/orders: c")]
     assert [name.split()[1] for name in shown[:11]] == [*(f"c{n}" for n in range(990, 1000)), "c0"]
@@ -208,14 +208,14 @@ def test_whatever_is_on_record_the_page_stays_small() -> None:
     rules = [rule(BROKEN, columns=("<" * 500,) * 3, sentence="<" * 900, bound="<" * 900) for _ in range(500)]
     history = [verification(day, rules=rules, axes={**PROVED, "quality": BAD}) for day in range(30)]
     made = backup(29, {f"ledger/{'<' * 200}{n}": n for n in range(500)})
-    read(Evidence(made, history[-1], tuple(history)))
+    read(evidence(history[-1], history[:-1], made))
 
 
 def test_the_history_of_an_expectation_is_told_in_words_beside_its_drawing() -> None:
     outcomes = [HOLDS, HOLDS, BROKEN, UNJUDGED, BROKEN]
     days = [verification(day, rules=[rule(outcome)]) for day, outcome in enumerate(outcomes)]
     days.insert(2, verification(2, rules=[]).model_copy(update={"sequence": 0}))
-    page = read(Evidence(backup(4), days[-1], tuple(days)))
+    page = read(evidence(days[-1], days[:-1]))
     label = "Of 6 verifications: 2 hold, 2 broken, 1 not judged. share of rows not as expected: 0 % to 3 %."
     assert label in page.labels
     assert page.row("ledger/orders: price")[6] == "2 hold, 2 broken, 1 not judged; 0 % to 3 %"
@@ -225,7 +225,7 @@ def test_collections_show_their_rows_over_time_and_what_changed_in_their_columns
     before = verification(0, profile={"ledger/orders": profile(1000, price=(0, 10.0), note=(5, None), old=(0, None))})
     now = verification(1, profile={"ledger/orders": profile(500, price=(50, 1000.0), note=(2, None), new=(0, None))})
     made = backup(1, {"ledger/orders": 500, "models": 3})
-    page = read(Evidence(made, now, (before, now)))
+    page = read(evidence(now, [before], made))
     assert page.row("ledger/orders") == [
         "ledger/orders",
         "500",
@@ -240,7 +240,7 @@ def test_collections_show_their_rows_over_time_and_what_changed_in_their_columns
 def test_verifications_of_the_plan_are_listed_newest_first() -> None:
     bad = verification(1, axes={**PROVED, "bytes": BAD}, findings={"bytes": ["a segment is missing"]})
     last = verification(2)
-    page = read(Evidence(backup(2), last, (verification(0), bad, last)))
+    page = read(evidence(last, [verification(0), bad]))
     listed = [row for row in page.rows if row[0].startswith("FUL_")]
     assert [(row[0], row[2], row[3]) for row in listed] == [
         ("FUL_20260303_040000_9f3a", "✓ Proved good", "0"),

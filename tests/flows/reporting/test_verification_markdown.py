@@ -5,16 +5,15 @@ from __future__ import annotations
 from base64 import b64decode
 from xml.etree import ElementTree
 
-from flows.reporting.evidence import Evidence
 from flows.reporting.verification_markdown import MOST_RULES, expectation_rows, verification_markdown
-from tests.flows.reporting.records import BAD, BROKEN, PROVED, UNJUDGED, UNTRIED, backup, rule, verification
+from tests.flows.reporting.records import BAD, BROKEN, PROVED, UNJUDGED, UNTRIED, evidence, rule, verification
 
 SENTENCE = "ledger/orders: 30 of 1,000 values of price are not between 1 and 100 (3 %)"
 
 
 def test_a_good_verification_says_so_in_words_and_in_a_table() -> None:
     result = verification(rules=[rule()])
-    lines = verification_markdown(result, Evidence(backup(), result, (result,)), ["It is there."]).splitlines()
+    lines = verification_markdown(result, evidence(result), ["It is there."]).splitlines()
     assert lines[0] == "# Proved good: `FUL_20260301_040000_9f3a`"
     assert lines[2].startswith("Of plan trading, state as of 2026-03-01 04:00:00 UTC: its stored bytes are what was")
     assert lines[4].endswith("took 2.5 s, the restore 1.2 s.")
@@ -57,7 +56,7 @@ def test_names_cannot_become_markup_or_another_row() -> None:
 def test_the_trend_is_an_image_of_rows_and_findings_and_a_table_of_the_newest() -> None:
     bad = verification(7, axes={**PROVED, "bytes": BAD}, findings={"bytes": ["x"] * 40})
     history = [bad if day == 7 else verification(day) for day in range(30)]
-    lines = verification_markdown(history[-1], Evidence(backup(29), history[-1], tuple(history))).splitlines()
+    lines = verification_markdown(history[-1], evidence(history[-1], history[:-1])).splitlines()
     [image] = [line for line in lines if line.startswith("![Rows (line) and findings (bars) of the last 30")]
     drawn = ElementTree.fromstring(b64decode(image.partition("base64,")[2].rstrip(")")))
     line, bars, none = (path.get("d") or "" for path in drawn)

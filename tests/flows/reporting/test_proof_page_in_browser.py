@@ -21,7 +21,8 @@ MEASURE = """
 onload = () => {
   const measured = [...document.querySelectorAll("iframe")].map(frame => {
     const page = frame.contentDocument, root = page.documentElement
-    const covered = [...page.querySelectorAll("tbody td, tbody th, li, p")].filter(e => e.scrollWidth > e.clientWidth + 1)
+    const cells = [...page.querySelectorAll("tbody td, tbody th, li, p")]
+    const covered = cells.filter(each => each.scrollWidth > each.clientWidth + 1)
     const background = frame.contentWindow.getComputedStyle(page.body).backgroundColor
     return [root.scrollWidth, root.clientWidth, covered.length, background, page.querySelectorAll("svg path").length]
   })

@@ -16,6 +16,8 @@ from flows.reporting.wording import float_text, known, percent, share
 MOST_VERIFICATIONS = 30
 """How many verifications histories go back."""
 
+_MOST_FLOAT = 2**1023
+
 RuleKey = tuple[str, str, str, tuple[str, ...], int]
 
 
@@ -48,8 +50,7 @@ def read_evidence(repository: Repository, backup: BackupMetadata, result: Verifi
     history = sorted(found, key=_place)
     if result is not None:
         # those that were recorded after it are not its history; it may have been recorded, or not
-        place = _place(result)
-        history = [*(one for one in history if _place(one) < place), result]
+        history = [*(one for one in history if _is_before(one, result)), result]
         return Evidence(backup, known(result), result, tuple(history[-MOST_VERIFICATIONS:]))
     own = [one for one in history if one.backup_id == backup.backup_id]
     whole = [one for one in own if compared(one) is not None]
@@ -78,6 +79,12 @@ def _place(one: Verification) -> tuple[str, str, int, str]:
     """Say where a verification stands: state is compared over time, so the order is that of the backups."""
     moment = names.moment(one.verified_at)
     return names.id_moment(one.backup_id), one.backup_id, one.sequence or 0, moment
+
+
+def _is_before(one: Verification, result: Verification) -> bool:
+    if one.backup_id != result.backup_id or (one.sequence and result.sequence):
+        return _place(one) < _place(result)
+    return one.verified_at < result.verified_at  # what is not recorded has no number
 
 
 @dataclass(frozen=True)
@@ -127,8 +134,11 @@ def _history(rule: RuleResult, past: Sequence[RuleResult | None]) -> RuleHistory
 
 
 def _number(rule: RuleResult) -> float | None:
+    """Return what was observed as a number; None where it is something else, or more than a float can be."""
     observed = rule.observed
-    return float(observed) if isinstance(observed, int | float) and not isinstance(observed, bool) else None
+    if isinstance(observed, bool) or not isinstance(observed, int | float):
+        return None
+    return float(observed) if abs(observed) < _MOST_FLOAT else None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ keys, sentences) may be anything: all of it is escaped, cut where it is long, an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ class _Bounds:
     names: int = 30
 
     def halved(self) -> _Bounds:
-        return _Bounds(self.lines // 2, self.rules // 2, self.collections // 2, self.changes // 2, self.names // 2)
+        return _Bounds(**{name: max(1, bound // 2) for name, bound in asdict(self).items()})
 
 
 def proof_page(evidence: Evidence) -> str:

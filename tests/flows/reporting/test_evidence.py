@@ -86,7 +86,7 @@ def test_a_result_that_is_not_recorded_is_the_end_of_its_history_and_one_that_is
     recorded = records[1]
     assert read(records, 1, recorded).history == (records[0], recorded)
     unrecorded = verification(1, sequence=None).model_copy(update={"verified_at": verification(2).verified_at})
-    assert read(records[:1], 1, unrecorded).history == (records[0], unrecorded)
+    assert read(records, 1, unrecorded).history == (*records, unrecorded)
 
 
 def test_a_record_of_objects_that_were_read_for_another_backup_counts_no_rows_and_hides_no_expectation() -> None:
@@ -133,7 +133,9 @@ def test_an_expectation_is_the_same_one_where_all_but_its_outcome_is() -> None:
 
 
 def test_what_is_drawn_is_the_observed_number_where_there_is_one() -> None:
-    days = [verification(day, rules=[rule(observed=value)]) for day, value in enumerate([3, "text", True, None, 4.5])]
+    days = [
+        verification(day, rules=[rule(observed=value)]) for day, value in enumerate([3, "text", True, 10**400, 4.5])
+    ]
     [history] = rule_histories(evidence(days[-1], days[:-1]))
     assert (history.values, history.measure) == ((3.0, None, None, None, 4.5), "observed value")
 

@@ -612,6 +612,8 @@ def _main_of_own_process(words: Sequence[str]) -> int:
 
     # what was imported stays: garbage is looked for elsewhere, now and when the process ends
     gc.freeze()
+    # records make many objects and no cycles: looking for garbage after each 700 took a third of a long `list`
+    gc.set_threshold(100_000, 20, 100)
     gc.enable()
     return command(None, interrupts)
 

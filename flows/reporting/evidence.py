@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata
 from blocks.repository import names
 from blocks.repository.repository import Repository
-from blocks.verification import Axis, ColumnProfile, Depth, RuleOutcome, RuleResult, Standing, Verification
-from flows.reporting.wording import float_text, known, percent, share
+from blocks.repository.verdict import Verdict, standing_after
+from blocks.verification import Axis, ColumnProfile, Depth, RuleOutcome, RuleResult, Verification
+from flows.reporting.wording import float_text, percent, share
 
 MOST_VERIFICATIONS = 30
 """How many verifications histories go back."""
@@ -27,13 +28,13 @@ class Evidence:
 
     Attributes:
         backup: The backup.
-        axes: What is known of it after all its verifications, up to the one that is reported.
+        verdict: What is known of it, seeing those that it depends on.
         result: Its verification that is reported; None where it was never verified.
         history: The newest verifications of the plan up to this one, in the order of their backups.
     """
 
     backup: BackupMetadata
-    axes: Mapping[Axis, Standing]
+    verdict: Verdict
     result: Verification | None
     history: Sequence[Verification] = field(default=())
 
@@ -47,15 +48,17 @@ def read_evidence(repository: Repository, backup: BackupMetadata, result: Verifi
         result: Its verification that is to be reported, which need not be recorded; None for the newest one on record.
     """
     found = repository.newest_verifications(backup.plan, MOST_VERIFICATIONS, until=backup.backup_id)
-    history = sorted(found, key=_place)
+    history, verdict = sorted(found, key=_place), repository.verdict(backup)
     if result is not None:
         # those that were recorded after it are not its history; it may have been recorded, or not
         history = [*(one for one in history if _is_before(one, result)), result]
-        return Evidence(backup, known(result), result, tuple(history[-MOST_VERIFICATIONS:]))
+        if result.sequence is None:  # it could not be recorded
+            verdict = replace(verdict, axes=standing_after(verdict.axes, result, 0))
+        return Evidence(backup, verdict, result, tuple(history[-MOST_VERIFICATIONS:]))
     own = [one for one in history if one.backup_id == backup.backup_id]
     whole = [one for one in own if compared(one) is not None]
-    newest = own[-1] if own else None
-    return Evidence(backup, known(newest), whole[-1] if whole else newest, tuple(history))
+    newest = (whole or own)[-1] if own else None
+    return Evidence(backup, verdict, newest, tuple(history))
 
 
 def compared(one: Verification) -> int | None:

@@ -29,7 +29,6 @@ from flows.reporting.wording import (
     headline,
     is_finding,
     known,
-    outcome,
     overall,
     percent,
     sentence,
@@ -98,21 +97,21 @@ def _environment() -> Environment:
 
 def _view(evidence: Evidence, bounds: _Bounds) -> dict[str, Any]:
     """Return what the template shows."""
-    backup, result, axes = evidence.backup, evidence.result, evidence.axes
+    backup, result, verdict = evidence.backup, evidence.result, evidence.verdict
     return {
         "generator": GENERATOR,
         "backup": backup,
         "state_as_of": human_time(backup.timestamp),
         "result": result,
         "how": verified_text(result) if result else "",
-        "verdict": overall(axes).value,
-        "mark": _MARKS[overall(axes)],
-        "headline": headline(axes),
-        "sentence": sentence(axes),
+        "outcome": overall(verdict).value,
+        "mark": _MARKS[overall(verdict)],
+        "headline": headline(verdict),
+        "sentence": sentence(verdict),
         "axes": [_axis(axis, evidence) for axis in Axis],
-        "findings": _bounded(findings(result, axes) if result else [], bounds.lines),
+        "findings": _bounded(findings(result, verdict) if result else [], bounds.lines),
         "warnings": _bounded(warnings(result) if result else [], bounds.lines),
-        "unproved": _bounded(unproved(result, axes), bounds.lines),
+        "unproved": _bounded(unproved(result, verdict), bounds.lines),
         "unwatched": _bounded(_unwatched(evidence), bounds.names),
         "rules": _bounded([_rule(each) for each in _worst_first(rule_histories(evidence))], bounds.rules),
         "counts": _counts(result),
@@ -139,18 +138,19 @@ def _bounded(values: Sequence[Any], most: int) -> _Bounded:
 
 
 def _axis(axis: Axis, evidence: Evidence) -> dict[str, str]:
-    came_to, standing, result = outcome(evidence.axes, axis), evidence.axes.get(axis), evidence.result
-    said = {"name": AXES[axis], "outcome": came_to.value, "mark": _MARKS[came_to], "word": OUTCOMES[came_to]}
-    if standing is None or came_to is CheckOutcome.UNTRIED:
-        return said | dict.fromkeys(("depth", "when", "now"), "")
+    verdict, result = evidence.verdict, evidence.result
+    came_to, stands = verdict.outcome(axis), verdict.axes.get(axis)
+    said = {"name": AXES[axis].capitalize(), "outcome": came_to.value, "mark": _MARKS[came_to]}
+    said |= {"word": OUTCOMES[came_to], "depth": DEPTHS.get(verdict.depth(axis), verdict.depth(axis))}
+    if stands is None:
+        return said | {"when": "", "now": ""}
     here = result.results.get(axis.value) if result is not None else None
-    elsewhere = result is not None and bool(result.sequence) and standing.sequence != result.sequence
-    now = f"; this time: {OUTCOMES[here.outcome]}" if here is not None else ""
-    return said | {
-        "depth": DEPTHS.get(standing.depth, standing.depth),
-        "when": human_time(standing.verified_at),
-        "now": f"from verification {standing.sequence:,}{now}" if elsewhere else "",
-    }
+    now = ""
+    if axis is Axis.BYTES and verdict.bad_base is not None:
+        now = f"{verdict.bad_base}, which it depends on"
+    elif result is not None and result.sequence and stands.sequence != result.sequence:
+        now = f"from verification {stands.sequence:,}" + (f"; this time: {OUTCOMES[here.outcome]}" if here else "")
+    return said | {"when": human_time(stands.verified_at), "now": now}
 
 
 def _unwatched(evidence: Evidence) -> list[str]:
@@ -170,7 +170,7 @@ def _worst_first(rules: Sequence[RuleHistory]) -> list[RuleHistory]:
 
 def _rule(each: RuleHistory) -> dict[str, Any]:
     rule, counted = each.rule, each.counted
-    said = [f"{counted[each]} {word}" for each, word in COUNTED.items() if counted[each]]
+    said = [f"{counted[came_to]} {word}" for came_to, word in COUNTED.items() if counted[came_to]]
     line = [value for value in each.values if value is not None]
     spread = ""
     if len(line) > 1:
@@ -220,12 +220,12 @@ def _collection(trend: CollectionTrend, bounds: _Bounds) -> dict[str, Any]:
 
 
 def _verification(one: Verification) -> dict[str, Any]:
-    verdict = overall(known(one))
+    came_to = overall(known(one))
     return {
         "backup": one.backup_id,
         "when": human_time(one.verified_at),
-        "outcome": verdict.value,
-        "mark": _MARKS[verdict],
+        "outcome": came_to.value,
+        "mark": _MARKS[came_to],
         "word": headline(known(one)),
         "findings": len(findings(one)),
         "rows": "" if (rows := compared(one)) is None else f"{rows:,}",

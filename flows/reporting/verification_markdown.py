@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from blocks.verification import Axis, CheckOutcome, RuleOutcome, RuleResult, Verification
+from blocks.repository.verdict import Verdict
+from blocks.verification import Axis, RuleOutcome, RuleResult, Verification
 from flows.reporting.charts import image
 from flows.reporting.evidence import Evidence, compared
 from flows.reporting.units import human_seconds, human_time
@@ -44,20 +45,20 @@ def verification_markdown(result: Verification, evidence: Evidence | None, more:
         more: Paragraphs that come first, in Markdown.
     """
     as_of = f", state as of {human_time(evidence.backup.timestamp)}" if evidence else ""
-    axes = known(result)
+    verdict = evidence.verdict if evidence else known(result)
     paragraphs = [
-        f"# {headline(axes)}: `{result.backup_id}`",
-        f"Of plan {_text(result.plan)}{as_of}: {sentence(axes)}.",
+        f"# {headline(verdict)}: `{result.backup_id}`",
+        f"Of plan {_text(result.plan)}{as_of}: {sentence(verdict)}.",
         verified_text(result),
         *more,
-        _axes_table(result),
+        _axes_table(verdict),
         "## Findings",
-        _list(findings(result)) or "Nothing was found wrong.",
+        _list(findings(result, verdict)) or "Nothing was found wrong.",
     ]
     if odd := _list(warnings(result)):
         paragraphs += ["## Warnings", odd]
-    if reasons := unproved(result, axes):
-        paragraphs += ["## Not proved", _list([f"{what}: {why}" for what, why in reasons])]
+    if reasons := unproved(result, verdict):
+        paragraphs += ["## Not proved", _list([f"{what.capitalize()}: {why}" for what, why in reasons])]
     failed = [rule for rule in result.rules if rule.outcome is not RuleOutcome.HOLDS]
     if failed:
         paragraphs += ["## Expectations that do not hold", _rules_table(failed)]
@@ -83,14 +84,12 @@ def expectation_rows(result: Verification) -> list[dict[str, str]]:
     ]
 
 
-def _axes_table(result: Verification) -> str:
-    standings = known(result)
+def _axes_table(verdict: Verdict) -> str:
     rows = []
     for axis in Axis:
-        standing = standings[axis]
-        looked = standing.outcome is not CheckOutcome.UNTRIED
-        when = human_time(standing.verified_at) if looked else ""
-        rows.append((AXES[axis], OUTCOMES[standing.outcome], DEPTHS.get(standing.depth, standing.depth), when))
+        depth, stands = verdict.depth(axis), verdict.axes.get(axis)
+        when = human_time(stands.verified_at) if stands else ""
+        rows.append((AXES[axis].capitalize(), OUTCOMES[verdict.outcome(axis)], DEPTHS.get(depth, depth), when))
     return _table(("what", "outcome", "how deep", "when"), rows)
 
 

@@ -5,29 +5,30 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pydantic import JsonValue
 
-from blocks.records import BackupStatus
-from blocks.verification import Axis, CheckOutcome, Depth, RuleOutcome, RuleResult, Standing, Verification
+from blocks.repository.verdict import Verdict, recorded_standing, standing_after
+from blocks.verification import Axis, CheckOutcome, Depth, RuleOutcome, RuleResult, Verification
 from flows.reporting.units import human_seconds, human_time
 
 GOOD, BAD, UNPROVEN, UNTRIED = CheckOutcome.GOOD, CheckOutcome.BAD, CheckOutcome.UNPROVEN, CheckOutcome.UNTRIED
 
 AXES = {
-    Axis.BYTES: "Stored bytes",
-    Axis.RESTORABLE: "Restore",
-    Axis.DEFINITIONS: "Definitions",
-    Axis.QUALITY: "Quality of data",
+    Axis.BYTES: "stored bytes",
+    Axis.RESTORABLE: "restore",
+    Axis.DEFINITIONS: "definitions",
+    Axis.QUALITY: "quality of data",
 }
-OUTCOMES = {GOOD: "good", BAD: "bad", UNPROVEN: "not proved", UNTRIED: "not looked at"}
+"""What people read for an axis."""
 DEPTHS = {
-    "": "",
-    Depth.OBJECTS.value: "every object",
-    Depth.ROWS.value: "every row",
-    Depth.RESTORED.value: "restored and read",
+    Depth.OBJECTS.value: "every object read",
+    Depth.ROWS.value: "every row compared",
+    Depth.RESTORED.value: "really restored",
 }
+"""And for how deep it was looked at."""
+OUTCOMES = {GOOD: "good", BAD: "bad", UNPROVEN: "not proved", UNTRIED: "not tried"}
 RULE_OUTCOMES = {RuleOutcome.HOLDS: "holds", RuleOutcome.BROKEN: "broken", RuleOutcome.UNJUDGED: "not judged"}
 COUNTED = {RuleOutcome.HOLDS: "hold", RuleOutcome.BROKEN: "broken", RuleOutcome.UNJUDGED: "not judged"}
 
@@ -55,84 +56,49 @@ _LONG_TEXT = 160
 _MOST_EXAMPLES = 5
 
 
-def known(result: Verification | None) -> dict[Axis, Standing]:
-    """Return what is known of a backup on each axis after a verification; of none, nothing was looked at.
-
-    Where the record of the verification says no more, it is what that verification found by itself.
-    """
-    return {axis: _known(result, axis) for axis in Axis} if result is not None else {}
-
-
-def _known(result: Verification, axis: Axis) -> Standing:
-    if axis.value in result.standing:
-        return result.standing[axis.value]
-    if axis.value in result.results:
-        found = result.results[axis.value]
-        outcome, depth, findings = found.outcome, found.depth, found.findings
-    else:
-        outcome, depth = _before_axes(result, axis)
-        findings = result.findings if outcome is BAD else ()
-    return Standing(
-        outcome=outcome, depth=depth, sequence=result.sequence or 0, verified_at=result.verified_at, findings=findings
-    )
+def known(result: Verification | None) -> Verdict:
+    """Return what is known of a backup after a verification, as its record says; of none, nothing."""
+    if result is None:
+        return Verdict()
+    return Verdict(recorded_standing(result) or standing_after({}, result, result.sequence or 0))
 
 
-def _before_axes(result: Verification, axis: Axis) -> tuple[CheckOutcome, str]:
-    """Read a record that knows no axes: it says one status, and whether the verification was a deep one."""
-    damaged = result.status is BackupStatus.CORRUPTED
-    if axis is Axis.BYTES:
-        return BAD if damaged else GOOD, Depth.ROWS.value
-    if axis is Axis.RESTORABLE and result.deep and result.status is BackupStatus.VERIFIED:
-        return GOOD, Depth.RESTORED.value
-    if axis is Axis.QUALITY and not damaged and (result.expectations or result.findings):
-        return BAD if result.findings else GOOD, Depth.ROWS.value
-    return UNTRIED, ""
-
-
-def outcome(axes: Mapping[Axis, Standing], axis: Axis) -> CheckOutcome:
-    """Return what is known on one axis."""
-    return axes[axis].outcome if axis in axes else UNTRIED
-
-
-def overall(axes: Mapping[Axis, Standing]) -> CheckOutcome:
+def overall(verdict: Verdict) -> CheckOutcome:
     """Return what four axes amount to: bad where one is, good where all are, else what was proved in part."""
-    outcomes = {outcome(axes, axis) for axis in Axis}
+    outcomes = {verdict.outcome(axis) for axis in Axis}
     if BAD in outcomes:
         return BAD
-    if len(outcomes) == 1:
-        return outcomes.pop()
-    return UNPROVEN
+    return outcomes.pop() if len(outcomes) == 1 else UNPROVEN
 
 
-def headline(axes: Mapping[Axis, Standing]) -> str:
+def headline(verdict: Verdict) -> str:
     """Return the verdict in two or three words."""
-    return _HEADLINES[overall(axes)]
+    return _HEADLINES[overall(verdict)]
 
 
-def sentence(axes: Mapping[Axis, Standing]) -> str:
+def sentence(verdict: Verdict) -> str:
     """Say what is wrong, what was proved and what was not, in this order, as the rest of a sentence."""
-    outcomes = {axis: outcome(axes, axis) for axis in Axis}
     order = (BAD, GOOD, UNPROVEN, UNTRIED)
-    phrases = [_PHRASES[axis, said] for said in order for axis, came_to in outcomes.items() if came_to is said]
-    wrong = sum(came_to is BAD for came_to in outcomes.values())
-    listed = [", ".join(group) for group in (phrases[:wrong], phrases[wrong:]) if group]
-    return "; ".join(listed)
+    phrases = [_PHRASES[axis, said] for said in order for axis in Axis if verdict.outcome(axis) is said]
+    wrong = len(verdict.bad)
+    return "; ".join(", ".join(group) for group in (phrases[:wrong], phrases[wrong:]) if group)
 
 
-def findings(result: Verification, axes: Mapping[Axis, Standing] | None = None) -> list[str]:
+def findings(result: Verification, verdict: Verdict | None = None) -> list[str]:
     """Return all that is wrong, a sentence each; what other verifications found, and still stands, comes last.
 
     Args:
         result: A verification.
-        axes: What is known; None for what is known after that verification.
+        verdict: What is known; None for what is known after that verification.
     """
-    stood = known(result) if axes is None else axes
-    earlier = [each for each in stood.values() if each.sequence != (result.sequence or 0)]
-    stands = [(each.sequence, text) for each in earlier if each.outcome is BAD for text in each.findings]
-    return [
-        *_with_rules(result.findings, [rule for rule in result.rules if is_finding(rule)]),
-        *(f"{text} (found by verification {number:,})" for number, text in stands if text not in result.findings),
-    ]
+    stood = known(result) if verdict is None else verdict
+    found = _with_rules(result.findings, [rule for rule in result.rules if is_finding(rule)])
+    for axis in stood.bad:
+        stands = stood.axes[axis]
+        own = stands.sequence == (result.sequence or 0) or (axis is Axis.BYTES and stood.bad_base is not None)
+        since = "" if own else f" (found by verification {stands.sequence:,})"
+        found += [f"{text}{since}" for text in stands.findings if text not in result.findings]
+    return found
 
 
 def warnings(result: Verification) -> list[str]:
@@ -235,17 +201,16 @@ def _seen(character: str) -> str:
     return character
 
 
-def unproved(result: Verification | None, axes: Mapping[Axis, Standing]) -> list[tuple[str, str]]:
+def unproved(result: Verification | None, verdict: Verdict) -> list[tuple[str, str]]:
     """Return what is not proved and why: axes that are neither good nor bad, and expectations that judge nothing."""
-    found: list[tuple[str, str]] = []
+    found = [("history", verdict.doubt)] if verdict.doubt is not None else []
     rules = result.rules if result is not None else ()
     broken = {f"{r.severity}: {rule_text(r)}" for r in rules if r.outcome is RuleOutcome.BROKEN}
     for axis in Axis:
-        came_to = outcome(axes, axis)
+        came_to = verdict.outcome(axis)
         if came_to not in (UNPROVEN, UNTRIED):
             continue
-        said = result.results.get(axis.value) if result is not None else None
-        reasons = [text for text in said.warnings if text not in broken] if said and came_to is UNPROVEN else []
+        reasons = [text for text in verdict.axes[axis].findings if text not in broken] if axis in verdict.axes else []
         found += [(AXES[axis], reason) for reason in reasons or [_reason(result, axis, came_to)]]
     told = "\n".join(reason for _, reason in found)
     unjudged = [rule for rule in rules if rule.outcome is RuleOutcome.UNJUDGED]

@@ -83,7 +83,7 @@ def test_verification_and_retention_leave_their_findings(prefect: Prefect, small
     assert found.keys() == {"verification-shop"}
     told = found["verification-shop"]["data"]
     assert f"# Proved in part: `{made.backup_id}`" in told
-    assert "| Stored bytes | good | every row |" in told
+    assert "| Stored bytes | good | every row compared |" in told
     [page] = re.findall(r"The page of results is `([^`]*)`", told)
     assert f"Backup <code>{made.backup_id}</code> of plan <b>shop</b>" in Path(page).read_text()
     retention(str(small_plan.path), dry_run=True)

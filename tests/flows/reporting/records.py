@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from blocks.records import BackupMetadata, BackupStatus, BackupType, Collection, Part
+from blocks.repository.verdict import standing_after
 from blocks.verification import (
     AxisResult,
     CheckOutcome,
@@ -14,7 +15,6 @@ from blocks.verification import (
     ColumnProfile,
     RuleOutcome,
     RuleResult,
-    Standing,
     Verification,
 )
 from flows.reporting.evidence import Evidence
@@ -128,14 +128,12 @@ def verification(
         "warnings": tuple(sentence for result in results.values() for sentence in result.warnings),
         "sequence": 1,
         "results": results,
-        "standing": {
-            axis: Standing(outcome=one.outcome, depth=one.depth, sequence=1, verified_at=when, findings=one.findings)
-            for axis, one in results.items()
-        },
         "rules": tuple(rules),
         "restore_seconds": 1.25,
     }
-    return Verification(**given | fields)
+    made = Verification(**given | fields)
+    stands = standing_after({}, made, made.sequence or 0)
+    return made.model_copy(update={"standing": {axis.value: one for axis, one in stands.items()}})
 
 
 def profile(rows: int, **columns: Any) -> CollectionProfile:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from blocks.records import BackupStatus
-from blocks.verification import Standing
+from blocks.repository.verdict import Verdict
+from blocks.verification import Axis, Standing
 from flows.reporting import proof_page as module
 from flows.reporting.evidence import Evidence
 from flows.reporting.proof_page import MAX_BYTES, proof_page
@@ -53,8 +55,8 @@ def test_a_good_backup_is_said_to_be_proved_good_on_four_axes() -> None:
         "its stored bytes are what was stored, it was restored and came back the same, its definitions came back as "
         "they were, its data are as expected." in page.text
     )
-    assert page.row("Stored bytes") == ["Stored bytes", "✓ good", "every row", "2026-03-01 05:00:00 UTC"]
-    assert page.row("Restore") == ["Restore", "✓ good", "restored and read", "2026-03-01 05:00:00 UTC"]
+    assert page.row("Stored bytes") == ["Stored bytes", "✓ good", "every row compared", "2026-03-01 05:00:00 UTC"]
+    assert page.row("Restore") == ["Restore", "✓ good", "really restored", "2026-03-01 05:00:00 UTC"]
     assert "Nothing was found wrong." in page.text
     assert "took 2.5 s, the restore 1.2 s" in page.text
     assert "not proved, and why" not in page.text
@@ -125,23 +127,23 @@ def test_a_backup_that_was_never_verified_is_not_proved() -> None:
 @pytest.mark.parametrize(
     ("status", "deep", "findings", "headline", "outcomes"),
     [
-        (BackupStatus.VERIFIED, True, (), "? Proved in part", ["✓ good", "✓ good", "– not looked at", "✓ good"]),
+        (BackupStatus.VERIFIED, True, (), "? Proved in part", ["✓ good", "✓ good", "– not tried", "✓ good"]),
         (
             BackupStatus.VERIFIED,
             False,
             (),
             "? Proved in part",
-            ["✓ good", "– not looked at", "– not looked at", "✓ good"],
+            ["✓ good", "– not tried", "– not tried", "✓ good"],
         ),
-        (BackupStatus.CORRUPTED, True, ("x",), "✗ Not good", ["✗ bad"] + ["– not looked at"] * 3),
-        (BackupStatus.COMPLETED, False, ("x",), "✗ Not good", ["✓ good"] + ["– not looked at"] * 2 + ["✗ bad"]),
+        (BackupStatus.CORRUPTED, True, ("x",), "✗ Not good", ["✗ bad"] * 2 + ["– not tried"] * 2),
+        (BackupStatus.COMPLETED, False, ("x",), "✗ Not good", ["✓ good"] + ["– not tried"] * 2 + ["✗ bad"]),
     ],
 )
 def test_records_that_know_no_axes_are_read_as_what_they_meant(
     status: BackupStatus, deep: bool, findings: tuple[str, ...], headline: str, outcomes: list[str]
 ) -> None:
     said = {"status": status, "deep": deep, "findings": findings, "sequence": None, "expectations": 3}
-    old = verification(axes={}).model_copy(update=said)
+    old = verification(axes={}).model_copy(update={**said, "standing": {}})
     page = read(evidence(old))
     assert page.headings[0] == (1, headline)
     axes = ["Stored bytes", "Restore", "Definitions", "Quality of data"]
@@ -154,8 +156,23 @@ def test_what_was_found_before_and_still_stands_says_where_it_comes_from() -> No
     found = found.model_copy(update={"standing": {**found.standing, "restorable": before}})
     page = read(evidence(found))
     assert page.headings[0] == (1, "✗ Not good")
-    assert page.row("Restore")[1] == "✗ bad from verification 3; this time: not looked at"
+    assert page.row("Restore")[1] == "✗ bad from verification 3; this time: not tried"
     assert "Findings ✗ an orphan (found by verification 3)" in page.text
+
+
+def test_damage_of_a_backup_that_it_depends_on_is_said_with_its_id() -> None:
+    good = evidence(verification())
+    stands = Standing(outcome=BAD, depth="objects", sequence=1, verified_at=START, findings=("it depends on FUL_X",))
+    page = read(replace(good, verdict=Verdict({**good.verdict.axes, Axis.BYTES: stands}, bad_base="FUL_X")))
+    assert page.headings[0] == (1, "✗ Not good")
+    assert page.row("Stored bytes")[1:3] == ["✗ bad FUL_X, which it depends on", "every object read"]
+    assert "Findings ✗ it depends on FUL_X Expectations" in page.text
+
+
+def test_a_record_that_does_not_open_is_said() -> None:
+    good = evidence(verification())
+    page = read(replace(good, verdict=replace(good.verdict, doubt="a record does not open")))
+    assert "What was not proved, and why ? History : a record does not open" in page.text
 
 
 def test_names_and_sentences_that_are_code_are_only_shown() -> None:

@@ -18,7 +18,7 @@ def test_a_good_verification_says_so_in_words_and_in_a_table() -> None:
     assert lines[2].startswith("Of plan trading, state as of 2026-03-01 04:00:00 UTC: its stored bytes are what was")
     assert lines[4].endswith("took 2.5 s, the restore 1.2 s.")
     assert lines[6] == "It is there."
-    assert "| Restore | good | restored and read | 2026-03-01 05:00:00 UTC |" in lines
+    assert "| Restore | good | really restored | 2026-03-01 05:00:00 UTC |" in lines
     assert "Nothing was found wrong." in lines
     assert "| `FUL_20260301_040000_9f3a` | Proved good | 0 | 1,000 | 1.2 s |" in lines
 

@@ -60,6 +60,21 @@ def test_a_damaged_backup_has_a_page(desk: Desk) -> None:
     assert page(desk, "bad.html").row("Stored bytes")[1] == "✗ bad"
 
 
+def test_damage_of_a_full_is_on_its_page_and_on_that_of_what_depends_on_it(desk: Desk) -> None:
+    full = desk.backup("--type", "full")
+    desk.sql("update orders set price = 0 where id < 5")
+    made = desk.backup()
+    pack = desk.objects(full, "*.pack")[0]
+    pack.write_bytes(pack.read_bytes()[:-1] + b"x")
+    assert desk.run("verify", "PLAN", made).code == 8
+    for backup in (full, made):
+        desk.done("proof", "PLAN", backup, "--out", f"{backup}.html")
+        read = page(desk, f"{backup}.html")
+        assert read.headings[0] == (1, "✗ Not good")
+        assert read.row("Stored bytes")[1].startswith("✗ bad")
+    assert page(desk, f"{full}.html").row(full)[4] == ""  # only its objects were read
+
+
 def test_what_cannot_be_written_is_refused_before_anything_is_done(desk: Desk) -> None:
     made = desk.backup()
     for words in (["verify", "PLAN", "--report", "plan.yaml"], ["proof", "PLAN", "--out", "plan.yaml"]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from flows.verify import make_verification
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 DAYS, BAD_DAYS = 14, (5, 13)
-SIZES = {"proof.png": (1280, 1500, "light"), "proof-phone.png": (360, 1500, "dark")}
+SIZES = {"proof.png": (1080, 1240, "light"), "proof-phone.png": (360, 900, "dark")}
 
 PLAN = """
 name: trading
@@ -64,7 +65,7 @@ def make_pictures(folder: Path) -> None:
             make_verification(plan, made.backup_id, deep=True)
         except LastgoodError as exc:
             print(f"day {day}: {exc.message}")
-        _undo_damage(folder / "ledger.db")
+        shutil.copyfile(_good(folder / "ledger.db"), folder / "ledger.db")
         time.sleep(1 - time.time() % 1)  # backups of one second have no order
     page = folder / "page.html"
     page.write_text(proof_page(plan_evidence(plan, "latest")), encoding="utf-8")
@@ -97,17 +98,15 @@ def _work(database: Path, day: int, bad: bool) -> None:
     with closing(sqlite3.connect(database)) as db, db:
         db.executemany("INSERT INTO orders (symbol, side, price, note) VALUES (?, ?, ?, ?)", orders)
         db.execute("INSERT INTO fills (order_id, quantity) SELECT id, 1 + id % 9 FROM orders WHERE id % 2")
+    shutil.copyfile(database, _good(database))
+    with closing(sqlite3.connect(database)) as db, db:
         if bad:
-            db.execute("CREATE TABLE before AS SELECT * FROM orders")
             db.execute("UPDATE orders SET price = price * 100 WHERE id % 37 = 0")
             db.execute("UPDATE orders SET note = NULL WHERE id % 3")
 
 
-def _undo_damage(database: Path) -> None:
-    with closing(sqlite3.connect(database)) as db, db:
-        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'before'").fetchone():
-            db.execute("REPLACE INTO orders SELECT * FROM before")
-            db.execute("DROP TABLE before")
+def _good(database: Path) -> Path:
+    return database.with_suffix(".good")
 
 
 def _take(page: Path, picture: Path, width: int, height: int, scheme: str) -> None:

@@ -184,6 +184,7 @@ def _rule(each: RuleHistory) -> dict[str, Any]:
         "outcome": rule.outcome.value,
         "mark": _RULE_MARKS[rule.outcome],
         "word": RULE_OUTCOMES[rule.outcome],
+        "severity": clipped(rule.severity, 20),
         "observed": "" if rule.observed is None else clipped(value_text(rule.observed), 80),
         "bound": clipped(rule.bound, 120),
         "share": share_text(rule),

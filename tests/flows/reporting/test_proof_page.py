@@ -235,7 +235,7 @@ def test_the_history_of_an_expectation_is_told_in_words_beside_its_drawing() -> 
     page = read(evidence(days[-1], days[:-1]))
     label = "Of 6 verifications: 2 hold, 2 broken, 1 not judged. share of rows not as expected: 0 % to 3 %."
     assert label in page.labels
-    assert page.row("ledger/orders: price")[6] == "2 hold, 2 broken, 1 not judged; 0 % to 3 %"
+    assert page.row("ledger/orders: price")[6] == "2 hold, 2 broken, 1 not judged 0 % to 3 %"
 
 
 def test_collections_show_their_rows_over_time_and_what_changed_in_their_columns() -> None:

@@ -6,6 +6,7 @@ LastgoodError                     1
 │   ├── SourceChanged             3   it changed under the reader until the attempts ran out
 │   └── SourceGone                3   it held records in the last backup, and now holds none at all
 ├── UnsupportedState              3   live state holds a value that cannot be kept exactly
+├── CouldNotBeTried               3   a proof could not be tried, which says nothing of what was to be proved
 ├── TemporaryFolderUnusable       3   the folder for temporary data (TMPDIR) cannot be written
 │   └── TemporaryFolderFull       3   no room is left there
 ├── RepositoryUnavailable         4   the place where backups are kept cannot be reached
@@ -24,7 +25,8 @@ LastgoodError                     1
 ├── QualityFailed                 9   restored state breaks an expectation of its quality suite
 ├── RestoreRefused               10   the restore would do harm, nothing was written
 ├── NotConfirmed                 10   it takes something away, and nobody said so in words; nothing was written
-└── Partial                      11   the work was done in part; what is missing is named
+├── Partial                      11   the work was done in part; what is missing is named
+└── NotRestorable                12   stored bytes are right, and a restore of them fails, or brings back something else
 """
 
 from __future__ import annotations
@@ -76,6 +78,16 @@ class SourceGone(SourceUnavailable):
 
 class UnsupportedState(LastgoodError):
     """Live state holds a value that cannot be kept exactly; the record is named."""
+
+    exit_code = 3
+
+
+class CouldNotBeTried(LastgoodError):
+    """A proof could not be tried: no program of the server, no room, no right to create a database.
+
+    It says nothing of the backup. A verification goes on with its other proofs, records this one as unproven, and ends
+    with this error where it found nothing worse.
+    """
 
     exit_code = 3
 
@@ -180,3 +192,9 @@ class Partial(LastgoodError):
     """The work was done in part; what is missing is named."""
 
     exit_code = 11
+
+
+class NotRestorable(LastgoodError):
+    """The stored bytes are what was stored, and a restore of them fails, or brings back something else."""
+
+    exit_code = 12

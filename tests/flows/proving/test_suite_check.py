@@ -196,7 +196,7 @@ def test_all_faults_of_all_files_are_named(backup: BackupMetadata, tmp_path: Pat
     ]
     texts = [one.sentence for one in found.faults]
     assert "there is another suite of this name" in texts[2]
-    assert "collection: Field required" in texts[4]
+    assert "collection: it is missing" in texts[4]
     assert "No such file" in texts[5]
     assert "there is no collection 'books/trade'; did you mean books/trades?" in texts[6]
     assert "of books/fills; there are id, trade" in texts[8]

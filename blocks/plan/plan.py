@@ -72,9 +72,19 @@ class BackupPlan(LastgoodBlock):
     schedules: Schedules = Field(default_factory=Schedules, description="When the jobs of the plan run.")
     hooks: Hooks = Field(default_factory=Hooks, description="Commands that run before and after state is read.")
     quality: list[str] = Field(default_factory=list, description="Files with the quality suites of restored state.")
+    verify_after_backup: Literal["off", "quick", "deep"] = Field(
+        default="off",
+        description="Whether the run that makes a backup also verifies it: `quick` compares every row, `deep` also "
+        "restores it to a scratch place.",
+    )
 
     # the file that it was read from; a plan that is a saved block has none
     _file: Path | None = PrivateAttr(default=None)
+
+    @field_validator("verify_after_backup", mode="before")
+    @classmethod
+    def _off(cls, given: Any) -> Any:
+        return "off" if given is False else given  # YAML reads a bare `off` as false
 
     @field_validator("sources")
     @classmethod

@@ -46,7 +46,7 @@ encryption:
   credential: {{{credential}}}
 
 # What an emergency backup on demand takes, and what is checked first on the worst day; everything if nothing is said.
-# critical: [{first}/*]
+# critical: ["{first}/*"]
 
 # How long backups are kept, by type; these are the defaults. What a kept backup depends on stays, too.
 # retention: {{full: 90d, differential: 30d, incremental: 7d, snapshot: 7d, emergency: 180d}}
@@ -120,7 +120,9 @@ def draft(
             variable = f"{re.sub(r'[^A-Z0-9]', '_', called.upper())}_PASSWORD"
             fields["password_env"] = variable
             made.passwords[variable] = f"source {called}"
-        lines.append(f"  {called}: {{{', '.join(f'{key}: {_quoted(value)}' for key, value in fields.items())}}}")
+        lines.append(
+            f"  {_quoted(called)}: {{{', '.join(f'{key}: {_quoted(value)}' for key, value in fields.items())}}}"
+        )
     if repository is None:
         kept = "./backups"
     else:

@@ -205,6 +205,8 @@ def _written_path(model: type[BaseModel], raw: Any, loc: Path) -> Path:
     path: list[str | int] = []
     kind: Any = model
     for step in loc:
+        if step == "[key]":  # of a mapping, which is not text
+            break
         members = _models(kind)
         if len(members) > 1 or (members and step not in members[0].model_fields):
             tagged = [one for one in members if step == _tag(one)]

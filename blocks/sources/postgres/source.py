@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, JsonValue, PrivateAttr, SecretStr
+from pydantic import Field, JsonValue, PrivateAttr, SecretStr, field_validator
 
 from blocks.errors import ConfigurationError, LastgoodError, PlaceUnfit, SourceUnavailable
 from blocks.host.passwords import HINT, NONE, has_password, refuse_password
@@ -108,6 +108,16 @@ class PostgresSource(StateSource):
 
     _kept: KeptDatabases = PrivateAttr(default_factory=KeptDatabases)
     _elsewhere_env: str | None = PrivateAttr(default=None)
+
+    @field_validator("dsn")
+    @classmethod
+    def _is_place(cls, dsn: SecretStr) -> SecretStr:
+        if _holds_password(dsn):
+            return dsn  # which the plan says
+        port = settings_of(dsn.get_secret_value()).get("port", "")
+        if not all(one.isdigit() for one in port.split(",") if one):
+            raise ValueError("write the port as a number, as in postgresql://user@host:5432/database")
+        return dsn
 
     @property
     def named_password(self) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from blocks.errors import ConfigurationError
 from blocks.plan.quality.column_types import quoted
+from blocks.plan.quality.table import CheckedColumn
 from blocks.records import Collection
 from flows.reading.contents import Contents, nearest
 from flows.reading.readable import columns_of, tables
@@ -168,15 +169,15 @@ def _shaped(collection: Collection, kind: str) -> Collection:
     return collection.model_copy(update={"columns": columns, "key": label, "label": label})
 
 
-def _notes(name: str, columns: dict[str, Any]) -> Iterator[str]:
+def _notes(name: str, columns: Mapping[str, CheckedColumn]) -> Iterator[str]:
+    """Say what a query does not see as it is in the backup."""
     for column, told in columns.items():
         if told.wrong:
-            of = "is" if told.wrong == 1 else "are"
-            yield f"{told.wrong:,} of {column!r} in {name} {of} not of its type, {told.type}, and NULL in the query"
+            yield f"{name}, column {column!r}: {told.wrong:,} values are not of type {told.type}, and NULL in the query"
         if told.nans:
-            yield f"{told.nans:,} of {column!r} in {name} {'is' if told.nans == 1 else 'are'} NaN, and NULL in the query"
+            yield f"{name}, column {column!r}: {told.nans:,} values are NaN, and NULL in the query"
         if told.inexact:
-            yield f"{column!r} in {name} has too many digits for one decimal type, and is rounded to doubles in the query"
+            yield f"{name}, column {column!r}: too many digits for one decimal type, so the query sees doubles"
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -165,6 +165,8 @@ def _quoted(text: str) -> str:
 
 def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Write decimals, dates and times as text; those with a zone in UTC."""
+    if pa.types.is_timestamp(column.type) and column.type.tz is not None:  # zones have several names for it
+        column = column.cast(pa.timestamp(column.type.unit, "UTC"))
     texts = column.cast(pa.large_string())
     if pa.types.is_timestamp(column.type):
         return pc.replace_substring(texts, " ", "T", max_replacements=1)

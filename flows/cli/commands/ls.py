@@ -54,11 +54,10 @@ def ls(
     chosen = contents.collection(collection)
     keys = _last(contents, chosen, key, last) if last else _first(contents, chosen, key, limit)
     shown: list[JsonValue] = []
-    count, total = 0, last or limit
+    count, total, more = 0, last or limit, False
     for table in keys:
         room = table.num_rows if not total else max(total - count, 0)
-        if room < table.num_rows:
-            note("there are more keys (--limit 0 shows all, --key chooses)")
+        more = more or room < table.num_rows
         if json:
             shown += json_rows(table.slice(0, room))
         else:
@@ -66,6 +65,8 @@ def ls(
         count += min(room, table.num_rows)
     if json:
         say_json(head | {"collection": chosen.name, "keys": shown})
+    if more:
+        note("there are more keys (--limit 0 shows all, --key chooses)")
 
 
 def _collections(contents: Contents, head: dict[str, JsonValue], json: bool) -> None:
@@ -129,16 +130,21 @@ def _last(contents: Contents, collection: Collection, keys: Sequence[str], count
 def _say_keys(keys: pa.Table, kind: str) -> None:
     if kind not in ("files", "redis"):
         for one in keys.column("key").to_pylist():
-            say(one)
+            say(_in_line(one))
         return
     table = grid("", ">", "", "") if kind == "files" else grid("", "", "")
     table.headed = False
     for row in json_rows(keys):
         if kind == "redis":
-            table.add_row(str(row["type"]), _expiry(row["expires_ms"]), str(row["key"]))
+            table.add_row(str(row["type"]), _expiry(row["expires_ms"]), _in_line(str(row["key"])))
         else:
             table.add_row(*_file_cells(row))
     say(table)
+
+
+def _in_line(key: str) -> str:
+    """Write a key in one line: one with a line break in it is not taken for two."""
+    return key.replace("\n", "\\n")
 
 
 def _expiry(expires_ms: JsonValue) -> str:
@@ -153,7 +159,7 @@ def _file_cells(row: dict[str, JsonValue]) -> tuple[str, ...]:
     path = str(row["path"]) or "."
     target = f" -> {row['target']}" if row["kind"] == "symlink" else ""
     size = "" if row["size"] is None else str(row["size"])
-    return mode, size, str(row["modified"] or "")[:19].replace("T", " "), path + target
+    return mode, size, str(row["modified"] or "")[:19].replace("T", " "), _in_line(path + target)
 
 
 COMMAND = options.Command("Show what a backup holds: collections, or the keys of one.", ls_arguments, ls)

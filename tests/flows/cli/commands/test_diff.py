@@ -14,7 +14,8 @@ from blocks.plan.plan import read_plan
 from blocks.rows.selection import Selection
 from flows.cli.commands.diff import pair_text, value_json
 from flows.pipeline.chain import Chain
-from flows.reading.diff import ABSENT, ChangeKind, CollectionDiff, compare_backups
+from flows.reading.diff import ABSENT, CollectionDiff, compare_backups
+from flows.reading.diff_rows import ChangeKind
 from tests.flows.cli.desk import Desk
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -118,7 +119,7 @@ class FileChanges:
             kind: Whether they were added or removed.
             keys: `_key`s of rows of the tree.
         """
-        self.counts[kind] += pc.sum(pc.ends_with(keys, pattern=_ENTRY_END)).as_py() or 0
+        self.counts[kind] += pc.sum(pc.ends_with(keys, pattern=_entry_end())).as_py() or 0
 
     def _content(self, path: bytes) -> None:
         known = self._seen.get(path)
@@ -143,10 +144,8 @@ def _state(row: Mapping[str, object]) -> FileState:
     return FileState(**{name: row.get(name) for name in _SHOWN})  # type: ignore[arg-type]  # a row has what rows have
 
 
+@cache
 def _entry_end() -> bytes:
     """Return what the key of an entry ends with."""
     rows = pa.table({"path": pa.array([b""], pa.large_binary()), "offset": pa.array([ENTRY], pa.int64())})
     return bytes(encode_keys(rows, ["path", "offset"])[0].as_py()).removeprefix(b"\x30")
-
-
-_ENTRY_END = _entry_end()

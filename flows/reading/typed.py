@@ -135,11 +135,22 @@ def _decimal(column: pa.ChunkedArray, known: pa.DataType | None) -> pa.DataType 
 
 
 def _holds(kind: pa.DataType, column: pa.ChunkedArray) -> bool:
+    # Arrow does not notice when a number with its places is larger than 128 bits
+    if pa.types.is_decimal(kind) and _whole_digits(column) > kind.precision - kind.scale:
+        return False
     try:
         column.cast(kind)
     except pa.ArrowInvalid:
         return False
     return True
+
+
+def _whole_digits(column: pa.ChunkedArray) -> int:
+    """Return how many digits before the point numbers have at most; of what is no number, how long it is."""
+    points, lengths = pc.find_substring(column, "."), pc.binary_length(column)
+    whole = pc.if_else(pc.less(points, 0), lengths, points)
+    signs = pc.starts_with(column, pattern="-").cast(pa.int64())
+    return int(pc.max(pc.subtract(whole.cast(pa.int64()), signs)).as_py() or 0)
 
 
 def _plain(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:

@@ -590,7 +590,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after `lastgood`; None takes those of this process, which is then the command's own.
     """
     words = sys.argv[1:] if argv is None else argv
-    served = ["deployments"] if {"serve", "demo"}.intersection(words[:2]) else []
+    served = ["deployments"] if {"serve", "deploy", "demo"}.intersection(words[:2]) else []
     for package in ("blocks", "flows", *served):
         if (stranger := _stranger(package)) is not None:
             print(f"error: {stranger}", file=sys.stderr)

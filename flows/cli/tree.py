@@ -15,6 +15,7 @@ from flows.cli.commands import (
     cat,
     check,
     demo,
+    deploy,
     diff,
     export,
     init,
@@ -51,6 +52,7 @@ COMMANDS: Mapping[str, Command] = {
     "retention": retention.COMMAND,
     "unlock": unlock.COMMAND,
     "serve": serve.COMMAND,
+    "deploy": deploy.COMMAND,
     "demo": demo.COMMAND,
 }
 GROUPS: Mapping[str, tuple[Mapping[str, Command], str]] = {

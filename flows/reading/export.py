@@ -197,8 +197,10 @@ def _csv(contents: Contents, collection: Collection, keys: Sequence[str], file: 
 def _jsonl(contents: Contents, collection: Collection, keys: Sequence[str], file: BinaryIO) -> _Written:
     embedded = frozenset(["value"] if contents.kind(collection) == "mapping" else [])
 
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+
     def lines(rows: pa.Table) -> Iterator[str]:
-        return (json.dumps(row, ensure_ascii=False) + "\n" for row in json_rows(rows, embedded))
+        return (encode(row) + "\n" for row in json_rows(rows, embedded))
 
     return _lines(contents, collection, keys, file, lines)
 

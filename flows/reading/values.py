@@ -140,11 +140,16 @@ def _mixed(value: Scalar) -> JsonValue:
 
 
 def _csv_values(column: pa.ChunkedArray, field: pa.Field) -> list[str | None]:
+    if _is_text(column.type):
+        texts: list[str | None] = column.to_pylist()
+        return texts
     values = decode_variant(column) if is_variant(field) else json_values(column, field)
     return [_csv_text(value) for value in values]
 
 
 def _csv_text(value: object) -> str | None:
+    if type(value) is int:  # most values are
+        return str(value)
     match value:
         case None | str():
             return value
@@ -152,9 +157,9 @@ def _csv_text(value: object) -> str | None:
             return "true" if value else "false"
         case bytes() | bytearray():
             return base64(value)
-        case float() if not math.isfinite(value):
-            return float_text(value)
-    return repr(value) if isinstance(value, int | float) else json.dumps(value, ensure_ascii=False)
+        case float():
+            return repr(value) if math.isfinite(value) else float_text(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _quoted(text: str) -> str:

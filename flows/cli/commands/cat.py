@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from blocks.errors import ConfigurationError
 from flows.cli import options
 from flows.cli.output import say, say_json
 from flows.cli.running import open_plan
 from flows.reading.contents import Contents
-from flows.reading.records import file_content, file_contents, record, records
+from flows.reading.records import Row, file_content, file_contents, record, records
 
 
 def cat_arguments(command: ArgumentParser) -> None:
@@ -40,8 +40,7 @@ def cat(plan: str, backup: str, collection: str, record: str | None, *, key: Seq
     elif key and is_tree:
         _print_bytes(file_contents(contents, chosen, key))
     else:
-        for row in records(contents, chosen, key):
-            say(json.dumps(row))
+        _print_lines(records(contents, chosen, key))
 
 
 def _print_record(contents: Contents, collection: str, key: str) -> None:
@@ -49,9 +48,13 @@ def _print_record(contents: Contents, collection: str, key: str) -> None:
     found = record(contents, contents.collection(collection), key)
     if len(found) == 1:
         say_json(found[0])
-        return
-    for row in found:
-        say(json.dumps(row))
+    else:
+        _print_lines(found)
+
+
+def _print_lines(rows: Iterable[Row]) -> None:
+    """Print JSON lines, in ASCII so that any terminal and any reader takes them."""
+    sys.stdout.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def _print_bytes(pieces: Iterator[bytes]) -> None:

@@ -17,6 +17,7 @@ from flows.cli import options
 from flows.cli.output import Styled, grid, note, say, say_json
 from flows.cli.running import open_plan
 from flows.pipeline.chain import Chain
+from flows.reading.contents import nearest
 from flows.reading.diff import Absent, CollectionDiff, FieldChange, RowChange, compare_backups
 from flows.reading.diff_rows import ChangeKind
 from flows.reading.file_changes import ENTRY, FileChange, FileChanges, FileState
@@ -69,7 +70,9 @@ def diff(
     # each collection is shown when it is compared: a big diff need not fit into memory
     results = list(found) if json else [_say_changes(one) for one in found]
     if not results:
-        raise BackupNotFound(f"neither backup holds a collection {' or '.join(selection.collections)}")
+        names = list(dict.fromkeys(one.name for chain in chains for one in chain.target.collections))
+        said = nearest(selection.collections[0], names) if selection.collections else ""
+        raise BackupNotFound(f"neither backup holds a collection {' or '.join(selection.collections)}{said}")
     ids = before.target.backup_id, after.target.backup_id
     if json:
         say_json({"plan": opened.name, "a": ids[0], "b": ids[1], "collections": [_diff_json(one) for one in results]})

@@ -64,7 +64,7 @@ def ls(
             _say_keys(table.slice(0, room), contents.kind(chosen))
         count += min(room, table.num_rows)
     if json:
-        say_json(head | {"collection": chosen.name, "keys": shown})
+        say_json(head | {"collection": chosen.name, "keys": shown, "more": more})
     if more:
         note("there are more keys (--limit 0 shows all, --key chooses)")
 

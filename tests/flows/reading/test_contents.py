@@ -128,9 +128,8 @@ def test_redis_is_a_table_of_elements(cache: Contents) -> None:
     ]
     assert asked(cache, sql.format("stream"))[0]["value"] == '["f", "v", "f", "w"]'
     assert asked(cache, sql.format("set"))[0] == {"element": "m", "value": None, "value_bytes": None}
-    assert asked(
-        cache, "select sum(value::double) s from cache.db0 where type = 'zset' and isfinite(value::double)"
-    ) == [{"s": 1.5}]
+    scores = "select sum(value::double) s from cache.db0 where type = 'zset' and value <> 'inf'"
+    assert asked(cache, scores) == [{"s": 1.5}]
     assert asked(cache, "select count(*) n, count(expires_ms) e from cache.db0 where key in ('wide', 'goes')") == [
         {"n": 1201, "e": 1}
     ]
@@ -156,8 +155,8 @@ def books(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> C
     """A full and an incremental of typed tables."""
     dsn = server.create(
         "books",
-        "CREATE TABLE orders (id int PRIMARY KEY, price numeric(10,2), free numeric, odd numeric, day date, at timestamptz, "
-        "ok bool, data bytea, doc jsonb, f float8)",
+        "CREATE TABLE orders (id int PRIMARY KEY, price numeric(10,2), free numeric, odd numeric, day date, "
+        "at timestamptz, ok bool, data bytea, doc jsonb, f float8)",
         "INSERT INTO orders SELECT n, n / 4.0, n / 8.0, n, date '2026-01-01' + n, timestamptz '2026-01-01 02:00+02', "
         "n % 2 = 0, '\\x00ff', '{\"n\": 1}', n FROM generate_series(1, 3000) n",
         "UPDATE orders SET odd = 'NaN', f = 'NaN' WHERE id = 2999",
@@ -191,7 +190,8 @@ def test_tables_of_postgres_are_typed_in_parquet(books: Contents, tmp_path: Path
     orders = files["books/public.orders"]
     assert orders.columns == {
         "id": "int64", "price": "decimal128(10, 2)", "free": "decimal128(38, 20)", "odd": "large_string",
-        "day": "date32[day]", "at": "timestamp[us, tz=UTC]", "ok": "bool", "data": "large_binary", "doc": "large_string", "f": "double",
+        "day": "date32[day]", "at": "timestamp[us, tz=UTC]", "ok": "bool", "data": "large_binary",
+        "doc": "large_string", "f": "double",
     }  # fmt: skip
     assert [note for note in orders.notes if "'odd'" in note] == list(orders.notes)
     rows = {row["id"]: row for row in pq.read_table(orders.path).to_pylist()}
@@ -203,7 +203,10 @@ def test_tables_of_postgres_are_typed_in_parquet(books: Contents, tmp_path: Path
 
 
 def test_tables_of_postgres_are_queried_with_types(books: Contents) -> None:
-    sql = 'select sum(price) s, max(day) d, count(*) n from books."public.orders" where "at" >= timestamptz \'2026-01-01\''
+    sql = (
+        'select sum(price) s, max(day) d, count(*) n from books."public.orders" '
+        "where \"at\" >= timestamptz '2026-01-01'"
+    )
     total = sum(Decimal(n) / 4 for n in range(1, 3001)) - 1 - Decimal("0.75") + Decimal("9.25")
     assert asked(books, sql) == [{"s": f"{total:.2f}", "d": "2034-03-20", "n": 2999}]
     odd = next(name for name in (one.name for one in books.backup.collections) if "Odd" in name).partition("/")[2]

@@ -80,7 +80,7 @@ def test_keys_are_listed_first_ones_last_ones_and_chosen_ones(gone: Desk) -> Non
     assert len(everything.out.split()) == 200
     assert everything.err == ""
     chosen = gone.done("ls", "PLAN", "latest", "ledger/orders", "--key", "30*", "--json").json
-    assert chosen["keys"] == [{"key": "30"}, {"key": "300"}]
+    assert (chosen["keys"], chosen["more"]) == ([{"key": "30"}, {"key": "300"}], False)
 
 
 def test_files_are_listed_as_ls_does(gone: Desk) -> None:
@@ -134,6 +134,7 @@ def test_files_are_printed_as_they_are(gone: Desk) -> None:
     ("words", "code", "said"),
     [
         (["cat", "latest", "ledger/order", "3"], 6, "did you mean ledger/orders?"),
+        (["diff", "FUL", "latest", "--collection", "ledger/order"], 6, "did you mean ledger/orders?"),
         (["ls", "latest", "orders"], 6, "did you mean ledger/orders?"),
         (["ls", "latest", "nothing-like-it"], 6, "no collection 'nothing-like-it'"),
         (["ls", "FUL_2031", "ledger/orders"], 6, "FUL_2031"),

@@ -105,6 +105,9 @@ class ScratchRestore:
                     self._prove_source(name, proof)
             self._conclude(name, trial.error, proof)
         proof[Axis.RESTORABLE].unproven += self._unproven
+        if any(isinstance(trial.error, CouldNotBeTried) for trial in self._trials.values()):
+            for axis in (proof[Axis.RESTORABLE], proof[Axis.DEFINITIONS]):
+                axis.depth = axis.depth if axis.bad else None  # of the backup as a whole
 
     def _conclude(self, name: str, error: LastgoodError | None, proof: Proof) -> None:
         """Say what ended the restore of a source, where something did."""

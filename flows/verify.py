@@ -34,6 +34,8 @@ from flows.pipeline.prefect_compat import PURE, flow, stage_runner, task
 from flows.pipeline.progress import Progress
 from flows.pipeline.run_names import named
 from flows.pipeline.tool_versions import tool_versions
+from flows.proving.due import DueResult, prove_due
+from flows.proving.due_report import publish_due
 from flows.proving.proof import Proof, compare
 from flows.proving.scratch_restore import ScratchRestore, open_scratch
 from flows.reporting.artifacts import publish_verification
@@ -48,14 +50,24 @@ _NOT_RECORDED = "this result could not be recorded"
 
 
 @flow(name="verify", flow_run_name=named("verify {backup} of {plan}"), task_runner=stage_runner, persist_result=False)
-def verify(plan: str, backup: str = "latest", deep: bool = True) -> Verification:
+def verify(
+    plan: str, backup: str = "latest", deep: bool = True, due: bool = False, everything: bool = False
+) -> Verification | DueResult:
     """Prove that a backup can be restored and is good data; fails where it is not.
 
     Args:
         plan: Name of a saved Backup Plan block, or path of a YAML plan.
         backup: Id of the backup, or `latest`.
         deep: Also restore to a scratch folder and read the restored state back.
+        due: Prove what is due by the plan's `prove_within` instead: the latest backup deeply, and others in turn.
+        everything: Prove all backups instead, whenever they were proved.
     """
+    if due or everything:
+        proved, wrong = make_due(load_plan(plan), everything)
+        publish_due(proved)
+        if wrong:
+            raise wrong
+        return proved
     result = make_verification(load_plan(plan), backup, deep)
     publish_verification(result)
     if error := failure(result):
@@ -64,17 +76,28 @@ def verify(plan: str, backup: str = "latest", deep: bool = True) -> Verification
 
 
 def make_verification(
-    plan: BackupPlan, backup: str = "latest", deep: bool = True, progress: Progress | None = None
+    plan: BackupPlan,
+    backup: str = "latest",
+    deep: bool = True,
+    progress: Progress | None = None,
+    run_at: datetime | None = None,
 ) -> Verification:
     """Verify one backup, record the result beside it, and return it whether good or bad.
 
     Where the repository cannot be written (read-only, full) the result holds all the same: it is returned with a
     warning that says so, and the backup's status stays what it was.
+
+    Args:
+        plan: The plan, read and resolved.
+        backup: Id of the backup, or `latest`.
+        deep: Also restore to a scratch folder and read the restored state back.
+        progress: Told of parts.
+        run_at: When the run of `verify --due` began that this is part of.
     """
     started = time.monotonic()
     remove_abandoned_scratch()
     repository = plan.repository.unlock(plan.encryption)
-    proof = Proof(plan)
+    proof, scratch = Proof(plan), None
     target = repository.find(plan.name, backup)
     try:
         with ExitStack() as opened, open_executor() as executor:
@@ -106,9 +129,58 @@ def make_verification(
         findings=tuple(proof.findings),
         warnings=tuple(proof.warnings),
         results=proof.results,
+        restore_seconds=scratch.restore_seconds if scratch is not None else None,
+        run_at=run_at,
         tool_versions=tool_versions(),
     )
     return _recorded(repository, result)
+
+
+def make_due(
+    plan: BackupPlan, everything: bool = False, progress: Progress | None = None, now: datetime | None = None
+) -> tuple[DueResult, LastgoodError | None]:
+    """Prove what is due by the plan's `prove_within`, or all; what is bad is recorded, and the others are proved.
+
+    Args:
+        plan: The plan, read and resolved.
+        everything: Prove all kept backups, whenever they were proved.
+        progress: Told of parts.
+        now: What this machine's clock says; it is read where this is None.
+
+    Returns:
+        What came of it, and the worst error that it amounts to: damage, then bad data, then backups that are overdue.
+
+    Raises:
+        BackupNotFound: The plan has no backup.
+    """
+
+    def verify_one(plan: BackupPlan, backup: str, run_at: datetime, progress: Progress | None) -> Verification:
+        return make_verification(plan, backup, True, progress, run_at)
+
+    result, wrong = prove_due(plan, verify_one, _recorded, everything, progress, now)
+    found = [error for proof in result.proofs if (error := failure(proof.verification))]
+    errors = [*found, *([wrong] if wrong else [])]
+    if not errors:
+        return result, None
+    worst = min(errors, key=lambda error: _WORST.index(error.exit_code) if error.exit_code in _WORST else len(_WORST))
+    worst.__cause__ = NotAllProved(result)
+    return result, worst
+
+
+_WORST = (CorruptionDetected.exit_code, QualityFailed.exit_code, RepositoryUnavailable.exit_code)
+"""Exit codes of a run that found several things wrong: the first of them counts."""
+
+
+class NotAllProved(Exception):
+    """Why a run of `verify --due` failed, as the cause of the error that says so.
+
+    Attributes:
+        result: All that the run did.
+    """
+
+    def __init__(self, result: DueResult) -> None:
+        super().__init__(f"{len(result.proofs)} proofs")
+        self.result = result
 
 
 class Unrecorded(Verification):

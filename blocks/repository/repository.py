@@ -449,6 +449,25 @@ class Repository:
         """Return a backup's verifications, oldest first; `audit` names those that do not open."""
         return _noted(self._history.verifications(plan, backup_id))
 
+    def newest_verifications(self, plan: str, most: int) -> list[Verification]:
+        """Return the newest verifications of a plan's backups, by their times, in any order.
+
+        Args:
+            plan: Name of the plan.
+            most: So many at most.
+        """
+        try:
+            listed = self._history.recorded(plan)
+        except ObjectUnreadable:
+            return []
+        told = [
+            (moment, name, one) for one, told in listed.items() for name in told if (moment := names.moment_of(name))
+        ]
+        newest = sorted(told, reverse=True)[:most]
+        with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+            found = pool.map(lambda one: _noted(self._history.verifications(plan, one[2], [one[1]])), newest)
+            return [record for records in found for record in records]
+
     def record_expiry(self, expiry: Expiry) -> None:
         """Append what a retention run is about to remove; call it before `remove`."""
         self._overview.forget()

@@ -7,6 +7,7 @@ from pydantic import JsonValue
 from blocks.records import BackupMetadata, BackupStatus, SourceState
 from blocks.repository.leases import LeaseRecord
 from flows.cli.output import Styled, Table, grid
+from flows.reading.recovery import Recovery
 from flows.reporting.units import human_bytes
 
 _STYLES = {
@@ -54,6 +55,11 @@ def backup_json(made: BackupMetadata, status: BackupStatus) -> dict[str, JsonVal
         "tags": list(made.tags),
         "retention_days": made.retention_days,
     }
+
+
+def recovery_rows(measured: Recovery) -> list[tuple[str, Styled | str]]:
+    """Say what recovery costs, as measured."""
+    return [*measured.texts()]
 
 
 def lease_json(lease: LeaseRecord) -> dict[str, JsonValue]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,9 @@ class ScratchRestore:
         self._expected: dict[str, PartIndex] = {}
         self._opaque: dict[str, pa.UInt64Array] = {}
         self._unproven: list[str] = []
+        self._opened_at = time.monotonic()
+        self.restore_seconds: float | None = None
+        """From when the scratch place was opened until all of it was there and committed; None before."""
 
     def apply(self, part: RestorePart, rows: pa.Table, proved: PartIndex) -> None:
         """Write one part, whose rows were found to be those of the index `proved`."""
@@ -61,6 +65,7 @@ class ScratchRestore:
             RestoreRefused: The scratch place does not take all of it.
         """
         self._targets.commit()
+        self.restore_seconds = round(time.monotonic() - self._opened_at, 3)
         self._check_taken()
         for name in sorted({c.source for c in self._chain.target.collections}):
             source = self._plan.sources[name]

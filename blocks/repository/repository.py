@@ -43,11 +43,12 @@ from blocks.repository.garbage import GarbageCollector
 from blocks.repository.history import History
 from blocks.repository.lease import Lease, acquire, break_lease, held
 from blocks.repository.leases import Clock, FoundLease, LeaseRecord, Leases
-from blocks.repository.lookup import find_backup, find_chain
+from blocks.repository.lookup import LATEST_VERIFIED, check_wanted, find_backup, find_chain, find_verified
 from blocks.repository.newest import Newest, find_newest
 from blocks.repository.overview import Overview
-from blocks.repository.rollback_guard import PlaceMemory, RollbackGuard
+from blocks.repository.rollback_guard import PlaceMemory, RollbackGuard, VerificationMemory
 from blocks.repository.stock import Stock
+from blocks.repository.verdict import Verdict, depending
 from blocks.storage.base import StorageTier
 from blocks.storage.fsync import Buffer
 from blocks.verification import Verification
@@ -82,7 +83,8 @@ class Repository:
         self._cache = SealedCache(config.repository_id) if tier.remote else None
         self._overview = Overview(tier)
         self._catalogue = Catalogue(self._tier, keys, self._cache)
-        self._history = History(self._tier, self._catalogue)
+        self._memory = VerificationMemory(config.repository_id)
+        self._history = History(self._tier, self._catalogue, self._memory)
         self._guard = RollbackGuard(config.repository_id)
         self._warned: set[str] = set()
         self._committer = Committer(self._tier, self._catalogue, self._history, self._guard, self._overview)
@@ -292,11 +294,16 @@ class Repository:
     def find(self, plan: str, wanted: str = "latest", at: datetime | None = None) -> BackupMetadata:
         """Find a backup by id, by the unique beginning or end of an id, by `latest`, or the newest as of a time.
 
+        `latest verified` is the newest one (as of the time) that was really restored and found good.
+
         Raises:
             BackupNotFound: There is none; the hint says what there is.
             CorruptionDetected: It, or a newer one that may be meant, is damaged.
         """
         self._warn_of_rollback(plan)
+        if wanted == LATEST_VERIFIED:
+            check_wanted(wanted, at)
+            return find_verified(self._catalogue, plan, at, partial(self.verdicts, plan))
         return find_backup(self._catalogue, plan, wanted, at)
 
     def chain(
@@ -399,34 +406,61 @@ class Repository:
 
     # What is known about them
 
-    def status(self, metadata: BackupMetadata, stock: Stock | None = None) -> BackupStatus:
-        """Return completed, or what the newest verification of the backup proved.
+    def verdict(self, metadata: BackupMetadata, stock: Stock | None = None) -> Verdict:
+        """Return what is known of a backup: by its own verifications, and by those of the backups it depends on.
 
         Args:
             metadata: The backup.
             stock: Where many are asked about: it lists the verifications of all of them at once.
         """
-        return self.readable_status(metadata, stock) or BackupStatus.COMPLETED
+        own = self.own_verdict(metadata.plan, self.link_of(metadata), stock)
+        if own.bad_bytes:
+            return own
+        return depending(
+            own, [(link.backup_id, self.own_verdict(metadata.plan, link, stock)) for link in metadata.chain]
+        )
 
-    def readable_status(self, metadata: BackupMetadata, stock: Stock | None = None) -> BackupStatus | None:
-        """Return what `status` does; None where the newest verification does not open, so that it is not known."""
-        return self._history.readable_status(metadata, self._recorded(metadata, stock))
+    def own_verdict(self, plan: str, link: Link, stock: Stock | None = None) -> Verdict:
+        """Return what its own verifications say of a backup, whatever is known of those it depends on.
 
-    def statuses(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, BackupStatus]:
-        """Return what `status` does of many backups, by their ids, with one listing for all of them."""
+        Args:
+            plan: Name of the plan.
+            link: The backup.
+            stock: Where many are asked about: it lists the verifications of all of them at once.
+        """
+        return self._history.verdict(plan, link, self._recorded(link.backup_id, stock))
+
+    def verdicts(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, Verdict]:
+        """Return what `verdict` does of many backups, by their ids, with one listing for all of them."""
+        links = {link: None for one in backups for link in (*one.chain, self.link_of(one))}
         try:
             recorded = self._history.recorded(plan)
         except ObjectUnreadable:
-            return {backup.backup_id: self.status(backup) for backup in backups}
-        told = [one for one in backups if one.backup_id in recorded]
-        found = {one.backup_id: BackupStatus.COMPLETED for one in backups}
+            listed: list[tuple[Link, list[str] | None]] = [(link, None) for link in links]
+        else:
+            listed = [(link, recorded[link.backup_id]) for link in links if link.backup_id in recorded]
         with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
-            statuses = pool.map(lambda one: self._history.status(one, recorded[one.backup_id]), told)
-            return found | {one.backup_id: status for one, status in zip(told, statuses, strict=True)}
+            read = pool.map(lambda one: self._history.verdict(plan, *one), listed)
+            own = dict.fromkeys(links, Verdict()) | dict(zip((link for link, _ in listed), read, strict=True))
+        return {
+            one.backup_id: depending(own[self.link_of(one)], [(link.backup_id, own[link]) for link in one.chain])
+            for one in backups
+        }
 
-    def _recorded(self, metadata: BackupMetadata, stock: Stock | None) -> list[str] | None:
+    def status(self, metadata: BackupMetadata, stock: Stock | None = None) -> BackupStatus:
+        """Return what is known of a backup in one word; completed where it is not known."""
+        return self.verdict(metadata, stock).status or BackupStatus.COMPLETED
+
+    def statuses(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, BackupStatus]:
+        """Return what `status` does of many backups, by their ids, with one listing for all of them."""
+        return {
+            backup_id: verdict.status or BackupStatus.COMPLETED
+            for backup_id, verdict in self.verdicts(plan, backups).items()
+        }
+
+    def _recorded(self, backup_id: str, stock: Stock | None) -> list[str] | None:
         try:
-            return None if stock is None else stock.verifications(metadata.backup_id)
+            return None if stock is None else stock.verifications(backup_id)
         except ObjectUnreadable:
             return None  # those of this one may be listed all the same
 
@@ -440,10 +474,10 @@ class Repository:
             self._warned.add(plan)
             logger.warning("%s; `lastgood check` reports more", lost)
 
-    def record_verification(self, verification: Verification) -> None:
-        """Append the result of a verification."""
+    def record_verification(self, verification: Verification) -> Verification:
+        """Append the result of a verification; return it as it was recorded, as `History.record_verification` does."""
         self._overview.forget()
-        self._history.record_verification(verification)
+        return self._history.record_verification(verification)
 
     def verifications(self, plan: str, backup_id: str) -> list[Verification]:
         """Return a backup's verifications, oldest first; `audit` names those that do not open."""
@@ -486,15 +520,17 @@ class Repository:
         return settled_findings(lambda: self._audit(plan).run() + self.damaged_lease(plan))
 
     def _audit(self, plan: str) -> Audit:
-        return Audit(self._tier, self._catalogue, self._history, self._guard, plan)
+        return Audit(self._tier, self._catalogue, self._history, self._guard, self._memory, plan)
 
     def repair_checksums(self, metadata: BackupMetadata) -> bool:
         """Write a committed backup's SHA256SUMS again where it is missing or damaged; return whether it was."""
         return self._committer.repair_checksums(metadata, self.link(metadata))
 
     def accept_head(self, plan: str) -> None:
-        """Take the newest backup there is as the newest that this machine has seen, after a rollback on purpose."""
-        self._audit(plan).accept()
+        """Take what there is as the newest that this machine has seen, after a rollback on purpose."""
+        audit = self._audit(plan)
+        audit.accept()
+        audit.accept_verifications()
 
     # Removing
 

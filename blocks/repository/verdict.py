@@ -25,10 +25,12 @@ class Verdict:
     Attributes:
         axes: What stands.
         doubt: Why not all is known: a record of a verification does not open. None where all do that were needed.
+        bad_base: Of one that has bad bytes only because it depends on them: the id of the backup that stored them.
     """
 
     axes: Standings = field(default_factory=dict)
     doubt: str | None = None
+    bad_base: str | None = None
 
     def outcome(self, axis: Axis) -> CheckOutcome:
         """What stands on an axis."""
@@ -204,7 +206,8 @@ def depending(own: Verdict, bases: Sequence[tuple[str, Verdict]]) -> Verdict:
             finding = f"it depends on {backup_id}, whose bytes are bad"
             if stands.findings:
                 finding += f": {stands.findings[0]}"
-            return Verdict({**own.axes, Axis.BYTES: stands.model_copy(update={"findings": (finding,)})}, own.doubt)
+            axes = {**own.axes, Axis.BYTES: stands.model_copy(update={"findings": (finding,), "suites": ()})}
+            return Verdict(axes, own.doubt, backup_id)
     return own
 
 

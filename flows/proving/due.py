@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from pydantic import BaseModel
@@ -12,8 +12,10 @@ from blocks.errors import (
     BackupNotFound,
     CorruptionDetected,
     LastgoodError,
+    NotRestorable,
     ObjectUnreadable,
     Partial,
+    QualityFailed,
     RepositoryUnavailable,
 )
 from blocks.plan.clock import future_doubt
@@ -145,6 +147,9 @@ class DueRun:
             self._skip(proof)
             return None if isinstance(exc, ObjectUnreadable) else exc
         self._evidence.add(found)
+        if found.findings:  # of backups that it depends on, too
+            verdicts = self._repository.verdicts(self._plan.name, self._backups)
+            self._failed.update(backup_id for backup_id, verdict in verdicts.items() if verdict.bad_bytes)
         if backup.backup_id not in self._evidence.numbers:
             self._failed.add(backup.backup_id)
         self._made.append(MadeProof(backup_id=backup.backup_id, kind=proof.kind, why=proof.why, verification=found))
@@ -215,6 +220,34 @@ def prove_due(
         BackupNotFound: The plan has no backup.
     """
     return DueRun(plan, verify, record, now or datetime.now(UTC)).run(all_of_them, progress)
+
+
+def worst(errors: Iterable[LastgoodError], result: DueResult) -> LastgoodError | None:
+    """Return the worst of the errors that a run amounts to, with all that the run did as its cause; None for none."""
+    found = min(errors, key=_rank, default=None)
+    if found is not None:
+        found.__cause__ = NotAllProved(result)
+    return found
+
+
+def _rank(error: LastgoodError) -> int:
+    return next((n for n, kind in enumerate(_WORST_FIRST) if isinstance(error, kind)), len(_WORST_FIRST))
+
+
+_WORST_FIRST = (CorruptionDetected, NotRestorable, QualityFailed, RepositoryUnavailable)
+"""What a run that found several things wrong ends with; all else comes after these."""
+
+
+class NotAllProved(Exception):
+    """Why a run of `verify --due` failed, as the cause of the error that says so.
+
+    Attributes:
+        result: All that the run did.
+    """
+
+    def __init__(self, result: DueResult) -> None:
+        super().__init__(f"{len(result.proofs)} proofs")
+        self.result = result
 
 
 def _named(ids: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.errors import CorruptionDetected, RestoreRefused
+from blocks.errors import CorruptionDetected, CouldNotBeTried
 from blocks.host.leftovers import scratch_folder
 from blocks.plan.plan import BackupPlan
 from blocks.rows.canonical import DIGEST, KEY, one_chunk
@@ -20,8 +20,9 @@ from blocks.sources.collection import CollectionSpec
 from blocks.sources.comparing import ComparesByMeaning, LeavesOut
 from blocks.sources.target import KeepsGoing, LeavesOutRows
 from blocks.sources.view import View, read_whole
+from blocks.verification import Axis, Depth
 from flows.pipeline.chain import Chain, RestorePart
-from flows.proving.proof import compare
+from flows.proving.proof import Proof, compare
 from flows.restoring.change_list import ChangeList
 from flows.restoring.records import brought_back, comparable
 from flows.restoring.request import RestoreRequest
@@ -62,7 +63,7 @@ class ScratchRestore:
 
         Raises:
             CorruptionDetected: What was restored is not what was backed up.
-            RestoreRefused: The scratch place does not take all of it.
+            CouldNotBeTried: The scratch place does not take all of it.
         """
         self._targets.commit()
         self.restore_seconds = round(time.monotonic() - self._opened_at, 3)
@@ -84,10 +85,17 @@ class ScratchRestore:
                 and not isinstance(target, LeavesOut)
             ):
                 for left in filter(lambda left: left.compared, target.not_rebuilt):
-                    raise RestoreRefused(
+                    raise CouldNotBeTried(
                         f"source {name}: the scratch restore cannot take {left.name}: {left.reason}",
                         hint="Nothing is said of the backup. Let TMPDIR name a folder on a file system that takes it.",
                     )
+
+    def report(self, proof: Proof) -> None:
+        """Put what was found beside the comparison on its axes."""
+        proof[Axis.RESTORABLE].odd += self.warnings
+        if self.findings:
+            proof[Axis.QUALITY].reach(Depth.RESTORED)
+            proof[Axis.QUALITY].bad += self.findings
 
     @property
     def warnings(self) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from blocks.prefect_compat import without_prefect
 from blocks.records import BackupMetadata
-from blocks.verification import Verification
+from blocks.verification import Axis, Verification
 from flows.pipeline.prefect_compat import in_flow_run
 from flows.reporting.units import human_bytes, human_seconds, human_time
 
@@ -160,10 +160,23 @@ def publish_verification(result: Verification) -> None:
             f"# {kind.capitalize()} of `{result.backup_id}`: {result.status.value}",
             f"{result.rows:,} rows compared, {result.expectations} expectations, {human_seconds(result.seconds)}.",
             "",
+            *axes_markdown(result),
+            "",
             *findings,
         ]
     )
     create_markdown_artifact(key=_key("verification", result.plan), markdown=markdown, description=result.backup_id)
+
+
+def axes_markdown(result: Verification) -> list[str]:
+    """Make a table of what a verification found on each axis, and of what is known of the backup after it."""
+    lines = ["| | this verification | how deep | what stands | how deep | since |", "|---|---|---|---|---|---|"]
+    for axis in Axis:
+        found, stands = result.results.get(axis.value), result.standing.get(axis.value)
+        now = (found.outcome.value, found.depth) if found else ("untried", "")
+        known = (stands.outcome.value, stands.depth, human_time(stands.verified_at)) if stands else ("unknown", "", "")
+        lines.append(f"| {' | '.join([axis.value, *now, *known])} |")
+    return lines
 
 
 def publish_retention(result: RetentionResult) -> None:

@@ -19,7 +19,14 @@ import pytest
 from blocks.crypto.keyring import Credential, Role, generate_key_file
 from blocks.crypto.repository_keys import add_slot
 from blocks.crypto.stream import ObjectContext, ObjectKind, seal, unseal
-from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, QualityFailed, RestoreRefused, WrongKey
+from blocks.errors import (
+    ConfigurationError,
+    CorruptionDetected,
+    CouldNotBeTried,
+    NotRestorable,
+    QualityFailed,
+    WrongKey,
+)
 from blocks.records import BackupMetadata, BackupStatus
 from blocks.repository.catalogue import encode_record
 from blocks.rows.key_range import key_range
@@ -29,6 +36,7 @@ from blocks.rows.shared import index_at, join_indexes, join_rows, rows_at, unpac
 from blocks.sources.mapping import MappingSource
 from blocks.sources.sqlite.rebuild import Rebuild
 from blocks.sources.sqlite.schema import SchemaObject
+from blocks.verification import Axis, CheckOutcome, Verification
 from flows.pipeline.chain import Chain
 from flows.verify import failure, make_verification
 from tests.blocks.sources.files.test_keep_going import files_of_at_most
@@ -46,6 +54,8 @@ from tests.flows.flow_support import (
     store_apart,
 )
 
+GOOD, BAD = CheckOutcome.GOOD, CheckOutcome.BAD
+
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
@@ -61,6 +71,11 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
+
+
+def outcomes(result: Verification) -> dict[str, CheckOutcome]:
+    """What a verification found on the axes that it tried."""
+    return {name: one.outcome for name, one in result.results.items() if one.outcome is not CheckOutcome.UNTRIED}
 
 
 @pytest.mark.parametrize("deep", [True, False])
@@ -283,9 +298,12 @@ def test_a_definition_that_does_not_fit_its_rows_is_never_called_verified(shop: 
         if thing["name"] == "positions" and thing["sql"]:
             thing["sql"] = "CREATE TABLE positions (symbol TEXT PRIMARY KEY NOT NULL, amount)"
     forger.seal_manifest()
-    with pytest.raises(LastgoodError, match="positions"):
-        make_verification(shop.plan, deep=True)
-    assert shop.repository.verifications("trading", made.backup_id) == []
+    result = make_verification(shop.plan, deep=True)
+    assert result.status is CORRUPTED
+    assert outcomes(result) == {"bytes": GOOD, "restorable": BAD}
+    assert "positions" in result.findings[0]
+    assert isinstance(failure(result), NotRestorable)
+    assert shop.repository.status(shop.repository.manifest("trading", made.backup_id)) is CORRUPTED
     assert list(scratch.iterdir()) == []
 
 
@@ -457,12 +475,19 @@ def test_a_file_that_the_scratch_folder_does_not_take_says_nothing_of_the_backup
     (shop.tree / "hole").write_bytes(b"")
     os.truncate(shop.tree / "hole", 3 << 20)
     made = shop.back_up()
-    with files_of_at_most(2 << 20), pytest.raises(RestoreRefused, match="cannot take entry hole: File too large") as no:
-        make_verification(shop.plan)
-    assert "TMPDIR" in no.value.hint
-    assert shop.repository.verifications("trading", made.backup_id) == []
+    with files_of_at_most(2 << 20):
+        result = make_verification(shop.plan)
+    assert (result.status, result.findings) == (VERIFIED, ())
+    assert outcomes(result) == {"bytes": GOOD, "restorable": CheckOutcome.UNPROVEN}
+    error = failure(result)
+    assert isinstance(error, CouldNotBeTried)
+    assert "cannot take entry hole: File too large" in error.message
+    assert "TMPDIR" in error.message
     assert list(scratch.iterdir()) == []
-    assert make_verification(shop.plan).status is VERIFIED
+    repository = shop.repository
+    assert repository.verdict(made).outcome(Axis.RESTORABLE) is CheckOutcome.UNPROVEN
+    assert failure(make_verification(shop.plan)) is None
+    assert repository.verdict(made).restored
 
 
 def test_a_value_of_a_class_that_is_gone_is_unproven_and_no_corruption(tmp_path: Path) -> None:

@@ -10,11 +10,18 @@ import pytest
 
 from blocks.plan.proof import Known, ProofKind, ProofPolicy, ProofSchedule, due, everything
 from blocks.plan.retention import RetentionPolicy
-from blocks.records import BackupMetadata, BackupStatus, BackupType, Link
+from blocks.records import BackupMetadata, BackupType, Link
+from blocks.repository.verdict import Verdict
+from blocks.verification import Axis, CheckOutcome, Depth, Standing
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(weeks=1)
 WHOLE, OWN = ProofKind.WHOLE, ProofKind.OWN
+_PROVED = {Axis.BYTES: Depth.ROWS, Axis.RESTORABLE: Depth.RESTORED}
+GOOD = Verdict({
+    axis: Standing(outcome=CheckOutcome.GOOD, depth=depth.value, sequence=1, verified_at=NOW)
+    for axis, depth in _PROVED.items()
+})  # fmt: skip
 
 
 def backup(
@@ -202,7 +209,7 @@ class World:
         self.backups.append(backup(f"inc{self.sequence}", moment, chain, 1, self.sequence))
 
     def retain(self, moment: datetime) -> None:
-        known = dict.fromkeys(self.restored, BackupStatus.VERIFIED)
+        known = dict.fromkeys(self.restored, GOOD)
         going = {d.backup.backup_id for d in self.retention.decide(self.backups, moment, known) if d.remove}
         self.backups = [b for b in self.backups if b.backup_id not in going]
         self.proved = {name: at for name, at in self.proved.items() if name not in going}

@@ -75,6 +75,8 @@ def verify(
     """
     if due or everything:
         proved, wrong = make_due(load_plan(plan), everything)
+        for proof in proved.proofs[:1]:
+            publish_verification(proof.verification)  # of the newest backup
         publish_due(proved)
         if wrong:
             raise wrong

@@ -483,12 +483,12 @@ class Repository:
         """Return a backup's verifications, oldest first; `audit` names those that do not open."""
         return _noted(self._history.verifications(plan, backup_id))
 
-    def newest_verifications(self, plan: str, most: int) -> list[Verification]:
-        """Return the newest verifications of a plan's backups, by their times, in any order.
+    def newest_verifications(self, plan: str, most: int | None = None) -> list[Verification]:
+        """Return the newest verifications of a plan's backups, by their times, in any order, by one listing.
 
         Args:
             plan: Name of the plan.
-            most: So many at most.
+            most: So many at most; None for all.
         """
         try:
             listed = self._history.recorded(plan)

@@ -30,11 +30,10 @@ class Evidence:
     def __init__(self, repository: Repository, plan: str, backups: Sequence[BackupMetadata]) -> None:
         self._repository, self._plan, self._backups = repository, plan, backups
         self._stock = repository.stock(plan)
-        self._records = {
-            b.backup_id: numbered(repository.verifications(plan, b.backup_id))
-            for b in backups
-            if self._stock.verifications(b.backup_id)
-        }
+        read = dict[str, list[Verification]]()
+        for record in repository.newest_verifications(plan):
+            read.setdefault(record.backup_id, []).append(record)
+        self._records = {backup_id: numbered(records) for backup_id, records in read.items()}
         self.numbers: dict[str, int] = {}
 
     @property

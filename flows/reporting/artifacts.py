@@ -158,7 +158,8 @@ def publish_verification(result: Verification) -> None:
     markdown = "\n".join(
         [
             f"# {kind.capitalize()} of `{result.backup_id}`: {result.status.value}",
-            f"{result.rows:,} rows compared, {result.expectations} expectations, {human_seconds(result.seconds)}.",
+            f"{result.rows:,} rows compared, {result.expectations} expectations, {human_seconds(result.seconds)}."
+            + ("" if result.restore_seconds is None else f" Restored in {human_seconds(result.restore_seconds)}."),
             "",
             *axes_markdown(result),
             "",

@@ -80,6 +80,10 @@ def test_verification_and_retention_leave_their_findings(prefect: Prefect, small
     verify(str(small_plan.path), deep=False)
     told = prefect.artifacts(prefect.newest_run("verify", small_plan)["id"])["verification-shop"]["data"]
     assert f"`{made.backup_id}`: verified" in told
+    verify(str(small_plan.path), due=True)
+    told = prefect.artifacts(prefect.newest_run("verify", small_plan)["id"])
+    assert f'"backup": "{made.backup_id}", "how": "whole"' in told["proofs-shop"]["data"]
+    assert "Restored in " in told["verification-shop"]["data"]
     retention(str(small_plan.path), dry_run=True)
     table = prefect.artifacts(prefect.newest_run("retention", small_plan)["id"])["retention-shop"]["data"]
     assert f'"backup": "{made.backup_id}", "decision": "kept"' in table

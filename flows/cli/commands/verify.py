@@ -76,6 +76,7 @@ def _show(result: Verification, json: bool) -> None:
                 *((AXES[axis], _found(result, axis, stands)) for axis in Axis),
                 ("rows", f"{result.rows:,}"),
                 ("expectations", f"{result.expectations:,}"),
+                ("restored in", "" if result.restore_seconds is None else human_seconds(result.restore_seconds)),
                 ("took", human_seconds(result.seconds)),
             ]
         )

@@ -124,8 +124,8 @@ def make_verification(
     remove_abandoned_scratch()
     repository = plan.repository.unlock(plan.encryption)
     proof = Proof(plan)
-    lost = repository.rolled_back(plan.name)
     target = repository.find(plan.name, backup)
+    lost = repository.noticed_rollback(plan.name)
     damage = DamageOfChain(repository, target)
     trial: ScratchTrial | None = None
     with ExitStack() as opened, open_executor() as executor:
@@ -219,9 +219,10 @@ def _record_of_bases(repository: Repository, target: BackupMetadata, damage: Dam
     right by now, is healed as far as reading its objects proves it.
     """
     said = []
+    known = repository.own_verdicts(target.plan, target.chain) if target.chain and whole else {}
     for link in target.chain:
         wrong = damage.sentences(link.backup_id)
-        if not wrong and not (whole and repository.own_verdict(target.plan, link).bad_bytes):
+        if not wrong and not (link in known and known[link].bad_bytes):
             continue
         try:
             repository.record_verification(verification_of_objects(target.plan, link, wrong, datetime.now(UTC)))

@@ -14,6 +14,7 @@ from flows.cli.commands import (
     backup,
     check,
     demo,
+    deploy,
     diff,
     init,
     key,
@@ -43,6 +44,7 @@ COMMANDS: Mapping[str, Command] = {
     "retention": retention.COMMAND,
     "unlock": unlock.COMMAND,
     "serve": serve.COMMAND,
+    "deploy": deploy.COMMAND,
     "demo": demo.COMMAND,
 }
 GROUPS: Mapping[str, tuple[Mapping[str, Command], str]] = {

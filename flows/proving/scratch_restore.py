@@ -194,6 +194,8 @@ class ScratchRestore:
         found = differences(source, wanted, made)
         if wanted.get("narrowed"):  # it does not say what its objects are in
             found = [one for one in found if one.change is not Change.NEW]
+        if not self._chain.target.whole:  # its definition is that of all state, of which it holds only some
+            found = [one for one in found if one.change is not Change.GONE]
         unproven = [
             one
             for one in found

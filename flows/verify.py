@@ -200,8 +200,8 @@ def make_due(
         return _recorded(repository, result, None)
 
     result, wrong = prove_due(plan, verify_one, record, everything, progress, now)
-    errors = [failure(proof.verification) for proof in result.proofs]
-    return result, worst([error for error in (*errors, wrong) if error is not None], result)
+    found = [error for proof in result.proofs if (error := failure(proof.verification))]
+    return result, worst([*found, *wrong], result)
 
 
 def _recorded(repository: Repository, result: Verification, lost: str | None) -> Verification:

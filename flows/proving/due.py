@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from pydantic import BaseModel
@@ -97,22 +97,23 @@ class DueRun:
         self._failed: set[str] = set()
         self._late: list[str] = []
         self._findings = list(self._survey.findings)
+        self._unread: list[LastgoodError] = []
         self._warnings: list[str] = []
 
-    def run(self, all_of_them: bool, progress: Progress | None) -> tuple[DueResult, LastgoodError | None]:
-        """Make the proofs; return what came of it, and the error that it amounts to."""
+    def run(self, all_of_them: bool, progress: Progress | None) -> tuple[DueResult, list[LastgoodError]]:
+        """Make the proofs; return what came of it, and the errors that it amounts to."""
         started, known, policy = time.monotonic(), self._evidence.known(self._now), self._plan.proof
         if not self._backups and not self._findings:
             raise BackupNotFound(f"plan {self._plan.name} has no backup", hint="Make one: lastgood backup.")
         plan_of_run = everything(self._backups, known) if all_of_them else due(self._backups, known, self._now, policy)
         self._warn(plan_of_run)
-        stopped: LastgoodError | None = None
+        stopped = False
         for proof in plan_of_run.proofs:
             over = policy.budget_time is not None and time.monotonic() - started > policy.budget_time.total_seconds()
-            if (over and not all_of_them and self._made) or stopped is not None:
+            if stopped or (over and not all_of_them and self._made):
                 self._skip(proof)
-                continue
-            stopped = self._prove(proof, progress)
+            else:
+                stopped = not self._prove(proof, progress)
         overdue = [*plan_of_run.overdue(self._now), *self._late]
         statuses = self._repository.statuses(self._plan.name, self._backups)
         result = DueResult(
@@ -125,14 +126,15 @@ class DueRun:
             recovery=recovery(self._backups, self._evidence.verifications, statuses, self._now),
             seconds=round(time.monotonic() - started, 3),
         )
-        return result, stopped or self._error(result)
+        return result, [*self._unread, *self._errors(result)]
 
-    def _prove(self, proof: DueProof, progress: Progress | None) -> LastgoodError | None:
-        """Make one proof; return the error that ends the run, if the storage failed."""
+    def _prove(self, proof: DueProof, progress: Progress | None) -> bool:
+        """Make one proof; return whether the storage still answers, so that the run goes on."""
         backup, bases = proof.backup, [link.backup_id for link in proof.backup.chain]
-        if proof.kind is ProofKind.OWN and self._failed.intersection(bases):
+        unproved = [base for base in bases if base in self._failed or base not in self._evidence.numbers]
+        if proof.kind is ProofKind.OWN and unproved:
             self._skip(proof)
-            return None
+            return True
         try:
             if proof.kind is ProofKind.WHOLE:
                 found = self._verify(self._plan, backup.backup_id, self._now, progress)
@@ -141,11 +143,12 @@ class DueRun:
                 own = prove_own(self._plan, self._repository, backup, stands_on, self._now, progress)
                 found = self._record(self._repository, own)
         except BackupNotFound:
-            return None  # retention removed it meanwhile
+            return True  # retention removed it meanwhile
         except RepositoryUnavailable as exc:
             self._findings.append(f"{backup.backup_id}: {exc.message}")
+            self._unread.append(exc)
             self._skip(proof)
-            return None if isinstance(exc, ObjectUnreadable) else exc
+            return isinstance(exc, ObjectUnreadable)
         self._evidence.add(found)
         if found.findings:  # of backups that it depends on, too
             verdicts = self._repository.verdicts(self._plan.name, self._backups)
@@ -153,7 +156,7 @@ class DueRun:
         if backup.backup_id not in self._evidence.numbers:
             self._failed.add(backup.backup_id)
         self._made.append(MadeProof(backup_id=backup.backup_id, kind=proof.kind, why=proof.why, verification=found))
-        return None
+        return True
 
     def _skip(self, proof: DueProof) -> None:
         self._failed.add(proof.backup.backup_id)
@@ -181,17 +184,15 @@ class DueRun:
                 f"a run every {human_span(schedule.every)} has to read {human_bytes(schedule.needed_bytes)}"
             )
 
-    def _error(self, result: DueResult) -> LastgoodError | None:
+    def _errors(self, result: DueResult) -> Iterator[LastgoodError]:
+        name = self._plan.name
         if self._survey.findings:
-            return CorruptionDetected(
-                f"plan {self._plan.name}: {self._survey.findings[0]}", hint="`lastgood check` reports more."
+            yield CorruptionDetected(f"plan {name}: {self._survey.findings[0]}", hint="`lastgood check` reports more.")
+        if result.overdue:
+            yield Partial(
+                f"plan {name}: {_named(result.overdue)} not proved{self._within}",
+                hint="Run `lastgood verify PLAN --due` more often, raise prove_budget, or prove all: `--all`.",
             )
-        if not result.overdue:
-            return None
-        return Partial(
-            f"plan {self._plan.name}: {_named(result.overdue)} not proved{self._within}",
-            hint="Run `lastgood verify PLAN --due` more often, raise prove_budget, or prove all: `--all`.",
-        )
 
 
 def prove_due(
@@ -201,7 +202,7 @@ def prove_due(
     all_of_them: bool = False,
     progress: Progress | None = None,
     now: datetime | None = None,
-) -> tuple[DueResult, LastgoodError | None]:
+) -> tuple[DueResult, list[LastgoodError]]:
     """Make the proofs that are due, or all.
 
     Args:
@@ -213,8 +214,8 @@ def prove_due(
         now: What this machine's clock says; it is read where this is None.
 
     Returns:
-        What came of it; and the error that it amounts to besides what the verifications found: backups that are
-        overdue, manifests that do not open, a storage that failed. None where there is none.
+        What came of it; and the errors that it amounts to besides what the verifications found: a storage that failed,
+        manifests that do not open, backups that are overdue.
 
     Raises:
         BackupNotFound: The plan has no backup.

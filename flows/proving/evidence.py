@@ -76,6 +76,7 @@ class Evidence:
         records = self._records.setdefault(result.backup_id, [])
         number = result.sequence or (records[-1][0] if records else 0) + 1
         records.append((number, result))
+        self.numbers.pop(result.backup_id, None)  # what stood before counts for nothing where this one finds it bad
         if _proves(result, result.manifest_sha256):
             self.numbers[result.backup_id] = number
 

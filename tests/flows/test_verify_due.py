@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from blocks.errors import BackupNotFound, CorruptionDetected, Partial, QualityFailed
+from blocks.errors import BackupNotFound, CorruptionDetected, ObjectUnreadable, Partial, QualityFailed
 from blocks.plan.proof import ProofKind
 from blocks.plan.retention import RetentionPolicy
 from blocks.records import BackupMetadata
 from blocks.storage.local import LocalTier
-from blocks.verification import Axis, CheckOutcome, Depth
+from blocks.verification import Axis, AxisResult, CheckOutcome, Depth
 from flows.proving.due import DueResult
+from flows.proving.evidence import Evidence
 from flows.retention import apply_retention
 from flows.verify import make_due, make_verification
 from tests.flows.flow_support import (
@@ -154,6 +155,30 @@ def test_damage_is_recorded_and_the_others_are_proved_all_the_same(
     assert kinds(again) == {later.backup_id: WHOLE}
     assert again.left_out == [one.backup_id for one in made[victim:]]
     assert f"{made[victim].backup_id}" in again.warnings[0]
+
+
+def test_what_cannot_be_read_is_told_and_the_others_are_proved_all_the_same(shop: Shop) -> None:
+    full, victim, last = chain(shop, 2)
+    later = shop.back_up(FULL)
+    pack = next(shop.objects(victim).glob("*.pack"))
+    pack.unlink()
+    os.mkfifo(pack)
+    result, wrong = make_due(shop.plan, now=datetime.now(UTC) + 31 * DAY)
+    assert isinstance(wrong, ObjectUnreadable)
+    assert list(kinds(result)) == [later.backup_id, full.backup_id]
+    assert victim.backup_id in result.findings[0]
+    assert result.overdue == [victim.backup_id, last.backup_id]
+    assert shop.repository.verifications("trading", victim.backup_id) == []
+
+
+def test_damage_that_cannot_be_recorded_keeps_what_depends_on_it_from_being_proved(shop: Shop) -> None:
+    full = chain(shop, 1)[0]
+    good = make_verification(shop.plan, full.backup_id)
+    evidence = Evidence(shop.repository, "trading", shop.repository.backups("trading"))
+    assert evidence.known(datetime.now(UTC)).proved.keys() == evidence.numbers.keys() == {full.backup_id}
+    bad = AxisResult(outcome=CheckOutcome.BAD, depth=Depth.ROWS.value, findings=("it is bad",))
+    evidence.add(good.model_copy(update={"results": {Axis.BYTES.value: bad}, "sequence": None}))
+    assert evidence.numbers == {}
 
 
 def test_what_was_written_since_its_proof_is_read_again(shop: Shop) -> None:

@@ -2,10 +2,9 @@
 
 The newest backup is proved by every run, wholly: read, merged, restored, its suites run. Of the others a run takes
 those whose proof is oldest, so many that all come round within the time that the plan says; none again in the first
-half of it. A backup that depends on
-none is proved wholly again. Of one that depends on others only its own objects are read: those of its chain were read
-by proofs of their own, and what has not changed since is not read again. So every stored byte is read once in that
-time, and the newest chain once a run.
+half of it. A backup that depends on none is proved wholly, too. Of one that depends on others only its own objects are
+read: those of its chain were read by proofs of their own, and what has not changed since is not read again. So every
+stored byte is read about once in that time, and the newest chain once a run.
 """
 
 from __future__ import annotations
@@ -25,6 +24,9 @@ from blocks.records import BackupMetadata, BackupType
 
 FIRST_RUN = timedelta(weeks=1)
 """What is taken for the time between two runs where there was none before: the usual schedule."""
+
+_LONGEST = timedelta(days=365_000)
+"""What a longer time is taken for, so that it can be added to any date."""
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -200,8 +202,8 @@ class _Run:
         first: DueProof,
     ) -> None:
         self._by_id = {b.backup_id: b for b in backups}
-        self._known, self._now, self._within, self._first = known, now, within, first
-        self._every = min(_every(known, now), within)
+        self._known, self._now, self._within, self._first = known, now, min(within, _LONGEST), first
+        self._every = min(_every(known, now), self._within)
         self._left = None if budget_bytes is None else budget_bytes - first.size_bytes
         lost = {b.backup_id for b in backups if not self._can_be_proved(b)}
         others = [b for b in backups if b is not first.backup]
@@ -238,15 +240,12 @@ class _Run:
         return all(one in self._by_id and one not in self._known.bad for one in ids)
 
     def _since(self, backup: BackupMetadata) -> datetime:
-        """Return when a backup was proved or, where it never was, made; `datetime.min` where that is not known."""
+        """Return when a backup was proved or, where it never was, made; `datetime.min` where neither counts."""
         proved = self._proved(backup.backup_id)
         if proved is not None:
             return proved
-        if (
-            backup.backup_id in self._known.doubted
-            or backup.clock_doubt is not None
-            or self._is_ahead(backup.timestamp)
-        ):
+        untold = backup.clock_doubt is not None or self._is_ahead(backup.timestamp)
+        if untold or backup.backup_id in self._known.doubted:
             return _EVER
         return min(backup.timestamp, self._now)
 

@@ -87,6 +87,7 @@ TABLES: dict[str, tuple[Known, ProofPolicy, list[tuple[str, ProofKind]], list[st
         [("inc3", WHOLE)],
         [],
     ),
+    "a time without end": (Known(last_run=NOW - HOUR), ProofPolicy(timedelta.max), [("inc3", WHOLE)], []),
     "something was written since: at once, whenever it was proved": (
         Known(ago(ful1=1, inc1=1, inc2=1), doubted={"ful2"}, last_run=NOW - HOUR),
         MONTH,

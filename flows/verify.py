@@ -74,16 +74,17 @@ def verify(
         due: Prove what is due by the plan's `prove_within` instead: the latest backup deeply, and others in turn.
         everything: Prove all backups instead, whenever they were proved.
     """
+    opened = load_plan(plan)
     if due or everything:
-        proved, wrong = make_due(load_plan(plan), everything)
+        proved, wrong = make_due(opened, everything)
         for proof in proved.proofs[:1]:
-            publish_verification(proof.verification)  # of the newest backup
+            publish_verification(opened, proof.verification)  # of the newest backup
         publish_due(proved)
         if wrong:
             raise wrong
         return proved
-    result = make_verification(load_plan(plan), backup, deep)
-    publish_verification(result)
+    result = make_verification(opened, backup, deep)
+    publish_verification(opened, result)
     if error := failure(result):
         raise error
     return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError, LastgoodError
@@ -17,8 +19,13 @@ from flows.verify import make_due
 from flows.verify import verify as verify_flow
 
 
-def verify_due(plan: str, backup: str, *, everything: bool, no_server: bool, json: bool) -> None:
+def verify_due(plan: str, backup: str, report: Path | None, *, everything: bool, no_server: bool, json: bool) -> None:
     """Prove what is due, or all, and print what came of it, also where not all is good."""
+    if report is not None:
+        raise ConfigurationError(
+            "--report writes the page of one backup, and --due and --all prove several",
+            hint="Write it afterwards: lastgood proof PLAN BACKUP --out FILE.",
+        )
     if backup != "latest":
         raise ConfigurationError(
             f"--due and --all prove several backups, and {backup} is one",

@@ -25,8 +25,8 @@ from blocks.repository.block import Repository
 from blocks.verification import Verification
 from flows.pipeline.doubts import accepted
 from flows.pipeline.progress import Progress
-from flows.proving.evidence import Evidence
 from flows.proving.own_objects import prove_own
+from flows.proving.proof_records import ProofRecords
 from flows.reading.recovery import Recovery, recovery
 from flows.reporting.units import human_bytes, human_span
 
@@ -92,7 +92,7 @@ class DueRun:
         self._repository = plan.repository.unlock(plan.encryption)
         self._survey = self._repository.survey(plan.name)
         self._backups = self._survey.backups
-        self._evidence = Evidence(self._repository, plan.name, self._backups)
+        self._records = ProofRecords(self._repository, plan.name, self._backups)
         self._made: list[MadeProof] = []
         self._failed: set[str] = set()
         self._late: list[str] = []
@@ -102,7 +102,7 @@ class DueRun:
 
     def run(self, all_of_them: bool, progress: Progress | None) -> tuple[DueResult, list[LastgoodError]]:
         """Make the proofs; return what came of it, and the errors that it amounts to."""
-        started, known, policy = time.monotonic(), self._evidence.known(self._now), self._plan.proof
+        started, known, policy = time.monotonic(), self._records.known(self._now), self._plan.proof
         if not self._backups and not self._findings:
             raise BackupNotFound(f"plan {self._plan.name} has no backup", hint="Make one: lastgood backup.")
         plan_of_run = everything(self._backups, known) if all_of_them else due(self._backups, known, self._now, policy)
@@ -123,7 +123,7 @@ class DueRun:
             left_out=list(plan_of_run.left_out),
             findings=self._findings,
             warnings=self._warnings,
-            recovery=recovery(self._backups, self._evidence.verifications, statuses, self._now),
+            recovery=recovery(self._backups, self._records.verifications, statuses, self._now),
             seconds=round(time.monotonic() - started, 3),
         )
         return result, [*self._unread, *self._errors(result)]
@@ -131,7 +131,7 @@ class DueRun:
     def _prove(self, proof: DueProof, progress: Progress | None) -> bool:
         """Make one proof; return whether the storage still answers, so that the run goes on."""
         backup, bases = proof.backup, [link.backup_id for link in proof.backup.chain]
-        unproved = [base for base in bases if base in self._failed or base not in self._evidence.numbers]
+        unproved = [base for base in bases if base in self._failed or base not in self._records.numbers]
         if proof.kind is ProofKind.OWN and unproved:
             self._skip(proof)
             return True
@@ -139,7 +139,7 @@ class DueRun:
             if proof.kind is ProofKind.WHOLE:
                 found = self._verify(self._plan, backup.backup_id, self._now, progress)
             else:
-                stands_on = {base: self._evidence.numbers[base] for base in bases}
+                stands_on = {base: self._records.numbers[base] for base in bases}
                 own = prove_own(self._plan, self._repository, backup, stands_on, self._now, progress)
                 found = self._record(self._repository, own)
         except BackupNotFound:
@@ -149,11 +149,11 @@ class DueRun:
             self._unread.append(exc)
             self._skip(proof)
             return isinstance(exc, ObjectUnreadable)
-        self._evidence.add(found)
+        self._records.add(found)
         if found.findings:  # of backups that it depends on, too
             verdicts = self._repository.verdicts(self._plan.name, self._backups)
             self._failed.update(backup_id for backup_id, verdict in verdicts.items() if verdict.bad_bytes)
-        if backup.backup_id not in self._evidence.numbers:
+        if backup.backup_id not in self._records.numbers:
             self._failed.add(backup.backup_id)
         self._made.append(MadeProof(backup_id=backup.backup_id, kind=proof.kind, why=proof.why, verification=found))
         return True
@@ -170,7 +170,7 @@ class DueRun:
 
     def _warn(self, schedule: ProofSchedule) -> None:
         name = self._plan.name
-        events = [*self._evidence.runs, *([event] if (event := self._repository.newest_event(name)) else [])]
+        events = [*self._records.runs, *([event] if (event := self._repository.newest_event(name)) else [])]
         if doubt := future_doubt(self._now, self._backups, max(events, default=None), accepted(self._repository, name)):
             self._warnings.append(f"{doubt}: proofs of times to come count for nothing")
         if schedule.left_out:

@@ -106,7 +106,7 @@ def recovery_of(
         statuses: What is known of backups by id; None where nobody asks for the age of the newest good one.
         now: The time to measure ages at.
     """
-    found = recovery(backups, repository.newest_verifications(plan, _LOOKED_AT), statuses or {}, now)
+    found = recovery(backups, repository.all_verifications(plan, _LOOKED_AT), statuses or {}, now)
     if statuses is None:
         found.rpo.age_seconds = None
     return found

@@ -18,7 +18,7 @@ from blocks.records import BackupMetadata
 from blocks.storage.local import LocalTier
 from blocks.verification import Axis, AxisResult, CheckOutcome, Depth
 from flows.proving.due import DueResult
-from flows.proving.evidence import Evidence
+from flows.proving.proof_records import ProofRecords
 from flows.retention import apply_retention
 from flows.verify import make_due, make_verification
 from tests.flows.flow_support import (
@@ -174,11 +174,11 @@ def test_what_cannot_be_read_is_told_and_the_others_are_proved_all_the_same(shop
 def test_damage_that_cannot_be_recorded_keeps_what_depends_on_it_from_being_proved(shop: Shop) -> None:
     full = chain(shop, 1)[0]
     good = make_verification(shop.plan, full.backup_id)
-    evidence = Evidence(shop.repository, "trading", shop.repository.backups("trading"))
-    assert evidence.known(datetime.now(UTC)).proved.keys() == evidence.numbers.keys() == {full.backup_id}
+    records = ProofRecords(shop.repository, "trading", shop.repository.backups("trading"))
+    assert records.known(datetime.now(UTC)).proved.keys() == records.numbers.keys() == {full.backup_id}
     bad = AxisResult(outcome=CheckOutcome.BAD, depth=Depth.ROWS.value, findings=("it is bad",))
-    evidence.add(good.model_copy(update={"results": {Axis.BYTES.value: bad}, "sequence": None}))
-    assert evidence.numbers == {}
+    records.add(good.model_copy(update={"results": {Axis.BYTES.value: bad}, "sequence": None}))
+    assert records.numbers == {}
 
 
 def test_what_was_written_since_its_proof_is_read_again(shop: Shop) -> None:

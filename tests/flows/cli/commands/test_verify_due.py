@@ -53,3 +53,9 @@ def test_several_proofs_and_one_backup_do_not_go_together(desk: Desk, words: tup
     ran = desk.run("verify", "PLAN", made, *words)
     assert ran.code == 2
     assert "prove several backups" in ran.err
+
+
+def test_a_page_is_of_one_backup(desk: Desk) -> None:
+    ran = desk.run("verify", "PLAN", "--due", "--report", "page.html")
+    assert ran.code == 2
+    assert "lastgood proof PLAN BACKUP --out FILE" in ran.err

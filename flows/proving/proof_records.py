@@ -14,7 +14,7 @@ from blocks.repository.verdict import numbered, results_of, standings_of
 from blocks.verification import Axis, CheckOutcome, Depth, Verification
 
 
-class Evidence:
+class ProofRecords:
     """The verifications of a plan's backups, and what they still prove.
 
     Args:
@@ -31,7 +31,7 @@ class Evidence:
         self._repository, self._plan, self._backups = repository, plan, backups
         self._stock = repository.stock(plan)
         read = dict[str, list[Verification]]()
-        for record in repository.newest_verifications(plan):
+        for record in repository.all_verifications(plan):
             read.setdefault(record.backup_id, []).append(record)
         self._records = {backup_id: numbered(records) for backup_id, records in read.items()}
         self.numbers: dict[str, int] = {}

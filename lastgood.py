@@ -601,7 +601,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after `lastgood`; None takes those of this process, which is then the command's own.
     """
     words = sys.argv[1:] if argv is None else argv
-    served = ["deployments"] if {"serve", "demo"}.intersection(words[:2]) else []
+    served = ["deployments"] if {"serve", "deploy", "demo"}.intersection(words[:2]) else []
     for package in ("blocks", "flows", *served):
         if (stranger := _stranger(package)) is not None:
             print(f"error: {stranger}", file=sys.stderr)
@@ -623,6 +623,8 @@ def _main_of_own_process(words: Sequence[str]) -> int:
 
     # what was imported stays: garbage is looked for elsewhere, now and when the process ends
     gc.freeze()
+    # records make many objects and no cycles: looking for garbage after each 700 took a third of a long `list`
+    gc.set_threshold(100_000, 20, 100)
     gc.enable()
     return command(None, interrupts)
 

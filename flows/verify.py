@@ -70,8 +70,9 @@ def verify(plan: str, backup: str = "latest", deep: bool = True) -> Verification
         backup: Id of the backup, or `latest`.
         deep: Also restore to a scratch folder and read the restored state back.
     """
-    result = make_verification(load_plan(plan), backup, deep)
-    publish_verification(result)
+    opened = load_plan(plan)
+    result = make_verification(opened, backup, deep)
+    publish_verification(opened, result)
     if error := failure(result):
         raise error
     return result

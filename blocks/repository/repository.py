@@ -483,6 +483,27 @@ class Repository:
         """Return a backup's verifications, oldest first; `audit` names those that do not open."""
         return _noted(self._history.verifications(plan, backup_id))
 
+    def newest_verifications(self, plan: str, most: int, until: str) -> list[Verification]:
+        """Return the verifications of a plan's newest backups, by one listing; those of one backup stay together.
+
+        Args:
+            plan: Name of the plan.
+            most: How many are read: the newest of the newest backups.
+            until: Id of a backup: those that were made after it are left out.
+
+        Raises:
+            ObjectUnreadable: They cannot be listed.
+        """
+        recorded = self._history.recorded(plan)
+        chosen: dict[str, list[str]] = {}
+        for backup_id in sorted(filter(names.is_backup_id, recorded), key=names.id_moment, reverse=True):
+            if names.id_moment(backup_id) <= names.id_moment(until) and most:
+                chosen[backup_id] = recorded[backup_id][-most:]
+                most -= len(chosen[backup_id])
+        with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+            found = pool.map(lambda one: self._history.verifications(plan, one, chosen[one]), chosen)
+            return [verification for each in found for verification in _noted(each)]
+
     def record_expiry(self, expiry: Expiry) -> None:
         """Append what a retention run is about to remove; call it before `remove`."""
         self._overview.forget()

@@ -10,6 +10,7 @@ from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Depth
 from flows.cli.output import Styled, Table, grid
 from flows.reporting.units import human_bytes
+from flows.reporting.wording import AXES, DEPTHS
 
 _STYLES = {
     BackupStatus.VERIFIED: "green",
@@ -21,21 +22,6 @@ _OUTCOME_STYLES = {CheckOutcome.GOOD: "green", CheckOutcome.BAD: "bold red", Che
 
 _SHORT = {Axis.BYTES: "bytes", Axis.RESTORABLE: "restore", Axis.DEFINITIONS: "defs", Axis.QUALITY: "quality"}
 _MARKS = {CheckOutcome.GOOD: "+", CheckOutcome.BAD: "-", CheckOutcome.UNPROVEN: "?", CheckOutcome.UNTRIED: ""}
-
-AXES = {
-    Axis.BYTES: "stored bytes",
-    Axis.RESTORABLE: "restore",
-    Axis.DEFINITIONS: "definitions",
-    Axis.QUALITY: "quality of data",
-}
-"""What people read for an axis."""
-
-DEPTHS = {
-    Depth.OBJECTS.value: "every object read",
-    Depth.ROWS.value: "every row compared",
-    Depth.RESTORED.value: "really restored",
-}
-"""And for how deep it was looked at."""
 
 
 def status_text(status: BackupStatus) -> Styled:

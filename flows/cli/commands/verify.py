@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from pathlib import Path
 
 from blocks.errors import LastgoodError
 from blocks.plan.plan import BackupPlan
@@ -10,10 +11,14 @@ from blocks.repository.verdict import Verdict, recorded_standing, standing_after
 from blocks.verification import Axis, CheckOutcome, Verification
 from flows.cli import options
 from flows.cli.output import Styled, fields, note, say, say_json
-from flows.cli.render import AXES, DEPTHS, outcome_text, status_text
+from flows.cli.render import outcome_text, status_text
 from flows.cli.running import open_plan, run_reference, run_verb
 from flows.pipeline.progress import Progress
+from flows.reporting.evidence import plan_evidence
+from flows.reporting.page_files import check_page, write_page
+from flows.reporting.proof_page import proof_page
 from flows.reporting.units import human_seconds, human_time
+from flows.reporting.wording import AXES, DEPTHS
 from flows.verify import failure, make_verification, unproved
 from flows.verify import verify as verify_flow
 
@@ -23,12 +28,15 @@ def verify_arguments(command: ArgumentParser) -> None:
     options.plan(command)
     options.backup_or_latest(command)
     options.flag(command, "--deep", "Also restore to a scratch folder and compare that.")
+    options.value(command, "--report", "FILE", "Also write what was proved as a page of HTML.", type=Path)
     options.no_server(command)
     options.json(command)
 
 
-def verify(plan: str, backup: str, *, deep: bool, no_server: bool, json: bool) -> None:
+def verify(plan: str, backup: str, *, deep: bool, report: Path | None, no_server: bool, json: bool) -> None:
     """Prove that a backup can be restored: fetch, open, merge, compare every row, run the quality suites."""
+    if report is not None:
+        check_page(report)
     opened = open_plan(plan)
     parameters = {"plan": run_reference(plan), "backup": backup, "deep": deep}
     try:
@@ -36,8 +44,24 @@ def verify(plan: str, backup: str, *, deep: bool, no_server: bool, json: bool) -
     except LastgoodError as exc:
         if failed := unproved(exc):  # else it failed before anything was proved
             _show(failed, json)
+            _report_failure(opened, failed, report)
         raise
     _show(result, json)
+    _write_report(opened, result, report)
+
+
+def _write_report(plan: BackupPlan, result: Verification, report: Path | None) -> None:
+    if report is not None:
+        write_page(report, proof_page(plan_evidence(plan, result.backup_id, result)))
+        note(f"report: {report}")
+
+
+def _report_failure(plan: BackupPlan, failed: Verification, report: Path | None) -> None:
+    """Write the report of a verification that failed; that, and not what is wrong with a file, is the error."""
+    try:
+        _write_report(plan, failed, report)
+    except LastgoodError as exc:
+        note(f"warning: {exc.message}")
 
 
 def _proved(plan: BackupPlan, backup: str, deep: bool, progress: Progress) -> Verification:

@@ -44,10 +44,11 @@ from flows.pipeline.progress import Progress
 from flows.pipeline.run_names import named
 from flows.pipeline.tool_versions import tool_versions
 from flows.proving.damage import DamageOfChain
+from flows.proving.definitions import drift
 from flows.proving.objects import verification_of_objects
 from flows.proving.parameters import Parameters
 from flows.proving.proof import Proof, proved_index
-from flows.proving.scratch_trial import ScratchTrial
+from flows.proving.scratch_restore import ScratchRestore, open_scratch
 from flows.reporting.artifacts import publish_verification
 from flows.stages.compress import decompress
 from flows.stages.diff import merge
@@ -103,8 +104,8 @@ def make_verification(
     remove_abandoned_scratch()
     repository = plan.repository.unlock(plan.encryption)
     proof = Proof(plan)
-    lost = repository.rolled_back(plan.name)
     target = repository.find(plan.name, backup)
+    lost = repository.noticed_rollback(plan.name)
     damage = DamageOfChain(repository, target)
     with ExitStack() as opened, open_executor() as executor:
         whole = False
@@ -119,11 +120,14 @@ def make_verification(
         except ObjectUnreadable as exc:
             damage.unread.append(exc.message)
         else:
-            trial = opened.enter_context(ScratchTrial(plan, chain, proof)) if deep else None
-            prove_parts(chain, proof, damage, trial, executor, progress)
+            scratch = opened.enter_context(open_scratch(plan, chain)) if deep else None
+            prove_parts(chain, proof, damage, scratch, executor, progress)
             whole = not damage.found and not damage.unread
-            if trial is not None:
-                trial.finish(whole)
+            if scratch is not None and whole:
+                scratch.prove(proof)
+            elif scratch is not None:
+                proof[Axis.RESTORABLE].unproven.append("It was not restored, since not all of it could be read.")
+            proof[Axis.DEFINITIONS].odd += drift(plan, repository, target)
         proof.run_suites(Parameters(repository, target), whole)
     proof[Axis.BYTES].reach(Depth.ROWS)
     proof[Axis.BYTES].bad += [one.sentence for one in damage.found]
@@ -144,6 +148,7 @@ def make_verification(
         results=proof.results,
         suites=proof.evaluated,
         rules=tuple(proof.rules),
+        profile=proof.profile,
         tool_versions=tool_versions(),
     )
     return _recorded(repository, result, lost)
@@ -168,9 +173,10 @@ def _record_of_bases(repository: Repository, target: BackupMetadata, damage: Dam
     right by now, is healed as far as reading its objects proves it.
     """
     said = []
+    known = repository.own_verdicts(target.plan, target.chain) if target.chain and whole else {}
     for link in target.chain:
         wrong = damage.sentences(link.backup_id)
-        if not wrong and not (whole and repository.own_verdict(target.plan, link).bad_bytes):
+        if not wrong and not (link in known and known[link].bad_bytes):
             continue
         try:
             repository.record_verification(verification_of_objects(target.plan, link, wrong, datetime.now(UTC)))
@@ -187,7 +193,7 @@ def prove_parts(
     chain: Chain,
     proof: Proof,
     damage: DamageOfChain,
-    trial: ScratchTrial | None,
+    scratch: ScratchRestore | None,
     executor: StageExecutor,
     progress: Progress | None = None,
 ) -> None:
@@ -211,18 +217,18 @@ def prove_parts(
         packed = executor.submit(decrypt, part, pieces)
         changes = executor.submit(decompress, part, packed)
         merged = executor.submit(merge, part, changes)
-        window.follow(part, pieces, packed, changes, merged, executor.submit(prove, part, proof, trial, merged))
+        window.follow(part, pieces, packed, changes, merged, executor.submit(prove, part, proof, scratch, merged))
 
 
 @task(task_run_name="prove {part}", tags=["stage"], **PURE)
-def prove(part: RestorePart, proof: Proof, trial: ScratchTrial | None, merged: OneShot[pa.Table]) -> int:
+def prove(part: RestorePart, proof: Proof, scratch: ScratchRestore | None, merged: OneShot[pa.Table]) -> int:
     """Compare one part's rows with its index; in a deep verification, write them to the scratch restore."""
     rows = from_normal(merged.take())
     expected = proved_index(part, rows)
     if rows.num_columns:
         proof.keep(part.collection.name, rows, part.part.number)
-        if trial is not None:
-            trial.apply(part, rows, expected)
+        if scratch is not None:
+            scratch.apply(part, rows, expected)
     proof.count(len(expected))
     return len(expected)
 

@@ -26,7 +26,7 @@ MAX_CHARACTERS = 1000
 Value = int | float | Decimal | date | timedelta
 """What a name or an expression stands for; `date` includes `datetime`."""
 
-_LENGTH = re.compile(r"""("[^"]*"|'[^']*')|(?<![\w.])([0-9]+(?:\.[0-9]+)?)([smhdw])\b""")
+_LENGTH = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?<![\w.])([0-9]+(?:\.[0-9]+)?)([smhdw])\b""")
 _SECONDS = "_seconds"
 _DIGITS = 60
 """Enough for the decimals of databases as they occur, and for a share of them."""

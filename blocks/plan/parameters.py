@@ -35,8 +35,8 @@ COLUMN_NUMBERS = ("nulls", "null_share", "distinct", "min", "max", "mean")
 """What `previous_verified.COLUMN.` may end with."""
 
 _HINT = (
-    f"Names are {', '.join(NAMES)} and {PREVIOUS_VERIFIED}.COLUMN.({' | '.join(COLUMN_NUMBERS)}); "
-    "write for instance `previous_rows * 0.9` or `backup_timestamp - 15m`."
+    f"Names are {', '.join(NAMES)} and {PREVIOUS_VERIFIED}.COLUMN.({' | '.join(COLUMN_NUMBERS)}), or "
+    f'{PREVIOUS_VERIFIED}["COLUMN"].min; write for instance `previous_rows * 0.9` or `backup_timestamp - 15m`.'
 )
 
 

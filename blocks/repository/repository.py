@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -86,7 +86,7 @@ class Repository:
         self._memory = VerificationMemory(config.repository_id)
         self._history = History(self._tier, self._catalogue, self._memory)
         self._guard = RollbackGuard(config.repository_id)
-        self._warned: set[str] = set()
+        self._lost: dict[str, str | None] = {}
         self._committer = Committer(self._tier, self._catalogue, self._history, self._guard, self._overview)
 
     @property
@@ -300,7 +300,7 @@ class Repository:
             BackupNotFound: There is none; the hint says what there is.
             CorruptionDetected: It, or a newer one that may be meant, is damaged.
         """
-        self._warn_of_rollback(plan)
+        self.noticed_rollback(plan)
         if wanted == LATEST_VERIFIED:
             check_wanted(wanted, at)
             return find_verified(self._catalogue, plan, at, partial(self.verdicts, plan))
@@ -413,12 +413,12 @@ class Repository:
             metadata: The backup.
             stock: Where many are asked about: it lists the verifications of all of them at once.
         """
-        own = self.own_verdict(metadata.plan, self.link_of(metadata), stock)
-        if own.bad_bytes:
-            return own
-        return depending(
-            own, [(link.backup_id, self.own_verdict(metadata.plan, link, stock)) for link in metadata.chain]
-        )
+        link = self.link_of(metadata)
+        if stock is not None or not metadata.chain:
+            found = {one: self.own_verdict(metadata.plan, one, stock) for one in (*metadata.chain, link)}
+        else:
+            found = self.own_verdicts(metadata.plan, (*metadata.chain, link))
+        return depending(found[link], [(one.backup_id, found[one]) for one in metadata.chain])
 
     def own_verdict(self, plan: str, link: Link, stock: Stock | None = None) -> Verdict:
         """Return what its own verifications say of a backup, whatever is known of those it depends on.
@@ -430,20 +430,25 @@ class Repository:
         """
         return self._history.verdict(plan, link, self._recorded(link.backup_id, stock))
 
-    def verdicts(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, Verdict]:
-        """Return what `verdict` does of many backups, by their ids, with one listing for all of them."""
-        links = {link: None for one in backups for link in (*one.chain, self.link_of(one))}
+    def own_verdicts(self, plan: str, links: Iterable[Link]) -> dict[Link, Verdict]:
+        """Return what `own_verdict` does of many backups, with one listing for all of them."""
+        found = dict.fromkeys(links, Verdict())
         try:
             recorded = self._history.recorded(plan)
         except ObjectUnreadable:
-            listed: list[tuple[Link, list[str] | None]] = [(link, None) for link in links]
+            listed: list[tuple[Link, list[str] | None]] = [(link, None) for link in found]
         else:
-            listed = [(link, recorded[link.backup_id]) for link in links if link.backup_id in recorded]
+            listed = [(link, recorded[link.backup_id]) for link in found if link.backup_id in recorded]
         with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
             read = pool.map(lambda one: self._history.verdict(plan, *one), listed)
-            own = dict.fromkeys(links, Verdict()) | dict(zip((link for link, _ in listed), read, strict=True))
+            return found | dict(zip((link for link, _ in listed), read, strict=True))
+
+    def verdicts(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, Verdict]:
+        """Return what `verdict` does of many backups, by their ids, with one listing for all of them."""
+        links = {one.backup_id: self.link_of(one) for one in backups}
+        own = self.own_verdicts(plan, {link for one in backups for link in (*one.chain, links[one.backup_id])})
         return {
-            one.backup_id: depending(own[self.link_of(one)], [(link.backup_id, own[link]) for link in one.chain])
+            one.backup_id: depending(own[links[one.backup_id]], [(link.backup_id, own[link]) for link in one.chain])
             for one in backups
         }
 
@@ -468,11 +473,16 @@ class Repository:
         """Return a sentence that the newest backup that this machine has seen is gone without a record, if it is."""
         return remembered_loss(self._catalogue, self._history, self._guard, plan)
 
-    def _warn_of_rollback(self, plan: str) -> None:
-        """Say it once for each opened repository: one command looks for backups several times."""
-        if plan not in self._warned and (lost := self.rolled_back(plan)):
-            self._warned.add(plan)
-            logger.warning("%s; `lastgood check` reports more", lost)
+    def noticed_rollback(self, plan: str) -> str | None:
+        """Return what `rolled_back` does, as of when this opened repository was first asked for a backup or for this.
+
+        One command looks for backups several times: it is logged once.
+        """
+        if plan not in self._lost:
+            self._lost[plan] = self.rolled_back(plan)
+            if lost := self._lost[plan]:
+                logger.warning("%s; `lastgood check` reports more", lost)
+        return self._lost[plan]
 
     def record_verification(self, verification: Verification) -> Verification:
         """Append the result of a verification; return it as it was recorded, as `History.record_verification` does."""

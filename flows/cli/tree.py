@@ -21,6 +21,7 @@ from flows.cli.commands import (
     list_backups,
     plan,
     proof,
+    quality,
     restore,
     retention,
     serve,
@@ -51,6 +52,7 @@ COMMANDS: Mapping[str, Command] = {
 }
 GROUPS: Mapping[str, tuple[Mapping[str, Command], str]] = {
     "key": (key.COMMANDS, "Show and change who can open a plan's repository."),
+    "quality": (quality.COMMANDS, "Check quality suites, and suggest a first one."),
     "plan": (plan.COMMANDS, "Keep plans where the Prefect UI can pick them."),
 }
 

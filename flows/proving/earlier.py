@@ -38,19 +38,19 @@ class Earlier:
         """Return those that hold all of a collection, newest first."""
         return [one for one in self.backups if rows_of(one, collection) is not None]
 
-    def newest_profile(self, collection: str) -> CollectionProfile | None:
-        """Return the numbers of the newest one whose quality was proved good, of a collection; None where none is."""
-        found = (self.profile(one, collection) for one in self.backups[:LOOKED_BACK])
+    def newest_profile(self, name: str) -> CollectionProfile | None:
+        """Return the numbers of a name in the newest one whose quality was proved good; None where there is none."""
+        found = (self.profile(one, name) for one in self.backups[:LOOKED_BACK])
         return next((one for one in found if one is not None), None)
 
-    def profile(self, backup: BackupMetadata, collection: str) -> CollectionProfile | None:
-        """Return the numbers that the newest good verification of one of them left of a collection."""
+    def profile(self, backup: BackupMetadata, name: str) -> CollectionProfile | None:
+        """Return the numbers of a name that the newest good verification of one of them left."""
         if self.is_bad(backup):
             return None
         for record in reversed(self._verifications(backup)):
             quality = record.results.get(Axis.QUALITY)
-            if collection in record.profile and quality is not None and quality.outcome is CheckOutcome.GOOD:
-                return record.profile[collection]
+            if name in record.profile and quality is not None and quality.outcome is CheckOutcome.GOOD:
+                return record.profile[name]
         return None
 
     def is_bad(self, backup: BackupMetadata) -> bool:

@@ -31,16 +31,19 @@ class Parameters:
         self._backup, self._earlier = backup, Earlier(repository, backup)
         self._profiles = dict[str, CollectionProfile | None]()
 
-    def of(self, collection: Collection, names: Iterable[str]) -> dict[str, Value | Missing]:
+    def of(
+        self, collection: Collection, names: Iterable[str], profile: str | None = None
+    ) -> dict[str, Value | Missing]:
         """Return the values of some names, `Missing` for one that has none yet.
 
         Args:
             collection: The collection of the backup that a suite is about.
             names: As `blocks.plan.parameters.names_in` returns them.
+            profile: What numbers of the rows are kept by in verifications; the collection, where nothing is said.
         """
-        return {name: self._value(collection, name) for name in names}
+        return {name: self._value(collection, name, profile or collection.name) for name in names}
 
-    def _value(self, collection: Collection, name: str) -> Value | Missing:
+    def _value(self, collection: Collection, name: str, profile: str) -> Value | Missing:
         if name == EXPECTED_ROWS:
             return collection.rows
         if name == BACKUP_TIMESTAMP:
@@ -49,12 +52,12 @@ class Parameters:
             before = self._earlier.whole(collection.name)
             rows = rows_of(before[0], collection.name) if before else None
             return Missing(NO_BACKUP) if rows is None else rows
-        return _number(self._profile(collection.name), name)
+        return _number(self._profile(profile), name)
 
-    def _profile(self, collection: str) -> CollectionProfile | None:
-        if collection not in self._profiles:
-            self._profiles[collection] = self._earlier.newest_profile(collection)
-        return self._profiles[collection]
+    def _profile(self, name: str) -> CollectionProfile | None:
+        if name not in self._profiles:
+            self._profiles[name] = self._earlier.newest_profile(name)
+        return self._profiles[name]
 
 
 def _number(profile: CollectionProfile | None, name: str) -> Value | Missing:

@@ -21,7 +21,7 @@ from blocks.rows.digest import RowDigest
 from blocks.rows.index import PartIndex, positions
 from blocks.rows.keys import no_keys
 from blocks.rows.normalize import to_normal
-from blocks.verification import Axis, AxisResult, CheckOutcome, Depth, RuleResult
+from blocks.verification import Axis, AxisResult, CheckOutcome, CollectionProfile, Depth, RuleResult
 from flows.pipeline.chain import RestorePart
 from flows.proving.suites import SuiteRows, Values
 
@@ -102,6 +102,8 @@ class Proof:
         """SHA-256 of each suite that was evaluated, hex, by its name."""
         self.rules: list[RuleResult] = []
         """What each expectation came to."""
+        self.profile: dict[str, CollectionProfile] = {}
+        """Numbers about the rows that suites were evaluated on."""
         self.suite_rows: SuiteRows | None = None
 
     def __getitem__(self, axis: Axis) -> Findings:
@@ -168,6 +170,7 @@ class Proof:
             return
         quality.reach(Depth.ROWS)
         self.rules = self.suite_rows.run(parameters)
+        self.profile = self.suite_rows.profiles
         self.evaluated = {suite.name: suite.sha256 for suite in self.suites}
         self.expectations = evaluated(self.rules)
         quality.bad += findings(self.rules)

@@ -19,10 +19,11 @@ from blocks.plan.quality.suite import FILE_FORMATS
 from blocks.plan.quality.table import CheckedColumn, CheckedTable
 from blocks.records import BackupMetadata, Collection
 from blocks.rows.selection import glob_regex
-from blocks.verification import RuleOutcome, RuleResult
+from blocks.verification import CollectionProfile, RuleOutcome, RuleResult
 from flows.proving.fields import Reader
 from flows.proving.file_tables import FileTables
 from flows.proving.keyed import KeyedValues
+from flows.proving.profile import profile
 from flows.proving.tables import RestoredTables
 from flows.proving.typed_parts import EXAMPLES, converted
 
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 class Values(Protocol):
     """Knows the values of parameters, as `flows.proving.parameters.Parameters` does."""
 
-    def of(self, collection: Collection, names: Iterable[str]) -> dict[str, Value | Missing]:
-        """Return the values of some names for a collection."""
+    def of(self, collection: Collection, names: Iterable[str], profile: str) -> dict[str, Value | Missing]:
+        """Return the values of some names for a collection; `profile` names its numbers in verifications."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class _Run:
     name: str
     reader: Reader | None
 
+    @property
+    def profile(self) -> str:
+        """What numbers of its rows are kept by: the collection, unless the suite makes another table of it."""
+        plain = self.suite.format is None and self.suite.keys is None and not self.suite.types
+        return self.collection.name if plain else f"{self.collection.name} ({self.suite.name})"
+
 
 class SuiteRows:
     """Keeps the restored rows that suites ask for, and runs the suites.
@@ -55,6 +62,9 @@ class SuiteRows:
         suites: The suites.
         backup: The backup; a suite is evaluated on each of its collections that the suite names.
         more: Full names of collections that are kept besides those that suites ask for.
+
+    Attributes:
+        profiles: After `run`, numbers about the rows of each table that a suite was evaluated on.
     """
 
     def __init__(
@@ -66,6 +76,7 @@ class SuiteRows:
         wanted = {*more, *_named(suites, collections)}
         wanted |= {name for suite in suites if suite.format is None for name in chosen[suite.name]}
         self._suites = list(suites)
+        self.profiles: dict[str, CollectionProfile] = {}
         self.tables = RestoredTables(plan, [c for name, c in collections.items() if name in wanted], kinds)
         self._runs: list[_Run] = []
         for suite in suites:
@@ -115,15 +126,20 @@ class SuiteRows:
 
         self.tables.tables()  # which queries may name
         tables = [(run, self._table(run)) for run in self._runs]
+        self.profiles = {run.profile: profile(table) for run, table in tables}
         rules = [_no_collection(suite) for suite in self._lacking]
         for run, table in tables:
             suite = run.suite
             names = frozenset[str]().union(*(parameters_of(each) for each in suite.expectations))
-            values = parameters.of(run.collection, names)
+            values = parameters.of(run.collection, names, run.profile)
             evaluation = Evaluation(suite, run.collection.name, table, values, self.tables.folder)
             whole = suite.format is None and suite.keys is None
             rules += evaluation.run(run.collection.rows if whole else None)
         return rules
+
+    def tables_of(self, suite: str) -> dict[str, CheckedTable]:
+        """Return the table of a suite for each of its collections, by full name, after all rows were added."""
+        return {run.collection.name: self._table(run) for run in self._runs if run.suite.name == suite}
 
     def _table(self, run: _Run) -> CheckedTable:
         if run.reader is not None:

@@ -149,7 +149,7 @@ def load_suites(paths: Sequence[str]) -> list[QualitySuite]:
     Raises:
         ConfigurationError: A file is missing or wrong; the file, the suite and the field are named.
     """
-    suites = [(path, suite) for path in paths for suite in _read(Path(path))]
+    suites = [(path, suite) for path in paths for suite in read_suites(path)]
     names = set[str]()
     for path, suite in suites:
         if suite.name.casefold() in names:
@@ -162,7 +162,13 @@ def load_suites(paths: Sequence[str]) -> list[QualitySuite]:
     return [suite for _, suite in suites]
 
 
-def _read(path: Path) -> list[QualitySuite]:
+def read_suites(file: str) -> list[QualitySuite]:
+    """Read the suites of one file, without a look at what they expect.
+
+    Raises:
+        ConfigurationError: It is missing, or holds no suites; the suite and the field are named.
+    """
+    path = Path(file)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as exc:

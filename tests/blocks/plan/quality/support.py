@@ -24,7 +24,7 @@ class Known:
     def __init__(self, **values: Value) -> None:
         self.values: Mapping[str, Value] = values
 
-    def of(self, collection: Collection, names: Iterable[str]) -> dict[str, Value | Missing]:
+    def of(self, collection: Collection, names: Iterable[str], profile: str) -> dict[str, Value | Missing]:
         known: dict[str, Value] = {EXPECTED_ROWS: collection.rows, BACKUP_TIMESTAMP: NOW, **self.values}
         return {name: known.get(name, Missing("no earlier verification")) for name in names}
 

@@ -74,7 +74,7 @@ def needs_prefect(words: Sequence[str]) -> bool:
     match [word for word in said if word != "--debug"]:
         case ["serve" | "deploy" | "demo" | "plan", *_]:
             return True
-        case ["key", _, plan, *_] | ["init" | "list" | "show" | "diff" | "check" | "unlock", plan, *_]:
+        case ["key", _, plan, *_] | ["init" | "list" | "show" | "proof" | "diff" | "check" | "unlock", plan, *_]:
             return not is_path(plan)
         case ["ls" | "cat" | "export" | "query", plan, *_]:
             return not is_path(plan)

@@ -23,6 +23,8 @@ from flows.cli.commands import (
     list_backups,
     ls,
     plan,
+    proof,
+    quality,
     query,
     restore,
     retention,
@@ -48,6 +50,7 @@ COMMANDS: Mapping[str, Command] = {
     "restore": restore.COMMAND,
     "undo": undo.COMMAND,
     "verify": verify.COMMAND,
+    "proof": proof.COMMAND,
     "check": check.COMMAND,
     "retention": retention.COMMAND,
     "unlock": unlock.COMMAND,
@@ -57,6 +60,7 @@ COMMANDS: Mapping[str, Command] = {
 }
 GROUPS: Mapping[str, tuple[Mapping[str, Command], str]] = {
     "key": (key.COMMANDS, "Show and change who can open a plan's repository."),
+    "quality": (quality.COMMANDS, "Check quality suites, and suggest a first one."),
     "plan": (plan.COMMANDS, "Keep plans where the Prefect UI can pick them."),
 }
 

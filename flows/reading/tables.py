@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MEMORY_LIMIT = "400MB"
 """What DuckDB may take; what needs more goes to the scratch folder."""
 CONTENT = "data"
-"""The column that holds the content of files."""
+"""The column that holds the content of files, which no table has: `flows.proving.fields` reads it."""
 _FITTING = {"BIGINT": ("int",), "DOUBLE": ("int", "float"), "VARCHAR": ("text",), "BLOB": ("bytes",)}
 """Kinds of values that a column of a type holds."""
 _KINDS = {"BIGINT": "int", "DOUBLE": "float", "VARCHAR": "text", "BLOB": "bytes"}
@@ -61,7 +61,6 @@ class RestoredTables:
         plan: Name of the plan, for the name of the scratch folder.
         collections: Those whose rows are kept; rows of others are not.
         kinds: The type of each source (`postgres`), by its name.
-        contents: Full names of collections of which the content of files is kept, too.
     """
 
     def __init__(
@@ -69,7 +68,6 @@ class RestoredTables:
         plan: str,
         collections: Iterable[Collection],
         kinds: Mapping[str, str],
-        contents: frozenset[str] = frozenset(),
     ) -> None:
         self._scratch = scratch_folder("quality", plan)
         self.folder: Path = self._scratch.__enter__()
@@ -83,7 +81,7 @@ class RestoredTables:
             while view.casefold() in views:
                 view = view[:-1] + '_2"'
             views.add(view.casefold())
-            self._kept[collection.name] = _Kept(collection, _shape(collection, kind, contents), kind, view)
+            self._kept[collection.name] = _Kept(collection, _shape(collection, kind), kind, view)
         self.connection = self._connect()
 
     def __enter__(self) -> Self:
@@ -168,10 +166,10 @@ class RestoredTables:
         return {name: self.table(name) for name in self._kept}
 
 
-def _shape(collection: Collection, kind: str, contents: frozenset[str]) -> PartShape:
+def _shape(collection: Collection, kind: str) -> PartShape:
     names: dict[str, str] = {}
     for name, _ in collection.columns:
-        if kind == "files" and name == CONTENT and collection.name not in contents:
+        if kind == "files" and name == CONTENT:
             continue
         names[name] = sql_name = name
         while sum(taken.casefold() == sql_name.casefold() for taken in names.values()) > 1:

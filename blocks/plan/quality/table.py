@@ -13,7 +13,7 @@ from blocks.plan.quality.column_types import quoted
 if TYPE_CHECKING:
     import duckdb
 
-BATCH_ROWS = 100_000
+BATCH_ROWS = 250_000
 """Rows that are in memory as Python or pandas values at once."""
 
 
@@ -47,12 +47,16 @@ class Unparsed:
         count: How many do not parse.
         total: How many there are.
         keys: Keys of some of them.
+        said: What is said of them.
+        severity: As of expectations.
     """
 
     what: str
     count: int
     total: int
     keys: tuple[str, ...] = ()
+    said: str = "do not parse"
+    severity: str = "critical"
 
 
 @dataclass(frozen=True)
@@ -79,19 +83,22 @@ class CheckedTable:
         """Return what SQL calls a column, quoted."""
         return quoted(self.columns[column].sql_name)
 
-    def batches(self, columns: Sequence[str], size: int = BATCH_ROWS) -> Iterator[pa.Table]:
+    def batches(self, columns: Sequence[str], size: int | None = None) -> Iterator[pa.Table]:
         """Yield rows in their order.
 
         Args:
             columns: Names of the columns that are wanted; they are the columns of the tables.
-            size: Most rows of a table.
+            size: Most rows of a table; `BATCH_ROWS` by default.
         """
+        size = size or BATCH_ROWS
         wanted = ", ".join(self.sql(column) for column in columns) or "1 AS nothing"
         with self.connection.cursor() as cursor:
             reader = cursor.sql(f"SELECT {wanted} FROM {self.name}").to_arrow_reader(size)
             for batch in reader:
                 table = pa.Table.from_batches([batch])
-                yield table.rename_columns(list(columns)) if columns else table
+                table = table.rename_columns(list(columns)) if columns else table
+                for start in range(0, table.num_rows, size):
+                    yield table.slice(start, size)
 
     def value(self, expression: str, *parameters: object) -> object:
         """Return what an SQL expression comes to over all rows."""

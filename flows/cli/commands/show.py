@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
@@ -12,8 +13,18 @@ from blocks.repository.block import Repository
 from blocks.verification import Verification
 from flows.cli import options
 from flows.cli.output import Table, fields, grid, say, say_json
-from flows.cli.render import backup_json, chain_text, changed, collections_table, held_log, status_text
+from flows.cli.render import (
+    backup_json,
+    chain_text,
+    changed,
+    collections_table,
+    held_log,
+    proof_table,
+    recovery_rows,
+    status_text,
+)
 from flows.cli.running import open_plan
+from flows.reading.recovery import Recovery, recovery_of
 from flows.reporting.units import human_bytes, human_seconds, human_time
 
 
@@ -32,8 +43,8 @@ def show(plan: str, backup: str, *, json: bool) -> None:
     if json:
         say_json(_show_json(repository, made))
         return
-    status = repository.status(made)
-    say(_summary(made, status))
+    verdict = repository.verdict(made)
+    say(_summary(made, verdict.status or BackupStatus.COMPLETED))
     say("")
     say(collections_table(made))
     for source in made.sources:
@@ -42,11 +53,22 @@ def show(plan: str, backup: str, *, json: bool) -> None:
             say(f"  {held}")
         for warning in source.warnings:
             say(f"  warning: {warning}")
+    say("")
+    say(proof_table(verdict))
+    if verdict.doubt is not None:
+        say(f"not all is known: {verdict.doubt}")
     if verifications := repository.verifications(opened.name, made.backup_id):
         say("")
         say(_verifications_table(verifications))
     else:
         say("\nnever verified")
+    if rows := recovery_rows(_recovery(repository, opened.name)):
+        say("")
+        say(fields(rows))
+
+
+def _recovery(repository: Repository, plan: str) -> Recovery:
+    return recovery_of(repository, plan, repository.survey(plan, shown=True).backups, None, datetime.now(UTC))
 
 
 def _summary(made: BackupMetadata, status: BackupStatus) -> Table:
@@ -78,7 +100,7 @@ def _summary(made: BackupMetadata, status: BackupStatus) -> Table:
 
 
 def _show_json(repository: Repository, made: BackupMetadata) -> JsonValue:
-    head = backup_json(made, repository.status(made))
+    head = backup_json(made, repository.verdict(made))
     return head | {
         "plan": made.plan,
         "sequence": made.sequence,
@@ -115,14 +137,16 @@ def _show_json(repository: Repository, made: BackupMetadata) -> JsonValue:
             v.model_dump(mode="json", exclude={"format_version"})
             for v in repository.verifications(made.plan, made.backup_id)
         ],
+        "recovery": _recovery(repository, made.plan).model_dump(mode="json"),
     }
 
 
 def _verifications_table(verifications: Sequence[Verification]) -> Table:
     """Show the verifications of a backup, oldest first."""
-    table = grid("verified (UTC)", "how", "status", ">rows", ">expectations", ">took", "findings")
+    table = grid(">number", "verified (UTC)", "how", "status", ">rows", ">expectations", ">took", "findings")
     for one in verifications:
         table.add_row(
+            f"{one.sequence or ''}",
             f"{one.verified_at:%Y-%m-%d %H:%M:%S}",
             "deep" if one.deep else "compared",
             status_text(one.status),

@@ -150,13 +150,12 @@ def test_keys_and_paths_are_text_and_bytes_that_are_none_are_written_out() -> No
         assert read(tables.table("s/t")) == [("quote:1", "quote:1"), ("\\xffx", "\\xffx")]
 
 
-def test_the_content_of_files_is_left_out_unless_it_is_wanted() -> None:
+def test_the_content_of_files_is_left_out() -> None:
     files = collection("s/tree", ("path", "binary"), ("data", "large_binary"), key=("path",))
     rows = pa.table({"path": pa.array([b"a"], pa.large_binary()), "data": pa.array([b"x"], pa.large_binary())})
-    for contents, columns in ((frozenset[str](), ["path"]), (frozenset({"s/tree"}), ["path", "data"])):
-        with RestoredTables("plan", [files], {"s": "files"}, contents) as tables:
-            tables.add("s/tree", rows)
-            assert list(tables.table("s/tree").columns) == columns
+    with RestoredTables("plan", [files], {"s": "files"}) as tables:
+        tables.add("s/tree", rows)
+        assert list(tables.table("s/tree").columns) == ["path"]
 
 
 def test_rows_stand_in_the_order_of_parts_whoever_comes_first() -> None:

@@ -26,7 +26,7 @@ from flows.verify import make_verification
 from tests.blocks.sources.redis.kit import RedisServer
 from tests.postgres_server import postgres_server
 from tests.proof.clock import clock_moved
-from tests.proof.live import DATABASE, DAYS, SMALL_FILLS, Books, Cache, Feeds, Ledger, now
+from tests.proof.live import DAYS, SMALL_FILLS, Books, Cache, Feeds, Ledger, now
 from tests.proof.planted import BOOKS, CACHE, FAULTS, FEEDS, LEDGER, SOUND, Fault, Live
 from tests.proof.suites import write_careful
 
@@ -98,7 +98,7 @@ class Campaign:
         self.plan = BackupPlan(
             name="trading",
             sources={
-                "books": PostgresSource(dsn=self.live.books.server.dsn(DATABASE)),
+                "books": PostgresSource(dsn=self.live.books.server.dsn(self.live.books.database)),
                 "ledger": SQLiteSource(path=str(self.live.ledger.path)),
                 "cache": RedisSource(url=redis.url),
                 **{name: FilesSource(url=str(self.live.feeds.root / name)) for name in self.live.feeds.names},

@@ -25,7 +25,6 @@ HERE = Path(__file__).parent
 DAYS = 90
 """How long the application has run when its first backup is made."""
 SMALL_FILLS, LARGE_FILLS = 2_000, 50_000
-DATABASE = "books"
 
 
 @dataclass
@@ -36,15 +35,16 @@ class Books:
     begin: datetime
     fills: dict[str, int] = field(default_factory=dict)
     """By the name of a schema about how many fills it holds at the first backup."""
+    database: str = "books"
     _orders: dict[str, int] = field(default_factory=dict)
 
     def run(self, *statements: str) -> None:
-        self.server.run(DATABASE, *statements)
+        self.server.run(self.database, *statements)
 
     def create(self) -> None:
         text = (HERE / "ledger.sql").read_text()
         begin = self.begin.isoformat()
-        self.server.create(DATABASE, *(text.format(name=name, begin=begin) for name in self.fills))
+        self.server.create(self.database, *(text.format(name=name, begin=begin) for name in self.fills))
 
     def grow(self, until: datetime, but: frozenset[str] = frozenset()) -> None:
         text = (HERE / "ledger_growth.sql").read_text()

@@ -5,9 +5,13 @@ Run as `python -m tests.proof.campaign`: prints what finds each fault; exit code
 
 from __future__ import annotations
 
+import logging
+import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,11 +31,13 @@ from tests.blocks.sources.redis.kit import RedisServer
 from tests.postgres_server import postgres_server
 from tests.proof.clock import clock_moved
 from tests.proof.live import DAYS, SMALL_FILLS, Books, Cache, Feeds, Ledger, now
-from tests.proof.planted import BOOKS, CACHE, FAULTS, FEEDS, LEDGER, SOUND, Fault, Live
-from tests.proof.suites import write_careful
+from tests.proof.planted import BOOKS, CACHE, FAULTS, FEEDS, LEDGER, SOUND, SOUND_MARKS, Fault, Live
+from tests.proof.suites import write_careful, write_suggested
 
 GOOD_DAYS = (5, 4, 3)
 """How many days ago the good backups were made."""
+ALONE, SUGGESTED, CAREFUL = "without a suite", "with the suggested suite", "with a careful suite"
+LEVELS = (ALONE, SUGGESTED, CAREFUL)
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,37 @@ def _rule(result: Verification, sentence: str) -> str:
     return named[0] if named else ""
 
 
-def about(name: re.Pattern[str], result: Verification, before: Verification) -> list[Found]:
-    """Return what a verification says of one copy and the one of the good backup before did not."""
+def about(fault: Fault, result: Verification, before: Verification) -> list[Found]:
+    """Return what a verification says of a fault's copy, and that of the good backup before did not."""
     known = {one.sentence for one in said_by(before)}
-    return [one for one in said_by(result) if name.search(one.sentence) and one.sentence not in known]
+    return [one for one in said_by(result) if fault.mark.search(one.sentence) and one.sentence not in known]
+
+
+def _of_sound(result: Verification) -> list[Found]:
+    return [one for one in said_by(result) if any(mark.search(one.sentence) for mark in SOUND_MARKS)]
+
+
+def _of_nobody(result: Verification) -> list[Found]:
+    """What names no copy."""
+    marks = [*SOUND_MARKS, *(fault.mark for fault in FAULTS)]
+    return [one for one in said_by(result) if not any(mark.search(one.sentence) for mark in marks)]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a campaign found.
+
+    Attributes:
+        faults: By the name of a fault and a level what was said of it.
+        of_sound: What was said of copies without a fault.
+        of_nobody: What names no copy at all.
+        of_history: What was said of good backups.
+    """
+
+    faults: dict[str, dict[str, list[Found]]]
+    of_sound: dict[str, list[Found]]
+    of_nobody: dict[str, list[Found]]
+    of_history: list[Found]
 
 
 class Campaign:
@@ -108,7 +141,7 @@ class Campaign:
         )
         self.plan.repository.initialize(self.plan.encryption)
         self.good: list[BackupMetadata] = []
-        self.good_results: list[Verification] = []
+        self.results: list[Verification] = []
 
     def grow(self, until: datetime, but: frozenset[str] = frozenset()) -> None:
         for store in (self.live.books, self.live.ledger, self.live.cache, self.live.feeds):
@@ -123,7 +156,7 @@ class Campaign:
             with clock_moved(-ago):
                 kind = BackupType.INCREMENTAL if self.good else BackupType.FULL
                 self.good.append(make_backup(plan, kind))
-                self.good_results.append(make_verification(plan, deep=True))
+                self.results.append(make_verification(plan, deep=True))
 
     def plant(self, faults: Sequence[Fault] = FAULTS) -> BackupMetadata:
         """Let the application go on for three days, make copies of its state bad, and back all of it up."""
@@ -132,6 +165,30 @@ class Campaign:
             fault.plant(self.live)
         return make_backup(self.plan, BackupType.INCREMENTAL)
 
+    def run(self, step: Callable[[str], None] = lambda what: None) -> Said:
+        """Do everything; `step` is told when something is done."""
+        step("state made")
+        self.make_history()
+        step("history made")
+        suites: dict[str, list[str]] = {
+            ALONE: [],
+            SUGGESTED: write_suggested(self.plan, self.folder / "suggested"),
+            CAREFUL: write_careful(self.folder / "careful"),
+        }
+        step("suites written")
+        before = {level: self.verify(some) for level, some in suites.items()}
+        step("good backup verified")
+        self.plant()
+        step("faults backed up")
+        after = {level: self.verify(some) for level, some in suites.items()}
+        step("verified")
+        return Said(
+            {fault.name: {level: about(fault, after[level], before[level]) for level in LEVELS} for fault in FAULTS},
+            {level: _of_sound(result) for level, result in after.items()},
+            {level: _of_nobody(result) for level, result in after.items()},
+            [one for result in (*self.results, *before.values()) for one in said_by(result)],
+        )
+
     def with_suites(self, suites: Sequence[str]) -> BackupPlan:
         return self.plan.model_copy(update={"quality": list(suites)})
 
@@ -139,50 +196,35 @@ class Campaign:
         return make_verification(self.with_suites(suites), deep=True)
 
 
-@contextmanager
-def campaign(folder: Path) -> Iterator[Campaign]:
-    """Open a campaign with servers of its own."""
-    redis = RedisServer(folder / "redis", "--databases", "32")
-    try:
-        with postgres_server() as server:
-            yield Campaign(folder, server, redis)
-    finally:
-        redis.kill()
-
-
 def main() -> int:
-    import logging
-    import os
-    import resource
-    import tempfile
-    import time
-
+    """Run one campaign, and print all that is said."""
     logging.disable(logging.WARNING)
-
-    def used() -> str:
-        mine, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = mine.ru_utime + mine.ru_stime + children.ru_utime + children.ru_stime
-        return f"{cpu:.1f} s of processor time, {time.monotonic() - start:.0f} s"
-
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="lastgood-proof-") as name:
+
+    def step(what: str) -> None:
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        seconds = sum(one.ru_utime + one.ru_stime for one in used)
+        print(f"-- {what}: {seconds:.1f} s of processor time, {time.monotonic() - start:.0f} s", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="lastgood-proof-") as name, postgres_server() as server:
         os.environ["XDG_STATE_HOME"] = f"{name}/state"
-        with campaign(Path(name)) as run:
-            print("state made", used(), flush=True)
-            run.make_history()
-            print("history made", used(), flush=True)
-            before = run.good_results[-1]
-            for one in said_by(before):
-                print("GOOD BACKUP:", one)
-            made = run.plant()
-            print("backup", made.backup_type, made.promoted_because, used(), flush=True)
-            for what, suites in (("nothing", []), ("careful", write_careful(Path(name) / "careful"))):
-                result = run.verify(suites)
-                print(what, result.status, used(), flush=True)
-                for one in said_by(result):
-                    print(one)
-                missed = [fault for fault in FAULTS if not about(fault.mark, result, before)]
-                print(f"{len(FAULTS)} faults, {len(missed)} not found:", *(fault.name for fault in missed))
+        redis = RedisServer(Path(name) / "redis", "--databases", "32")
+        try:
+            said = Campaign(Path(name), server, redis).run(step)
+        finally:
+            redis.kill()
+    for fault in FAULTS:
+        for level, found in said.faults[fault.name].items():
+            for one in found:
+                print(f"{fault.name} {level}: {one.axis} {'BAD' if one.bad else 'said'} [{one.rule}] {one.sentence}")
+    for what in (said.of_sound, said.of_nobody):
+        for level, found in what.items():
+            for one in found:
+                print(f"OF NO FAULT, {level}: {one}")
+    print("OF GOOD BACKUPS:", *said.of_history)
+    for level in LEVELS:
+        missed = [fault.name for fault in FAULTS if not said.faults[fault.name][level]]
+        print(f"{level}: {len(FAULTS) - len(missed)} of {len(FAULTS)}; not found:", *missed)
     return 1 if missed else 0
 
 

@@ -184,6 +184,7 @@ class Forgery:
         do: Does it to a copy.
         looked_at: The backup that is verified then.
         unknowable: Why nothing can say so on another machine, where it cannot.
+        unknowable_here: Why nothing can on the one that made the backups.
     """
 
     name: str
@@ -191,6 +192,7 @@ class Forgery:
     do: Callable[[Copy], None]
     looked_at: int = NEWEST
     unknowable: str = ""
+    unknowable_here: str = ""
 
 
 def _another_newest(change: Callable[[Genuine], None], expected_type: BackupType = BackupType.INCREMENTAL) -> Callable[[Copy], None]:

@@ -15,6 +15,11 @@ from pathlib import Path
 from tests.proof.live import LARGE_FILLS, SMALL_FILLS, Books, Cache, Feeds, Ledger
 
 
+def _mark(word: str) -> re.Pattern[str]:
+    """Find a name in a sentence, and no other that it is the beginning of; but tables of SQLite begin with one."""
+    return re.compile(rf"(?<![a-z0-9_]){re.escape(word)}(?!_?[a-z0-9])|(?<![a-z0-9_]){re.escape(word)}_(?=[a-z])")
+
+
 @dataclass(frozen=True)
 class Fault:
     """One fault.
@@ -40,8 +45,7 @@ class Fault:
     @property
     def mark(self) -> re.Pattern[str]:
         """Finds its name in a sentence."""
-        word = self.collection if self.store == "cache" else self.name
-        return re.compile(rf"(?<![a-z0-9_]){re.escape(word)}(?![a-z0-9])")
+        return _mark(self.collection.removeprefix("cache/") if self.store == "cache" else self.name)
 
 
 @dataclass
@@ -251,3 +255,4 @@ FEEDS = (
 FAULTS = (*BOOKS, *LEDGER, *CACHE, *FEEDS)
 SOUND = {"books": "sound", "ledger": "lite_sound", "cache": "cache_sound", "feeds": "feed_sound"}
 """Copies without any fault: nothing may be found there."""
+SOUND_MARKS = tuple(_mark("db1" if store == "cache" else name) for store, name in SOUND.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from blocks.plan.plan import BackupPlan
 from tests.proof.planted import FAULTS, SOUND, Fault
 
 HERE = Path(__file__).parent / "suites"
@@ -29,3 +30,9 @@ def write_careful(folder: Path) -> list[str]:
     for name, text in texts.items():
         (folder / f"{name}.yaml").write_text(text)
     return [str(folder / f"{name}.yaml") for name in texts]
+
+
+def write_suggested(plan: BackupPlan, folder: Path) -> list[str]:
+    """Write what lastgood suggests by the good history for what each fault is planted in; return the paths."""
+    folder.mkdir()
+    return []

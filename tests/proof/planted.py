@@ -15,9 +15,12 @@ from pathlib import Path
 from tests.proof.live import LARGE_FILLS, SMALL_FILLS, Books, Cache, Feeds, Ledger
 
 
-def _mark(word: str) -> re.Pattern[str]:
-    """Find a name in a sentence, and no other that it is the beginning of; but tables of SQLite begin with one."""
-    return re.compile(rf"(?<![a-z0-9_]){re.escape(word)}(?!_?[a-z0-9])|(?<![a-z0-9_]){re.escape(word)}_(?=[a-z])")
+def mark_of(store: str, name: str, collection: str = "") -> re.Pattern[str]:
+    """Find the name of a copy in a sentence, and no other that begins or ends like it."""
+    word = re.escape(collection.removeprefix("cache/") if store == "cache" else name)
+    if store == "ledger":
+        word += "_(?:instruments|entries|totals|by_time)"
+    return re.compile(rf"(?<![a-z0-9_]){word}(?![a-z0-9_])")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Fault:
     @property
     def mark(self) -> re.Pattern[str]:
         """Finds its name in a sentence."""
-        return _mark(self.collection.removeprefix("cache/") if self.store == "cache" else self.name)
+        return mark_of(self.store, self.name, self.collection)
 
 
 @dataclass
@@ -255,4 +258,4 @@ FEEDS = (
 FAULTS = (*BOOKS, *LEDGER, *CACHE, *FEEDS)
 SOUND = {"books": "sound", "ledger": "lite_sound", "cache": "cache_sound", "feeds": "feed_sound"}
 """Copies without any fault: nothing may be found there."""
-SOUND_MARKS = tuple(_mark("db1" if store == "cache" else name) for store, name in SOUND.items())
+SOUND_MARKS = tuple(mark_of(store, name, "cache/db1") for store, name in SOUND.items())

@@ -195,7 +195,9 @@ class Forgery:
     unknowable_here: str = ""
 
 
-def _another_newest(change: Callable[[Genuine], None], expected_type: BackupType = BackupType.INCREMENTAL) -> Callable[[Copy], None]:
+def _another_newest(
+    change: Callable[[Genuine], None], expected_type: BackupType = BackupType.INCREMENTAL
+) -> Callable[[Copy], None]:
     """Make the newest backup anew, by the same id and number, of a state that is another one: rows, index and counts."""
 
     def do(copy: Copy) -> None:
@@ -463,7 +465,8 @@ def run_forgery(genuine: Genuine, forgery: Forgery) -> tuple[list[Found], list[F
         forgery.do(Copy(genuine, root, home))
     known = {one.sentence for one in genuine.sound}
     said = [
-        [one for one in genuine.listen(root, memory, backup_id) if one.sentence not in known] for memory in (other, home)
+        [one for one in genuine.listen(root, memory, backup_id) if one.sentence not in known]
+        for memory in (other, home)
     ]
     for path in root.parent.iterdir():
         shutil.rmtree(path)

@@ -97,7 +97,13 @@ class Ledger:
     def grow(self, until: datetime, but: frozenset[str] = frozenset()) -> None:
         last = int((until - self.begin) / timedelta(days=1) * ENTRIES_A_DAY)
         rows = [
-            (SYMBOLS[n % 5], round(10 + n * 7919 % 1000 / 10, 2), 1 + n % 40, f"memo {n}" if n % 10 else None, self._at(n))
+            (
+                SYMBOLS[n % 5],
+                round(10 + n * 7919 % 1000 / 10, 2),
+                1 + n % 40,
+                f"memo {n}" if n % 10 else None,
+                self._at(n),
+            )
             for n in range(self._entries + 1, last + 1)
         ]
         with closing(sqlite3.connect(self.path)) as connection, connection:
@@ -125,11 +131,20 @@ class Cache:
             if name in but:
                 continue
             at = (until - timedelta(minutes=1)).isoformat(timespec="seconds")
-            commands = [
-                ("SET", f"quote:{n:03}", self.quote(n, at), "EX", 30 * 86400) for n in range(QUOTES)
-            ]
+            commands = [("SET", f"quote:{n:03}", self.quote(n, at), "EX", 30 * 86400) for n in range(QUOTES)]
             commands += [
-                ("HSET", f"position:{n:03}", "symbol", SYMBOLS[n % 5], "quantity", 10 + n, "price", f"{90 + n}.50", "at", at)
+                (
+                    "HSET",
+                    f"position:{n:03}",
+                    "symbol",
+                    SYMBOLS[n % 5],
+                    "quantity",
+                    10 + n,
+                    "price",
+                    f"{90 + n}.50",
+                    "at",
+                    at,
+                )
                 for n in range(POSITIONS)
             ]
             commands += [("SET", f"session:{n:03}", f"user {n}", "EX", 20 * 86400) for n in range(SESSIONS)]
@@ -158,7 +173,9 @@ class Feeds:
 
     def grow(self, until: datetime, but: frozenset[str] = frozenset()) -> None:
         count = int((until - self.begin) / timedelta(days=1) * TRADES_A_DAY)
-        times = [(self.begin + n * timedelta(days=1) / TRADES_A_DAY).isoformat(timespec="seconds") for n in range(count)]
+        times = [
+            (self.begin + n * timedelta(days=1) / TRADES_A_DAY).isoformat(timespec="seconds") for n in range(count)
+        ]
         lines = [f"{n},{SYMBOLS[n % 5]},{100 + n * 7919 % 500 / 10},{1 + n % 9},{at}" for n, at in enumerate(times)]
         events = [json.dumps({"id": n, "kind": ("open", "close")[n % 2], "at": at}) for n, at in enumerate(times)]
         bars = pa.table(

@@ -1,7 +1,7 @@
 """What a writer that is broken or hostile, and holds the keys, could do to a repository; and what then says so.
 
-Every forgery is sealed properly. It is looked at by the machine that made the backups, which remembers the newest one, and by
-one that never saw the repository.
+Every forgery is sealed properly, and with a manifest that is changed go the verifications of the one before. It is looked
+at by the machine that made the backups, which remembers the newest one, and by one that never saw the repository.
 """
 
 from __future__ import annotations
@@ -160,14 +160,16 @@ class Copy:
         """The verifications of a backup, oldest first."""
         return sorted(self.folder(which, "verifications").iterdir())
 
-    def manifest(self, change: Callable[[Manifest], object], which: int = NEWEST) -> None:
-        """Change a manifest, and the sums that go with it."""
+    def manifest(self, change: Callable[[Manifest], object], which: int = NEWEST, *, careless: bool = False) -> None:
+        """Change a manifest, and the sums that go with it; what was proved of the one before goes, unless careless."""
         backup = self.genuine.backups[which]
         replace_manifest(self.root, self.repository, backup, change)
         sums = self.folder(which) / "SHA256SUMS"
         lines = [line for line in sums.read_text().splitlines() if not line.endswith("manifest")]
         digest = hashlib.sha256((self.folder(which) / "manifest").read_bytes()).hexdigest()
         rewrite(sums, "\n".join([*lines, f"{digest}  manifest", ""]).encode())
+        if not careless:
+            shutil.rmtree(self.folder(which, "verifications"))
 
     def seal(self, record: object, kind: ObjectKind, which: str) -> bytes:
         context = ObjectContext(self.repository.repository_id, PLAN, which, kind)
@@ -198,7 +200,7 @@ class Forgery:
 def _another_newest(
     change: Callable[[Genuine], None], expected_type: BackupType = BackupType.INCREMENTAL
 ) -> Callable[[Copy], None]:
-    """Make the newest backup anew, by the same id and number, of a state that is another one: rows, index and counts."""
+    """Make the newest backup anew, by the same id and number, of another state: rows, index and counts agree."""
 
     def do(copy: Copy) -> None:
         genuine, wanted = copy.genuine, copy.genuine.backups[NEWEST]
@@ -257,10 +259,6 @@ def _without_index(definition: Manifest) -> None:
 def _view(definition: Manifest) -> None:
     view = next(one for one in definition["objects"] if one["name"] == "till_totals")
     view["sql"] = view["sql"].replace("sum(amount)", "max(amount)")
-
-
-def _fields(**values: object) -> Callable[[Copy], None]:
-    return lambda copy: copy.manifest(lambda data: data.update(values))
 
 
 def _without_segment(counted: bool) -> Callable[[Copy], None]:
@@ -411,6 +409,10 @@ def _other_rows_below(copy: Copy) -> None:
     copy.manifest(change, OLDEST)
 
 
+def _other_tags(copy: Copy) -> None:
+    copy.manifest(lambda data: data.update(tags=["approved"]), careless=True)
+
+
 def _identity(copy: Copy) -> None:
     def change(data: Manifest) -> None:
         state = next(one for one in data["sources"] if one["name"] == "books")
@@ -420,18 +422,20 @@ def _identity(copy: Copy) -> None:
 
 
 FORGERIES = (
-    Forgery("rows", "the newest backup is made anew of other rows: rows, index and counts agree", _another_newest(_half_price)),
+    Forgery("rows", "the newest is made anew of other rows: rows, index, counts agree", _another_newest(_half_price)),
     Forgery("segment", "a segment of the newest is left out", _without_segment(counted=False)),
-    Forgery("segment_counted", "a segment of the newest is left out, and the counts are made to agree", _without_segment(counted=True)),
+    Forgery("segment_counted", "a segment is left out, and the counts are made to agree", _without_segment(counted=True)),
     Forgery("collection", "a table is left out of the newest, with its definition", _without_collection),
     Forgery("index", "an index is left out of the definitions (SQLite)", _definition("ledger", _without_index)),
     Forgery("view", "a view says something else (SQLite)", _definition("ledger", _view)),
     Forgery("function", "a function computes something else", _sql("before", r"0\.001", "0.01")),
     Forgery("key", "a foreign key is left out of the definitions",
         _sql("after", r"ALTER TABLE ONLY desk\.fills\s+ADD CONSTRAINT fills_order_id_fkey[^;]+;", "")),
-    Forgery("trigger", "a trigger is left out of the definitions", _sql("after", r"CREATE TRIGGER fills_stamp[^;]+;", "")),
+    Forgery("trigger", "a trigger is left out of the definitions",
+        _sql("after", r"CREATE TRIGGER fills_stamp[^;]+;", "")),
     Forgery("sequence", "a sequence is set back", _definition("books", _sequence)),
     Forgery("broken", "a view does not fit its tables", _sql("before", r"sum\(f\.amount\)", "sum(f.amounts)")),
+    Forgery("careless", "the newest says that it has other tags, and its verifications are left", _other_tags),
     Forgery("time", "the newest says that it is a day younger", _taken_later),
     Forgery("identity", "the newest says that it is of another database", _identity),
     Forgery("reordered", "the chain of the newest is reordered", _reorder),

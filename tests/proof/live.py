@@ -1,7 +1,7 @@
 """A small application's live state in four kinds of stores, as it grows from day to day, with many copies of each.
 
-Every fault is planted into a copy of its own: a schema of PostgreSQL, tables of SQLite with a prefix, a database of Redis, a
-folder. So one backup holds them all, and what is said of one is told from what is said of another by its name.
+Every fault is planted into a copy of its own: a schema of PostgreSQL, tables of SQLite with a prefix, a database of
+Redis, a folder. So one backup holds them all, and what is said of one is told from what is said of another by its name.
 """
 
 from __future__ import annotations

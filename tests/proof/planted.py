@@ -103,7 +103,10 @@ BOOKS = (
     _books("negative", "100 fees are negative", "UPDATE {s}.fills SET fee = -fee WHERE id <= 100"),
     _books("emptied", "a table is empty", "DELETE FROM {s}.fills"),
     _books("blanked", "a third of the texts is empty", "UPDATE {s}.fills SET venue = '' WHERE id % 3 = 0"),
-    _books("hundredfold", "all balances are times 100", "UPDATE {s}.accounts SET balance = balance * 100", table="accounts"),
+    _books(
+        "hundredfold", "all balances are times 100",
+        "UPDATE {s}.accounts SET balance = balance * 100", table="accounts",
+    ),
     _books(
         "hundredfold_few", "100 of 50,000 prices are times 100",
         "UPDATE {s}.fills SET price = price * 100 WHERE id % 500 = 7 AND id < 50000", fills=LARGE_FILLS,
@@ -134,9 +137,12 @@ BOOKS = (
         "ALTER TABLE {s}.fills ADD CONSTRAINT positive CHECK (quantity > 0) NOT VALID",
     ),
     _books("key_gone", "the primary key was dropped", "ALTER TABLE {s}.fills DROP CONSTRAINT fills_pkey"),
-    _books("unique_gone", "a unique constraint was dropped", "ALTER TABLE {s}.fills DROP CONSTRAINT fills_trade_key"),
+    _books("unique_gone", "a unique key was dropped", "ALTER TABLE {s}.fills DROP CONSTRAINT fills_trade_key"),
     _books("index_gone", "an index was dropped", "DROP INDEX {s}.fills_by_time"),
-    _books("check_gone", "a CHECK was dropped", "ALTER TABLE {s}.orders DROP CONSTRAINT orders_side_check", table="orders"),
+    _books(
+        "check_gone", "a CHECK was dropped",
+        "ALTER TABLE {s}.orders DROP CONSTRAINT orders_side_check", table="orders",
+    ),
     _books("foreign_gone", "a foreign key was dropped", "ALTER TABLE {s}.fills DROP CONSTRAINT fills_order_id_fkey"),
     _books(
         "null_allowed", "NOT NULL was dropped, and a default",
@@ -166,9 +172,8 @@ def _ledger(name: str, what: str, sql: str, table: str = "entries", stopped: boo
 LEDGER = (
     _ledger("lite_lost", "a tenth of the rows is gone", "DELETE FROM {s}_entries WHERE id % 10 = 3"),
     _ledger("lite_retyped", "10 amounts are text", "UPDATE {s}_entries SET amount = 'n/a' WHERE id <= 10"),
-    _ledger(
-        "lite_bytes", "text that is not UTF-8", "UPDATE {s}_entries SET memo = CAST(x'5AFC72696368' AS TEXT) WHERE id <= 10"
-    ),
+    _ledger("lite_bytes", "text that is not UTF-8",
+        "UPDATE {s}_entries SET memo = CAST(x'5AFC72696368' AS TEXT) WHERE id <= 10"),
     _ledger("lite_orphans", "rows refer to what is not there",
         "PRAGMA foreign_keys = OFF; DELETE FROM {s}_instruments WHERE symbol = 'SAP'", table="instruments"),
     _ledger("lite_index", "an index was dropped", "DROP INDEX {s}_by_time"),

@@ -1,6 +1,6 @@
 """Good backups with history, then all faults at once in one backup, and what its verifications say of each.
 
-Run as `python -m tests.proof.campaign`: prints all that is said of each fault; exit code 1 where careful suites miss one.
+Run as `python -m tests.proof.campaign`: prints all that is said of each fault; exit code 1 where one is not found.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a writer that is broken or hostile, and holds the keys, could do to a repository; and what then says so.
 
-Every forgery is sealed properly, and with a manifest that is changed go the verifications of the one before. It is looked
-at by the machine that made the backups, which remembers the newest one, and by one that never saw the repository.
+Every forgery is sealed properly, and with a manifest that is changed go the verifications of the one before. It is
+looked at by the machine that made the backups, which remembers the newest, and by one that never saw the repository.
 """
 
 from __future__ import annotations
@@ -424,7 +424,7 @@ def _identity(copy: Copy) -> None:
 FORGERIES = (
     Forgery("rows", "the newest is made anew of other rows: rows, index, counts agree", _another_newest(_half_price)),
     Forgery("segment", "a segment of the newest is left out", _without_segment(counted=False)),
-    Forgery("segment_counted", "a segment is left out, and the counts are made to agree", _without_segment(counted=True)),
+    Forgery("segment_counted", "a segment is left out, and all counts agree", _without_segment(counted=True)),
     Forgery("collection", "a table is left out of the newest, with its definition", _without_collection),
     Forgery("index", "an index is left out of the definitions (SQLite)", _definition("ledger", _without_index)),
     Forgery("view", "a view says something else (SQLite)", _definition("ledger", _view)),
@@ -468,13 +468,15 @@ def run_forgery(genuine: Genuine, forgery: Forgery) -> tuple[list[Found], list[F
     with genuine.machine(home):
         forgery.do(Copy(genuine, root, home))
     known = {one.sentence for one in genuine.sound}
-    said = [
-        [one for one in genuine.listen(root, memory, backup_id) if one.sentence not in known]
-        for memory in (other, home)
-    ]
+    twin = root.with_name(f"{forgery.name} twin")
+    hard_copy(root, twin)
+    here, elsewhere = (
+        [one for one in genuine.listen(*place, backup_id) if one.sentence not in known]
+        for place in ((root, home), (twin, other))
+    )
     for path in root.parent.iterdir():
         shutil.rmtree(path)
-    return said[1], said[0]
+    return here, elsewhere
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ from blocks.sources.files import FilesSource
 from blocks.sources.postgres import PostgresSource
 from blocks.sources.redis import RedisSource
 from blocks.sources.sqlite import SQLiteSource
-from blocks.verification import Verification
+from blocks.verification import Axis, RuleOutcome, Verification
 from flows.backup import make_backup
 from flows.verify import make_verification
 from tests.blocks.sources.redis.kit import RedisServer
@@ -48,46 +48,51 @@ class Found:
     Attributes:
         axis: The axis of the verification that says it.
         bad: Whether the verification fails for it; else it is a warning.
-        rule: What found it.
+        rule: What found it; empty where the axis's own checks did.
+        collection: What the rule is about.
     """
 
     axis: str
     bad: bool
     rule: str
     sentence: str
+    collection: str = ""
+
+    def names(self, mark: re.Pattern[str]) -> bool:
+        """Whether it is about a copy."""
+        return bool(mark.search(self.collection or self.sentence))
 
 
 def said_by(result: Verification) -> Iterator[Found]:
-    """Yield everything that a verification says, finding or warning, by its axis."""
+    """Yield everything that a verification says: its rules, which are not cut short, then the checks of each axis."""
+    quality = Axis.QUALITY.value
+    said = set[str]()
+    for rule in result.rules:
+        if rule.outcome is not RuleOutcome.HOLDS:
+            broken = rule.outcome is RuleOutcome.BROKEN and rule.severity == "critical"
+            yield Found(quality, broken, rule.rule, rule.sentence, rule.collection)
+            said.add(rule.sentence)
     for axis, found in result.results.items():
         for bad, sentences in ((True, found.findings), (False, found.warnings)):
             for sentence in sentences:
-                yield Found(axis, bad, _rule(result, sentence), sentence)
-
-
-def _rule(result: Verification, sentence: str) -> str:
-    """Name the expectation that a sentence is of; the axis's own checks have none."""
-    for rule in result.rules:
-        if rule.sentence and rule.sentence in sentence:
-            return rule.rule
-    named = re.search(r"\b(?:expect_\w+|unexpected_rows_expectation)", sentence)
-    return named[0] if named else ""
+                if not any(one in sentence for one in said):
+                    yield Found(axis, bad, "", sentence)
 
 
 def about(fault: Fault, result: Verification, before: Verification) -> list[Found]:
     """Return what a verification says of a fault's copy, and that of the good backup before did not."""
     known = {one.sentence for one in said_by(before)}
-    return [one for one in said_by(result) if fault.mark.search(one.sentence) and one.sentence not in known]
+    return [one for one in said_by(result) if one.names(fault.mark) and one.sentence not in known]
 
 
 def _of_sound(result: Verification) -> list[Found]:
-    return [one for one in said_by(result) if any(mark.search(one.sentence) for mark in SOUND_MARKS)]
+    return [one for one in said_by(result) if any(one.names(mark) for mark in SOUND_MARKS)]
 
 
 def _of_nobody(result: Verification) -> list[Found]:
     """What names no copy."""
     marks = [*SOUND_MARKS, *(fault.mark for fault in FAULTS)]
-    return [one for one in said_by(result) if not any(mark.search(one.sentence) for mark in marks)]
+    return [one for one in said_by(result) if not any(one.names(mark) for mark in marks)]
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from unittest.mock import patch
 
-from blocks.crypto.keyring import Kem, Keyring
-from blocks.crypto.stream import ObjectContext, ObjectKind, seal
+from blocks.crypto.keyring import Credential, Kem, Keyring
 from blocks.errors import LastgoodError
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupType, Expiry
 from blocks.repository import repository as repository_module
 from blocks.repository.block import BackupRepository
-from blocks.repository.catalogue import encode_record
 from blocks.repository.repository import Repository
 from blocks.sources.files import FilesSource
 from blocks.sources.postgres import PostgresSource
@@ -98,8 +96,6 @@ class Genuine:
         assert {one.backup_id for one in done.removed} == {one.backup_id for one in made}
 
     def plan(self, root: Path) -> BackupPlan:
-        from blocks.crypto.keyring import Credential
-
         return BackupPlan(
             name=PLAN,
             sources={
@@ -170,10 +166,6 @@ class Copy:
         rewrite(sums, "\n".join([*lines, f"{digest}  manifest", ""]).encode())
         if not careless:
             shutil.rmtree(self.folder(which, "verifications"))
-
-    def seal(self, record: object, kind: ObjectKind, which: str) -> bytes:
-        context = ObjectContext(self.repository.repository_id, PLAN, which, kind)
-        return seal(encode_record(record), self.repository.keys.catalogue_key, context)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from blocks.plan.plan import BackupPlan
+from blocks.plan.quality.suite import Format
+from flows.cli.commands.quality import HISTORY
+from flows.proving.evidence import draft, gather
+from flows.proving.suggest import suggested
 from tests.proof.planted import FAULTS, SOUND, Fault
 
 HERE = Path(__file__).parent / "suites"
@@ -32,7 +37,28 @@ def write_careful(folder: Path) -> list[str]:
     return [str(folder / f"{name}.yaml") for name in texts]
 
 
+def _looked_at(fault: Fault) -> list[tuple[str, str | None, Format | None]]:
+    """What a suite is suggested for: a collection, or keys and files of one, and what they hold."""
+    if fault.store == "cache":
+        return [(fault.collection, "quote:*", "json"), (fault.collection, "position:*", "hash")]
+    if fault.store not in _TEMPLATES:
+        files: dict[str, Format] = {"trades.csv": "csv", "events.jsonl": "json_lines", "bars.parquet": "parquet"}
+        return [(fault.collection, name, kind) for name, kind in files.items()]
+    return [(fault.collection, None, None)]
+
+
 def write_suggested(plan: BackupPlan, folder: Path) -> list[str]:
-    """Write what lastgood suggests by the good history for what each fault is planted in; return the paths."""
+    """Write what `lastgood quality suggest --values` suggests by the good history, unchanged; return the paths."""
     folder.mkdir()
-    return []
+    repository = plan.repository.unlock(plan.encryption)
+    backup = repository.find(plan.name)
+    collections = {one.name: one for one in backup.collections}
+    paths = []
+    for collection, keys, kind in (one for fault in FAULTS for one in _looked_at(fault)):
+        about = draft(collections[collection], keys, kind)
+        suite = suggested(gather(repository, backup, about, HISTORY, True, lambda said: None))
+        # a suite that looks at some of the keys is called as one that looks at others
+        path = folder / f"{len(paths)}.json"
+        path.write_text(json.dumps(suite | {"name": f"suggested {len(paths)}"}))
+        paths.append(str(path))
+    return paths

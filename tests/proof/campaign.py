@@ -5,7 +5,6 @@ Run as `python -m tests.proof.campaign`: prints all that is said of each fault; 
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import re
@@ -33,8 +32,10 @@ from tests.postgres_server import postgres_server
 from tests.proof.clock import clock_moved
 from tests.proof.live import DAYS, SMALL_FILLS, Books, Cache, Feeds, Ledger, now
 from tests.proof.planted import BOOKS, CACHE, FAULTS, FEEDS, LEDGER, SOUND, SOUND_MARKS, Fault, Live
+from tests.proof import suites as suites_module
 from tests.proof.suites import write_careful, write_suggested
 
+MARKS = (*SOUND_MARKS, *(fault.mark for fault in FAULTS))
 GOOD_DAYS = (5, 4, 3)
 """How many days ago the good backups were made."""
 ALONE, SUGGESTED, CAREFUL = "without a suite", "with the suggested suite", "with a careful suite"
@@ -50,6 +51,7 @@ class Found:
         bad: Whether the verification fails for it; else it is a warning.
         rule: What found it; empty where the axis's own checks did.
         collection: What the rule is about.
+        suite: The suite that the rule is of.
     """
 
     axis: str
@@ -57,6 +59,7 @@ class Found:
     rule: str
     sentence: str
     collection: str = ""
+    suite: str = ""
 
     def names(self, mark: re.Pattern[str]) -> bool:
         """Whether it is about a copy."""
@@ -70,29 +73,13 @@ def said_by(result: Verification) -> Iterator[Found]:
     for rule in result.rules:
         if rule.outcome is not RuleOutcome.HOLDS:
             broken = rule.outcome is RuleOutcome.BROKEN and rule.severity == "critical"
-            yield Found(quality, broken, rule.rule, rule.sentence, rule.collection)
+            yield Found(quality, broken, rule.rule, rule.sentence, rule.collection, rule.suite)
             said.add(rule.sentence)
     for axis, found in result.results.items():
         for bad, sentences in ((True, found.findings), (False, found.warnings)):
             for sentence in sentences:
                 if not any(one in sentence for one in said):
                     yield Found(axis, bad, "", sentence)
-
-
-def about(fault: Fault, result: Verification, before: Verification) -> list[Found]:
-    """Return what a verification says of a fault's copy, and that of the good backup before did not."""
-    known = {one.sentence for one in said_by(before)}
-    return [one for one in said_by(result) if one.names(fault.mark) and one.sentence not in known]
-
-
-def _of_sound(result: Verification) -> list[Found]:
-    return [one for one in said_by(result) if any(one.names(mark) for mark in SOUND_MARKS)]
-
-
-def _of_nobody(result: Verification) -> list[Found]:
-    """What names no copy."""
-    marks = [*SOUND_MARKS, *(fault.mark for fault in FAULTS)]
-    return [one for one in said_by(result) if not any(one.names(mark) for mark in marks)]
 
 
 @dataclass(frozen=True)
@@ -147,22 +134,19 @@ class Campaign:
         )
         self.plan.repository.initialize(self.plan.encryption)
         self.good: list[BackupMetadata] = []
-        self.results: list[Verification] = []
 
     def grow(self, until: datetime, but: frozenset[str] = frozenset()) -> None:
         for store in (self.live.books, self.live.ledger, self.live.cache, self.live.feeds):
             store.grow(until, but)
 
-    def make_history(self, suites: Sequence[str] = ()) -> None:
-        """Make the good backups, days apart, and verify each."""
-        plan = self.with_suites(suites)
+    def make_history(self) -> None:
+        """Make the good backups, days apart."""
         for days in GOOD_DAYS:
             ago = timedelta(days=days)
             self.grow(self.began - ago)
             with clock_moved(-ago):
                 kind = BackupType.INCREMENTAL if self.good else BackupType.FULL
-                self.good.append(make_backup(plan, kind))
-                self.results.append(make_verification(plan, deep=True))
+                self.good.append(make_backup(self.plan, kind))
 
     def plant(self, faults: Sequence[Fault] = FAULTS) -> BackupMetadata:
         """Let the application go on for three days, make copies of its state bad, and back all of it up."""
@@ -171,34 +155,35 @@ class Campaign:
             fault.plant(self.live)
         return make_backup(self.plan, BackupType.INCREMENTAL)
 
-    def run(self, levels: Sequence[str] = LEVELS, step: Callable[[str], None] = lambda what: None) -> Said:
-        """Do everything.
-
-        Args:
-            levels: Those that are verified.
-            step: Is told when something is done.
-        """
+    def run(self, step: Callable[[str], None] = lambda what: None) -> Said:
+        """Do everything; `step` is told when something is done."""
         step("state made")
         self.make_history()
         step("history made")
-        written: dict[str, Callable[[], list[str]]] = {
-            ALONE: list,
-            SUGGESTED: lambda: write_suggested(self.plan, self.folder / "suggested"),
-            CAREFUL: lambda: write_careful(self.folder / "careful"),
-        }
-        suites = {level: written[level]() for level in levels}
-        step("suites written")
-        before = {level: self.verify(some) for level, some in suites.items()}
-        step("good backup verified")
+        before = self.verify()
+        suites = [write_suggested(self.plan, self.folder), write_careful(self.folder)]
+        step("good backup verified, suites written")
         self.plant()
         step("faults backed up")
-        after = {level: self.verify(some) for level, some in suites.items()}
+        alone, judged = self.verify(), self.verify(suites)
         step("verified")
+        known = {one.sentence for one in said_by(before)}
+        said = {
+            ALONE: list(said_by(alone)),
+            SUGGESTED: [one for one in said_by(judged) if not one.suite.startswith(suites_module.CAREFUL)],
+            CAREFUL: [one for one in said_by(judged) if not one.suite.startswith(suites_module.SUGGESTED)],
+        }
         return Said(
-            {fault.name: {level: about(fault, after[level], before[level]) for level in levels} for fault in FAULTS},
-            {level: _of_sound(result) for level, result in after.items()},
-            {level: _of_nobody(result) for level, result in after.items()},
-            [one for result in (*self.results, *before.values()) for one in said_by(result)],
+            {
+                fault.name: {
+                    level: [one for one in found if one.names(fault.mark) and one.sentence not in known]
+                    for level, found in said.items()
+                }
+                for fault in FAULTS
+            },
+            {level: [one for one in found if any(map(one.names, SOUND_MARKS))] for level, found in said.items()},
+            {level: [one for one in found if not any(map(one.names, MARKS))] for level, found in said.items()},
+            [*said_by(before)],
         )
 
     def with_suites(self, suites: Sequence[str]) -> BackupPlan:
@@ -210,9 +195,6 @@ class Campaign:
 
 def main() -> int:
     """Run one campaign, and print all that is said."""
-    options = argparse.ArgumentParser()
-    options.add_argument("--level", action="append", choices=LEVELS, help="all unless some are named")
-    levels = options.parse_args().level or LEVELS
     logging.disable(logging.WARNING)
     start = time.monotonic()
 
@@ -225,7 +207,7 @@ def main() -> int:
         os.environ["XDG_STATE_HOME"] = f"{name}/state"
         redis = RedisServer(Path(name) / "redis", "--databases", "32")
         try:
-            said = Campaign(Path(name), server, redis).run(levels, step)
+            said = Campaign(Path(name), server, redis).run(step)
         finally:
             redis.kill()
     for fault in FAULTS:
@@ -237,7 +219,7 @@ def main() -> int:
             for one in found:
                 print(f"OF NO FAULT, {level}: {one}")
     print("OF GOOD BACKUPS:", *said.of_history)
-    for level in levels:
+    for level in LEVELS:
         missed = [fault.name for fault in FAULTS if not said.faults[fault.name][level]]
         print(f"{level}: {len(FAULTS) - len(missed)} of {len(FAULTS)}; not found:", *missed)
     return 1 if missed else 0

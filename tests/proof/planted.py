@@ -5,7 +5,6 @@ The application goes on meanwhile: each copy has grown since the last good backu
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -32,6 +31,8 @@ class Fault:
         store: The source it is in.
         what: What went wrong, for people.
         collection: What of the copy is bad; a suite is suggested for it.
+        keys: The keys or the file in it that are bad; None where it is a table.
+        in_rows: Whether rows are bad, which suites are about, and not only definitions.
         stopped: Whether nothing was written to the copy since the last good backup.
         unknowable: Why it cannot be known with the careful suite, where it cannot.
     """
@@ -41,6 +42,8 @@ class Fault:
     what: str
     collection: str
     plant: Callable[[Live], None]
+    keys: str | None = None
+    in_rows: bool = True
     stopped: bool = False
     fills: int = SMALL_FILLS
     unknowable: str = ""
@@ -62,14 +65,25 @@ class Live:
 
 
 def _books(
-    name: str, what: str, *sql: str, table: str = "fills", stopped: bool = False, fills: int = SMALL_FILLS
+    name: str,
+    what: str,
+    *sql: str,
+    table: str = "fills",
+    in_rows: bool = True,
+    stopped: bool = False,
+    fills: int = SMALL_FILLS,
 ) -> Fault:
     """A fault in a schema, whose name stands for `{s}` in the statements."""
 
     def plant(live: Live) -> None:
         live.books.run(*(one.format(s=name) for one in sql))
 
-    return Fault(name, "books", what, f"books/{name}.{table}", plant, stopped, fills)
+    return Fault(name, "books", what, f"books/{name}.{table}", plant, None, in_rows, stopped, fills)
+
+
+def _defined(name: str, what: str, *sql: str) -> Fault:
+    """A fault in the definitions of a schema."""
+    return _books(name, what, *sql, in_rows=False)
 
 
 _UNCHECKED = "SET session_replication_role = replica"
@@ -136,37 +150,39 @@ BOOKS = (
         "UPDATE {s}.fills SET quantity = 0 WHERE id <= 5",
         "ALTER TABLE {s}.fills ADD CONSTRAINT positive CHECK (quantity > 0) NOT VALID",
     ),
-    _books("key_gone", "the primary key was dropped", "ALTER TABLE {s}.fills DROP CONSTRAINT fills_pkey"),
-    _books("unique_gone", "a unique key was dropped", "ALTER TABLE {s}.fills DROP CONSTRAINT fills_trade_key"),
-    _books("index_gone", "an index was dropped", "DROP INDEX {s}.fills_by_time"),
-    _books(
+    _defined("key_gone", "the primary key was dropped", "ALTER TABLE {s}.fills DROP CONSTRAINT fills_pkey"),
+    _defined("unique_gone", "a unique key was dropped", "ALTER TABLE {s}.fills DROP CONSTRAINT fills_trade_key"),
+    _defined("index_gone", "an index was dropped", "DROP INDEX {s}.fills_by_time"),
+    _defined(
         "check_gone", "a CHECK was dropped",
-        "ALTER TABLE {s}.orders DROP CONSTRAINT orders_side_check", table="orders",
+        "ALTER TABLE {s}.orders DROP CONSTRAINT orders_side_check"
     ),
-    _books("foreign_gone", "a foreign key was dropped", "ALTER TABLE {s}.fills DROP CONSTRAINT fills_order_id_fkey"),
-    _books(
+    _defined("foreign_gone", "a foreign key was dropped", "ALTER TABLE {s}.fills DROP CONSTRAINT fills_order_id_fkey"),
+    _defined(
         "null_allowed", "NOT NULL was dropped, and a default",
-        "ALTER TABLE {s}.accounts ALTER balance DROP NOT NULL, ALTER balance DROP DEFAULT", table="accounts",
+        "ALTER TABLE {s}.accounts ALTER balance DROP NOT NULL, ALTER balance DROP DEFAULT"
     ),
-    _books("view_other", "a view says something else",
+    _defined("view_other", "a view says something else",
         "CREATE OR REPLACE VIEW {s}.exposure AS SELECT account_id, sum(quantity)::numeric AS amount FROM {s}.orders"
         " GROUP BY 1"),
-    _books("function_other", "a function computes something else",
+    _defined("function_other", "a function computes something else",
         "CREATE OR REPLACE FUNCTION {s}.charge(amount numeric) RETURNS numeric LANGUAGE sql IMMUTABLE AS"
         " 'SELECT round(amount * 0.01, 4)'"),
-    _books("trigger_gone", "a trigger was dropped", "DROP TRIGGER fills_stamp ON {s}.fills"),
-    _books("sequence_behind", "a sequence is behind its table", "SELECT setval('{s}.fills_id_seq', 7)"),
+    _defined("trigger_gone", "a trigger was dropped", "DROP TRIGGER fills_stamp ON {s}.fills"),
+    _defined("sequence_behind", "a sequence is behind its table", "SELECT setval('{s}.fills_id_seq', 7)"),
     _books("table_gone", "a table was dropped", "DROP TABLE {s}.fills CASCADE"),
 )  # fmt: skip
 
 
-def _ledger(name: str, what: str, sql: str, table: str = "entries", stopped: bool = False) -> Fault:
+def _ledger(
+    name: str, what: str, sql: str, table: str = "entries", in_rows: bool = True, stopped: bool = False
+) -> Fault:
     """A fault in tables of SQLite, whose prefix stands for `{s}`."""
 
     def plant(live: Live) -> None:
         live.ledger.run(sql.format(s=name))
 
-    return Fault(name, "ledger", what, f"ledger/{name}_{table}", plant, stopped)
+    return Fault(name, "ledger", what, f"ledger/{name}_{table}", plant, None, in_rows, stopped)
 
 
 LEDGER = (
@@ -176,22 +192,24 @@ LEDGER = (
         "UPDATE {s}_entries SET memo = CAST(x'5AFC72696368' AS TEXT) WHERE id <= 10"),
     _ledger("lite_orphans", "rows refer to what is not there",
         "PRAGMA foreign_keys = OFF; DELETE FROM {s}_instruments WHERE symbol = 'SAP'", table="instruments"),
-    _ledger("lite_index", "an index was dropped", "DROP INDEX {s}_by_time"),
+    _ledger("lite_index", "an index was dropped", "DROP INDEX {s}_by_time", in_rows=False),
     _ledger("lite_infinite", "infinities", "UPDATE {s}_entries SET amount = 9e999 WHERE id % 100 = 1"),
     _ledger("lite_negative", "20 amounts are negative", "UPDATE {s}_entries SET amount = -amount WHERE id <= 20"),
     _ledger("lite_emptied", "a table is empty", "DELETE FROM {s}_entries"),
     _ledger("lite_zone", "times lost their zone", "UPDATE {s}_entries SET booked_at = substr(booked_at, 1, 19)"),
     _ledger("lite_sequence", "the next id was given out before",
-        "UPDATE sqlite_sequence SET seq = 5 WHERE name = '{s}_entries'"),
+        "UPDATE sqlite_sequence SET seq = 5 WHERE name = '{s}_entries'", in_rows=False),
     _ledger("lite_stale", "nothing was written for three days", "", stopped=True),
 )  # fmt: skip
 
 
-def _cache(name: str, what: str, change: Callable[[Cache, int], None], number: int, stopped: bool = False) -> Fault:
+def _cache(
+    name: str, what: str, change: Callable[[Cache, int], None], number: int, keys: str, stopped: bool = False
+) -> Fault:
     def plant(live: Live) -> None:
         change(live.cache, number)
 
-    return Fault(name, "cache", what, f"cache/db{number}", plant, stopped)
+    return Fault(name, "cache", what, f"cache/db{number}", plant, keys, stopped=stopped)
 
 
 def _many(*commands: Callable[[int], tuple[str | int, ...]], count: int) -> Callable[[Cache, int], None]:
@@ -209,56 +227,53 @@ def _cut_json(cache: Cache, number: int) -> None:
 
 
 CACHE = (
-    _cache("fields_cut", "10 hashes lost a field", _many(lambda n: ("HDEL", f"position:{n:03}", "price"), count=10), 2),
-    _cache("json_cut", "10 JSON values are cut", _cut_json, 3),
-    _cache("ttl_lost", "keys do not expire any more", _many(lambda n: ("PERSIST", f"quote:{n:03}"), count=150), 4),
-    _cache("keys_lost", "a third of the keys is gone", _many(lambda n: ("DEL", f"quote:{n:03}"), count=50), 5),
-    _cache("quotes_stale", "quotes are three days old", _many(count=0), 6, stopped=True),
+    _cache("fields_cut", "10 hashes lost a field", _many(lambda n: ("HDEL", f"position:{n:03}", "price"), count=10), 2, "position:*"),
+    _cache("json_cut", "10 JSON values are cut", _cut_json, 3, "quote:*"),
+    _cache("ttl_lost", "keys do not expire any more", _many(lambda n: ("PERSIST", f"quote:{n:03}"), count=150), 4, "quote:*"),
+    _cache("keys_lost", "a third of the keys is gone", _many(lambda n: ("DEL", f"quote:{n:03}"), count=50), 5, "quote:*"),
+    _cache("quotes_stale", "quotes are three days old", _many(count=0), 6, "quote:*", stopped=True),
     _cache("field_text", "a number became text",
-        _many(lambda n: ("HSET", f"position:{n:03}", "quantity", "many"), count=10), 7),
+        _many(lambda n: ("HSET", f"position:{n:03}", "quantity", "many"), count=10), 7, "position:*"),
     _cache("retyped_key", "hashes became strings",
-        _many(lambda n: ("DEL", f"position:{n:03}"), lambda n: ("SET", f"position:{n:03}", "{}"), count=10), 8),
+        _many(lambda n: ("DEL", f"position:{n:03}"), lambda n: ("SET", f"position:{n:03}", "{}"), count=10), 8, "position:*"),
 )  # fmt: skip
 
 
-def _feeds(name: str, what: str, change: Callable[[Path], None], stopped: bool = False) -> Fault:
+def _feeds(name: str, what: str, file: str, change: Callable[[Path], object], stopped: bool = False) -> Fault:
     def plant(live: Live) -> None:
-        folder = live.feeds.root / name
-        kept = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-        change(folder)
-        for path, stamp in kept.items():
-            if path.exists():
-                os.utime(path, ns=(stamp, stamp))
+        path = live.feeds.root / name / file
+        stamp = path.stat().st_mtime_ns
+        change(path)
+        if path.exists():
+            os.utime(path, ns=(stamp, stamp))
 
-    return Fault(name, name, what, f"{name}/tree", plant, stopped)
-
-
-def _cut(name: str, keep: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        path = folder / name
-        path.write_bytes(keep(path.read_bytes()))
-
-    return change
+    return Fault(name, name, what, f"{name}/tree", plant, file, stopped=stopped)
 
 
-def _break_line(folder: Path) -> None:
-    path = folder / "events.jsonl"
-    lines = path.read_text().splitlines()
-    lines[100] = json.dumps({"id": 100})[:5]
-    path.write_text("\n".join(lines) + "\n")
+def _cut(keep: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(keep(path.read_bytes()))
+
+
+def _without_column(data: bytes) -> bytes:
+    return b"".join(line.rpartition(b",")[0] + b"\n" for line in data.splitlines())
+
+
+def _with_broken_line(data: bytes) -> bytes:
+    lines = data.splitlines(keepends=True)
+    lines[100] = b'{"id"\n'
+    return b"".join(lines)
 
 
 FEEDS = (
-    _feeds("csv_halved", "a CSV file is cut in half", _cut("trades.csv", lambda data: data[: len(data) // 2])),
-    _feeds("csv_columns", "a CSV file lost a column",
-        _cut("trades.csv", lambda data: b"\n".join(line.rpartition(b",")[0] for line in data.splitlines()) + b"\n")),
-    _feeds("parquet_cut", "a Parquet file lost its footer", _cut("bars.parquet", lambda data: data[:-100])),
-    _feeds("line_broken", "a line of JSON is cut", _break_line),
-    _feeds("latin", "a text is not UTF-8", _cut("report.txt", lambda data: data.decode().encode("latin-1"))),
-    _feeds("file_emptied", "a file is empty", _cut("trades.csv", lambda data: b"")),
-    _feeds("file_gone", "a file is gone", lambda folder: (folder / "bars.parquet").unlink()),
-    _feeds("files_old", "files are three days old", lambda folder: None, stopped=True),
-)  # fmt: skip
+    _feeds("csv_halved", "a CSV file is cut in half", "trades.csv", _cut(lambda data: data[: len(data) // 2])),
+    _feeds("csv_columns", "a CSV file lost a column", "trades.csv", _cut(_without_column)),
+    _feeds("parquet_cut", "a Parquet file lost its footer", "bars.parquet", _cut(lambda data: data[:-100])),
+    _feeds("line_broken", "a line of JSON is cut", "events.jsonl", _cut(_with_broken_line)),
+    _feeds("latin", "a text is not UTF-8", "report.txt", _cut(lambda data: data.decode().encode("latin-1"))),
+    _feeds("file_emptied", "a file is empty", "trades.csv", _cut(lambda data: b"")),
+    _feeds("file_gone", "a file is gone", "bars.parquet", Path.unlink),
+    _feeds("files_old", "files are three days old", "trades.csv", lambda path: None, stopped=True),
+)
 
 FAULTS = (*BOOKS, *LEDGER, *CACHE, *FEEDS)
 SOUND = {"books": "sound", "ledger": "lite_sound", "cache": "cache_sound", "feeds": "feed_sound"}

@@ -32,8 +32,7 @@ from tests.postgres_server import postgres_server
 from tests.proof.clock import clock_moved
 from tests.proof.live import DAYS, SMALL_FILLS, Books, Cache, Feeds, Ledger, now
 from tests.proof.planted import BOOKS, CACHE, FAULTS, FEEDS, LEDGER, SOUND, SOUND_MARKS, Fault, Live
-from tests.proof import suites as suites_module
-from tests.proof.suites import write_careful, write_suggested
+from tests.proof.suites import OF_CAREFUL, OF_SUGGESTED, write_careful, write_suggested
 
 MARKS = (*SOUND_MARKS, *(fault.mark for fault in FAULTS))
 GOOD_DAYS = (5, 4, 3)
@@ -170,8 +169,8 @@ class Campaign:
         known = {one.sentence for one in said_by(before)}
         said = {
             ALONE: list(said_by(alone)),
-            SUGGESTED: [one for one in said_by(judged) if not one.suite.startswith(suites_module.CAREFUL)],
-            CAREFUL: [one for one in said_by(judged) if not one.suite.startswith(suites_module.SUGGESTED)],
+            SUGGESTED: [one for one in said_by(judged) if not one.suite.startswith(OF_CAREFUL)],
+            CAREFUL: [one for one in said_by(judged) if not one.suite.startswith(OF_SUGGESTED)],
         }
         return Said(
             {

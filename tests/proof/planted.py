@@ -227,15 +227,19 @@ def _cut_json(cache: Cache, number: int) -> None:
 
 
 CACHE = (
-    _cache("fields_cut", "10 hashes lost a field", _many(lambda n: ("HDEL", f"position:{n:03}", "price"), count=10), 2, "position:*"),
+    _cache("fields_cut", "10 hashes lost a field",
+        _many(lambda n: ("HDEL", f"position:{n:03}", "price"), count=10), 2, "position:*"),
     _cache("json_cut", "10 JSON values are cut", _cut_json, 3, "quote:*"),
-    _cache("ttl_lost", "keys do not expire any more", _many(lambda n: ("PERSIST", f"quote:{n:03}"), count=150), 4, "quote:*"),
-    _cache("keys_lost", "a third of the keys is gone", _many(lambda n: ("DEL", f"quote:{n:03}"), count=50), 5, "quote:*"),
+    _cache("ttl_lost", "keys do not expire any more",
+        _many(lambda n: ("PERSIST", f"quote:{n:03}"), count=150), 4, "quote:*"),
+    _cache("keys_lost", "a third of the keys is gone",
+        _many(lambda n: ("DEL", f"quote:{n:03}"), count=50), 5, "quote:*"),
     _cache("quotes_stale", "quotes are three days old", _many(count=0), 6, "quote:*", stopped=True),
     _cache("field_text", "a number became text",
         _many(lambda n: ("HSET", f"position:{n:03}", "quantity", "many"), count=10), 7, "position:*"),
     _cache("retyped_key", "hashes became strings",
-        _many(lambda n: ("DEL", f"position:{n:03}"), lambda n: ("SET", f"position:{n:03}", "{}"), count=10), 8, "position:*"),
+        _many(lambda n: ("DEL", f"position:{n:03}"), lambda n: ("SET", f"position:{n:03}", "{}"), count=10),
+        8, "position:*"),
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The suites of the proof: careful ones, written by hand for a good copy of each store, and those that are suggested."""
+"""The suites of the proof: careful ones, written by hand for a good copy of each store, and suggested ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flows.proving.suggest import suggested
 from tests.proof.planted import FAULTS, SOUND, Fault
 
 HERE = Path(__file__).parent / "suites"
-SUGGESTED, CAREFUL = "suggested", "careful"
+OF_SUGGESTED, OF_CAREFUL = "suggested", "careful"
 """What the names of suites begin with."""
 _TEMPLATES = {"books": "books.yaml", "ledger": "ledger.yaml", "cache": "cache.yaml"}
 _FORMATS: dict[str | None, Format] = {
@@ -63,7 +63,7 @@ def write_suggested(plan: BackupPlan, folder: Path) -> str:
         drafted = draft(collections[collection], keys, _FORMATS.get(keys))
         suite = suggested(gather(repository, backup, drafted, HISTORY, True, lambda said: None))
         # a suite that looks at some of the keys is called as one that looks at others
-        suites.append(suite | {"name": f"{SUGGESTED} {len(suites)}"})
+        suites.append(suite | {"name": f"{OF_SUGGESTED} {len(suites)}"})
     return _written(folder / "suggested.json", suites)
 
 

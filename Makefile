@@ -36,10 +36,11 @@ suite: install
 FAULTS := campaign tier_faults far_kills far_server pairs mutations
 faults: install tools  ## everything that can go wrong, at every place where it can: see docs/reliability.md
 	@failed=; for part in $(FAULTS); do echo "== $$part"; $(PY) -m tests.faults.$$part || failed="$$failed $$part"; done; \
+	LASTGOOD_PROOF=whole $(PY) -m pytest tests/proof || failed="$$failed proof"; \
 	if [ -n "$$failed" ]; then echo "faults in:$$failed"; exit 1; fi
 
 proof: install tools  ## write docs/proof.md anew: faults that are planted, and what finds each
-	LASTGOOD_WRITE_PROOF=1 $(PY) -m pytest tests/proof
+	LASTGOOD_PROOF=write $(PY) -m pytest tests/proof
 
 lint: install
 	$(VENV)/bin/ruff check .

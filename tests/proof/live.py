@@ -161,7 +161,7 @@ TRADES_A_DAY = 12
 
 @dataclass
 class Feeds:
-    """Folders of files: trades as CSV, events as JSON lines, bars as Parquet, a report."""
+    """Folders of files: trades as CSV, events as JSON lines, bars as Parquet."""
 
     root: Path
     begin: datetime
@@ -176,7 +176,10 @@ class Feeds:
         times = [
             (self.begin + n * timedelta(days=1) / TRADES_A_DAY).isoformat(timespec="seconds") for n in range(count)
         ]
-        lines = [f"{n},{SYMBOLS[n % 5]},{100 + n * 7919 % 500 / 10},{1 + n % 9},{at}" for n, at in enumerate(times)]
+        lines = [
+            f"{n},{SYMBOLS[n % 5]},{('Zürich', 'Köln')[n % 2]},{100 + n * 7919 % 500 / 10},{1 + n % 9},{at}"
+            for n, at in enumerate(times)
+        ]
         events = [json.dumps({"id": n, "kind": ("open", "close")[n % 2], "at": at}) for n, at in enumerate(times)]
         bars = pa.table(
             {
@@ -189,10 +192,9 @@ class Feeds:
         )
         for name in set(self.names) - but:
             folder = self.root / name
-            (folder / "trades.csv").write_text("\n".join(["id,symbol,price,quantity,at", *lines]) + "\n")
+            (folder / "trades.csv").write_text("\n".join(["id,symbol,venue,price,quantity,at", *lines]) + "\n")
             (folder / "events.jsonl").write_text("\n".join(events) + "\n")
             pq.write_table(bars, folder / "bars.parquet")
-            (folder / "report.txt").write_text(f"Bericht für Zürich: {count} Geschäfte\n" * 20)
             for path in folder.iterdir():
                 stamp = math.floor((until - timedelta(minutes=1)).timestamp())
                 os.utime(path, (stamp, stamp))

@@ -273,7 +273,7 @@ FEEDS = (
     _feeds("csv_columns", "a CSV file lost a column", "trades.csv", _cut(_without_column)),
     _feeds("parquet_cut", "a Parquet file lost its footer", "bars.parquet", _cut(lambda data: data[:-100])),
     _feeds("line_broken", "a line of JSON is cut", "events.jsonl", _cut(_with_broken_line)),
-    _feeds("latin", "a text is not UTF-8", "report.txt", _cut(lambda data: data.decode().encode("latin-1"))),
+    _feeds("latin", "a CSV file is not UTF-8", "trades.csv", _cut(lambda data: data.decode().encode("latin-1"))),
     _feeds("file_emptied", "a file is empty", "trades.csv", _cut(lambda data: b"")),
     _feeds("file_gone", "a file is gone", "bars.parquet", Path.unlink),
     _feeds("files_old", "files are three days old", "trades.csv", lambda path: None, stopped=True),

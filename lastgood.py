@@ -173,7 +173,7 @@ def restore(  # noqa: PLR0913  what a program says in one call; the flows take a
 
     Args:
         plan: The plan, read and resolved.
-        backup: Id of the backup, or `latest`.
+        backup: Id of the backup, `latest`, or `latest verified`: the newest that was really restored and found good.
         at: Restore the newest backup made at or before this time instead.
         collections: Globs over full names such as `ledger/orders`; none means all.
         keys: Globs over keys such as `position:*`; none means all.
@@ -212,17 +212,20 @@ def restore(  # noqa: PLR0913  what a program says in one call; the flows take a
 
 
 @_either_way
-def restore_latest(plan: PlanLike, backup_type: BackupType | str | None = None) -> RestoreResult:
+def restore_latest(
+    plan: PlanLike, backup_type: BackupType | str | None = None, *, verified: bool = False
+) -> RestoreResult:
     """Restore the newest backup in place and exactly, with an emergency backup first.
 
     Args:
         plan: The plan, read and resolved.
         backup_type: The newest of this type that is not known to be corrupted; of any but emergency where it is None.
+        verified: The newest that was really restored by a verification, and found good in all that was looked at.
 
     Raises:
         BackupNotFound: There is none.
     """
-    return _restore_latest(plan, backup_type)
+    return _restore_latest(plan, backup_type, verified)
 
 
 @_either_way
@@ -267,7 +270,9 @@ def verify(plan: PlanLike, backup: str = "latest", *, deep: bool = True) -> Veri
 
     Raises:
         CorruptionDetected: What was stored is damaged.
+        NotRestorable: What was stored is right, and a restore of it fails, or brings back something else.
         QualityFailed: It is not good data.
+        CouldNotBeTried: Nothing is wrong, and it could not be restored here.
     """
     opened = _opened(plan)
     from flows.verify import failure, make_verification
@@ -403,9 +408,11 @@ class BackupManager:
         return restore(self._plan, backup_id) if apply_state else read_state(self._plan, backup_id)
 
     @_either_way
-    def restore_latest_backup(self, backup_type: BackupType | str | None = None) -> RestoreResult:
+    def restore_latest_backup(
+        self, backup_type: BackupType | str | None = None, *, verified: bool = False
+    ) -> RestoreResult:
         """Restore the newest backup, of one type or of any; see `restore_latest`."""
-        return restore_latest(self._plan, backup_type)
+        return restore_latest(self._plan, backup_type, verified=verified)
 
     @_either_way
     def cleanup_old_backups(self) -> RetentionResult:
@@ -474,19 +481,23 @@ class BackupManager:
         return self._schedules is not None and self._schedules.running
 
 
-def _restore_latest(plan: PlanLike, backup_type: BackupType | str | None) -> RestoreResult:
+def _restore_latest(plan: PlanLike, backup_type: BackupType | str | None, verified: bool) -> RestoreResult:
     if backup_type is None:
-        return restore(plan)
+        return restore(plan, "latest verified" if verified else "latest")
     opened = _opened(plan)
     from blocks.errors import BackupNotFound
     from blocks.records import BackupStatus, BackupType
 
     kind = _one_of(BackupType, backup_type)
     repository = opened.repository.unlock(opened.encryption)
-    for made in reversed(repository.backups(opened.name)):
-        if made.backup_type is kind and repository.status(made) is not BackupStatus.CORRUPTED:
+    backups = [made for made in repository.backups(opened.name) if made.backup_type is kind]
+    known = repository.verdicts(opened.name, backups)
+    for made in reversed(backups):
+        verdict = known[made.backup_id]
+        if verdict.restored or (not verified and verdict.status is not BackupStatus.CORRUPTED):
             return restore(opened, made.backup_id)
-    raise BackupNotFound(f"plan {opened.name} has no {kind.value} backup that is not known to be corrupted")
+    wanted = "was restored and found good" if verified else "is not known to be corrupted"
+    raise BackupNotFound(f"plan {opened.name} has no {kind.value} backup that {wanted}")
 
 
 def _opened(plan: PlanLike) -> BackupPlan:
@@ -590,7 +601,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after `lastgood`; None takes those of this process, which is then the command's own.
     """
     words = sys.argv[1:] if argv is None else argv
-    served = ["deployments"] if {"serve", "demo"}.intersection(words[:2]) else []
+    served = ["deployments"] if {"serve", "deploy", "demo"}.intersection(words[:2]) else []
     for package in ("blocks", "flows", *served):
         if (stranger := _stranger(package)) is not None:
             print(f"error: {stranger}", file=sys.stderr)
@@ -612,6 +623,8 @@ def _main_of_own_process(words: Sequence[str]) -> int:
 
     # what was imported stays: garbage is looked for elsewhere, now and when the process ends
     gc.freeze()
+    # records make many objects and no cycles: looking for garbage after each 700 took a third of a long `list`
+    gc.set_threshold(100_000, 20, 100)
     gc.enable()
     return command(None, interrupts)
 

@@ -2,10 +2,14 @@
 
 LastgoodError                     1
 ├── ConfigurationError            2   the plan, a parameter or a setting is wrong
+│   └── ProgramMissing            2   a program that it needs is not on this machine
 ├── SourceUnavailable             3   live state cannot be read or reached
 │   ├── SourceChanged             3   it changed under the reader until the attempts ran out
-│   └── SourceGone                3   it held records in the last backup, and now holds none at all
+│   ├── SourceGone                3   it held records in the last backup, and now holds none at all
+│   ├── ServerUnusable            3   its server cannot be reached, went away, or is none that can be used
+│   └── SourceFull                3   no room is left where it is
 ├── UnsupportedState              3   live state holds a value that cannot be kept exactly
+├── CouldNotBeTried               3   a proof could not be tried, which says nothing of what was to be proved
 ├── TemporaryFolderUnusable       3   the folder for temporary data (TMPDIR) cannot be written
 │   └── TemporaryFolderFull       3   no room is left there
 ├── RepositoryUnavailable         4   the place where backups are kept cannot be reached
@@ -23,8 +27,10 @@ LastgoodError                     1
 ├── BaseUnusable                  8   a backup cannot depend on its base (it becomes a full)
 ├── QualityFailed                 9   restored state breaks an expectation of its quality suite
 ├── RestoreRefused               10   the restore would do harm, nothing was written
+│   └── PlaceUnfit               10   the place lacks room, a right, a role or a version, whatever is restored there
 ├── NotConfirmed                 10   it takes something away, and nobody said so in words; nothing was written
-└── Partial                      11   the work was done in part; what is missing is named
+├── Partial                      11   the work was done in part; what is missing is named
+└── NotRestorable                12   stored bytes are right, and a restore of them fails, or brings back something else
 """
 
 from __future__ import annotations
@@ -60,6 +66,10 @@ class ConfigurationError(LastgoodError):
     exit_code = 2
 
 
+class ProgramMissing(ConfigurationError):
+    """A program that the plan needs is not on this machine, or is too old."""
+
+
 class SourceUnavailable(LastgoodError):
     """Live state cannot be read or reached."""
 
@@ -74,8 +84,26 @@ class SourceGone(SourceUnavailable):
     """A source held records in the last backup, and now holds none at all; it may be what is left of it."""
 
 
+class ServerUnusable(SourceUnavailable):
+    """The server of live state cannot be reached, went away, or is too old."""
+
+
+class SourceFull(SourceUnavailable):
+    """No room is left where live state is."""
+
+
 class UnsupportedState(LastgoodError):
     """Live state holds a value that cannot be kept exactly; the record is named."""
+
+    exit_code = 3
+
+
+class CouldNotBeTried(LastgoodError):
+    """A proof could not be tried: no program of the server, no room, no right to create a database.
+
+    It says nothing of the backup. A verification goes on with its other proofs, records this one as unproven, and ends
+    with this error where it found nothing worse.
+    """
 
     exit_code = 3
 
@@ -170,6 +198,10 @@ class RestoreRefused(LastgoodError):
     exit_code = 10
 
 
+class PlaceUnfit(RestoreRefused):
+    """The place lacks what a restore needs (room, a right, a role, a version): it says nothing of what is restored."""
+
+
 class NotConfirmed(LastgoodError):
     """What was asked for takes something away, and nobody said in words that it may; nothing was written."""
 
@@ -180,3 +212,9 @@ class Partial(LastgoodError):
     """The work was done in part; what is missing is named."""
 
     exit_code = 11
+
+
+class NotRestorable(LastgoodError):
+    """The stored bytes are what was stored, and a restore of them fails, or brings back something else."""
+
+    exit_code = 12

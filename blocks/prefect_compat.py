@@ -72,9 +72,9 @@ def needs_prefect(words: Sequence[str]) -> bool:
     if {"-h", "--help"}.intersection(said):
         return False
     match [word for word in said if word != "--debug"]:
-        case ["serve" | "demo" | "plan", *_]:
+        case ["serve" | "deploy" | "demo" | "plan", *_]:
             return True
-        case ["key", _, plan, *_] | ["init" | "list" | "show" | "diff" | "check" | "unlock", plan, *_]:
+        case ["key", _, plan, *_] | ["init" | "list" | "show" | "proof" | "diff" | "check" | "unlock", plan, *_]:
             return not is_path(plan)
         case ["backup" | "restore" | "undo" | "verify" | "retention", plan, *options]:  # a server records these
             return not is_path(plan) or ("--no-server" not in options and _may_have_server())

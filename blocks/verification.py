@@ -70,6 +70,8 @@ class Standing(Record):
     """Number of the verification that it comes from."""
     verified_at: UtcTime
     findings: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ()
+    """Names of the quality suites that a later proof must evaluate to outdo it, sorted."""
 
 
 class RuleOutcome(StrEnum):

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from prefect import Flow
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
-from prefect.schedules import Interval, Schedule
+from prefect.schedules import Cron, Interval, RRule, Schedule
 from prefect.types.entrypoint import EntrypointType
 
+from blocks.plan.schedules import Schedule as PlanSchedule
+from blocks.plan.schedules import Scheduled, Schedules
 from flows.backup import backup
 from flows.restore import restore
 from flows.retention import retention
 from flows.undo import undo
 from flows.verify import verify
+
+SLUG = "lastgood"
+"""What the schedule of a deployment is known by, so that a later one replaces it."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +62,20 @@ def _backup(kind: str, description: str, wait_seconds: int) -> Job:
 
 
 JOBS = (
-    _backup("full", "Back up all state, every 24 hours. Differentials and incrementals depend on it.", 3600),
-    _backup("differential", "Back up what changed since the last full backup, every 6 hours.", 3600),
-    _backup("incremental", "Back up what changed since the last backup of any scheduled type, every 15 minutes.", 600),
+    _backup("full", "Back up all state. Differentials and incrementals depend on it.", 3600),
+    _backup("differential", "Back up what changed since the last full backup.", 3600),
+    _backup("incremental", "Back up what changed since the last backup of any scheduled type.", 600),
     Job(
         flow=retention,
         name="daily",
-        description="Remove the backups that the plan's policy no longer keeps, daily.",
+        description="Remove the backups that the plan's policy no longer keeps.",
         parameters={"dry_run": False},
         tags=("lastgood", "retention"),
     ),
     Job(
         flow=verify,
         name="weekly",
-        description="Restore the latest backup to a scratch folder and prove that it is good, weekly.",
+        description="Restore the latest backup to a scratch folder and prove that it is good.",
         parameters={"backup": "latest", "deep": True},
         tags=("lastgood", "verify"),
     ),
@@ -82,6 +86,7 @@ JOBS = (
         "Writes nothing unless `mode` says so.",
         parameters={"backup": "latest", "mode": "preview"},
         tags=("lastgood", "restore"),
+        at_once=ConcurrencyLimitStrategy.ENQUEUE,
     ),
     Job(
         flow=undo,
@@ -89,12 +94,19 @@ JOBS = (
         description="Take back the last restore in place. Writes nothing unless `preview` is off.",
         parameters={"preview": True},
         tags=("lastgood", "undo"),
+        at_once=ConcurrencyLimitStrategy.ENQUEUE,
     ),
 )
 
 
-def _every(span: timedelta, first: datetime, slug: str) -> Schedule:
-    return Interval(span, anchor_date=first.replace(tzinfo=UTC), timezone="UTC", slug=slug)
+ADDRESSES = {
+    Scheduled.FULL: "backup/full",
+    Scheduled.DIFFERENTIAL: "backup/differential",
+    Scheduled.INCREMENTAL: "backup/incremental",
+    Scheduled.VERIFY: "verify/weekly",
+    Scheduled.RETENTION: "retention/daily",
+}
+"""The jobs that a plan has schedules for, by their names in it."""
 
 
 @dataclass(frozen=True)
@@ -103,19 +115,19 @@ class Timetable:
 
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, schedules: Schedules) -> Timetable:
+        """Return the timetable that a plan says."""
+        return cls({ADDRESSES[job]: _for_prefect(when) for job, when in schedules.jobs() if when is not None})
 
-def standard_timetable() -> Timetable:
-    """Return the usual times, no two of which start in the same minute."""
-    day, week = timedelta(days=1), timedelta(weeks=1)
-    return Timetable(
-        {
-            "backup/full": _every(day, datetime(2026, 1, 1, 2, 0), "every-24-hours"),
-            "backup/differential": _every(timedelta(hours=6), datetime(2026, 1, 1, 2, 6), "every-6-hours"),
-            "backup/incremental": _every(timedelta(minutes=15), datetime(2026, 1, 1, 2, 10), "every-15-minutes"),
-            "retention/daily": _every(day, datetime(2026, 1, 1, 3, 33), "daily"),
-            "verify/weekly": _every(week, datetime(2026, 1, 4, 4, 18), "weekly"),
-        }
-    )
+
+def _for_prefect(when: PlanSchedule) -> Schedule:
+    if when.interval is not None:
+        return Interval(when.interval, anchor_date=when.start, timezone=when.timezone, slug=SLUG)
+    if when.cron is not None:
+        return Cron(when.cron, timezone=when.timezone, slug=SLUG)
+    assert when.rrule is not None
+    return RRule(when.rrule, timezone=when.timezone, slug=SLUG)
 
 
 def deployments_of(plan: str, reference: str, timetable: Timetable) -> list[RunnerDeployment]:
@@ -136,6 +148,7 @@ def _deployment(job: Job, plan: str, reference: str, schedule: Schedule | None) 
         tags=[*job.tags, plan],
         parameters={"plan": reference, **job.parameters},
         schedule=schedule,
+        # a deployment is one plan's, and so is its limit
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=job.at_once),
         entrypoint_type=EntrypointType.MODULE_PATH,
     )

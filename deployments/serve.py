@@ -23,7 +23,7 @@ from prefect.settings import get_current_settings, temporary_settings
 from blocks.errors import ConfigurationError
 from blocks.host.interrupts import hangup_terminates
 from blocks.plan.plan import load_plan
-from deployments.jobs import Timetable, deployments_of, standard_timetable
+from deployments.jobs import Timetable, deployments_of
 from deployments.server import local_server
 
 POLL_SECONDS = 5
@@ -43,18 +43,22 @@ def serve(
         plans: YAML files, or names of saved Backup Plan blocks.
         home: Folder of the Prefect server that is started where none answers; the user's state folder by default.
         port: Where that server listens; Prefect's usual port, or any free one, by default.
-        timetable: When the jobs run; every 24 hours, 6 hours, 15 minutes, day and week by default.
+        timetable: When the jobs of all plans run; as each plan says it by default.
 
     Raises:
         ConfigurationError: A plan is wrong, or two have the same name; nothing is served then.
         ServerUnavailable: No server answers and none can be started.
     """
     with hangup_terminates(), reachable_server(home or default_home(), port):
-        serve_deployments(*plan_deployments(plans, timetable or standard_timetable()))
+        serve_deployments(*plan_deployments(plans, timetable))
 
 
-def plan_deployments(plans: Sequence[str], timetable: Timetable) -> list[RunnerDeployment]:
+def plan_deployments(plans: Sequence[str], timetable: Timetable | None = None) -> list[RunnerDeployment]:
     """Make the deployments of all plans.
+
+    Args:
+        plans: YAML files, or names of saved Backup Plan blocks.
+        timetable: When their jobs run; as each plan says it by default.
 
     Raises:
         ConfigurationError: A plan is wrong, or two have the same name.
@@ -62,7 +66,8 @@ def plan_deployments(plans: Sequence[str], timetable: Timetable) -> list[RunnerD
     served: dict[str, str] = {}
     made: list[RunnerDeployment] = []
     for reference in plans:
-        name = load_plan(reference).name
+        plan = load_plan(reference)
+        name = plan.name
         if name in served:
             raise ConfigurationError(
                 f"{served[name]} and {reference} are both named {name!r}", hint="Give each plan a name of its own."
@@ -70,9 +75,9 @@ def plan_deployments(plans: Sequence[str], timetable: Timetable) -> list[RunnerD
         served[name] = reference
         # runs start in another folder: a file is named from the root
         place = str(Path(reference).expanduser().absolute()) if _is_file(reference) else reference
-        made += deployments_of(name, place, timetable)
+        made += deployments_of(name, place, timetable or Timetable.of(plan.schedules))
     if not made:
-        raise ConfigurationError("there is no plan to serve", hint="Give one or more: lastgood serve PLAN.yaml")
+        raise ConfigurationError("there is no plan to serve", hint="Name at least one plan.")
     return made
 
 

@@ -17,13 +17,14 @@ from pydantic import BaseModel
 from blocks.crypto.keyring import Role
 from blocks.errors import LastgoodError, ObjectUnreadable, RepositoryUnavailable
 from blocks.plan.plan import BackupPlan
-from blocks.records import BackupMetadata, BackupStatus
+from blocks.records import BackupMetadata
 from blocks.repository.block import Repository
 from blocks.repository.capabilities import Capabilities
 from blocks.repository.stock import Stock
-from blocks.verification import Verification
+from blocks.repository.verdict import Verdict
+from blocks.verification import Axis, CheckOutcome, Depth, Verification
 from flows.pipeline.progress import Progress
-from flows.proving.objects import ObjectReader, Wrong, objects_to_check, sample
+from flows.proving.objects import ObjectReader, Wrong, objects_to_check, sample, verification_of_objects
 from flows.reporting.units import human_time
 
 READERS = 2
@@ -89,6 +90,7 @@ def check_repository(
     check = _Check(plan, repository)
     check.prove()
     check.read(read_share, progress)
+    actions += check.record()
     if repair:
         with repository.lease(plan.name, "repair"):
             actions += check.repair(mark_missing)
@@ -120,6 +122,7 @@ class _Check:
         self._wrong: list[Wrong] = []
         self._marked_nothing: list[str] = []
         self._not_proved: list[str] = []
+        self._right: set[str] = set()
         self.capabilities: Capabilities | None = None
         self.objects_read = self.bytes_read = 0
 
@@ -145,16 +148,45 @@ class _Check:
                 if progress is not None:
                     progress.entered(str(one))
                     progress.left(str(one))
+        if share >= 1 and self._repository.keys.role is not Role.WRITER:
+            faulty = {wrong.one.backup.backup_id for wrong in self._wrong}
+            self._right = {b.backup_id for b in self.backups if not self._missing[b.backup_id]} - faulty
+
+    def record(self) -> list[str]:
+        """Record what reading the objects has proved; returns what was done, in words.
+
+        What is wrong is recorded of who stored it. What is right is, where a backup was known to have damaged objects:
+        it is read so often that each time is not worth a record.
+        """
+        if not self.objects_read:
+            return []
+        now, actions = datetime.now(UTC), list[str]()
+        links = {backup.backup_id: self._repository.link_of(backup) for backup in self.backups}
+        known = self._repository.own_verdicts(self._plan.name, links.values())
+        for backup in self.backups:
+            own = known[links[backup.backup_id]]
+            damage = [w.text for w in self._wrong if w.proved and w.one.backup.backup_id == backup.backup_id]
+            try:
+                if damage and not own.bad_bytes:
+                    self._repository.record_verification(self._of_objects(backup, damage, now))
+                    actions.append(f"marked {backup.backup_id} as corrupted: no backup will be made on it")
+                elif own.bad_bytes and own.depth(Axis.BYTES) == Depth.OBJECTS and backup.backup_id in self._right:
+                    self._repository.record_verification(self._of_objects(backup, (), now))
+                    actions.append(f"recorded that all objects of {backup.backup_id} are what was stored")
+            except RepositoryUnavailable as exc:
+                self._not_proved.append(f"what was read of {backup.backup_id} could not be recorded: {exc.message}")
+        return actions
 
     def findings(self) -> list[str]:
         """Return what is wrong as of now; what retention removed while this looked is not."""
         found = [*self._lost_capabilities(), *self._repository.audit(self._plan.name)]
         there = {backup.backup_id for backup in self._repository.survey(self._plan.name).backups}
         found += [str(wrong) for wrong in self._wrong if wrong.one.backup.backup_id in there]
-        statuses = self._repository.statuses(self._plan.name, self.backups)
-        for backup in self.backups:
-            if backup.backup_id in there and statuses[backup.backup_id] is BackupStatus.CORRUPTED:
-                found += self._failed_before(backup)
+        verdicts = self._repository.verdicts(self._plan.name, self.backups)
+        read = {wrong.one.backup.backup_id for wrong in self._wrong if wrong.proved}
+        for backup_id, verdict in verdicts.items():
+            if backup_id in there:
+                found += _known_before(backup_id, verdict, backup_id in read)
         return list(dict.fromkeys(found))
 
     def _lost_capabilities(self) -> list[str]:
@@ -175,14 +207,6 @@ class _Check:
     def unavailable(self) -> list[str]:
         """Return the findings that only say that the storage failed or refused."""
         return [str(wrong) for wrong in self._wrong if wrong.unavailable]
-
-    def _failed_before(self, backup: BackupMetadata) -> list[str]:
-        told = self._repository.verifications(self._plan.name, backup.backup_id)[-1:]
-        return [
-            f"{backup.backup_id} failed its verification of {human_time(last.verified_at)}: {last.findings[0]}"
-            for last in told
-            if last.findings
-        ]
 
     def notes(self) -> list[str]:
         """Return what is no fault: who is at work, and what unfinished runs left."""
@@ -248,24 +272,14 @@ class _Check:
             damage = [w.text for w in self._wrong if w.proved and w.one.backup.backup_id == backup.backup_id]
             if with_missing:
                 damage += [f"it lacks {name}" for name in self._missing[backup.backup_id]]
-            if damage and self._repository.status(backup) is not BackupStatus.CORRUPTED:
-                self._repository.record_verification(self._failed(backup, damage, now))
+            own = self._repository.own_verdict(backup.plan, self._repository.link_of(backup))
+            if damage and not own.bad_bytes:
+                self._repository.record_verification(self._of_objects(backup, damage, now))
                 actions.append(f"marked {backup.backup_id} as corrupted: no backup will be made on it")
         return actions
 
-    def _failed(self, backup: BackupMetadata, damage: Sequence[str], now: datetime) -> Verification:
-        return Verification(
-            plan=backup.plan,
-            backup_id=backup.backup_id,
-            manifest_sha256=self._repository.link(backup).manifest_sha256,
-            verified_at=now,
-            deep=False,
-            status=BackupStatus.CORRUPTED,
-            rows=0,
-            expectations=0,
-            seconds=0.0,
-            findings=tuple(damage),
-        )
+    def _of_objects(self, backup: BackupMetadata, damage: Sequence[str], now: datetime) -> Verification:
+        return verification_of_objects(backup.plan, self._repository.link_of(backup), damage, now)
 
     def _look_for_missing(self) -> dict[str, list[str]]:
         """Return by backup the names of its objects that are absent or of another size."""
@@ -282,3 +296,19 @@ class _Check:
         unreadable = {name: wrong for name in missing if (wrong := self._repository.unreadable(backup, name))}
         self._unlisted += unreadable.values()
         return [name for name in missing if name not in unreadable]
+
+
+def _known_before(backup_id: str, verdict: Verdict, read: bool) -> list[str]:
+    """Say what is known to be wrong with what a backup stored, and with its restore.
+
+    Args:
+        backup_id: Its id.
+        verdict: What is known; what is only known of those that it depends on is said of them.
+        read: Whether this check has found that its bytes are wrong, and says so itself.
+    """
+    told = [] if read or verdict.bad_base else [Axis.BYTES]
+    return [
+        f"{backup_id} failed its verification of {human_time(stands.verified_at)}: {stands.findings[0]}"
+        for axis in (*told, Axis.RESTORABLE)
+        if verdict.outcome(axis) is CheckOutcome.BAD and (stands := verdict.axes[axis]).findings
+    ]

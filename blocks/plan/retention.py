@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from pydantic import ConfigDict, Field
 
 from blocks.plan.durations import Age, Duration
 from blocks.prefect_compat import LastgoodBlock
 from blocks.records import BackupMetadata, BackupStatus, BackupType
+from blocks.repository.verdict import Verdict
+from blocks.verification import Axis, CheckOutcome
 
-__all__ = ["Decision", "Duration", "RetentionPolicy", "Statuses", "decide"]
+__all__ = ["Decision", "Duration", "RetentionPolicy", "Verdicts", "decide"]
 
 BEFORE_RESTORE = "before-restore"
 """Tag of the emergency backups that a restore in place makes first, and that its undo needs."""
@@ -23,7 +26,7 @@ BEFORE_RESTORE = "before-restore"
 RESTORED = "restored="
 """Begins the tag of such a backup that names the backup which was restored: an undo asks it what that has added."""
 
-Statuses = Mapping[str, BackupStatus | None]
+Verdicts = Mapping[str, Verdict | None]
 """What is known of backups by id: None where it is not known; who is not named was never verified."""
 
 _ALWAYS_THERE = {"files": 1}
@@ -44,8 +47,9 @@ class RetentionPolicy(LastgoodBlock):
 
     A backup is removed when it is older than its type allows, unless a backup that is kept depends on it, or an undo
     for which an emergency backup is kept may need it. Whatever
-    their age, these never go: the newest good full backups, the newest good and the newest verified backup, and for
-    every source the newest good backup that holds it and the newest that holds records of it.
+    their age, these never go: the newest good full backups, the newest good and the newest verified backup, the newest
+    that is good in all that was proved of any backup (its restore, its definitions, its data), and for every source the
+    newest good backup that holds it and the newest that holds records of it.
 
     Example:
         ```python
@@ -76,14 +80,14 @@ class RetentionPolicy(LastgoodBlock):
         return limit
 
     def decide(
-        self, backups: Sequence[BackupMetadata], now: datetime, statuses: Statuses | None = None
+        self, backups: Sequence[BackupMetadata], now: datetime, verdicts: Verdicts | None = None
     ) -> list[Decision]:
         """Decide about each backup of one plan; see `decide`."""
-        return decide(backups, self, now, statuses or {})
+        return decide(backups, self, now, verdicts or {})
 
 
 def decide(
-    backups: Sequence[BackupMetadata], policy: RetentionPolicy, now: datetime, statuses: Statuses
+    backups: Sequence[BackupMetadata], policy: RetentionPolicy, now: datetime, verdicts: Verdicts
 ) -> list[Decision]:
     """Decide about each backup of one plan.
 
@@ -91,9 +95,9 @@ def decide(
         backups: All committed backups in the order of their sequence; clocks may say otherwise.
         policy: How long each type is kept.
         now: The time to decide at, with a time zone.
-        statuses: What is known of them.
+        verdicts: What is known of them.
     """
-    keep = _Holds(backups, statuses).collect(policy.keep_last)
+    keep = _Holds(backups, verdicts).collect(policy.keep_last)
     for backup in backups:
         age, limit = _age(backup, now), policy.age_limit(backup.backup_type)
         if age < limit:
@@ -130,8 +134,8 @@ def _age(backup: BackupMetadata, now: datetime) -> timedelta:
 class _Holds:
     """Finds the backups that stay whatever their age, each with a reason; the first reason found counts."""
 
-    def __init__(self, backups: Sequence[BackupMetadata], statuses: Statuses) -> None:
-        self._backups, self._statuses = backups, statuses
+    def __init__(self, backups: Sequence[BackupMetadata], verdicts: Verdicts) -> None:
+        self._backups, self._verdicts = backups, verdicts
         sound = {b.backup_id for b in backups if self._status(b.backup_id) in _SOUND}
         self._good = [
             b for b in backups if b.backup_id in sound and _complete(b) and {k.backup_id for k in b.chain} <= sound
@@ -148,6 +152,7 @@ class _Holds:
             self._hold(fulls, "no full backup is known to be good")
         self._hold(good[-1:], "the newest backup")
         self._hold([b for b in good if self._verified(b)][-1:], "the newest verified backup")
+        self._hold([b for b in good if self._proved(b)][-1:], "the newest backup that is good in all that was proved")
         self._hold_sources()
         self._hold_for_undo()
         unknown = [b for b in self._backups if self._status(b.backup_id) is None]
@@ -177,6 +182,20 @@ class _Holds:
         ]
         self._hold(needed, "an undo of a restore may need it until a later full backup is verified")
 
+    def _proved(self, backup: BackupMetadata) -> bool:
+        """Whether nothing is wrong, and all is good that any backup was found good in."""
+        return self._verified(backup) and self._good_axes(backup) >= self._proved_axes
+
+    @cached_property
+    def _proved_axes(self) -> frozenset[Axis]:
+        """The axes of the verified backup that is good on most of them, the newest of such."""
+        verified = [self._good_axes(b) for b in reversed(_of_plan(self._good)) if self._verified(b)]
+        return max(verified, key=len, default=frozenset())
+
+    def _good_axes(self, backup: BackupMetadata) -> frozenset[Axis]:
+        verdict = self._verdict(backup.backup_id) or Verdict()
+        return frozenset(axis for axis in Axis if verdict.outcome(axis) is CheckOutcome.GOOD)
+
     def _is_proved_full(self, backup: BackupMetadata) -> bool:
         return backup.backup_type is BackupType.FULL and self._verified(backup)
 
@@ -188,7 +207,11 @@ class _Holds:
         return self._status(backup.backup_id) is BackupStatus.VERIFIED
 
     def _status(self, backup_id: str) -> BackupStatus | None:
-        return self._statuses.get(backup_id, BackupStatus.COMPLETED)
+        verdict = self._verdict(backup_id)
+        return None if verdict is None else verdict.status
+
+    def _verdict(self, backup_id: str) -> Verdict | None:
+        return self._verdicts.get(backup_id, Verdict())
 
 
 _SOUND = (BackupStatus.COMPLETED, BackupStatus.VERIFIED)

@@ -24,7 +24,8 @@ from blocks.repository.catalogue import Catalogue, Survey
 from blocks.repository.checksums import checksums_text, objects_of
 from blocks.repository.history import History
 from blocks.repository.overview import Overview
-from blocks.repository.rollback_guard import Head, RollbackGuard
+from blocks.repository.record_chain import chain_findings, newest
+from blocks.repository.rollback_guard import Head, LastVerification, RollbackGuard, VerificationMemory
 from blocks.repository.stock import Stock
 from blocks.storage.base import StorageTier, StoredName
 
@@ -107,15 +108,23 @@ class Audit:
         catalogue: Opens and checks the manifests of the repository.
         history: The verifications and expiries of the repository.
         guard: The newest backup of each plan that this machine has seen.
+        memory: The last verification of each backup that this machine has seen.
         plan: Name of the plan, as in object names.
     """
 
     def __init__(
-        self, tier: StorageTier, catalogue: Catalogue, history: History, guard: RollbackGuard, plan: str
+        self,
+        tier: StorageTier,
+        catalogue: Catalogue,
+        history: History,
+        guard: RollbackGuard,
+        memory: VerificationMemory,
+        plan: str,
     ) -> None:
         self._tier, self._catalogue, self._history, self._guard, self._plan = tier, catalogue, history, guard, plan
-        # first of all: a backup that is committed from now on is remembered, and is not in the survey
-        self._seen = guard.read(plan)
+        self._memory = memory
+        # first of all: what is committed or recorded from now on is remembered, and was not listed
+        self._seen, self._last = guard.read(plan), memory.read(plan)
         catalogue.forget(plan)
         survey = catalogue.survey(plan)
         self._stock = Stock(tier, tier.list, plan)
@@ -128,7 +137,7 @@ class Audit:
         findings = [*self._survey.findings, *self._unreadable]
         for backup in self._survey.backups:
             findings += self._history_of(backup)
-        findings += [*self._numbers(), *self._head(), *self._folders()]
+        findings += [*self._numbers(), *self._head(), *self._folders(), *self._verifications()]
         if not findings and self._guard.read(self._plan) == self._seen:
             self.accept()
         return findings
@@ -138,6 +147,14 @@ class Audit:
         newest = self._survey.backups[-1] if self._survey.backups else None
         head = Head(link=self._links[newest.backup_id], sequence=newest.sequence) if newest else None
         self._guard.write(self._plan, head)
+
+    def accept_verifications(self) -> None:
+        """Remember the last verifications that there are now."""
+        last = {}
+        for backup in self._survey.backups:
+            if found := newest(self._history.chain(self._plan, backup.backup_id, self._recorded(backup))):
+                last[backup.backup_id] = found
+        self._memory.replace(self._plan, last)
 
     def _history_of(self, backup: BackupMetadata) -> list[str]:
         findings = []
@@ -189,7 +206,25 @@ class Audit:
         findings += [f"{name} does not belong there" for name in stock.others]
         for backup in self._survey.backups:
             findings += self._folder(backup, stock.objects(backup.backup_id))
-            findings += self._history.verifications(self._plan, backup.backup_id, self._recorded(backup))[1]
+        return findings
+
+    def _verifications(self) -> list[str]:
+        """Say which records of verifications are missing or wrong; remember the last ones where they are in order."""
+        findings, last = [], dict[str, LastVerification]()
+        for backup in self._survey.backups:
+            backup_id, seen = backup.backup_id, self._last.get(backup.backup_id)
+            try:
+                found = self._history.chain(self._plan, backup_id, self._recorded(backup))
+            except ObjectUnreadable as exc:
+                findings.append(exc.message)
+                continue
+            wrong = chain_findings(backup_id, self._links[backup_id].manifest_sha256, found, seen)
+            findings += wrong
+            if remembered := seen if wrong else newest(found):
+                last[backup_id] = remembered
+        kept = {name: one for name, one in self._last.items() if name in self._survey.damaged}
+        if self._memory.read(self._plan) == self._last:
+            self._memory.replace(self._plan, kept | last)
         return findings
 
     def _recorded(self, backup: BackupMetadata) -> list[str] | None:

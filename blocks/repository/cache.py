@@ -53,6 +53,7 @@ class SealedCache:
 
     def __init__(self, repository_id: str) -> None:
         self._repository_id = repository_id
+        self._folders = dict[str, str]()
 
     def get(self, plan: str, backup_id: str, kind: Kind, digest: str) -> bytes | None:
         """Return the bytes of a digest; None where there is no copy of them."""
@@ -62,7 +63,7 @@ class SealedCache:
                 sealed = file.read(MOST_BYTES_EACH + 1)
             if sha256(sealed).hexdigest() == digest:
                 return sealed
-            path.unlink()  # damaged, or not written to its end
+            os.unlink(path)  # damaged, or not written to its end
         except FileNotFoundError:
             return None
         except (OSError, RuntimeError) as exc:  # RuntimeError: there is no home
@@ -79,7 +80,7 @@ class SealedCache:
             try:
                 descriptor = os.open(path, flags, 0o600)
             except FileNotFoundError:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._folder(plan).mkdir(mode=0o700, parents=True, exist_ok=True)
                 descriptor = os.open(path, flags, 0o600)
             # not made under another name first: who reads half of it compares the digest
             with open(descriptor, "wb") as file:
@@ -114,8 +115,10 @@ class SealedCache:
     def _folder(self, plan: str) -> Path:
         return cache_folder() / self._repository_id / names.checked_plan(plan)
 
-    def _path(self, plan: str, backup_id: str, kind: Kind, digest: str) -> Path:
-        return self._folder(plan) / f"{backup_id}.{kind}.{digest}"
+    def _path(self, plan: str, backup_id: str, kind: Kind, digest: str) -> str:
+        if plan not in self._folders:
+            self._folders[plan] = str(self._folder(plan))
+        return f"{self._folders[plan]}/{backup_id}.{kind}.{digest}"
 
 
 def _opener(path: str, flags: int) -> int:

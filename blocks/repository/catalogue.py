@@ -97,18 +97,38 @@ def decode_record(data: bytes, model: type[R], where: str) -> R:
         text = unpacker.decompress(data, MAX_RECORD_BYTES)
         if not unpacker.eof or unpacker.unused_data:
             raise CorruptionDetected(f"{where} is larger than any record, or not whole", hint=_HINT)
-        said = _Versioned.model_validate_json(text, extra="ignore")
-        unknown = sorted(set(said.requires) - FEATURES)
-        if said.format_version > FORMAT_VERSION or unknown:
-            needs = f"format {said.format_version}" + "".join(f", {feature}" for feature in unknown)
-            raise ConfigurationError(
-                f"{where} was made by a newer lastgood ({needs}; this one reads format {FORMAT_VERSION})",
-                hint="Install the newest lastgood.",
-            )
-        # what a later one adds without requiring it does not matter; version 1 knows no such fields
-        return model.model_validate_json(text, extra="forbid" if said.format_version == 1 else "ignore")
+        return _parsed(text, model, where)
     except (zlib.error, ValidationError) as exc:
         raise CorruptionDetected(f"{where} is not what format {FORMAT_VERSION} asks for: {exc}", hint=_HINT) from exc
+
+
+def _parsed(text: bytes, model: type[R], where: str) -> R:
+    """Read a record's text; raises what `decode_record` raises, and ValidationError where it is no such record."""
+    # most require nothing; looking for the word costs less than reading the text twice
+    if b'"requires"' in text:
+        _check_version(text, where)
+    try:
+        record = model.model_validate_json(text, extra="ignore")
+    except ValidationError:
+        _check_version(text, where)
+        raise
+    # what a later one adds without requiring it does not matter; version 1 knows no such fields
+    if b'"format_version":2' in text:
+        return record
+    version = _check_version(text, where)
+    return model.model_validate_json(text, extra="forbid") if version == 1 else record
+
+
+def _check_version(text: bytes, where: str) -> int:
+    said = _Versioned.model_validate_json(text, extra="ignore")
+    unknown = sorted(set(said.requires) - FEATURES)
+    if said.format_version > FORMAT_VERSION or unknown:
+        needs = f"format {said.format_version}" + "".join(f", {feature}" for feature in unknown)
+        raise ConfigurationError(
+            f"{where} was made by a newer lastgood ({needs}; this one reads format {FORMAT_VERSION})",
+            hint="Install the newest lastgood.",
+        )
+    return said.format_version
 
 
 _HINT = "Run `lastgood check` to see what else is damaged; other backups of the plan can still be restored."
@@ -249,15 +269,18 @@ class Catalogue:
             return known
         return self._opened(plan, backup_id, copy)
 
-    def _opened(self, plan: str, backup_id: str, copy: str | None = None) -> _Manifest:
-        """Read a manifest as it is stored, or the copy of that digest; raises what `manifest` raises."""
+    def _opened(self, plan: str, backup_id: str, copy: str | None = None, sealed: bytes | None = None) -> _Manifest:
+        """Open a manifest as it is stored, the copy of that digest, or what was fetched just now.
+
+        Raises what `manifest` raises.
+        """
         name = names.manifest(plan, backup_id)
-        sealed = self._cache.get(plan, backup_id, Kind.MANIFEST, copy) if self._cache and copy else None
-        copied = sealed is not None
+        copied = False
+        if sealed is None:
+            sealed = self._cache.get(plan, backup_id, Kind.MANIFEST, copy) if self._cache and copy else None
+            copied = sealed is not None
         if sealed is None:
             sealed = self._stored(plan, backup_id, name)
-            if self._cache is not None:
-                self._cache.put(plan, backup_id, Kind.MANIFEST, sealed)
         metadata = self.open(sealed, BackupMetadata, ObjectKind.MANIFEST, plan, backup_id)
         self._check_identity(metadata, plan, backup_id, name)
         if metadata.format_version != stored_version(sealed):
@@ -266,7 +289,7 @@ class Catalogue:
 
     def _stored(self, plan: str, backup_id: str, name: str) -> bytes:
         try:
-            return self._tier.get(name, limit=MAX_RECORD_BYTES)
+            sealed = self._tier.get(name, limit=MAX_RECORD_BYTES)
         except ObjectMissing as exc:
             with self._guard:
                 self._known.pop((plan, backup_id), None)
@@ -276,6 +299,9 @@ class Catalogue:
             raise BackupNotFound(
                 f"plan {plan} has no committed backup {backup_id}", hint=f"`lastgood list {plan}` shows what there is."
             ) from exc
+        if self._cache is not None:
+            self._cache.put(plan, backup_id, Kind.MANIFEST, sealed)
+        return sealed
 
     def _settled(self, found: _Manifest, copies: bool, at_hand: Mapping[str, _Manifest]) -> _Manifest:
         """Fill in what a manifest takes from its base, and remember it."""
@@ -404,9 +430,9 @@ class Catalogue:
         rest = [backup_id for backup_id in ids if backup_id not in copies]
         if rest:
             with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
-                read |= zip(
-                    rest, pool.map(lambda backup_id: self._outcome(plan, backup_id, listed, shown), rest), strict=True
-                )
+                fetched = pool.map(lambda backup_id: self._fetched(plan, backup_id, shown), rest)
+                for backup_id, sealed in zip(rest, fetched, strict=True):
+                    read[backup_id] = self._outcome(plan, backup_id, listed, shown, fetched=sealed)
             if self._cache is not None:
                 self._cache.trim(plan, set(ids))
         at_hand = {key: found for key, found in read.items() if isinstance(found, _Manifest)}
@@ -439,11 +465,33 @@ class Catalogue:
         found = (name.removesuffix(last) for name in listed if name.endswith(last))
         return sorted(filter(names.is_backup_id, found)), True
 
+    def _fetched(self, plan: str, backup_id: str, copies: bool) -> bytes | LastgoodError | None:
+        """Return the sealed bytes of a manifest, or why they could not be had; None where what is known will do.
+
+        For threads, which only wait for the storage: opening what comes is work for one processor.
+        """
+        try:
+            if self._known_manifest(plan, backup_id, copies):
+                return None
+            return self._stored(plan, backup_id, names.manifest(plan, backup_id))
+        except (BackupNotFound, CorruptionDetected, ObjectUnreadable) as exc:
+            return exc
+
     def _outcome(
-        self, plan: str, backup_id: str, listed: bool, copies: bool, copy: str | None = None
+        self,
+        plan: str,
+        backup_id: str,
+        listed: bool,
+        copies: bool,
+        copy: str | None = None,
+        fetched: bytes | LastgoodError | None = None,
     ) -> _Manifest | LastgoodError | None:
         """Return the manifest, what is wrong with it, or None where there is none: the backup is not committed."""
         try:
+            if isinstance(fetched, LastgoodError):
+                raise fetched
+            if fetched:
+                return self._opened(plan, backup_id, sealed=fetched)
             return self._read(plan, backup_id, listed, copies, copy)
         except BackupNotFound:
             return None

@@ -1,7 +1,13 @@
-"""What happened to backups after they were made: verifications and expiries, sealed like manifests, appended only."""
+"""What happened to backups after they were made: verifications and expiries, sealed like manifests, appended only.
+
+Verifications of a backup are numbered, and each names the one before it by the SHA-256 of its sealed bytes, so that one
+that was removed is missed. The last of their names is that of the last one: its time is moved to after the others where
+the clock is behind them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -9,16 +15,21 @@ from typing import TypeVar
 
 from blocks.crypto.stream import ObjectKind
 from blocks.errors import AlreadyExists, ConfigurationError, CorruptionDetected, ObjectMissing, ObjectUnreadable
-from blocks.records import BackupMetadata, BackupStatus, Expiry
+from blocks.records import Expiry, Link
 from blocks.repository import names
 from blocks.repository.catalogue import MAX_RECORD_BYTES, Catalogue
+from blocks.repository.record_chain import Recorded
+from blocks.repository.rollback_guard import LastVerification, VerificationMemory
 from blocks.repository.stock import by_backup
+from blocks.repository.verdict import Standings, Verdict, recorded_standing, standing_after, standings_of
 from blocks.storage.base import StorageTier
 from blocks.verification import Verification
 
 logger = logging.getLogger(__name__)
 
 E = TypeVar("E", Verification, Expiry)
+
+_NOT_OPENED = (CorruptionDetected, ConfigurationError, ObjectMissing, ObjectUnreadable)
 
 
 class History:
@@ -27,21 +38,52 @@ class History:
     Args:
         tier: The tier that holds the repository's objects.
         catalogue: Seals and opens the records of the repository.
+        memory: What this machine remembers of verifications.
     """
 
-    def __init__(self, tier: StorageTier, catalogue: Catalogue) -> None:
+    def __init__(self, tier: StorageTier, catalogue: Catalogue, memory: VerificationMemory) -> None:
         self._tier = tier
         self._catalogue = catalogue
+        self._memory = memory
 
-    def record_verification(self, verification: Verification) -> None:
-        """Append the result of a verification."""
+    def record_verification(self, verification: Verification) -> Verification:
+        """Append the result of a verification after all others of its backup.
+
+        Returns:
+            It as it was recorded: with its number, what it follows, what stands after it, and its time, which is later
+            than that of the others.
+
+        Raises:
+            RepositoryUnavailable: The storage failed, or cannot be written.
+        """
         plan, backup_id = verification.plan, verification.backup_id
         prefix = names.verifications(plan, backup_id)
         for offset in _offsets():
-            moved = verification.model_copy(update={"verified_at": verification.verified_at + offset})
-            sealed = self._catalogue.seal(moved, ObjectKind.VERIFICATION, plan, backup_id)
-            if self._append(prefix + names.moment(moved.verified_at), sealed):
-                return
+            listed = [one.name for one in self._tier.list(prefix)]
+            numbered = self._numbered(verification, listed, offset)
+            sealed = self._catalogue.seal(numbered, ObjectKind.VERIFICATION, plan, backup_id)
+            if self._append(prefix + names.moment(numbered.verified_at), sealed):
+                digest = hashlib.sha256(sealed).hexdigest()
+                last = LastVerification(sequence=numbered.sequence or 0, sha256=digest)
+                self._memory.remember(plan, {backup_id: last})
+                return numbered
+        raise AlreadyExists(f"{prefix} has records of each microsecond after {verification.verified_at}")
+
+    def _numbered(self, verification: Verification, listed: Sequence[str], offset: timedelta) -> Verification:
+        """Number a verification, and say what it follows and what stands after it; `offset` is added to its time."""
+        plan, link = verification.plan, _link(verification)
+        before, last, previous = Verdict(), 0, None
+        if listed:
+            before, last = self._known(plan, link, listed)
+            try:
+                previous = hashlib.sha256(self._tier.get(listed[-1], limit=MAX_RECORD_BYTES)).hexdigest()
+            except (ObjectMissing, ObjectUnreadable, CorruptionDetected) as exc:
+                logger.warning("%s, which a verification follows, cannot be named by digest: %s", listed[-1], exc)
+        sequence = max(len(listed), last) + 1
+        moved = verification.model_copy(update={"verified_at": _after(verification.verified_at, listed) + offset})
+        stands = standing_after(before.axes, moved, sequence)
+        said = {axis.value: one for axis, one in stands.items()}
+        return moved.model_copy(update={"sequence": sequence, "previous": previous, "standing": said})
 
     def record_expiry(self, expiry: Expiry) -> None:
         """Append what a retention run is about to remove; call it before the removal."""
@@ -78,29 +120,65 @@ class History:
         prefix = names.verifications(plan)
         return by_backup(prefix, self._tier.list(prefix))
 
-    def status(self, metadata: BackupMetadata, recorded: Sequence[str] | None = None) -> BackupStatus:
-        """Return what the newest verification proved: nothing if it does not open, or is of another manifest."""
-        return self.readable_status(metadata, recorded) or BackupStatus.COMPLETED
+    def verdict(self, plan: str, link: Link, recorded: Sequence[str] | None = None) -> Verdict:
+        """Return what the verifications of a backup say of it; what it depends on is not looked at.
 
-    def readable_status(self, metadata: BackupMetadata, recorded: Sequence[str] | None = None) -> BackupStatus | None:
-        """Return what the newest verification proved; None where it does not open, so that it is not known.
+        Of those that are numbered only the newest is read, which knows of all before it.
 
         Args:
-            metadata: The backup.
+            plan: Name of the plan.
+            link: The backup. What is recorded of another manifest says nothing of it.
             recorded: The names of its verifications, oldest first, where they were listed already.
         """
-        plan, backup_id = metadata.plan, metadata.backup_id
         try:
             if recorded is None:
-                recorded = [one.name for one in self._tier.list(names.verifications(plan, backup_id))]
-            if not recorded:
-                return BackupStatus.COMPLETED
-            latest = self._verification(plan, backup_id, recorded[-1])
-        except (CorruptionDetected, ConfigurationError, ObjectMissing, ObjectUnreadable) as exc:
+                recorded = [one.name for one in self._tier.list(names.verifications(plan, link.backup_id))]
+        except ObjectUnreadable as exc:
             logger.warning("%s", exc)
-            return None
-        same = latest.manifest_sha256 == self._catalogue.link_of(metadata).manifest_sha256
-        return latest.status if same else BackupStatus.COMPLETED
+            return Verdict({}, exc.message)
+        return self._known(plan, link, recorded)[0] if recorded else Verdict()
+
+    def _known(self, plan: str, link: Link, recorded: Sequence[str]) -> tuple[Verdict, int]:
+        """Return what some verifications say, and the highest number of them."""
+        try:
+            newest = self._verification(plan, link.backup_id, recorded[-1])
+        except _NOT_OPENED as exc:
+            logger.warning("%s", exc)
+            stands, last = self._told_by_all(plan, link, recorded[:-1])
+            return Verdict(stands, f"{recorded[-1]} does not open"), last
+        if newest.sequence == len(recorded) and newest.manifest_sha256 == link.manifest_sha256:
+            return Verdict(recorded_standing(newest)), newest.sequence
+        stands, last = self._told_by_all(plan, link, recorded)
+        return Verdict(stands), last
+
+    def _told_by_all(self, plan: str, link: Link, recorded: Sequence[str]) -> tuple[Standings, int]:
+        records = self.verifications(plan, link.backup_id, recorded)[0]
+        last = max((one.sequence or 0 for one in records), default=0)
+        return standings_of(records, link.manifest_sha256), last
+
+    def chain(self, plan: str, backup_id: str, recorded: Sequence[str] | None = None) -> list[Recorded]:
+        """Read all verifications of a backup with the SHA-256 of their sealed bytes, in the order of their names.
+
+        Raises:
+            ObjectUnreadable: They cannot be listed.
+        """
+        prefix = names.verifications(plan, backup_id)
+        found = []
+        for name in [one.name for one in self._tier.list(prefix)] if recorded is None else recorded:
+            try:
+                sealed = self._tier.get(name, limit=MAX_RECORD_BYTES)
+            except ObjectMissing:
+                logger.debug("%s was removed meanwhile", name)
+                continue
+            except (CorruptionDetected, ObjectUnreadable) as exc:
+                found.append(Recorded(name, None, None, exc.message))
+                continue
+            digest = hashlib.sha256(sealed).hexdigest()
+            try:
+                found.append(Recorded(name, digest, self._opened(plan, backup_id, name, sealed)))
+            except (CorruptionDetected, ConfigurationError) as exc:
+                found.append(Recorded(name, digest, None, exc.message))
+        return found
 
     def _append(self, name: str, sealed: bytes) -> bool:
         try:
@@ -110,7 +188,9 @@ class History:
         return True
 
     def _verification(self, plan: str, backup_id: str, name: str) -> Verification:
-        sealed = self._tier.get(name, limit=MAX_RECORD_BYTES)
+        return self._opened(plan, backup_id, name, self._tier.get(name, limit=MAX_RECORD_BYTES))
+
+    def _opened(self, plan: str, backup_id: str, name: str, sealed: bytes) -> Verification:
         found = self._catalogue.open(sealed, Verification, ObjectKind.VERIFICATION, plan, backup_id)
         _check_place(name, found.verified_at, (found.plan, found.backup_id) == (plan, backup_id))
         return found
@@ -143,6 +223,19 @@ class History:
 def _offsets() -> Iterator[timedelta]:
     """Return how far a record may be moved where another of the same microsecond exists."""
     return (timedelta(microseconds=step) for step in range(10_000))
+
+
+def _after(moment: datetime, listed: Sequence[str]) -> datetime:
+    """Return a moment, or the one just after the last one that is in some names, if that is later."""
+    last = max((named for name in listed if (named := names.moment_of(name))), default=moment)
+    try:
+        return max(moment, last + timedelta(microseconds=1)) if listed else moment
+    except OverflowError:  # a name that says the end of all time is not ours
+        return moment
+
+
+def _link(verification: Verification) -> Link:
+    return Link(backup_id=verification.backup_id, manifest_sha256=verification.manifest_sha256)
 
 
 def _check_place(name: str, moment: datetime, same: bool) -> None:

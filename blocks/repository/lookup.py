@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from blocks.errors import BackupNotFound, ConfigurationError, CorruptionDetected
@@ -9,8 +10,11 @@ from blocks.records import BackupMetadata, BackupType
 from blocks.repository import names
 from blocks.repository.catalogue import Catalogue, Survey
 from blocks.repository.stock import Stock
+from blocks.repository.verdict import Verdict
 
 LATEST = "latest"
+LATEST_VERIFIED = "latest verified"
+"""The newest backup that was really restored, and found good in all that was looked at."""
 
 
 def find_backup(catalogue: Catalogue, plan: str, wanted: str = LATEST, at: datetime | None = None) -> BackupMetadata:
@@ -23,12 +27,49 @@ def find_backup(catalogue: Catalogue, plan: str, wanted: str = LATEST, at: datet
         CorruptionDetected: It, or a newer one that may be meant, is damaged.
         ConfigurationError: The time has no zone, or is given together with an id.
     """
-    if at is not None and (at.tzinfo is None or wanted != LATEST):
-        raise ConfigurationError(f"give either a backup or a time with its zone, not {wanted!r} and {at}")
+    check_wanted(wanted, at)
     if names.is_backup_id(wanted):
         return catalogue.manifest(plan, wanted)[0]
     survey = catalogue.survey(plan)
     return _newest(survey, plan, at) if wanted == LATEST else _by_part_of_id(catalogue, survey, plan, wanted)
+
+
+def check_wanted(wanted: str, at: datetime | None) -> None:
+    """Refuse a time that has no zone, or that is given together with an id.
+
+    Raises:
+        ConfigurationError: It is such a one.
+    """
+    if at is not None and (at.tzinfo is None or wanted not in (LATEST, LATEST_VERIFIED)):
+        raise ConfigurationError(f"give either a backup or a time with its zone, not {wanted!r} and {at}")
+
+
+def find_verified(
+    catalogue: Catalogue,
+    plan: str,
+    at: datetime | None,
+    verdicts: Callable[[Sequence[BackupMetadata]], Mapping[str, Verdict]],
+) -> BackupMetadata:
+    """Find the newest backup, or the newest as of a time, that was really restored and found good; see `find_backup`.
+
+    Args:
+        catalogue: Opens the manifests of the repository.
+        plan: Name of the plan.
+        at: An aware time.
+        verdicts: Returns what is known of backups, by their ids.
+
+    Raises:
+        BackupNotFound: There is none.
+    """
+    candidates = _in_order(catalogue.survey(plan), at)
+    known = verdicts(candidates)
+    for one in reversed(candidates):
+        if known[one.backup_id].restored:
+            return one
+    raise BackupNotFound(
+        f"plan {plan} has no backup{_as_old_as(at)} that was restored in a verification and found good",
+        hint=f"`lastgood verify {plan} --deep` tries the latest; `lastgood list {plan}` shows what is known of each.",
+    )
 
 
 def find_chain(
@@ -68,20 +109,26 @@ _HINT = "Restore an older backup, or one that stands alone; `lastgood check` sho
 
 
 def _newest(survey: Survey, plan: str, at: datetime | None) -> BackupMetadata:
-    until = _end_of(at) if at is not None else None
-    candidates = [
-        one
-        for one in survey.backups
-        if one.backup_type is not BackupType.EMERGENCY and (until is None or one.timestamp <= until)
-    ]
-    # as of a time, what counts is the time that a restore returns to; otherwise the order of commits
-    newest = max(candidates, key=lambda one: (one.timestamp, one.sequence)) if at and candidates else None
-    newest = newest or (candidates[-1] if candidates else None)
+    candidates = _in_order(survey, at)
+    newest = candidates[-1] if candidates else None
     _refuse_damage(survey, newest, at)
     if newest is None:
-        when = f" as old as {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if at else ""
-        raise BackupNotFound(f"plan {plan} has no backup{when}", hint=_what_there_is(survey, plan))
+        raise BackupNotFound(f"plan {plan} has no backup{_as_old_as(at)}", hint=_what_there_is(survey, plan))
     return newest
+
+
+def _in_order(survey: Survey, at: datetime | None) -> list[BackupMetadata]:
+    """Return the backups that may be the latest one, or that as of a time, in order."""
+    whole = [one for one in survey.backups if one.backup_type is not BackupType.EMERGENCY]
+    if at is None:
+        return whole
+    # as of a time, what counts is the time that a restore returns to; otherwise the order of commits
+    until = _end_of(at)
+    return sorted((one for one in whole if one.timestamp <= until), key=lambda one: (one.timestamp, one.sequence))
+
+
+def _as_old_as(at: datetime | None) -> str:
+    return f" as old as {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if at else ""
 
 
 def _end_of(at: datetime) -> datetime:

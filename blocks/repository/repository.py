@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -43,11 +43,12 @@ from blocks.repository.garbage import GarbageCollector
 from blocks.repository.history import History
 from blocks.repository.lease import Lease, acquire, break_lease, held
 from blocks.repository.leases import Clock, FoundLease, LeaseRecord, Leases
-from blocks.repository.lookup import find_backup, find_chain
+from blocks.repository.lookup import LATEST_VERIFIED, check_wanted, find_backup, find_chain, find_verified
 from blocks.repository.newest import Newest, find_newest
 from blocks.repository.overview import Overview
-from blocks.repository.rollback_guard import PlaceMemory, RollbackGuard
+from blocks.repository.rollback_guard import PlaceMemory, RollbackGuard, VerificationMemory
 from blocks.repository.stock import Stock
+from blocks.repository.verdict import Verdict, depending
 from blocks.storage.base import StorageTier
 from blocks.storage.fsync import Buffer
 from blocks.verification import Verification
@@ -82,9 +83,10 @@ class Repository:
         self._cache = SealedCache(config.repository_id) if tier.remote else None
         self._overview = Overview(tier)
         self._catalogue = Catalogue(self._tier, keys, self._cache)
-        self._history = History(self._tier, self._catalogue)
+        self._memory = VerificationMemory(config.repository_id)
+        self._history = History(self._tier, self._catalogue, self._memory)
         self._guard = RollbackGuard(config.repository_id)
-        self._warned: set[str] = set()
+        self._lost: dict[str, str | None] = {}
         self._committer = Committer(self._tier, self._catalogue, self._history, self._guard, self._overview)
 
     @property
@@ -292,11 +294,16 @@ class Repository:
     def find(self, plan: str, wanted: str = "latest", at: datetime | None = None) -> BackupMetadata:
         """Find a backup by id, by the unique beginning or end of an id, by `latest`, or the newest as of a time.
 
+        `latest verified` is the newest one (as of the time) that was really restored and found good.
+
         Raises:
             BackupNotFound: There is none; the hint says what there is.
             CorruptionDetected: It, or a newer one that may be meant, is damaged.
         """
-        self._warn_of_rollback(plan)
+        self.noticed_rollback(plan)
+        if wanted == LATEST_VERIFIED:
+            check_wanted(wanted, at)
+            return find_verified(self._catalogue, plan, at, partial(self.verdicts, plan))
         return find_backup(self._catalogue, plan, wanted, at)
 
     def chain(
@@ -399,34 +406,66 @@ class Repository:
 
     # What is known about them
 
-    def status(self, metadata: BackupMetadata, stock: Stock | None = None) -> BackupStatus:
-        """Return completed, or what the newest verification of the backup proved.
+    def verdict(self, metadata: BackupMetadata, stock: Stock | None = None) -> Verdict:
+        """Return what is known of a backup: by its own verifications, and by those of the backups it depends on.
 
         Args:
             metadata: The backup.
             stock: Where many are asked about: it lists the verifications of all of them at once.
         """
-        return self.readable_status(metadata, stock) or BackupStatus.COMPLETED
+        link = self.link_of(metadata)
+        if stock is not None or not metadata.chain:
+            found = {one: self.own_verdict(metadata.plan, one, stock) for one in (*metadata.chain, link)}
+        else:
+            found = self.own_verdicts(metadata.plan, (*metadata.chain, link))
+        return depending(found[link], [(one.backup_id, found[one]) for one in metadata.chain])
 
-    def readable_status(self, metadata: BackupMetadata, stock: Stock | None = None) -> BackupStatus | None:
-        """Return what `status` does; None where the newest verification does not open, so that it is not known."""
-        return self._history.readable_status(metadata, self._recorded(metadata, stock))
+    def own_verdict(self, plan: str, link: Link, stock: Stock | None = None) -> Verdict:
+        """Return what its own verifications say of a backup, whatever is known of those it depends on.
 
-    def statuses(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, BackupStatus]:
-        """Return what `status` does of many backups, by their ids, with one listing for all of them."""
+        Args:
+            plan: Name of the plan.
+            link: The backup.
+            stock: Where many are asked about: it lists the verifications of all of them at once.
+        """
+        return self._history.verdict(plan, link, self._recorded(link.backup_id, stock))
+
+    def own_verdicts(self, plan: str, links: Iterable[Link]) -> dict[Link, Verdict]:
+        """Return what `own_verdict` does of many backups, with one listing for all of them."""
+        found = dict.fromkeys(links, Verdict())
         try:
             recorded = self._history.recorded(plan)
         except ObjectUnreadable:
-            return {backup.backup_id: self.status(backup) for backup in backups}
-        told = [one for one in backups if one.backup_id in recorded]
-        found = {one.backup_id: BackupStatus.COMPLETED for one in backups}
+            listed: list[tuple[Link, list[str] | None]] = [(link, None) for link in found]
+        else:
+            listed = [(link, recorded[link.backup_id]) for link in found if link.backup_id in recorded]
         with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
-            statuses = pool.map(lambda one: self._history.status(one, recorded[one.backup_id]), told)
-            return found | {one.backup_id: status for one, status in zip(told, statuses, strict=True)}
+            read = pool.map(lambda one: self._history.verdict(plan, *one), listed)
+            return found | dict(zip((link for link, _ in listed), read, strict=True))
 
-    def _recorded(self, metadata: BackupMetadata, stock: Stock | None) -> list[str] | None:
+    def verdicts(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, Verdict]:
+        """Return what `verdict` does of many backups, by their ids, with one listing for all of them."""
+        links = {one.backup_id: self.link_of(one) for one in backups}
+        own = self.own_verdicts(plan, {link for one in backups for link in (*one.chain, links[one.backup_id])})
+        return {
+            one.backup_id: depending(own[links[one.backup_id]], [(link.backup_id, own[link]) for link in one.chain])
+            for one in backups
+        }
+
+    def status(self, metadata: BackupMetadata, stock: Stock | None = None) -> BackupStatus:
+        """Return what is known of a backup in one word; completed where it is not known."""
+        return self.verdict(metadata, stock).status or BackupStatus.COMPLETED
+
+    def statuses(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, BackupStatus]:
+        """Return what `status` does of many backups, by their ids, with one listing for all of them."""
+        return {
+            backup_id: verdict.status or BackupStatus.COMPLETED
+            for backup_id, verdict in self.verdicts(plan, backups).items()
+        }
+
+    def _recorded(self, backup_id: str, stock: Stock | None) -> list[str] | None:
         try:
-            return None if stock is None else stock.verifications(metadata.backup_id)
+            return None if stock is None else stock.verifications(backup_id)
         except ObjectUnreadable:
             return None  # those of this one may be listed all the same
 
@@ -434,20 +473,46 @@ class Repository:
         """Return a sentence that the newest backup that this machine has seen is gone without a record, if it is."""
         return remembered_loss(self._catalogue, self._history, self._guard, plan)
 
-    def _warn_of_rollback(self, plan: str) -> None:
-        """Say it once for each opened repository: one command looks for backups several times."""
-        if plan not in self._warned and (lost := self.rolled_back(plan)):
-            self._warned.add(plan)
-            logger.warning("%s; `lastgood check` reports more", lost)
+    def noticed_rollback(self, plan: str) -> str | None:
+        """Return what `rolled_back` does, as of when this opened repository was first asked for a backup or for this.
 
-    def record_verification(self, verification: Verification) -> None:
-        """Append the result of a verification."""
+        One command looks for backups several times: it is logged once.
+        """
+        if plan not in self._lost:
+            self._lost[plan] = self.rolled_back(plan)
+            if lost := self._lost[plan]:
+                logger.warning("%s; `lastgood check` reports more", lost)
+        return self._lost[plan]
+
+    def record_verification(self, verification: Verification) -> Verification:
+        """Append the result of a verification; return it as it was recorded, as `History.record_verification` does."""
         self._overview.forget()
-        self._history.record_verification(verification)
+        return self._history.record_verification(verification)
 
     def verifications(self, plan: str, backup_id: str) -> list[Verification]:
         """Return a backup's verifications, oldest first; `audit` names those that do not open."""
         return _noted(self._history.verifications(plan, backup_id))
+
+    def newest_verifications(self, plan: str, most: int, until: str) -> list[Verification]:
+        """Return the verifications of a plan's newest backups, by one listing; those of one backup stay together.
+
+        Args:
+            plan: Name of the plan.
+            most: How many are read: the newest of the newest backups.
+            until: Id of a backup: those that were made after it are left out.
+
+        Raises:
+            ObjectUnreadable: They cannot be listed.
+        """
+        recorded = self._history.recorded(plan)
+        chosen: dict[str, list[str]] = {}
+        for backup_id in sorted(filter(names.is_backup_id, recorded), key=names.id_moment, reverse=True):
+            if names.id_moment(backup_id) <= names.id_moment(until) and most:
+                chosen[backup_id] = recorded[backup_id][-most:]
+                most -= len(chosen[backup_id])
+        with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+            found = pool.map(lambda one: self._history.verifications(plan, one, chosen[one]), chosen)
+            return [verification for each in found for verification in _noted(each)]
 
     def record_expiry(self, expiry: Expiry) -> None:
         """Append what a retention run is about to remove; call it before `remove`."""
@@ -467,15 +532,17 @@ class Repository:
         return settled_findings(lambda: self._audit(plan).run() + self.damaged_lease(plan))
 
     def _audit(self, plan: str) -> Audit:
-        return Audit(self._tier, self._catalogue, self._history, self._guard, plan)
+        return Audit(self._tier, self._catalogue, self._history, self._guard, self._memory, plan)
 
     def repair_checksums(self, metadata: BackupMetadata) -> bool:
         """Write a committed backup's SHA256SUMS again where it is missing or damaged; return whether it was."""
         return self._committer.repair_checksums(metadata, self.link(metadata))
 
     def accept_head(self, plan: str) -> None:
-        """Take the newest backup there is as the newest that this machine has seen, after a rollback on purpose."""
-        self._audit(plan).accept()
+        """Take what there is as the newest that this machine has seen, after a rollback on purpose."""
+        audit = self._audit(plan)
+        audit.accept()
+        audit.accept_verifications()
 
     # Removing
 

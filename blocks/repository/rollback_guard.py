@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -23,6 +24,10 @@ from blocks.storage.fsync import read_regular
 logger = logging.getLogger(__name__)
 
 _MOST_BYTES = 64 * 1024
+
+MOST_VERIFICATIONS = 4096
+"""Backups of a plan whose last verifications are remembered."""
+_MOST_VERIFICATION_BYTES = 1024 * 1024
 
 
 class Head(Record):
@@ -65,6 +70,59 @@ class RollbackGuard:
                 _replace(self.path(plan), head.model_dump_json())
         except (OSError, RuntimeError) as exc:
             logger.warning("the newest backup seen of plan %s cannot be remembered: %s", plan, exc)
+
+
+class LastVerification(Record):
+    """The last verification of a backup that this machine has seen: its number, and the SHA-256 of its sealed bytes."""
+
+    sequence: int
+    sha256: str
+
+
+class _LastVerifications(Record):
+    last: dict[str, LastVerification]
+
+
+class VerificationMemory:
+    """Remembers the last verification of each backup, in `$XDG_STATE_HOME/lastgood/<repository id>/verifications`.
+
+    What two processes write at once may be forgotten for one of them, which weakens it only.
+
+    Args:
+        repository_id: Id of the repository.
+    """
+
+    def __init__(self, repository_id: str) -> None:
+        self._repository_id = repository_id
+
+    def path(self, plan: str) -> Path:
+        """Return the file of a plan."""
+        return state_folder() / self._repository_id / "verifications" / f"{names.checked_plan(plan)}.json"
+
+    def read(self, plan: str) -> dict[str, LastVerification]:
+        """Return what is remembered, by id of the backup; nothing where it cannot be read."""
+        try:
+            text = read_regular(self.path(plan), limit=_MOST_VERIFICATION_BYTES)
+            return _LastVerifications.model_validate_json(text).last
+        except FileNotFoundError:
+            return {}
+        except (OSError, RuntimeError, ValidationError, LastgoodError) as exc:
+            logger.warning("the last verifications seen of plan %s cannot be read: %s", plan, exc)
+            return {}
+
+    def remember(self, plan: str, last: Mapping[str, LastVerification]) -> None:
+        """Remember the last verifications of some backups as well; a failure is logged only."""
+        before = self.read(plan)
+        self.replace(plan, {name: one for name, one in before.items() if name not in last} | dict(last))
+
+    def replace(self, plan: str, last: Mapping[str, LastVerification]) -> None:
+        """Remember these and no others, the newest where there are very many; a failure is logged only."""
+        kept = dict(list(last.items())[-MOST_VERIFICATIONS:])
+        try:
+            if kept != self.read(plan):
+                _replace(self.path(plan), _LastVerifications(last=kept).model_dump_json())
+        except (OSError, RuntimeError) as exc:
+            logger.warning("the last verifications of plan %s cannot be remembered: %s", plan, exc)
 
 
 class PlaceMemory:

@@ -6,19 +6,12 @@ from typing import TYPE_CHECKING
 
 from blocks.errors import ConfigurationError, LastgoodError, SourceUnavailable
 from blocks.storage.bucket_objects import Lost
+from blocks.storage.s3_codes import CREDENTIALS, OTHER_REGION
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
 _NO_BUCKET = {"NoSuchBucket", "InvalidBucketName"}
-_OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
-_CREDENTIALS = {
-    "ExpiredToken": "The credentials have expired: get new ones.",
-    "InvalidToken": "The session token is wrong: get new credentials.",
-    "InvalidAccessKeyId": "The storage does not know the access key id; check the credentials.",
-    "SignatureDoesNotMatch": "The secret key, or password, does not belong to the access key id.",
-    "RequestTimeTooSkewed": "The clock of this machine is wrong: the storage takes no request whose time differs.",
-}
 _PASSING = {408, 429, 500, 502, 503, 504}
 _RIGHTS = "Check the access rights of the credentials: they have to list and read there, and to write for a restore."
 _REACH = "Check that the storage works and can be reached from this machine, and `endpoint` of the source's `storage`."
@@ -46,12 +39,12 @@ def place_error(error: Exception, place: str) -> LastgoodError:
             f"there is no bucket at {place}",
             hint="Check the source's `url`, and `endpoint` of its `storage`; lastgood makes no buckets.",
         )
-    if code in _OTHER_REGION or status == 301:
+    if code in OTHER_REGION or status == 301:
         return ConfigurationError(
             f"storage.region: the bucket of {place} is in another region: {said_of(error)}",
             hint="Set `region` of the source's `storage` to that of the bucket.",
         )
-    hint = _CREDENTIALS.get(code, _RIGHTS if status in (401, 403) else _REACH)
+    hint = CREDENTIALS.get(code, _RIGHTS if status in (401, 403) else _REACH)
     return SourceUnavailable(f"{place} cannot be used: {said_of(error)}", hint=hint)
 
 
@@ -62,7 +55,7 @@ def object_error(error: ClientError, place: str) -> Lost:
         LastgoodError: The error concerns the place as a whole.
     """
     code, status = code_of(error)
-    if code in _NO_BUCKET or code in _OTHER_REGION or code in _CREDENTIALS or status in _PASSING:
+    if code in _NO_BUCKET or code in OTHER_REGION or code in CREDENTIALS or status in _PASSING:
         raise place_error(error, place) from error
     if status == 404:
         return Lost(None)

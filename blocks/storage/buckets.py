@@ -19,7 +19,7 @@ from blocks.errors import ConfigurationError, LastgoodError, SourceUnavailable
 from blocks.storage.bucket_errors import code_of, object_error, place_error, said_of
 from blocks.storage.bucket_objects import Asked, Fetched, Listed, Lost, ObjectPlace, Stamp, Upload
 from blocks.storage.bucket_urls import check_bucket, of_the_source, place_of, split_url
-from blocks.storage.s3 import s3_credentials
+from blocks.storage.s3 import profile_of, s3_credentials
 from blocks.storage.settings import StorageSettings
 
 R = TypeVar("R")
@@ -331,7 +331,7 @@ def _opened(settings: StorageSettings) -> Any:
         options = {"key": given["access_key_id"], "secret": given["secret_access_key"], "token": given["token"]}
     elif settings.profile or settings.credentials_file:
         try:
-            session = aiobotocore.session.AioSession(profile=settings.profile)
+            session = aiobotocore.session.AioSession(profile=profile_of(settings))
             if settings.credentials_file:
                 session.set_config_variable("credentials_file", str(settings.credentials_file))
             _ = session.full_config, session.get_scoped_config()

@@ -17,6 +17,7 @@ from blocks.errors import (
     StorageRefused,
 )
 from blocks.storage.attempts import Transient
+from blocks.storage.s3_codes import CREDENTIALS, OTHER_REGION
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})([^:|\n]*)")
 # in an answer, or what a batch says of one object
@@ -24,7 +25,6 @@ _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>|\(code: ([A-Z][A-Za-z0-9]+)\)")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>|\"message\": ?\"([^\"]*)\"")
 
 _NO_PLACE = {"NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "InvalidResourceName", "ContainerBeingDeleted"}
-_OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 # what S3 answers where a bucket is in another region names no new address
 _BARE_REDIRECT = "redirect without LOCATION"
 _ARCHIVED = {"InvalidObjectState", "BlobArchived"}
@@ -35,16 +35,10 @@ _PASSING_CODES = {"BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "R
 """Said with the status 400 of what was spoiled on its way."""
 _PERMISSIONS = "Check the credentials, and that they may list, read, write and delete there (see docs/storage.md)."
 _BUSY_CODES = {"InternalError", "SlowDown", "ServiceUnavailable", "OperationTimedOut", "ServerBusy"}
-_CREDENTIALS = {
+_CREDENTIALS = CREDENTIALS | {
     "AccessDenied": _PERMISSIONS,
-    "ExpiredToken": "The credentials have expired: get new ones.",
-    "TokenRefreshRequired": "The credentials have expired: get new ones.",
-    "InvalidToken": "The session token does not belong to the keys, or has expired.",
-    "InvalidAccessKeyId": "The storage does not know the access key id.",
-    "SignatureDoesNotMatch": "The secret key does not belong to the access key id.",
     "AuthenticationFailed": "The account key is wrong, or the clocks differ.",
     "AuthorizationFailure": "The account key is wrong, or the account's network rules keep this machine out.",
-    "RequestTimeTooSkewed": "The clock of this machine is wrong: the storage takes no request whose time differs.",
 }
 _NO_CREDENTIALS = re.compile(
     r"(?i)169\.254\.\d+\.\d+|metadata\.google|instance metadata|meta-data|latest/api/token"
@@ -77,7 +71,7 @@ def classified(error: Exception, verb: str, name: str, place: str) -> LastgoodEr
             f"repository.url: there is no bucket or container at {place}",
             hint="Create it, or correct the URL; lastgood makes no buckets.",
         )
-    if code in _OTHER_REGION or status == 301 or _BARE_REDIRECT in text:
+    if code in OTHER_REGION or status == 301 or _BARE_REDIRECT in text:
         return ConfigurationError(
             f"repository.storage.region: the bucket of {place} is in another region: {told}",
             hint="Set `region` of the repository's `storage` to that of the bucket.",

@@ -69,7 +69,18 @@ def _from_variables(settings: StorageSettings) -> Callable[[], S3Credential]:
 def _session(settings: StorageSettings) -> Any:
     import botocore.session
 
-    profile = settings.profile
+    session = botocore.session.Session(profile=profile_of(settings))
+    if settings.credentials_file:
+        session.set_config_variable("credentials_file", str(settings.credentials_file))
+    return session
+
+
+def profile_of(settings: StorageSettings) -> str | None:
+    """Return the profile that a session is opened with; None leaves it to AWS' rules.
+
+    Raises:
+        ConfigurationError: The credentials file that is named is not there.
+    """
     if settings.credentials_file:
         if not settings.credentials_file.exists():
             raise ConfigurationError(
@@ -77,11 +88,8 @@ def _session(settings: StorageSettings) -> Any:
                 hint="Correct the path, or name other credentials.",
             )
         # a profile that is named comes before the environment, and so must a file
-        profile = profile or os.environ.get("AWS_PROFILE", "default")
-    session = botocore.session.Session(profile=profile)
-    if settings.credentials_file:
-        session.set_config_variable("credentials_file", str(settings.credentials_file))
-    return session
+        return settings.profile or os.environ.get("AWS_PROFILE", "default")
+    return settings.profile
 
 
 @contextmanager

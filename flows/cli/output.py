@@ -166,6 +166,11 @@ def interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
+def narrow(columns: int) -> bool:
+    """Return whether results go to a terminal of fewer columns than that."""
+    return sys.stdout is not None and sys.stdout.isatty() and stdout().width < columns
+
+
 def say(what: str | Styled | Table | RenderableType) -> None:
     """Print a result."""
     match what:

@@ -6,8 +6,11 @@ from pydantic import JsonValue
 
 from blocks.records import BackupMetadata, BackupStatus, SourceState
 from blocks.repository.leases import LeaseRecord
+from blocks.repository.verdict import Verdict
+from blocks.verification import Axis, CheckOutcome, Depth
 from flows.cli.output import Styled, Table, grid
 from flows.reporting.units import human_bytes
+from flows.reporting.wording import AXES, DEPTHS
 
 _STYLES = {
     BackupStatus.VERIFIED: "green",
@@ -15,10 +18,58 @@ _STYLES = {
     BackupStatus.IN_PROGRESS: "yellow",
 }
 
+_OUTCOME_STYLES = {CheckOutcome.GOOD: "green", CheckOutcome.BAD: "bold red", CheckOutcome.UNPROVEN: "yellow"}
+
+_SHORT = {Axis.BYTES: "bytes", Axis.RESTORABLE: "restore", Axis.DEFINITIONS: "defs", Axis.QUALITY: "quality"}
+_MARKS = {CheckOutcome.GOOD: "+", CheckOutcome.BAD: "-", CheckOutcome.UNPROVEN: "?", CheckOutcome.UNTRIED: ""}
+
 
 def status_text(status: BackupStatus) -> Styled:
     """Write a status in its colour."""
     return Styled(status.value, _STYLES.get(status, ""))
+
+
+def proof_text(verdict: Verdict) -> str:
+    """Write what is known of a backup on each axis that was tried: `bytes+ restore- quality?`.
+
+    `objects+` in the place of `bytes+`: every object was read, and no row was compared.
+    """
+    words = []
+    for axis, stands in sorted(verdict.axes.items(), key=lambda one: list(Axis).index(one[0])):
+        objects = axis is Axis.BYTES and stands.depth == Depth.OBJECTS
+        words.append(f"{'objects' if objects else _SHORT[axis]}{_MARKS[stands.outcome]}")
+    return " ".join([*words, *(["unread"] if verdict.doubt else [])])
+
+
+def proof_table(verdict: Verdict) -> Table:
+    """Show what is known of a backup, an axis a line."""
+    table = grid("proof", "outcome", "how deep", "when (UTC)", ">verification", "findings")
+    for axis in Axis:
+        if (stands := verdict.axes.get(axis)) is None:
+            table.add_row(AXES[axis], "not tried")
+            continue
+        table.add_row(
+            AXES[axis],
+            outcome_text(stands.outcome),
+            DEPTHS.get(stands.depth, stands.depth),
+            f"{stands.verified_at:%Y-%m-%d %H:%M:%S}",
+            f"{stands.sequence}",
+            "\n".join(stands.findings),
+        )
+    return table
+
+
+def outcome_text(outcome: CheckOutcome) -> Styled:
+    """Write what a proof came to in its colour."""
+    return Styled(outcome.value, _OUTCOME_STYLES.get(outcome, ""))
+
+
+def proof_json(verdict: Verdict) -> dict[str, JsonValue]:
+    """Return what is known of a backup on each axis, by its name."""
+    untried: JsonValue = {"outcome": CheckOutcome.UNTRIED.value}
+    return {
+        axis.value: verdict.axes[axis].model_dump(mode="json") if axis in verdict.axes else untried for axis in Axis
+    }
 
 
 def changed(upserts: int, tombstones: int) -> str:
@@ -31,7 +82,7 @@ def chain_text(made: BackupMetadata) -> str:
     return f"{len(made.chain)} deep on {made.base}" if made.base else "stands alone"
 
 
-def backup_json(made: BackupMetadata, status: BackupStatus) -> dict[str, JsonValue]:
+def backup_json(made: BackupMetadata, verdict: Verdict) -> dict[str, JsonValue]:
     """Return what `list` says of one backup."""
     return {
         "id": made.backup_id,
@@ -47,7 +98,9 @@ def backup_json(made: BackupMetadata, status: BackupStatus) -> dict[str, JsonVal
         "size_compressed": made.size_compressed,
         "size_stored": made.size_stored,
         "duration_seconds": made.backup_duration_seconds,
-        "status": status.value,
+        "status": (verdict.status or BackupStatus.COMPLETED).value,
+        "proof": proof_json(verdict),
+        "proof_doubt": verdict.doubt,
         "base": made.base,
         "chain": [link.backup_id for link in made.chain],
         "whole": made.whole,

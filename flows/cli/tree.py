@@ -14,11 +14,14 @@ from flows.cli.commands import (
     backup,
     check,
     demo,
+    deploy,
     diff,
     init,
     key,
     list_backups,
     plan,
+    proof,
+    quality,
     restore,
     retention,
     serve,
@@ -39,14 +42,17 @@ COMMANDS: Mapping[str, Command] = {
     "restore": restore.COMMAND,
     "undo": undo.COMMAND,
     "verify": verify.COMMAND,
+    "proof": proof.COMMAND,
     "check": check.COMMAND,
     "retention": retention.COMMAND,
     "unlock": unlock.COMMAND,
     "serve": serve.COMMAND,
+    "deploy": deploy.COMMAND,
     "demo": demo.COMMAND,
 }
 GROUPS: Mapping[str, tuple[Mapping[str, Command], str]] = {
     "key": (key.COMMANDS, "Show and change who can open a plan's repository."),
+    "quality": (quality.COMMANDS, "Check quality suites, and suggest a first one."),
     "plan": (plan.COMMANDS, "Keep plans where the Prefect UI can pick them."),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from blocks.errors import BackupNotFound, CorruptionDetected, ObjectUnreadable, WrongKey
-from blocks.records import FORMAT_VERSION, BackupMetadata, BackupStatus, BackupType
+from blocks.records import FORMAT_VERSION, BackupMetadata, BackupType
 from blocks.repository.block import Repository
 from blocks.repository.checksums import objects_of
 from blocks.repository.stock import Stock
@@ -59,7 +59,8 @@ def unusable(repository: Repository, chain: Chain, stock: Stock) -> str | None:
             return f"base {backup.backup_id} lacks its manifest"
         if missing := stock.missing(backup.backup_id, objects_of(backup)):
             return f"base {backup.backup_id} lacks {missing[0]}"
-        if repository.status(backup, stock) is BackupStatus.CORRUPTED:
+        # bad data, or a restore that fails, is no reason: it is faithfully kept
+        if repository.own_verdict(backup.plan, repository.link_of(backup), stock).bad_bytes:
             return f"base {backup.backup_id} failed its verification"
         if backup.format_version != FORMAT_VERSION:
             return f"base {backup.backup_id} has format {backup.format_version}, and format {FORMAT_VERSION} is written"

@@ -152,10 +152,15 @@ class ChainSegments:
         Raises:
             CorruptionDetected: One is missing or is not what was stored.
         """
-        layers = [self._index_table(b, c, part, s) for b, c, s in self.segments(collection, part)]
+        layers = [self.segment_index(b, c, part, s) for b, c, s in self.segments(collection, part)]
         return PartIndex(layers, rows)
 
-    def _index_table(self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment) -> pa.Table:
+    def segment_index(self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment) -> pa.Table:
+        """Fetch and open the index of one segment: `_key`, `_digest` and `_deleted`, as `PartIndex` has them.
+
+        Raises:
+            CorruptionDetected: It is missing, is not what was stored, or has more or fewer entries than it should.
+        """
         blob, name = segment.index, f"{_name(backup, segment.index)} ({collection.name}#{part})"
         if blob.shared is not None:
             table = index_at(self._shared_index(backup.backup_id, _without_place(blob)), blob.shared, name)

@@ -86,6 +86,14 @@ class BoundedWindow(Generic[P]):
     """Iterates over parts so that at most `size` are in flight at once, and collects what the last stage returned.
 
     Iterate it, and give the outcomes of each part's stages to `follow`, first stage first.
+
+    Args:
+        parts: The parts.
+        size: How many are in flight at once.
+        done: Is given each part that came through, and what its last stage returned.
+        progress: Told of parts.
+        give_up: Is told of a failure at once, before anything is waited for.
+        failed: Is given what the stages of a part raised; where it returns True, the other parts go on without it.
     """
 
     def __init__(
@@ -95,9 +103,10 @@ class BoundedWindow(Generic[P]):
         done: Callable[[P, Any], None] | None = None,
         progress: Progress | None = None,
         give_up: Callable[[BaseException, P | None], None] | None = None,
+        failed: Callable[[BaseException, P], bool] | None = None,
     ) -> None:
         self._parts, self._size, self._done, self._progress = parts, size, done, progress
-        self._give_up = give_up
+        self._give_up, self._is_taken = give_up, failed
         self._running: list[tuple[P, tuple[Outcome, ...]]] = []
         self.last: list[Outcome] = []
         """The last stage of each part that came through: what follows all parts waits for them."""
@@ -137,14 +146,18 @@ class BoundedWindow(Generic[P]):
             # in order: the first failure is the cause, later stages only fail because of it
             results = [outcome.result() for outcome in outcomes]
         except BaseException as error:
-            self._failed(error, part)
+            taken = self._is_taken is not None and self._is_taken(error, part)
+            if not taken:
+                self._failed(error, part)
             for outcome in outcomes:
                 _wait_quietly(outcome)
-            raise
-        self.last.append(outcomes[-1])
-        give_back()
-        if self._done is not None:
-            self._done(part, results[-1])
+            if not taken:
+                raise
+        else:
+            self.last.append(outcomes[-1])
+            give_back()
+            if self._done is not None:
+                self._done(part, results[-1])
         if self._progress is not None:
             self._progress.left(str(part))
 

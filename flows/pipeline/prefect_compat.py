@@ -33,6 +33,7 @@ __all__ = [
     "is_retryable",
     "stage_runner",
     "task",
+    "warn_in_run",
 ]
 
 P = ParamSpec("P")
@@ -84,6 +85,7 @@ if TYPE_CHECKING or not without_prefect():
     from prefect.cache_policies import NO_CACHE
     from prefect.client.schemas.objects import State
     from prefect.context import FlowRunContext
+    from prefect.logging import get_run_logger
     from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
     from prefect.tasks import exponential_backoff
 
@@ -132,6 +134,11 @@ if TYPE_CHECKING or not without_prefect():
         """Return whether this runs inside a flow run, whose task runner runs the stages."""
         return FlowRunContext.get() is not None and not _apart.get()
 
+    def warn_in_run(text: str) -> None:
+        """Write a warning into the log of the flow run, where this runs inside of one."""
+        if in_flow_run():
+            get_run_logger().warning("%s", text)
+
     @contextmanager
     def apart_from_flow_run() -> Iterator[None]:
         """Run stages in threads of their own even inside a flow run: somebody else's may have a runner of few threads.
@@ -165,6 +172,9 @@ else:
     def in_flow_run() -> bool:
         """Return whether this runs inside a flow run: never."""
         return False
+
+    def warn_in_run(text: str) -> None:
+        """Write a warning into the log of the flow run: there is none."""
 
     def apart_from_flow_run() -> AbstractContextManager[None]:
         """Run stages in threads of their own, as always."""

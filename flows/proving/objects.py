@@ -7,13 +7,17 @@ import math
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from blocks.crypto.keyring import Role
 from blocks.crypto.stream import ObjectContext, ObjectKind, unseal
 from blocks.errors import CorruptionDetected, LastgoodError, ObjectUnreadable, RepositoryUnavailable
-from blocks.records import BackupMetadata, Blob, Segment, StoredObject
+from blocks.records import BackupMetadata, BackupStatus, Blob, Link, Segment, StoredObject
 from blocks.repository.block import Repository
 from blocks.repository.checksums import objects_of
+from blocks.verification import Axis, AxisResult, CheckOutcome, Depth, Verification
+from flows.pipeline.tool_versions import tool_versions
+from flows.proving.proof import limited
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,20 @@ class Wrong:
     """What is wrong with an object.
 
     Attributes:
+        error: What was raised when it was read.
         proved: It was read and is not what was stored.
         unavailable: The storage failed or refused, which says nothing about the object.
     """
 
     one: CheckedObject
-    text: str
+    error: LastgoodError
     proved: bool
     unavailable: bool = False
+
+    @property
+    def text(self) -> str:
+        """What is wrong, in a sentence."""
+        return self.error.message
 
     def __str__(self) -> str:
         return f"{self.one}: {self.text}"
@@ -85,13 +95,13 @@ class ObjectReader:
                 elif one.backup.backup_id in self._keys:
                     key = self._keys[one.backup.backup_id]
                     if isinstance(key, LastgoodError):
-                        return Wrong(one, key.message, isinstance(key, CorruptionDetected))
+                        return Wrong(one, key, isinstance(key, CorruptionDetected))
                     unseal(part, key, context)
         except CorruptionDetected as exc:
             # a few moments ago it was there: it is missing now, which the repair looks at by itself
-            return Wrong(one, exc.message, one.stored.name not in self._missing(one.backup))
+            return Wrong(one, exc, one.stored.name not in self._missing(one.backup))
         except RepositoryUnavailable as exc:
-            return Wrong(one, exc.message, proved=False, unavailable=not isinstance(exc, ObjectUnreadable))
+            return Wrong(one, exc, proved=False, unavailable=not isinstance(exc, ObjectUnreadable))
         return None
 
 
@@ -127,3 +137,32 @@ def sample(objects: list[CheckedObject], share: float) -> list[CheckedObject]:
     if share >= 1:
         return objects
     return secrets.SystemRandom().sample(objects, math.ceil(len(objects) * share))
+
+
+def verification_of_objects(plan: str, link: Link, wrong: Sequence[str], now: datetime) -> Verification:
+    """Make the record of a backup of which only objects were read.
+
+    Args:
+        plan: Name of the plan.
+        link: The backup.
+        wrong: What is wrong with them, in sentences; nothing where all are what was stored.
+        now: When that was found.
+    """
+    findings = limited(wrong)
+    outcome = CheckOutcome.BAD if wrong else CheckOutcome.GOOD
+    results = {axis.value: AxisResult(outcome=CheckOutcome.UNTRIED) for axis in Axis}
+    results[Axis.BYTES.value] = AxisResult(outcome=outcome, depth=Depth.OBJECTS.value, findings=findings)
+    return Verification(
+        plan=plan,
+        backup_id=link.backup_id,
+        manifest_sha256=link.manifest_sha256,
+        verified_at=now,
+        deep=False,
+        status=BackupStatus.CORRUPTED if wrong else BackupStatus.COMPLETED,
+        rows=0,
+        expectations=0,
+        seconds=0.0,
+        findings=findings,
+        results=results,
+        tool_versions=tool_versions(),
+    )

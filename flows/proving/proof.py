@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -12,13 +14,16 @@ import pyarrow.compute as pc
 from blocks.errors import CorruptionDetected
 from blocks.plan.plan import BackupPlan
 from blocks.plan.quality import QualitySuite, load_suites
-from blocks.records import BackupMetadata, BackupStatus, Collection
-from blocks.rows.canonical import DIGEST, KEY, is_sorted, one_chunk, unify
+from blocks.plan.quality.findings import evaluated, faults, findings, oddities
+from blocks.records import BackupMetadata, BackupStatus
+from blocks.rows.canonical import DIGEST, KEY, is_sorted, one_chunk
 from blocks.rows.digest import RowDigest
 from blocks.rows.index import PartIndex, positions
 from blocks.rows.keys import no_keys
 from blocks.rows.normalize import to_normal
-from blocks.verification import Axis, AxisResult, CheckOutcome, Depth
+from blocks.verification import Axis, AxisResult, CheckOutcome, CollectionProfile, Depth, RuleResult
+from flows.pipeline.chain import RestorePart
+from flows.proving.suites import SuiteRows, Values
 
 BLOCK_ROWS = 1 << 17
 """Rows that are compared at once: their keys take as much room as the rows themselves may."""
@@ -28,6 +33,18 @@ BLOCK_ROWS = 1 << 17
 def _nothing() -> pa.Table:
     """No keys and digests; made when it is needed, since the first array that Arrow makes imports pandas."""
     return pa.table({KEY: no_keys(), DIGEST: pa.array([], pa.uint64())})
+
+
+MOST_SENTENCES = 100
+"""Findings of a kind that are kept one by one: a lost disk has one for each part."""
+
+
+def limited(sentences: Iterable[str]) -> tuple[str, ...]:
+    """Return sentences, each once; of very many the first, and how many more there are."""
+    once = list(dict.fromkeys(sentences))
+    if len(once) <= MOST_SENTENCES:
+        return tuple(once)
+    return (*once[:MOST_SENTENCES], f"and {len(once) - MOST_SENTENCES:,} more")
 
 
 @dataclass
@@ -46,6 +63,12 @@ class Findings:
     unproven: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
 
+    def reach(self, depth: Depth) -> None:
+        """Say that it was looked at as deep as that; what reached deeper stays so."""
+        order = list(Depth)
+        if self.depth is None or order.index(depth) > order.index(self.depth):
+            self.depth = depth
+
     @property
     def result(self) -> AxisResult:
         """What it amounts to."""
@@ -57,8 +80,8 @@ class Findings:
         return AxisResult(
             outcome=outcome,
             depth="" if self.depth is None else self.depth.value,
-            findings=tuple(self.bad),
-            warnings=(*self.unproven, *self.odd),
+            findings=limited(self.bad),
+            warnings=limited([*self.unproven, *self.odd]),
         )
 
 
@@ -75,7 +98,13 @@ class Proof:
         self.rows = 0
         self._guard = threading.Lock()
         self.expectations = 0
-        self._kept: dict[str, list[pa.Table]] = {suite.collection: [] for suite in self.suites}
+        self.evaluated: dict[str, str] = {}
+        """SHA-256 of each suite that was evaluated, hex, by its name."""
+        self.rules: list[RuleResult] = []
+        """What each expectation came to."""
+        self.profile: dict[str, CollectionProfile] = {}
+        """Numbers about the rows that suites were evaluated on."""
+        self.suite_rows: SuiteRows | None = None
 
     def __getitem__(self, axis: Axis) -> Findings:
         return self.axes[axis]
@@ -88,7 +117,7 @@ class Proof:
     @property
     def findings(self) -> list[str]:
         """What is wrong, on all axes."""
-        return [sentence for found in self.axes.values() for sentence in found.bad]
+        return [sentence for found in self.axes.values() for sentence in found.result.findings]
 
     @property
     def warnings(self) -> list[str]:
@@ -97,45 +126,76 @@ class Proof:
 
     @property
     def status(self) -> BackupStatus:
-        """Verified where nothing was found; corrupted where bytes are wrong; else (bad data) only completed."""
-        if self[Axis.BYTES].bad:
+        """What this proof alone amounts to; see `Verdict.status`."""
+        if self[Axis.BYTES].bad or self[Axis.RESTORABLE].bad:
             return BackupStatus.CORRUPTED
-        return BackupStatus.COMPLETED if self.findings else BackupStatus.VERIFIED
+        proved = self[Axis.BYTES].result.outcome is CheckOutcome.GOOD
+        return BackupStatus.VERIFIED if proved and not self.findings else BackupStatus.COMPLETED
 
     def count(self, rows: int) -> None:
         """Count rows that were compared and found the same."""
         with self._guard:
             self.rows += rows
 
-    def keep(self, collection: str, rows: pa.Table) -> None:
+    def keep(self, collection: str, rows: pa.Table, part: int = 0) -> None:
         """Keep restored rows for the quality suites, where one asks for the collection.
 
         Args:
             collection: Full name of the collection.
             rows: Restored rows with canonical columns.
+            part: Number of the part that they are.
         """
-        if collection in self._kept and rows.num_columns:
-            self._kept[collection].append(rows)
+        if self.suite_rows is not None:
+            self.suite_rows.add(collection, rows, part)
 
-    def run_suites(self, backup: BackupMetadata) -> None:
-        """Run the quality suites on the rows that were kept; the manifest says how many there must be."""
-        collections = {c.name: c for c in backup.collections}
-        if self.suites:
-            self[Axis.QUALITY].depth = Depth.ROWS
-        for suite in self.suites:
-            if suite.collection not in collections:
-                self[Axis.QUALITY].bad.append(f"suite {suite.name}: the backup holds no collection {suite.collection}")
-                continue
-            collection = collections[suite.collection]
-            result = suite.run(self._rows(collection), {"expected_rows": collection.rows})
-            self.expectations += result.evaluated
-            self[Axis.QUALITY].bad += [f"{suite.collection}: {finding}" for finding in result.findings]
-            self[Axis.QUALITY].odd += [f"{suite.collection}: {warning}" for warning in result.warnings]
+    def rows_of(self, backup: BackupMetadata) -> AbstractContextManager[object]:
+        """Keep the rows of a backup that suites ask for; they are gone when the context ends."""
+        if not self.suites:
+            return nullcontext()
+        self.suite_rows = SuiteRows(backup.plan, self.suites, backup)
+        return self.suite_rows
 
-    def _rows(self, collection: Collection) -> pa.Table:
-        if kept := self._kept[collection.name]:
-            return pa.concat_tables(unify(kept))
-        return pa.table({name: pa.nulls(0) for name, _ in collection.columns})
+    def run_suites(self, parameters: Values, whole: bool = True) -> None:
+        """Run the quality suites on the rows that were kept.
+
+        Args:
+            parameters: Knows the values that suites name.
+            whole: Whether all of its rows came; some of them are not judged.
+        """
+        if self.suite_rows is None:
+            return
+        quality = self[Axis.QUALITY]
+        if not whole:
+            quality.unproven.append("The quality suites were not run, since not all rows could be read.")
+            return
+        quality.reach(Depth.ROWS)
+        self.rules = self.suite_rows.run(parameters)
+        self.profile = self.suite_rows.profiles
+        self.evaluated = {suite.name: suite.sha256 for suite in self.suites}
+        self.expectations = evaluated(self.rules)
+        quality.bad += findings(self.rules)
+        quality.unproven += faults(self.rules)
+        quality.odd += oddities(self.rules)
+
+
+def proved_index(part: RestorePart, rows: pa.Table) -> PartIndex:
+    """Compare the rows of a part with its index, which is returned.
+
+    Args:
+        part: The part.
+        rows: Its rows as their source knows them; no columns where there never was a row.
+
+    Raises:
+        CorruptionDetected: They are not those of the index, or not as many as the manifest says.
+    """
+    expected = part.chain.index(part.collection.name, part.part.number)
+    if part.part.rows != len(expected):
+        raise CorruptionDetected(f"{part}: the index holds {len(expected)} rows, the manifest {part.part.rows}")
+    if rows.num_columns:
+        compare(str(part), expected, rows, part.spec.key, part.chain.index_digest)
+    elif len(expected):
+        raise CorruptionDetected(f"{part}: the index holds {len(expected)} rows, the data none")
+    return expected
 
 
 def compare(what: str, expected: PartIndex, rows: pa.Table, key: tuple[str, ...], digest: RowDigest) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
+import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blocks.plan.plan import BackupPlan
 from blocks.prefect_compat import without_prefect
 from blocks.records import BackupMetadata
 from blocks.verification import Verification
 from flows.pipeline.prefect_compat import in_flow_run
+from flows.reporting.evidence import Evidence, plan_evidence
+from flows.reporting.page_files import keep_page, page_url
+from flows.reporting.proof_page import proof_page
 from flows.reporting.units import human_bytes, human_seconds, human_time
+from flows.reporting.verification_markdown import expectation_rows, verification_markdown
 
 if TYPE_CHECKING:  # takes a while, and a backup has no use for it
     from flows.pipeline.results import RestoreResult, RetentionResult
@@ -20,6 +28,8 @@ if TYPE_CHECKING or not without_prefect():  # where there is no Prefect nothing 
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
     from prefect.client.schemas.sorting import ArtifactSort
     from prefect.utilities.urls import url_for
+
+logger = logging.getLogger(__name__)
 
 MOST_ARTIFACTS = 200
 """How many summaries of a plan's backups are searched for that of a base; the API gives no more at once."""
@@ -147,22 +157,46 @@ def _n(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def publish_verification(result: Verification) -> None:
-    """Publish the result of a verification."""
+def publish_verification(plan: BackupPlan, result: Verification) -> None:
+    """Publish the result of a verification, good or bad, its expectations, and where its page is.
+
+    Args:
+        plan: The plan, in whose repository the verifications before it are.
+        result: The verification.
+    """
     if not in_flow_run():
         return
-    kind = "deep verification" if result.deep else "verification"
-    findings = [f"- {finding}" for finding in result.findings] or ["Nothing was found wrong."]
-    findings += [f"- {warning}" for warning in result.warnings]
-    markdown = "\n".join(
-        [
-            f"# {kind.capitalize()} of `{result.backup_id}`: {result.status.value}",
-            f"{result.rows:,} rows compared, {result.expectations} expectations, {human_seconds(result.seconds)}.",
-            "",
-            *findings,
-        ]
+    evidence, page = _told(plan, result)
+    again = f"`lastgood proof PLAN {result.backup_id} --out FILE`"
+    more = f"The page of results is `{page}` on {socket.gethostname()}; {again} makes it anywhere." if page else ""
+    create_markdown_artifact(
+        key=_key("verification", result.plan),
+        markdown=verification_markdown(result, evidence, [more] if more else []),
+        description=result.backup_id,
     )
-    create_markdown_artifact(key=_key("verification", result.plan), markdown=markdown, description=result.backup_id)
+    if result.rules:
+        create_table_artifact(
+            key=_key("expectations", result.plan),
+            table=expectation_rows(result),
+            description=f"Expectations of {result.backup_id}",
+        )
+    if page and (url := page_url(page)):
+        create_link_artifact(
+            key=_key("proof", result.plan),
+            link=url,
+            link_text=f"What was proved of {result.backup_id}",
+            description=f"The page of results of {result.backup_id}",
+        )
+
+
+def _told(plan: BackupPlan, result: Verification) -> tuple[Evidence | None, Path | None]:
+    """Return what is on record beside a verification, and where its page is; no failure of a report hides a result."""
+    try:
+        evidence = plan_evidence(plan, result.backup_id, result)
+        return evidence, keep_page(result, proof_page(evidence))
+    except Exception:  # whatever it is
+        logger.warning("the page of results of backup %s was not made", result.backup_id, exc_info=True)
+        return None, None
 
 
 def publish_retention(result: RetentionResult) -> None:

@@ -32,7 +32,7 @@ class RestoreRequest:
     """What is to be restored, where to, and how.
 
     Attributes:
-        backup: Id of the backup, or `latest`.
+        backup: Id of the backup, `latest`, or `latest verified`.
         at: Restore the newest backup made at or before this time instead; without a zone it is local time.
         selection: Which collections and keys.
         to: Another place than the live one, as a person gives it; a folder where several sources are restored.

@@ -49,6 +49,10 @@ class Prefect:
         """Read from the API."""
         return self._ask("GET", path).json()
 
+    def put(self, path: str, **body: Any) -> None:
+        """Replace through the API."""
+        self._ask("PUT", path, json=body)
+
     def delete(self, path: str) -> None:
         """Delete through the API."""
         self._ask("DELETE", path)

@@ -14,15 +14,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from blocks.host.passwords import PATTERN
 from tests.blocks.sources.redis.kit import RedisServer
 from tests.e2e.prefect_support import ROOT, Prefect
-from tests.e2e.prefect_yaml import EVERY, written
 from tests.e2e.warm import Warm
 from tests.postgres_server import PostgresServer, postgres_server
 
@@ -175,7 +172,7 @@ def _run(line: str, done: Readme, env: dict[str, str]) -> str:
 
 
 def _deployments(prefect: Prefect) -> dict[str, dict[str, object]]:
-    """The deployments of prefect.yaml on a server."""
+    """The deployments of the README's plan on a server."""
     flows = {flow["id"]: flow["name"] for flow in prefect.post("/flows/filter")}
     found = prefect.post("/deployments/filter", work_pools={"name": {"any_": ["lastgood"]}})
     return {f"{flows[d['flow_id']]}/{d['name']}": d for d in found}
@@ -186,41 +183,8 @@ def test_every_command_of_the_readme_runs(readme: Readme) -> None:
     assert readme.run == len(commands(ROOT / "README.md")) > 10
 
 
-def test_deploy_all_makes_every_deployment_with_its_schedule_limit_and_tags(readme: Readme) -> None:
-    found = _deployments(readme.prefect)
-    assert found.keys() == EVERY.keys()
-    for address, span in EVERY.items():
-        made, wanted = found[address], written()[address]
-        intervals = [timedelta(seconds=s["schedule"]["interval"]) for s in made["schedules"] if s["active"]]
-        assert intervals == ([span] if span else [])
-        assert (made["work_pool_name"], made["tags"]) == ("lastgood", wanted["tags"])
-        assert made["description"] == wanted["description"]
-        assert made["global_concurrency_limit"]["limit"] == 1
-        strategy = made["concurrency_options"]["collision_strategy"]
-        assert strategy == ("ENQUEUE" if address.startswith("backup/") else "CANCEL_NEW")
-        assert made["parameters"]["plan"] == "deployments/plans/trading.yaml"
-
-
-def test_forms_offer_types_and_modes_as_choices_and_times_as_times(readme: Readme) -> None:
-    backup = readme.prefect.get("/deployments/name/backup/incremental")["parameter_openapi_schema"]
-    assert backup["definitions"]["BackupType"]["enum"] == [
-        "full",
-        "differential",
-        "incremental",
-        "snapshot",
-        "emergency",
-    ]
-    assert backup["required"] == ["plan"]
-    assert "YAML plan" in backup["properties"]["plan"]["description"]
-    restore = readme.prefect.get("/deployments/name/restore/by-hand")["parameter_openapi_schema"]
-    assert restore["definitions"]["RestoreMode"]["enum"] == ["preview", "merge", "exact"]
-    assert {"type": "string", "format": "date-time"} in restore["properties"]["at"]["anyOf"]
-    assert {"type": "array", "items": {"type": "string"}} in restore["properties"]["collections"]["anyOf"]
-    assert restore["properties"]["to"]["not"] == {"type": "string", "pattern": PATTERN}
-
-
 def test_a_process_worker_has_made_the_backup_that_the_command_line_asked_for(readme: Readme) -> None:
-    (run,) = (r for r in readme.prefect.runs_of("incremental") if r["parameters"]["plan"] == "trading")
+    (run,) = readme.prefect.runs_of("incremental-trading")
     assert run["state_type"] == "COMPLETED"
     made = next(a for a in readme.prefect.artifacts(run["id"]).values() if a["key"] == "backup-trading")
     assert "# Incremental backup `INC_" in made["data"]
@@ -230,8 +194,7 @@ def test_a_process_worker_restores_what_the_command_line_asks_for(readme: Readme
     before = readme.prices()
     with closing(sqlite3.connect(readme.folder / "state/ledger.db")) as live, live:
         live.execute("UPDATE orders SET price = 0")
-    plan = f"plan={readme.folder / 'trading.yaml'}"
-    words = ("prefect", "deployment", "run", "restore/by-hand", "-p", plan, "-p", "mode=exact", "--watch")
+    words = ("prefect", "deployment", "run", "restore/by-hand-trading", "-p", "mode=exact", "--watch")
     code, printed = readme.warm.run(*words)
     assert code == 0, printed
     assert readme.prices() == before == [n / 2 for n in range(100)]

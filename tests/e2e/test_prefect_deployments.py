@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from itertools import combinations
 
-from deployments.jobs import JOBS, standard_timetable
+from blocks.plan.schedules import Schedules
+from deployments.jobs import JOBS, Timetable
 from tests.e2e.prefect_yaml import EVERY, written
 
 
@@ -18,13 +19,14 @@ def test_prefect_yaml_has_the_five_schedules_and_a_restore_by_hand() -> None:
 
 
 def test_prefect_yaml_and_serve_say_the_same() -> None:
-    deployments, timetable = written(), standard_timetable()
+    deployments, timetable = written(), Timetable.of(Schedules())
     assert list(deployments) == [job.address for job in JOBS]
     for job in JOBS:
         there = deployments[job.address]
-        assert {k: v for k, v in there["parameters"].items() if k != "plan"} == job.parameters
+        assert there["parameters"] == job.parameters
         assert (there["description"], tuple(there["tags"])) == (job.description, job.tags)
-        assert there["concurrency_limit"] == {"limit": 1, "collision_strategy": job.at_once.value}
+        assert there["paused"]
+        assert "concurrency_limit" not in there  # it would be that of all plans together
         schedule = timetable.schedules.get(job.address)
         if schedule is None:
             assert "schedules" not in there
@@ -35,7 +37,7 @@ def test_prefect_yaml_and_serve_say_the_same() -> None:
 
 
 def test_no_two_backups_start_in_the_same_minute() -> None:
-    backups = [s for a, s in standard_timetable().schedules.items() if a.startswith("backup/")]
+    backups = [s for a, s in Timetable.of(Schedules()).schedules.items() if a.startswith("backup/")]
     day = timedelta(days=1)
     starts = [
         {(s.anchor_date + n * s.interval).time() for n in range(day // s.interval)}

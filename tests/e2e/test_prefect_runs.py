@@ -9,10 +9,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from blocks.errors import RepositoryLocked
+from blocks.errors import QualityFailed, RepositoryLocked
 from blocks.records import BackupMetadata
 from flows import backup, restore, retention, undo, verify
 from tests.e2e.prefect_support import Prefect, SmallPlan, wait_for
@@ -78,11 +79,36 @@ def test_a_full_backup_has_no_link(prefect: Prefect, small_plan: SmallPlan) -> N
 def test_verification_and_retention_leave_their_findings(prefect: Prefect, small_plan: SmallPlan) -> None:
     made = backup(str(small_plan.path), "full")
     verify(str(small_plan.path), deep=False)
-    told = prefect.artifacts(prefect.newest_run("verify", small_plan)["id"])["verification-shop"]["data"]
-    assert f"`{made.backup_id}`: verified" in told
+    found = prefect.artifacts(prefect.newest_run("verify", small_plan)["id"])
+    assert found.keys() == {"verification-shop"}
+    told = found["verification-shop"]["data"]
+    assert f"# Proved in part: `{made.backup_id}`" in told
+    assert "| Stored bytes | good | every row compared |" in told
+    [page] = re.findall(r"The page of results is `([^`]*)`", told)
+    assert f"Backup <code>{made.backup_id}</code> of plan <b>shop</b>" in Path(page).read_text()
     retention(str(small_plan.path), dry_run=True)
     table = prefect.artifacts(prefect.newest_run("retention", small_plan)["id"])["retention-shop"]["data"]
     assert f'"backup": "{made.backup_id}", "decision": "kept"' in table
+
+
+def test_a_verification_that_fails_leaves_its_expectations_and_a_link_to_its_page(
+    prefect: Prefect, small_plan: SmallPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expectation = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "quantity", "max_value": 900}}
+    suite = {"name": "sizes", "collection": "ledger/orders", "expectations": [expectation]}
+    (small_plan.folder / "sizes.json").write_text(json.dumps(suite))
+    small_plan.path.write_text(small_plan.path.read_text() + "quality: [./sizes.json]\n")
+    made = backup(str(small_plan.path), "full")
+    monkeypatch.setenv("LASTGOOD_REPORTS", str(small_plan.folder / "reports"))
+    monkeypatch.setenv("LASTGOOD_REPORTS_URL", "https://desk.example/proofs")
+    with pytest.raises(QualityFailed):
+        verify(str(small_plan.path), deep=False)
+    found = prefect.artifacts(prefect.newest_run("verify", small_plan)["id"])
+    assert f"# Not good: `{made.backup_id}`" in found["verification-shop"]["data"]
+    [page] = (small_plan.folder / "reports" / "shop").iterdir()
+    assert "✗</span> Not good</h1>" in page.read_text()
+    link = f"[What was proved of {made.backup_id}](https://desk.example/proofs/shop/{page.name})"
+    assert found["proof-shop"]["data"] == link
 
 
 def test_a_preview_leaves_what_it_counted(prefect: Prefect, small_plan: SmallPlan) -> None:

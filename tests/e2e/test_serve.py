@@ -16,7 +16,7 @@ import pytest
 from blocks.errors import ConfigurationError
 from blocks.records import BackupType
 from deployments import attached
-from deployments.jobs import Timetable, standard_timetable
+from deployments.jobs import Timetable
 from deployments.serve import plan_deployments, reachable_server, serve
 from deployments.server import LocalServer, answers, running_server, start_server, stop_server
 from tests.e2e.prefect_support import ROOT, Prefect, SmallPlan, end, wait_for
@@ -97,7 +97,7 @@ def test_a_schedule_really_fires_on_an_embedded_server_where_the_configured_one_
 
 def test_each_plan_has_deployments_of_its_own_names(small_plan: SmallPlan, tmp_path: Path) -> None:
     other = SmallPlan(tmp_path / "other", name="books")
-    made = plan_deployments([str(small_plan.path), str(other.path)], standard_timetable())
+    made = plan_deployments([str(small_plan.path), str(other.path)])
     assert [d.name for d in made] == NAMES + [name.replace("shop", "books") for name in NAMES]
     assert {d.parameters["plan"] for d in made} == {str(small_plan.path), str(other.path)}
     assert [bool(d.schedules) for d in made[:7]] == [True] * 5 + [False] * 2

@@ -30,11 +30,13 @@ from hypothesis.stateful import (
 
 from blocks.errors import RestoreRefused
 from blocks.plan.retention import RetentionPolicy
-from blocks.records import BackupMetadata, BackupStatus, BackupType
+from blocks.records import BackupMetadata, BackupType
+from blocks.repository.verdict import Verdict
 from blocks.sources.collection import REPARTITION_FACTOR
+from blocks.verification import Axis
 from flows.retention import apply_retention
 from flows.verify import make_verification
-from tests.blocks.plan.test_retention import slowly_kept
+from tests.blocks.plan.test_retention import slowly_kept, verdict
 from tests.flows.flow_support import (
     CORRUPTED,
     DIFFERENTIAL,
@@ -101,7 +103,7 @@ class Chains(RuleBasedStateMachine):
         self.kept: dict[str, Kept] = {}
         self.damaged: set[str] = set()
         self.failed: set[str] = set()
-        self.proved: dict[str, BackupStatus | None] = {}
+        self.proved: dict[str, Verdict] = {}
         if wal:
             self.shop.db.execute("PRAGMA journal_mode = WAL")
         for name in ("numbers", "words", "pairs", "heap"):
@@ -360,7 +362,7 @@ class Chains(RuleBasedStateMachine):
         plan = self.shop.plan.model_copy(update={"retention": RetentionPolicy(**fields, keep_last=keep)})
         edge = data.draw(st.sampled_from(list(self.kept.values())))
         now = edge.made.timestamp + data.draw(st.integers(0, 2)) * DAY
-        stays = slowly_kept([k.made for k in self.kept.values()], plan.retention, self.statuses(), now)
+        stays = slowly_kept([k.made for k in self.kept.values()], plan.retention, self.verdicts(), now)
         dry = apply_retention(plan, dry_run=True, now=now)
         assert self.shop.ids == list(self.kept)
         result = apply_retention(plan, now=now, accept_clock=True)
@@ -368,10 +370,16 @@ class Chains(RuleBasedStateMachine):
         assert {d.backup_id for d in result.removed} == set(self.kept) - stays
         self.kept = {i: k for i, k in self.kept.items() if i in stays}
 
-    def statuses(self) -> dict[str, BackupStatus | None]:
-        """Return what is known of each backup: the last verification, and whether it has lost something since."""
-        lacking = dict[str, BackupStatus | None].fromkeys(self.damaged)
-        return self.proved | lacking | dict.fromkeys(self.failed, CORRUPTED)
+    def verdicts(self) -> dict[str, Verdict | None]:
+        """Return what is known of each backup by its verifications, and whether it has lost something since."""
+        below = [i for i, k in self.kept.items() if self.failed.intersection(k.chain)]
+        lacking = dict[str, Verdict | None].fromkeys(self.damaged)
+        return (
+            self.proved
+            | dict.fromkeys(below, verdict(bad="b"))
+            | lacking
+            | dict.fromkeys(self.failed, verdict(bad="b"))
+        )
 
     @precondition(lambda self: self.kept)
     @rule(data=st.data())
@@ -389,10 +397,12 @@ class Chains(RuleBasedStateMachine):
         result = make_verification(self.shop.plan, kept.made.backup_id, deep)
         if self.damaged.intersection(kept.chain):
             assert result.status is CORRUPTED
-            self.failed.add(kept.made.backup_id)
+            self.failed |= {kept.made.backup_id, *self.damaged.intersection(kept.chain)}
         else:
             assert (result.status, result.findings) == (VERIFIED, ())
-            self.proved[kept.made.backup_id] = VERIFIED
+            known = self.proved.get(kept.made.backup_id, verdict())
+            deeper = deep or Axis.RESTORABLE in known.axes
+            self.proved[kept.made.backup_id] = verdict("br" if deeper else "b")
             assert result.rows == kept.made.rows
 
     @invariant()

@@ -19,7 +19,14 @@ import pytest
 from blocks.crypto.keyring import Credential, Role, generate_key_file
 from blocks.crypto.repository_keys import add_slot
 from blocks.crypto.stream import ObjectContext, ObjectKind, seal, unseal
-from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError, QualityFailed, RestoreRefused, WrongKey
+from blocks.errors import (
+    ConfigurationError,
+    CorruptionDetected,
+    CouldNotBeTried,
+    NotRestorable,
+    QualityFailed,
+    WrongKey,
+)
 from blocks.records import BackupMetadata, BackupStatus
 from blocks.repository.catalogue import encode_record
 from blocks.rows.key_range import key_range
@@ -29,6 +36,7 @@ from blocks.rows.shared import index_at, join_indexes, join_rows, rows_at, unpac
 from blocks.sources.mapping import MappingSource
 from blocks.sources.sqlite.rebuild import Rebuild
 from blocks.sources.sqlite.schema import SchemaObject
+from blocks.verification import Axis, CheckOutcome, Verification
 from flows.pipeline.chain import Chain
 from flows.verify import failure, make_verification
 from tests.blocks.sources.files.test_keep_going import files_of_at_most
@@ -46,6 +54,8 @@ from tests.flows.flow_support import (
     store_apart,
 )
 
+GOOD, BAD = CheckOutcome.GOOD, CheckOutcome.BAD
+
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
@@ -61,6 +71,11 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
+
+
+def outcomes(result: Verification) -> dict[str, CheckOutcome]:
+    """What a verification found on the axes that it tried."""
+    return {name: one.outcome for name, one in result.results.items() if one.outcome is not CheckOutcome.UNTRIED}
 
 
 @pytest.mark.parametrize("deep", [True, False])
@@ -150,7 +165,10 @@ def test_a_backup_is_verified_beside_what_only_the_application_can_rebuild(tmp_p
     assert [w.split(" cannot")[0] for w in result.warnings] == [
         "ledger: primary key or UNIQUE of table 'tags'",
         "ledger: index 'by_n' of table 'tags'",
+        "ledger: unproven here: as restored index 'by_n' of table 'tags' is gone.",
     ]
+    outcomes = {name: found.outcome.value for name, found in result.results.items()}
+    assert outcomes == {"bytes": "good", "restorable": "unproven", "definitions": "unproven", "quality": "good"}
 
 
 class Forger:
@@ -283,9 +301,14 @@ def test_a_definition_that_does_not_fit_its_rows_is_never_called_verified(shop: 
         if thing["name"] == "positions" and thing["sql"]:
             thing["sql"] = "CREATE TABLE positions (symbol TEXT PRIMARY KEY NOT NULL, amount)"
     forger.seal_manifest()
-    with pytest.raises(LastgoodError, match="positions"):
-        make_verification(shop.plan, deep=True)
-    assert shop.repository.verifications("trading", made.backup_id) == []
+    result = make_verification(shop.plan, deep=True)
+    assert result.status is CORRUPTED
+    assert {"bytes": GOOD, "restorable": BAD}.items() <= outcomes(result).items()
+    [finding] = result.results["restorable"].findings
+    assert finding.startswith("ledger: a restore fails: ")
+    assert "positions" in finding
+    assert isinstance(failure(result), NotRestorable)
+    assert shop.repository.status(shop.repository.manifest("trading", made.backup_id)) is CORRUPTED
     assert list(scratch.iterdir()) == []
 
 
@@ -402,8 +425,13 @@ def test_what_a_database_itself_finds_wrong_as_restored_is_a_finding(
     shop.db.execute("INSERT INTO parts VALUES (1, 4711)")
     shop.back_up()
     result = make_verification(shop.plan)
-    assert (result.status, result.findings) == (VERIFIED, ())
-    assert result.warnings == ("ledger: The foreign key check says: parts 1 orders 0.",)
+    [finding] = result.results["quality"].findings
+    assert (
+        finding == "ledger: 1 row of table 'parts' refers to a row of 'orders' that is not there (foreign key of of)."
+    )
+    assert (result.status, result.findings, result.warnings) == (COMPLETED, (finding,), ())
+    shop.db.execute("DELETE FROM parts")
+    shop.back_up()
     whole = Rebuild.create_rest
 
     def build_wrongly(self: Rebuild, connection: sqlite3.Connection, objects: Iterable[SchemaObject]) -> None:
@@ -416,12 +444,12 @@ def test_what_a_database_itself_finds_wrong_as_restored_is_a_finding(
 
     monkeypatch.setattr(Rebuild, "create_rest", build_wrongly)
     result = make_verification(shop.plan)
-    assert result.status is COMPLETED
+    assert result.status is CORRUPTED
     assert result.findings[0].startswith("as restored: ledger: The integrity check says: row 1 missing from index")
-    assert isinstance(failure(result), QualityFailed)
+    assert isinstance(failure(result), NotRestorable)
 
 
-def test_what_an_edited_schema_keeps_out_of_a_scratch_restore_is_unproven_and_no_corruption(
+def test_what_an_edited_schema_keeps_out_of_a_scratch_restore_is_a_restore_that_fails(
     shop: Shop, scratch: Path
 ) -> None:
     shop.db.executescript(
@@ -432,8 +460,9 @@ def test_what_an_edited_schema_keeps_out_of_a_scratch_restore_is_unproven_and_no
     )
     shop.back_up()
     result = make_verification(shop.plan)
-    assert (result.status, result.findings) == (VERIFIED, ())
-    assert any("1 row of table 'pairs' cannot be rebuilt here: NOT NULL" in warning for warning in result.warnings)
+    assert result.results["restorable"].findings == (
+        "ledger: 1 row of table 'pairs' cannot be rebuilt here: NOT NULL constraint failed: pairs.v.",
+    )
     assert any("pairs#0: 1 keys are unproven" in warning for warning in result.warnings)
 
 
@@ -457,12 +486,20 @@ def test_a_file_that_the_scratch_folder_does_not_take_says_nothing_of_the_backup
     (shop.tree / "hole").write_bytes(b"")
     os.truncate(shop.tree / "hole", 3 << 20)
     made = shop.back_up()
-    with files_of_at_most(2 << 20), pytest.raises(RestoreRefused, match="cannot take entry hole: File too large") as no:
-        make_verification(shop.plan)
-    assert "TMPDIR" in no.value.hint
-    assert shop.repository.verifications("trading", made.backup_id) == []
+    with files_of_at_most(2 << 20):
+        result = make_verification(shop.plan)
+    assert (result.status, result.findings) == (VERIFIED, ())
+    assert {"bytes": GOOD, "restorable": CheckOutcome.UNPROVEN}.items() <= outcomes(result).items()
+    error = failure(result)
+    assert isinstance(error, CouldNotBeTried)
+    assert "models: a scratch restore could not be tried: " in error.message
+    assert "cannot take entry hole: File too large" in error.message
+    assert shop.repository.verifications("trading", made.backup_id) == [result]
     assert list(scratch.iterdir()) == []
-    assert make_verification(shop.plan).status is VERIFIED
+    repository = shop.repository
+    assert repository.verdict(made).outcome(Axis.RESTORABLE) is CheckOutcome.UNPROVEN
+    assert failure(make_verification(shop.plan)) is None
+    assert repository.verdict(made).restored
 
 
 def test_a_value_of_a_class_that_is_gone_is_unproven_and_no_corruption(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from blocks.records import BackupMetadata, BackupStatus, BackupType
+from blocks.records import BackupMetadata, BackupType
+from blocks.repository.verdict import Verdict
 from flows.backup import backup as backup_flow
 from flows.backup import make_backup
 from flows.cli import options
@@ -52,7 +53,7 @@ def backup(
         {"plan": run_reference(plan), "backup_type": backup_type, "tags": tags, "wait_seconds": wait},
     )
     if json:
-        say_json(backup_json(made, BackupStatus.COMPLETED))
+        say_json(backup_json(made, Verdict()))
     else:
         _say_backup(made)
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from blocks.errors import RestoreRefused
+from blocks.errors import ConfigurationError, RestoreRefused
 from blocks.plan.plan import BackupPlan
+from blocks.repository.lookup import LATEST, LATEST_VERIFIED
 from blocks.rows.selection import Selection
 from blocks.sources.target import RestoreMode
 from flows.cli import options
@@ -32,6 +33,7 @@ def restore_arguments(command: ArgumentParser) -> None:
     """Declare what `restore` takes."""
     options.plan(command)
     options.backup_or_latest(command)
+    options.flag(command, "--verified", "The newest that was really restored by a verification and found good.")
     options.value(command, "--at", "TIME", "The newest backup as of a time: 2026-01-02T03:04Z, 2h ago.")
     options.selection(command)
     options.value(command, "--to", "PLACE", "Another place than the live one, which stays as it is.")
@@ -69,6 +71,7 @@ def restore(
     plan: str,
     backup: str,
     *,
+    verified: bool,
     at: str | None,
     collection: Sequence[str],
     key: Sequence[str],
@@ -87,6 +90,8 @@ def restore(
 ) -> None:
     """Restore a backup: all of it, some collections, or single keys; to the live place or to another one."""
     check_parameters({"plan": plan, "backup": backup, "to": to, "to_password_env": to_password_env})
+    if verified:
+        backup = _verified(backup)
     opened = open_plan(plan)
     restoring_to(opened, to, to_password_env)
     wanted = RestoreRequest(
@@ -191,6 +196,12 @@ class _Restore:
                 "adopt": wanted.adopt,
             },
         )
+
+
+def _verified(backup: str) -> str:
+    if backup not in (LATEST, LATEST_VERIFIED):
+        raise ConfigurationError(f"--verified chooses a backup, and {backup} is named", hint="Leave out one of them.")
+    return LATEST_VERIFIED
 
 
 def _moment(at: str | None) -> datetime | None:

@@ -12,7 +12,7 @@ from blocks.repository.block import Repository
 from blocks.verification import Verification
 from flows.cli import options
 from flows.cli.output import Table, fields, grid, say, say_json
-from flows.cli.render import backup_json, chain_text, changed, collections_table, held_log, status_text
+from flows.cli.render import backup_json, chain_text, changed, collections_table, held_log, proof_table, status_text
 from flows.cli.running import open_plan
 from flows.reporting.units import human_bytes, human_seconds, human_time
 
@@ -32,8 +32,8 @@ def show(plan: str, backup: str, *, json: bool) -> None:
     if json:
         say_json(_show_json(repository, made))
         return
-    status = repository.status(made)
-    say(_summary(made, status))
+    verdict = repository.verdict(made)
+    say(_summary(made, verdict.status or BackupStatus.COMPLETED))
     say("")
     say(collections_table(made))
     for source in made.sources:
@@ -42,6 +42,10 @@ def show(plan: str, backup: str, *, json: bool) -> None:
             say(f"  {held}")
         for warning in source.warnings:
             say(f"  warning: {warning}")
+    say("")
+    say(proof_table(verdict))
+    if verdict.doubt is not None:
+        say(f"not all is known: {verdict.doubt}")
     if verifications := repository.verifications(opened.name, made.backup_id):
         say("")
         say(_verifications_table(verifications))
@@ -78,7 +82,7 @@ def _summary(made: BackupMetadata, status: BackupStatus) -> Table:
 
 
 def _show_json(repository: Repository, made: BackupMetadata) -> JsonValue:
-    head = backup_json(made, repository.status(made))
+    head = backup_json(made, repository.verdict(made))
     return head | {
         "plan": made.plan,
         "sequence": made.sequence,
@@ -120,9 +124,10 @@ def _show_json(repository: Repository, made: BackupMetadata) -> JsonValue:
 
 def _verifications_table(verifications: Sequence[Verification]) -> Table:
     """Show the verifications of a backup, oldest first."""
-    table = grid("verified (UTC)", "how", "status", ">rows", ">expectations", ">took", "findings")
+    table = grid(">number", "verified (UTC)", "how", "status", ">rows", ">expectations", ">took", "findings")
     for one in verifications:
         table.add_row(
+            f"{one.sequence or ''}",
             f"{one.verified_at:%Y-%m-%d %H:%M:%S}",
             "deep" if one.deep else "compared",
             status_text(one.status),

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from blocks.plan.retention import Duration, RetentionPolicy, Statuses, decide
+from blocks.plan.retention import Duration, RetentionPolicy, Verdicts, decide
 from blocks.records import BackupMetadata, BackupStatus, BackupType, Collection, Link, Part, SourceState
+from blocks.repository.verdict import Verdict
+from blocks.verification import Axis, CheckOutcome, Depth, Standing
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -210,8 +212,25 @@ def test_a_policy_that_would_keep_nothing_is_refused(fields: dict[str, object]) 
 CORRUPTED, VERIFIED, COMPLETED = BackupStatus.CORRUPTED, BackupStatus.VERIFIED, BackupStatus.COMPLETED
 
 
-def gone(backups: list[BackupMetadata], statuses: Statuses | None = None, **fields: object) -> list[str]:
-    return [d.backup.backup_id for d in decide(backups, RetentionPolicy(**fields), NOW, statuses or {}) if d.remove]
+def verdict(good: str = "", bad: str = "") -> Verdict:
+    """Say on which axes a backup is good and on which bad, by the first letters of their names."""
+    axes = {axis.value[0]: axis for axis in Axis}
+    said = dict.fromkeys(good, CheckOutcome.GOOD) | dict.fromkeys(bad, CheckOutcome.BAD)
+    return Verdict(
+        {axes[a]: Standing(outcome=o, depth=Depth.ROWS.value, sequence=1, verified_at=NOW) for a, o in said.items()}
+    )
+
+
+OF_STATUS: dict[BackupStatus | None, Verdict | None] = {
+    VERIFIED: verdict("b"), CORRUPTED: verdict(bad="b"), COMPLETED: verdict(), None: None,
+}  # fmt: skip
+
+
+def gone(
+    backups: list[BackupMetadata], known: Mapping[str, BackupStatus | Verdict | None] | None = None, **fields: object
+) -> list[str]:
+    verdicts = {name: one if isinstance(one, Verdict) else OF_STATUS[one] for name, one in (known or {}).items()}
+    return [d.backup.backup_id for d in decide(backups, RetentionPolicy(**fields), NOW, verdicts) if d.remove]
 
 
 def test_a_corrupted_newest_full_is_not_what_keeps_the_history() -> None:
@@ -244,6 +263,23 @@ def test_the_newest_verified_backup_stays() -> None:
     backups = [backup("ful1", 300), backup("inc1", 290, ("ful1",)), backup("ful2", 200), backup("ful3", 100)]
     assert gone(backups, {"inc1": VERIFIED}) == ["ful2"]
     assert gone(backups, {"inc1": VERIFIED, "ful2": VERIFIED}) == ["ful1", "inc1"]
+
+
+def test_the_newest_backup_that_is_good_in_all_that_was_proved_stays() -> None:
+    fulls = [backup(f"ful{n}", 400 - 50 * n) for n in range(1, 6)]
+    compared = {"ful3": verdict("b"), "ful4": verdict("b")}
+    assert gone(fulls, compared) == ["ful1", "ful2", "ful3"]
+    restored = compared | {"ful1": verdict("br"), "ful2": verdict("br")}
+    assert gone(fulls, restored) == ["ful1", "ful3"]
+    assert gone(fulls, restored | {"ful1": verdict("brdq")}) == ["ful2", "ful3"]
+    assert gone(fulls, restored | {"ful1": verdict("brd", "q")}) == ["ful1", "ful3"]
+
+
+def test_a_backup_that_cannot_be_restored_is_not_the_newest_good_one() -> None:
+    fulls = [backup("ful1", 300), backup("ful2", 200), backup("ful3", 100)]
+    assert gone(fulls, {"ful3": verdict("b", "r")}) == ["ful1", "ful3"]
+    # bad data are faithfully kept
+    assert gone(fulls, {"ful3": verdict("br", "q")}) == ["ful1", "ful2"]
 
 
 def test_the_empty_fulls_of_an_unmounted_folder_do_not_age_the_real_one_out() -> None:
@@ -306,12 +342,22 @@ def test_the_backup_whose_restore_may_be_undone_stays_as_long_as_the_emergency_b
 @pytest.mark.parametrize("years", [-100, -1, 30, 500])
 def test_a_clock_that_jumped_never_empties_a_repository(years: int) -> None:
     backups = [backup("ful1", 40), backup("ful2", 30), backup("inc1", 1, ("ful2",)), backup("ful3", -2)]
-    decisions = decide(backups, RetentionPolicy(), NOW + years * 365 * DAY, {"inc1": VERIFIED})
+    decisions = decide(backups, RetentionPolicy(), NOW + years * 365 * DAY, {"inc1": verdict("b")})
     kept = {d.backup.backup_id for d in decisions if not d.remove}
     assert kept >= {"ful2", "inc1", "ful3"}
 
 
-_STATUS = st.sampled_from([COMPLETED, COMPLETED, COMPLETED, VERIFIED, CORRUPTED, None])
+_VERDICTS = (
+    st.sampled_from(
+        [
+            *(verdict(good) for good in ("", "b", "br", "bq", "brd")),
+            verdict("br", "q"),
+            verdict("b", "r"),
+            verdict("", "b"),
+        ]
+    )
+    | st.none()
+)
 
 
 def _tags_of(draw: st.DrawFn, earlier: list[str]) -> tuple[str, ...]:
@@ -321,7 +367,7 @@ def _tags_of(draw: st.DrawFn, earlier: list[str]) -> tuple[str, ...]:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[list[BackupMetadata], dict[str, BackupStatus | None]]:
+def histories(draw: st.DrawFn) -> tuple[list[BackupMetadata], dict[str, Verdict | None]]:
     made: list[BackupMetadata] = []
     for n in range(draw(st.integers(0, 14))):
         kind = draw(st.sampled_from(list(BackupType)))
@@ -341,19 +387,24 @@ def histories(draw: st.DrawFn) -> tuple[list[BackupMetadata], dict[str, BackupSt
                 whole=not emergency or draw(st.booleans()),
             )
         )
-    return made, {b.backup_id: draw(_STATUS) for b in made if draw(st.booleans())}
+    return made, {b.backup_id: draw(_VERDICTS) for b in made if draw(st.booleans())}
 
 
 def slowly_kept(
     backups: list[BackupMetadata],
     policy: RetentionPolicy,
-    statuses: Mapping[str, BackupStatus | None],
+    verdicts: Verdicts,
     now: datetime = NOW,
 ) -> set[str]:
     """Say what is kept, backup by backup and rule by rule, without a thought of speed."""
 
     def status(one: BackupMetadata) -> BackupStatus | None:
-        return statuses.get(one.backup_id, COMPLETED)
+        known = verdicts.get(one.backup_id, Verdict())
+        return known and known.status
+
+    def good_on(one: BackupMetadata) -> set[Axis]:
+        known = verdicts.get(one.backup_id)
+        return {axis for axis in Axis if known and known.outcome(axis) is CheckOutcome.GOOD}
 
     by_id = {b.backup_id: b for b in backups}
     sources = {name for b in backups for name in b.data_sources}
@@ -379,6 +430,9 @@ def slowly_kept(
         best = best or [b for b in fit if good(b)]
         return one in fit and (not best or one == best[-1])
 
+    def usable_ever(one: BackupMetadata) -> bool:
+        return good(one) and one.backup_type is not BackupType.EMERGENCY
+
     def by_itself(one: BackupMetadata) -> bool:
         full, emergency = one.backup_type is BackupType.FULL, one.backup_type is BackupType.EMERGENCY
         usable = good(one) and not emergency
@@ -391,6 +445,12 @@ def slowly_kept(
             return True
         newer = [b for b in later(one) if good(b) and b.backup_type is not BackupType.EMERGENCY]
         if usable and (not newer or (status(one) is VERIFIED and not any(status(b) is VERIFIED for b in newer))):
+            return True
+        proved = [good_on(b) for b in backups if usable_ever(b) and status(b) is VERIFIED]
+        most = max(map(len, proved), default=0)
+        best = [axes for axes in proved if len(axes) == most][-1:]
+        as_good = [b for b in [one, *newer] if best and status(b) is VERIFIED and best[0] <= good_on(b)]
+        if usable and as_good == [one]:
             return True
         proved_since = any(status(b) is VERIFIED for b in newer_fulls)
         if emergency and "before-restore" in one.tags and not proved_since:
@@ -411,10 +471,10 @@ def slowly_kept(
 
 @given(histories(), st.integers(1, 3))
 def test_what_is_kept_is_what_a_slow_reading_of_the_rules_keeps(
-    history: tuple[list[BackupMetadata], dict[str, BackupStatus | None]], keep: int
+    history: tuple[list[BackupMetadata], dict[str, Verdict | None]], keep: int
 ) -> None:
-    backups, statuses = history
+    backups, verdicts = history
     policy = RetentionPolicy(keep_last=keep)
-    decisions = decide(backups, policy, NOW, statuses)
-    assert {d.backup.backup_id for d in decisions if not d.remove} == slowly_kept(backups, policy, statuses)
+    decisions = decide(backups, policy, NOW, verdicts)
+    assert {d.backup.backup_id for d in decisions if not d.remove} == slowly_kept(backups, policy, verdicts)
     assert [d.backup for d in decisions] == backups

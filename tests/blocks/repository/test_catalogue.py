@@ -3,7 +3,7 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
-from datetime import UTC
+from datetime import UTC, timedelta
 
 import pytest
 from hypothesis import given
@@ -116,15 +116,17 @@ def test_equal_manifests_are_encoded_to_equal_bytes(shelf):
 # Verifications
 
 
-def test_the_newest_verification_says_the_status(shelf):
+def test_the_newest_verification_by_number_says_the_status_whatever_the_clock_says(shelf):
     backup = shelf.back_up()
     repository = shelf.repository
     assert repository.status(backup) is BackupStatus.COMPLETED
-    good, bad = verification(shelf, backup), verification(shelf, backup, BackupStatus.CORRUPTED, START + HOUR)
-    repository.record_verification(bad)
-    repository.record_verification(good)
+    ahead = repository.record_verification(verification(shelf, backup, at=START + HOUR))
+    bad = repository.record_verification(verification(shelf, backup, BackupStatus.CORRUPTED))
+    assert (ahead.sequence, bad.sequence) == (1, 2)
+    assert bad.verified_at == ahead.verified_at + timedelta(microseconds=1)
+    assert repository.verifications(PLAN, backup.backup_id) == [ahead, bad]
     assert repository.status(backup) is BackupStatus.CORRUPTED
-    assert repository.verifications(PLAN, backup.backup_id) == [good, bad]
+    assert repository.audit(PLAN) == []
 
 
 def test_two_verifications_in_one_microsecond_are_both_kept(shelf):

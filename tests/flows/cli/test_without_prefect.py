@@ -45,6 +45,7 @@ def test_the_worst_day_needs_no_prefect_that_starts(desk: Desk) -> None:
     done("backup", plan, "--no-server")
     assert made in done("list", plan)
     assert "orders" in done("show", plan, "latest")
+    done("proof", plan, "--out", str(desk.folder / "proof.html"))
     assert "price" in done("diff", plan, made, "latest")
     done("check", plan, "--read-data")
     done("key", "list", plan)

@@ -30,7 +30,7 @@ from tests.conformance.chains import (
     restore,
     restore_in_place,
 )
-from tests.object_servers import SECRET, SECRET_ENV, Seaweed
+from tests.object_servers import KEY_ID_ENV, SECRET, SECRET_ENV, Seaweed
 from tests.refusing_proxy import Proxy, denied, refusing_proxy
 
 EXACT, MERGE = RestoreMode.EXACT, RestoreMode.MERGE
@@ -421,6 +421,27 @@ def test_what_is_wrong_with_a_bucket_is_said_by_field(state: BucketAdapter, monk
     ) as unset:
         back_up(state.source)
     assert "repository" not in str(unset.value)
+
+
+def test_credentials_that_are_named_come_before_those_of_the_environment(
+    state: BucketAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = state.server.environment
+    for path, secret in (("own", known[SECRET_ENV]), ("wrong", "of-nobody")):
+        text = f"[default]\naws_access_key_id = {known[KEY_ID_ENV]}\naws_secret_access_key = {secret}\n"
+        (tmp_path / path).write_text(text)
+    place = {"endpoint": state.server.endpoint, "region": "us-east-1"}
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", known[KEY_ID_ENV])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-nobody")
+    assert back_up(FilesSource(url=state.source.url, storage=place | {"credentials_file": tmp_path / "own"})).pieces
+    with pytest.raises(ConfigurationError, match="there is no file"):
+        back_up(FilesSource(url=state.source.url, storage=place | {"credentials_file": tmp_path / "none"}))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", known[SECRET_ENV])
+    with pytest.raises(SourceUnavailable, match="SignatureDoesNotMatch"):
+        back_up(FilesSource(url=state.source.url, storage=place | {"credentials_file": tmp_path / "wrong"}))
+    monkeypatch.delenv("MY_TOKEN", raising=False)
+    with pytest.raises(ConfigurationError, match=r"^storage.token_env: .*MY_TOKEN is not set"):
+        back_up(FilesSource(url=state.source.url, storage=place | {"token_env": "MY_TOKEN"}))
 
 
 def back_up_of_nothing(state: BucketAdapter) -> Kept:

@@ -119,7 +119,8 @@ def _forged_line(forgery: Forgery, here: Sequence[Found], elsewhere: Sequence[Fo
     first = best(elsewhere) or best(here)
     says = settled(first.sentence) if first else ""
     if not elsewhere:
-        says = f"{says}{' ' if says else ''}Elsewhere it cannot be known: {forgery.unknowable}"
+        where = "Elsewhere it" if here else "It"
+        says = f"{says}{' ' if says else ''}{where} cannot be known: {forgery.unknowable}"
     return f"| {forgery.what} | {_who(here)} | {_who(elsewhere)} | {says} |"
 
 

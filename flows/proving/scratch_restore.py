@@ -82,7 +82,7 @@ class ScratchRestore:
 
     def give_up(self, error: LastgoodError) -> None:
         """Restore nothing, for a reason."""
-        for name in {collection.source for collection in self._chain.target.collections}:
+        for name in sorted({collection.source for collection in self._chain.target.collections}):
             self._trials[name] = trial = Trial()
             trial.end(error)
 

@@ -9,6 +9,7 @@ from blocks.repository.leases import LeaseRecord
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Depth
 from flows.cli.output import Styled, Table, grid
+from flows.reading.recovery import Recovery
 from flows.reporting.units import human_bytes
 from flows.reporting.wording import AXES, DEPTHS
 
@@ -107,6 +108,11 @@ def backup_json(made: BackupMetadata, verdict: Verdict) -> dict[str, JsonValue]:
         "tags": list(made.tags),
         "retention_days": made.retention_days,
     }
+
+
+def recovery_rows(measured: Recovery) -> list[tuple[str, Styled | str]]:
+    """Say what recovery costs, as measured."""
+    return [*measured.texts()]
 
 
 def lease_json(lease: LeaseRecord) -> dict[str, JsonValue]:

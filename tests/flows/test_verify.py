@@ -143,6 +143,14 @@ def test_verifying_a_narrowed_emergency_backup_restores_it_too(tmp_path: Path, s
     assert list(scratch.iterdir()) == []
 
 
+def test_what_a_narrowed_emergency_backup_does_not_hold_is_no_fault_of_it(tmp_path: Path, scratch: Path) -> None:
+    shop = Shop(tmp_path, critical=["ledger/orders"])
+    shop.fill()
+    made = shop.back_up(EMERGENCY)
+    result = make_verification(shop.plan, made.backup_id)
+    assert (result.status, result.findings) == (VERIFIED, ())
+
+
 def test_verifying_an_empty_state(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     shop.plan = shop.plan.model_copy(update={"sources": {"ledger": shop.plan.sources["ledger"]}})

@@ -111,7 +111,7 @@ class QualitySuite(LastgoodBlock):
 
     @model_validator(mode="after")
     def _coherent(self) -> QualitySuite:
-        if self.format is None and self.delimiter != ",":
+        if self.format != "csv" and self.delimiter != ",":
             raise ValueError("a delimiter needs `format: csv`")
         return self
 

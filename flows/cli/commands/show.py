@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
@@ -12,8 +13,18 @@ from blocks.repository.block import Repository
 from blocks.verification import Verification
 from flows.cli import options
 from flows.cli.output import Table, fields, grid, say, say_json
-from flows.cli.render import backup_json, chain_text, changed, collections_table, held_log, proof_table, status_text
+from flows.cli.render import (
+    backup_json,
+    chain_text,
+    changed,
+    collections_table,
+    held_log,
+    proof_table,
+    recovery_rows,
+    status_text,
+)
 from flows.cli.running import open_plan
+from flows.reading.recovery import Recovery, recovery_of
 from flows.reporting.units import human_bytes, human_seconds, human_time
 
 
@@ -51,6 +62,13 @@ def show(plan: str, backup: str, *, json: bool) -> None:
         say(_verifications_table(verifications))
     else:
         say("\nnever verified")
+    if rows := recovery_rows(_recovery(repository, opened.name)):
+        say("")
+        say(fields(rows))
+
+
+def _recovery(repository: Repository, plan: str) -> Recovery:
+    return recovery_of(repository, plan, repository.survey(plan, shown=True).backups, None, datetime.now(UTC))
 
 
 def _summary(made: BackupMetadata, status: BackupStatus) -> Table:
@@ -119,6 +137,7 @@ def _show_json(repository: Repository, made: BackupMetadata) -> JsonValue:
             v.model_dump(mode="json", exclude={"format_version"})
             for v in repository.verifications(made.plan, made.backup_id)
         ],
+        "recovery": _recovery(repository, made.plan).model_dump(mode="json"),
     }
 
 

@@ -66,6 +66,7 @@ def test_every_json_key_is_in_the_document(desk: Desk) -> None:
         "check": ["--read-data"],
     }.items():
         printed[name] = keys(desk.done(name, "PLAN", *words, "--json").json)
+    printed["verify"] |= keys(desk.done("verify", "PLAN", "--due", "--json").json)
     plan = read_plan(desk.plan)
     with plan.repository.unlock(plan.encryption).lease("trading", "backup", holder="host:1"):
         printed["unlock"] = keys(desk.run("unlock", "PLAN", "--json").json)

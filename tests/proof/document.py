@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.proof.campaign import LEVELS, Found
+from tests.proof.campaign import ALONE, CAREFUL, LEVELS, Found
 from tests.proof.forgeries import FORGERIES, Forgery
 from tests.proof.planted import BOOKS, CACHE, FEEDS, LEDGER, Fault
 
@@ -104,7 +104,8 @@ def _live(results: Results) -> list[str]:
 
 
 def _line(fault: Fault, found: Mapping[str, Sequence[Found]]) -> str:
-    first = next((one for level in LEVELS if (one := best(found[level]))), None)
+    # in the words of the checks that need no suite, or else of the careful one
+    first = best(found[ALONE]) or best(found[CAREFUL])
     says = settled(first.sentence) if first else f"Cannot be known: {fault.unknowable}"
     return f"| {fault.what} | {' | '.join(_by(found[level]) for level in LEVELS)} | {says} |"
 

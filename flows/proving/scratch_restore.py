@@ -6,6 +6,7 @@ Each source is restored by itself, so that one that cannot be leaves the others 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import JsonValue
 
-from blocks.errors import CorruptionDetected, CouldNotBeTried, LastgoodError
+from blocks.errors import CorruptionDetected, CouldNotBeTried, LastgoodError, TemporaryFolderUnusable
 from blocks.host.leftovers import scratch_folder
 from blocks.plan.plan import BackupPlan
 from blocks.rows.canonical import DIGEST, KEY, one_chunk
@@ -47,33 +48,50 @@ class ScratchRestore:
     Args:
         plan: Its sources restore, and read back.
         chain: The backup, with those it depends on.
-        folder: The folder, with one for each source in it.
+
+    Attributes:
+        restore_seconds: How long it took until all sources were there and committed, the reading of the backup
+            included and the proofs after that not; None before, and where one of them could not be restored.
     """
 
-    def __init__(self, plan: BackupPlan, chain: Chain, folder: Path) -> None:
-        self._plan, self._chain, self._folder = plan, chain, folder
+    def __init__(self, plan: BackupPlan, chain: Chain) -> None:
+        self._plan, self._chain = plan, chain
+        self._places: dict[str, str] = {}
         self._targets: dict[str, Targets] = {}
         self._trials: dict[str, Trial] = {}
         self._expected: dict[str, PartIndex] = {}
         self._opaque: dict[str, pa.UInt64Array] = {}
         self._unproven: list[str] = []
+        self._opened_at = time.monotonic()
+        self.restore_seconds: float | None = None
 
-    def begin(self, source: str, changes: ChangeList, opened: ExitStack) -> None:
-        """Begin the restore of a source.
+    def begin(self, folder: Path, opened: ExitStack) -> None:
+        """Begin the restore of each source.
 
         Args:
-            source: Its name.
-            changes: All of the source, to a scratch place.
-            opened: Ends the restore.
+            folder: An empty folder that nobody else knows.
+            opened: Ends the restores, and removes what they left elsewhere.
 
         Raises:
             ConfigurationError: The plan is wrong.
         """
-        self._trials[source] = trial = Trial()
-        with trial.step():
-            (self._folder / source).mkdir(mode=0o700)
-            self._targets[source] = targets = opened.enter_context(open_targets(changes))
-            targets.begin()
+        sources = self._plan.sources
+        self._places = {name: source.scratch(folder / name) for name, source in sources.items()}
+        changes = ChangeList(self._plan, self._chain, RestoreRequest(scratch=self._places, keep_going=True))
+        for name, place in self._places.items():
+            opened.callback(_discard, sources[name], place)
+        for name in changes.sources:
+            self._trials[name] = trial = Trial()
+            with trial.step():
+                (folder / name).mkdir(mode=0o700)
+                self._targets[name] = targets = opened.enter_context(open_targets(changes.of(name)))
+                targets.begin()
+
+    def give_up(self, error: LastgoodError) -> None:
+        """Restore nothing, for a reason."""
+        for name in sorted({collection.source for collection in self._chain.target.collections}):
+            self._trials[name] = trial = Trial()
+            trial.end(error)
 
     def apply(self, part: RestorePart, rows: pa.Table, proved: PartIndex) -> None:
         """Write one part, whose rows were found to be those of the index `proved`, unless its restore has ended."""
@@ -97,13 +115,18 @@ class ScratchRestore:
 
     def prove(self, proof: Proof) -> None:
         """Complete the restore, read it back, compare and check it; a finding goes to the axis that it speaks of."""
+        seconds, committed = time.monotonic() - self._opened_at, 0
         for name, trial in self._trials.items():
             if trial.goes_on:
                 with trial.step():
+                    started = time.monotonic()
                     self._targets[name].commit()
+                    seconds, committed = seconds + time.monotonic() - started, committed + 1
                     self._check_taken(name)
                     self._prove_source(name, proof)
             self._conclude(name, trial.error, proof)
+        if committed == len(self._trials):
+            self.restore_seconds = round(seconds, 3)
         proof[Axis.RESTORABLE].unproven += self._unproven
         if any(isinstance(trial.error, CouldNotBeTried) for trial in self._trials.values()):
             for axis in (proof[Axis.RESTORABLE], proof[Axis.DEFINITIONS]):
@@ -117,9 +140,9 @@ class ScratchRestore:
             restorable.unproven.append(f"{said} {error.hint}".strip())
             definitions.unproven.append(f"{name}: definitions were not compared, since nothing was restored.")
             return
-        restorable.depth = Depth.RESTORED
+        restorable.reach(Depth.RESTORED)
         if error is None:
-            definitions.depth = Depth.RESTORED
+            definitions.reach(Depth.RESTORED)
         else:
             restorable.bad.append(f"{name}: a restore fails: {error.message}")
 
@@ -128,8 +151,7 @@ class ScratchRestore:
 
     def _prove_source(self, name: str, proof: Proof) -> None:
         self._tell(name, proof)
-        place = self._plan.sources[name]
-        source = place.at(place.scratch(self._folder / name)).unnarrowed()
+        source = self._plan.sources[name].at(self._places[name]).unnarrowed()
         with source.view() as view:
             specs = {spec.name: spec for spec in view.collections()}
             try:
@@ -142,7 +164,7 @@ class ScratchRestore:
         definition = next(state.definition for state in self._chain.target.sources if state.name == name)
         self._compare_definitions(name, source, definition, made, proof)
         if isinstance(source, ChecksRestored):
-            proof[Axis.QUALITY].depth = Depth.RESTORED
+            proof[Axis.QUALITY].reach(Depth.RESTORED)
             for found in source.check_restored(definition):
                 axis = proof[found.axis]
                 kept = {CheckOutcome.BAD: axis.bad, CheckOutcome.UNPROVEN: axis.unproven}.get(found.outcome, axis.odd)
@@ -182,6 +204,8 @@ class ScratchRestore:
         found = differences(source, wanted, made)
         if wanted.get("narrowed"):  # it does not say what its objects are in
             found = [one for one in found if one.change is not Change.NEW]
+        if not self._chain.target.whole:  # its definition is that of all state, of which it holds only some
+            found = [one for one in found if one.change is not Change.GONE]
         unproven = [
             one
             for one in found
@@ -260,14 +284,14 @@ def open_scratch(plan: BackupPlan, chain: Chain) -> Iterator[ScratchRestore]:
     Raises:
         ConfigurationError: The plan is wrong.
     """
-    with scratch_folder("verify", plan.name) as folder, ExitStack() as opened:
-        places = {s: plan.sources[s].scratch(folder / s) for s in plan.sources}
-        changes = ChangeList(plan, chain, RestoreRequest(scratch=places, keep_going=True))
-        for source, place in places.items():
-            opened.callback(_discard, plan.sources[source], place)
-        scratch = ScratchRestore(plan, chain, folder)
-        for source in changes.sources:
-            scratch.begin(source, changes.of(source), opened)
+    with ExitStack() as opened:
+        scratch = ScratchRestore(plan, chain)
+        try:
+            folder = opened.enter_context(scratch_folder("verify", plan.name))
+        except TemporaryFolderUnusable as exc:
+            scratch.give_up(exc)
+        else:
+            scratch.begin(folder, opened)
         yield scratch
 
 

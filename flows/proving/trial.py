@@ -6,6 +6,7 @@ any other one is a restore that fails.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from blocks.errors import (
     ConfigurationError,
     CouldNotBeTried,
     LastgoodError,
+    NotRestorable,
     PlaceUnfit,
     ProgramMissing,
     ServerUnusable,
@@ -20,6 +22,8 @@ from blocks.errors import (
     TemporaryFolderUnusable,
 )
 from blocks.host.leftovers import is_full
+
+logger = logging.getLogger(__name__)
 
 _OF_THE_PLACE = (
     CouldNotBeTried,
@@ -55,21 +59,25 @@ class Trial:
             if isinstance(exc, ConfigurationError) and not isinstance(exc, ProgramMissing):
                 raise
             self.end(exc)
-        except OSError as exc:
-            if not is_full(exc):
-                raise
-            self.end(CouldNotBeTried(f"no room is left for a scratch restore: {exc}"))
+        except (OSError, MemoryError) as exc:
+            self.end(_caused(CouldNotBeTried(f"{type(exc).__name__}: {exc}"), exc))
+        except Exception as exc:
+            logger.debug("a scratch restore failed", exc_info=exc)
+            self.end(_caused(NotRestorable(f"{type(exc).__name__}: {exc}"), exc))
 
     def end(self, error: LastgoodError) -> None:
         """Keep an error, the first of all."""
         full = isinstance(error.__cause__, OSError) and is_full(error.__cause__)
         if isinstance(error, _OF_THE_PLACE) or full:
-            unproved = CouldNotBeTried(error.message, hint=error.hint)
-            unproved.__cause__ = error
-            error = unproved
+            error = _caused(CouldNotBeTried(error.message, hint=error.hint), error)
         self.error = self.error or error
 
     @property
     def goes_on(self) -> bool:
         """Whether nothing has ended it."""
         return self.error is None
+
+
+def _caused(error: LastgoodError, cause: BaseException) -> LastgoodError:
+    error.__cause__ = cause
+    return error

@@ -131,7 +131,6 @@ def test_a_machine_without_pg_dump_or_redis_leaves_that_source_unproven_and_prov
     result = make_verification(plan, backup.backup_id)
     unproven(result, "cache: ", "no Redis server program 'redis-server' on this machine")
     assert len(result.results["restorable"].warnings) == 1  # the others were restored
-    assert result.results["restorable"].depth == "restored"
     without = books.model_copy(update={"pg_dump": str(tmp_path / "pg_dump")})
     plan = plan.model_copy(update={"sources": {**plan.sources, "books": without}})
     said = make_verification(plan, backup.backup_id).results["restorable"].warnings
@@ -189,3 +188,13 @@ def test_a_full_disk_leaves_the_backup_unproven(tmp_path: Path, small: Path, fil
     assert list(small.iterdir()) == []
     assert shop.repository.verifications("trading", result.backup_id) == [result]
     assert result.results["restorable"].outcome is CheckOutcome.UNPROVEN
+
+
+def test_a_temporary_folder_without_room_for_a_folder_leaves_the_backup_unproven(tmp_path: Path, small: Path) -> None:
+    shop = Shop(tmp_path / "shop")
+    shop.fill()
+    shop.back_up()
+    if not os.path.ismount(small):
+        return
+    subprocess.run(["mount", "-o", "remount,nr_inodes=1", small], check=True)
+    unproven(make_verification(shop.plan), "ledger: ", "a scratch folder cannot be kept in")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from blocks.errors import (
@@ -9,6 +11,7 @@ from blocks.errors import (
     CorruptionDetected,
     CouldNotBeTried,
     LastgoodError,
+    NotRestorable,
     PlaceUnfit,
     ProgramMissing,
     RestoreRefused,
@@ -48,13 +51,17 @@ def test_the_type_of_an_error_says_whether_the_place_or_the_backup_is_at_fault(
     assert trial.error.message == error.message
 
 
-def test_a_full_disk_is_of_the_place_and_a_wrong_plan_is_raised() -> None:
-    for number, kind in ((28, CouldNotBeTried), (122, CouldNotBeTried)):
+def test_a_failing_system_is_of_the_place_all_else_is_a_failure_and_a_wrong_plan_is_raised() -> None:
+    for error, kind in (
+        (OSError(errno.ENOSPC, "full"), CouldNotBeTried),
+        (OSError(errno.EIO, "worn"), CouldNotBeTried),
+        (MemoryError(), CouldNotBeTried),
+        (ValueError("odd"), NotRestorable),
+    ):
         trial = Trial()
         with trial.step():
-            raise OSError(number, "full")
-        assert isinstance(trial.error, kind)
+            raise error
+        assert type(trial.error) is kind
+        assert trial.error.message.startswith(type(error).__name__)
     with pytest.raises(ConfigurationError), Trial().step():
         raise ConfigurationError("wrong")
-    with pytest.raises(OSError, match="worn"), Trial().step():
-        raise OSError(5, "worn")

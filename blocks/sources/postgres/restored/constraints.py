@@ -31,7 +31,6 @@ WHERE o.contype IN ('c', 'f', 'n') AND NOT o.convalidated AND o.coninhcount = 0 
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = coalesce(c.oid, t.oid))
 ORDER BY n.nspname, 4, o.conname
 """
-_BROKEN = "23"
 
 
 def check_constraints(session: Session) -> Iterator[StoreFinding]:

@@ -60,6 +60,8 @@ def defined_objects(definition: Mapping[str, JsonValue], ownership: Ownership) -
     entries = [entry for text in texts for entry in split(text)[1]]
     if not ownership.complete:  # who owns an object decides what its privileges are as a difference to
         entries = [entry for entry in entries if entry.type not in ("ACL", "DEFAULT ACL", "LARGE OBJECTS")]
+    if kept.get("narrowed"):  # of a chosen schema `public` pg_dump writes all, else what differs from the one there is
+        entries = [entry for entry in entries if not _is_about_public(entry)]
     found: dict[str, DefinedObject] = {}
     for entry in entries:
         made = _object_of(entry)
@@ -70,6 +72,12 @@ def defined_objects(definition: Mapping[str, JsonValue], ownership: Ownership) -
         found[str(made)] = made
     facts = (DefinedObject(name, "of the database", str(kept[name])) for name in _OF_THE_DATABASE if name in kept)
     return [*found.values(), *facts, *_positions(kept)]
+
+
+def _is_about_public(entry: Entry) -> bool:
+    if entry.type == "SCHEMA":
+        return "public" in (entry.plain("EXISTS"), entry.plain("CREATE", "SCHEMA"))
+    return entry.about == "SCHEMA" and entry.plain("ON", "SCHEMA") == "public"
 
 
 def _object_of(entry: Entry) -> Statements:

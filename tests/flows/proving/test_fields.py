@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from blocks.sources.files.rows import SCHEMA as FILE_SCHEMA
 from blocks.sources.redis.net.wire import packed
 from blocks.sources.redis.rows import SCHEMA as REDIS_SCHEMA
 from blocks.verification import RuleResult
+from flows.proving.fields import Fields
 from tests.blocks.plan.quality.support import broken, expect, outcomes, query, run_on, suite_of
 
 ROWS = expect("table_row_count_to_be_between", min_value=1)
@@ -286,3 +288,12 @@ def test_a_query_that_takes_too_long_is_a_fault() -> None:
     slow = query("SELECT * FROM range(1000000000) a, range(1000000000) b WHERE a.range * b.range = 7 -- {batch}")
     rules = run_on({"books/orders": ORDERS}, {**suite_of(slow, query_seconds=0.2), "collection": "books/orders"})
     assert outcomes(rules)[-1] == "unjudged: query took too long"
+
+
+def test_no_room_for_what_is_read_of_a_file_is_no_fault_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Fields, "add", full)
+    with pytest.raises(OSError, match="No space left"):
+        on_files(file_rows(a__csv=b"id,price\n1,2\n"), ROWS, format="csv")

@@ -178,6 +178,7 @@ def make_verification(
         restore_seconds=scratch.restore_seconds if scratch is not None else None,
         run_at=run_at,
         tool_versions=tool_versions(),
+        place=scratch.place if scratch is not None else None,
     )
     return _recorded(repository, result, lost)
 

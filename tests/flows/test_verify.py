@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable
@@ -88,6 +89,7 @@ def test_a_good_chain_is_verified_and_nothing_is_left_behind(shop: Shop, scratch
     live = shop.picture()
     result = make_verification(shop.plan, deep=deep)
     assert (result.backup_id, result.status, result.deep) == (made.backup_id, VERIFIED, deep)
+    assert result.place == (f"{socket.gethostname()}:{scratch}" if deep else None)
     assert (result.rows, result.findings, result.expectations) == (made.rows, (), 0)
     assert failure(result) is None
     assert list(scratch.iterdir()) == []

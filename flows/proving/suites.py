@@ -12,7 +12,7 @@ import pyarrow as pa
 from blocks.plan.expression import Value
 from blocks.plan.parameters import Missing
 from blocks.plan.quality import Expectation, QualitySuite
-from blocks.plan.quality.column_types import named_type, quoted, text
+from blocks.plan.quality.column_types import key_text, named_type, quoted, text
 from blocks.plan.quality.findings import NO_COLLECTION, Judgement, own_rule
 from blocks.plan.quality.sql import SUITES, tables_in
 from blocks.plan.quality.suite import FILE_FORMATS
@@ -179,12 +179,12 @@ def _retyped(
     cursor: duckdb.DuckDBPyConnection, source: str, table: CheckedTable, known: CheckedColumn, typed: str
 ) -> CheckedColumn:
     sql = quoted(known.sql_name)
-    key = ", ".join(f"CAST({table.sql(name)} AS VARCHAR)" for name in table.key)
+    key = key_text(table.columns[name].sql_name for name in table.key)
     lost = f"{sql} IS NOT NULL AND ({typed}) IS NULL"
     found = cursor.execute(f"SELECT count(*) FROM {source} WHERE {lost}").fetchone()
     wrong, keys = int(found[0]) if found else 0, known.keys
-    if wrong and key:
-        rows = cursor.execute(f"SELECT concat_ws(', ', {key}) FROM {source} WHERE {lost} LIMIT {EXAMPLES}").fetchall()
+    if wrong and table.key:
+        rows = cursor.execute(f"SELECT {key} FROM {source} WHERE {lost} LIMIT {EXAMPLES}").fetchall()
         keys = tuple(str(row[0]) for row in rows)
     return replace(known, wrong=known.wrong + wrong, keys=keys)
 

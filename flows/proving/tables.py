@@ -22,6 +22,7 @@ from blocks.plan.quality.column_types import (
     FREE_DECIMAL,
     common_type,
     decimal_type,
+    key_text,
     postgres_type,
     quoted,
     sqlite_type,
@@ -29,7 +30,7 @@ from blocks.plan.quality.column_types import (
 )
 from blocks.plan.quality.table import CheckedColumn, CheckedTable
 from blocks.records import Collection
-from flows.proving.typed_parts import EXAMPLES, PartShape, TypedPart, key_text, write_part
+from flows.proving.typed_parts import EXAMPLES, PartShape, TypedPart, write_part
 
 if TYPE_CHECKING:
     import duckdb

@@ -5,16 +5,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from blocks.errors import ConfigurationError
+from blocks.plan.quality import QualitySuite
 from blocks.plan.quality.findings import is_fault
 from blocks.sources.files.rows import SCHEMA as FILE_SCHEMA
 from blocks.sources.redis.net.wire import packed
 from blocks.sources.redis.rows import SCHEMA as REDIS_SCHEMA
 from blocks.verification import RuleResult
 from flows.proving.fields import Fields
+from flows.proving.keyed import KeyedValues
 from tests.blocks.plan.quality.support import broken, expect, outcomes, query, run_on, suite_of
 
 ROWS = expect("table_row_count_to_be_between", min_value=1)
@@ -130,6 +134,11 @@ def test_fields_of_hashes_are_columns_and_numbers_where_they_are_numbers() -> No
 def test_a_hash_with_very_many_fields_is_no_row_of_a_table() -> None:
     rows = wide_hash(b"position:1", {str(n): "1" for n in range(1_001)})
     assert_too_wide(on_redis(rows, ROWS, format="hash"))
+    two_parts = [wide_hash(b"position:1", {f"{half}{n}": "1" for n in range(600)}) for half in "ab"]
+    kept = KeyedValues(QualitySuite(**suite_of(ROWS, format="hash")), duckdb.connect(), Path(), "wide")
+    kept.add(two_parts[0], 0)
+    with pytest.raises(ConfigurationError):  # before more of it is held in memory
+        kept.add(two_parts[1], 1)
     packed_rows = redis_rows(**{f"position_{n}": json.dumps({str(n): 1}) for n in range(1_001)})
     assert_too_wide(on_redis(packed_rows, ROWS, format="json"))
 

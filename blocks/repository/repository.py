@@ -439,7 +439,7 @@ class Repository:
             listed: list[tuple[Link, list[str] | None]] = [(link, None) for link in found]
         else:
             listed = [(link, recorded[link.backup_id]) for link in found if link.backup_id in recorded]
-        with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+        with self._readers() as pool:
             read = pool.map(lambda one: self._history.verdict(plan, *one), listed)
             return found | dict(zip((link for link, _ in listed), read, strict=True))
 
@@ -508,7 +508,7 @@ class Repository:
             (moment, name, one) for one, told in listed.items() for name in told if (moment := names.moment_of(name))
         ]
         newest = sorted(told, reverse=True)[:most]
-        with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+        with self._readers() as pool:
             found = pool.map(lambda one: _noted(self._history.verifications(plan, one[2], [one[1]])), newest)
             return [record for records in found for record in records]
 
@@ -529,7 +529,7 @@ class Repository:
             if names.id_moment(backup_id) <= names.id_moment(until) and most:
                 chosen[backup_id] = recorded[backup_id][-most:]
                 most -= len(chosen[backup_id])
-        with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+        with self._readers() as pool:
             found = pool.map(lambda one: self._history.verifications(plan, one, chosen[one]), chosen)
             return [verification for each in found for verification in _noted(each)]
 
@@ -616,6 +616,9 @@ class Repository:
         except (BackupNotFound, CorruptionDetected, ConfigurationError, ObjectUnreadable) as exc:
             logger.debug("%s gives no token: %s", backup_id, exc)
             return None
+
+    def _readers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS)
 
     def _size(self, name: str) -> int | str:
         try:

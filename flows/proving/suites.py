@@ -63,19 +63,16 @@ class SuiteRows:
         plan: Name of the plan.
         suites: The suites.
         backup: The backup; a suite is evaluated on each of its collections that the suite names.
-        more: Full names of collections that are kept besides those that suites ask for.
 
     Attributes:
         profiles: After `run`, numbers about the rows of each table that a suite was evaluated on.
     """
 
-    def __init__(
-        self, plan: str, suites: Sequence[QualitySuite], backup: BackupMetadata, more: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, plan: str, suites: Sequence[QualitySuite], backup: BackupMetadata) -> None:
         collections = {collection.name: collection for collection in backup.collections}
         kinds = {state.name: state.type for state in backup.sources}
         chosen = {suite.name: suite.collections(collections) for suite in suites}
-        wanted = {*more, *_named(suites, collections)}
+        wanted = _named(suites, collections)
         wanted |= {name for suite in suites if suite.format is None for name in chosen[suite.name]}
         self._suites = list(suites)
         self.profiles: dict[str, CollectionProfile] = {}

@@ -140,10 +140,6 @@ class RestoredTables:
         with self._guard:
             kept.parts[number] = made
 
-    def holds(self, collection: str) -> bool:
-        """Whether the rows of a collection are kept."""
-        return collection in self._kept
-
     def table(self, collection: str) -> CheckedTable:
         """Return a collection as a table, after all of its rows were added; its view is made anew.
 

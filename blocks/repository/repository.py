@@ -406,19 +406,11 @@ class Repository:
 
     # What is known about them
 
-    def verdict(self, metadata: BackupMetadata, stock: Stock | None = None) -> Verdict:
-        """Return what is known of a backup: by its own verifications, and by those of the backups it depends on.
-
-        Args:
-            metadata: The backup.
-            stock: Where many are asked about: it lists the verifications of all of them at once.
-        """
-        link = self.link_of(metadata)
-        if stock is not None or not metadata.chain:
-            found = {one: self.own_verdict(metadata.plan, one, stock) for one in (*metadata.chain, link)}
-        else:
-            found = self.own_verdicts(metadata.plan, (*metadata.chain, link))
-        return depending(found[link], [(one.backup_id, found[one]) for one in metadata.chain])
+    def verdict(self, metadata: BackupMetadata) -> Verdict:
+        """Return what is known of a backup: by its own verifications, and by those of the backups it depends on."""
+        if not metadata.chain:
+            return self.own_verdict(metadata.plan, self.link_of(metadata))
+        return self.verdicts(metadata.plan, [metadata])[metadata.backup_id]
 
     def own_verdict(self, plan: str, link: Link, stock: Stock | None = None) -> Verdict:
         """Return what its own verifications say of a backup, whatever is known of those it depends on.
@@ -452,9 +444,9 @@ class Repository:
             for one in backups
         }
 
-    def status(self, metadata: BackupMetadata, stock: Stock | None = None) -> BackupStatus:
+    def status(self, metadata: BackupMetadata) -> BackupStatus:
         """Return what is known of a backup in one word; completed where it is not known."""
-        return self.verdict(metadata, stock).status or BackupStatus.COMPLETED
+        return self.verdict(metadata).status or BackupStatus.COMPLETED
 
     def statuses(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, BackupStatus]:
         """Return what `status` does of many backups, by their ids, with one listing for all of them."""

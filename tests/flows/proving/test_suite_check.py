@@ -83,7 +83,7 @@ def parameter(text: str) -> dict[str, str]:
             "there is no column 'prize'; did you mean price?; there are id, price",
         ),
         (rule(BETWEEN, column="price"), "min_value and max_value cannot both be None"),
-        (rule(BETWEEN, column="price", min_value="dear"), "min_value: value is not a valid float"),
+        (rule(BETWEEN, column="price", min_value="dear"), "min_value: write a number"),
         (rule(BETWEEN, column="price", min_value="2026-01-01"), "min_value is no number, and 'price' holds numbers"),
         (rule(BETWEEN, column="symbol", min_value=5), "min_value is a number, and 'symbol' holds text"),
         (rule(BETWEEN, column="at", max_value=5), "max_value is no time such as 2026-01-01T00:00:00+00:00"),

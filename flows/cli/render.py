@@ -44,7 +44,7 @@ def proof_text(verdict: Verdict) -> str:
 
 def proof_table(verdict: Verdict) -> Table:
     """Show what is known of a backup, an axis a line."""
-    table = grid("proof", "outcome", "how deep", "when (UTC)", ">verification", "findings")
+    table = grid("proof", "outcome", "how deep", "when (UTC)", ">verification")
     for axis in Axis:
         if (stands := verdict.axes.get(axis)) is None:
             table.add_row(AXES[axis], "not tried")
@@ -55,7 +55,6 @@ def proof_table(verdict: Verdict) -> Table:
             DEPTHS.get(stands.depth, stands.depth),
             f"{stands.verified_at:%Y-%m-%d %H:%M:%S}",
             f"{stands.sequence}",
-            "\n".join(stands.findings),
         )
     return table
 

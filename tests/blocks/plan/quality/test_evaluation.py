@@ -530,3 +530,10 @@ def test_queries_that_both_find_nothing_are_not_the_same(wanted: str, kind: str)
     same = expect("query_results_to_match_comparison", base_query=wanted, comparison_query=wanted)
     assert outcomes(run(pa.table({"id": [1, 2]}), same))[1:] == [f"broken: {kind}"]
     assert outcomes(run(pa.table({"id": [1, 2]}), {**same, "may_be_empty": True}))[1:] == ["holds"]
+
+
+def test_a_mean_that_is_no_number_can_be_recorded() -> None:
+    rows = pa.table({"id": pa.array([1, 2], pa.int64()), "c": pa.array([1.0, float("inf")])})
+    (rule,) = broken(run(rows, expect("column_mean_to_be_between", column="c", max_value=9)))
+    assert (rule.observed, rule.outcome) == ("inf", RuleOutcome.BROKEN)
+    assert "the mean of c is inf, not at most 9" in rule.sentence

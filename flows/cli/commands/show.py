@@ -19,6 +19,7 @@ from flows.cli.render import (
     changed,
     collections_table,
     held_log,
+    proof_findings,
     proof_table,
     recovery_rows,
     status_text,
@@ -55,11 +56,16 @@ def show(plan: str, backup: str, *, json: bool) -> None:
             say(f"  warning: {warning}")
     say("")
     say(proof_table(verdict))
+    for finding in proof_findings(verdict):
+        say(finding)
     if verdict.doubt is not None:
         say(f"not all is known: {verdict.doubt}")
     if verifications := repository.verifications(opened.name, made.backup_id):
         say("")
-        say(_verifications_table(verifications))
+        say(verifications_table(verifications))
+        for number, one in enumerate(verifications, 1):
+            for finding in one.findings:
+                say(f"verification {one.sequence or number}: {finding}")
     else:
         say("\nnever verified")
     if rows := recovery_rows(_recovery(repository, opened.name)):
@@ -141,9 +147,9 @@ def _show_json(repository: Repository, made: BackupMetadata) -> JsonValue:
     }
 
 
-def _verifications_table(verifications: Sequence[Verification]) -> Table:
+def verifications_table(verifications: Sequence[Verification]) -> Table:
     """Show the verifications of a backup, oldest first."""
-    table = grid(">number", "verified (UTC)", "how", "status", ">rows", ">expectations", ">took", "findings")
+    table = grid(">number", "verified (UTC)", "how", "status", ">rows", ">expectations", ">took", ">findings")
     for one in verifications:
         table.add_row(
             f"{one.sequence or ''}",
@@ -153,7 +159,7 @@ def _verifications_table(verifications: Sequence[Verification]) -> Table:
             f"{one.rows:,}",
             str(one.expectations),
             human_seconds(one.seconds),
-            "\n".join(one.findings),
+            f"{len(one.findings)}",
         )
     return table
 

@@ -29,7 +29,7 @@ from blocks.errors import (
 )
 from blocks.host.leftovers import remove_abandoned_scratch
 from blocks.plan.plan import BackupPlan, load_plan
-from blocks.plan.quality.findings import faults
+from blocks.plan.quality.findings import NOT_TRIED, faults
 from blocks.records import BackupMetadata
 from blocks.repository.block import Repository
 from blocks.repository.verdict import bad_sentence
@@ -181,6 +181,7 @@ def make_verification(
         restore_seconds=scratch.restore_seconds if scratch is not None else None,
         run_at=run_at,
         tool_versions=tool_versions(),
+        place=scratch.place if scratch is not None else None,
     )
     return _recorded(repository, result, lost, below[0] if below else None)
 
@@ -381,6 +382,8 @@ def _untried(result: Verification) -> _Failure | None:
     restored = result.results.get(Axis.RESTORABLE.value)
     if restored is not None and restored.outcome is CheckOutcome.UNPROVEN and not restored.depth:
         return CouldNotBeTried, restored.warnings[0], "All else is good; `lastgood show` lists what was proved."
+    if rule := next((one for one in result.rules if one.kind == NOT_TRIED), None):
+        return CouldNotBeTried, f"suite {rule.suite}: {rule.sentence}", "All else is good. Verify it again."
     return None
 
 

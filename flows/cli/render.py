@@ -43,8 +43,8 @@ def proof_text(verdict: Verdict) -> str:
 
 
 def proof_table(verdict: Verdict) -> Table:
-    """Show what is known of a backup, an axis a line; `proof_findings` are for below."""
-    table = grid("proof", "outcome", "how deep", "when (UTC)", ">verification", ">findings")
+    """Show what is known of a backup, an axis a line."""
+    table = grid("proof", "outcome", "how deep", "when (UTC)", ">verification")
     for axis in Axis:
         if (stands := verdict.axes.get(axis)) is None:
             table.add_row(AXES[axis], "not tried")
@@ -55,14 +55,8 @@ def proof_table(verdict: Verdict) -> Table:
             DEPTHS.get(stands.depth, stands.depth),
             f"{stands.verified_at:%Y-%m-%d %H:%M:%S}",
             f"{stands.sequence}",
-            f"{len(stands.findings)}",
         )
     return table
-
-
-def proof_findings(verdict: Verdict) -> list[str]:
-    """Say what was found on each axis, a sentence a line: a column of them would have no room."""
-    return [f"{AXES[axis]}: {said}" for axis in Axis if axis in verdict.axes for said in verdict.axes[axis].findings]
 
 
 def outcome_text(outcome: CheckOutcome) -> Styled:

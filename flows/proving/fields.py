@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +21,7 @@ from blocks.errors import ConfigurationError
 from blocks.plan.quality.column_types import named_type, quoted, text
 from blocks.plan.quality.sql import SUITES
 from blocks.plan.quality.table import CheckedColumn, CheckedTable, Unparsed
-from flows.proving.typed_parts import EXAMPLES, converted
+from flows.reading.typed_parts import EXAMPLES, converted
 
 if TYPE_CHECKING:
     import duckdb
@@ -93,11 +93,7 @@ class Fields:
             for record in records:
                 for name in record:
                     self._fields.setdefault(name, len(self._fields))
-            if len(self._fields) > MAX_FIELDS:
-                raise ConfigurationError(
-                    f"{self.view}: what stands there has more than {MAX_FIELDS:,} different fields",
-                    hint="Narrow the suite with `keys` to what has the same fields.",
-                )
+            self.check_width(self._fields)
             numbers = dict(self._fields)
             path = self._folder / f"fields-{len(self._files)}.parquet"
             self._files.append((part, len(self._files), path))
@@ -108,6 +104,18 @@ class Fields:
             columns[f"k{number}"] = pa.array([None if each is None else each[0] for each in found], pa.int8())
             columns[f"f{number}"] = pa.array([None if each is None else each[1] for each in found], pa.large_string())
         pq.write_table(pa.table(columns), path, compression="lz4")
+
+    def check_width(self, fields: Sized) -> None:
+        """Refuse fields that are too many for one table.
+
+        Raises:
+            ConfigurationError: They are.
+        """
+        if len(fields) > MAX_FIELDS:
+            raise ConfigurationError(
+                f"{self.view}: what stands there has more than {MAX_FIELDS:,} different fields",
+                hint="Narrow the suite with `keys` to what has the same fields.",
+            )
 
     def table(self, own: Mapping[str, str], unparsed: tuple[Unparsed, ...], key: str) -> CheckedTable:
         """Make the table.

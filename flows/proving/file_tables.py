@@ -70,16 +70,20 @@ class FileTables:
             with open(place, "a+b") as file:
                 file.truncate(size)
                 self._see_end(file, name)
-            try:
-                for start, records in read(place, name):
-                    lines = pa.array(range(start, start + len(records)), pa.int64())
-                    own = {"path": pa.array([name] * len(records), pa.large_string()), "line": lines}
-                    self._fields.add(own, records, number)
-            except (pa.ArrowException, OSError, UnicodeDecodeError):
-                self._bad_files.note(name)
+            for start, records in self._parsed(read(place, name), name):
+                lines = pa.array(range(start, start + len(records)), pa.int64())
+                own = {"path": pa.array([name] * len(records), pa.large_string()), "line": lines}
+                self._fields.add(own, records, number)
             place.unlink()
         unparsed = self._bad_files.unparsed + self._bad_lines.unparsed + self._unended.unparsed
         return self._fields.table({"path": "VARCHAR", "line": "BIGINT"}, unparsed, "path")
+
+    def _parsed(self, read: Iterator[tuple[int, list[Record]]], name: str) -> Iterator[tuple[int, list[Record]]]:
+        """Yield what is read of a file until it does not parse; no room for what becomes of it is no fault of it."""
+        try:
+            yield from read
+        except (pa.ArrowException, OSError, UnicodeDecodeError):
+            self._bad_files.note(name)
 
     def _see_end(self, file: BinaryIO, name: str) -> None:
         """Note a file whose last line is not ended: it may have been cut there."""

@@ -30,7 +30,7 @@ from pydantic import JsonValue
 from blocks.errors import ConfigurationError
 from blocks.plan.expression import Value
 from blocks.plan.parameters import Missing, Unvalued
-from blocks.plan.quality.column_types import quoted, text
+from blocks.plan.quality.column_types import key_text, quoted, text
 from blocks.plan.quality.expectations import (
     OTHER_TABLE,
     SAME_RESULTS,
@@ -391,13 +391,12 @@ _REPEATED = frozenset({"expect_column_values_to_be_unique", "expect_compound_col
 
 def _repeating_keys(metrics: Metrics, columns: Sequence[str]) -> tuple[str, ...]:
     """Return keys of some rows whose values are there more than once."""
-    key = [quoted(metrics.table.columns[name].sql_name) for name in metrics.table.key if name in metrics.table.columns]
+    key = [metrics.table.columns[name].sql_name for name in metrics.table.key if name in metrics.table.columns]
     if not key:
         return ()
     values = ", ".join(metrics.table.sql(name) for name in columns)
-    texts = ", ".join(f"CAST({name} AS VARCHAR)" for name in key)
     rows = metrics.query(
-        f"SELECT DISTINCT concat_ws(', ', {texts}) FROM {{t}} SEMI JOIN "
+        f"SELECT DISTINCT {key_text(key)} FROM {{t}} SEMI JOIN "
         f"(SELECT {values} FROM {{t}} GROUP BY {values} HAVING count(*) > 1) USING ({values}) ORDER BY 1 "
         f"LIMIT {EXAMPLES}"
     )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from blocks.errors import ConfigurationError
-from blocks.plan.quality.column_types import quoted
+from blocks.plan.quality.column_types import key_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -90,13 +90,12 @@ def keys_of(
     connection: duckdb.DuckDBPyConnection, query: str, batch: str, seconds: float, key: tuple[str, ...], limit: int
 ) -> tuple[str, ...]:
     """Return keys of some rows that a query finds, where it has the columns of the key; else none."""
-    text = ", ".join(f"CAST({quoted(name)} AS VARCHAR)" for name in key)
     with connection.cursor() as cursor, _limited(cursor, seconds):
         inner = f"({_with_batch(query, batch)}\n)"
         described = {str(row[0]) for row in cursor.execute(f"DESCRIBE {inner}").fetchall()}
         if not key or not {*key} <= described:
             return ()
-        rows = cursor.execute(f"SELECT concat_ws(', ', {text}) FROM {inner} LIMIT {limit}").fetchall()
+        rows = cursor.execute(f"SELECT {key_text(key)} FROM {inner} LIMIT {limit}").fetchall()
     return tuple(str(row[0]) for row in rows)
 
 

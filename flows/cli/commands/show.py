@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from blocks.records import BackupMetadata, BackupStatus
 from blocks.repository.block import Repository
+from blocks.repository.verdict import Verdict
 from blocks.verification import Verification
 from flows.cli import options
 from flows.cli.output import Table, fields, grid, say, say_json
@@ -19,7 +20,6 @@ from flows.cli.render import (
     changed,
     collections_table,
     held_log,
-    proof_findings,
     proof_table,
     recovery_rows,
     status_text,
@@ -27,6 +27,7 @@ from flows.cli.render import (
 from flows.cli.running import open_plan
 from flows.reading.recovery import Recovery, recovery_of
 from flows.reporting.units import human_bytes, human_seconds, human_time
+from flows.reporting.wording import AXES
 
 
 def show_arguments(command: ArgumentParser) -> None:
@@ -56,18 +57,13 @@ def show(plan: str, backup: str, *, json: bool) -> None:
             say(f"  warning: {warning}")
     say("")
     say(proof_table(verdict))
-    for finding in proof_findings(verdict):
-        say(finding)
     if verdict.doubt is not None:
         say(f"not all is known: {verdict.doubt}")
-    if verifications := repository.verifications(opened.name, made.backup_id):
-        say("")
-        say(verifications_table(verifications))
-        for number, one in enumerate(verifications, 1):
-            for finding in one.findings:
-                say(f"verification {one.sequence or number}: {finding}")
-    else:
-        say("\nnever verified")
+    verifications = repository.verifications(opened.name, made.backup_id)
+    say("")
+    say(_verifications_table(verifications) if verifications else "never verified")
+    for finding in _findings(verdict, verifications):
+        say(f"found: {finding}")
     if rows := recovery_rows(_recovery(repository, opened.name)):
         say("")
         say(fields(rows))
@@ -147,9 +143,9 @@ def _show_json(repository: Repository, made: BackupMetadata) -> JsonValue:
     }
 
 
-def verifications_table(verifications: Sequence[Verification]) -> Table:
+def _verifications_table(verifications: Sequence[Verification]) -> Table:
     """Show the verifications of a backup, oldest first."""
-    table = grid(">number", "verified (UTC)", "how", "status", ">rows", ">expectations", ">took", ">findings")
+    table = grid(">number", "verified (UTC)", "how", "status", ">rows", ">rules", ">took", ">findings")
     for one in verifications:
         table.add_row(
             f"{one.sequence or ''}",
@@ -159,9 +155,21 @@ def verifications_table(verifications: Sequence[Verification]) -> Table:
             f"{one.rows:,}",
             str(one.expectations),
             human_seconds(one.seconds),
-            f"{len(one.findings)}",
+            f"{len(one.findings):,}",
         )
     return table
+
+
+def _findings(verdict: Verdict, verifications: Sequence[Verification]) -> list[str]:
+    """Say all that was ever found wrong, each finding once: what stands first, then what was found before."""
+    standing = [f"{AXES[axis]}: {one}" for axis in verdict.bad for one in verdict.axes[axis].findings]
+    said = {one for axis in verdict.bad for one in verdict.axes[axis].findings}
+    for verification in reversed(verifications):
+        standing += [
+            f"verification {verification.sequence or ''}: {one}" for one in verification.findings if one not in said
+        ]
+        said.update(verification.findings)
+    return standing
 
 
 COMMAND = options.Command("Show one backup, its collections, its chain and its verifications.", show_arguments, show)

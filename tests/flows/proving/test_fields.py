@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from blocks.errors import ConfigurationError
+from blocks.plan.quality import QualitySuite
+from blocks.plan.quality.findings import is_fault
 from blocks.sources.files.rows import SCHEMA as FILE_SCHEMA
 from blocks.sources.redis.net.wire import packed
 from blocks.sources.redis.rows import SCHEMA as REDIS_SCHEMA
 from blocks.verification import RuleResult
+from flows.proving.fields import Fields
+from flows.proving.keyed import KeyedValues
 from tests.blocks.plan.quality.support import broken, expect, outcomes, query, run_on, suite_of
 
 ROWS = expect("table_row_count_to_be_between", min_value=1)
@@ -126,8 +133,21 @@ def test_fields_of_hashes_are_columns_and_numbers_where_they_are_numbers() -> No
 
 def test_a_hash_with_very_many_fields_is_no_row_of_a_table() -> None:
     rows = wide_hash(b"position:1", {str(n): "1" for n in range(1_001)})
-    with pytest.raises(Exception, match="more than 1,000 different fields"):
-        on_redis(rows, ROWS, format="hash")
+    assert_too_wide(on_redis(rows, ROWS, format="hash"))
+    two_parts = [wide_hash(b"position:1", {f"{half}{n}": "1" for n in range(600)}) for half in "ab"]
+    kept = KeyedValues(QualitySuite(**suite_of(ROWS, format="hash")), duckdb.connect(), Path(), "wide")
+    kept.add(two_parts[0], 0)
+    with pytest.raises(ConfigurationError):  # before more of it is held in memory
+        kept.add(two_parts[1], 1)
+    packed_rows = redis_rows(**{f"position_{n}": json.dumps({str(n): 1}) for n in range(1_001)})
+    assert_too_wide(on_redis(packed_rows, ROWS, format="json"))
+
+
+def assert_too_wide(rules: list[RuleResult]) -> None:
+    """A fault of the suite, which ends nothing else."""
+    [rule] = rules
+    assert is_fault(rule)
+    assert "more than 1,000 different fields" in rule.sentence
 
 
 def test_no_keys_are_no_rows() -> None:
@@ -286,3 +306,12 @@ def test_a_query_that_takes_too_long_is_a_fault() -> None:
     slow = query("SELECT * FROM range(1000000000) a, range(1000000000) b WHERE a.range * b.range = 7 -- {batch}")
     rules = run_on({"books/orders": ORDERS}, {**suite_of(slow, query_seconds=0.2), "collection": "books/orders"})
     assert outcomes(rules)[-1] == "unjudged: query took too long"
+
+
+def test_no_room_for_what_is_read_of_a_file_is_no_fault_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Fields, "add", full)
+    with pytest.raises(OSError, match="No space left"):
+        on_files(file_rows(a__csv=b"id,price\n1,2\n"), ROWS, format="csv")

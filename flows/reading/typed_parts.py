@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from blocks.plan.quality.column_types import FREE_DECIMAL, decimal_type, quoted, text
+from blocks.plan.quality.column_types import FREE_DECIMAL, decimal_type, key_text, quoted, text
 from blocks.rows.variant import decode_variant, is_variant
 
 if TYPE_CHECKING:
@@ -199,11 +199,6 @@ def _account(
                 lost_there = f"{quoted(sql_name)} IS NOT NULL AND ({expression}) IS NULL"
                 found = cursor.execute(f"SELECT {key} FROM part WHERE {lost_there} LIMIT {EXAMPLES}").fetchall()
                 part.keys[name] = tuple(str(row[0]) for row in found)
-
-
-def key_text(key: tuple[str, ...]) -> str:
-    """Return the SQL expression of a row's key as people read it."""
-    return "concat_ws(', ', " + ", ".join(f"CAST({quoted(name)} AS VARCHAR)" for name in key) + ")"
 
 
 def _kind(kind: pa.DataType) -> str:

@@ -298,6 +298,13 @@ def _column_faults(expectation: Expectation, columns: Mapping[str, Kind | None],
 
 def _bound_faults(expectation: Expectation, columns: Mapping[str, Kind | None], of: str) -> Iterator[str]:
     """Yield bounds that no value of the column can be compared with."""
+    from blocks.plan.quality.expectations import can_be_in
+
+    if len(expectation.columns) == 1 and (held := _HELD.get(columns.get(expectation.columns[0]) or Kind.OTHER)):
+        [column], given = expectation.columns, expectation.kwargs.get("value_set")
+        if isinstance(given, list) and not can_be_in(expectation.type, given, held):
+            word = _WORDS[columns[column] or Kind.OTHER]
+            yield f"value_set: none of the values is of the type of {column!r}{of}, which holds {word}"
     if expectation.type not in _COMPARED:
         return
     name = str(expectation.kwargs.get("column"))
@@ -312,6 +319,15 @@ def _bound_faults(expectation: Expectation, columns: Mapping[str, Kind | None], 
             yield f"{argument} is a number, and {name!r}{of} holds text; `types` says what a text stands for"
 
 
+_HELD = {
+    Kind.NUMBER: "BIGINT",
+    Kind.FLOAT: "DOUBLE",
+    Kind.TEXT: "VARCHAR",
+    Kind.TIME: "TIMESTAMPTZ",
+    Kind.LOCAL_TIME: "TIMESTAMP",
+    Kind.DATE: "DATE",
+}
+"""An SQL type of each kind of values that sets can be of."""
 _COMPARED = frozenset(
     {
         "expect_column_values_to_be_between",

@@ -107,7 +107,7 @@ class QualitySuite(LastgoodBlock):
     )
     may_be_empty: bool = Field(default=False, description="Whether there may be no rows, or only NULL in a column.")
     examples: bool = Field(default=False, description="Whether findings may name keys of rows.")
-    query_seconds: float = Field(default=300, gt=0, description="How long one SQL query may run.")
+    query_seconds: float = Field(default=300, gt=0, le=86_400, description="How long one SQL query may run.")
     expectations: list[Expectation] = Field(min_length=1, description="What must hold.")
 
     @model_validator(mode="after")

@@ -315,3 +315,76 @@ def test_no_room_for_what_is_read_of_a_file_is_no_fault_of_the_file(monkeypatch:
     monkeypatch.setattr(Fields, "add", full)
     with pytest.raises(OSError, match="No space left"):
         on_files(file_rows(a__csv=b"id,price\n1,2\n"), ROWS, format="csv")
+
+
+def on_csv(content: bytes, *expectations: dict[str, Any], **more: Any) -> list[RuleResult]:
+    return on_files(file_rows(a__csv=content), *expectations, format="csv", **more)
+
+
+def test_numbers_with_an_exponent_keep_all_of_their_digits() -> None:
+    rules = on_csv(
+        b"id,a\n1,1e-05\n2,0.5\n3,1e10\n",
+        expect("column_min_to_be_between", column="a", min_value=0.00001, max_value=0.00001),
+        expect("column_max_to_be_between", column="a", min_value=1e10, max_value=1e10),
+    )
+    assert outcomes(rules) == ["holds"] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        ("integer", "5.0", "1.5"),
+        ("integer", "-5", "0x10"),
+        ("date", "2026-01-01T00:00:00", "2026-01-01 12:00"),
+    ],
+)
+def test_a_type_takes_no_value_that_it_would_round(kind: str, good: str, bad: str) -> None:
+    there = expect("column_values_to_not_be_null", column="a", mostly=0.1)
+    rules = on_csv(f"id,a\n1,{good}\n2,{bad}\n".encode(), there, types={"a": kind})
+    assert [(rule.kind, rule.unexpected) for rule in broken(rules)] == [("wrong type", 1)]
+
+
+def test_columns_of_a_csv_are_there_without_a_value_and_without_a_row() -> None:
+    exists, values = expect("column_to_exist", column="a"), expect("column_values_to_be_unique", column="a")
+    assert outcomes(on_csv(b"id,a\n1,\n", exists, values)) == ["holds", "broken: only NULL"]
+    assert outcomes(on_csv(b"id,a\n", exists, values)) == ["holds", "broken: no rows"]
+    assert outcomes(on_csv(b"id,a\n", exists, values, may_be_empty=True)) == ["holds"] * 2
+
+
+def test_fields_are_not_missed_where_no_key_may_be() -> None:
+    rules = on_redis(
+        QUOTES, expect("column_values_to_be_unique", column="a"), keys="z*", format="json", may_be_empty=True
+    )
+    assert outcomes(rules) == ["holds"]
+
+
+def test_a_type_of_a_column_that_is_not_there_is_a_finding() -> None:
+    rules = on_csv(b"id,b\n1,2\n", expect("column_values_to_be_unique", column="b"), types={"a": "integer"})
+    assert outcomes(rules) == ["broken: missing column", "holds"]
+
+
+def test_two_columns_of_one_name_do_not_parse() -> None:
+    assert outcomes(on_csv(b"a,a\n1,2\n", expect("column_to_exist", column="a")))[0] == "broken: does not parse"
+    held = pa.BufferOutputStream()
+    pq.write_table(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), held)
+    rows = file_rows(a__parquet=held.getvalue().to_pybytes())
+    rules = on_files(rows, expect("column_to_exist", column="a"), format="parquet")
+    assert outcomes(rules)[0] == "broken: does not parse"
+
+
+@pytest.mark.parametrize("held", ['{"bid": ' + "[" * 100_000, '{"bid": 1e9999999999999999999999}'])
+def test_json_that_python_cannot_hold_does_not_parse(held: str) -> None:
+    rows = redis_rows(quote_1=held, quote_2='{"bid": 1}')
+    rules = on_redis(rows, expect("column_values_to_be_between", column="bid", min_value=0), format="json")
+    assert outcomes(rules) == ["broken: does not parse", "holds"]
+
+
+def test_floats_of_parquet_are_floats_and_nan_is_a_warning() -> None:
+    held = pa.BufferOutputStream()
+    pq.write_table(pa.table({"a": [1e300, 1e-7, float("inf"), float("nan")]}), held)
+    rules = on_files(
+        file_rows(a__parquet=held.getvalue().to_pybytes()),
+        expect("column_values_to_be_between", column="a", min_value=0, strict_min=True),
+        format="parquet",
+    )
+    assert [(rule.kind, rule.severity, rule.unexpected) for rule in broken(rules)] == [("not a number", "warning", 1)]

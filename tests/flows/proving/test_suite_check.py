@@ -75,6 +75,14 @@ def parameter(text: str) -> dict[str, str]:
     [
         (rule("expect_column_values_to_be_uniqe", column="id"), "did you mean expect_column_values_to_be_unique?"),
         (
+            rule("expect_column_values_to_be_in_set", column="symbol", value_set=[1, 2]),
+            "value_set: none of the values is of the type of 'symbol', which holds text",
+        ),
+        (
+            rule("expect_column_values_to_not_be_in_set", column="day", value_set=["never"]),
+            "value_set: none of the values is of the type of 'day', which holds dates",
+        ),
+        (
             rule(BETWEEN, column="price", min_valu=1, max_value=2),
             "'min_valu' is no argument; did you mean min_value?",
         ),

@@ -243,10 +243,27 @@ def _said(error: ConfigurationError) -> str:
     from great_expectations.compatibility.pydantic import ValidationError
 
     if isinstance(error.__cause__, ValidationError):
-        first = {one["loc"][0]: one["msg"] for one in reversed(error.__cause__.errors())}
+        wrong = reversed(error.__cause__.errors())
+        first = {one["loc"][0]: _IN_OUR_WORDS.get(one["type"], one["msg"]) for one in wrong}
         fields = [f"{field}: {said}" for field, said in first.items() if field != "__root__" or len(first) == 1]
         return "; ".join(one.removeprefix("__root__: ") for one in fields)
     return error.message.removeprefix(": ")
+
+
+_IN_OUR_WORDS = {
+    "value_error.missing": "it is missing",
+    "value_error.extra": "there is no such argument",
+    "type_error.bool": "write true or false",
+    "type_error.dict": "write fields and their values",
+    "type_error.float": "write a number",
+    "type_error.integer": "write a whole number",
+    "type_error.list": "write a list",
+    "type_error.none.not_allowed": "nothing stands there",
+    "type_error.str": "write text",
+    "value_error.bool": "write true or false",
+    "value_error.float": "write a number",
+}
+"""What to say in the place of pydantic's sentences; those of Great Expectations itself are left as they are."""
 
 
 def _wrong_pattern(pattern: str) -> str | None:

@@ -8,6 +8,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from pydantic import JsonValue
+
 from blocks.errors import LastgoodError
 from blocks.host.interrupts import INTERRUPTED, Ended
 from flows.cli.output import drop_unprinted, note
@@ -90,6 +92,12 @@ def explain(error: Exception, reference: str | None = None) -> int:
     _say_more(error, reference)
     note("hint: This is a fault in lastgood or below it. Run the command again with --debug for the traceback.")
     return UNEXPECTED
+
+
+def error_json(error: LastgoodError) -> dict[str, JsonValue]:
+    """Return an error as `--json` prints it."""
+    told: dict[str, JsonValue] = {"code": error.exit_code, "kind": type(error).__name__, "message": error.message}
+    return {"error": told | {"hint": error.hint}}
 
 
 def _say_more(error: BaseException, reference: str | None) -> None:

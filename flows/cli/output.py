@@ -13,7 +13,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TextIO
 
@@ -30,6 +30,8 @@ WIDTH_WITHOUT_TERMINAL = 200
 """Columns of what rich prints to a file or a pipe: nothing may be cut off there."""
 
 _GAP = "  "
+_LEAST = 12
+"""Places that the last column of a table has before another one is left out for it."""
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
@@ -60,12 +62,14 @@ class Column:
         number: Whether they are aligned to the right.
         whole: Whether a narrow terminal may not fold them.
         style: Of those that have none of their own.
+        spare: When `fitted` leaves the column out: the one with the highest number first, those without one never.
     """
 
     header: str = ""
     number: bool = False
     whole: bool = False
     style: str = ""
+    spare: int = 0
 
 
 @dataclass
@@ -87,13 +91,48 @@ class Table:
         assert len(cells) <= len(self.columns), "more cells than columns"
         self.rows.append(cells)
 
-    def plain(self) -> str:
-        """Write it as lines, each as long as it has to be."""
+    def fitted(self, width: int) -> Table:
+        """Return it with one line a row for a terminal: columns that can be spared are left out until a line fits.
+
+        What is still too long is cut in the last column, with an ellipsis; nothing is folded.
+
+        Args:
+            width: Columns of the terminal.
+        """
+        natural = self._widths()
+        widths = [*natural[:-1], min(natural[-1], _LEAST)]
+        kept = list(range(len(self.columns)))
+        while _line_width([widths[n] for n in kept]) > width:
+            spare = max(kept, key=lambda n: self.columns[n].spare)
+            if not self.columns[spare].spare:
+                break
+            kept.remove(spare)
+        room = width - sum(widths[n] + len(_GAP) for n in kept[:-1])
+        rows = [[row[n] if n < len(row) else "" for n in kept] for row in self.rows]
+        for row in rows:
+            row[-1] = _cut(row[-1], room)
+        columns = [replace(self.columns[n], whole=True) for n in kept]
+        return Table(columns, self.headed, [tuple(row) for row in rows])
+
+    @property
+    def width(self) -> int:
+        """How many places the longest line takes that `plain` writes."""
+        return _line_width(self._widths())
+
+    def _widths(self) -> list[int]:
+        lines = self._lines()
+        return [max(map(_width, cells)) for cells in zip_longest(*lines, fillvalue="")]
+
+    def _lines(self) -> list[tuple[str, ...]]:
         lines = [tuple(column.header for column in self.columns)] if self.headed else []
         for row in self.rows:
             lines += zip_longest(*(_text(cell).expandtabs().split("\n") for cell in row), fillvalue="")
-        widths = [max(map(_width, cells)) for cells in zip_longest(*lines, fillvalue="")]
-        return "\n".join(self._line(line, widths) for line in lines)
+        return lines
+
+    def plain(self) -> str:
+        """Write it as lines, each as long as it has to be."""
+        widths = self._widths()
+        return "\n".join(self._line(line, widths) for line in self._lines())
 
     def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
         padded = []
@@ -143,6 +182,20 @@ def _text(cell: str | Styled) -> str:
     return cell.plain() if isinstance(cell, Styled) else visible(cell)
 
 
+def _line_width(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * max(0, len(widths) - 1)
+
+
+def _cut(cell: str | Styled, room: int) -> str | Styled:
+    """Shorten a cell to so many places of a line."""
+    text = _text(cell)
+    if _width(text) <= room:
+        return cell
+    while text and _width(text) >= room:
+        text = text[:-1]
+    return replace(cell, text=f"{text}…") if isinstance(cell, Styled) else f"{text}…"
+
+
 def _width(text: str) -> int:
     """Return how many places of a line text takes."""
     if text.isascii():
@@ -166,9 +219,20 @@ def interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def narrow(columns: int) -> bool:
-    """Return whether results go to a terminal of fewer columns than that."""
-    return sys.stdout is not None and sys.stdout.isatty() and stdout().width < columns
+def say_lines(table: Table, short: Table, wide: bool = False) -> None:
+    """Print a table, one line a row, also on a terminal that has no room for it.
+
+    Args:
+        table: All of it.
+        short: What is shown on a terminal that is too narrow, as far as that has room.
+        wide: All of it there, too; the terminal breaks what it cannot show.
+    """
+    if sys.stdout is None or not sys.stdout.isatty() or table.width <= (columns := stdout().width):
+        say(table)
+    elif wide:
+        print(table.plain())
+    else:
+        say(short.fitted(columns))
 
 
 def say(what: str | Styled | Table | RenderableType) -> None:

@@ -26,6 +26,7 @@ from flows.cli.commands import (
     retention,
     serve,
     show,
+    status,
     undo,
     unlock,
     verify,
@@ -37,6 +38,7 @@ COMMANDS: Mapping[str, Command] = {
     "init": init.COMMAND,
     "backup": backup.COMMAND,
     "list": list_backups.COMMAND,
+    "status": status.COMMAND,
     "show": show.COMMAND,
     "diff": diff.COMMAND,
     "restore": restore.COMMAND,
@@ -60,7 +62,7 @@ _HELP = "Back up application state, restore it, and prove that it can be restore
 _EPILOGUE = """PLAN is the path of a YAML plan, or the name of a saved Backup Plan block.
 Every command that prints a table prints JSON with --json. With --debug (or LASTGOOD_DEBUG=1) errors show a traceback.
 Exit codes: 0 done, 1 unexpected, 2 usage or plan, 3 source, 4 repository, 5 locked, 6 no such backup, 7 key, 8 damage,
-9 quality, 10 refused, 11 partial, 130 interrupted."""
+9 quality, 10 refused, 11 partial, 12 not restorable, 13 stale or unproved, 130 interrupted."""
 
 
 def parse(words: Sequence[str]) -> Callable[[], object]:

@@ -13,7 +13,8 @@ from flows.cli import options
 from flows.cli.output import fields, note, say, say_json
 from flows.cli.render import backup_json, changed, collections_table, held_log
 from flows.cli.running import open_plan, run_reference, run_verb
-from flows.reporting.units import human_bytes, human_seconds, human_time
+from flows.reporting.moments import local_time
+from flows.reporting.units import human_bytes, human_seconds
 
 
 def backup_arguments(command: ArgumentParser) -> None:
@@ -73,7 +74,7 @@ def _say_backup(made: BackupMetadata) -> None:
             [
                 ("backup", made.backup_id),
                 ("type", made.backup_type.value),
-                ("state as of", human_time(made.timestamp)),
+                ("state as of", local_time(made.timestamp)),
                 ("base", made.base or "none, it stands alone"),
                 ("rows", f"{made.rows:,}, changed {changed(made.upserts, made.tombstones)}"),
                 ("stored", f"{human_bytes(made.size_stored)} of {human_bytes(made.size_bytes)}"),

@@ -20,6 +20,7 @@ from flows.cli.progress import open_progress
 from flows.cli.running import open_plan, run_reference, run_verb
 from flows.cli.times import parse_time
 from flows.pipeline.results import RestoreResult
+from flows.reporting.moments import local_time
 from flows.reporting.units import human_seconds, human_time
 from flows.restore import make_restore
 from flows.restore import restore as restore_flow
@@ -251,7 +252,7 @@ def _show(result: RestoreResult, json: bool) -> None:
         fields(
             [
                 ("would restore" if preview else "restored", f"{result.backup_id}, {_mode(result)}"),
-                ("state as of", human_time(result.timestamp)),
+                ("state as of", local_time(result.timestamp)),
                 ("to", ", ".join(f"{source}: {place}" for source, place in result.places.items())),
                 ("rows", f"{result.rows:,}"),
                 *([("state before", result.rescue_id)] if result.rescue_id else []),

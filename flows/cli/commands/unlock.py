@@ -13,7 +13,7 @@ from flows.cli import options
 from flows.cli.output import fields, interactive, note, say, say_json, stderr
 from flows.cli.render import lease_json
 from flows.cli.running import open_plan
-from flows.reporting.units import human_time
+from flows.reporting.moments import local_time
 
 _PROCESS = {True: "running", False: "ended", None: "unknown"}
 _SAID = {
@@ -82,8 +82,8 @@ def _show_holder(held: LeaseRecord, expired: bool) -> None:
                 ("process", _SAID[runs(held.holder)]),
                 ("purpose", held.purpose),
                 ("backup", held.backup_id or ""),
-                ("since", human_time(held.acquired_at)),
-                ("expires", "the next run takes it over" if expired else human_time(held.expires_at)),
+                ("since", local_time(held.acquired_at)),
+                ("expires", "the next run takes it over" if expired else local_time(held.expires_at)),
             ]
         )
     )

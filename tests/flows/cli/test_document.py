@@ -15,7 +15,7 @@ from blocks.plan.plan import read_plan
 from tests.flows.cli.desk import Desk
 
 TEXT = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
-DATA = {"key", "fields", "places", "tool_versions"}
+DATA = {"key", "fields", "places", "tool_versions", "axes"}
 """Keys whose values have keys that come from data."""
 
 
@@ -69,6 +69,7 @@ def test_every_json_key_is_in_the_document(desk: Desk) -> None:
     plan = read_plan(desk.plan)
     with plan.repository.unlock(plan.encryption).lease("trading", "backup", holder="host:1"):
         printed["unlock"] = keys(desk.run("unlock", "PLAN", "--json").json)
+    printed["status"] = keys(desk.done("status", "--json").json)
     printed["key"] = keys(desk.done("key", "list", "PLAN", "--json").json)
     for name, found in printed.items():
         said = section(name) + (section("list") if name in ("backup", "show") else "")

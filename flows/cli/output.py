@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TextIO
 from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError
+from flows.cli.manner import manner
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -258,9 +259,34 @@ def note(text: str) -> None:
     print(visible(text), file=sys.stderr, flush=True)
 
 
+def warn(text: str) -> None:
+    """Say what a person should know although all was done; with `--json` it is among the `warnings` of the result."""
+    if manner().keep(text):
+        return
+    if manner().json:
+        note_json({"warning": text})
+    else:
+        note(f"warning: {text}")
+
+
+def remark(text: str) -> None:
+    """Print a line of passing interest, where a person looks on or all is to be said."""
+    if manner().watched:
+        note(text)
+
+
 def say_json(value: JsonValue) -> None:
-    """Print a result as JSON, in ASCII so that any terminal and any reader takes it."""
-    print(json.dumps(value, indent=2))
+    """Print a result as JSON, in ASCII so that any terminal and any reader takes it; `warnings` are part of it."""
+    assert isinstance(value, dict), "results are objects, so that keys can be added"
+    own = value.get("warnings")
+    found: list[JsonValue] = [*own] if isinstance(own, list) else []
+    found += [warning for warning in manner().take() if warning not in found]
+    print(json.dumps({**value, "warnings": found}, indent=2))
+
+
+def note_json(value: dict[str, JsonValue]) -> None:
+    """Print an error, or a warning that comes after the result, as a line of JSON on stderr."""
+    note(json.dumps(value))
 
 
 def deliver(print_it: Callable[[], None]) -> None:

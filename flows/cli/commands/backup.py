@@ -10,7 +10,8 @@ from blocks.repository.verdict import Verdict
 from flows.backup import backup as backup_flow
 from flows.backup import make_backup
 from flows.cli import options
-from flows.cli.output import fields, note, say, say_json
+from flows.cli.manner import manner
+from flows.cli.output import fields, remark, say, say_json, warn
 from flows.cli.render import backup_json, changed, collections_table, held_log
 from flows.cli.running import open_plan, run_reference, run_verb
 from flows.reporting.moments import local_time
@@ -53,22 +54,37 @@ def backup(
         no_server,
         {"plan": run_reference(plan), "backup_type": backup_type, "tags": tags, "wait_seconds": wait},
     )
+    _warn(made)
     if json:
         say_json(backup_json(made, Verdict()))
-    else:
+    elif manner().watched:
         _say_backup(made)
+    elif not manner().quiet:
+        _say_briefly(made)
+
+
+def _warn(made: BackupMetadata) -> None:
+    if made.clock_doubt:
+        warn(made.clock_doubt)
+    for source in made.sources:
+        for warning in source.warnings:
+            warn(f"{source.name}: {warning}")
+
+
+def _say_briefly(made: BackupMetadata) -> None:
+    """Say in a line what was made, for a log or a mail."""
+    why = f" ({made.promoted_because})" if made.promoted_because else ""
+    kind, changes = f"{made.backup_type.value}{why}", changed(made.upserts, made.tombstones)
+    stored, took = human_bytes(made.size_stored), human_seconds(made.backup_duration_seconds)
+    say(f"backup {made.backup_id}: {kind}, {made.rows:,} rows, {changes}, stored {stored}, took {took}")
 
 
 def _say_backup(made: BackupMetadata) -> None:
     if made.promoted_because:
-        note(f"asked for {made.requested_type.value}, made {made.backup_type.value}: {made.promoted_because}")
-    if made.clock_doubt:
-        note(f"warning: {made.clock_doubt}")
+        remark(f"asked for {made.requested_type.value}, made {made.backup_type.value}: {made.promoted_because}")
     for source in made.sources:
         if held := held_log(source):
-            note(f"{source.name}: {held}")
-        for warning in source.warnings:
-            note(f"warning: {source.name}: {warning}")
+            remark(f"{source.name}: {held}")
     say(
         fields(
             [

@@ -12,7 +12,7 @@ from blocks.records import BackupMetadata, BackupStatus, BackupType
 from blocks.repository.leases import LeaseRecord
 from blocks.repository.verdict import Verdict
 from flows.cli import options
-from flows.cli.output import Column, Table, grid, note, say, say_json, say_lines
+from flows.cli.output import Column, Table, grid, note, say, say_json, say_lines, warn
 from flows.cli.render import backup_json, chain_text, changed, lease_json, proof_letters, proof_text, status_text
 from flows.cli.running import open_plan
 from flows.cli.times import parse_time
@@ -53,9 +53,10 @@ def list_backups(
     verdicts = repository.verdicts(opened.name, survey.backups)
     wanted = [made for made in survey.backups if _is_wanted(made, backup_type, tags, begin)]
     backups = [(made, verdicts[made.backup_id]) for made in wanted[-last if last is not None else None :]]
-    warnings = [*repository.damaged_lease(opened.name)]
+    for sentence in repository.damaged_lease(opened.name):
+        warn(sentence)
     if lost := repository.rolled_back(opened.name):
-        warnings.append(f"{lost}; `lastgood check` reports more")
+        warn(f"{lost}; `lastgood check` reports more")
     if json:
         say_json(
             {
@@ -64,7 +65,6 @@ def list_backups(
                 "backups": [backup_json(made, verdict) for made, verdict in backups],
                 "in_progress": lease_json(lease) if lease is not None else None,
                 "findings": list(survey.findings),
-                "warnings": list(warnings),
             }
         )
     elif not survey.backups and not survey.findings and lease is None:
@@ -75,10 +75,9 @@ def list_backups(
         say_lines(_wide_table(backups, lease, now), _short_table(backups, lease, now), wide)
         if lease is not None:
             say(f"\nin progress: {lease.purpose} by {lease.holder}, begun {ago(lease.acquired_at, now)}")
-    for warning in warnings:
-        note(f"warning: {warning}")
-    for finding in survey.findings:
-        note(f"damaged: {finding}")
+    if not json:
+        for finding in survey.findings:
+            note(f"damaged: {finding}")
     return CorruptionDetected.exit_code if survey.findings else 0
 
 

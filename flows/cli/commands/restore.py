@@ -15,7 +15,8 @@ from blocks.repository.lookup import LATEST, LATEST_VERIFIED
 from blocks.rows.selection import Selection
 from blocks.sources.target import RestoreMode
 from flows.cli import options
-from flows.cli.output import fields, grid, interactive, note, say, say_json, stderr
+from flows.cli.manner import manner
+from flows.cli.output import fields, grid, interactive, note, remark, say, say_json, stderr
 from flows.cli.progress import open_progress
 from flows.cli.running import open_plan, run_reference, run_verb
 from flows.cli.times import parse_time
@@ -211,7 +212,7 @@ def _moment(at: str | None) -> datetime | None:
     now = datetime.now(UTC)
     moment = parse_time(at, now)
     local = moment.astimezone()
-    note(f"as of {local:%Y-%m-%d %H:%M:%S %Z} (local time), which is {human_time(moment)}")
+    remark(f"as of {local:%Y-%m-%d %H:%M:%S %Z} (local time), which is {human_time(moment)}")
     return checked_moment(moment, now)
 
 
@@ -248,6 +249,15 @@ def _show(result: RestoreResult, json: bool) -> None:
         say_json(result.model_dump(mode="json"))
         return
     preview = result.mode is RestoreMode.PREVIEW
+    if preview or not manner().quiet:
+        _say_result(result, preview)
+    for text in result.notes:
+        note(f"note: {text}")
+    if result.undo and not manner().quiet:
+        say(f"\nTo undo this restore: {result.undo}")
+
+
+def _say_result(result: RestoreResult, preview: bool) -> None:
     say(
         fields(
             [
@@ -267,10 +277,6 @@ def _show(result: RestoreResult, json: bool) -> None:
         table.add_row(one.collection, f"{one.rows:,}", *("" if n is None else f"{n:,}" for n in numbers))
     say("")
     say(table)
-    for text in result.notes:
-        note(f"note: {text}")
-    if result.undo:
-        say(f"\nTo undo this restore: {result.undo}")
 
 
 def _mode(result: RestoreResult) -> str:

@@ -20,7 +20,6 @@ from flows.cli import app
 from flows.cli.exit import guarded
 from flows.cli.options import Command
 from flows.cli.output import Styled, note, say
-from flows.cli.progress import PlainProgress
 from flows.cli.times import parse_time
 from flows.cli.tree import COMMANDS, GROUPS, parse
 from lastgood import main
@@ -292,14 +291,6 @@ def test_on_a_terminal_a_restore_asks_and_shows_progress(desk: Desk) -> None:
     assert b"parts done" in seen
     assert b"To undo this restore" in seen
     assert desk.sql("select count(*) from orders") == [(200,)]
-
-
-def test_plain_progress_prints_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = PlainProgress("backup", "parts")
-    for number in range(1000):
-        progress.entered(f"a/b#{number}")
-        progress.left(f"a/b#{number}")
-    assert len(capsys.readouterr().err.splitlines()) < 5
 
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=timezone(timedelta(hours=2)))

@@ -74,6 +74,7 @@ def test_every_json_key_is_in_the_document(desk: Desk) -> None:
     for name, found in printed.items():
         said = section(name) + (section("list") if name in ("backup", "show") else "")
         said += section("verify") if name == "show" else ""
+        said += TEXT.partition("\n## ")[0]
         said += section("list") if name == "unlock" else ""
         assert [key for key in sorted(found) if f"`{key}`" not in said] == [], name
 

@@ -75,7 +75,11 @@ def needs_prefect(words: Sequence[str]) -> bool:
     match [word for word in said if word not in _OF_ALL_COMMANDS]:
         case ["serve" | "deploy" | "demo" | "plan", *_]:
             return True
-        case ["key", _, plan, *_] | ["init" | "list" | "show" | "proof" | "diff" | "check" | "unlock", plan, *_]:
+        case ["key", _, plan, *_] | [
+            "init" | "list" | "stats" | "show" | "proof" | "diff" | "check" | "unlock",
+            plan,
+            *_,
+        ]:
             return not is_path(plan)
         case ["status", *plans]:
             return not all(is_path(word) for word in plans if not word.startswith("-"))

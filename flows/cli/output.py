@@ -220,6 +220,24 @@ def interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
+def asks(question: str) -> bool:
+    """Ask a person a question until the answer is yes or no, in any usual form; no answer at all is no.
+
+    Args:
+        question: What is asked, a sentence.
+    """
+    while True:
+        try:
+            answer = stderr().input(f"{question} Type yes or no: ").strip().strip(".!\"'`").lower()
+        except EOFError:
+            return False
+        if answer in ("y", "yes"):
+            return True
+        if answer in ("n", "no", ""):
+            return False
+        note(f"{answer!r} is neither yes nor no")
+
+
 def say_lines(table: Table, short: Table, wide: bool = False) -> None:
     """Print a table, one line a row, also on a terminal that has no room for it.
 

@@ -10,10 +10,12 @@ from blocks.repository.verdict import Verdict
 from flows.backup import backup as backup_flow
 from flows.backup import make_backup
 from flows.cli import options
+from flows.cli.given_state import read_given_state
 from flows.cli.manner import manner
 from flows.cli.output import fields, remark, say, say_json, warn
 from flows.cli.render import backup_json, changed, collections_table, held_log
 from flows.cli.running import open_plan, run_reference, run_verb
+from flows.reading.state import plan_of_given
 from flows.reporting.moments import local_time
 from flows.reporting.units import human_bytes, human_seconds
 
@@ -33,6 +35,9 @@ def backup_arguments(command: ArgumentParser) -> None:
     options.value(
         command, "--wait", "SECONDS", "How long to wait where another run holds the plan.", type=float, default=0.0
     )
+    options.value(
+        command, "--state", "FILE", "State to back up in place of the live sources: a JSON object, or - for stdin."
+    )
     options.no_server(command)
     options.json(command)
 
@@ -43,15 +48,19 @@ def backup(
     backup_type: BackupType,
     tags: Sequence[str],
     wait: float,
+    state: str | None,
     no_server: bool,
     json: bool,
 ) -> None:
     """Back up all sources of a plan, or none."""
+    given = read_given_state(state) if state is not None else None
     opened, tags = open_plan(plan), list(tags)
+    if given is not None:
+        opened = plan_of_given(opened, given)
     made = run_verb(
         backup_flow,
         lambda progress: make_backup(opened, backup_type, tags, wait, progress),
-        no_server,
+        no_server or given is not None,  # a run in Prefect would have to keep the state as a parameter
         {"plan": run_reference(plan), "backup_type": backup_type, "tags": tags, "wait_seconds": wait},
     )
     _warn(made)

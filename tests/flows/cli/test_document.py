@@ -15,7 +15,7 @@ from blocks.plan.plan import read_plan
 from tests.flows.cli.desk import Desk
 
 TEXT = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
-DATA = {"key", "fields", "places", "tool_versions", "axes"}
+DATA = {"key", "fields", "places", "tool_versions", "axes", "by_type", "by_status", "types"}
 """Keys whose values have keys that come from data."""
 
 
@@ -41,6 +41,7 @@ def test_every_example_works_in_the_order_of_the_document(empty_desk: Desk, monk
     generate_key_file(empty_desk.folder / "own.key")  # spares each example the stretching of a passphrase
     text = empty_desk.plan.read_text().replace("passphrase_env: LASTGOOD_PASSPHRASE", "key_file: ./own.key")
     (empty_desk.folder / "trading.yaml").write_text(text)
+    (empty_desk.folder / "state.json").write_text('{"limits": {"max": 10}}')
     for line in examples():
         word, *rest = shlex.split(line)
         assert word == "lastgood"
@@ -59,6 +60,7 @@ def test_every_json_key_is_in_the_document(desk: Desk) -> None:
     for name, words in {
         "verify": ["--deep"],
         "list": [],
+        "stats": [],
         "show": ["latest"],
         "diff": ["FUL", "latest"],
         "restore": ["--mode", "preview"],

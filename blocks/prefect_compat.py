@@ -83,6 +83,8 @@ def needs_prefect(words: Sequence[str]) -> bool:
             return not is_path(plan)
         case ["status", *plans]:
             return not all(is_path(word) for word in plans if not word.startswith("-"))
+        case ["ls" | "cat" | "export" | "query", plan, *_]:
+            return not is_path(plan)
         case ["backup" | "restore" | "undo" | "verify" | "retention", plan, *options]:  # a server records these
             return not is_path(plan) or ("--no-server" not in options and _may_have_server())
         case _:  # nothing is done with a plan

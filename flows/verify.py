@@ -45,6 +45,8 @@ from flows.pipeline.run_names import named
 from flows.pipeline.tool_versions import tool_versions
 from flows.proving.damage import DamageOfChain
 from flows.proving.definitions import drift
+from flows.proving.due import DueResult, prove_due, worst
+from flows.proving.due_report import publish_due
 from flows.proving.objects import verification_of_objects
 from flows.proving.parameters import Parameters
 from flows.proving.proof import Proof, proved_index
@@ -63,15 +65,27 @@ _WRONG = (CorruptionDetected, UnsupportedState)
 
 
 @flow(name="verify", flow_run_name=named("verify {backup} of {plan}"), task_runner=stage_runner, persist_result=False)
-def verify(plan: str, backup: str = "latest", deep: bool = True) -> Verification:
+def verify(
+    plan: str, backup: str = "latest", deep: bool = True, due: bool = False, everything: bool = False
+) -> Verification | DueResult:
     """Prove that a backup can be restored and is good data; fails where it is not.
 
     Args:
         plan: Name of a saved Backup Plan block, or path of a YAML plan.
         backup: Id of the backup, or `latest`.
         deep: Also restore to a scratch folder and read the restored state back.
+        due: Prove what is due by the plan's `prove_within` instead: the latest backup deeply, and others in turn.
+        everything: Prove all backups instead, whenever they were proved.
     """
     opened = load_plan(plan)
+    if due or everything:
+        proved, wrong = make_due(opened, everything)
+        for proof in proved.proofs[:1]:
+            publish_verification(opened, proof.verification)  # of the newest backup
+        publish_due(proved)
+        if wrong:
+            raise wrong
+        return proved
     result = make_verification(opened, backup, deep)
     publish_verification(opened, result)
     if error := failure(result):
@@ -92,13 +106,24 @@ class Reported(Verification):
 
 
 def make_verification(
-    plan: BackupPlan, backup: str = "latest", deep: bool = True, progress: Progress | None = None
+    plan: BackupPlan,
+    backup: str = "latest",
+    deep: bool = True,
+    progress: Progress | None = None,
+    run_at: datetime | None = None,
 ) -> Verification:
     """Verify one backup, record the result beside it, and return it as it was recorded, whether good or bad.
 
     What of its chain is found damaged is recorded of the backup that stored it, too. Where the repository cannot be
     written (read-only, full) the result holds all the same: it is returned with a warning that says so, and what is
     known of the backup stays what it was.
+
+    Args:
+        plan: The plan, read and resolved.
+        backup: Id of the backup, or `latest`.
+        deep: Also restore to a scratch folder and read the restored state back.
+        progress: Told of parts.
+        run_at: When the run of `verify --due` began that this is part of.
     """
     started = time.monotonic()
     remove_abandoned_scratch()
@@ -107,6 +132,7 @@ def make_verification(
     target = repository.find(plan.name, backup)
     lost = repository.noticed_rollback(plan.name)
     damage = DamageOfChain(repository, target)
+    scratch: ScratchRestore | None = None
     with ExitStack() as opened, open_executor() as executor:
         whole = False
         try:
@@ -149,9 +175,40 @@ def make_verification(
         suites=proof.evaluated,
         rules=tuple(proof.rules),
         profile=proof.profile,
+        restore_seconds=scratch.restore_seconds if scratch is not None else None,
+        run_at=run_at,
         tool_versions=tool_versions(),
     )
     return _recorded(repository, result, lost)
+
+
+def make_due(
+    plan: BackupPlan, everything: bool = False, progress: Progress | None = None, now: datetime | None = None
+) -> tuple[DueResult, LastgoodError | None]:
+    """Prove what is due by the plan's `prove_within`, or all; what is bad is recorded, and the others are proved.
+
+    Args:
+        plan: The plan, read and resolved.
+        everything: Prove all kept backups, whenever they were proved.
+        progress: Told of parts.
+        now: What this machine's clock says; it is read where this is None.
+
+    Returns:
+        What came of it, and the worst error that it amounts to: what the proofs found, then backups that are overdue.
+
+    Raises:
+        BackupNotFound: The plan has no backup.
+    """
+
+    def verify_one(plan: BackupPlan, backup: str, run_at: datetime, progress: Progress | None) -> Verification:
+        return make_verification(plan, backup, True, progress, run_at)
+
+    def record(repository: Repository, result: Verification) -> Verification:
+        return _recorded(repository, result, None)
+
+    result, wrong = prove_due(plan, verify_one, record, everything, progress, now)
+    found = [error for proof in result.proofs if (error := failure(proof.verification))]
+    return result, worst([*found, *wrong], result)
 
 
 def _recorded(repository: Repository, result: Verification, lost: str | None) -> Verification:

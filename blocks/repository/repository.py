@@ -493,6 +493,25 @@ class Repository:
         """Return a backup's verifications, oldest first; `audit` names those that do not open."""
         return _noted(self._history.verifications(plan, backup_id))
 
+    def all_verifications(self, plan: str, most: int | None = None) -> list[Verification]:
+        """Return the verifications of a plan's backups, or the newest of them, in any order, by one listing.
+
+        Args:
+            plan: Name of the plan.
+            most: So many at most; None for all.
+        """
+        try:
+            listed = self._history.recorded(plan)
+        except ObjectUnreadable:
+            return []
+        told = [
+            (moment, name, one) for one, told in listed.items() for name in told if (moment := names.moment_of(name))
+        ]
+        newest = sorted(told, reverse=True)[:most]
+        with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+            found = pool.map(lambda one: _noted(self._history.verifications(plan, one[2], [one[1]])), newest)
+            return [record for records in found for record in records]
+
     def newest_verifications(self, plan: str, most: int, until: str) -> list[Verification]:
         """Return the verifications of a plan's newest backups, by one listing; those of one backup stay together.
 

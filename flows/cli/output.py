@@ -302,6 +302,13 @@ def say_json(value: JsonValue) -> None:
     print(json.dumps({**value, "warnings": found}, indent=2))
 
 
+def say_data(value: JsonValue) -> None:
+    """Print what a backup holds as JSON, as it is: nothing is added to it, and warnings are lines on stderr."""
+    print(json.dumps(value, indent=2))
+    for warning in manner().take():
+        note_json({"warning": warning})
+
+
 def note_json(value: dict[str, JsonValue]) -> None:
     """Print an error, or a warning that comes after the result, as a line of JSON on stderr."""
     note(json.dumps(value))

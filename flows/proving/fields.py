@@ -21,7 +21,7 @@ from blocks.errors import ConfigurationError
 from blocks.plan.quality.column_types import named_type, quoted, text
 from blocks.plan.quality.sql import SUITES
 from blocks.plan.quality.table import CheckedColumn, CheckedTable, Unparsed
-from flows.proving.typed_parts import EXAMPLES, converted
+from flows.reading.typed_parts import EXAMPLES, converted
 
 if TYPE_CHECKING:
     import duckdb

@@ -15,7 +15,7 @@ from blocks.plan.quality.sql import BATCH, SUITES, tables_in
 from blocks.plan.quality.suite import Expectation, QualitySuite, read_suites
 from blocks.records import BackupMetadata, Collection
 from flows.proving.profile import Kind, kind_of
-from flows.proving.tables import CONTENT
+from flows.reading.tables import CONTENT
 
 if TYPE_CHECKING:
     import duckdb

@@ -24,8 +24,8 @@ from flows.proving.fields import Reader
 from flows.proving.file_tables import FileTables
 from flows.proving.keyed import KeyedValues
 from flows.proving.profile import profile
-from flows.proving.tables import RestoredTables
-from flows.proving.typed_parts import EXAMPLES, converted
+from flows.reading.tables import RestoredTables
+from flows.reading.typed_parts import EXAMPLES, converted
 
 if TYPE_CHECKING:
     import duckdb

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from statistics import fmean
 
 from pydantic import BaseModel, JsonValue
@@ -11,6 +11,7 @@ from pydantic import BaseModel, JsonValue
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupStatus, BackupType
 from blocks.repository.verdict import Verdict
+from flows.reading.recovery import recovery_of
 
 
 def backup_stats(plan: BackupPlan) -> dict[str, JsonValue]:
@@ -38,6 +39,7 @@ def backup_stats(plan: BackupPlan) -> dict[str, JsonValue]:
         "newest_verified": _text(max(verified, default=None)),
         "latest_backup_id": backups[-1].backup_id if backups else None,
         "in_progress": lease.purpose if lease is not None else None,
+        "recovery": recovery_of(repository, plan.name, backups, statuses, datetime.now(UTC)).model_dump(mode="json"),
         "findings": list[JsonValue](survey.findings),
     }
 

@@ -27,6 +27,7 @@ from blocks.errors import (
     QualityFailed,
     WrongKey,
 )
+from blocks.host.leftovers import temporary_folder
 from blocks.records import BackupMetadata, BackupStatus
 from blocks.repository.catalogue import encode_record
 from blocks.rows.key_range import key_range
@@ -36,7 +37,7 @@ from blocks.rows.shared import index_at, join_indexes, join_rows, rows_at, unpac
 from blocks.sources.mapping import MappingSource
 from blocks.sources.sqlite.rebuild import Rebuild
 from blocks.sources.sqlite.schema import SchemaObject
-from blocks.verification import Axis, CheckOutcome, Verification
+from blocks.verification import Axis, CheckOutcome, RuleOutcome, Verification
 from flows.pipeline.chain import Chain
 from flows.verify import failure, make_verification
 from tests.blocks.sources.files.test_keep_going import files_of_at_most
@@ -140,6 +141,14 @@ def test_verifying_a_narrowed_emergency_backup_restores_it_too(tmp_path: Path, s
     result = make_verification(shop.plan, made.backup_id)
     assert (result.status, result.findings, result.rows) == (VERIFIED, (), made.rows)
     assert list(scratch.iterdir()) == []
+
+
+def test_what_a_narrowed_emergency_backup_does_not_hold_is_no_fault_of_it(tmp_path: Path, scratch: Path) -> None:
+    shop = Shop(tmp_path, critical=["ledger/orders"])
+    shop.fill()
+    made = shop.back_up(EMERGENCY)
+    result = make_verification(shop.plan, made.backup_id)
+    assert (result.status, result.findings) == (VERIFIED, ())
 
 
 def test_verifying_an_empty_state(tmp_path: Path) -> None:
@@ -358,6 +367,49 @@ def test_bad_data_in_a_whole_backup_fails_the_quality_and_leaves_it_completed(sh
     shop.db.execute("UPDATE orders SET price = 5")
     shop.back_up()
     assert make_verification(shop.plan).status is VERIFIED
+
+
+def test_what_each_expectation_came_to_is_recorded(shop: Shop, tmp_path: Path) -> None:
+    shop.plan = shop.plan.model_copy(update={"quality": [suite(tmp_path, min_value=0, max_value=9)]})
+    shop.db.execute("UPDATE orders SET price = -5 WHERE id = 7")
+    made = shop.back_up()
+    result = make_verification(shop.plan, made.backup_id, deep=False)
+    rows, between = result.rules
+    assert (rows.rule, rows.outcome) == ("expect_table_row_count_to_equal", RuleOutcome.HOLDS)
+    assert (between.rule, between.outcome) == ("expect_column_values_to_be_between", RuleOutcome.BROKEN)
+    assert between.sentence in result.findings
+    assert (between.bound, between.columns) == ("between 0 and 9", ("price",))
+    assert result.expectations == 2
+    assert [*result.suites] == ["orders"]
+    assert isinstance(failure(result), QualityFailed)
+
+
+def test_a_fault_of_a_suite_is_no_fault_of_the_backup_and_no_success(shop: Shop, tmp_path: Path) -> None:
+    shop.plan = shop.plan.model_copy(update={"quality": [query(tmp_path, "SELECT * FROM {batch} WHERE nowhere > 1")]})
+    made = shop.back_up()
+    result = make_verification(shop.plan, made.backup_id, deep=False)
+    assert result.findings == ()
+    assert result.results["quality"].outcome is CheckOutcome.UNPROVEN
+    error = failure(result)
+    assert isinstance(error, ConfigurationError)
+    assert "suite rules: ledger/orders" in error.message
+
+
+def test_rules_in_sql_are_evaluated_on_restored_rows(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    shop.plan = shop.plan.model_copy(update={"quality": [query(tmp_path, "SELECT * FROM {batch} WHERE price < 0")]})
+    made = shop.back_up()
+    assert failure(make_verification(shop.plan, made.backup_id, deep=False)) is None
+    assert not list(temporary_folder().glob("lastgood-quality-*"))
+
+
+def query(tmp_path: Path, sql: str) -> str:
+    rule = {"type": "unexpected_rows_expectation", "kwargs": {"unexpected_rows_query": sql}}
+    path = tmp_path / "rules.json"
+    path.write_text(json.dumps({"name": "rules", "collection": "ledger/orders", "expectations": [rule]}))
+    return str(path)
 
 
 def test_a_quality_suite_that_cannot_be_read_is_refused_before_any_work(shop: Shop, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
@@ -60,7 +61,7 @@ from blocks.plan.quality.findings import (
     own_rule,
     rule_result,
 )
-from blocks.plan.quality.frames import Frames, selected
+from blocks.plan.quality.frames import Frames, raised_in, selected
 from blocks.plan.quality.metrics import Metrics, NotComputed
 from blocks.plan.quality.sql import QueryTimeout, counted, differing, keys_of
 from blocks.plan.quality.suite import Expectation, QualitySuite
@@ -124,8 +125,6 @@ class Evaluation:
         self._engine = PandasExecutionEngine()
         self._frames = Frames()
         self._found: dict[int, Judgement] = {}
-        self._tables: dict[str, CheckedTable | Judgement] = {}
-        self._metrics: dict[str, Metrics] = {}
 
     def run(self, expected_rows: int | None = None) -> list[RuleResult]:
         """Evaluate all expectations.
@@ -223,7 +222,7 @@ class Evaluation:
             for name in self._table.columns
             if name in self._table.key or any(task.expectation.reads(name) for task in tasks)
         ]
-        path = self._scratch / f"selected-{abs(hash((self._suite.name, self._collection, key)))}.parquet"
+        path = self._scratch / f"selected-{uuid4().hex}.parquet"
         rows, writer = 0, None
         try:
             for batch in self._table.batches(names):
@@ -351,10 +350,8 @@ class Evaluation:
         names = [name for name in table.columns if name in task.expectation.columns] or list(table.columns)
         rows = pa.concat_tables(table.batches(names))
         result = self._frames.validate(rows, {0: task.built}, floats=True).get(0)
-        if result is None or result.exception_info.get("raised_exception", False):
-            return fault(NO_SENSE, _types(task, table, ""))
-        if any(isinstance(each, dict) and each.get("raised_exception") for each in result.exception_info.values()):
-            return fault(NO_SENSE, _types(task, table, ""))
+        if result is None or (raised := raised_in(result.exception_info)):
+            return fault(NO_SENSE, _types(task, table, "nothing came back" if result is None else raised))
         return _found(task, result, table)
 
     def _query(self, task: _Task, table: CheckedTable) -> Judgement:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from math import isfinite
 
 from pydantic import JsonValue
 
@@ -115,7 +116,7 @@ def rule_result(
         severity=expectation.severity,
         outcome=found.outcome,
         kind=found.kind,
-        observed=found.observed,
+        observed=_recordable(found.observed),
         bound=limit,
         unexpected=found.unexpected,
         total=found.total,
@@ -124,6 +125,15 @@ def rule_result(
         if found.outcome is RuleOutcome.HOLDS
         else f"{collection}: {_sentence(expectation, kwargs, found)}" + _examples(suite, found.examples),
     )
+
+
+def _recordable(observed: JsonValue) -> JsonValue:
+    """Write as text what records have no number for: the mean of infinities, say."""
+    if isinstance(observed, dict):
+        return {name: _recordable(value) for name, value in observed.items()}
+    if isinstance(observed, list):
+        return [_recordable(value) for value in observed]
+    return str(observed) if isinstance(observed, float) and not isfinite(observed) else observed
 
 
 def own_rule(

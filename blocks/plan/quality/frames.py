@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -230,7 +230,7 @@ def _bounded(values: pa.ChunkedArray, limits: tuple[pa.Scalar, pa.Scalar]) -> pa
 
 
 def _add(counts: Counts, result: Any) -> None:
-    if result is None or (raised := _raised(result.exception_info)):
+    if result is None or (raised := raised_in(result.exception_info)):
         counts.raised = "nothing came back" if result is None else raised
         return
     found = result.result or {}
@@ -241,16 +241,11 @@ def _add(counts: Counts, result: Any) -> None:
     counts.counted = counts.counted and found.get("unexpected_count") is not None
 
 
-def _raised(info: Any) -> str:
+def raised_in(info: Any) -> str:
     """Return the class of what was raised; its text may hold values."""
     if not isinstance(info, dict):
         return ""
     if info.get("raised_exception"):
         message = str(info.get("exception_traceback") or "").strip().splitlines()
         return message[-1].partition(":")[0].rpartition(".")[2] if message else "Exception"
-    return next((raised for inner in info.values() if (raised := _raised(inner))), "")
-
-
-def read_by(expectations: Sequence[Any], columns: Iterable[str]) -> list[str]:
-    """Return those of some columns that expectations read."""
-    return [name for name in columns if any(each.reads(name) for each in expectations)]
+    return next((raised for inner in info.values() if (raised := raised_in(inner))), "")

@@ -111,7 +111,7 @@ class QualitySuite(LastgoodBlock):
 
     @model_validator(mode="after")
     def _coherent(self) -> QualitySuite:
-        if self.format is None and self.delimiter != ",":
+        if self.format != "csv" and self.delimiter != ",":
             raise ValueError("a delimiter needs `format: csv`")
         return self
 
@@ -125,18 +125,22 @@ class QualitySuite(LastgoodBlock):
         known = list(names)
         return [self.collection] if self.collection in known else [n for n in known if fnmatchcase(n, self.collection)]
 
-    def check(self) -> None:
+    def check(self, columns: Iterable[str] | None = None) -> None:
         """Refuse what cannot be evaluated, as far as that is seen without rows.
 
+        Args:
+            columns: Names of the columns of its collection, where they are known; nothing is known of fields of values.
+
         Raises:
-            ConfigurationError: A type, an argument, a condition, a parameter or a query is wrong; the expectation is
-                named.
+            ConfigurationError: A type, an argument, a condition, a column, a parameter or a query is wrong; the
+                expectation is named.
         """
         # importing what evaluates them takes seconds, and most commands never check quality
         from blocks.plan.quality.expectations import check_expectation
 
         for number, expectation in enumerate(self.expectations):
-            check_expectation(f"suite {self.name!r}, expectations.{number} ({expectation.type})", expectation)
+            where = f"suite {self.name!r}, expectations.{number} ({expectation.type})"
+            check_expectation(where, expectation, None if self.format else columns)
 
 
 def load_suites(paths: Sequence[str]) -> list[QualitySuite]:

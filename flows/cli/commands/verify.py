@@ -10,6 +10,7 @@ from blocks.plan.plan import BackupPlan
 from blocks.repository.verdict import Verdict, recorded_standing, standing_after
 from blocks.verification import Axis, CheckOutcome, Verification
 from flows.cli import options
+from flows.cli.due import verify_due
 from flows.cli.manner import manner
 from flows.cli.output import Styled, fields, note, say, say_json, warn
 from flows.cli.render import outcome_text, status_text
@@ -29,13 +30,27 @@ def verify_arguments(command: ArgumentParser) -> None:
     options.plan(command)
     options.backup_or_latest(command)
     options.flag(command, "--deep", "Also restore to a scratch folder and compare that.")
+    options.flag(command, "--due", "Prove what is due: the latest backup deeply, and others in turn (prove_within).")
+    options.flag(command, "--all", "Prove all backups, whenever they were proved.")
     options.value(command, "--report", "FILE", "Also write what was proved as a page of HTML.", type=Path)
     options.no_server(command)
     options.json(command)
 
 
-def verify(plan: str, backup: str, *, deep: bool, report: Path | None, no_server: bool, json: bool) -> None:
+def verify(
+    plan: str,
+    backup: str,
+    *,
+    deep: bool,
+    due: bool,
+    all: bool,
+    report: Path | None,
+    no_server: bool,
+    json: bool,
+) -> None:
     """Prove that a backup can be restored: fetch, open, merge, compare every row, run the quality suites."""
+    if due or all:
+        return verify_due(plan, backup, report, everything=all, no_server=no_server, json=json)
     if report is not None:
         check_page(report)
     opened = open_plan(plan)
@@ -48,10 +63,11 @@ def verify(plan: str, backup: str, *, deep: bool, report: Path | None, no_server
             _warn(failed, json)
             _report_failure(opened, failed, report)
         raise
-    if json or not manner().quiet:
-        _show(result, json)
-    _warn(result, json)
-    _write_report(opened, result, report)
+    if isinstance(result, Verification):
+        if json or not manner().quiet:
+            _show(result, json)
+        _warn(result, json)
+        _write_report(opened, result, report)
 
 
 def _write_report(plan: BackupPlan, result: Verification, report: Path | None) -> None:
@@ -89,6 +105,7 @@ def _show(result: Verification, json: bool) -> None:
                 *((AXES[axis], _found(result, axis, stands)) for axis in Axis),
                 ("rows", f"{result.rows:,}"),
                 ("expectations", f"{result.expectations:,}"),
+                ("restored in", "" if result.restore_seconds is None else human_seconds(result.restore_seconds)),
                 ("took", human_seconds(result.seconds)),
             ]
         )

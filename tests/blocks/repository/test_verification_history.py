@@ -339,3 +339,14 @@ def test_verifications_that_cannot_be_listed_leave_the_status_unknown(
     monkeypatch.setattr(LocalTier, "list", refuse)
     assert repository.verdict(backup).status is None
     assert repository.verdicts(PLAN, [backup])[backup.backup_id].doubt == "an I/O error"
+
+
+def test_verifications_of_another_manifest_are_noticed_also_by_a_machine_that_never_saw_them(shelf: Shelf) -> None:
+    backup = chain_of_three(shelf)[-1]
+    other = found(shelf, backup).model_copy(update={"manifest_sha256": "0" * 64})
+    shelf.repository.record_verification(other)
+    forget(shelf)
+    (finding,) = shelf.repository.audit(PLAN)
+    assert finding == (
+        f"1 verifications of {backup.backup_id} are of another manifest than the one that is there: it was swapped"
+    )

@@ -304,3 +304,18 @@ def test_the_order_of_two_columns_is_kept() -> None:
     kinds = dict.fromkeys(columns, Kind.FLOAT)
     suite: Any = suggested(Evidence(HEAD, ["id"], kinds, seen, [10], pairs=[("ask", "bid")]))
     assert suite["expectations"][-1]["kwargs"] == {"column_A": "ask", "column_B": "bid", "or_equal": True}
+
+
+def test_a_path_of_many_lines_is_no_key() -> None:
+    columns = {"path": numbers(None, None, distinct=1), "line": numbers(1, 100, distinct=100)}
+    seen = [Seen(NOW, CollectionProfile(rows=100, columns=columns))]
+    suite: Any = suggested(Evidence(HEAD, ["path"], dict.fromkeys(columns, Kind.OTHER), seen, [100]))
+    unique = [rule for rule in suite["expectations"] if rule["type"] == "expect_column_values_to_be_unique"]
+    assert [rule["kwargs"]["column"] for rule in unique if rule["kwargs"]["column"] == "path"] == []
+
+
+def test_times_that_are_numbers_have_no_bounds_that_time_breaks() -> None:
+    columns = {"expires_ms": numbers(1_795_000_000_000, 1_796_000_000_000, mean=1_795_500_000_000.0)}
+    seen = [Seen(NOW, CollectionProfile(rows=100, columns=columns))]
+    suite: Any = suggested(Evidence(HEAD, ["key"], {"expires_ms": Kind.NUMBER}, seen, [100]))
+    assert rules(suite, "expires_ms").keys() == {"expect_column_values_to_not_be_null"}

@@ -440,3 +440,10 @@ def test_any_integers_count_their_nulls_and_repeats_rightly(values: list[int | N
     if present:
         assert repeats.unexpected == sum(present.count(value) > 1 for value in present)
         assert low.unexpected == sum(value < 0 for value in present)
+
+
+def test_a_mean_that_is_no_number_can_be_recorded() -> None:
+    rows = pa.table({"id": pa.array([1, 2], pa.int64()), "c": pa.array([1.0, float("inf")])})
+    (rule,) = broken(run(rows, expect("column_mean_to_be_between", column="c", max_value=9)))
+    assert (rule.observed, rule.outcome) == ("inf", RuleOutcome.BROKEN)
+    assert "the mean of c is inf, not at most 9" in rule.sentence

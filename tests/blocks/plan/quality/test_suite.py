@@ -140,3 +140,21 @@ def test_a_file_that_holds_no_suite_is_refused(tmp_path: Path, content: str, nam
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere\.json"):
         load_suites([str(tmp_path / "nowhere.json")])
+
+
+@pytest.mark.parametrize(
+    ("expectation", "named"),
+    [
+        (expect("column_values_to_be_unique", column="gone"), "gone"),
+        (expect("column_pair_values_to_be_equal", column_A="id", column_B="gone"), "gone"),
+        (expect("column_values_to_be_unique", column="id", row_condition="gone > 1 and id < 3"), "gone"),
+        (expect("column_values_to_be_unique", column="id", row_condition="`my note` == 'a'"), "my note"),
+    ],
+)
+def test_columns_that_the_collection_does_not_have_are_a_fault(expectation: dict[str, Any], named: str) -> None:
+    suite = QualitySuite.model_validate(suite_of(expectation))
+    suite.check()
+    suite.check(["id", "gone", "my note"])
+    with pytest.raises(ConfigurationError, match=f"there is no column {named}"):
+        suite.check(["id"])
+    QualitySuite.model_validate(suite_of(expectation, format="csv")).check(["id"])

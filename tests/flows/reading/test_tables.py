@@ -13,7 +13,7 @@ import pytest
 from blocks.plan.quality.table import CheckedTable
 from blocks.records import Collection
 from blocks.rows.variant import encode_variant, variant_field
-from flows.proving.tables import RestoredTables
+from flows.reading.tables import RestoredTables
 
 NUMBERS = itertools.count()
 

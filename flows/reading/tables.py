@@ -29,7 +29,7 @@ from blocks.plan.quality.column_types import (
 )
 from blocks.plan.quality.table import CheckedColumn, CheckedTable
 from blocks.records import Collection
-from flows.proving.typed_parts import EXAMPLES, PartShape, TypedPart, key_text, write_part
+from flows.reading.typed_parts import EXAMPLES, PartShape, TypedPart, key_text, write_part
 
 if TYPE_CHECKING:
     import duckdb

@@ -41,7 +41,6 @@ def test_every_example_works_in_the_order_of_the_document(empty_desk: Desk, monk
     generate_key_file(empty_desk.folder / "own.key")  # spares each example the stretching of a passphrase
     text = empty_desk.plan.read_text().replace("passphrase_env: LASTGOOD_PASSPHRASE", "key_file: ./own.key")
     (empty_desk.folder / "trading.yaml").write_text(text)
-    (empty_desk.folder / "state.json").write_text('{"limits": {"max": 10}}')
     for line in examples():
         word, *rest = shlex.split(line)
         assert word == "lastgood"
@@ -80,7 +79,7 @@ def test_every_json_key_is_in_the_document(desk: Desk) -> None:
     printed["key"] = keys(desk.done("key", "list", "PLAN", "--json").json)
     for name, found in printed.items():
         said = section(name) + (section("list") if name in ("backup", "show") else "")
-        said += section("verify") if name == "show" else ""
+        said += section("verify") if name in ("show", "stats") else ""
         said += TEXT.partition("\n## ")[0]
         said += section("list") if name == "unlock" else ""
         said += section("export") if name == "ls" else ""

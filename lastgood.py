@@ -121,6 +121,7 @@ def backup(
     *,
     tags: Sequence[str] = (),
     wait_seconds: float = 0,
+    state: Mapping[str, object] | None = None,
     state_data: Mapping[str, object] | None = None,
 ) -> BackupMetadata:
     """Back up all sources of a plan, or none.
@@ -131,9 +132,10 @@ def backup(
             becomes a full backup and says so in `promoted_because`.
         tags: Words to find the backup by.
         wait_seconds: How long to wait where another run holds the plan.
-        state_data: State by key that is backed up instead of the plan's live sources. It takes the place of the plan's
+        state: State by key that is backed up instead of the plan's live sources. It takes the place of the plan's
             Python object (a source of type `mapping`), if there is one and no more; values may be what such a source
             keeps.
+        state_data: The same, by its name in the system that lastgood replaces.
 
     Returns:
         What is known of the backup: `backup_id`, `backup_type`, `rows`, `size_stored` and more.
@@ -144,7 +146,12 @@ def backup(
     from flows.reading.state import plan_of_given
 
     kind = _one_of(BackupType, backup_type)
-    wanted = opened if state_data is None else plan_of_given(opened, state_data)
+    if state is not None and state_data is not None:
+        from blocks.errors import ConfigurationError
+
+        raise ConfigurationError("state and state_data are the same: give one of them")
+    given = state if state is not None else state_data
+    wanted = opened if given is None else plan_of_given(opened, given)
     with _apart():
         return backup_and_verify(wanted, kind, tuple(tags), wait_seconds)
 
@@ -485,19 +492,10 @@ def _restore_latest(plan: PlanLike, backup_type: BackupType | str | None, verifi
     if backup_type is None:
         return restore(plan, "latest verified" if verified else "latest")
     opened = _opened(plan)
-    from blocks.errors import BackupNotFound
-    from blocks.records import BackupStatus, BackupType
+    from blocks.records import BackupType
+    from flows.reading.newest_of_type import newest_of_type
 
-    kind = _one_of(BackupType, backup_type)
-    repository = opened.repository.unlock(opened.encryption)
-    backups = [made for made in repository.backups(opened.name) if made.backup_type is kind]
-    known = repository.verdicts(opened.name, backups)
-    for made in reversed(backups):
-        verdict = known[made.backup_id]
-        if verdict.restored or (not verified and verdict.status is not BackupStatus.CORRUPTED):
-            return restore(opened, made.backup_id)
-    wanted = "was restored and found good" if verified else "is not known to be corrupted"
-    raise BackupNotFound(f"plan {opened.name} has no {kind.value} backup that {wanted}")
+    return restore(opened, newest_of_type(opened, _one_of(BackupType, backup_type), verified=verified))
 
 
 def _opened(plan: PlanLike) -> BackupPlan:

@@ -33,6 +33,7 @@ _PROJECT = "lastgood/lastgood"
 _LOGO = f"https://raw.githubusercontent.com/{_PROJECT}/main/docs/images/logo.png"
 
 _SETTINGS = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME", "PREFECT_PROFILES_PATH")
+_OF_ALL_COMMANDS = ("--debug", "--quiet", "--verbose")
 _FILES = ("prefect.toml", ".env", "~/.prefect/profiles.toml")
 """Where Prefect looks for the address of a server."""
 
@@ -71,7 +72,7 @@ def needs_prefect(words: Sequence[str]) -> bool:
     said = list(words[: words.index("--")] if "--" in words else words)
     if {"-h", "--help"}.intersection(said):
         return False
-    match [word for word in said if word != "--debug"]:
+    match [word for word in said if word not in _OF_ALL_COMMANDS]:
         case ["plan", "new", *_]:
             return False
         case ["plan" | "quality", "check", plan, *_]:
@@ -80,8 +81,14 @@ def needs_prefect(words: Sequence[str]) -> bool:
             return not is_path(plan)
         case ["serve" | "deploy" | "demo" | "plan", *_]:
             return True
-        case ["key", _, plan, *_] | ["init" | "list" | "show" | "proof" | "diff" | "check" | "unlock", plan, *_]:
+        case ["key", _, plan, *_] | [
+            "init" | "list" | "stats" | "show" | "proof" | "diff" | "check" | "unlock",
+            plan,
+            *_,
+        ]:
             return not is_path(plan)
+        case ["status", *plans]:
+            return not all(is_path(word) for word in plans if not word.startswith("-"))
         case ["ls" | "cat" | "export" | "query", plan, *_]:
             return not is_path(plan)
         case ["backup" | "restore" | "undo" | "verify" | "retention", plan, *options]:  # a server records these

@@ -134,7 +134,7 @@ def make_backup(
     remove_abandoned_scratch()
     plan = settle_places(plan)
     warn_of_suites(plan)
-    with open_backup(plan, backup_type, tags, wait_seconds) as attempt, open_executor() as executor:
+    with open_backup(plan, backup_type, tags, wait_seconds, progress) as attempt, open_executor() as executor:
         try:
             stored = run_backup_stages(attempt, executor, progress)
         except BaseUnusable as error:

@@ -23,7 +23,7 @@ from blocks.repository.capabilities import Capabilities
 from blocks.repository.stock import Stock
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Depth, Verification
-from flows.pipeline.progress import Progress
+from flows.pipeline.progress import Progress, expect, moved
 from flows.proving.objects import ObjectReader, Wrong, objects_to_check, sample, verification_of_objects
 from flows.reporting.units import human_time
 
@@ -140,6 +140,7 @@ class _Check:
         ids = {one.backup.backup_id for one in chosen}
         reader = ObjectReader(self._repository, [b for b in self.backups if b.backup_id in ids], self._missing_of)
         with ThreadPoolExecutor(READERS, thread_name_prefix="check") as pool:
+            expect(progress, sum(one.stored.size_bytes for one in chosen))
             for one, wrong in zip(chosen, pool.map(reader.read, chosen), strict=True):
                 self.objects_read += 1
                 self.bytes_read += one.stored.size_bytes
@@ -147,6 +148,7 @@ class _Check:
                     self._wrong.append(wrong)
                 if progress is not None:
                     progress.entered(str(one))
+                    moved(progress, one.stored.size_bytes)
                     progress.left(str(one))
         if share >= 1 and self._repository.keys.role is not Role.WRITER:
             faulty = {wrong.one.backup.backup_id for wrong in self._wrong}

@@ -69,7 +69,7 @@ def rehearse(plan: BackupPlan, kind: BackupType, progress: Progress | None = Non
     """Count what a backup would read and store."""
     plan = settle_places(plan)
     warn_of_suites(plan)
-    with open_rehearsal(plan, kind) as attempt:
+    with open_rehearsal(plan, kind, progress) as attempt:
         try:
             counts = _count(attempt, progress)
         except BaseUnusable as error:

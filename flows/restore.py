@@ -23,7 +23,7 @@ from flows.backup import run_alone
 from flows.pipeline.chain import Chain, RestorePart
 from flows.pipeline.executor import BoundedWindow, Outcome, StageExecutor, open_executor
 from flows.pipeline.prefect_compat import CheckedFlow, stage_runner
-from flows.pipeline.progress import Progress
+from flows.pipeline.progress import Progress, doing, expect
 from flows.pipeline.results import RestoreResult
 from flows.pipeline.run_names import named
 from flows.reporting.artifacts import publish_restore
@@ -164,10 +164,12 @@ def run_restore(
             targets.hold()
             if lease is not None and not wanted.without_emergency_backup:
                 origin = _origin(targets, undo.origin.selection if undo else wanted.selection)
+                doing(progress, "backing up what is there now")
                 PreRestoreBackupMaker(plan, repository, lease, targets, origin).make(executor, run_alone)
             _write(targets, executor, [found], undo, progress)
             if lease is not None:
                 lease.check()
+            doing(progress, "putting what is restored into place")
             targets.commit()
             targets.write_scripts()
             return targets.result(started)
@@ -184,6 +186,8 @@ def _write(
 ) -> None:
     changes = targets.changes
     targets.begin()
+    parts = changes.chain.parts(changes.wanted.selection, changes.plan.sources)
+    expect(progress, sum(part.size_bytes for part in parts if targets.takes(part)))
     run_restore_stages(
         changes.chain.parts(changes.wanted.selection, changes.plan.sources), targets, executor, after, progress
     )

@@ -40,7 +40,7 @@ from flows.pipeline.chain import Chain, RestorePart
 from flows.pipeline.executor import BoundedWindow, StageExecutor, open_executor
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.prefect_compat import PURE, flow, stage_runner, task
-from flows.pipeline.progress import Progress
+from flows.pipeline.progress import Progress, expect
 from flows.pipeline.run_names import named
 from flows.pipeline.tool_versions import tool_versions
 from flows.proving.damage import DamageOfChain
@@ -280,6 +280,7 @@ def prove_parts(
             return False
         return True
 
+    expect(progress, sum(part.size_bytes for part in chain.parts(Selection())))
     window: BoundedWindow[RestorePart] = BoundedWindow(chain.parts(Selection()), progress=progress, failed=taken)
     for part in window:
         pieces = executor.submit(fetch, part)

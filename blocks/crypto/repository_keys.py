@@ -44,6 +44,9 @@ from blocks.crypto.keys import Keys
 from blocks.errors import ConfigurationError, WrongKey
 from blocks.records import Record
 
+RECOVERY_LABEL = "recovery key"
+"""Label of the slot of the key that `init` prints."""
+
 
 class SlotInfo(Record):
     """What may be shown of a slot."""
@@ -75,7 +78,7 @@ def create_keys(
     payload = catalogue_key + reader_key
     slots = [
         make_slot(secret, Role.READER, "credential of the plan", payload, repository_id),
-        make_slot(recovery.secret, Role.READER, "recovery key", payload, repository_id),
+        make_slot(recovery.secret, Role.READER, RECOVERY_LABEL, payload, repository_id),
     ]
     epoch = make_epoch(1, public, seed, reader_key, repository_id)
     body: EncryptionObject = {

@@ -17,7 +17,7 @@ def lasts(words: Sequence[str]) -> bool:
     Args:
         words: The words after `lastgood`.
     """
-    return next((word for word in words if word != "--debug"), None) in _LASTING
+    return next((word for word in words if not word.startswith("--")), None) in _LASTING
 
 
 def begin_process(words: Sequence[str]) -> Interrupts:

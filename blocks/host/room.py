@@ -46,11 +46,11 @@ def check_room(*needs: Need) -> None:
         with suppress(OSError):
             disk = os.stat(need.folder).st_dev
             wanted[disk] += need.size_bytes
-            free_bytes = _free_bytes(need.folder)
-            if need.size_bytes and free_bytes < wanted[disk]:
+            free = _free_bytes(need.folder)
+            if need.size_bytes and free < wanted[disk]:
                 named = f"{need.called}, {need.folder}," if need.called else str(need.folder)
                 raise PlaceUnfit(
-                    f"{named} has {free_bytes:,} bytes free, and {need.what} needs about {wanted[disk]:,} there",
+                    f"{named} has {free:,} bytes free, and {need.what} needs about {wanted[disk]:,} there",
                     hint=need.hint,
                 )
 
@@ -59,3 +59,11 @@ def _free_bytes(folder: Path) -> int:
     """Count what this user may still write, without what is kept back for others."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Count what this user may still write in the file system of a folder; None where it cannot be looked at."""
+    try:
+        return _free_bytes(folder)
+    except OSError:
+        return None

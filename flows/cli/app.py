@@ -13,7 +13,8 @@ from blocks.host.own_process import begin_process, lasts
 from blocks.prefect_compat import prepare_prefect
 from blocks.rows.without_pandas import spare_pandas
 from flows.cli.exit import guarded
-from flows.cli.output import note
+from flows.cli.manner import speak, without_options
+from flows.cli.output import warn
 from flows.cli.tree import parse
 
 
@@ -39,7 +40,8 @@ def _perform(typed: Sequence[str], working: Callable[[], None]) -> int:
         typed: The words after `lastgood`.
         working: Called when it is known what is to be done, before anything is.
     """
-    words = _spelled_out([word for word in typed if word != "--debug"])
+    words = _spelled_out(without_options(typed))
+    speak(typed)
     debug = "--debug" in typed or os.environ.get("LASTGOOD_DEBUG", "") not in ("", "0")
 
     def work() -> object:
@@ -70,7 +72,7 @@ class _Warnings(logging.Handler):
     """Prints what the layers below log as warnings the way a command says things."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(f"warning: {record.getMessage()}")
+        warn(record.getMessage())
 
 
 def _spelled_out(words: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from blocks.errors import ConfigurationError, LastgoodError
 from blocks.plan.plan import BackupPlan
 from blocks.verification import Verification
-from flows.cli.output import fields, grid, note, say, say_json
+from flows.cli.output import fields, grid, say, say_json, warn
 from flows.cli.render import recovery_rows, status_text
 from flows.cli.running import open_plan, run_reference, run_verb
 from flows.pipeline.progress import Progress
@@ -71,7 +71,7 @@ def _show(result: DueResult, json: bool) -> None:
     for backup_id in result.overdue:
         say(f"overdue: {backup_id}")
     for warning in result.warnings:
-        note(f"warning: {warning}")
+        warn(warning)
 
 
 def _json(result: DueResult) -> dict[str, JsonValue]:

@@ -8,9 +8,12 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from pydantic import JsonValue
+
 from blocks.errors import LastgoodError
 from blocks.host.interrupts import INTERRUPTED, Ended
-from flows.cli.output import drop_unprinted, note
+from flows.cli.manner import manner
+from flows.cli.output import drop_unprinted, note, note_json
 
 UNEXPECTED = 1
 USAGE = 2
@@ -45,9 +48,14 @@ def guarded(work: Callable[[], object], debug: bool, reference: str | None = Non
         drop_unprinted()  # the reader (head, less) went away
         return BROKEN_PIPE
     except KeyboardInterrupt as exc:
-        note("interrupted")
-        _say_more(exc, reference)
-        return exc.code if isinstance(exc, Ended) else INTERRUPTED
+        code = exc.code if isinstance(exc, Ended) else INTERRUPTED
+        if manner().json:
+            more = [_as_typed(line, reference) for line in getattr(exc, "__notes__", ())]
+            _note_error(code, "Interrupted", "interrupted", " ".join(more))
+        else:
+            note("interrupted")
+            _say_more(exc, reference)
+        return code
     except Exception as exc:  # noqa: BLE001  the last line of defence: a person sees one line, not a traceback
         if debug:
             traceback.print_exception(exc)
@@ -77,19 +85,37 @@ def _done(work: Callable[[], object]) -> int:
 
 def explain(error: Exception, reference: str | None = None) -> int:
     """Print what went wrong and what to do next; return the exit code."""
-    if isinstance(error, LastgoodError):
-        note(f"error: {error.message}")
-        if error.hint:
-            note(f"hint: {_as_typed(error.hint, reference)}")
-        return error.exit_code
-    if isinstance(error, Misused):
-        note(f"error: {error}")
-        note(f"hint: `{error.called} --help` shows how it is written.")
-        return USAGE
-    note(f"error: unexpected {type(error).__name__}: {_first_line(error)}")
-    _say_more(error, reference)
-    note("hint: This is a fault in lastgood or below it. Run the command again with --debug for the traceback.")
-    return UNEXPECTED
+    match error:
+        case LastgoodError():
+            code, message, hint = error.exit_code, error.message, _as_typed(error.hint, reference)
+        case Misused():
+            code, message, hint = USAGE, str(error), f"`{error.called} --help` shows how it is written."
+        case _:
+            code, message, hint = UNEXPECTED, f"unexpected {type(error).__name__}: {_first_line(error)}", _FAULT
+    if manner().json:
+        _note_error(code, type(error).__name__, message, hint)
+        return code
+    note(f"error: {message}")
+    if code == UNEXPECTED:
+        _say_more(error, reference)
+    if hint:
+        note(f"hint: {hint}")
+    return code
+
+
+_FAULT = "This is a fault in lastgood or below it. Run the command again with --debug for the traceback."
+
+
+def _note_error(code: int, kind: str, message: str, hint: str) -> None:
+    """Print an error as JSON, with the warnings that no result has taken along."""
+    told: dict[str, JsonValue] = {"code": code, "kind": kind, "message": message, "hint": hint}
+    note_json({"error": told, "warnings": [*manner().take()]})
+
+
+def error_json(error: LastgoodError) -> dict[str, JsonValue]:
+    """Return an error as `--json` prints it."""
+    told: dict[str, JsonValue] = {"code": error.exit_code, "kind": type(error).__name__, "message": error.message}
+    return {"error": told | {"hint": error.hint}}
 
 
 def _say_more(error: BaseException, reference: str | None) -> None:

@@ -72,6 +72,13 @@ def values(command: ArgumentParser, name: str, metavar: str, text: str, **more: 
     command.add_argument(name, metavar=metavar, help=text, action="append", default=[], **more)
 
 
+def count(word: str) -> int:
+    """Read how many of something, at least one."""
+    if not (word.isdecimal() and int(word)):
+        raise ArgumentTypeError(f"{word!r} is no number from 1 on")
+    return int(word)
+
+
 def flag(command: ArgumentParser, name: str, text: str) -> None:
     """Take a switch that is only ever put on."""
     command.add_argument(name, action="store_true", help=text)

@@ -13,13 +13,14 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TextIO
 
 from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError
+from flows.cli.manner import manner
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -30,6 +31,8 @@ WIDTH_WITHOUT_TERMINAL = 200
 """Columns of what rich prints to a file or a pipe: nothing may be cut off there."""
 
 _GAP = "  "
+_LEAST = 12
+"""Places that the last column of a table has before another one is left out for it."""
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
@@ -60,12 +63,14 @@ class Column:
         number: Whether they are aligned to the right.
         whole: Whether a narrow terminal may not fold them.
         style: Of those that have none of their own.
+        spare: When `fitted` leaves the column out: the one with the highest number first, those without one never.
     """
 
     header: str = ""
     number: bool = False
     whole: bool = False
     style: str = ""
+    spare: int = 0
 
 
 @dataclass
@@ -87,13 +92,48 @@ class Table:
         assert len(cells) <= len(self.columns), "more cells than columns"
         self.rows.append(cells)
 
-    def plain(self) -> str:
-        """Write it as lines, each as long as it has to be."""
+    def fitted(self, width: int) -> Table:
+        """Return it with one line a row for a terminal: columns that can be spared are left out until a line fits.
+
+        What is still too long is cut in the last column, with an ellipsis; nothing is folded.
+
+        Args:
+            width: Columns of the terminal.
+        """
+        natural = self._widths()
+        widths = [*natural[:-1], min(natural[-1], _LEAST)]
+        kept = list(range(len(self.columns)))
+        while _line_width([widths[n] for n in kept]) > width:
+            spare = max(kept, key=lambda n: self.columns[n].spare)
+            if not self.columns[spare].spare:
+                break
+            kept.remove(spare)
+        room = width - sum(widths[n] + len(_GAP) for n in kept[:-1])
+        rows = [[row[n] if n < len(row) else "" for n in kept] for row in self.rows]
+        for row in rows:
+            row[-1] = _cut(row[-1], room)
+        columns = [replace(self.columns[n], whole=True) for n in kept]
+        return Table(columns, self.headed, [tuple(row) for row in rows])
+
+    @property
+    def width(self) -> int:
+        """How many places the longest line takes that `plain` writes."""
+        return _line_width(self._widths())
+
+    def _widths(self) -> list[int]:
+        lines = self._lines()
+        return [max(map(_width, cells)) for cells in zip_longest(*lines, fillvalue="")]
+
+    def _lines(self) -> list[tuple[str, ...]]:
         lines = [tuple(column.header for column in self.columns)] if self.headed else []
         for row in self.rows:
             lines += zip_longest(*(_text(cell).expandtabs().split("\n") for cell in row), fillvalue="")
-        widths = [max(map(_width, cells)) for cells in zip_longest(*lines, fillvalue="")]
-        return "\n".join(self._line(line, widths) for line in lines)
+        return lines
+
+    def plain(self) -> str:
+        """Write it as lines, each as long as it has to be."""
+        widths = self._widths()
+        return "\n".join(self._line(line, widths) for line in self._lines())
 
     def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
         padded = []
@@ -143,6 +183,20 @@ def _text(cell: str | Styled) -> str:
     return cell.plain() if isinstance(cell, Styled) else visible(cell)
 
 
+def _line_width(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * max(0, len(widths) - 1)
+
+
+def _cut(cell: str | Styled, room: int) -> str | Styled:
+    """Shorten a cell to so many places of a line."""
+    text = _text(cell)
+    if _width(text) <= room:
+        return cell
+    while text and _width(text) >= room:
+        text = text[:-1]
+    return replace(cell, text=f"{text}…") if isinstance(cell, Styled) else f"{text}…"
+
+
 def _width(text: str) -> int:
     """Return how many places of a line text takes."""
     if text.isascii():
@@ -166,9 +220,38 @@ def interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def narrow(columns: int) -> bool:
-    """Return whether results go to a terminal of fewer columns than that."""
-    return sys.stdout is not None and sys.stdout.isatty() and stdout().width < columns
+def asks(question: str) -> bool:
+    """Ask a person a question until the answer is yes or no, in any usual form; no answer at all is no.
+
+    Args:
+        question: What is asked, a sentence.
+    """
+    while True:
+        try:
+            answer = stderr().input(f"{question} Type yes or no: ").strip().strip(".!\"'`").lower()
+        except EOFError:
+            return False
+        if answer in ("y", "yes"):
+            return True
+        if answer in ("n", "no", ""):
+            return False
+        note(f"{answer!r} is neither yes nor no")
+
+
+def say_lines(table: Table, short: Table, wide: bool = False) -> None:
+    """Print a table, one line a row, also on a terminal that has no room for it.
+
+    Args:
+        table: All of it.
+        short: What is shown on a terminal that is too narrow, as far as that has room.
+        wide: All of it there, too; the terminal breaks what it cannot show.
+    """
+    if sys.stdout is None or not sys.stdout.isatty() or table.width <= (columns := stdout().width):
+        say(table)
+    elif wide:
+        print(table.plain())
+    else:
+        say(short.fitted(columns))
 
 
 def say(what: str | Styled | Table | RenderableType) -> None:
@@ -194,9 +277,41 @@ def note(text: str) -> None:
     print(visible(text), file=sys.stderr, flush=True)
 
 
+def warn(text: str) -> None:
+    """Say what a person should know although all was done; with `--json` it is among the `warnings` of the result."""
+    if manner().keep(text):
+        return
+    if manner().json:
+        note_json({"warning": text})
+    else:
+        note(f"warning: {text}")
+
+
+def remark(text: str) -> None:
+    """Print a line of passing interest, where a person looks on or all is to be said."""
+    if manner().watched:
+        note(text)
+
+
 def say_json(value: JsonValue) -> None:
-    """Print a result as JSON, in ASCII so that any terminal and any reader takes it."""
+    """Print a result as JSON, in ASCII so that any terminal and any reader takes it; `warnings` are part of it."""
+    assert isinstance(value, dict), "results are objects, so that keys can be added"
+    own = value.get("warnings")
+    found: list[JsonValue] = [*own] if isinstance(own, list) else []
+    found += [warning for warning in manner().take() if warning not in found]
+    print(json.dumps({**value, "warnings": found}, indent=2))
+
+
+def say_data(value: JsonValue) -> None:
+    """Print what a backup holds as JSON, as it is: nothing is added to it, and warnings are lines on stderr."""
     print(json.dumps(value, indent=2))
+    for warning in manner().take():
+        note_json({"warning": warning})
+
+
+def note_json(value: dict[str, JsonValue]) -> None:
+    """Print an error, or a warning that comes after the result, as a line of JSON on stderr."""
+    note(json.dumps(value))
 
 
 def deliver(print_it: Callable[[], None]) -> None:

@@ -10,6 +10,7 @@ from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Depth
 from flows.cli.output import Styled, Table, grid
 from flows.reading.recovery import Recovery
+from flows.reporting.moments import local_time
 from flows.reporting.units import human_bytes
 from flows.reporting.wording import AXES, DEPTHS
 
@@ -42,9 +43,15 @@ def proof_text(verdict: Verdict) -> str:
     return " ".join([*words, *(["unread"] if verdict.doubt else [])])
 
 
+def proof_letters(verdict: Verdict) -> str:
+    """Write the same in five places, an axis each and one for doubt: `+-?.`; what was never tried is a point."""
+    marks = [_MARKS[verdict.outcome(axis)] or "." for axis in Axis] if verdict.axes else []
+    return "".join([*marks, *(["!"] if verdict.doubt else [])])
+
+
 def proof_table(verdict: Verdict) -> Table:
     """Show what is known of a backup, an axis a line."""
-    table = grid("proof", "outcome", "how deep", "when (UTC)", ">verification")
+    table = grid("proof", "outcome", "how deep", "when", ">verification")
     for axis in Axis:
         if (stands := verdict.axes.get(axis)) is None:
             table.add_row(AXES[axis], "not tried")
@@ -53,7 +60,7 @@ def proof_table(verdict: Verdict) -> Table:
             AXES[axis],
             outcome_text(stands.outcome),
             DEPTHS.get(stands.depth, stands.depth),
-            f"{stands.verified_at:%Y-%m-%d %H:%M:%S}",
+            local_time(stands.verified_at),
             f"{stands.sequence}",
         )
     return table

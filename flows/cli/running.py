@@ -11,8 +11,8 @@ from blocks.errors import ConfigurationError
 from blocks.host.leftovers import remove_abandoned_scratch
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.prefect_compat import is_path, without_prefect
-from flows.cli.output import note, stderr
-from flows.cli.progress import open_progress
+from flows.cli.output import remark
+from flows.cli.progress import open_progress, working
 from flows.pipeline.prefect_compat import Flow
 from flows.pipeline.progress import Progress
 
@@ -85,11 +85,11 @@ def run_verb(verb: Flow[..., R], plain: Callable[[Progress], R], no_server: bool
     name = verb.name
     if no_server or answering_server() is None:
         if not no_server:
-            note("no Prefect server answers: running here, and the run is not recorded in the UI")
+            remark("no Prefect server answers: running here, and the run is not recorded in the UI")
         with open_progress(name) as progress:
             return plain(progress)
     announced = verb.with_options(on_running=[_announce])
-    with stderr().status(f"{name} is running in Prefect"):
+    with working(f"{name} is running in Prefect"):
         result: R = announced(**parameters)
         return result
 
@@ -97,4 +97,4 @@ def run_verb(verb: Flow[..., R], plain: Callable[[Progress], R], no_server: bool
 def _announce(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # names that Prefect asks for
     from prefect.utilities.urls import url_for  # there is Prefect where a run is recorded
 
-    note(f"run {flow_run.name}: {url_for('flow-run', obj_id=flow_run.id)}")
+    remark(f"run {flow_run.name}: {url_for('flow-run', obj_id=flow_run.id)}")

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from blocks.crypto.stream import ObjectContext, ObjectKind
 from blocks.errors import BaseUnusable, CorruptionDetected, ObjectUnreadable
-from blocks.records import BackupType, StoredObject
+from blocks.records import BackupType, Collection, StoredObject
 from blocks.rows.digest import RowDigest
 from blocks.rows.index import PartIndex, PartLookup
 from blocks.rows.selection import Selection
@@ -22,6 +22,7 @@ from flows.pipeline.chain import Chain
 from flows.pipeline.context import BackupContext
 from flows.pipeline.messages import SelectedCollection, Stored
 from flows.pipeline.packs import Packs
+from flows.pipeline.progress import doing, expect
 from flows.pipeline.small_parts import SmallParts
 from flows.pipeline.stored_once import StoredOnce
 
@@ -112,7 +113,9 @@ class BackupAttempt:
 
     def parts(self) -> Iterator[BackupPart]:
         """Yield the parts that have to be read; the boundaries are those of the base, or fresh ones."""
+        self._expect()
         for collection in self.collections:
+            doing(self.context.progress, f"looking what is in {collection.name}")
             with self.context.reading(collection.source):
                 bounds = self._bounds(collection)
             parts = [BackupPart(self, collection, n, b) for n, b in enumerate(bounds)]
@@ -121,6 +124,23 @@ class BackupAttempt:
                 self.done(None, [(part, Stored(None, part.base_rows)) for part in parts])
             else:
                 yield from parts
+
+    def _expect(self) -> None:
+        """Say how large all is that will be read, where a base tells."""
+        read = (collection.name for collection in self.collections if not self._untouched(collection.source))
+        expect(self.context.progress, sum(self.sizes_before.get(name, 0) for name in read))
+
+    @cached_property
+    def sizes_before(self) -> dict[str, int]:
+        """About how large each collection of the base is in bytes, as its full had its rows; empty without a base."""
+        if self.base is None:
+            return {}
+        full = {collection.name: collection for collection in self.base.backups[0].collections}
+        return {
+            held.name: int(_row_bytes(full[held.name]) * held.rows)
+            for held in self.base.target.collections
+            if held.name in full
+        }
 
     def stale_parts(self) -> list[BackupPart]:
         """Return the parts that have to be read again; at last none.
@@ -169,6 +189,11 @@ class BackupAttempt:
         """How many records the base holds of each part, by the part's name; empty where there is no base."""
         held = self.base.target.collections if self.base else ()
         return {f"{collection.name}#{part.number}": part.rows for collection in held for part in collection.parts}
+
+    @cached_property
+    def collection_rows_before(self) -> dict[str, int]:
+        """How many records the base holds of each collection; empty where there is no base."""
+        return {collection.name: collection.rows for collection in (self.base.target.collections if self.base else ())}
 
     def base_index(self, part: BackupPart) -> PartIndex:
         """Read what the base holds of a part.
@@ -227,6 +252,13 @@ class Rehearsal(BackupAttempt):
         return "rehearsal"
 
 
+def _row_bytes(collection: Collection) -> float:
+    """Return the mean size of the rows that a full backup stored of a collection, in bytes."""
+    stored = [part.segment for part in collection.parts if part.segment is not None]
+    rows = sum(segment.upserts for segment in stored)
+    return sum(segment.size_bytes for segment in stored) / rows if rows else 0.0
+
+
 class _Results:
     """What came of an attempt's parts.
 
@@ -246,11 +278,12 @@ class BackupPart:
     A plain class, because Prefect looks for futures inside the dataclasses it is given.
     """
 
-    __slots__ = ("_base", "_collection", "attempt", "bounds", "number")
+    __slots__ = ("_base", "_collection", "attempt", "bounds", "number", "read_bytes")
 
     def __init__(self, attempt: BackupAttempt, collection: SelectedCollection, number: int, bounds: Bounds) -> None:
         self.attempt, self._collection, self.number, self.bounds = attempt, collection, number, bounds
         self._base: PartIndex | None = None
+        self.read_bytes = 0
 
     def __str__(self) -> str:
         """Name the part as people see it in the UI and in errors."""
@@ -301,6 +334,14 @@ class BackupPart:
         """Return what a source may leave out of its reading."""
         token = self.attempt.token_before(self.source)
         return PartLookup(self.base, self.base_rows, self.spec.key, self.digest, token)
+
+    @property
+    def size_bytes(self) -> int:
+        """What it counts for in the progress: its share of the base, or what was read where there is none."""
+        sizes = self.attempt.sizes_before
+        if (whole := sizes.get(self.collection_name)) is None:
+            return self.read_bytes
+        return whole * self.base_rows // max(1, self.attempt.collection_rows_before[self.collection_name])
 
     def drop_base(self) -> None:
         """Forget the base's index, which is as large as the part has rows."""

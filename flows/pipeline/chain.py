@@ -8,6 +8,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from blocks.errors import CorruptionDetected
 from blocks.host.memory import KEPT_BYTES, give_back
 from blocks.records import BackupMetadata, Collection, Part
 from blocks.repository.block import Repository
@@ -102,6 +103,17 @@ class RestorePart:
     def stored(self) -> Sequence[StoredSegment]:
         """Return the segments that are read for the part, oldest first: all that the chain has of it."""
         return self.chain.segments(self.collection.name, self.part.number)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of what its backups stored of it, as Arrow tables, in bytes; 0 where that is not read as a whole."""
+        if self.wanted is not None:
+            return 0
+        try:
+            stored = self.stored()
+        except CorruptionDetected:  # which is said by who reads it
+            return 0
+        return sum(segment.size_bytes for _, _, segment in stored)
 
     def pieces(self) -> list[AnyPiece]:
         """Fetch the sealed data of the part, oldest first; where keys are written out, the rows of these."""

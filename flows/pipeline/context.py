@@ -22,6 +22,7 @@ from blocks.rows.selection import Selection
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.view import Releasing, Stoppable, View
 from flows.pipeline.chain import Chain
+from flows.pipeline.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class BackupContext:
         requested: The wanted type; an attempt without the base that it needs makes a full one.
         tags: Words that the manifest keeps.
         clock_doubt: Why the clock is not believed; None where nothing speaks against it.
+        progress: Told of what is done between parts, and of how much there is.
         select: Returns what is taken of a collection, None for nothing; by default the type and the plan decide.
         notes: What became known of the sources.
         started: When the backup began, by the monotonic clock, in seconds.
@@ -73,6 +75,7 @@ class BackupContext:
     requested: BackupType
     tags: tuple[str, ...] = ()
     clock_doubt: str | None = None
+    progress: Progress | None = None
     select: Callable[[str], Selection | None] | None = None
     notes: SourceNotes = field(default_factory=SourceNotes, init=False)
     started: float = field(default_factory=time.monotonic, init=False)

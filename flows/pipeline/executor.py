@@ -18,7 +18,7 @@ from blocks.errors import LastgoodError
 from blocks.host.interrupts import hangup_terminates
 from blocks.host.memory import give_back
 from flows.pipeline.prefect_compat import PARTS_IN_FLIGHT, RETRIES, STAGES, Task, in_flow_run, is_retryable
-from flows.pipeline.progress import Progress
+from flows.pipeline.progress import Progress, Sized, moved
 
 R = TypeVar("R")
 P = TypeVar("P")
@@ -159,6 +159,7 @@ class BoundedWindow(Generic[P]):
             if self._done is not None:
                 self._done(part, results[-1])
         if self._progress is not None:
+            moved(self._progress, part.size_bytes if isinstance(part, Sized) else 0)
             self._progress.left(str(part))
 
 

@@ -7,9 +7,10 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 
-from blocks.errors import SourceUnavailable, TemporaryFolderUnusable, UnsupportedState
+from blocks.errors import LastgoodError, SourceUnavailable, TemporaryFolderUnusable, UnsupportedState
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupType
+from blocks.repository.block import Repository
 from blocks.sources.source import StateSource
 from blocks.sources.view import View
 from flows.pipeline.attempt import BackupAttempt, Rehearsal
@@ -19,11 +20,16 @@ from flows.pipeline.context import BackupContext
 from flows.pipeline.doubts import doubt_of_backup, others
 from flows.pipeline.executor import ended_in_good_order, retried
 from flows.pipeline.past import Past
+from flows.pipeline.progress import Progress, doing, expect
 
 
 @contextmanager
 def open_backup(
-    plan: BackupPlan, kind: BackupType, tags: Sequence[str] = (), wait_seconds: float = 0
+    plan: BackupPlan,
+    kind: BackupType,
+    tags: Sequence[str] = (),
+    wait_seconds: float = 0,
+    progress: Progress | None = None,
 ) -> Iterator[BackupAttempt]:
     """Take the plan's lease, open a view of every source, and begin the attempt that type and base make possible.
 
@@ -32,6 +38,7 @@ def open_backup(
         kind: The wanted type; one that needs a base and finds none becomes a full one, and says so.
         tags: Words that the manifest keeps.
         wait_seconds: How long to wait for another run on the same plan.
+        progress: Told of what is done before there are parts, and how large they are.
 
     Raises:
         RepositoryLocked: Another run holds the lease.
@@ -50,16 +57,18 @@ def open_backup(
         doubt = doubt_of_backup(plan, repository, past, datetime.now(UTC), storage)
         with plan.hooks.around(plan.name, kind.value, plan.secret_variables), ExitStack() as opened:
             base, because = find_base(repository, plan.name, kind, stock)
-            views = _views(opened, plan, tokens(base, kind))
-            context = BackupContext(plan, repository, lease, views, kind, tuple(tags), doubt)
+            views = _views(opened, plan, tokens(base, kind), progress)
+            context = BackupContext(plan, repository, lease, views, kind, tuple(tags), doubt, progress=progress)
             for name, sentence in others(past, context.identities):
                 context.notes.warn(name, [f"{sentence[0].upper()}{sentence[1:]}."])
             base, because = _fitting(context, base, because)
+            if base is None:
+                expect(progress, _size_before(repository, past))
             yield BackupAttempt(context, base, because, drawn=lease.record.backup_id)
 
 
 @contextmanager
-def open_rehearsal(plan: BackupPlan, kind: BackupType) -> Iterator[Rehearsal]:
+def open_rehearsal(plan: BackupPlan, kind: BackupType, progress: Progress | None = None) -> Iterator[Rehearsal]:
     """Open a view of every source, and begin what a backup would begin, without a lease: nothing is written.
 
     Hooks do not run, and the clock is not looked at.
@@ -67,6 +76,7 @@ def open_rehearsal(plan: BackupPlan, kind: BackupType) -> Iterator[Rehearsal]:
     Args:
         plan: The plan.
         kind: The wanted type; one that needs a base and finds none becomes a full one, and says so.
+        progress: Told what is done.
 
     Raises:
         SourceUnavailable: A source cannot be read.
@@ -76,7 +86,8 @@ def open_rehearsal(plan: BackupPlan, kind: BackupType) -> Iterator[Rehearsal]:
     with ended_in_good_order(), ExitStack() as opened:
         stock = repository.stock(plan.name)
         base, because = find_base(repository, plan.name, kind, stock)
-        context = BackupContext(plan, repository, None, _views(opened, plan, tokens(base, kind)), kind)
+        views = _views(opened, plan, tokens(base, kind), progress)
+        context = BackupContext(plan, repository, None, views, kind, progress=progress)
         base, because = _fitting(context, base, because)
         yield Rehearsal(context, base, because)
 
@@ -94,11 +105,23 @@ def _fitting(context: BackupContext, base: Chain | None, because: str | None) ->
     return base, because
 
 
-def _views(opened: ExitStack, plan: BackupPlan, since: Mapping[str, str]) -> dict[str, View]:
-    return {
-        name: retried(partial(_open_view, opened, name, source, since.get(name)), retries=2)
-        for name, source in plan.sources.items()
-    }
+def _views(opened: ExitStack, plan: BackupPlan, since: Mapping[str, str], progress: Progress | None) -> dict[str, View]:
+    views = {}
+    for name, source in plan.sources.items():
+        doing(progress, f"opening {name}")
+        views[name] = retried(partial(_open_view, opened, name, source, since.get(name)), retries=2)
+    return views
+
+
+def _size_before(repository: Repository, past: Past) -> int:
+    """Return the size in bytes of the state that the newest backup holds, as its full had it; 0 where there is none."""
+    newest = past.newest
+    if newest is None or not newest.chain:
+        return newest.size_bytes if newest is not None else 0
+    try:
+        return repository.manifest(newest.plan, newest.chain[0].backup_id).size_bytes
+    except LastgoodError:  # it is only for what is shown
+        return 0
 
 
 def _open_view(opened: ExitStack, name: str, source: StateSource, since: str | None) -> View:

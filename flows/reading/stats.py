@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from statistics import fmean
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupStatus, BackupType
+from blocks.repository.verdict import Verdict
 from flows.reading.recovery import recovery_of
 
 
@@ -49,20 +50,57 @@ def performance(plan: BackupPlan) -> dict[str, JsonValue]:
     Args:
         plan: The plan, read and resolved.
     """
-    backups = plan.repository.unlock(plan.encryption).survey(plan.name, shown=True).backups
-    kinds = [kind for kind in BackupType if any(made.backup_type is kind for made in backups)]
-    return {kind.value: _averages([made for made in backups if made.backup_type is kind]) for kind in kinds}
+    told = {"backups", "mean_seconds", "max_seconds", "mean_size_bytes", "mean_size_stored"}
+    return {kind: one.model_dump(include=told) for kind, one in numbers_by_type(plan).items()}
 
 
-def _averages(backups: Sequence[BackupMetadata]) -> JsonValue:
+class TypeNumbers(BaseModel):
+    """Numbers of a plan's backups of one type; sizes in bytes.
+
+    Attributes:
+        backups: How many there are.
+        looked_at: Of how many of these anything was tried.
+        good_share: The share of these that nothing is known against; None where none was looked at.
+    """
+
+    backups: int
+    size_bytes: int
+    size_stored: int
+    mean_seconds: float
+    max_seconds: float
+    mean_size_bytes: float
+    mean_size_stored: float
+    looked_at: int
+    good_share: float | None
+
+
+def numbers_by_type(plan: BackupPlan) -> dict[str, TypeNumbers]:
+    """Return numbers of each type of which there are backups.
+
+    Args:
+        plan: The plan, read and resolved.
+    """
+    repository = plan.repository.unlock(plan.encryption)
+    backups = repository.survey(plan.name, shown=True).backups
+    verdicts = repository.verdicts(plan.name, backups)
+    of_kind = {kind: [made for made in backups if made.backup_type is kind] for kind in BackupType}
+    return {kind.value: _numbers(made, verdicts) for kind, made in of_kind.items() if made}
+
+
+def _numbers(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict]) -> TypeNumbers:
     seconds = [made.backup_duration_seconds for made in backups]
-    return {
-        "backups": len(backups),
-        "mean_seconds": fmean(seconds),
-        "max_seconds": max(seconds),
-        "mean_size_bytes": fmean(made.size_bytes for made in backups),
-        "mean_size_stored": fmean(made.size_stored for made in backups),
-    }
+    tried = [verdict for made in backups if (verdict := verdicts[made.backup_id]).axes]
+    return TypeNumbers(
+        backups=len(backups),
+        size_bytes=sum(made.size_bytes for made in backups),
+        size_stored=sum(made.size_stored for made in backups),
+        mean_seconds=fmean(seconds),
+        max_seconds=max(seconds),
+        mean_size_bytes=fmean(made.size_bytes for made in backups),
+        mean_size_stored=fmean(made.size_stored for made in backups),
+        looked_at=len(tried),
+        good_share=fmean(not verdict.bad for verdict in tried) if tried else None,
+    )
 
 
 def _text(moment: datetime | None) -> str | None:

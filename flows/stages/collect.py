@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.sources.comparing import LeavesOut
-from blocks.sources.reading import Reading, UnprovenLookup
+from blocks.sources.reading import FullRead, Reading, UnprovenLookup
 from blocks.sources.target import Target
 from blocks.sources.view import Skipping, read_whole
 from flows.pipeline.attempt import BackupPart
@@ -24,6 +24,8 @@ def collect(part: BackupPart) -> OneShot[Reading]:
         reading = part.view.read(part.spec, part.bounds, UnprovenLookup(part.known()))
     else:
         reading = read_whole(part.view, part.spec, part.bounds)
+    if isinstance(reading, FullRead):
+        part.read_bytes = reading.rows.nbytes
     part.attempt.context.notes.warn(part.source, reading.warnings)
     return OneShot(reading)
 

@@ -12,12 +12,16 @@ from blocks.repository.verdict import Verdict
 from flows.backup import backup as backup_flow
 from flows.backup import backup_and_verify, made_unproved
 from flows.cli import options
-from flows.cli.output import fields, grid, note, say, say_json
+from flows.cli.given_state import read_given_state
+from flows.cli.manner import manner
+from flows.cli.output import fields, grid, remark, say, say_json, warn
 from flows.cli.progress import open_progress
 from flows.cli.render import backup_json, changed, collections_table, held_log, proof_text
 from flows.cli.running import open_plan, run_reference, run_verb
+from flows.reading.state import plan_of_given
 from flows.rehearsal import rehearse
-from flows.reporting.units import human_bytes, human_seconds, human_time
+from flows.reporting.moments import local_time
+from flows.reporting.units import human_bytes, human_seconds
 
 
 def backup_arguments(command: ArgumentParser) -> None:
@@ -35,6 +39,9 @@ def backup_arguments(command: ArgumentParser) -> None:
     options.value(
         command, "--wait", "SECONDS", "How long to wait where another run holds the plan.", type=float, default=0.0
     )
+    options.value(
+        command, "--state", "FILE", "State to back up in place of the live sources: a JSON object, or - for stdin."
+    )
     options.flag(command, "--dry-run", "Read and compare, count what would be stored, and store nothing.")
     options.no_server(command)
     options.json(command)
@@ -46,12 +53,16 @@ def backup(
     backup_type: BackupType,
     tags: Sequence[str],
     wait: float,
+    state: str | None,
     dry_run: bool,
     no_server: bool,
     json: bool,
 ) -> None:
     """Back up all sources of a plan, or none; where the plan says `verify_after_backup`, verify the backup then."""
+    given = read_given_state(state) if state is not None else None
     opened, tags = open_plan(plan), list(tags)
+    if given is not None:
+        opened = plan_of_given(opened, given)
     if dry_run:
         _rehearse(opened, backup_type, json)
         return
@@ -59,7 +70,7 @@ def backup(
         made = run_verb(
             backup_flow,
             lambda progress: backup_and_verify(opened, backup_type, tags, wait, progress),
-            no_server,
+            no_server or given is not None,  # a run in Prefect would have to keep the state as a parameter
             {"plan": run_reference(plan), "backup_type": backup_type, "tags": tags, "wait_seconds": wait},
         )
     except LastgoodError as exc:
@@ -84,9 +95,9 @@ def _rehearse(plan: BackupPlan, backup_type: BackupType, json: bool) -> None:
         return
     if found.promoted_because:
         asked, would = found.requested_type.value, found.backup_type.value
-        note(f"asked for {asked}, would make {would}: {found.promoted_because}")
+        remark(f"asked for {asked}, would make {would}: {found.promoted_because}")
     for warning in found.warnings:
-        note(f"warning: {warning}")
+        warn(warning)
     upserts, tombstones = (sum(getattr(one, name) for one in found.collections) for name in ("upserts", "tombstones"))
     say(
         fields(
@@ -109,32 +120,47 @@ def _rehearse(plan: BackupPlan, backup_type: BackupType, json: bool) -> None:
             human_bytes(one.size_bytes),
         )
     say(table)
-    note("nothing was written")
+    remark("nothing was written")
 
 
 def _show(made: BackupMetadata, verdict: Verdict, json: bool) -> None:
+    _warn(made)
     if json:
         say_json(backup_json(made, verdict))
-    else:
+    elif manner().watched:
         _say_backup(made, verdict)
+    elif not manner().quiet:
+        _say_briefly(made)
+
+
+def _warn(made: BackupMetadata) -> None:
+    if made.clock_doubt:
+        warn(made.clock_doubt)
+    for source in made.sources:
+        for warning in source.warnings:
+            warn(f"{source.name}: {warning}")
+
+
+def _say_briefly(made: BackupMetadata) -> None:
+    """Say in a line what was made, for a log or a mail."""
+    why = f" ({made.promoted_because})" if made.promoted_because else ""
+    kind, changes = f"{made.backup_type.value}{why}", changed(made.upserts, made.tombstones)
+    stored, took = human_bytes(made.size_stored), human_seconds(made.backup_duration_seconds)
+    say(f"backup {made.backup_id}: {kind}, {made.rows:,} rows, {changes}, stored {stored}, took {took}")
 
 
 def _say_backup(made: BackupMetadata, verdict: Verdict) -> None:
     if made.promoted_because:
-        note(f"asked for {made.requested_type.value}, made {made.backup_type.value}: {made.promoted_because}")
-    if made.clock_doubt:
-        note(f"warning: {made.clock_doubt}")
+        remark(f"asked for {made.requested_type.value}, made {made.backup_type.value}: {made.promoted_because}")
     for source in made.sources:
         if held := held_log(source):
-            note(f"{source.name}: {held}")
-        for warning in source.warnings:
-            note(f"warning: {source.name}: {warning}")
+            remark(f"{source.name}: {held}")
     say(
         fields(
             [
                 ("backup", made.backup_id),
                 ("type", made.backup_type.value),
-                ("state as of", human_time(made.timestamp)),
+                ("state as of", local_time(made.timestamp)),
                 ("base", made.base or "none, it stands alone"),
                 ("rows", f"{made.rows:,}, changed {changed(made.upserts, made.tombstones)}"),
                 ("stored", f"{human_bytes(made.size_stored)} of {human_bytes(made.size_bytes)}"),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from blocks.errors import ConfigurationError
 from flows.cli import options
-from flows.cli.output import say, say_json
+from flows.cli.output import say, say_data
 from flows.cli.running import open_plan
 from flows.reading.contents import Contents
 from flows.reading.records import Row, file_content, file_contents, record, records
@@ -47,7 +47,7 @@ def _print_record(contents: Contents, collection: str, key: str) -> None:
     """Print the record of a key; where several keys are shown alike, each on a line."""
     found = record(contents, contents.collection(collection), key)
     if len(found) == 1:
-        say_json(found[0])
+        say_data(found[0])
     else:
         _print_lines(found)
 

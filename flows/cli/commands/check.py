@@ -9,6 +9,7 @@ from blocks.errors import ConfigurationError, CorruptionDetected, RepositoryUnav
 from blocks.repository.capabilities import Capabilities
 from flows.check import CheckResult, check_repository
 from flows.cli import options
+from flows.cli.manner import manner
 from flows.cli.output import fields, note, say, say_json
 from flows.cli.progress import open_progress
 from flows.cli.running import open_plan
@@ -43,7 +44,7 @@ def check(plan: str, *, read_data: str | None, repair: bool, mark_missing: bool,
         result = check_repository(opened, share, repair, accept_head, progress, mark_missing)
     if json:
         say_json(result.model_dump(mode="json"))
-    else:
+    elif result.findings or not manner().quiet:
         _show_check(result)
     if set(result.findings) - set(result.unavailable):
         return CorruptionDetected.exit_code

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from blocks.repository.block import RecoveryKit
 from flows.cli import options
-from flows.cli.output import deliver, fields, note, say, say_json, stdout
+from flows.cli.output import deliver, fields, note, say, say_json, stdout, warn
 from flows.cli.running import open_plan
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def init(plan: str, *, json: bool) -> None:
     # printed before there is a repository: none may exist whose recovery key nobody has seen
     opened.repository.initialize(opened.encryption, lambda kit: _hand_over(kit, json))
     if seen is not None:
-        note(f"warning: this machine has seen repository {seen} at this place before; is its disk not mounted?")
+        warn(f"this machine has seen repository {seen} at this place before; is its disk not mounted?")
     if not json:
         note(f"next: lastgood backup {plan}")
 

@@ -12,12 +12,12 @@ from blocks.crypto.credential import check_new_key_file
 from blocks.crypto.encoding import KEY_BYTES
 from blocks.crypto.encryption_config import EncryptionObject
 from blocks.crypto.keyring import Credential, Keyring, RecoveryKey, Role, write_key_file
-from blocks.crypto.repository_keys import SlotInfo, add_slot, list_slots, remove_slot, slots_opened
+from blocks.crypto.repository_keys import RECOVERY_LABEL, SlotInfo, add_slot, list_slots, remove_slot, slots_opened
 from blocks.errors import ConfigurationError, LastgoodError, NotConfirmed
 from blocks.plan.plan import BackupPlan
 from blocks.repository.block import Repository
 from flows.cli import options
-from flows.cli.output import grid, note, say, say_json
+from flows.cli.output import asks, grid, interactive, note, say, say_json
 from flows.cli.running import open_plan
 
 
@@ -30,7 +30,9 @@ def list_keys_arguments(command: ArgumentParser) -> None:
 def list_keys(plan: str, *, json: bool) -> None:
     """List the credentials that open the plan's repository; the plan's own credential is checked first."""
     opened = open_plan(plan)
-    _show(list_slots(_unlock(opened).config.encryption), json)
+    repository = _unlock(opened)
+    encryption = repository.config.encryption
+    _show(list_slots(encryption), json, _own(opened, encryption, repository.repository_id))
 
 
 def add_arguments(command: ArgumentParser) -> None:
@@ -78,7 +80,8 @@ def add(
         changed = add_slot(before, repository.keys, credential, role, label)
         opened.repository.save_encryption(changed)
     known = {slot.id for slot in list_slots(before)}
-    _show([slot for slot in list_slots(changed) if slot.id not in known], json)
+    own = _own(opened, changed, repository.repository_id)
+    _show([slot for slot in list_slots(changed) if slot.id not in known], json, own)
     if generate:
         note(f"the new key is in {key_file}: keep a copy of it elsewhere")
 
@@ -117,26 +120,34 @@ def remove(plan: str, slot: str, *, yes: bool, json: bool) -> None:
     before = repository.config.encryption
     changed = remove_slot(before, repository.keys, slot)
     if lost := _lost(opened, before, slot, repository.repository_id):
-        if not yes:
+        if not yes and not (interactive() and not json and asks(f"Slot {slot} is {lost}. Remove it?")):
             raise NotConfirmed(
                 f"slot {slot} of plan {opened.name} is {lost}; nothing was changed",
-                hint="Give the plan another credential first, or add --yes.",
+                hint="Add another one first, and give it to the plan where it is the plan's, or add --yes.",
             )
         note(f"slot {slot} was {lost}")
     opened.repository.save_encryption(changed)
-    _show(list_slots(changed), json)
+    _show(list_slots(changed), json, _own(opened, changed, repository.repository_id))
 
 
 def _lost(plan: BackupPlan, encryption: EncryptionObject, slot: str, repository_id: str) -> str | None:
     """Say what is lost with a slot, if somebody will miss it."""
     assert isinstance(plan.encryption, Keyring)
-    if any(own.id == slot for own in slots_opened(encryption, plan.encryption.credential, repository_id)):
+    if slot in _own(plan, encryption, repository_id):
         return "opened by the credential that the plan itself names"
     slots = list_slots(encryption)
     role = next(one.role for one in slots if one.id == slot)
     if sum(one.role is role for one in slots) == 1:
         return f"the last one of a {role.value}"
+    if [one.id for one in slots if one.label == RECOVERY_LABEL] == [slot]:
+        return "the last recovery key, without which a lost credential cannot be replaced"
     return None
+
+
+def _own(plan: BackupPlan, encryption: EncryptionObject, repository_id: str) -> frozenset[str]:
+    """Return the slots that the credential opens which the plan names."""
+    assert isinstance(plan.encryption, Keyring)
+    return frozenset(one.id for one in slots_opened(encryption, plan.encryption.credential, repository_id))
 
 
 def _unlock(plan: BackupPlan) -> Repository:
@@ -159,13 +170,13 @@ def _credential(passphrase_env: str | None, passphrase_file: Path | None, key_fi
         ) from exc
 
 
-def _show(slots: tuple[SlotInfo, ...] | list[SlotInfo], json: bool) -> None:
+def _show(slots: tuple[SlotInfo, ...] | list[SlotInfo], json: bool, own: frozenset[str]) -> None:
     if json:
-        say_json({"slots": [slot.model_dump(mode="json") for slot in slots]})
+        say_json({"slots": [slot.model_dump(mode="json") | {"in_use": slot.id in own} for slot in slots]})
         return
-    table = grid("slot", "role", "kind", "label")
+    table = grid("slot", "role", "kind", "label", "")
     for slot in slots:
-        table.add_row(slot.id, slot.role.value, slot.kind.value, slot.label)
+        table.add_row(slot.id, slot.role.value, slot.kind.value, slot.label, "in use" if slot.id in own else "")
     say(table)
 
 

@@ -4,37 +4,59 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 
 from blocks.errors import CorruptionDetected
-from blocks.records import BackupMetadata, BackupStatus
+from blocks.records import BackupMetadata, BackupStatus, BackupType
 from blocks.repository.leases import LeaseRecord
 from blocks.repository.verdict import Verdict
 from flows.cli import options
-from flows.cli.output import Column, Table, grid, narrow, note, say, say_json
-from flows.cli.render import backup_json, chain_text, changed, lease_json, proof_text, status_text
+from flows.cli.output import Column, Table, grid, note, say, say_json, say_lines, warn
+from flows.cli.render import backup_json, chain_text, changed, lease_json, proof_letters, proof_text, status_text
 from flows.cli.running import open_plan
-from flows.reporting.units import human_bytes, human_time
+from flows.cli.times import parse_time
+from flows.reporting.moments import ago, local_time
+from flows.reporting.units import human_bytes
 
-WIDE_COLUMNS = 160
-"""A terminal of fewer columns would fold the whole table inside of words."""
+Known = tuple[BackupMetadata, Verdict]
+"""A backup, and what is known of it."""
 
 
 def list_backups_arguments(command: ArgumentParser) -> None:
     """Declare what `list` takes."""
     options.plan(command)
+    options.value(command, "--last", "N", "Only the newest N of those that are wanted.", type=options.count)
+    options.kind(command, "--type", BackupType, "Only backups of this type.", dest="backup_type")
+    options.values(command, "--tag", "GLOB", "Only backups with such a tag; may be repeated.", dest="tags")
+    options.value(command, "--since", "TIME", "Only backups of state since then: 2026-01-02, '3 days ago', yesterday.")
+    options.flag(command, "--wide", "All columns, also on a terminal that has no room for them.")
     options.json(command)
 
 
-def list_backups(plan: str, *, json: bool) -> int:
+def list_backups(
+    plan: str,
+    *,
+    last: int | None,
+    backup_type: BackupType | None,
+    tags: Sequence[str],
+    since: str | None,
+    wide: bool,
+    json: bool,
+) -> int:
     """List a plan's backups, oldest first; exit code 8 where a manifest is damaged."""
+    now = datetime.now(UTC)
+    begin = parse_time(since, now) if since is not None else None
     opened = open_plan(plan)
     repository = opened.repository.unlock(opened.encryption)
     survey, lease = repository.survey(opened.name, shown=True), repository.current_lease(opened.name)
     verdicts = repository.verdicts(opened.name, survey.backups)
-    backups = [(made, verdicts[made.backup_id]) for made in survey.backups]
-    warnings = [*repository.damaged_lease(opened.name)]
+    wanted = [made for made in survey.backups if _is_wanted(made, backup_type, tags, begin)]
+    backups = [(made, verdicts[made.backup_id]) for made in wanted[-last if last is not None else None :]]
+    for sentence in repository.damaged_lease(opened.name):
+        warn(sentence)
     if lost := repository.rolled_back(opened.name):
-        warnings.append(f"{lost}; `lastgood check` reports more")
+        warn(f"{lost}; `lastgood check` reports more")
     if json:
         say_json(
             {
@@ -43,69 +65,98 @@ def list_backups(plan: str, *, json: bool) -> int:
                 "backups": [backup_json(made, verdict) for made, verdict in backups],
                 "in_progress": lease_json(lease) if lease is not None else None,
                 "findings": list(survey.findings),
-                "warnings": list(warnings),
             }
         )
-    elif not backups and not survey.findings and lease is None:
+    elif not survey.backups and not survey.findings and lease is None:
         note(f"plan {opened.name} has no backups yet: run `lastgood backup {plan}`")
+    elif not backups and lease is None:
+        note(f"none of the {len(survey.backups)} backups of plan {opened.name} is such a one")
     else:
-        short = narrow(WIDE_COLUMNS)
-        say(_short_table(backups, lease) if short else _backups_table(backups, lease))
-        if lease is not None and (lease.backup_id is None or short):
-            say(f"\nin progress: {lease.purpose} by {lease.holder} since {human_time(lease.acquired_at)}")
-    for warning in warnings:
-        note(f"warning: {warning}")
-    for finding in survey.findings:
-        note(f"damaged: {finding}")
+        say_lines(_wide_table(backups, lease, now), _short_table(backups, lease, now), wide)
+        if lease is not None:
+            say(f"\nin progress: {lease.purpose} by {lease.holder}, begun {ago(lease.acquired_at, now)}")
+    if not json:
+        for finding in survey.findings:
+            note(f"damaged: {finding}")
     return CorruptionDetected.exit_code if survey.findings else 0
 
 
-def _backups_table(backups: Sequence[tuple[BackupMetadata, Verdict]], lease: LeaseRecord | None) -> Table:
-    """Show backups, oldest first, and the one in the making last."""
-    table = grid(
-        "id", "type", "when (UTC)", ">rows", ">changed", ">size", ">stored", "status", "proof", "proved (UTC)", "chain"
+def _is_wanted(made: BackupMetadata, kind: BackupType | None, tags: Sequence[str], since: datetime | None) -> bool:
+    return (
+        (kind is None or made.backup_type is kind)
+        and (not tags or any(fnmatchcase(tag, glob) for tag in made.tags for glob in tags))
+        and (since is None or made.timestamp >= since)
     )
-    table.columns[0].whole = True
+
+
+def _wide_table(backups: Sequence[Known], lease: LeaseRecord | None, now: datetime) -> Table:
+    """Show all of backups, oldest first, and the one in the making last."""
+    table = grid(
+        "id",
+        "type",
+        "when",
+        ">age",
+        ">rows",
+        ">changed",
+        ">size",
+        ">stored",
+        "status",
+        "proof",
+        "proved",
+        "chain",
+        "tags",
+    )
     for made, verdict in backups:
         table.add_row(
             made.backup_id,
             made.backup_type.value,
-            f"{made.timestamp:%Y-%m-%d %H:%M:%S}",
+            local_time(made.timestamp),
+            ago(made.timestamp, now),
             f"{made.rows:,}",
             changed(made.upserts, made.tombstones),
             human_bytes(made.size_bytes),
             human_bytes(made.size_stored),
             status_text(verdict.status or BackupStatus.COMPLETED),
             proof_text(verdict),
-            max((f"{stands.verified_at:%Y-%m-%d %H:%M}" for stands in verdict.axes.values()), default=""),
+            max((local_time(stands.verified_at) for stands in verdict.axes.values()), default=""),
             chain_text(made),
+            " ".join(made.tags),
         )
     if lease is not None and lease.backup_id is not None:
-        kind = lease.purpose.removesuffix(" backup")
-        moment = f"{lease.acquired_at:%Y-%m-%d %H:%M:%S}"
-        in_progress = status_text(BackupStatus.IN_PROGRESS)
-        table.add_row(lease.backup_id, kind, moment, "", "", "", "", in_progress, "", "", lease.holder)
+        when, age = local_time(lease.acquired_at), ago(lease.acquired_at, now)
+        kind, in_progress = lease.purpose.removesuffix(" backup"), status_text(BackupStatus.IN_PROGRESS)
+        table.add_row(lease.backup_id, kind, when, age, "", "", "", "", in_progress)
     return table
 
 
-def _short_table(backups: Sequence[tuple[BackupMetadata, Verdict]], lease: LeaseRecord | None) -> Table:
-    """Show backups for a narrow terminal: without what their ids say (type and time) and what `show` has."""
+def _short_table(backups: Sequence[Known], lease: LeaseRecord | None, now: datetime) -> Table:
+    """Show backups for a terminal: without what their ids say (type and time) and what `show` has."""
     table = Table(
         [
-            Column("id", whole=True),
-            Column("rows", number=True, whole=True),
-            Column("size", number=True, whole=True),
-            Column("status", whole=True),
-            Column("proof", whole=True),
+            Column("id"),
+            Column("age", number=True),
+            Column("rows", number=True, spare=2),
+            Column("size", number=True, spare=3),
+            Column("stored", number=True, spare=1),
+            Column("status"),
+            Column("BRDQ"),
+            Column("tags"),
         ]
     )
     for made, verdict in backups:
-        words = proof_text(verdict).split()
-        lines = [" ".join(words[n : n + 2]) for n in range(0, len(words), 2)]
-        status = status_text(verdict.status or BackupStatus.COMPLETED)
-        table.add_row(made.backup_id, f"{made.rows:,}", human_bytes(made.size_bytes), status, "\n".join(lines))
+        table.add_row(
+            made.backup_id,
+            ago(made.timestamp, now),
+            f"{made.rows:,}",
+            human_bytes(made.size_bytes),
+            human_bytes(made.size_stored),
+            status_text(verdict.status or BackupStatus.COMPLETED),
+            proof_letters(verdict),
+            " ".join(made.tags),
+        )
     if lease is not None and lease.backup_id is not None:
-        table.add_row(lease.backup_id, "", "", status_text(BackupStatus.IN_PROGRESS))
+        in_progress = status_text(BackupStatus.IN_PROGRESS)
+        table.add_row(lease.backup_id, ago(lease.acquired_at, now), "", "", "", in_progress)
     return table
 
 

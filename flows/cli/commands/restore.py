@@ -11,15 +11,19 @@ from typing import Protocol
 
 from blocks.errors import ConfigurationError, RestoreRefused
 from blocks.plan.plan import BackupPlan
+from blocks.records import BackupType
 from blocks.repository.lookup import LATEST, LATEST_VERIFIED
 from blocks.rows.selection import Selection
 from blocks.sources.target import RestoreMode
 from flows.cli import options
-from flows.cli.output import fields, grid, interactive, note, say, say_json, stderr
+from flows.cli.manner import manner
+from flows.cli.output import asks, fields, grid, interactive, note, remark, say, say_json
 from flows.cli.progress import open_progress
 from flows.cli.running import open_plan, run_reference, run_verb
 from flows.cli.times import parse_time
 from flows.pipeline.results import RestoreResult
+from flows.reading.newest_of_type import newest_of_type
+from flows.reporting.moments import local_time
 from flows.reporting.units import human_seconds, human_time
 from flows.restore import make_restore
 from flows.restore import restore as restore_flow
@@ -34,6 +38,7 @@ def restore_arguments(command: ArgumentParser) -> None:
     options.plan(command)
     options.backup_or_latest(command)
     options.flag(command, "--verified", "The newest that was really restored by a verification and found good.")
+    options.kind(command, "--type", BackupType, "The newest of this type, of `latest`.", dest="backup_type")
     options.value(command, "--at", "TIME", "The newest backup as of a time: 2026-01-02T03:04Z, 2h ago.")
     options.selection(command)
     options.value(command, "--to", "PLACE", "Another place than the live one, which stays as it is.")
@@ -72,6 +77,7 @@ def restore(
     backup: str,
     *,
     verified: bool,
+    backup_type: BackupType | None,
     at: str | None,
     collection: Sequence[str],
     key: Sequence[str],
@@ -92,11 +98,15 @@ def restore(
     check_parameters({"plan": plan, "backup": backup, "to": to, "to_password_env": to_password_env})
     if verified:
         backup = _verified(backup)
-    opened = open_plan(plan)
+    opened, moment = open_plan(plan), _moment(at)
+    if backup_type is not None:
+        if backup not in (LATEST, LATEST_VERIFIED):
+            raise ConfigurationError(f"--type chooses a backup, and {backup} is named", hint="Leave out one of them.")
+        backup, moment = newest_of_type(opened, backup_type, verified=backup == LATEST_VERIFIED, at=moment), None
     restoring_to(opened, to, to_password_env)
     wanted = RestoreRequest(
         backup,
-        at=_moment(at),
+        at=moment,
         selection=Selection(tuple(collection), tuple(key)),
         to=to,
         to_password_env=to_password_env,
@@ -210,7 +220,7 @@ def _moment(at: str | None) -> datetime | None:
     now = datetime.now(UTC)
     moment = parse_time(at, now)
     local = moment.astimezone()
-    note(f"as of {local:%Y-%m-%d %H:%M:%S %Z} (local time), which is {human_time(moment)}")
+    remark(f"as of {local:%Y-%m-%d %H:%M:%S %Z} (local time), which is {human_time(moment)}")
     return checked_moment(moment, now)
 
 
@@ -228,8 +238,7 @@ def _confirm(wanted: WriteRequest, json: bool) -> None:
     previewed = wanted.preview()
     _show(previewed, json=False)
     wanted.settle(previewed.backup_id)
-    answer = stderr().input("Restore this? Type yes: ")
-    if answer.strip().lower() not in ("y", "yes"):
+    if not asks("Restore this?"):
         raise RestoreRefused("not confirmed; nothing was written")
 
 
@@ -247,11 +256,20 @@ def _show(result: RestoreResult, json: bool) -> None:
         say_json(result.model_dump(mode="json"))
         return
     preview = result.mode is RestoreMode.PREVIEW
+    if preview or not manner().quiet:
+        _say_result(result, preview)
+    for text in result.notes:
+        note(f"note: {text}")
+    if result.undo and not manner().quiet:
+        say(f"\nTo undo this restore: {result.undo}")
+
+
+def _say_result(result: RestoreResult, preview: bool) -> None:
     say(
         fields(
             [
                 ("would restore" if preview else "restored", f"{result.backup_id}, {_mode(result)}"),
-                ("state as of", human_time(result.timestamp)),
+                ("state as of", local_time(result.timestamp)),
                 ("to", ", ".join(f"{source}: {place}" for source, place in result.places.items())),
                 ("rows", f"{result.rows:,}"),
                 *([("state before", result.rescue_id)] if result.rescue_id else []),
@@ -266,10 +284,6 @@ def _show(result: RestoreResult, json: bool) -> None:
         table.add_row(one.collection, f"{one.rows:,}", *("" if n is None else f"{n:,}" for n in numbers))
     say("")
     say(table)
-    for text in result.notes:
-        note(f"note: {text}")
-    if result.undo:
-        say(f"\nTo undo this restore: {result.undo}")
 
 
 def _mode(result: RestoreResult) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser
 
 from flows.cli import options
-from flows.cli.output import Table, grid, note, say, say_json
+from flows.cli.manner import manner
+from flows.cli.output import Table, grid, say, say_json, warn
 from flows.cli.running import open_plan, run_reference, run_verb
 from flows.pipeline.results import RetentionResult
 from flows.reporting.units import human_bytes
@@ -36,11 +37,12 @@ def retention(plan: str, *, dry_run: bool, accept_clock: bool, adopt: bool, no_s
     )
     if json:
         say_json(result.model_dump(mode="json"))
-    else:
+        return
+    if not manner().quiet or result.dry_run:
         say(_retention_table(result))
         _say_retention(result)
     for one in result.notes:
-        note(f"warning: {one}")
+        warn(one)
 
 
 def _retention_table(result: RetentionResult) -> Table:

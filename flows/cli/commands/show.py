@@ -26,7 +26,8 @@ from flows.cli.render import (
 )
 from flows.cli.running import open_plan
 from flows.reading.recovery import Recovery, recovery_of
-from flows.reporting.units import human_bytes, human_seconds, human_time
+from flows.reporting.moments import local_time
+from flows.reporting.units import human_bytes, human_seconds
 from flows.reporting.wording import AXES
 
 
@@ -50,7 +51,7 @@ def show(plan: str, backup: str, *, json: bool) -> None:
     say("")
     say(collections_table(made))
     for source in made.sources:
-        say(f"\n{source.name} ({source.type}): {source.system}, seen {human_time(source.taken_at)}")
+        say(f"\n{source.name} ({source.type}): {source.system}, seen {local_time(source.taken_at)}")
         if held := held_log(source):
             say(f"  {held}")
         for warning in source.warnings:
@@ -83,7 +84,7 @@ def _summary(made: BackupMetadata, status: BackupStatus) -> Table:
             ("type", made.backup_type.value),
             ("", promoted),
             ("holds", "" if made.whole else "only what the plan calls critical"),
-            ("state as of", human_time(made.timestamp)),
+            ("state as of", local_time(made.timestamp)),
             ("warning", made.clock_doubt or ""),
             ("status", status_text(status)),
             ("chain", chain_text(made)),

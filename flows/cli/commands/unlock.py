@@ -10,10 +10,10 @@ from blocks.errors import NotConfirmed
 from blocks.host.leftovers import runs
 from blocks.repository.leases import LeaseRecord
 from flows.cli import options
-from flows.cli.output import fields, interactive, note, say, say_json, stderr
+from flows.cli.output import asks, fields, interactive, note, say, say_json
 from flows.cli.render import lease_json
 from flows.cli.running import open_plan
-from flows.reporting.units import human_time
+from flows.reporting.moments import local_time
 
 _PROCESS = {True: "running", False: "ended", None: "unknown"}
 _SAID = {
@@ -65,8 +65,7 @@ def _ask(plan: str) -> None:
     Raises:
         NotConfirmed: The answer is not yes.
     """
-    answer = stderr().input("Break this lease? What that run has not committed is lost. Type yes: ")
-    if answer.strip().lower() not in ("y", "yes"):
+    if not asks("Break this lease? What that run has not committed is lost."):
         raise NotConfirmed(f"not confirmed; the lease of plan {plan} was not broken")
 
 
@@ -82,8 +81,8 @@ def _show_holder(held: LeaseRecord, expired: bool) -> None:
                 ("process", _SAID[runs(held.holder)]),
                 ("purpose", held.purpose),
                 ("backup", held.backup_id or ""),
-                ("since", human_time(held.acquired_at)),
-                ("expires", "the next run takes it over" if expired else human_time(held.expires_at)),
+                ("since", local_time(held.acquired_at)),
+                ("expires", "the next run takes it over" if expired else local_time(held.expires_at)),
             ]
         )
     )

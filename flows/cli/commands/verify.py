@@ -11,7 +11,8 @@ from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Verification
 from flows.cli import options
 from flows.cli.due import verify_due
-from flows.cli.output import Styled, fields, note, say, say_json
+from flows.cli.manner import manner
+from flows.cli.output import Styled, fields, note, say, say_json, warn
 from flows.cli.render import outcome_text, status_text
 from flows.cli.running import open_plan, run_reference, run_verb
 from flows.pipeline.progress import Progress
@@ -59,10 +60,13 @@ def verify(
     except LastgoodError as exc:
         if failed := unproved(exc):  # else it failed before anything was proved
             _show(failed, json)
+            _warn(failed, json)
             _report_failure(opened, failed, report)
         raise
     if isinstance(result, Verification):
-        _show(result, json)
+        if json or not manner().quiet:
+            _show(result, json)
+        _warn(result, json)
         _write_report(opened, result, report)
 
 
@@ -77,7 +81,7 @@ def _report_failure(plan: BackupPlan, failed: Verification, report: Path | None)
     try:
         _write_report(plan, failed, report)
     except LastgoodError as exc:
-        note(f"warning: {exc.message}")
+        warn(exc.message)
 
 
 def _proved(plan: BackupPlan, backup: str, deep: bool, progress: Progress) -> Verification:
@@ -108,8 +112,12 @@ def _show(result: Verification, json: bool) -> None:
     )
     for finding in result.findings:
         say(f"found: {finding}")
-    for warning in result.warnings:
-        note(f"warning: {warning}")
+
+
+def _warn(result: Verification, json: bool) -> None:
+    """Print the warnings, which JSON has already."""
+    for warning in () if json else result.warnings:
+        warn(warning)
 
 
 def _found(result: Verification, axis: Axis, stands: Verdict) -> str | Styled:

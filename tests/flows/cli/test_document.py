@@ -15,7 +15,7 @@ from blocks.plan.plan import read_plan
 from tests.flows.cli.desk import Desk
 
 TEXT = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
-DATA = {"key", "fields", "places", "tool_versions"}
+DATA = {"key", "fields", "places", "tool_versions", "axes", "by_type", "by_status", "types"}
 """Keys whose values have keys that come from data."""
 
 
@@ -61,6 +61,7 @@ def test_every_json_key_is_in_the_document(desk: Desk) -> None:
     for name, words in {
         "verify": ["--deep"],
         "list": [],
+        "stats": [],
         "show": ["latest"],
         "diff": ["FUL", "latest"],
         "export": ["latest", "ledger/orders", "--to", str(desk.folder / "tables"), "--format", "csv"],
@@ -76,10 +77,12 @@ def test_every_json_key_is_in_the_document(desk: Desk) -> None:
     plan = read_plan(desk.plan)
     with plan.repository.unlock(plan.encryption).lease("trading", "backup", holder="host:1"):
         printed["unlock"] = keys(desk.run("unlock", "PLAN", "--json").json)
+    printed["status"] = keys(desk.done("status", "--json").json)
     printed["key"] = keys(desk.done("key", "list", "PLAN", "--json").json)
     for name, found in printed.items():
         said = section(name) + (section("list") if name in ("backup", "show") else "")
-        said += section("verify") if name == "show" else ""
+        said += section("verify") if name in ("show", "stats") else ""
+        said += TEXT.partition("\n## ")[0]
         said += section("list") if name == "unlock" else ""
         said += section("export") if name == "ls" else ""
         assert [key for key in sorted(found) if f"`{key}`" not in said] == [], name

@@ -43,7 +43,7 @@ def runs() -> list[FlowRun]:
 
 def test_every_verb_leaves_a_run_and_the_same_output(desk: Desk) -> None:
     before = {run.id for run in runs()}
-    made = desk.done("backup", "PLAN", "--tag", "recorded")
+    made = desk.done("backup", "PLAN", "--tag", "recorded", "--verbose")
     assert "not recorded" not in made.err
     assert "/runs/flow-run/" in made.err
     assert "ledger/orders" in made.out

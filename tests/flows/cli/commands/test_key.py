@@ -50,7 +50,7 @@ def test_an_added_passphrase_opens_the_repository_until_it_is_removed(
 
 def test_the_last_reader_cannot_be_removed(desk: Desk) -> None:
     known = slots(desk)
-    desk.done("key", "remove", "PLAN", known["recovery key"][0])
+    desk.done("key", "remove", "PLAN", known["recovery key"][0], "--yes")
     ran = desk.run("key", "remove", "PLAN", known["credential of the plan"][0])
     assert ran.code == 2
     assert "reader" in ran.err
@@ -228,3 +228,20 @@ def test_the_last_writer_is_removed_only_by_a_word(desk: Desk) -> None:
     assert "last one of a writer" in refused.err
     desk.done("key", "remove", "PLAN", last, "--yes")
     assert "two" not in slots(desk)
+
+
+def test_the_credential_in_use_is_marked(desk: Desk) -> None:
+    listed = desk.done("key", "list", "PLAN", "--json").json["slots"]
+    assert {slot["label"]: slot["in_use"] for slot in listed} == {"credential of the plan": True, "recovery key": False}
+    lines = desk.done("key", "list", "PLAN").out.splitlines()
+    assert [line.endswith("in use") for line in lines[1:]] == [slot["in_use"] for slot in listed]
+
+
+def test_the_last_recovery_key_is_removed_only_by_a_word(desk: Desk) -> None:
+    last = slots(desk)["recovery key"][0]
+    refused = desk.run("key", "remove", "PLAN", last)
+    assert refused.code == 10
+    assert "last recovery key" in refused.err
+    assert "recovery key" in slots(desk)
+    desk.done("key", "remove", "PLAN", last, "--yes")
+    assert "recovery key" not in slots(desk)

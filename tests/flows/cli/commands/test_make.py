@@ -31,7 +31,7 @@ def test_init_prints_the_recovery_kit_once(empty_desk: Desk) -> None:
 
 def test_the_recovery_key_of_the_kit_opens_the_repository(empty_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     kit = empty_desk.done("init", "PLAN", "--json").json
-    assert set(kit) == {"url", "repository_id", "recovery_key", "what_to_do"}
+    assert set(kit) == {"url", "repository_id", "recovery_key", "what_to_do", "warnings"}
     made = empty_desk.backup()
     monkeypatch.delenv("LASTGOOD_PASSPHRASE")
     monkeypatch.setenv("KIT", kit["recovery_key"])
@@ -41,15 +41,15 @@ def test_the_recovery_key_of_the_kit_opens_the_repository(empty_desk: Desk, monk
 
 
 def test_a_first_incremental_becomes_a_full_and_says_so(desk: Desk) -> None:
-    ran = desk.done("backup", "PLAN")
+    ran = desk.done("backup", "PLAN", "--verbose")
     assert "made full" in ran.err
     assert "FUL_" in ran.out
     assert "ledger/orders" in ran.out
 
 
 def test_without_a_server_a_backup_says_that_it_is_not_recorded(desk: Desk) -> None:
-    assert "not recorded" in desk.done("backup", "PLAN").err
-    assert "not recorded" not in desk.done("backup", "PLAN", "--no-server").err
+    assert "not recorded" in desk.done("backup", "PLAN", "--verbose").err
+    assert "not recorded" not in desk.done("backup", "PLAN", "--no-server", "--verbose").err
 
 
 def test_list_shows_every_backup_with_its_chain(desk: Desk) -> None:

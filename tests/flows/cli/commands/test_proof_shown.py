@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from rich.console import Console
 
-from flows.cli import output
 from tests.flows.cli.desk import Desk
 from tests.flows.flow_support import blobs, flip
 
@@ -54,23 +51,6 @@ class Ahead(datetime):
     @classmethod
     def now(cls, tz: object = None) -> datetime:
         return datetime.now(UTC) + timedelta(hours=3)
-
-
-@pytest.mark.parametrize("width", [80, 100, 159])
-def test_a_narrow_terminal_folds_no_word_of_a_list(desk: Desk, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    made = desk.backup("--type", "full")
-    desk.done("verify", "PLAN", "--deep")
-    printed = io.StringIO()
-    monkeypatch.setattr(output, "narrow", lambda columns: width < columns)
-    monkeypatch.setattr("flows.cli.commands.list_backups.narrow", lambda columns: width < columns)
-    monkeypatch.setattr(output, "_has_styles", lambda stream: True)
-    console = Console(file=printed, width=width, force_terminal=False, markup=False, emoji=False)
-    monkeypatch.setattr(output, "stdout", lambda: console)
-    desk.done("list", "PLAN")
-    lines = printed.getvalue().splitlines()
-    assert all(len(line) <= width for line in lines)
-    words = " ".join(lines).split()
-    assert {made, "verified", "bytes+", "restore+"} <= set(words)
 
 
 def test_verify_says_each_axis_and_what_stands(desk: Desk) -> None:

@@ -36,6 +36,7 @@ def test_check_shows_each_suite_and_that_nothing_is_wrong(desk: Desk) -> None:
         ["nothing", "is", "wrong"],
     ]
     assert desk.done("quality", "check", "PLAN", "--json").json == {
+        "warnings": [],
         "plan": "trading",
         "backup_id": made,
         "suites": [

@@ -23,6 +23,7 @@ def test_nobody_holds_a_plan_that_was_never_leased_or_given_back(desk: Desk) -> 
                 "plan": "trading",
                 "held": None,
                 "broken": False,
+                "warnings": [],
             }
         desk.backup()
 

@@ -1,0 +1,264 @@
+"""How a plan stands: whether its backups are as new as its schedules say, and whether they are proved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import islice
+
+from pydantic import BaseModel
+
+from blocks.host.room import free_bytes
+from blocks.plan.plan import BackupPlan
+from blocks.plan.schedule_times import times_after
+from blocks.plan.schedules import Scheduled, Schedules
+from blocks.records import BackupMetadata, BackupType
+from blocks.repository.verdict import Verdict
+from blocks.verification import Axis
+from flows.reporting.moments import ago, span
+
+MISSED = 2
+"""How many times of a schedule have to pass without a result: after the first one a run may be at work, or wait."""
+
+_WEEK, _MONTH = timedelta(days=7), timedelta(days=30)
+_BACKUPS = (Scheduled.FULL, Scheduled.DIFFERENTIAL, Scheduled.INCREMENTAL)
+
+
+class Health(StrEnum):
+    """What a plan's backups amount to, the best first."""
+
+    GOOD = "good"
+    UNPROVED = "unproved"
+    STALE = "stale"
+    DAMAGED = "damaged"
+
+
+class BackupAge(BaseModel):
+    """A backup, and how old the state in it is.
+
+    Attributes:
+        timestamp: The point in time that it restores.
+    """
+
+    backup_id: str
+    type: str
+    timestamp: datetime
+    age_seconds: float
+
+
+class ProofAge(BaseModel):
+    """The newest verification of a plan's backups.
+
+    Attributes:
+        axes: By axis that was tried, what stands of that backup.
+        depth: How deep its bytes or its restore were looked at: objects, rows or restored.
+        good: Whether nothing is wrong with it, and every row was compared.
+    """
+
+    backup_id: str
+    verified_at: datetime
+    age_seconds: float
+    axes: dict[str, str]
+    depth: str
+    good: bool
+
+
+class SlotAge(BaseModel):
+    """A replication slot, as the newest backup saw it; a status asks no server."""
+
+    source: str
+    name: str
+    held_bytes: int
+
+
+class Holder(BaseModel):
+    """Who holds the plan now."""
+
+    purpose: str
+    holder: str
+    since: datetime
+
+
+class PlanStatus(BaseModel):
+    """How a plan stands. Sizes are in bytes, times aware UTC.
+
+    Attributes:
+        health: What it amounts to.
+        last_good: The newest backup that nothing is known against; an emergency backup, which may hold part, is none.
+        next_due: When the next backup is due by the plan's schedules; None where all are made by hand.
+        overdue_since: The first of the times that passed without a good backup, where `MISSED` did.
+        last_verified: The newest verification.
+        backups: How many backups there are.
+        size_stored: What they take.
+        grown_7_days, grown_30_days: What those of the last days take that are still there.
+        free_bytes: Room that is left where the repository is; None where that is not known.
+        held_by: Who holds the plan; None where nobody does.
+        findings: Backups that cannot be read, and what else is wrong with the repository, each a sentence.
+        to_do: What to do now, a sentence.
+    """
+
+    plan: str
+    repository: str
+    health: Health
+    last_good: BackupAge | None
+    next_due: datetime | None
+    overdue_since: datetime | None
+    last_verified: ProofAge | None
+    backups: int
+    size_stored: int
+    grown_7_days: int
+    grown_30_days: int
+    free_bytes: int | None
+    slots: list[SlotAge]
+    held_by: Holder | None
+    findings: list[str]
+    to_do: str
+
+
+def plan_status(plan: BackupPlan, reference: str, now: datetime) -> PlanStatus:
+    """Find out how a plan stands, from records alone: no data are read, and no source is asked.
+
+    Args:
+        plan: The plan, read and resolved.
+        reference: What a person types for the plan, for what is to be done.
+        now: The moment that ages are counted from, aware.
+    """
+    repository = plan.repository.unlock(plan.encryption)
+    survey = repository.survey(plan.name, shown=True)
+    verdicts = repository.verdicts(plan.name, survey.backups)
+    lease = repository.current_lease(plan.name)
+    findings = [*survey.findings, *repository.damaged_lease(plan.name)]
+    if lost := repository.rolled_back(plan.name):
+        findings.append(lost)
+
+    good = _last_good(survey.backups, verdicts)
+    proof = _last_proof(survey.backups, verdicts, now)
+    overdue = _overdue_since(plan.schedules, _BACKUPS, good.timestamp, now) if good else None
+    unproved = _unproved(plan.schedules, proof, verdicts, now)
+    bad = _bad(survey.backups, verdicts)
+    health = (
+        Health.DAMAGED if findings or bad
+        else Health.STALE if good is None or overdue
+        else Health.UNPROVED if unproved
+        else Health.GOOD
+    )  # fmt: skip
+    folder = plan.repository.folder
+    return PlanStatus(
+        plan=plan.name,
+        repository=repository.url,
+        health=health,
+        last_good=_aged(good, now) if good else None,
+        next_due=_next(plan.schedules, now),
+        overdue_since=overdue,
+        last_verified=proof,
+        backups=len(survey.backups),
+        size_stored=sum(made.size_stored for made in survey.backups),
+        grown_7_days=_grown(survey.backups, now - _WEEK),
+        grown_30_days=_grown(survey.backups, now - _MONTH),
+        free_bytes=free_bytes(folder) if folder is not None else None,
+        slots=_slots(survey.backups),
+        held_by=Holder(purpose=lease.purpose, holder=lease.holder, since=lease.acquired_at) if lease else None,
+        findings=findings,
+        to_do=_to_do(reference, good, overdue, unproved, bad, bool(findings), now),
+    )
+
+
+def _last_good(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict]) -> BackupMetadata | None:
+    whole = [made for made in backups if made.backup_type is not BackupType.EMERGENCY]
+    return next((made for made in reversed(whole) if not verdicts[made.backup_id].bad), None)
+
+
+def _bad(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict]) -> BackupMetadata | None:
+    """Return the newest backup, where something is known against it: what matters is whether the next one is good."""
+    return backups[-1] if backups and verdicts[backups[-1].backup_id].bad else None
+
+
+def _aged(made: BackupMetadata, now: datetime) -> BackupAge:
+    return BackupAge(
+        backup_id=made.backup_id,
+        type=made.backup_type.value,
+        timestamp=made.timestamp,
+        age_seconds=(now - made.timestamp).total_seconds(),
+    )
+
+
+def _last_proof(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict], now: datetime) -> ProofAge | None:
+    """Return the newest verification of a backup; of several at one time that of the newest backup."""
+    tried = [
+        (max(stands.verified_at for stands in verdict.axes.values()), number, made, verdict)
+        for number, made in enumerate(backups)
+        if (verdict := verdicts[made.backup_id]).axes and verdict.bad_base is None
+    ]
+    if not tried:
+        return None
+    moment, _, made, verdict = max(tried, key=lambda one: one[:2])
+    return ProofAge(
+        backup_id=made.backup_id,
+        verified_at=moment,
+        age_seconds=(now - moment).total_seconds(),
+        axes={axis.value: verdict.axes[axis].outcome.value for axis in Axis if axis in verdict.axes},
+        depth=verdict.depth(Axis.RESTORABLE) or verdict.depth(Axis.BYTES),
+        good=verdict.good,
+    )
+
+
+def _overdue_since(schedules: Schedules, jobs: Sequence[Scheduled], since: datetime, now: datetime) -> datetime | None:
+    """Return the first time of any job after a moment, where `MISSED` times of one of them have passed since."""
+    missed = [list(islice(times_after(schedule, since), MISSED)) for job in jobs if (schedule := schedules.of(job))]
+    late = [times[0] for times in missed if len(times) == MISSED and times[-1] <= now]
+    return min(late, default=None)
+
+
+def _next(schedules: Schedules, now: datetime) -> datetime | None:
+    times = (next(iter(times_after(schedule, now)), None) for job in _BACKUPS if (schedule := schedules.of(job)))
+    return min((time for time in times if time is not None), default=None)
+
+
+def _unproved(schedules: Schedules, proof: ProofAge | None, verdicts: Mapping[str, Verdict], now: datetime) -> bool:
+    """Whether no backup is proved, or none was for longer than the plan wants."""
+    if proof is None or not any(verdict.good for verdict in verdicts.values()):
+        return True
+    return _overdue_since(schedules, [Scheduled.VERIFY], proof.verified_at, now) is not None
+
+
+def _grown(backups: Sequence[BackupMetadata], since: datetime) -> int:
+    return sum(made.size_stored for made in backups if made.timestamp >= since)
+
+
+def _slots(backups: Sequence[BackupMetadata]) -> list[SlotAge]:
+    found = []
+    for source in backups[-1].sources if backups else ():
+        match source.definition.get("slot"):
+            case {"name": str(name), "held_bytes": int(held)}:
+                found.append(SlotAge(source=source.name, name=name, held_bytes=held))
+    return found
+
+
+def _to_do(  # noqa: PLR0913  all that a sentence can be about
+    reference: str,
+    good: BackupMetadata | None,
+    overdue: datetime | None,
+    unproved: bool,
+    bad: BackupMetadata | None,
+    damaged: bool,
+    now: datetime,
+) -> str:
+    """Say what is most urgent, in one sentence."""
+    if damaged:
+        return f"Something is wrong with the repository: run `lastgood check {reference}`."
+    if bad is not None:
+        return (
+            f"Something is wrong with {bad.backup_id}: `lastgood show {reference} {bad.backup_id}` says what; "
+            f"`lastgood backup {reference} --type full` makes one that does not depend on it."
+        )
+    if good is None:
+        return f"There is no good backup: run `lastgood backup {reference}`."
+    if overdue is not None:
+        return (
+            f"No good backup was made for {span(now - good.timestamp)}: look why the scheduled runs fail, or run "
+            f"`lastgood backup {reference}`."
+        )
+    if unproved:
+        return f"Prove that it can be restored: run `lastgood verify {reference} --deep`."
+    return f"Nothing: the last good backup is from {ago(good.timestamp, now)}."

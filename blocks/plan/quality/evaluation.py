@@ -253,7 +253,7 @@ class Evaluation:
                     self._found[number] = self._query(task, table)
                 elif kind in _OF_TYPES:
                     by_rows[number] = task.built
-                elif self._computed(task):
+                elif self._computed(task, metrics):
                     self._found[number] = self._judged(task, metrics, {})
                 elif isinstance(task.built, _BY_ROWS) and kind not in _ACROSS_ROWS:
                     by_rows[number] = task.built
@@ -283,8 +283,9 @@ class Evaluation:
         found = built.get_validation_dependencies(execution_engine=self._engine, runtime_configuration=runtime)
         return dict(found.metric_configurations)
 
-    def _computed(self, task: _Task) -> bool:
-        return all(Metrics.computes(name) for name in self._dependencies(task.built))
+    def _computed(self, task: _Task, metrics: Metrics) -> bool:
+        needed = self._dependencies(task.built)
+        return all(metrics.computes(name, one.metric_domain_kwargs) for name, one in needed.items())
 
     def _judged(self, task: _Task, metrics: Metrics, given: Mapping[str, Any]) -> Judgement:
         """Have Great Expectations judge by numbers about all rows."""
@@ -299,6 +300,11 @@ class Evaluation:
         found = _found(task, result, metrics.table)
         if found.outcome is RuleOutcome.BROKEN and self._suite.examples and task.expectation.type in _REPEATED:
             return replace(found, examples=_repeating_keys(metrics, task.expectation.columns))
+        if found.outcome is RuleOutcome.BROKEN and self._suite.examples:
+            for name, needed in self._dependencies(task.built).items():
+                breaking = metrics.breaking(name, needed.metric_domain_kwargs, needed.metric_value_kwargs)
+                if breaking is not None:
+                    return replace(found, examples=_keys_where(metrics, breaking))
         return found
 
     def _count_rows(
@@ -401,6 +407,16 @@ def _repeating_keys(metrics: Metrics, columns: Sequence[str]) -> tuple[str, ...]
         f"(SELECT {values} FROM {{t}} GROUP BY {values} HAVING count(*) > 1) USING ({values}) ORDER BY 1 "
         f"LIMIT {EXAMPLES}"
     )
+    return tuple(str(row[0]) for row in rows)
+
+
+def _keys_where(metrics: Metrics, condition: str) -> tuple[str, ...]:
+    """Return keys of some rows that meet an SQL condition."""
+    names = [name for name in metrics.table.key if name in metrics.table.columns]
+    if not names:
+        return ()
+    texts = ", ".join(f"CAST({metrics.table.sql(name)} AS VARCHAR)" for name in names)
+    rows = metrics.query(f"SELECT concat_ws(', ', {texts}) FROM {{t}} WHERE {condition} LIMIT {EXAMPLES}")
     return tuple(str(row[0]) for row in rows)
 
 

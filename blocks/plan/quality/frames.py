@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NUMBER = "lastgood_number"
-_EXACT_DIGITS = 15
-"""Digits of decimals that a double tells apart: limits are doubles, and comparing decimals takes ten times as long."""
 
 
 @dataclass
@@ -194,16 +192,21 @@ def frame_of(rows: pa.Table, floats: bool = False) -> pd.DataFrame:
             rows = rows.set_column(place, field.name, bounded)
         if pa.types.is_date32(field.type):  # days as objects of Python are compared as text
             rows = rows.set_column(place, field.name, rows.column(place).cast(pa.timestamp("us")))
-        elif pa.types.is_decimal(field.type) and field.type.precision <= _EXACT_DIGITS:
-            rows = rows.set_column(place, field.name, rows.column(place).cast(pa.float64()))
+        elif pa.types.is_decimal(field.type):
+            rows = rows.set_column(place, field.name, _doubles(rows.column(place)))
         elif floats and rows.column(place).null_count and (plain := _plain_type(field.type)):
             rows = rows.set_column(place, field.name, rows.column(place).cast(plain, safe=False))
     return make_frame(rows, rows.column_names)
 
 
+def _doubles(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Make of each decimal the double that is nearest, as limits are: equal numbers stay equal, whatever their type."""
+    return values.cast(pa.string()).cast(pa.float64())  # Arrow's own way is off by a last digit
+
+
 def _plain_type(kind: pa.DataType) -> pa.DataType | None:
     types = pa.types
-    if types.is_integer(kind) or types.is_decimal(kind):
+    if types.is_integer(kind):
         return pa.float64()
     return pa.int8() if types.is_boolean(kind) else None
 

@@ -201,8 +201,8 @@ class Audit:
         if len(gone) <= gaps:
             return []
         return [
-            f"{len(gone)} removals are recorded of plan {self._plan}, and {gaps} numbers below that of its newest backup "
-            "are missing: a newer backup was removed, which retention never does"
+            f"{len(gone)} removals are recorded of plan {self._plan}, and {gaps} numbers below that of its newest "
+            "backup are missing: a newer backup was removed, which retention never does"
         ]
 
     def _head(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,17 @@ from typing import Any
 import pytest
 
 from blocks.crypto.keyring import NoEncryption
+from blocks.errors import QualityFailed
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupType
 from blocks.repository.block import BackupRepository
 from blocks.sources.postgres import PostgresSource
 from blocks.sources.sqlite import SQLiteSource
-from blocks.verification import Axis, CheckOutcome
+from blocks.verification import Axis, CheckOutcome, RuleOutcome
 from flows.backup import make_backup
 from flows.proving.column_facts import belong_together
 from flows.proving.definitions import drift
-from flows.verify import make_verification
+from flows.verify import failure, make_verification
 from tests.postgres_server import postgres_server
 
 
@@ -107,3 +109,42 @@ def test_rows_that_got_lost_are_a_warning_of_their_quality(
 )
 def test_numbers_are_compared_where_their_names_belong_together(one: str, other: str, compared: bool) -> None:
     assert belong_together(one, other) is belong_together(other, one) is compared
+
+
+@pytest.mark.parametrize("broken", [0, 2])
+def test_numbers_that_became_text_are_of_a_wrong_type(tmp_path: Path, broken: int) -> None:
+    rules: list[dict[str, Any]] = [
+        {"type": "expect_column_values_to_be_between", "kwargs": {"column": "price", "min_value": 1}},
+        {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "price", "min_value": 1}},
+        {
+            "type": "expect_column_pair_values_a_to_be_greater_than_b",
+            "kwargs": {"column_A": "price", "column_B": "least", "or_equal": True},
+        },
+        {
+            "type": "unexpected_rows_expectation",
+            "kwargs": {"unexpected_rows_query": "SELECT id FROM {batch} WHERE price <> least * 1"},
+        },
+    ]
+    file = tmp_path / "suite.json"
+    file.write_text(json.dumps({"name": "fills", "collection": "books/public.fills", "expectations": rules}))
+    with postgres_server() as server:
+        plan = plan_of(tmp_path, books=PostgresSource(dsn=server.dsn("postgres")))
+        plan = plan.model_copy(update={"quality": [str(file)]})
+        server.run(
+            "postgres",
+            "CREATE TABLE fills (id int PRIMARY KEY, price numeric(12, 4), least numeric(24, 8))",
+            "INSERT INTO fills SELECT n, n + 0.1, n + 0.1 FROM generate_series(1, 50) n",
+        )
+        first = make_backup(plan, BackupType.FULL)
+        assert make_verification(plan, deep=False).findings == ()
+        server.run(
+            "postgres",
+            "ALTER TABLE fills ALTER price TYPE text",
+            f"UPDATE fills SET price = 'n/a' WHERE id <= {broken}",
+        )
+        make_backup(plan, BackupType.INCREMENTAL)
+        found = make_verification(plan, deep=False)
+        said = f"price is text, and was numeric(12,4) in {first.backup_id}: {broken} of 50 values are no DECIMAL(12,4)"
+        assert found.findings[0] == f"books/public.fills: {said}"
+        assert isinstance(failure(found), QualityFailed)
+        assert {rule.kind for rule in found.rules if rule.outcome is RuleOutcome.UNJUDGED} == set()

@@ -140,13 +140,13 @@ def backup(
     """
     opened = _opened(plan)
     from blocks.records import BackupType
-    from flows.backup import make_backup
+    from flows.backup import backup_and_verify
     from flows.reading.state import plan_of_given
 
     kind = _one_of(BackupType, backup_type)
     wanted = opened if state_data is None else plan_of_given(opened, state_data)
     with _apart():
-        return make_backup(wanted, kind, tuple(tags), wait_seconds)
+        return backup_and_verify(wanted, kind, tuple(tags), wait_seconds)
 
 
 @_either_way

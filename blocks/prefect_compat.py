@@ -72,6 +72,12 @@ def needs_prefect(words: Sequence[str]) -> bool:
     if {"-h", "--help"}.intersection(said):
         return False
     match [word for word in said if word != "--debug"]:
+        case ["plan", "new", *_]:
+            return False
+        case ["plan" | "quality", "check", plan, *_]:
+            return not is_path(plan)
+        case ["backup", plan, *options] if "--dry-run" in options:
+            return not is_path(plan)
         case ["serve" | "deploy" | "demo" | "plan", *_]:
             return True
         case ["key", _, plan, *_] | ["init" | "list" | "show" | "proof" | "diff" | "check" | "unlock", plan, *_]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from blocks.errors import BaseUnusable
+from blocks.errors import BaseUnusable, LastgoodError
 from blocks.host.leftovers import remove_abandoned_scratch
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.records import BackupMetadata, BackupType
+from blocks.repository.verdict import Verdict, recorded_standing
+from blocks.verification import Verification
 from flows.pipeline.attempt import BackupAttempt, BackupPart
 from flows.pipeline.executor import BoundedWindow, Outcome, StageExecutor, open_executor
 from flows.pipeline.one_shot import OneShot
@@ -25,6 +27,7 @@ from flows.stages.encrypt import encrypt
 from flows.stages.normalize import normalize
 from flows.stages.record import record
 from flows.stages.store import store
+from flows.verify import Unproved, failure, make_verification, unproved, verify
 
 
 @flow(
@@ -38,15 +41,86 @@ def backup(
 ) -> BackupMetadata:
     """Back up all sources of a plan, or none: the manifest is committed last.
 
+    Where the plan says `verify_after_backup`, the same run then verifies the backup, and fails where that fails.
+
     Args:
         plan: Name of a saved Backup Plan block, or path of a YAML plan.
         backup_type: What to make; a type that needs a base and finds none becomes a full backup and says so.
         tags: Words to find the backup by.
         wait_seconds: How long to wait where another run holds the plan.
     """
-    made = make_backup(load_plan(plan), backup_type, tags or [], wait_seconds)
+    opened = load_plan(plan)
+    made = make_backup(opened, backup_type, tags or [], wait_seconds)
     publish_backup(made)
+    # a run of its own inside of this one, with its stages and its artifacts
+    verify_made(opened, made, lambda deep: verify(plan, made.backup_id, deep))
     return made
+
+
+def backup_and_verify(
+    plan: BackupPlan,
+    backup_type: BackupType,
+    tags: Sequence[str] = (),
+    wait_seconds: float = 0,
+    progress: Progress | None = None,
+) -> BackupMetadata:
+    """Make one backup, and verify it where the plan says so, without any Prefect server; the flow without Prefect.
+
+    Raises:
+        LastgoodError: As `make_backup` does; or the backup is there, and its verification failed (`made_unproved`).
+    """
+    made = make_backup(plan, backup_type, tags, wait_seconds, progress)
+
+    def prove(deep: bool) -> None:
+        if error := failure(make_verification(plan, made.backup_id, deep, progress)):
+            raise error
+
+    verify_made(plan, made, prove)
+    return made
+
+
+class MadeUnproved(Unproved):
+    """A backup that is there, and whose verification in the same run found it bad.
+
+    Attributes:
+        made: The backup.
+    """
+
+    def __init__(self, made: BackupMetadata, result: Verification) -> None:
+        super().__init__(result)
+        self.made = made
+
+    @property
+    def verdict(self) -> Verdict:
+        """What is known of the backup after its verification."""
+        return Verdict(recorded_standing(self.result))
+
+
+def made_unproved(error: LastgoodError) -> MadeUnproved | None:
+    """Return the backup that was made although a run failed with an error; None where nothing is known of one."""
+    return error.__cause__ if isinstance(error.__cause__, MadeUnproved) else None
+
+
+def verify_made(plan: BackupPlan, made: BackupMetadata, prove: Callable[[bool], object]) -> None:
+    """Verify a backup that was just made, where its plan says so.
+
+    Args:
+        plan: The plan.
+        made: The backup; it stays, whatever is found.
+        prove: Verifies it, deeply or not, and raises what is wrong.
+
+    Raises:
+        LastgoodError: What `prove` raises, saying that the backup is there.
+    """
+    if plan.verify_after_backup == "off":
+        return
+    try:
+        prove(plan.verify_after_backup == "deep")
+    except LastgoodError as exc:
+        found = unproved(exc)
+        exc.message = f"the backup {made.backup_id} is there, and its verification says: {exc.message}"
+        exc.args = (exc.message,)
+        raise exc from (MadeUnproved(made, found) if found is not None else exc.__cause__)
 
 
 def make_backup(

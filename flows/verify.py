@@ -29,7 +29,7 @@ from blocks.errors import (
 )
 from blocks.host.leftovers import remove_abandoned_scratch
 from blocks.plan.plan import BackupPlan, load_plan
-from blocks.plan.quality.findings import faults
+from blocks.plan.quality.findings import NOT_TRIED, faults
 from blocks.records import BackupMetadata
 from blocks.repository.block import Repository
 from blocks.repository.verdict import bad_sentence
@@ -100,10 +100,12 @@ class Reported(Verification):
     Attributes:
         recorded: Whether it could be recorded beside its backup.
         lost: That the newest backup which this machine has seen is gone, in a sentence, if it is.
+        below: What stands against a backup that it depends on, though all that was read is right, in a sentence.
     """
 
     recorded: bool = True
     lost: str | None = None
+    below: str | None = None
 
 
 def make_verification(
@@ -160,7 +162,8 @@ def make_verification(
     proof[Axis.BYTES].reach(Depth.ROWS)
     proof[Axis.BYTES].bad += [one.sentence for one in damage.found]
     proof[Axis.BYTES].unproven += damage.unread
-    proof[Axis.BYTES].odd += _record_of_bases(repository, target, damage, whole)
+    unrecorded, below = _record_of_bases(repository, target, damage, whole)
+    proof[Axis.BYTES].odd += [*unrecorded, *below]
     result = Verification(
         plan=plan.name,
         backup_id=target.backup_id,
@@ -180,8 +183,9 @@ def make_verification(
         restore_seconds=scratch.restore_seconds if scratch is not None else None,
         run_at=run_at,
         tool_versions=tool_versions(),
+        place=scratch.place if scratch is not None else None,
     )
-    return _recorded(repository, result, lost)
+    return _recorded(repository, result, lost, below[0] if below else None)
 
 
 def make_due(
@@ -206,32 +210,40 @@ def make_due(
         return make_verification(plan, backup, True, progress, run_at)
 
     def record(repository: Repository, result: Verification) -> Verification:
-        return _recorded(repository, result, None)
+        return _recorded(repository, result)
 
     result, wrong = prove_due(plan, verify_one, record, everything, progress, now)
     found = [error for proof in result.proofs if (error := failure(proof.verification))]
     return result, worst([*found, *wrong], result)
 
 
-def _recorded(repository: Repository, result: Verification, lost: str | None) -> Verification:
+def _recorded(
+    repository: Repository, result: Verification, lost: str | None = None, below: str | None = None
+) -> Verification:
     recorded, warnings = True, [*result.warnings, *([lost] if lost else [])]
     try:
         result = repository.record_verification(result)
     except RepositoryUnavailable as exc:
         recorded = False
         warnings.append(f"{_NOT_RECORDED}, so `lastgood list` does not show it: {exc.message}")
-    if recorded and lost is None:
+    if recorded and lost is None and below is None:
         return result
-    return Reported(**dict(result) | {"warnings": tuple(warnings), "recorded": recorded, "lost": lost})
+    told = {"warnings": tuple(warnings), "recorded": recorded, "lost": lost, "below": below}
+    return Reported(**dict(result) | told)
 
 
-def _record_of_bases(repository: Repository, target: BackupMetadata, damage: DamageOfChain, whole: bool) -> list[str]:
-    """Record what was found of the backups that the verified one depends on; return what is to be said of them.
+def _record_of_bases(
+    repository: Repository, target: BackupMetadata, damage: DamageOfChain, whole: bool
+) -> tuple[list[str], list[str]]:
+    """Record what was found of the backups that the verified one depends on.
 
     Damage is recorded of the backup that stored it. One whose objects were damaged before, and were all read and found
     right by now, is healed as far as reading its objects proves it.
+
+    Returns:
+        What could not be recorded, and against which of them more stands than that heals, in sentences.
     """
-    said = []
+    unrecorded, below = [], []
     known = repository.own_verdicts(target.plan, target.chain) if target.chain and whole else {}
     for link in target.chain:
         wrong = damage.sentences(link.backup_id)
@@ -240,12 +252,12 @@ def _record_of_bases(repository: Repository, target: BackupMetadata, damage: Dam
         try:
             repository.record_verification(verification_of_objects(target.plan, link, wrong, datetime.now(UTC)))
         except RepositoryUnavailable as exc:
-            said.append(f"what was found of {link.backup_id} could not be recorded: {exc.message}")
+            unrecorded.append(f"what was found of {link.backup_id} could not be recorded: {exc.message}")
             continue
         if not wrong and (stands := repository.own_verdict(target.plan, link)).bad_bytes:
             sentence = bad_sentence(Axis.BYTES, stands.axes[Axis.BYTES])
-            said.append(f"{link.backup_id}, which it depends on, is to be verified itself: {sentence}")
-    return said
+            below.append(f"{link.backup_id}, which it depends on, is to be verified itself: {sentence}")
+    return unrecorded, below
 
 
 def prove_parts(
@@ -305,9 +317,10 @@ def failure(result: Verification) -> LastgoodError | None:
     """Return the error that a verification amounts to; None where it proved all that it tried, and nothing stands.
 
     The worst that it found counts. Where it found nothing, what an earlier one found and this one does not outdo
-    counts, then that the newest backup is gone, then what could not be tried.
+    counts, of it or of what it depends on, then that the newest backup is gone, then what could not be tried.
     """
-    found = _found(result) or _faulty(result) or _standing(result) or _lost(result) or _untried(result)
+    tried = (_found, _faulty, _standing, _below, _lost, _untried)
+    found = next((failed for look in tried if (failed := look(result))), None)
     if found is None:
         return None
     kind, sentence, hint = found
@@ -352,6 +365,12 @@ def _standing(result: Verification) -> _Failure | None:
     return None
 
 
+def _below(result: Verification) -> _Failure | None:
+    if isinstance(result, Reported) and result.below is not None:
+        return CorruptionDetected, f"it is good, but {result.below}", "A verification of that one outdoes it."
+    return None
+
+
 def _lost(result: Verification) -> _Failure | None:
     if isinstance(result, Reported) and result.lost is not None:
         return CorruptionDetected, f"it is good, but {result.lost}", "`lastgood check` reports more."
@@ -365,6 +384,8 @@ def _untried(result: Verification) -> _Failure | None:
     restored = result.results.get(Axis.RESTORABLE.value)
     if restored is not None and restored.outcome is CheckOutcome.UNPROVEN and not restored.depth:
         return CouldNotBeTried, restored.warnings[0], "All else is good; `lastgood show` lists what was proved."
+    if rule := next((one for one in result.rules if one.kind == NOT_TRIED), None):
+        return CouldNotBeTried, f"suite {rule.suite}: {rule.sentence}", "All else is good. Verify it again."
     return None
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, WrapValidator, field_validator
 
 from blocks.crypto.keyring import Encryption, Keyring
 from blocks.errors import ConfigurationError
@@ -17,7 +17,8 @@ from blocks.plan.hooks import Hooks
 from blocks.plan.proof import Budget, ProofPolicy
 from blocks.plan.retention import RetentionPolicy
 from blocks.plan.schedules import Schedules
-from blocks.plan.strict_yaml import load_yaml
+from blocks.plan.strict_yaml import Lines, load_yaml_lines
+from blocks.plan.wrong_fields import described, mistakes, told, wrong_at
 from blocks.prefect_compat import LastgoodBlock, is_path, without_prefect
 from blocks.records import BackupType
 from blocks.repository.block import BackupRepository
@@ -59,8 +60,10 @@ class BackupPlan(LastgoodBlock):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     name: str = Field(pattern=_PLAN_NAME, description="Name of the plan; its backups are kept under it.")
-    sources: dict[str, Source] = Field(min_length=1, description="The places where state lives, by name.")
-    repository: BackupRepository = Field(description="Where the backups are kept.")
+    sources: dict[str, Annotated[Source, WrapValidator(told)]] = Field(
+        min_length=1, description="The places where state lives, by name."
+    )
+    repository: Annotated[BackupRepository, WrapValidator(told)] = Field(description="Where the backups are kept.")
     encryption: Encryption = Field(description="The credential that opens the keys, or `none` in words.")
     compression: Compression = Field(default_factory=Compression, description="How segments are compressed.")
     critical: list[str] = Field(
@@ -71,6 +74,11 @@ class BackupPlan(LastgoodBlock):
     schedules: Schedules = Field(default_factory=Schedules, description="When the jobs of the plan run.")
     hooks: Hooks = Field(default_factory=Hooks, description="Commands that run before and after state is read.")
     quality: list[str] = Field(default_factory=list, description="Files with the quality suites of restored state.")
+    verify_after_backup: Literal["off", "quick", "deep"] = Field(
+        default="off",
+        description="Whether the run that makes a backup also verifies it: `quick` compares every row, `deep` also "
+        "restores it to a scratch place.",
+    )
     prove_within: Window | None = Field(
         default=None, description="Within what time `verify --due` proves every kept backup, such as 30d or 12h."
     )
@@ -81,22 +89,27 @@ class BackupPlan(LastgoodBlock):
     # the file that it was read from; a plan that is a saved block has none
     _file: Path | None = PrivateAttr(default=None)
 
+    @field_validator("verify_after_backup", mode="before")
+    @classmethod
+    def _off(cls, given: Any) -> Any:
+        return "off" if given is False else given  # YAML reads a bare `off` as false
+
     @field_validator("sources")
     @classmethod
     def _names(cls, sources: dict[str, Source]) -> dict[str, Source]:
         for name, source in sources.items():
             if not _SOURCE_NAME.match(name):
-                raise ValueError(f"source name {name!r}: use letters, digits, dots, dashes and underscores")
+                raise wrong_at((name,), f"source name {name!r}: use letters, digits, dots, dashes and underscores")
             if field := source.named_password:
-                raise ValueError(f"source {name}: there is a password in `{field}`, where a plan would show it. {HINT}")
+                raise wrong_at((name, field), f"there is a password in it, where a plan would show it. {HINT}")
         return sources
 
     @field_validator("critical")
     @classmethod
     def _patterns(cls, patterns: list[str]) -> list[str]:
-        for pattern in patterns:
+        for number, pattern in enumerate(patterns):
             if "/" not in pattern.partition(":")[0]:
-                raise ValueError(f"critical pattern {pattern!r}: write source/collection or source/collection:key")
+                raise wrong_at((number,), f"pattern {pattern!r}: write source/collection or source/collection:key")
         return patterns
 
     def anchored(self, folder: Path) -> BackupPlan:
@@ -200,14 +213,10 @@ def load_plan(reference: str) -> BackupPlan:
         if not isinstance(exc.__cause__, ValidationError):
             raise
         raise ConfigurationError(
-            f"the saved plan {reference!r}: {_wrong(exc.__cause__)}",
+            described(f"the saved plan {reference!r}", mistakes(BackupPlan, None, exc.__cause__)),
             hint="Save it again with `lastgood plan save PLAN.yaml`.",
-        ) from exc
+        ) from None
     return loaded  # type: ignore[return-value]
-
-
-def _wrong(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
 
 
 def read_plan(path: Path) -> BackupPlan:
@@ -218,38 +227,53 @@ def read_plan(path: Path) -> BackupPlan:
         raise ConfigurationError(f"plan {path}: {exc.strerror}", hint="Give the path of a YAML plan.") from exc
     except UnicodeDecodeError as exc:
         # the error holds all of the file
-        raise ConfigurationError(f"plan {path} is not YAML: it is no UTF-8, from byte {exc.start}") from None
-    raw = load_yaml(text, f"plan {path}")
+        raise ConfigurationError(
+            f"plan {path} is not YAML: it is no UTF-8, from byte {exc.start}", hint="Save it as UTF-8."
+        ) from None
+    raw, lines = load_yaml_lines(text, f"plan {path}")
     if not isinstance(raw, dict):
-        raise ConfigurationError(f"plan {path} is not a mapping", hint="README.md shows a plan.")
-    plan = parse_plan(raw, str(path)).anchored(path.absolute().parent)
+        found = "it is empty" if raw is None else "it is a list" if isinstance(raw, list) else "it is one text"
+        raise ConfigurationError(
+            f"plan {path} is not a mapping: {found}, and a plan is `name: value` lines", hint=_SHOWN
+        )
+    plan = parse_plan(raw, str(path), lines).anchored(path.absolute().parent)
     plan._file = path.absolute()
     return plan
 
 
-def parse_plan(raw: dict[str, Any], where: str) -> BackupPlan:
-    """Validate a plan; `where` is what errors call it.
+_SHOWN = "README.md shows a plan, and `lastgood plan new` writes one."
+
+
+def parse_plan(raw: dict[str, Any], where: str, lines: Lines | None = None) -> BackupPlan:
+    """Validate a plan.
+
+    Args:
+        raw: The plan as it was read.
+        where: What errors call it.
+        lines: Where its fields stand.
 
     Raises:
         ConfigurationError: A field is unknown, missing or wrong; all of them are named.
     """
-    try:
-        with _ONE_AT_A_TIME:
-            if without_prefect():
-                _know_sources(source_of(_kinds(raw)))
+    with _ONE_AT_A_TIME:
+        if without_prefect():
+            _know_sources(source_of(_kinds(raw)))
+        plan, error = None, None
+        try:
             plan = BackupPlan.model_validate(raw)
-    except ValidationError as exc:
-        raise ConfigurationError(f"plan {where}: {_wrong(exc)}", hint="README.md shows a plan.") from exc
-    # Prefect's blocks accept unknown fields, and a misspelt `encryption` must never pass
-    if unknown := sorted(_unknown_fields(plan, raw)):
-        raise ConfigurationError(f"plan {where}: unknown {', '.join(unknown)}", hint="README.md shows a plan.")
+        except ValidationError as exc:
+            error = exc
+        # Prefect's blocks accept unknown fields, and a misspelt `encryption` must never pass
+        wrong = mistakes(BackupPlan, raw, error, lines.of if lines is not None else lambda _: None)
+    if wrong or plan is None:
+        raise ConfigurationError(described(f"plan {where}", wrong), hint=_SHOWN)
     return plan
 
 
 def _know_sources(source: Any) -> None:
     """Make the model know the sources of one plan; those of another plan, which it knew before, are forgotten."""
     if BackupPlan.__pydantic_complete__:
-        BackupPlan.model_fields["sources"].annotation = dict[str, source]
+        BackupPlan.model_fields["sources"].annotation = dict[str, Annotated[source, WrapValidator(told)]]
     BackupPlan.model_rebuild(force=True, _types_namespace={"Source": source})
 
 
@@ -257,18 +281,3 @@ def _kinds(raw: dict[str, Any]) -> list[object]:
     sources = raw.get("sources")
     said = sources.values() if isinstance(sources, dict) else ()
     return [source.get("type") if isinstance(source, dict) else None for source in said]
-
-
-def _unknown_fields(model: BaseModel, raw: Any, prefix: str = "") -> list[str]:
-    if not isinstance(raw, dict):
-        return []
-    found = [f"{prefix}{name}" for name in raw if name not in type(model).model_fields]
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        if isinstance(value, BaseModel):
-            found += _unknown_fields(value, raw.get(name), f"{prefix}{name}.")
-        elif isinstance(value, dict):
-            for key, inner in value.items():
-                if isinstance(inner, BaseModel):
-                    found += _unknown_fields(inner, raw[name][key], f"{prefix}{name}.{key}.")
-    return found

@@ -406,19 +406,11 @@ class Repository:
 
     # What is known about them
 
-    def verdict(self, metadata: BackupMetadata, stock: Stock | None = None) -> Verdict:
-        """Return what is known of a backup: by its own verifications, and by those of the backups it depends on.
-
-        Args:
-            metadata: The backup.
-            stock: Where many are asked about: it lists the verifications of all of them at once.
-        """
-        link = self.link_of(metadata)
-        if stock is not None or not metadata.chain:
-            found = {one: self.own_verdict(metadata.plan, one, stock) for one in (*metadata.chain, link)}
-        else:
-            found = self.own_verdicts(metadata.plan, (*metadata.chain, link))
-        return depending(found[link], [(one.backup_id, found[one]) for one in metadata.chain])
+    def verdict(self, metadata: BackupMetadata) -> Verdict:
+        """Return what is known of a backup: by its own verifications, and by those of the backups it depends on."""
+        if not metadata.chain:
+            return self.own_verdict(metadata.plan, self.link_of(metadata))
+        return self.verdicts(metadata.plan, [metadata])[metadata.backup_id]
 
     def own_verdict(self, plan: str, link: Link, stock: Stock | None = None) -> Verdict:
         """Return what its own verifications say of a backup, whatever is known of those it depends on.
@@ -439,7 +431,7 @@ class Repository:
             listed: list[tuple[Link, list[str] | None]] = [(link, None) for link in found]
         else:
             listed = [(link, recorded[link.backup_id]) for link in found if link.backup_id in recorded]
-        with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+        with self._readers() as pool:
             read = pool.map(lambda one: self._history.verdict(plan, *one), listed)
             return found | dict(zip((link for link, _ in listed), read, strict=True))
 
@@ -452,9 +444,9 @@ class Repository:
             for one in backups
         }
 
-    def status(self, metadata: BackupMetadata, stock: Stock | None = None) -> BackupStatus:
+    def status(self, metadata: BackupMetadata) -> BackupStatus:
         """Return what is known of a backup in one word; completed where it is not known."""
-        return self.verdict(metadata, stock).status or BackupStatus.COMPLETED
+        return self.verdict(metadata).status or BackupStatus.COMPLETED
 
     def statuses(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, BackupStatus]:
         """Return what `status` does of many backups, by their ids, with one listing for all of them."""
@@ -508,7 +500,7 @@ class Repository:
             (moment, name, one) for one, told in listed.items() for name in told if (moment := names.moment_of(name))
         ]
         newest = sorted(told, reverse=True)[:most]
-        with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+        with self._readers() as pool:
             found = pool.map(lambda one: _noted(self._history.verifications(plan, one[2], [one[1]])), newest)
             return [record for records in found for record in records]
 
@@ -529,7 +521,7 @@ class Repository:
             if names.id_moment(backup_id) <= names.id_moment(until) and most:
                 chosen[backup_id] = recorded[backup_id][-most:]
                 most -= len(chosen[backup_id])
-        with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+        with self._readers() as pool:
             found = pool.map(lambda one: self._history.verifications(plan, one, chosen[one]), chosen)
             return [verification for each in found for verification in _noted(each)]
 
@@ -616,6 +608,9 @@ class Repository:
         except (BackupNotFound, CorruptionDetected, ConfigurationError, ObjectUnreadable) as exc:
             logger.debug("%s gives no token: %s", backup_id, exc)
             return None
+
+    def _readers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS)
 
     def _size(self, name: str) -> int | str:
         try:

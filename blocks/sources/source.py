@@ -72,6 +72,27 @@ class StateSource(LastgoodBlock):
         """
         return self
 
+    def reach(self) -> str:
+        """Reach live state and say what is there: product, version and place. No state is read, nothing is written.
+
+        Raises:
+            SourceUnavailable: It cannot be reached, or may not be read.
+            ConfigurationError: What lets lastgood in is missing or wrong, or a program is.
+        """
+        with self.view() as view:
+            count = len(view.collections())
+            return f"{view.system}, {count} {'collection' if count == 1 else 'collections'}"
+
+    def scratch_need(self) -> str | None:
+        """Make sure that a deep verification can restore somewhere, and say what it uses; None where a folder will do.
+
+        Raises:
+            ProgramMissing: A program is not on this machine.
+            PlaceUnfit: The server does not let this role make a place for it.
+            SourceUnavailable: That server cannot be reached.
+        """
+        return None
+
     def notes(self) -> tuple[str, ...]:
         """Say what a check of the plan should show of the live source, each a sentence; it may ask the server."""
         return ()

@@ -54,17 +54,18 @@ def _show(result: DueResult, json: bool) -> None:
     if json:
         say_json(_json(result))
         return
-    table = grid("backup", "how", "why", "status", ">rows", ">took", "findings")
+    table = grid("backup", "how", "why", "status", ">rows", ">took")
+    table.columns[0].whole = True
     for proof in result.proofs:
         one = proof.verification
-        said = "\n".join(one.findings)
         seconds = human_seconds(one.seconds)
-        table.add_row(
-            proof.backup_id, proof.kind.value, proof.why, status_text(one.status), f"{one.rows:,}", seconds, said
-        )
+        table.add_row(proof.backup_id, proof.kind.value, proof.why, status_text(one.status), f"{one.rows:,}", seconds)
     say(table)
     say("")
     say(fields(recovery_rows(result.recovery)))
+    for proof in result.proofs:
+        for finding in proof.verification.findings:
+            say(f"found: {proof.backup_id}: {finding}")
     for finding in result.findings:
         say(f"found: {finding}")
     for backup_id in result.overdue:

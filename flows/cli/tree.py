@@ -61,7 +61,7 @@ COMMANDS: Mapping[str, Command] = {
 GROUPS: Mapping[str, tuple[Mapping[str, Command], str]] = {
     "key": (key.COMMANDS, "Show and change who can open a plan's repository."),
     "quality": (quality.COMMANDS, "Check quality suites, and suggest a first one."),
-    "plan": (plan.COMMANDS, "Keep plans where the Prefect UI can pick them."),
+    "plan": (plan.COMMANDS, "Write a plan, check that all it needs is there, save it for the Prefect UI."),
 }
 
 _HELP = "Back up application state, restore it, and prove that it can be restored."

@@ -62,7 +62,7 @@ class BackupAttempt:
         self.backup_id = self._drawn(drawn)
         self.data_key, self.encapsulated_key = repository.keys.new_data_key(plan.name, self.backup_id)
         # before anything is read: what a source sees afterwards has at least all that its token stands for
-        self.tokens = {name: view.token for name, view in context.views.items()}
+        self.tokens = self._asked_tokens()
         for name, view in context.views.items():
             context.notes.warn(name, view.warnings)  # a token may have cost something
         self._results = _Results()
@@ -74,9 +74,12 @@ class BackupAttempt:
         """Name the backup as people see it in the UI."""
         return self.backup_id
 
+    def _asked_tokens(self) -> dict[str, str | None]:
+        return {name: view.token for name, view in self.context.views.items()}
+
     def _drawn(self, drawn: str | None) -> str:
         """Return an id that is free, and that the lease names: that with which it was taken, or a new one."""
-        plan, repository, lease = self.context.plan.name, self.context.repository, self.context.lease
+        plan, repository, lease = self.context.plan.name, self.context.repository, self.context.held
         of_type = drawn is not None and drawn.startswith(self.backup_type.prefix)
         if drawn is not None and of_type and drawn not in repository.stock(plan, lease).ids:
             return drawn
@@ -211,6 +214,17 @@ class BackupAttempt:
             self.context.notes.failed = part.source
         if not isinstance(error, BaseUnusable):
             self.context.stop()
+
+
+class Rehearsal(BackupAttempt):
+    """An attempt that stores nothing: its parts are read and compared, and it has neither an id nor a lease."""
+
+    def _asked_tokens(self) -> dict[str, str | None]:
+        """Ask for none: a source may have to do something to be able to report what changes from now on."""
+        return dict.fromkeys(self.context.views)
+
+    def _drawn(self, drawn: str | None) -> str:
+        return "rehearsal"
 
 
 class _Results:

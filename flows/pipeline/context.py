@@ -56,7 +56,7 @@ class BackupContext:
     Attributes:
         plan: The plan that is backed up.
         repository: The unlocked repository that takes the backup.
-        lease: The lease of the plan, held.
+        lease: The lease of the plan, held; None of a rehearsal, which commits nothing.
         views: The open views, by source.
         requested: The wanted type; an attempt without the base that it needs makes a full one.
         tags: Words that the manifest keeps.
@@ -68,7 +68,7 @@ class BackupContext:
 
     plan: BackupPlan
     repository: Repository
-    lease: Lease
+    lease: Lease | None
     views: Mapping[str, View]
     requested: BackupType
     tags: tuple[str, ...] = ()
@@ -100,6 +100,12 @@ class BackupContext:
     def identities(self) -> dict[str, dict[str, JsonValue]]:
         """What tells each source from others of its kind."""
         return {name: self.plan.sources[name].identity() for name in self.views}
+
+    @property
+    def held(self) -> Lease:
+        """The lease; there is one wherever anything is committed."""
+        assert self.lease is not None, "a rehearsal commits nothing"
+        return self.lease
 
     @contextmanager
     def reading(self, source: str) -> Iterator[None]:

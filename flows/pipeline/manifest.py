@@ -26,7 +26,7 @@ def commit_attempt(attempt: BackupAttempt) -> BackupMetadata:
     context.finish()
     objects = attempt.packs.finish()
     metadata = _manifest(attempt, objects)
-    context.repository.commit(metadata, objects, context.lease)
+    context.repository.commit(metadata, objects, context.held)
     if attempt.backup_type.can_be_base:
         context.release()
     return metadata
@@ -35,7 +35,7 @@ def commit_attempt(attempt: BackupAttempt) -> BackupMetadata:
 def _manifest(attempt: BackupAttempt, objects: Sequence[StoredObject]) -> BackupMetadata:
     context, base = attempt.context, attempt.base
     repository, plan = context.repository, context.plan
-    sequence, previous = repository.next_position(plan.name, repository.stock(plan.name, context.lease))
+    sequence, previous = repository.next_position(plan.name, repository.stock(plan.name, context.held))
     collections = tuple(_collection(attempt, one) for one in attempt.collections)
     segments = [part.segment for c in collections for part in c.parts if part.segment]
     return BackupMetadata(
@@ -47,7 +47,7 @@ def _manifest(attempt: BackupAttempt, objects: Sequence[StoredObject]) -> Backup
         promoted_because=attempt.promoted_because,
         timestamp=max(view.taken_at for view in context.views.values()),
         sequence=sequence,
-        fencing_token=context.lease.token,
+        fencing_token=context.held.token,
         base=base.target.backup_id if base else None,
         # that they are still there is looked at right before the commit
         chain=tuple(repository.link_of(b) for b in base.backups) if base else (),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -12,8 +12,9 @@ from blocks.plan.plan import BackupPlan
 from blocks.records import BackupType
 from blocks.sources.source import StateSource
 from blocks.sources.view import View
-from flows.pipeline.attempt import BackupAttempt
+from flows.pipeline.attempt import BackupAttempt, Rehearsal
 from flows.pipeline.base_selection import find_base, other_source, schema_change, tokens
+from flows.pipeline.chain import Chain
 from flows.pipeline.context import BackupContext
 from flows.pipeline.doubts import doubt_of_backup, others
 from flows.pipeline.executor import ended_in_good_order, retried
@@ -49,21 +50,55 @@ def open_backup(
         doubt = doubt_of_backup(plan, repository, past, datetime.now(UTC), storage)
         with plan.hooks.around(plan.name, kind.value, plan.secret_variables), ExitStack() as opened:
             base, because = find_base(repository, plan.name, kind, stock)
-            since = tokens(base, kind)
-            views = {
-                name: retried(partial(_open_view, opened, name, source, since.get(name)), retries=2)
-                for name, source in plan.sources.items()
-            }
+            views = _views(opened, plan, tokens(base, kind))
             context = BackupContext(plan, repository, lease, views, kind, tuple(tags), doubt)
             for name, sentence in others(past, context.identities):
                 context.notes.warn(name, [f"{sentence[0].upper()}{sentence[1:]}."])
-            if base is not None and (other := other_source(base.target, context.identities)):
-                base, because = None, other
-            if base is not None and (changed := schema_change(base.target, context.specs)):
-                base, because = None, changed
-            if base is not None and (grown := context.needs_repartition(base)):
-                base, because = None, f"a part of {grown} has outgrown its bounds"
+            base, because = _fitting(context, base, because)
             yield BackupAttempt(context, base, because, drawn=lease.record.backup_id)
+
+
+@contextmanager
+def open_rehearsal(plan: BackupPlan, kind: BackupType) -> Iterator[Rehearsal]:
+    """Open a view of every source, and begin what a backup would begin, without a lease: nothing is written.
+
+    Hooks do not run, and the clock is not looked at.
+
+    Args:
+        plan: The plan.
+        kind: The wanted type; one that needs a base and finds none becomes a full one, and says so.
+
+    Raises:
+        SourceUnavailable: A source cannot be read.
+        UnsupportedState: A source holds what cannot be kept exactly.
+    """
+    repository = plan.repository.unlock(plan.encryption)
+    with ended_in_good_order(), ExitStack() as opened:
+        stock = repository.stock(plan.name)
+        base, because = find_base(repository, plan.name, kind, stock)
+        context = BackupContext(plan, repository, None, _views(opened, plan, tokens(base, kind)), kind)
+        base, because = _fitting(context, base, because)
+        yield Rehearsal(context, base, because)
+
+
+def _fitting(context: BackupContext, base: Chain | None, because: str | None) -> tuple[Chain | None, str | None]:
+    """Return the base where it fits what the sources are now; else None, and why not."""
+    if base is None:
+        return None, because
+    if other := other_source(base.target, context.identities):
+        return None, other
+    if changed := schema_change(base.target, context.specs):
+        return None, changed
+    if grown := context.needs_repartition(base):
+        return None, f"a part of {grown} has outgrown its bounds"
+    return base, because
+
+
+def _views(opened: ExitStack, plan: BackupPlan, since: Mapping[str, str]) -> dict[str, View]:
+    return {
+        name: retried(partial(_open_view, opened, name, source, since.get(name)), retries=2)
+        for name, source in plan.sources.items()
+    }
 
 
 def _open_view(opened: ExitStack, name: str, source: StateSource, since: str | None) -> View:

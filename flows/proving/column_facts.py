@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from typing import Any
 
+from blocks.plan.quality.column_types import text
 from blocks.plan.quality.table import CheckedTable
 from blocks.verification import CollectionProfile
 from flows.proving.profile import Kind, kind_of
@@ -91,7 +92,7 @@ def text_facts(table: CheckedTable, profile: CollectionProfile, values: bool) ->
         sql = table.sql(name)
         other = [f"count(*) FILTER (NOT {_matches(sql, one)})" for one in likely[name]]
         asked += [f"min(length({sql}))", f"max(length({sql}))"]
-        asked += [f"count(*) FILTER (regexp_matches({sql}, {_quoted(MOJIBAKE)}))", f"[{', '.join(other)}]"]
+        asked += [f"count(*) FILTER (regexp_matches({sql}, {text(MOJIBAKE)}))", f"[{', '.join(other)}]"]
         asked.append(_times(sql) if ISO_TIME in likely[name] else "NULL")
     found = _row(table, asked)
     facts = dict[str, TextFacts]()
@@ -178,8 +179,8 @@ def _likely(table: CheckedTable, columns: Sequence[str]) -> dict[str, list[str]]
 
 def _matches(sql: str, format: str) -> str:
     if format == "JSON":
-        return f"(json_valid({sql}) AND regexp_matches({sql}, {_quoted(_JSON)}))"
-    return f"regexp_matches({sql}, {_quoted(FORMATS[format])})"
+        return f"(json_valid({sql}) AND regexp_matches({sql}, {text(_JSON)}))"
+    return f"regexp_matches({sql}, {text(FORMATS[format])})"
 
 
 def _values(table: CheckedTable, name: str) -> tuple[str, ...]:
@@ -194,7 +195,3 @@ def _row(table: CheckedTable, asked: Sequence[str], rows: str = "") -> Sequence[
         return ()
     with table.connection.cursor() as cursor:
         return cursor.execute(f"SELECT {', '.join(asked)} FROM {rows or table.name}").fetchone() or ()
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -8,6 +8,7 @@ from blocks.errors import ObjectUnreadable
 from blocks.records import BackupMetadata
 from blocks.repository.block import Repository
 from blocks.repository.stock import Stock
+from blocks.repository.verdict import standings_of
 from blocks.verification import Axis, CheckOutcome, CollectionProfile, Verification
 
 LOOKED_BACK = 200
@@ -56,11 +57,11 @@ class Earlier:
     def is_bad(self, backup: BackupMetadata) -> bool:
         """Whether anything stands against the bytes or the data of one of them."""
         found = self._verifications(backup)
-        standing = found and (found[-1].standing or found[-1].results)
+        stands = standings_of(found, found[-1].manifest_sha256) if found else {}
         return any(
-            standing[axis].outcome is CheckOutcome.BAD
+            stands[axis].outcome is CheckOutcome.BAD
             for axis in (Axis.BYTES, Axis.RESTORABLE, Axis.QUALITY)
-            if standing and axis in standing
+            if axis in stands
         )
 
     def _verifications(self, backup: BackupMetadata) -> list[Verification]:

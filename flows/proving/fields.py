@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -36,8 +36,8 @@ _NUMERIC = r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?"
 MAX_FIELDS = 1_000
 """Most columns of a table; keys with more fields than that are no rows of one."""
 
-Record = dict[str, tuple[int, str]]
-"""Kind and text of each field that a record has."""
+Record = dict[str, tuple[int, str] | None]
+"""Kind and text of each field that a record has, None where it is NULL."""
 
 
 class Reader(Protocol):
@@ -84,21 +84,26 @@ class Fields:
         self.view = f"{quoted(SUITES)}.{quoted(name)}"
         self._fields: dict[str, int] = {}
         self._files: list[tuple[int, int, Path]] = []
+        self._written = 0  # fields that the latest file has, and so the most
         self._guard = threading.Lock()
         self.rows = 0
+
+    def know(self, names: Iterable[str]) -> None:
+        """Take names of fields, which are columns even where no record has them.
+
+        Raises:
+            ConfigurationError: There are too many.
+        """
+        for name in names:
+            self._fields.setdefault(name, len(self._fields))
+        self.check_width(self._fields)
 
     def add(self, own: Mapping[str, pa.Array], records: Sequence[Record], part: int) -> None:
         """Take records; `own` are columns that each has beside its fields."""
         with self._guard:
-            for record in records:
-                for name in record:
-                    self._fields.setdefault(name, len(self._fields))
-            if len(self._fields) > MAX_FIELDS:
-                raise ConfigurationError(
-                    f"{self.view}: what stands there has more than {MAX_FIELDS:,} different fields",
-                    hint="Narrow the suite with `keys` to what has the same fields.",
-                )
+            self.know(name for record in records for name in record)
             numbers = dict(self._fields)
+            self._written = len(numbers)
             path = self._folder / f"fields-{len(self._files)}.parquet"
             self._files.append((part, len(self._files), path))
             self.rows += len(records)
@@ -108,6 +113,18 @@ class Fields:
             columns[f"k{number}"] = pa.array([None if each is None else each[0] for each in found], pa.int8())
             columns[f"f{number}"] = pa.array([None if each is None else each[1] for each in found], pa.large_string())
         pq.write_table(pa.table(columns), path, compression="lz4")
+
+    def check_width(self, fields: Sized) -> None:
+        """Refuse fields that are too many for one table.
+
+        Raises:
+            ConfigurationError: They are.
+        """
+        if len(fields) > MAX_FIELDS:
+            raise ConfigurationError(
+                f"{self.view}: what stands there has more than {MAX_FIELDS:,} different fields",
+                hint="Narrow the suite with `keys` to what has the same fields.",
+            )
 
     def table(self, own: Mapping[str, str], unparsed: tuple[Unparsed, ...], key: str) -> CheckedTable:
         """Make the table.
@@ -121,7 +138,9 @@ class Fields:
         with self._connection.cursor() as cursor:
             cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(SUITES)}")
             if not self.rows:
-                columns = {name: CheckedColumn(kind, name) for name, kind in own.items()}
+                sql_names = _distinct([*own, *names])
+                kinds = {**own, **{name: self._empty(name) for name in names}}
+                columns = {name: CheckedColumn(kind, sql_names[name]) for name, kind in kinds.items()}
                 empty = ", ".join(f"CAST(NULL AS {c.type}) AS {quoted(c.sql_name)}" for c in columns.values())
                 cursor.execute(f"CREATE OR REPLACE VIEW {self.view} AS SELECT {empty} WHERE false")
                 return CheckedTable(self._connection, self.view, columns, 0, unparsed, (key,))
@@ -143,13 +162,17 @@ class Fields:
             for name, number in names.items():
                 wrong = lost[number]
                 keys = _examples(cursor, raw, place, number, expressions[name]) if wrong else ()
-                columns[name] = CheckedColumn(types[sql_names[name]], sql_names[name], wrong, keys=keys)
+                kind = types[sql_names[name]]
+                nans = _nans(cursor, raw, number) if wrong and kind == "DOUBLE" else 0
+                columns[name] = CheckedColumn(kind, sql_names[name], wrong - nans, nans, keys if wrong > nans else ())
             cursor.execute(f"CREATE OR REPLACE VIEW {self.view} AS SELECT * FROM {source}")
         return CheckedTable(self._connection, self.view, columns, self.rows, unparsed, (key,))
 
     def _expression(self, cursor: duckdb.DuckDBPyConnection, raw: str, name: str, number: int) -> str:
         """Return the SQL expression of a field's values in the type that it is to have."""
         value, kind = f"f{number}", f"k{number}"
+        if number >= self._written:
+            return f"CAST(NULL AS {self._empty(name)})"
         if name in self._typed:
             return _whole(converted(cursor, raw, value, self._typed[name]))
         counts = dict(cursor.execute(f"SELECT {kind}, count(*) FROM {raw} GROUP BY 1").fetchall())
@@ -171,6 +194,10 @@ class Fields:
             return f"CASE WHEN {kind} = {BOOLEAN} THEN CAST({value} AS BOOLEAN) END"
         return f"CASE WHEN {kind} = {most} THEN {value} END"
 
+    def _empty(self, name: str) -> str:
+        """Return the type of a field that no record has."""
+        return self._typed.get(name, "VARCHAR")
+
 
 def _numbers(cursor: duckdb.DuckDBPyConnection, table: str, value: str) -> str:
     return _whole(converted(cursor, table, value, named_type("decimal")))
@@ -188,14 +215,21 @@ def _lost(cursor: duckdb.DuckDBPyConnection, raw: str, expressions: Mapping[int,
     """Count the values of each field that are not of its type."""
     if not expressions:
         return {}
-    counts = ", ".join(f"count(f{number}) - count({sql})" for number, sql in expressions.items())
+    known = {number: sql for number, sql in expressions.items() if not sql.startswith("CAST(NULL AS ")}
+    counts = ", ".join(f"count(f{number}) - count({sql})" for number, sql in known.items()) or "1"
     found = cursor.execute(f"SELECT {counts} FROM {raw}").fetchone() or ()
-    return dict(zip(expressions, map(int, found), strict=True))
+    return dict.fromkeys(expressions, 0) | dict(zip(known, map(int, found), strict=False))
 
 
 def _examples(cursor: duckdb.DuckDBPyConnection, raw: str, place: str, number: int, sql: str) -> tuple[str, ...]:
     query = f"SELECT {place} FROM {raw} WHERE f{number} IS NOT NULL AND ({sql}) IS NULL LIMIT {EXAMPLES}"
     return tuple(str(row[0]) for row in cursor.execute(query).fetchall())
+
+
+def _nans(cursor: duckdb.DuckDBPyConnection, raw: str, number: int) -> int:
+    """Count the values of a field that are NaN, which are NULL as numbers, and no wrong ones."""
+    found = cursor.execute(f"SELECT count(*) FROM {raw} WHERE isnan(TRY_CAST(f{number} AS DOUBLE))").fetchone()
+    return int(found[0]) if found else 0
 
 
 def _distinct(names: Iterable[str]) -> dict[str, str]:
@@ -226,10 +260,13 @@ def json_fields(value: bytes) -> Record:
     Raises:
         ValueError: It is no JSON, or no object.
     """
-    found = json.loads(value, parse_float=Decimal, parse_constant=_no_json)
+    try:
+        found = json.loads(value, parse_float=Decimal, parse_constant=_no_json)
+    except (RecursionError, ArithmeticError) as exc:
+        raise ValueError("nested too deep, or a number beyond all bounds") from exc
     if not isinstance(found, dict):
         raise ValueError("no object")  # noqa: TRY004  the text is wrong, not a type of ours
-    return {name: written(held) for name, held in found.items() if held is not None}
+    return {name: None if held is None else written(held) for name, held in found.items()}
 
 
 def _no_json(constant: str) -> object:

@@ -74,16 +74,20 @@ class FileTables:
             with open(place, "a+b") as file:
                 file.truncate(size)
                 self._see_end(file, name)
-            try:
-                for start, records in read(place, name):
-                    lines = pa.array(range(start, start + len(records)), pa.int64())
-                    own = {"path": pa.array([name] * len(records), pa.large_string()), "line": lines}
-                    self._fields.add(own, records, number)
-            except (pa.ArrowException, OSError, UnicodeDecodeError):
-                self._bad_files.note(name)
+            for start, records in self._parsed(read(place, name), name):
+                lines = pa.array(range(start, start + len(records)), pa.int64())
+                own = {"path": pa.array([name] * len(records), pa.large_string()), "line": lines}
+                self._fields.add(own, records, number)
             place.unlink()
         unparsed = self._bad_files.unparsed + self._bad_lines.unparsed + self._unended.unparsed
         return self._fields.table({"path": "VARCHAR", "line": "BIGINT"}, unparsed, "path")
+
+    def _parsed(self, read: Iterator[tuple[int, list[Record]]], name: str) -> Iterator[tuple[int, list[Record]]]:
+        """Yield what is read of a file until it does not parse; no room for what becomes of it is no fault of it."""
+        try:
+            yield from read
+        except (pa.ArrowException, OSError, ValueError):
+            self._bad_files.note(name)
 
     def _see_end(self, file: BinaryIO, name: str) -> None:
         """Note a file whose last line is not ended: it may have been cut there."""
@@ -107,6 +111,8 @@ class FileTables:
         )
         with pa.csv.open_csv(place, parse_options=quiet) as head:
             header = head.schema.names
+        _no_name_twice(header)
+        self._fields.know(header)
         types = {column: pa.large_string() for column in header}
         convert = pa.csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""])
         line = 1
@@ -161,8 +167,12 @@ class FileTables:
     def _parquet(self, place: Path, name: str) -> Iterator[tuple[int, list[Record]]]:
         line = 1
         with pq.ParquetFile(place) as file:
+            _no_name_twice(file.schema_arrow.names)
+            self._fields.know(file.schema_arrow.names)
             for column in file.schema_arrow:
-                if pa.types.is_date(column.type):
+                if pa.types.is_floating(column.type) and column.name not in self._suite.types:
+                    self._typed[column.name] = "DOUBLE"
+                elif pa.types.is_date(column.type):
                     self._typed.setdefault(column.name, "DATE")
                 elif pa.types.is_timestamp(column.type):
                     self._typed.setdefault(column.name, "TIMESTAMPTZ" if column.type.tz else "TIMESTAMP")
@@ -172,6 +182,11 @@ class FileTables:
                     records.append({column: _of_parquet(held) for column, held in row.items() if held is not None})
                 yield line, records
                 line += len(records)
+
+
+def _no_name_twice(names: list[str]) -> None:
+    if len({*names}) < len(names):
+        raise ValueError("two columns have the same name")
 
 
 def _of_parquet(value: object) -> tuple[int, str]:

@@ -51,7 +51,7 @@ class KeyedValues:
             kind = row.get("type", "string")
             if kind != ("hash" if self._hash else "string"):
                 if row.get("element") is None:
-                    self._note(row["key"], "total")
+                    self._count()
                     self._note(row["key"])
                 continue
             record = self._record(row)
@@ -74,20 +74,22 @@ class KeyedValues:
                     self._expires[bytes_value(key)] = row.get("expires_ms")  # type: ignore[assignment]
                 else:
                     record[text_value(element)] = (TEXT, text_value(value))
+                    self._fields.check_width(record)  # of one that is too wide no more is kept
             return None
-        self._note(key, "total")
+        self._count()
         try:
             return _hash_fields(bytes_value(value)) if self._hash else json_fields(bytes_value(value))
         except ValueError:
             self._note(key)
             return None
 
-    def _note(self, key: object, what: str = "") -> None:
+    def _count(self) -> None:
         with self._guard:
-            if what == "total":
-                self._failures.total += 1
-            else:
-                self._failures.note(text_value(key))
+            self._failures.total += 1
+
+    def _note(self, key: object) -> None:
+        with self._guard:
+            self._failures.note(text_value(key))
 
     def table(self) -> CheckedTable:
         """Return the table of all keys."""

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.errors import CorruptionDetected
+from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError
 from blocks.plan.plan import BackupPlan
 from blocks.plan.quality import QualitySuite, load_suites
-from blocks.plan.quality.findings import evaluated, faults, findings, oddities
+from blocks.plan.quality.findings import NOT_TRIED, Judgement, evaluated, faults, findings, oddities, own_rule
 from blocks.records import BackupMetadata, BackupStatus
 from blocks.rows.canonical import DIGEST, KEY, is_sorted, one_chunk
 from blocks.rows.digest import RowDigest
 from blocks.rows.index import PartIndex, positions
 from blocks.rows.keys import no_keys
 from blocks.rows.normalize import to_normal
-from blocks.verification import Axis, AxisResult, CheckOutcome, CollectionProfile, Depth, RuleResult
+from blocks.verification import Axis, AxisResult, CheckOutcome, CollectionProfile, Depth, RuleOutcome, RuleResult
 from flows.pipeline.chain import RestorePart
 from flows.proving.suites import SuiteRows, Values
+
+logger = logging.getLogger(__name__)
 
 BLOCK_ROWS = 1 << 17
 """Rows that are compared at once: their keys take as much room as the rows themselves may."""
@@ -105,6 +108,7 @@ class Proof:
         self.profile: dict[str, CollectionProfile] = {}
         """Numbers about the rows that suites were evaluated on."""
         self.suite_rows: SuiteRows | None = None
+        self._untried: str | None = None
 
     def __getitem__(self, axis: Axis) -> Findings:
         return self.axes[axis]
@@ -145,15 +149,33 @@ class Proof:
             rows: Restored rows with canonical columns.
             part: Number of the part that they are.
         """
-        if self.suite_rows is not None:
-            self.suite_rows.add(collection, rows, part)
+        if self.suite_rows is not None and self._untried is None:
+            with self._trying():
+                self.suite_rows.add(collection, rows, part)
 
     def rows_of(self, backup: BackupMetadata) -> AbstractContextManager[object]:
         """Keep the rows of a backup that suites ask for; they are gone when the context ends."""
         if not self.suites:
             return nullcontext()
-        self.suite_rows = SuiteRows(backup.plan, self.suites, backup)
-        return self.suite_rows
+        with self._trying():
+            self.suite_rows = SuiteRows(backup.plan, self.suites, backup)
+        return self.suite_rows or nullcontext()
+
+    @contextmanager
+    def _trying(self) -> Iterator[None]:
+        """Keep why suites cannot be run here (no room, a storage that fails), which ends no other proof."""
+        import duckdb  # takes a while, and most plans have no suites
+
+        try:
+            yield
+        except LastgoodError as exc:
+            if isinstance(exc, ConfigurationError):
+                raise
+            self._untried = exc.message
+        except (OSError, MemoryError, duckdb.Error) as exc:
+            logger.debug("the quality suites could not be run", exc_info=exc)
+            # the text of DuckDB's errors may hold values of rows
+            self._untried = (exc.strerror if isinstance(exc, OSError) else None) or type(exc).__name__
 
     def run_suites(self, parameters: Values, whole: bool = True) -> None:
         """Run the quality suites on the rows that were kept.
@@ -162,20 +184,30 @@ class Proof:
             parameters: Knows the values that suites name.
             whole: Whether all of its rows came; some of them are not judged.
         """
-        if self.suite_rows is None:
+        if not self.suites:
             return
         quality = self[Axis.QUALITY]
         if not whole:
             quality.unproven.append("The quality suites were not run, since not all rows could be read.")
             return
+        if self.suite_rows is not None and self._untried is None:
+            with self._trying():
+                self.rules = self.suite_rows.run(parameters)
+        if self.suite_rows is None or self._untried is not None:
+            self.rules = [_untried(suite, f"it could not be evaluated: {self._untried}") for suite in self.suites]
+            quality.unproven += [f"suite {rule.suite}: {rule.sentence}" for rule in self.rules]
+            return
         quality.reach(Depth.ROWS)
-        self.rules = self.suite_rows.run(parameters)
         self.profile = self.suite_rows.profiles
         self.evaluated = {suite.name: suite.sha256 for suite in self.suites}
         self.expectations = evaluated(self.rules)
         quality.bad += findings(self.rules)
         quality.unproven += faults(self.rules)
         quality.odd += oddities(self.rules)
+
+
+def _untried(suite: QualitySuite, sentence: str) -> RuleResult:
+    return own_rule(suite, suite.collection, (), sentence, Judgement(RuleOutcome.UNJUDGED, NOT_TRIED))
 
 
 def proved_index(part: RestorePart, rows: pa.Table) -> PartIndex:

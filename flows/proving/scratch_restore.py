@@ -6,6 +6,7 @@ Each source is restored by itself, so that one that cannot be leaves the others 
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -52,6 +53,7 @@ class ScratchRestore:
     Attributes:
         restore_seconds: How long it took until all sources were there and committed, the reading of the backup
             included and the proofs after that not; None before, and where one of them could not be restored.
+        place: Host and folder that it is made in; None where it could not be begun.
     """
 
     def __init__(self, plan: BackupPlan, chain: Chain) -> None:
@@ -64,6 +66,7 @@ class ScratchRestore:
         self._unproven: list[str] = []
         self._opened_at = time.monotonic()
         self.restore_seconds: float | None = None
+        self.place: str | None = None
 
     def begin(self, folder: Path, opened: ExitStack) -> None:
         """Begin the restore of each source.
@@ -75,6 +78,7 @@ class ScratchRestore:
         Raises:
             ConfigurationError: The plan is wrong.
         """
+        self.place = f"{socket.gethostname()}:{folder.parent}"
         sources = self._plan.sources
         self._places = {name: source.scratch(folder / name) for name, source in sources.items()}
         changes = ChangeList(self._plan, self._chain, RestoreRequest(scratch=self._places, keep_going=True))

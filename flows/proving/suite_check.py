@@ -243,10 +243,27 @@ def _said(error: ConfigurationError) -> str:
     from great_expectations.compatibility.pydantic import ValidationError
 
     if isinstance(error.__cause__, ValidationError):
-        first = {one["loc"][0]: one["msg"] for one in reversed(error.__cause__.errors())}
+        wrong = reversed(error.__cause__.errors())
+        first = {one["loc"][0]: _IN_OUR_WORDS.get(one["type"], one["msg"]) for one in wrong}
         fields = [f"{field}: {said}" for field, said in first.items() if field != "__root__" or len(first) == 1]
         return "; ".join(one.removeprefix("__root__: ") for one in fields)
     return error.message.removeprefix(": ")
+
+
+_IN_OUR_WORDS = {
+    "value_error.missing": "it is missing",
+    "value_error.extra": "there is no such argument",
+    "type_error.bool": "write true or false",
+    "type_error.dict": "write fields and their values",
+    "type_error.float": "write a number",
+    "type_error.integer": "write a whole number",
+    "type_error.list": "write a list",
+    "type_error.none.not_allowed": "nothing stands there",
+    "type_error.str": "write text",
+    "value_error.bool": "write true or false",
+    "value_error.float": "write a number",
+}
+"""What to say in the place of pydantic's sentences; those of Great Expectations itself are left as they are."""
 
 
 def _wrong_pattern(pattern: str) -> str | None:
@@ -281,6 +298,13 @@ def _column_faults(expectation: Expectation, columns: Mapping[str, Kind | None],
 
 def _bound_faults(expectation: Expectation, columns: Mapping[str, Kind | None], of: str) -> Iterator[str]:
     """Yield bounds that no value of the column can be compared with."""
+    from blocks.plan.quality.expectations import can_be_in
+
+    if len(expectation.columns) == 1 and (held := _HELD.get(columns.get(expectation.columns[0]) or Kind.OTHER)):
+        [column], given = expectation.columns, expectation.kwargs.get("value_set")
+        if isinstance(given, list) and not can_be_in(expectation.type, given, held):
+            word = _WORDS[columns[column] or Kind.OTHER]
+            yield f"value_set: none of the values is of the type of {column!r}{of}, which holds {word}"
     if expectation.type not in _COMPARED:
         return
     name = str(expectation.kwargs.get("column"))
@@ -295,6 +319,15 @@ def _bound_faults(expectation: Expectation, columns: Mapping[str, Kind | None], 
             yield f"{argument} is a number, and {name!r}{of} holds text; `types` says what a text stands for"
 
 
+_HELD = {
+    Kind.NUMBER: "BIGINT",
+    Kind.FLOAT: "DOUBLE",
+    Kind.TEXT: "VARCHAR",
+    Kind.TIME: "TIMESTAMPTZ",
+    Kind.LOCAL_TIME: "TIMESTAMP",
+    Kind.DATE: "DATE",
+}
+"""An SQL type of each kind of values that sets can be of."""
 _COMPARED = frozenset(
     {
         "expect_column_values_to_be_between",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 import pyarrow as pa
 
+from blocks.errors import ConfigurationError
 from blocks.plan.expression import Value
 from blocks.plan.parameters import Missing
 from blocks.plan.quality import Expectation, QualitySuite
-from blocks.plan.quality.column_types import former_type, named_type, quoted, text
-from blocks.plan.quality.findings import NO_COLLECTION, Judgement, own_rule
+from blocks.plan.quality.column_types import former_type, key_text, named_type, quoted, text
+from blocks.plan.quality.findings import NO_COLLECTION, NOT_EVALUATED, Judgement, fault, own_rule
 from blocks.plan.quality.sql import SUITES, tables_in
 from blocks.plan.quality.suite import FILE_FORMATS
 from blocks.plan.quality.table import CheckedColumn, CheckedTable
@@ -64,24 +66,23 @@ class SuiteRows:
         plan: Name of the plan.
         suites: The suites.
         backup: The backup; a suite is evaluated on each of its collections that the suite names.
-        more: Full names of collections that are kept besides those that suites ask for.
 
     Attributes:
         profiles: After `run`, numbers about the rows of each table that a suite was evaluated on.
     """
 
-    def __init__(
-        self, plan: str, suites: Sequence[QualitySuite], backup: BackupMetadata, more: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, plan: str, suites: Sequence[QualitySuite], backup: BackupMetadata) -> None:
         collections = {collection.name: collection for collection in backup.collections}
         kinds = self._kinds = {state.name: state.type for state in backup.sources}
         chosen = {suite.name: suite.collections(collections) for suite in suites}
-        wanted = {*more, *_named(suites, collections)}
+        wanted = _named(suites, collections)
         wanted |= {name for suite in suites if suite.format is None for name in chosen[suite.name]}
         self._suites = list(suites)
         self.profiles: dict[str, CollectionProfile] = {}
         self.tables = RestoredTables(plan, [c for name, c in collections.items() if name in wanted], kinds)
         self._runs: list[_Run] = []
+        self._refused: dict[str, ConfigurationError] = {}
+        """By name of a run why its rows are no table: a fault of the suite."""
         for suite in suites:
             for collection in chosen[suite.name]:
                 name = suite.name if len(chosen[suite.name]) == 1 else f"{suite.name} {collection}"
@@ -114,8 +115,18 @@ class SuiteRows:
         """
         self.tables.add(collection, rows, part)
         for run in self._runs:
-            if run.reader is not None and run.collection.name == collection and rows.num_columns:
-                run.reader.add(rows, part)
+            wanted = run.collection.name == collection and rows.num_columns and run.name not in self._refused
+            if run.reader is not None and wanted:
+                with self._judged(run):
+                    run.reader.add(rows, part)
+
+    @contextmanager
+    def _judged(self, run: _Run) -> Iterator[None]:
+        """Keep what is wrong with a suite for its result: a verification is about more than that."""
+        try:
+            yield
+        except ConfigurationError as exc:
+            self._refused[run.name] = exc
 
     def run(self, parameters: Values) -> list[RuleResult]:
         """Evaluate all suites, after all rows were added.
@@ -128,9 +139,10 @@ class SuiteRows:
         from blocks.plan.quality.expectations import parameters_of
 
         self.tables.tables()  # which queries may name
-        tables = [(run, self._table(run, parameters.types_before(run.collection))) for run in self._runs]
+        tables = [(run, table) for run in self._runs if (table := self._table_or_none(run, parameters)) is not None]
         self.profiles = {run.profile: profile(table) for run, table in tables}
         rules = [_no_collection(suite) for suite in self._lacking]
+        rules += [_refused(run, self._refused[run.name]) for run in self._runs if run.name in self._refused]
         for run, table in tables:
             suite = run.suite
             names = frozenset[str]().union(*(parameters_of(each) for each in suite.expectations))
@@ -141,8 +153,20 @@ class SuiteRows:
         return rules
 
     def tables_of(self, suite: str) -> dict[str, CheckedTable]:
-        """Return the table of a suite for each of its collections, by full name, after all rows were added."""
+        """Return the table of a suite for each of its collections, by full name, after all rows were added.
+
+        Raises:
+            ConfigurationError: What the suite names is no table.
+        """
+        for error in self._refused.values():
+            raise error
         return {run.collection.name: self._table(run) for run in self._runs if run.suite.name == suite}
+
+    def _table_or_none(self, run: _Run, parameters: Values) -> CheckedTable | None:
+        if run.name not in self._refused:
+            with self._judged(run):
+                return self._table(run, parameters.types_before(run.collection))
+        return None
 
     def _table(self, run: _Run, before: Mapping[str, tuple[str, str]] = {}) -> CheckedTable:
         if run.reader is not None:
@@ -209,12 +233,12 @@ def _retyped(
     cursor: duckdb.DuckDBPyConnection, source: str, table: CheckedTable, known: CheckedColumn, typed: str
 ) -> CheckedColumn:
     sql = quoted(known.sql_name)
-    key = ", ".join(f"CAST({table.sql(name)} AS VARCHAR)" for name in table.key)
+    key = key_text(table.columns[name].sql_name for name in table.key)
     lost = f"{sql} IS NOT NULL AND ({typed}) IS NULL"
     found = cursor.execute(f"SELECT count(*) FROM {source} WHERE {lost}").fetchone()
     wrong, keys = int(found[0]) if found else 0, known.keys
-    if wrong and key:
-        rows = cursor.execute(f"SELECT concat_ws(', ', {key}) FROM {source} WHERE {lost} LIMIT {EXAMPLES}").fetchall()
+    if wrong and table.key:
+        rows = cursor.execute(f"SELECT {key} FROM {source} WHERE {lost} LIMIT {EXAMPLES}").fetchall()
         keys = tuple(str(row[0]) for row in rows)
     return replace(known, wrong=known.wrong + wrong, keys=keys)
 
@@ -236,6 +260,10 @@ def _named(suites: Sequence[QualitySuite], collections: Mapping[str, Collection]
 def _queries(expectation: Expectation) -> list[str]:
     names = ("unexpected_rows_query", "base_query", "comparison_query")
     return [query for name in names if isinstance(query := expectation.kwargs.get(name), str)]
+
+
+def _refused(run: _Run, error: ConfigurationError) -> RuleResult:
+    return own_rule(run.suite, run.collection.name, (), error.message, fault(NOT_EVALUATED))
 
 
 def _no_collection(suite: QualitySuite) -> RuleResult:

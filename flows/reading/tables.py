@@ -22,6 +22,7 @@ from blocks.plan.quality.column_types import (
     FREE_DECIMAL,
     common_type,
     decimal_type,
+    key_text,
     postgres_type,
     quoted,
     sqlite_type,
@@ -29,7 +30,7 @@ from blocks.plan.quality.column_types import (
 )
 from blocks.plan.quality.table import CheckedColumn, CheckedTable
 from blocks.records import Collection
-from flows.reading.typed_parts import EXAMPLES, PartShape, TypedPart, key_text, write_part
+from flows.reading.typed_parts import EXAMPLES, PartShape, TypedPart, write_part
 
 if TYPE_CHECKING:
     import duckdb
@@ -138,10 +139,6 @@ class RestoredTables:
             made = write_part(cursor, rows, kept.shape, part, kept.parts[number].path)
         with self._guard:
             kept.parts[number] = made
-
-    def holds(self, collection: str) -> bool:
-        """Whether the rows of a collection are kept."""
-        return collection in self._kept
 
     def table(self, collection: str) -> CheckedTable:
         """Return a collection as a table, after all of its rows were added; its view is made anew.

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from blocks.plan.quality.column_types import FREE_DECIMAL, decimal_type, quoted, text
+from blocks.plan.quality.column_types import FREE_DECIMAL, decimal_type, key_text, quoted, text
 from blocks.rows.variant import decode_variant, is_variant
 
 if TYPE_CHECKING:
@@ -162,15 +162,22 @@ def converted(cursor: duckdb.DuckDBPyConnection, table: str, name: str, target: 
         target: The SQL type.
     """
     if target == FREE_DECIMAL:
+        parts = f"regexp_extract({name}, '^[+-]?([0-9]*)[.]?([0-9]*)(?:[eE]([+-]?[0-9]+))?$', ['w', 'f', 'e'])"
         found = cursor.execute(
-            f"SELECT max(length(ltrim(split_part({name}, '.', 1), '+-'))), max(length(split_part({name}, '.', 2))) "
-            f"FROM {table} WHERE regexp_full_match({name}, '[+-]?[0-9]*[.]?[0-9]*')"
+            "SELECT max(length(p.w) + greatest(e, 0)), max(greatest(length(p.f) - e, 0)) FROM (SELECT p, "
+            "CASE WHEN p.e = '' THEN 0 ELSE coalesce(TRY_CAST(p.e AS INTEGER), 9999) END AS e "
+            f"FROM (SELECT {parts} AS p FROM {table})) WHERE p.w <> '' OR p.f <> ''"
         ).fetchone()
         digits, scale = found or (0, 0)
         target = decimal_type(digits or 1, scale or 0)
     if target == "DOUBLE":
         return f"CASE WHEN isnan(TRY_CAST({name} AS DOUBLE)) THEN NULL ELSE TRY_CAST({name} AS DOUBLE) END"
-    return f"TRY_CAST({name} AS {target})"
+    cast = f"TRY_CAST({name} AS {target})"
+    if target == "BIGINT":  # a cast would round
+        return f"CASE WHEN regexp_full_match({name}, '\\s*[+-]?[0-9]+([.]0*)?\\s*') THEN {cast} END"
+    if target == "DATE":  # a cast would drop the time of day
+        return f"CASE WHEN TRY_CAST({name} AS TIMESTAMP) <> CAST({cast} AS TIMESTAMP) THEN NULL ELSE {cast} END"
+    return cast
 
 
 def _account(
@@ -199,11 +206,6 @@ def _account(
                 lost_there = f"{quoted(sql_name)} IS NOT NULL AND ({expression}) IS NULL"
                 found = cursor.execute(f"SELECT {key} FROM part WHERE {lost_there} LIMIT {EXAMPLES}").fetchall()
                 part.keys[name] = tuple(str(row[0]) for row in found)
-
-
-def key_text(key: tuple[str, ...]) -> str:
-    """Return the SQL expression of a row's key as people read it."""
-    return "concat_ws(', ', " + ", ".join(f"CAST({quoted(name)} AS VARCHAR)" for name in key) + ")"
 
 
 def _kind(kind: pa.DataType) -> str:

@@ -51,6 +51,19 @@ def test_a_backup_leaves_its_numbers_its_collections_and_a_link_to_its_base(
     assert link == f"[{made.backup_id} depends on {full.backup_id}]({prefect.server.ui_url}/runs/flow-run/{full_run})"
 
 
+def test_a_plan_that_says_so_is_verified_in_a_run_inside_of_that_of_the_backup(
+    prefect: Prefect, small_plan: SmallPlan
+) -> None:
+    small_plan.path.write_text(f"{small_plan.path.read_text()}\nverify_after_backup: deep\n")
+    made = backup(str(small_plan.path), "full")
+    outer, inner = prefect.newest_run("backup", small_plan), prefect.newest_run("verify", small_plan)
+    parent = prefect.get(f"/task_runs/{inner['parent_task_run_id']}")
+    assert parent["flow_run_id"] == outer["id"]
+    assert (inner["parameters"]["backup"], inner["state_type"], outer["state_type"]) == (
+        made.backup_id, "COMPLETED", "COMPLETED",
+    )  # fmt: skip
+
+
 def test_a_base_that_prefect_does_not_know_is_linked_to_the_backups_of_the_plan(
     prefect: Prefect, small_plan: SmallPlan
 ) -> None:

@@ -144,9 +144,11 @@ def test_what_only_a_verification_of_the_base_itself_outdoes_is_said(shop: Shop)
     make_verification(shop.plan, full.backup_id, deep=False)
     flip(shop.objects(full), victim)
     result = make_verification(shop.plan, incremental.backup_id, deep=False)
-    assert failure(result) is None
     (warning,) = result.warnings
     assert warning.startswith(f"{full.backup_id}, which it depends on, is to be verified itself: ")
+    error = failure(result)
+    assert isinstance(error, CorruptionDetected), "as `list` says"
+    assert f"it is good, but {warning}" in error.message
     assert verdict(shop, incremental).bad_base == full.backup_id
     make_verification(shop.plan, full.backup_id, deep=False)
     assert verdict(shop, incremental).status is VERIFIED

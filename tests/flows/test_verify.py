@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import socket
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable
@@ -70,6 +72,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that temporary folders are made in."""
     folder = tmp_path / "scratch"
     folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 
@@ -88,6 +91,7 @@ def test_a_good_chain_is_verified_and_nothing_is_left_behind(shop: Shop, scratch
     live = shop.picture()
     result = make_verification(shop.plan, deep=deep)
     assert (result.backup_id, result.status, result.deep) == (made.backup_id, VERIFIED, deep)
+    assert result.place == (f"{socket.gethostname()}:{scratch}" if deep else None)
     assert (result.rows, result.findings, result.expectations) == (made.rows, (), 0)
     assert failure(result) is None
     assert list(scratch.iterdir()) == []
@@ -403,6 +407,25 @@ def test_rules_in_sql_are_evaluated_on_restored_rows(
     made = shop.back_up()
     assert failure(make_verification(shop.plan, made.backup_id, deep=False)) is None
     assert not list(temporary_folder().glob("lastgood-quality-*"))
+
+
+@pytest.mark.parametrize("step", ["SuiteRows", "SuiteRows.add", "SuiteRows.run"])
+def test_suites_without_room_are_unproven_and_all_else_is_recorded(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def full(*args: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shop.plan = shop.plan.model_copy(update={"quality": [suite(tmp_path, min_value=0)]})
+    made = shop.back_up()
+    monkeypatch.setattr(f"flows.proving.proof.{step}", full)
+    result = make_verification(shop.plan, deep=False)
+    assert outcomes(result) == {"bytes": CheckOutcome.GOOD, "quality": CheckOutcome.UNPROVEN}
+    assert (result.findings, result.suites, len(result.warnings)) == ((), {}, 1)
+    error = failure(result)
+    assert isinstance(error, CouldNotBeTried)
+    assert "suite orders: ledger/orders: it could not be evaluated: No space left on device" in error.message
+    assert len(shop.repository.verifications("trading", made.backup_id)) == 1
 
 
 def query(tmp_path: Path, sql: str) -> str:

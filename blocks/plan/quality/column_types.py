@@ -115,3 +115,8 @@ def quoted(name: str) -> str:
 def text(value: str) -> str:
     """Quote a text for SQL."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def key_text(key: Iterable[str]) -> str:
+    """Return the SQL expression of a row's key as people read it; `key` names its columns, as SQL calls them."""
+    return "concat_ws(', ', " + ", ".join(f"CAST({quoted(name)} AS VARCHAR)" for name in key) + ")"

@@ -31,13 +31,14 @@ from pydantic import JsonValue
 from blocks.errors import ConfigurationError
 from blocks.plan.expression import Value
 from blocks.plan.parameters import Missing, Unvalued
-from blocks.plan.quality.column_types import quoted, text
+from blocks.plan.quality.column_types import key_text, quoted, text
 from blocks.plan.quality.expectations import (
     OTHER_TABLE,
     SAME_RESULTS,
     UNEXPECTED_ROWS,
     build,
     condition_names,
+    fit_set,
     pinned_rows,
     resolved,
     with_times,
@@ -62,7 +63,7 @@ from blocks.plan.quality.findings import (
     own_rule,
     rule_result,
 )
-from blocks.plan.quality.frames import Frames, raised_in, selected
+from blocks.plan.quality.frames import Form, Frames, raised_in, selected
 from blocks.plan.quality.metrics import Metrics, NotComputed
 from blocks.plan.quality.sql import QueryTimeout, counted, differing, keys_of
 from blocks.plan.quality.suite import Expectation, QualitySuite
@@ -163,6 +164,12 @@ class Evaluation:
             )
             sentence = f"{unparsed.count:,} of {unparsed.total:,} {unparsed.what} {unparsed.said}"
             yield own_rule(self._suite, self._collection, (), sentence, found, unparsed.severity)
+        if (self._table.rows or self._suite.format is None) and (
+            missing := [name for name in self._suite.types if name not in self._table.columns]
+        ):
+            sentence = f"column {', '.join(missing)} is missing, whose type suite {self._suite.name} says"
+            found = Judgement(RuleOutcome.BROKEN, MISSING_COLUMN)
+            yield own_rule(self._suite, self._collection, tuple(missing), sentence, found)
         for name, column in self._table.columns.items():
             if name not in self._suite.types and not any(
                 each.reads(name) or _asks(each, name) for each in expectations
@@ -193,11 +200,15 @@ class Evaluation:
         where = f"suite {self._suite.name!r}, {expectation.type}"
         try:
             kwargs = resolved(expectation, self._parameters)
-            if len(expectation.columns) == 1 and (column := self._table.columns.get(expectation.columns[0])):
+            column = self._table.columns.get(expectation.columns[0]) if len(expectation.columns) == 1 else None
+            if column:
                 kwargs = with_times(kwargs, column.type)
             conditioned = condition_names(where, expectation.condition)
             plain = {name: value for name, value in kwargs.items() if name not in ("row_condition", "condition_parser")}
             task = _Task(expectation, kwargs, build(where, expectation, plain))
+            if column and not fit_set(task.built, column.type):
+                self._found[number] = fault(NO_SENSE, f"on values of type {column.type}: none of the set is of it")
+                return None
         except Unvalued as exc:
             self._found[number] = Judgement(RuleOutcome.UNJUDGED, exc.kind, why=exc.name)
             return None
@@ -205,6 +216,10 @@ class Evaluation:
             self._found[number] = fault(BAD_PARAMETER, exc.message)
             return None
         named = [*expectation.columns, *conditioned]
+        if self._suite.format is not None and not self._table.rows and any(n not in self._table.columns for n in named):
+            # which fields there are is known with the first row
+            self._found[number] = Judgement(RuleOutcome.BROKEN, NO_ROWS, total=0)
+            return None
         if missing := [name for name in dict.fromkeys(named) if name not in self._table.columns]:
             self._found[number] = Judgement(RuleOutcome.BROKEN, MISSING_COLUMN, why=", ".join(missing))
             return None
@@ -367,7 +382,7 @@ class Evaluation:
             return fault(NOT_EVALUATED, f"it takes all {table.rows:,} rows at once, and {WHOLE_ROWS:,} are the most")
         names = [name for name in table.columns if name in task.expectation.columns] or list(table.columns)
         rows = pa.concat_tables(table.batches(names))
-        result = self._frames.validate(rows, {0: task.built}, floats=True).get(0)
+        result = self._frames.validate(rows, {0: task.built}, form=Form.FLOATS).get(0)
         if result is None or (raised := raised_in(result.exception_info)):
             return fault(NO_SENSE, _types(task, table, "nothing came back" if result is None else raised))
         return _found(task, result, table)
@@ -387,7 +402,9 @@ class Evaluation:
                 return Judgement(RuleOutcome.BROKEN, "", found, found, table.rows, examples)
             if task.expectation.type == SAME_RESULTS:
                 queries = (str(kwargs["base_query"]), str(kwargs["comparison_query"]))
-                lacking, total = differing(table.connection, queries, table.name, seconds)
+                lacking, total, values = differing(table.connection, queries, table.name, seconds)
+                if not values:
+                    return Judgement(RuleOutcome.BROKEN, ONLY_NULL if total else NO_ROWS, total=0)
                 mostly = kwargs.get("mostly", 1)
                 good = 1 - lacking / total if total else 1.0
                 holds = good >= (float(mostly) if isinstance(mostly, int | float) else 1.0)
@@ -410,13 +427,12 @@ _REPEATED = frozenset({"expect_column_values_to_be_unique", "expect_compound_col
 
 def _repeating_keys(metrics: Metrics, columns: Sequence[str]) -> tuple[str, ...]:
     """Return keys of some rows whose values are there more than once."""
-    key = [quoted(metrics.table.columns[name].sql_name) for name in metrics.table.key if name in metrics.table.columns]
+    key = [metrics.table.columns[name].sql_name for name in metrics.table.key if name in metrics.table.columns]
     if not key:
         return ()
     values = ", ".join(metrics.table.sql(name) for name in columns)
-    texts = ", ".join(f"CAST({name} AS VARCHAR)" for name in key)
     rows = metrics.query(
-        f"SELECT DISTINCT concat_ws(', ', {texts}) FROM {{t}} SEMI JOIN "
+        f"SELECT DISTINCT {key_text(key)} FROM {{t}} SEMI JOIN "
         f"(SELECT {values} FROM {{t}} GROUP BY {values} HAVING count(*) > 1) USING ({values}) ORDER BY 1 "
         f"LIMIT {EXAMPLES}"
     )

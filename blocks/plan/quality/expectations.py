@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -120,13 +120,69 @@ def with_times(kwargs: Mapping[str, JsonValue], kind: str) -> dict[str, JsonValu
         kwargs: The arguments.
         kind: SQL type of the column.
     """
-    if kind not in (*TIMES, "TIMESTAMP WITH TIME ZONE"):
+    if not _of_times(kind):
         return dict(kwargs)
     zoned = kind.endswith("ZONE") or kind == "TIMESTAMPTZ"
     return {
         name: _moment(value, zoned, kind == "DATE") if name in ("min_value", "max_value") else value
         for name, value in kwargs.items()
     }
+
+
+_BY_VALUE = frozenset(
+    {
+        "expect_column_values_to_be_in_set",
+        "expect_column_values_to_not_be_in_set",
+        "expect_column_most_common_value_to_be_in_set",
+    }
+)
+"""Expectations of sets that compare values of Python; numbers and text, or text and times, never are equal there."""
+
+
+def can_be_in(kind: str, values: Sequence[object], held: str) -> bool:
+    """Whether any value of a set can be in a column; true of expectations that compare other than by value.
+
+    Args:
+        kind: Type of the expectation.
+        values: The set.
+        held: SQL type of the column.
+    """
+    if kind not in _BY_VALUE or not values:
+        return True
+    if _of_times(held):
+        return any(_iso(value, zoned=True) for value in values)
+    return any(isinstance(value, str) is (held in ("VARCHAR", "BLOB")) for value in values)
+
+
+def fit_set(built: Any, held: str) -> bool:
+    """Make a set of times one of moments, as the column holds them; returns whether any of the set can be there.
+
+    Args:
+        built: The expectation of Great Expectations.
+        held: SQL type of the column.
+    """
+    values = getattr(built, "value_set", None)
+    if not isinstance(values, list):
+        return True
+    if not can_be_in(built.expectation_type, values, held):
+        return False
+    if built.expectation_type in _BY_VALUE and _of_times(held):
+        zoned = held.endswith("ZONE") or held == "TIMESTAMPTZ"
+        built.value_set = [moment for value in values if (moment := _iso(value, zoned)) is not None]
+    return True
+
+
+def _of_times(held: str) -> bool:
+    return held in (*TIMES, "TIMESTAMP WITH TIME ZONE")
+
+
+def _iso(value: object, zoned: bool) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment if zoned else moment.replace(tzinfo=None)
 
 
 def _moment(value: JsonValue, zoned: bool, day: bool) -> JsonValue:

@@ -29,6 +29,8 @@ BAD_CONDITION = "condition could not be evaluated"
 BAD_QUERY = "query could not be evaluated"
 TOO_SLOW = "query took too long"
 BAD_PARAMETER = "parameter does not fit"
+NOT_TRIED = "could not be tried"
+"""No fault of anything that was verified: there was no room, say."""
 FAULTS = frozenset({NOT_EVALUATED, NO_SENSE, BAD_CONDITION, BAD_QUERY, TOO_SLOW, BAD_PARAMETER})
 
 _CONSTRUCTED = "expect_"

@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Context, Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NUMBER = "lastgood_number"
+_MANY = Context(prec=80)
+_EXACT_DIGITS = 15
+"""Digits of decimals that a double tells apart: limits are doubles, and comparing decimals takes ten times as long."""
 
 
 @dataclass
@@ -50,6 +54,15 @@ class Counts:
     raised: str = ""
 
 
+class Form(Enum):
+    """What frames an expectation is given."""
+
+    EXACT = "every value as it is"
+    FLOATS = "numbers beside NULLs as floats"
+    DOUBLES = "decimals as doubles, as its limits are"
+    JSON = "only the rows whose value is JSON"
+
+
 class Frames:
     """Evaluates expectations of Great Expectations on frames of pandas."""
 
@@ -64,7 +77,7 @@ class Frames:
         self._whole = self._asset.add_batch_definition_whole_dataframe("all")
 
     def validate(
-        self, rows: pa.Table, built: Mapping[int, Any], keys: bool = False, floats: bool = False
+        self, rows: pa.Table, built: Mapping[int, Any], keys: bool = False, form: Form = Form.EXACT
     ) -> dict[int, Any]:
         """Evaluate expectations; returns results by number, in which a missing one was not evaluated.
 
@@ -72,19 +85,19 @@ class Frames:
             rows: The rows, with the columns that the expectations read.
             built: The expectations by number.
             keys: Whether results name the places of rows that are not as expected.
-            floats: Whether numbers beside NULLs are floats, as `frame_of` has it.
+            form: How numbers stand in the frame.
         """
         for number, expectation in built.items():
             expectation.meta = {_NUMBER: number}
         # no value of a row may reach a result. The constructor of the suite, since adding drops what looks alike.
-        form: dict[str, Any] = {"result_format": "BASIC", "partial_unexpected_count": 0}
+        shown: dict[str, Any] = {"result_format": "BASIC", "partial_unexpected_count": 0}
         if keys:
-            form = {"result_format": "COMPLETE", "exclude_unexpected_values": True}
+            shown = {"result_format": "COMPLETE", "exclude_unexpected_values": True}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # their texts may hold values
-            batch = self._whole.get_batch({"dataframe": frame_of(rows, floats)})
+            batch = self._whole.get_batch({"dataframe": frame_of(rows, form)})
             suite = gx.ExpectationSuite(name="quality", expectations=list(built.values()))
-            validated = batch.validate(suite, result_format=form)
+            validated = batch.validate(suite, result_format=shown)
         results = [(result.expectation_config, result) for result in validated.results]
         return {config.meta[_NUMBER]: result for config, result in results if config is not None}
 
@@ -99,8 +112,8 @@ class Frames:
         for rows in batches:
             going_on = {number: built[number] for number, found in counts.items() if not found.raised}
             for form, several in _by_form(going_on):
-                taken = rows if form is not _Form.JSON else self._only_json(rows, several, counts)
-                results = self.validate(taken, several, floats=form is _Form.FLOATS) if taken.num_rows else {}
+                taken = rows if form is not Form.JSON else self._only_json(rows, several, counts)
+                results = self.validate(taken, several, form=form) if taken.num_rows else {}
                 for number in several if taken.num_rows else ():
                     _add(counts[number], results.get(number))
         return counts
@@ -120,37 +133,35 @@ class Frames:
 
     def places(self, rows: pa.Table, built: Any) -> list[int]:
         """Return the places of rows that are not as expected."""
-        if form_of(built) is _Form.JSON:
+        if form_of(built) is Form.JSON:
             bad = [n for n, value in enumerate(rows.column(built.column).to_pylist()) if not _is_json(value)]
             if bad:
                 return bad
-        result = self.validate(rows, {0: built}, keys=True, floats=form_of(built) is _Form.FLOATS).get(0)
+        result = self.validate(rows, {0: built}, keys=True, form=form_of(built)).get(0)
         found = result.result.get("unexpected_index_list") if result is not None else None
         return [int(place) for place in found or []]
 
 
-class _Form(Enum):
-    """What frames an expectation is given."""
-
-    EXACT = "every value as it is"
-    FLOATS = "numbers beside NULLs as floats"
-    JSON = "only the rows whose value is JSON"
-
-
-def form_of(built: Any) -> _Form:
+def form_of(built: Any) -> Form:
     """Return what frames an expectation of Great Expectations is given."""
     if built.expectation_type == "expect_column_values_to_match_json_schema":
-        return _Form.JSON
+        return Form.JSON
     # it compares columns with each other row by row, which fails for pandas' own NULLs of integers
-    return _Form.FLOATS if isinstance(built, ColumnPairMapExpectation | MulticolumnMapExpectation) else _Form.EXACT
+    if isinstance(built, ColumnPairMapExpectation | MulticolumnMapExpectation):
+        return Form.FLOATS
+    values = getattr(built, "value_set", None)
+    limits = [getattr(built, "min_value", None), getattr(built, "max_value", None), *(values or [])]
+    # the double that is written 0.01 is a little more than the decimal 0.01
+    rounded = any(isinstance(limit, float) and Decimal(repr(limit)) != Decimal(limit) for limit in limits)
+    return Form.DOUBLES if rounded else Form.EXACT
 
 
-def _by_form(built: Mapping[int, Any]) -> list[tuple[_Form, dict[int, Any]]]:
+def _by_form(built: Mapping[int, Any]) -> list[tuple[Form, dict[int, Any]]]:
     """Group expectations that are given the same frame; of JSON each has its own."""
-    forms: dict[tuple[_Form, int], dict[int, Any]] = {}
+    forms: dict[tuple[Form, int], dict[int, Any]] = {}
     for number, expectation in built.items():
         form = form_of(expectation)
-        forms.setdefault((form, number if form is _Form.JSON else 0), {})[number] = expectation
+        forms.setdefault((form, number if form is Form.JSON else 0), {})[number] = expectation
     return [(form, several) for (form, _), several in forms.items()]
 
 
@@ -170,21 +181,37 @@ def selected(rows: pa.Table, condition: object, parser: object) -> pa.Table:
     Raises:
         Exception: Whatever pandas says of a condition that does not fit the columns.
     """
-    frame = frame_of(rows)
-    engine = PandasExecutionEngine(batch_data_dict={"rows": frame})
+    domain = {"row_condition": condition, "condition_parser": parser}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        kept = engine.get_domain_records({"row_condition": condition, "condition_parser": parser})
+        frame = frame_of(rows)
+        try:
+            kept = PandasExecutionEngine(batch_data_dict={"rows": frame}).get_domain_records(domain)
+        except TypeError:  # pandas compares no time with a zone with one without, which is in UTC here
+            frame = frame_of(_without_zones(rows))
+            kept = PandasExecutionEngine(batch_data_dict={"rows": frame}).get_domain_records(domain)
     return rows.take(pa.array(kept.index.to_numpy(), pa.int64()))
 
 
-def frame_of(rows: pa.Table, floats: bool = False) -> pd.DataFrame:
+def _without_zones(rows: pa.Table) -> pa.Table:
+    for place, field in enumerate(rows.schema):
+        if pa.types.is_timestamp(field.type) and field.type.tz:
+            naive = rows.column(place).cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))
+            rows = rows.set_column(place, field.name, naive)
+    return rows
+
+
+def frame_of(rows: pa.Table, form: Form = Form.EXACT) -> pd.DataFrame:
     """Make a frame of all columns.
 
     Args:
         rows: The rows; times beyond what Python holds (infinity) become the last that it does, and days times.
-        floats: Whether numbers and booleans become floats where there are NULLs among them.
+        form: Whether decimals become doubles, and numbers and booleans floats where there are NULLs among them.
     """
+    decimals = [(place, field) for place, field in enumerate(rows.schema) if pa.types.is_decimal(field.type)]
+    as_doubles = {place for place, field in decimals if form is Form.DOUBLES or _few_digits(rows.column(place))}
+    if form is Form.FLOATS and (as_doubles or any(pa.types.is_floating(field.type) for field in rows.schema)):
+        as_doubles = {place for place, _ in decimals}  # Python adds no double to a decimal
     for place, field in enumerate(rows.schema):
         limits = _limits(field.type)
         if limits and rows.num_rows:
@@ -192,9 +219,9 @@ def frame_of(rows: pa.Table, floats: bool = False) -> pd.DataFrame:
             rows = rows.set_column(place, field.name, bounded)
         if pa.types.is_date32(field.type):  # days as objects of Python are compared as text
             rows = rows.set_column(place, field.name, rows.column(place).cast(pa.timestamp("us")))
-        elif pa.types.is_decimal(field.type):
+        elif place in as_doubles:
             rows = rows.set_column(place, field.name, _doubles(rows.column(place)))
-        elif floats and rows.column(place).null_count and (plain := _plain_type(field.type)):
+        elif form is Form.FLOATS and rows.column(place).null_count and (plain := _plain_type(field.type)):
             rows = rows.set_column(place, field.name, rows.column(place).cast(plain, safe=False))
     return make_frame(rows, rows.column_names)
 
@@ -202,6 +229,17 @@ def frame_of(rows: pa.Table, floats: bool = False) -> pd.DataFrame:
 def _doubles(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Make of each decimal the double that is nearest, as limits are: equal numbers stay equal, whatever their type."""
     return values.cast(pa.string()).cast(pa.float64())  # Arrow's own way is off by a last digit
+
+
+def _few_digits(values: pa.ChunkedArray) -> bool:
+    """Whether doubles tell all values of a column of decimals apart, and from those of limits."""
+    if values.type.precision <= _EXACT_DIGITS:
+        return True
+    most = pc.min_max(values)
+    return all(
+        one is None or abs(one.scaleb(values.type.scale, _MANY)) < 10**_EXACT_DIGITS
+        for one in (most["min"].as_py(), most["max"].as_py())
+    )
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType | None:

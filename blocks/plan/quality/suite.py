@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from blocks.errors import ConfigurationError
 from blocks.plan.quality.column_types import NamedType
-from blocks.plan.strict_yaml import load_json, load_yaml
+from blocks.plan.strict_yaml import Lines, load_json_lines, load_yaml_lines
+from blocks.plan.wrong_fields import described, mistakes
 from blocks.prefect_compat import LastgoodBlock
 
 HINT = "docs/quality.md shows how a suite is written."
@@ -106,7 +107,7 @@ class QualitySuite(LastgoodBlock):
     )
     may_be_empty: bool = Field(default=False, description="Whether there may be no rows, or only NULL in a column.")
     examples: bool = Field(default=False, description="Whether findings may name keys of rows.")
-    query_seconds: float = Field(default=300, gt=0, description="How long one SQL query may run.")
+    query_seconds: float = Field(default=300, gt=0, le=86_400, description="How long one SQL query may run.")
     expectations: list[Expectation] = Field(min_length=1, description="What must hold.")
 
     @model_validator(mode="after")
@@ -175,27 +176,30 @@ def read_suites(file: str) -> list[QualitySuite]:
         raise ConfigurationError(f"quality file {path}: {exc.strerror}", hint=HINT) from exc
     except UnicodeDecodeError as exc:
         raise ConfigurationError(f"quality file {path} can not be read: {exc}", hint=HINT) from exc
-    load = load_json if path.suffix == ".json" else load_yaml
-    raw = load(text, f"quality file {path}")
-    suites = raw if isinstance(raw, list) else [raw]
-    if not suites:
+    load = load_json_lines if path.suffix == ".json" else load_yaml_lines
+    raw, lines = load(text, f"quality file {path}")
+    if not isinstance(raw, list):
+        return [_parse(raw, f"quality file {path}", lines, ())]
+    if not raw:
         raise ConfigurationError(f"quality file {path} holds no suite", hint=HINT)
-    return [_parse(suite, f"quality file {path}") for suite in suites]
+    return [_parse(suite, f"quality file {path}", lines, (number,)) for number, suite in enumerate(raw)]
 
 
-def _parse(raw: object, where: str) -> QualitySuite:
+def _parse(raw: object, where: str, lines: Lines, inside: tuple[int, ...]) -> QualitySuite:
     if not isinstance(raw, dict):
-        raise ConfigurationError(f"{where}: a suite is a mapping", hint=HINT)
+        raise ConfigurationError(f"{where}, line {lines.of(inside)}: a suite is a mapping", hint=HINT)
     if isinstance(raw.get("name"), str):
         where = f"{where}, suite {raw['name']!r}"
-    # Prefect's blocks accept unknown fields, and a misspelt `expectations` must never pass
-    if unknown := sorted(str(field) for field in raw if field not in QualitySuite.model_fields):
-        raise ConfigurationError(f"{where}: unknown {', '.join(unknown)}", hint=HINT)
+    suite, error = None, None
     try:
-        return QualitySuite.model_validate(raw)
+        suite = QualitySuite.model_validate(raw)
     except ValidationError as exc:
-        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in exc.errors()]
-        raise ConfigurationError(f"{where}: " + "; ".join(lines), hint=HINT) from exc
+        error = exc
+    # Prefect's blocks accept unknown fields, and a misspelt `expectations` must never pass
+    wrong = mistakes(QualitySuite, raw, error, lambda path: lines.of((*inside, *path)))
+    if wrong or suite is None:
+        raise ConfigurationError(described(where, wrong), hint=HINT)
+    return suite
 
 
 def _texts(value: JsonValue) -> Iterator[str]:

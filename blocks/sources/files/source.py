@@ -225,6 +225,23 @@ class FilesSource(StateSource):
         )
         return pa.array(found, pa.bool_())  # also of no rows at all
 
+    def reach(self) -> str:
+        """List the folder itself, and nothing beneath it; or the objects of the bucket."""
+        if _is_objects(self.url):
+            return super().reach()
+        try:
+            with os.scandir(self.root) as entries:
+                count = sum(1 for _ in entries)
+        except OSError as exc:
+            raise self._unreadable(exc) from exc
+        return f"folder {self.root}, {count:,} entries"
+
+    def _unreadable(self, error: OSError) -> SourceUnavailable:
+        return SourceUnavailable(
+            f"the folder {self.root} cannot be read: {error.strerror}",
+            hint="Check the source's `url`, and that the folder's disk is mounted.",
+        )
+
     @contextmanager
     def view(self, since: str | None = None) -> Iterator[FilesView]:
         """Walk the tree and offer its parts.
@@ -255,10 +272,7 @@ class FilesSource(StateSource):
         try:
             fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as exc:
-            raise SourceUnavailable(
-                f"the folder {self.root} cannot be read: {exc.strerror}",
-                hint="Check the source's `url`, and that the folder's disk is mounted.",
-            ) from exc
+            raise self._unreadable(exc) from exc
         try:
             remove_dead_staging(os.path.realpath(root))
             with Readers(fd, self._watch) as readers:

@@ -11,9 +11,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, JsonValue, PrivateAttr, SecretStr
+from pydantic import Field, JsonValue, PrivateAttr, SecretStr, field_validator
 
-from blocks.errors import ConfigurationError, LastgoodError
+from blocks.errors import ConfigurationError, LastgoodError, PlaceUnfit, SourceUnavailable
 from blocks.host.passwords import HINT, NONE, has_password, refuse_password
 from blocks.host.places import Location
 from blocks.sources.collection import PART_SIZE_BYTES, CollectionSpec
@@ -21,7 +21,7 @@ from blocks.sources.postgres.choice import Choice, Settings
 from blocks.sources.postgres.connect import altered, connect, has_secret, place_of, same_server, settings_of, translated
 from blocks.sources.postgres.read.open_view import open_view
 from blocks.sources.postgres.slot_log import held_log
-from blocks.sources.postgres.write.scratch import KeptDatabases, drop_database, is_scratch, scratch_name
+from blocks.sources.postgres.write.scratch import SCRATCH, KeptDatabases, drop_database, is_scratch, scratch_name
 from blocks.sources.proving import DefinedObject, StoreFinding
 from blocks.sources.source import StateSource
 from blocks.sources.target import RestoreScope, Target
@@ -109,6 +109,16 @@ class PostgresSource(StateSource):
     _kept: KeptDatabases = PrivateAttr(default_factory=KeptDatabases)
     _elsewhere_env: str | None = PrivateAttr(default=None)
 
+    @field_validator("dsn")
+    @classmethod
+    def _is_place(cls, dsn: SecretStr) -> SecretStr:
+        if _holds_password(dsn):
+            return dsn  # which the plan says
+        port = settings_of(dsn.get_secret_value()).get("port", "")
+        if not all(one.isdigit() for one in port.split(",") if one):
+            raise ValueError("write the port as a number, as in postgresql://user@host:5432/database")
+        return dsn
+
     @property
     def named_password(self) -> str | None:
         """The field `dsn` where there is a password in it."""
@@ -122,6 +132,52 @@ class PostgresSource(StateSource):
             ConfigurationError: There is no pg_dump of the server's version or later.
         """
         return open_view(self._settings(), since)
+
+    def reach(self) -> str:
+        """Log in, and look for pg_dump and for tables that may not be read.
+
+        Raises:
+            SourceUnavailable: It cannot be reached, or not all of it may be read.
+            ConfigurationError: There is no pg_dump of the server's version or later.
+        """
+        from blocks.sources.postgres.read.uncovered import unreadable
+        from blocks.sources.postgres.schema.dump import find_pg_dump
+
+        conninfo = self._conninfo()
+        place = place_of(conninfo)
+        with (
+            closing(connect(conninfo, self.connect_timeout_seconds)) as session,
+            translated(place, "cannot look at"),
+        ):
+            version = session.info.server_version
+            find_pg_dump(version // 10000, self.pg_dump)
+            unread = unreadable(session, self._included)
+        if unread:
+            (schema, table), why = unread[0]
+            more = f" (and {len(unread) - 1} more)" if len(unread) > 1 else ""
+            raise SourceUnavailable(
+                f"{place}: the table {schema}.{table} cannot be read: {why}{more}",
+                hint="Give the role pg_read_all_data, or leave the table out with `exclude`.",
+            )
+        return f"PostgreSQL {version // 10000}.{version % 10000}, {place}"
+
+    def scratch_need(self) -> str:
+        """Look whether the role may create the database that a deep verification restores into.
+
+        Raises:
+            PlaceUnfit: It may not.
+            SourceUnavailable: The server cannot be reached.
+        """
+        from blocks.sources.postgres.write.create_checks import lacking_to_create
+
+        scratch = self._at(altered((self.verify_dsn or self.dsn).get_secret_value(), dbname=SCRATCH, password=None))
+        conninfo = scratch._conninfo()
+        if lacking := lacking_to_create(conninfo, self.connect_timeout_seconds, ()):
+            raise PlaceUnfit(
+                f"no database can be made on the server of {place_of(conninfo)}: {'; '.join(lacking)}",
+                hint="Give the role CREATEDB, or name another server as `verify_dsn`.",
+            )
+        return "a database of its own, which the role may create"
 
     def _settings(self) -> Settings:
         return Settings(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, JsonValue, PrivateAttr, SecretStr, field_validator
 
-from blocks.errors import ConfigurationError, RestoreRefused
+from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable
 from blocks.host.leftovers import scratch_folder
 from blocks.host.passwords import NONE
 from blocks.host.places import Location
@@ -188,6 +188,32 @@ class RedisSource(StateSource):
                 if since is not None and self.track_changes and isinstance(server, Server):
                     reached = views.backlog_view(since, server, system, opened)
                 yield reached or views.snapshot_view(server, system, opened)
+
+    def reach(self) -> str:
+        """Log in, and look whether the databases are there; of an RDB file, open it.
+
+        Raises:
+            ConfigurationError: Wrong password, or too few rights.
+            SourceUnavailable: The server or the file cannot be read.
+        """
+        place = parse_place(self.url)
+        if place.kind is Kind.FILE:
+            try:
+                with open(place.path, "rb") as file:
+                    size_bytes = os.fstat(file.fileno()).st_size
+            except OSError as exc:
+                raise SourceUnavailable(
+                    f"the RDB file {place.path} cannot be read: {exc.strerror}", hint="Check the source's `url`."
+                ) from exc
+            return f"RDB file {place.path}, {size_bytes:,} bytes"
+        with self._server(place) as server:
+            self._databases(place).check(server)
+            return f"{server.product} at {server}"
+
+    def scratch_need(self) -> str:
+        """Look for the program whose private server a restore to an RDB file fills."""
+        self._program.check()
+        return f"a private server of the program {self.server_program}"
 
     @contextmanager
     def salvage(self) -> Iterator[View]:

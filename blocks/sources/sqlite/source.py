@@ -106,6 +106,11 @@ class SQLiteSource(StateSource):
         finally:
             connection.close()
 
+    def reach(self) -> str:
+        """Open the database, and say which version of SQLite reads it, and how many tables there are."""
+        # its own checks read all of it
+        return StateSource.reach(self.model_copy(update={"integrity": "off"}))
+
     def salvage(self) -> AbstractContextManager[View]:
         """Open a look at the database that goes on past tables and pages that cannot be read.
 

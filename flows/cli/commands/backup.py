@@ -5,14 +5,18 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
+from blocks.errors import LastgoodError
+from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupType
 from blocks.repository.verdict import Verdict
 from flows.backup import backup as backup_flow
-from flows.backup import make_backup
+from flows.backup import backup_and_verify, made_unproved
 from flows.cli import options
-from flows.cli.output import fields, note, say, say_json
-from flows.cli.render import backup_json, changed, collections_table, held_log
+from flows.cli.output import fields, grid, note, say, say_json
+from flows.cli.progress import open_progress
+from flows.cli.render import backup_json, changed, collections_table, held_log, proof_text
 from flows.cli.running import open_plan, run_reference, run_verb
+from flows.rehearsal import rehearse
 from flows.reporting.units import human_bytes, human_seconds, human_time
 
 
@@ -31,6 +35,7 @@ def backup_arguments(command: ArgumentParser) -> None:
     options.value(
         command, "--wait", "SECONDS", "How long to wait where another run holds the plan.", type=float, default=0.0
     )
+    options.flag(command, "--dry-run", "Read and compare, count what would be stored, and store nothing.")
     options.no_server(command)
     options.json(command)
 
@@ -41,24 +46,80 @@ def backup(
     backup_type: BackupType,
     tags: Sequence[str],
     wait: float,
+    dry_run: bool,
     no_server: bool,
     json: bool,
 ) -> None:
-    """Back up all sources of a plan, or none."""
+    """Back up all sources of a plan, or none; where the plan says `verify_after_backup`, verify the backup then."""
     opened, tags = open_plan(plan), list(tags)
-    made = run_verb(
-        backup_flow,
-        lambda progress: make_backup(opened, backup_type, tags, wait, progress),
-        no_server,
-        {"plan": run_reference(plan), "backup_type": backup_type, "tags": tags, "wait_seconds": wait},
-    )
+    if dry_run:
+        _rehearse(opened, backup_type, json)
+        return
+    try:
+        made = run_verb(
+            backup_flow,
+            lambda progress: backup_and_verify(opened, backup_type, tags, wait, progress),
+            no_server,
+            {"plan": run_reference(plan), "backup_type": backup_type, "tags": tags, "wait_seconds": wait},
+        )
+    except LastgoodError as exc:
+        if (there := made_unproved(exc)) is not None:
+            _show(there.made, there.verdict, json)
+        raise
+    _show(made, _proved(opened, made), json)
+
+
+def _proved(plan: BackupPlan, made: BackupMetadata) -> Verdict:
+    """Return what is known of a backup that was just made: nothing, unless it was verified in the same run."""
+    if plan.verify_after_backup == "off":
+        return Verdict()
+    return plan.repository.unlock(plan.encryption).verdict(made)
+
+
+def _rehearse(plan: BackupPlan, backup_type: BackupType, json: bool) -> None:
+    with open_progress("dry run") as progress:
+        found = rehearse(plan, backup_type, progress)
     if json:
-        say_json(backup_json(made, Verdict()))
+        say_json(found.model_dump(mode="json"))
+        return
+    if found.promoted_because:
+        asked, would = found.requested_type.value, found.backup_type.value
+        note(f"asked for {asked}, would make {would}: {found.promoted_because}")
+    for warning in found.warnings:
+        note(f"warning: {warning}")
+    upserts, tombstones = (sum(getattr(one, name) for one in found.collections) for name in ("upserts", "tombstones"))
+    say(
+        fields(
+            [
+                ("would make", found.backup_type.value),
+                ("base", found.base or "none, it would stand alone"),
+                ("rows", f"{sum(one.rows for one in found.collections):,}, changed {changed(upserts, tombstones)}"),
+                ("size", f"{human_bytes(sum(one.size_bytes for one in found.collections))} before compression"),
+            ]
+        )
+    )
+    say("")
+    table = grid("collection", ">rows", ">changed", ">parts", ">size")
+    for one in found.collections:
+        table.add_row(
+            one.collection,
+            f"{one.rows:,}",
+            changed(one.upserts, one.tombstones),
+            str(one.parts),
+            human_bytes(one.size_bytes),
+        )
+    say(table)
+    note("nothing was written")
+
+
+def _show(made: BackupMetadata, verdict: Verdict, json: bool) -> None:
+    if json:
+        say_json(backup_json(made, verdict))
     else:
-        _say_backup(made)
+        _say_backup(made, verdict)
 
 
-def _say_backup(made: BackupMetadata) -> None:
+def _say_backup(made: BackupMetadata, verdict: Verdict) -> None:
     if made.promoted_because:
         note(f"asked for {made.requested_type.value}, made {made.backup_type.value}: {made.promoted_because}")
     if made.clock_doubt:
@@ -78,6 +139,7 @@ def _say_backup(made: BackupMetadata) -> None:
                 ("rows", f"{made.rows:,}, changed {changed(made.upserts, made.tombstones)}"),
                 ("stored", f"{human_bytes(made.size_stored)} of {human_bytes(made.size_bytes)}"),
                 ("took", human_seconds(made.backup_duration_seconds)),
+                ("proof", proof_text(verdict)),
             ]
         )
     )

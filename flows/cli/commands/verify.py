@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blocks.errors import LastgoodError
 from blocks.plan.plan import BackupPlan
-from blocks.repository.verdict import Verdict, recorded_standing, standing_after
+from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Verification
 from flows.cli import options
 from flows.cli.due import verify_due
@@ -19,7 +19,7 @@ from flows.reporting.evidence import plan_evidence
 from flows.reporting.page_files import check_page, write_page
 from flows.reporting.proof_page import proof_page
 from flows.reporting.units import human_seconds, human_time
-from flows.reporting.wording import AXES, DEPTHS
+from flows.reporting.wording import AXES, DEPTHS, known
 from flows.verify import failure, make_verification, unproved
 from flows.verify import verify as verify_flow
 
@@ -91,7 +91,7 @@ def _show(result: Verification, json: bool) -> None:
     if json:
         say_json(result.model_dump(mode="json", include=set(Verification.model_fields) - {"format_version"}))
         return
-    stands = Verdict(recorded_standing(result)) if result.standing else Verdict(standing_after({}, result, 0))
+    stands = known(result)
     say(
         fields(
             [

@@ -70,6 +70,8 @@ def test_every_json_key_is_in_the_document(desk: Desk) -> None:
         "check": ["--read-data"],
     }.items():
         printed[name] = keys(desk.done(name, "PLAN", *words, "--json").json)
+    printed["backup"] |= keys(desk.done("backup", "PLAN", "--dry-run", "--json").json)
+    printed["plan check"] = keys(desk.done("plan", "check", "PLAN", "--json").json)
     printed["verify"] |= keys(desk.done("verify", "PLAN", "--due", "--json").json)
     plan = read_plan(desk.plan)
     with plan.repository.unlock(plan.encryption).lease("trading", "backup", holder="host:1"):

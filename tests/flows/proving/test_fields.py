@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from blocks.errors import ConfigurationError
+from blocks.plan.quality import QualitySuite
+from blocks.plan.quality.findings import is_fault
 from blocks.sources.files.rows import SCHEMA as FILE_SCHEMA
 from blocks.sources.redis.net.wire import packed
 from blocks.sources.redis.rows import SCHEMA as REDIS_SCHEMA
 from blocks.verification import RuleResult
+from flows.proving.fields import Fields
+from flows.proving.keyed import KeyedValues
 from tests.blocks.plan.quality.support import broken, expect, outcomes, query, run_on, suite_of
 
 ROWS = expect("table_row_count_to_be_between", min_value=1)
@@ -126,8 +133,21 @@ def test_fields_of_hashes_are_columns_and_numbers_where_they_are_numbers() -> No
 
 def test_a_hash_with_very_many_fields_is_no_row_of_a_table() -> None:
     rows = wide_hash(b"position:1", {str(n): "1" for n in range(1_001)})
-    with pytest.raises(Exception, match="more than 1,000 different fields"):
-        on_redis(rows, ROWS, format="hash")
+    assert_too_wide(on_redis(rows, ROWS, format="hash"))
+    two_parts = [wide_hash(b"position:1", {f"{half}{n}": "1" for n in range(600)}) for half in "ab"]
+    kept = KeyedValues(QualitySuite(**suite_of(ROWS, format="hash")), duckdb.connect(), Path(), "wide")
+    kept.add(two_parts[0], 0)
+    with pytest.raises(ConfigurationError):  # before more of it is held in memory
+        kept.add(two_parts[1], 1)
+    packed_rows = redis_rows(**{f"position_{n}": json.dumps({str(n): 1}) for n in range(1_001)})
+    assert_too_wide(on_redis(packed_rows, ROWS, format="json"))
+
+
+def assert_too_wide(rules: list[RuleResult]) -> None:
+    """A fault of the suite, which ends nothing else."""
+    [rule] = rules
+    assert is_fault(rule)
+    assert "more than 1,000 different fields" in rule.sentence
 
 
 def test_no_keys_are_no_rows() -> None:
@@ -286,3 +306,85 @@ def test_a_query_that_takes_too_long_is_a_fault() -> None:
     slow = query("SELECT * FROM range(1000000000) a, range(1000000000) b WHERE a.range * b.range = 7 -- {batch}")
     rules = run_on({"books/orders": ORDERS}, {**suite_of(slow, query_seconds=0.2), "collection": "books/orders"})
     assert outcomes(rules)[-1] == "unjudged: query took too long"
+
+
+def test_no_room_for_what_is_read_of_a_file_is_no_fault_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Fields, "add", full)
+    with pytest.raises(OSError, match="No space left"):
+        on_files(file_rows(a__csv=b"id,price\n1,2\n"), ROWS, format="csv")
+
+
+def on_csv(content: bytes, *expectations: dict[str, Any], **more: Any) -> list[RuleResult]:
+    return on_files(file_rows(a__csv=content), *expectations, format="csv", **more)
+
+
+def test_numbers_with_an_exponent_keep_all_of_their_digits() -> None:
+    rules = on_csv(
+        b"id,a\n1,1e-05\n2,0.5\n3,1e10\n",
+        expect("column_min_to_be_between", column="a", min_value=0.00001, max_value=0.00001),
+        expect("column_max_to_be_between", column="a", min_value=1e10, max_value=1e10),
+    )
+    assert outcomes(rules) == ["holds"] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        ("integer", "5.0", "1.5"),
+        ("integer", "-5", "0x10"),
+        ("date", "2026-01-01T00:00:00", "2026-01-01 12:00"),
+    ],
+)
+def test_a_type_takes_no_value_that_it_would_round(kind: str, good: str, bad: str) -> None:
+    there = expect("column_values_to_not_be_null", column="a", mostly=0.1)
+    rules = on_csv(f"id,a\n1,{good}\n2,{bad}\n".encode(), there, types={"a": kind})
+    assert [(rule.kind, rule.unexpected) for rule in broken(rules)] == [("wrong type", 1)]
+
+
+def test_columns_of_a_csv_are_there_without_a_value_and_without_a_row() -> None:
+    exists, values = expect("column_to_exist", column="a"), expect("column_values_to_be_unique", column="a")
+    assert outcomes(on_csv(b"id,a\n1,\n", exists, values)) == ["holds", "broken: only NULL"]
+    assert outcomes(on_csv(b"id,a\n", exists, values)) == ["holds", "broken: no rows"]
+    assert outcomes(on_csv(b"id,a\n", exists, values, may_be_empty=True)) == ["holds"] * 2
+
+
+def test_fields_are_not_missed_where_no_key_may_be() -> None:
+    rules = on_redis(
+        QUOTES, expect("column_values_to_be_unique", column="a"), keys="z*", format="json", may_be_empty=True
+    )
+    assert outcomes(rules) == ["holds"]
+
+
+def test_a_type_of_a_column_that_is_not_there_is_a_finding() -> None:
+    rules = on_csv(b"id,b\n1,2\n", expect("column_values_to_be_unique", column="b"), types={"a": "integer"})
+    assert outcomes(rules) == ["broken: missing column", "holds"]
+
+
+def test_two_columns_of_one_name_do_not_parse() -> None:
+    assert outcomes(on_csv(b"a,a\n1,2\n", expect("column_to_exist", column="a")))[0] == "broken: does not parse"
+    held = pa.BufferOutputStream()
+    pq.write_table(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), held)
+    rows = file_rows(a__parquet=held.getvalue().to_pybytes())
+    rules = on_files(rows, expect("column_to_exist", column="a"), format="parquet")
+    assert outcomes(rules)[0] == "broken: does not parse"
+
+
+@pytest.mark.parametrize("held", ['{"bid": ' + "[" * 100_000, '{"bid": 1e9999999999999999999999}'])
+def test_json_that_python_cannot_hold_does_not_parse(held: str) -> None:
+    rows = redis_rows(quote_1=held, quote_2='{"bid": 1}')
+    rules = on_redis(rows, expect("column_values_to_be_between", column="bid", min_value=0), format="json")
+    assert outcomes(rules) == ["broken: does not parse", "holds"]
+
+
+def test_floats_of_parquet_are_floats_and_nan_is_a_warning() -> None:
+    held = pa.BufferOutputStream()
+    pq.write_table(pa.table({"a": [1e300, 1e-7, float("inf"), float("nan")]}), held)
+    rules = on_files(
+        file_rows(a__parquet=held.getvalue().to_pybytes()),
+        expect("column_values_to_be_between", column="a", min_value=0, strict_min=True),
+        format="parquet",
+    )
+    assert [(rule.kind, rule.severity, rule.unexpected) for rule in broken(rules)] == [("not a number", "warning", 1)]

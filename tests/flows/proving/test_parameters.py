@@ -12,6 +12,7 @@ import pytest
 from blocks.plan.parameters import Missing
 from blocks.records import BackupMetadata, BackupStatus, Collection
 from blocks.verification import Axis, AxisResult, CheckOutcome, CollectionProfile, ColumnProfile, Verification
+from flows.proving.earlier import Earlier
 from flows.proving.parameters import NO_BACKUP, NO_COLUMN, NO_NUMBER, NO_VERIFICATION, Parameters
 from tests.flows.flow_support import Shop
 
@@ -106,6 +107,14 @@ def test_the_newest_earlier_backup_that_stands_good_counts(shop: Shop) -> None:
     verified(shop, made[3], 15, CheckOutcome.UNPROVEN)
     assert value(shop, made[4], "previous_verified.rows") == 12
     assert value(shop, made[1], "previous_verified.rows") == 10
+
+
+def test_what_a_record_of_an_earlier_version_found_counts_against_a_backup(shop: Shop) -> None:
+    made = shop.back_up()
+    assert not Earlier(shop.repository, made).is_bad(made)
+    old = {"results": {}, "profile": {}}  # as records were before there were axes
+    verified(shop, made, 10, CheckOutcome.BAD, status=BackupStatus.COMPLETED, findings=("prices below 0",), **old)
+    assert Earlier(shop.repository, made).is_bad(made)
 
 
 def test_a_record_without_a_profile_is_passed_over(shop: Shop) -> None:

@@ -75,6 +75,14 @@ def parameter(text: str) -> dict[str, str]:
     [
         (rule("expect_column_values_to_be_uniqe", column="id"), "did you mean expect_column_values_to_be_unique?"),
         (
+            rule("expect_column_values_to_be_in_set", column="symbol", value_set=[1, 2]),
+            "value_set: none of the values is of the type of 'symbol', which holds text",
+        ),
+        (
+            rule("expect_column_values_to_not_be_in_set", column="day", value_set=["never"]),
+            "value_set: none of the values is of the type of 'day', which holds dates",
+        ),
+        (
             rule(BETWEEN, column="price", min_valu=1, max_value=2),
             "'min_valu' is no argument; did you mean min_value?",
         ),
@@ -83,7 +91,7 @@ def parameter(text: str) -> dict[str, str]:
             "there is no column 'prize'; did you mean price?; there are id, price",
         ),
         (rule(BETWEEN, column="price"), "min_value and max_value cannot both be None"),
-        (rule(BETWEEN, column="price", min_value="dear"), "min_value: value is not a valid float"),
+        (rule(BETWEEN, column="price", min_value="dear"), "min_value: write a number"),
         (rule(BETWEEN, column="price", min_value="2026-01-01"), "min_value is no number, and 'price' holds numbers"),
         (rule(BETWEEN, column="symbol", min_value=5), "min_value is a number, and 'symbol' holds text"),
         (rule(BETWEEN, column="at", max_value=5), "max_value is no time such as 2026-01-01T00:00:00+00:00"),
@@ -196,7 +204,7 @@ def test_all_faults_of_all_files_are_named(backup: BackupMetadata, tmp_path: Pat
     ]
     texts = [one.sentence for one in found.faults]
     assert "there is another suite of this name" in texts[2]
-    assert "collection: Field required" in texts[4]
+    assert "collection: it is missing" in texts[4]
     assert "No such file" in texts[5]
     assert "there is no collection 'books/trade'; did you mean books/trades?" in texts[6]
     assert "of books/fills; there are id, trade" in texts[8]

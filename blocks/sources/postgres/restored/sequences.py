@@ -28,7 +28,7 @@ WITH uses AS (
 SELECT sn.nspname::text, sc.relname::text, tn.nspname::text, tc.relname::text, a.attname::text,
        s.seqincrement, s.seqmin, s.seqmax, u.given AND EXISTS (
            SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = u.rel AND i.indisunique AND i.indpred IS NULL
-           AND u.col = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))
+           AND i.indnkeyatts = 1 AND i.indkey[0] = u.col)
 FROM used u
 JOIN pg_catalog.pg_sequence s ON s.seqrelid = u.seq AND NOT s.seqcycle
 JOIN pg_catalog.pg_class sc ON sc.oid = u.seq JOIN pg_catalog.pg_namespace sn ON sn.oid = sc.relnamespace
@@ -42,7 +42,10 @@ WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN used p ON p.rel = i.
                   AND e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass)
 ORDER BY 1, 2, 3, 4, 5
 """
-"""A table without parents that take numbers from the same sequence: its rows are those of its children, too."""
+"""A table without parents that take numbers from the same sequence: its rows are those of its children, too.
+
+Of a unique index over several columns a number may be taken and an insert that gets it succeed all the same.
+"""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def _look(session: Session, use: _Use) -> StoreFinding | None:
         said = f"Sequence {named}, which column {use.column} of {table} takes its numbers from, is used up."
         return StoreFinding(Axis.QUALITY, said, CheckOutcome.GOOD)
     column = identifier(use.column)
-    ahead = f"{column} {'>=' if use.step > 0 else '<='} {then}"
+    first, last = (then, use.most) if use.step > 0 else (use.least, then)
+    ahead = f"{column} BETWEEN {first} AND {last}"
     if abs(use.step) > 1:  # between them others may take theirs
         ahead += f" AND ({column}::pg_catalog.numeric - {then}) % {abs(use.step)} = 0"
     row = session.execute(f"SELECT pg_catalog.count(*) FROM {identifier(*use.table)} WHERE {ahead}".encode()).fetchone()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from blocks.plan.quality import evaluation, table
 from blocks.plan.quality.findings import evaluated, faults, findings, is_fault, oddities
 from blocks.rows.variant import encode_variant, variant_field
-from blocks.verification import RuleOutcome
+from blocks.verification import RuleOutcome, RuleResult
 from tests.blocks.plan.quality.support import Known, broken, expect, outcomes, query, run, run_on, suite_of
 
 BIG = 2**60 + 1
@@ -170,7 +170,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ),
     (query("SELECT * FROM {batch} WHERE nowhere > 1"), "query could not be evaluated"),
     (query('SELECT * FROM "ledger"."nothing"'), "query could not be evaluated"),
-    (query("SELECT * FROM read_csv('/etc/passwd')"), "query could not be evaluated"),
+    (query("SELECT * FROM '/etc/passwd'"), "query could not be evaluated"),
     (query("SELECT * FROM {batch} WHERE CAST(note AS INTEGER) > 1"), "query could not be evaluated"),
 ]
 
@@ -440,6 +440,96 @@ def test_any_integers_count_their_nulls_and_repeats_rightly(values: list[int | N
     if present:
         assert repeats.unexpected == sum(present.count(value) > 1 for value in present)
         assert low.unexpected == sum(value < 0 for value in present)
+
+
+def on_postgres(
+    declared: str, values: list[object], *expectations: dict[str, Any], other: tuple[str, list[object]] | None = None
+) -> list[RuleResult]:
+    columns = {"id": "integer", "a": declared, **({"b": other[0]} if other else {})}
+    held: dict[str, list[Any]] = {"id": list(range(len(values))), "a": values, **({"b": other[1]} if other else {})}
+    arrays = {
+        name: pa.array(each, pa.large_string()) if isinstance(each[0], str) else pa.array(each)
+        for name, each in held.items()
+    }
+    rules = run_on(
+        {"ledger/orders": pa.table(arrays)},
+        suite_of(*expectations),
+        columns={"ledger/orders": columns},
+        ledger="postgres",
+    )
+    return rules[1:]
+
+
+@pytest.mark.parametrize("declared", ["numeric(10,2)", "numeric(18,2)", "numeric(38,18)", "numeric"])
+@pytest.mark.parametrize("most", ["0.50", "1234567890123456.01"])
+def test_a_decimal_meets_a_limit_that_is_written_like_it(declared: str, most: str) -> None:
+    if declared == "numeric(10,2)" and len(most) > 11:
+        most = "0.75"
+    among = {"row_condition": "a == 9.99", "condition_parser": "pandas"}
+    rules = on_postgres(
+        declared,
+        ["0.01", "9.99", most],
+        expect("column_values_to_be_between", column="a", min_value=0.01),
+        expect("column_values_to_be_in_set", column="a", value_set=[0.01, 9.99], mostly=0.6),
+        expect("column_values_to_not_be_in_set", column="a", value_set=[9.99]),
+        *([expect("column_values_to_be_between", column="a", max_value=9.99, **among)] if len(most) < 6 else []),
+    )
+    assert outcomes(rules)[:3] == ["holds", "holds", "broken"]
+    assert outcomes(rules)[3:] in ([], ["holds"])
+
+
+def test_decimals_of_many_digits_are_added_to_those_of_few() -> None:
+    rules = on_postgres(
+        "numeric(18,2)",
+        ["0.25", "1.50"],
+        expect("multicolumn_sum_to_equal", column_list=["a", "b"], sum_total=1.75),
+        other=("numeric(10,2)", ["1.50", "0.25"]),
+    )
+    assert outcomes(rules) == ["holds"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "held"),
+    [
+        ("date", "2026-01-01"),
+        ("timestamp without time zone", "2026-01-01 00:00:00"),
+        ("timestamp with time zone", "2026-01-01 02:00:00+02"),
+    ],
+)
+@pytest.mark.parametrize("written", ["2026-01-01", "2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00"])
+def test_a_set_of_times_holds_moments(declared: str, held: str, written: str) -> None:
+    later = {"row_condition": 'a < "2026-01-02"', "condition_parser": "pandas"}
+    rules = on_postgres(
+        declared,
+        [held],
+        expect("column_values_to_be_in_set", column="a", value_set=[written]),
+        expect("column_most_common_value_to_be_in_set", column="a", value_set=[written]),
+        expect("column_values_to_not_be_in_set", column="a", value_set=[written]),
+        expect("column_values_to_be_between", column="a", max_value="2026-01-01", **later),
+    )
+    assert outcomes(rules) == ["holds", "holds", "broken", "holds"]
+
+
+@pytest.mark.parametrize(
+    ("values", "value_set"), [([1, 2], ["1", "2"]), (["1", "2"], [1, 2]), ([True, False], ["true", "false"])]
+)
+def test_a_set_of_another_type_is_a_fault_of_the_suite(values: list[object], value_set: list[object]) -> None:
+    rules = run(
+        pa.table({"id": [1, 2], "a": values}),
+        expect("column_values_to_be_in_set", column="a", value_set=value_set),
+        expect("column_values_to_not_be_in_set", column="a", value_set=value_set),
+    )
+    assert outcomes(rules)[1:] == ["unjudged: could not be evaluated"] * 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kind"),
+    [("SELECT id FROM {batch} WHERE id > 5", "no rows"), ("SELECT sum(id) FROM {batch} WHERE id > 5", "only NULL")],
+)
+def test_queries_that_both_find_nothing_are_not_the_same(wanted: str, kind: str) -> None:
+    same = expect("query_results_to_match_comparison", base_query=wanted, comparison_query=wanted)
+    assert outcomes(run(pa.table({"id": [1, 2]}), same))[1:] == [f"broken: {kind}"]
+    assert outcomes(run(pa.table({"id": [1, 2]}), {**same, "may_be_empty": True}))[1:] == ["holds"]
 
 
 def test_a_mean_that_is_no_number_can_be_recorded() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from blocks.plan.quality import Expectation, table
 from blocks.plan.quality.expectations import build
-from blocks.plan.quality.frames import Frames, form_of, selected
+from blocks.plan.quality.frames import Form, Frames, form_of, selected
 from blocks.verification import RuleOutcome, RuleResult
 from tests.blocks.plan.quality.support import expect, run
 
@@ -177,7 +177,7 @@ def both(request: pytest.FixtureRequest) -> list[tuple[Expectation, RuleResult, 
     for floats in (False, True):
         built = {n: build("here", each, plain[n]) for n, each in enumerate(expectations)}
         several = {n: one for n, one in built.items() if (form_of(one).name == "FLOATS" or n in BINS) == floats}
-        whole |= frames.validate(rows, several, floats=floats)
+        whole |= frames.validate(rows, several, form=Form.FLOATS if floats else Form.EXACT)
     return [(each, rules[n], whole[n]) for n, each in enumerate(expectations)]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from blocks.errors import ConfigurationError
 from blocks.plan.quality import QualitySuite, load_suites
@@ -158,3 +159,23 @@ def test_columns_that_the_collection_does_not_have_are_a_fault(expectation: dict
     with pytest.raises(ConfigurationError, match=f"there is no column {named}"):
         suite.check(["id"])
     QualitySuite.model_validate(suite_of(expectation, format="csv")).check(["id"])
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM duckdb_settings()",
+        "SELECT * FROM {batch}, read_text('x')",
+        "SELECT (SELECT count(*) FROM glob('*'))",
+        "SELECT 1 FROM {batch}; -- all of it",
+    ],
+)
+def test_queries_read_restored_rows_and_end_where_they_end(sql: str) -> None:
+    with pytest.raises(ConfigurationError):
+        QualitySuite.model_validate(suite_of(query(sql))).check()
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e12, 0])
+def test_a_query_has_a_time_that_a_clock_can_measure(seconds: float) -> None:
+    with pytest.raises(ValidationError):
+        QualitySuite.model_validate(suite_of(query("SELECT 1"), query_seconds=seconds))

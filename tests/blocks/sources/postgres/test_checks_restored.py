@@ -275,3 +275,32 @@ def test_what_weakens_a_database_is_said_first(server: PostgresServer, tmp_path:
     assert ": index by_n of public.orders is gone." in warnings[0]
     assert warnings[-1].endswith(": 11 more objects differ.")
     assert len(warnings) == 21
+
+
+SHARED_NUMBERS = {
+    "rows beyond the last number that the sequence may give": (
+        "CREATE SEQUENCE few MAXVALUE 100; CREATE TABLE t (id int DEFAULT nextval('few') PRIMARY KEY);"
+        " INSERT INTO t VALUES (5000)",
+        (),
+    ),
+    "rows below the last number that a falling sequence may give": (
+        "CREATE SEQUENCE few INCREMENT -1 MINVALUE -100; CREATE TABLE t (id int DEFAULT nextval('few') PRIMARY KEY);"
+        " INSERT INTO t VALUES (-5000)",
+        (),
+    ),
+    "lines of orders that are numbered by hand": (
+        "CREATE TABLE t (customer int, id serial, PRIMARY KEY (customer, id)); INSERT INTO t VALUES (1, 1), (2, 1)",
+        (
+            "books: Sequence public.t_id_seq is behind column id of public.t: it is still to give the numbers of 2 rows.",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHARED_NUMBERS)
+def test_a_sequence_that_makes_no_insert_fail_is_no_bad_data(server: PostgresServer, tmp_path: Path, name: str) -> None:
+    planted, said = SHARED_NUMBERS[name]
+    server.create("books", planted)
+    result = verified(Books(server, tmp_path, "books"))
+    assert outcomes(result) == ALL_GOOD
+    assert result.results[Axis.QUALITY].warnings == said

@@ -1,0 +1,137 @@
+"""`plan new` writes a plan that loads and holds no password; `plan check` says what is missing, and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blocks.plan.plan import read_plan
+from blocks.plan.schedules import Schedules
+from blocks.sources.files import FilesSource
+from blocks.sources.postgres import PostgresSource
+from blocks.sources.redis import RedisSource
+from blocks.sources.sqlite import SQLiteSource
+from tests.flows.cli.desk import Desk
+
+
+def picture(folder: Path) -> dict[str, tuple[int, bytes | None]]:
+    """Return all that is in a folder, with times."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in folder.rglob("*")
+    }
+
+
+def test_a_new_plan_is_ready_after_init_and_its_comments_are_true(desk: Desk) -> None:
+    (desk.folder / "secret").write_text("a passphrase of several words")
+    desk.done("plan", "new", "state/ledger.db", "state/conf", "--out", "new.yaml", "--repository", "kept",
+              "--passphrase-file", "secret")  # fmt: skip
+    ran = desk.run("plan", "check", "new.yaml")
+    assert (ran.code, "lastgood init" in ran.out) == (4, True)
+    desk.done("init", "new.yaml")
+    assert "plan new is ready" in desk.done("plan", "check", "new.yaml").out
+    desk.done("backup", "new.yaml", "--no-server")
+    plain = read_plan(desk.folder / "new.yaml")
+    text = (desk.folder / "new.yaml").read_text()
+    named = ("# critical:", "# retention:", "# schedules:", "# verify_after_backup:", "# hooks:", "# quality:")
+    shown = "\n".join(line.removeprefix("# ") if line.startswith(named) else line for line in text.splitlines())
+    (desk.folder / "shown.yaml").write_text(shown)
+    plan = read_plan(desk.folder / "shown.yaml")
+    assert plan.retention == plain.retention  # which are the defaults
+    usual = Schedules()
+    assert [(job, str(when)) for job, when in plan.schedules.jobs()] == [(j, str(w)) for j, w in usual.jobs()]
+    assert plan.verify_after_backup == "quick"
+
+
+def test_passwords_are_taken_out_and_named(desk: Desk) -> None:
+    words = (
+        "postgresql://me:hunter2@db.example:5433/books", "postgres://db.example/books", "redis://:hunter2@cache/3",
+        "rediss://reader:hun%20ter2@cache:6380", "s3://bucket/market/prices", "state",
+    )  # fmt: skip
+    ran = desk.done("plan", "new", *words, "--out", "trading-desk.yaml", "--repository", "s3://kept/here")
+    assert "hunter2" not in ran.out + ran.err + (desk.folder / "trading-desk.yaml").read_text()
+    for variable in ("BOOKS_PASSWORD", "REDIS_PASSWORD", "REDIS_2_PASSWORD"):
+        assert variable in ran.err
+    plan = read_plan(desk.folder / "trading-desk.yaml")
+    assert (plan.name, plan.repository.url) == ("trading-desk", "s3://kept/here")
+    assert list(plan.sources) == ["books", "books-2", "redis", "redis-2", "prices", "state"]
+    books, cache, other = plan.sources["books"], plan.sources["redis"], plan.sources["redis-2"]
+    assert isinstance(books, PostgresSource)
+    assert isinstance(cache, RedisSource)
+    assert isinstance(other, RedisSource)
+    assert books.dsn.get_secret_value() == "postgresql://me@db.example:5433/books"
+    assert (cache.url, cache.password_env) == ("redis://cache/3", "REDIS_PASSWORD")
+    assert (other.url, other.password_env) == ("rediss://reader@cache:6380", "REDIS_2_PASSWORD")
+    assert isinstance(plan.sources["prices"], FilesSource)
+
+
+@pytest.mark.parametrize("name", ["yes", "a: b", "#", "käse & more", "-", "1.db", 'quote"d'])
+def test_any_name_of_a_file_becomes_a_source(desk: Desk, name: str) -> None:
+    (desk.folder / name).write_bytes(desk.database.read_bytes())
+    desk.done("plan", "new", f"./{name}", "--out", "new.yaml")
+    (source,) = read_plan(desk.folder / "new.yaml").sources.values()
+    assert isinstance(source, SQLiteSource)
+    assert Path(source.path) == desk.folder / name
+
+
+def test_a_plan_is_printed_where_no_file_is_named_and_never_written_over(desk: Desk) -> None:
+    printed = desk.done("plan", "new", "state/ledger.db").out
+    before = desk.plan.read_text()
+    assert desk.run("plan", "new", "state/ledger.db", "--out", str(desk.plan)).code == 2
+    assert desk.plan.read_text() == before
+    (desk.folder / "printed.yaml").write_text(printed)
+    assert list(read_plan(desk.folder / "printed.yaml").sources) == ["ledger"]
+
+
+def _no_folder(desk: Desk) -> None:
+    desk.conf.rename(desk.conf.with_name("gone"))
+
+
+def _no_key(desk: Desk) -> None:
+    (desk.folder / "own.key").unlink()
+
+
+def _bad_suite(desk: Desk) -> None:
+    (desk.folder / "q.json").write_text(
+        '{"name": "n", "collection": "ledger/orders", "expectations": [{"type": "expect_much", "kwargs": {}}]}'
+    )
+    desk.plan.write_text(desk.plan.read_text() + "quality: [q.json]\n")
+
+
+def _no_hook(desk: Desk) -> None:
+    desk.plan.write_text(desk.plan.read_text() + "hooks: {before: [./pause.sh], after: ['true']}\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what", "code"),
+    [
+        (_no_folder, "source conf", 3),
+        (_no_key, "credential", 2),
+        (_bad_suite, "suite", 2),
+        (_no_hook, "hook pause.sh", 2),
+    ],
+)
+def test_check_says_what_is_missing_and_writes_nothing(
+    desk: Desk, spoil: Callable[[Desk], None], what: str, code: int
+) -> None:
+    desk.backup()
+    spoil(desk)
+    before = picture(desk.folder)
+    ran = desk.run("plan", "check", "PLAN", "--json")
+    assert picture(desk.folder) == before
+    assert ran.code == code
+    assert ran.json["ready"] is False
+    assert [one["what"] for one in ran.json["findings"] if not one["ready"]] == [what]
+    assert f"not ready  {what}: " in desk.run("plan", "check", "PLAN").out
+
+
+def test_all_that_is_there_is_named(desk: Desk) -> None:
+    desk.backup()
+    ran = desk.done("plan", "check", "PLAN", "--json").json
+    assert [one["what"] for one in ran["findings"]] == [
+        "places", "source ledger", "source conf", "credential", "repository", "keys", "room",
+    ]  # fmt: skip
+    assert "SQLite 3" in ran["findings"][1]["sentence"]
+    assert "2 collections" in ran["findings"][1]["sentence"]

@@ -50,6 +50,7 @@ from flows.proving.due_report import publish_due
 from flows.proving.objects import verification_of_objects
 from flows.proving.parameters import Parameters
 from flows.proving.proof import Proof, proved_index
+from flows.proving.row_drift import row_drift
 from flows.proving.scratch_restore import ScratchRestore, open_scratch
 from flows.reporting.artifacts import publish_verification
 from flows.stages.compress import decompress
@@ -133,6 +134,7 @@ def make_verification(
     proof = Proof(plan)
     target = repository.find(plan.name, backup)
     lost = repository.noticed_rollback(plan.name)
+    proof[Axis.QUALITY].odd += row_drift(repository, target)
     damage = DamageOfChain(repository, target)
     scratch: ScratchRestore | None = None
     with ExitStack() as opened, open_executor() as executor:

@@ -190,7 +190,20 @@ class Audit:
             findings.append(
                 f"backups number {shown} of plan {self._plan} are gone, and only {explained} removals are explained"
             )
-        return findings
+        return findings + self._removed_newest(gaps)
+
+    def _removed_newest(self, gaps: int) -> list[str]:
+        """Look for the record of a removal that retention does not do: that of the newest backup.
+
+        What it removed has a lower number than the newest one that it kept, so that each removal leaves a gap.
+        """
+        gone = [backup_id for backup_id in self._expired if backup_id not in self._links]
+        if len(gone) <= gaps:
+            return []
+        return [
+            f"{len(gone)} removals are recorded of plan {self._plan}, and {gaps} numbers below that of its newest "
+            "backup are missing: a newer backup was removed, which retention never does"
+        ]
 
     def _head(self) -> list[str]:
         head = self._seen

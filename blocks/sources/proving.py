@@ -58,6 +58,7 @@ class DefinedObject:
         parts: What it consists of by kind and name ("column price"), with the text of each; may be empty.
         guards: Whether its loss goes unnoticed until something is slow or wrong: an index, a constraint, a trigger.
         moves: Whether it changes with use (a position of a sequence), so that a change says nothing.
+        of: The table that it goes with, as `str()` writes it ("table sales"); empty where it stands for itself.
     """
 
     kind: str
@@ -66,6 +67,7 @@ class DefinedObject:
     parts: Mapping[str, str] = field(default_factory=dict)
     guards: bool = False
     moves: bool = False
+    of: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -35,6 +36,15 @@ FORMATS: Mapping[str, str] = {
 
 MOJIBAKE = "Ã[\u0080-\u00bf\u0152-\u2122]|â€|\ufffd"
 """What is left of text that was read in a wrong encoding, or could not be read."""
+
+_OPPOSITES = (
+    *({"ask", "bid"}, {"high", "low"}, {"max", "min"}, {"maximum", "minimum"}, {"upper", "lower"}, {"most", "least"}),
+    *({"last", "first"}, {"end", "start"}, {"to", "from"}, {"gross", "net"}, {"total", "used"}),
+)
+"""Words in the names of two columns whose order means something."""
+_NAMING = frozenset({"id", "no", "nr", "number", "key", "code"})
+"""Words of columns whose numbers name things: their order is chance."""
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 _FIRST = 2000
 """Rows that a format is tried on before all are looked at."""
@@ -109,7 +119,10 @@ def _moments(format: str | None, times: Sequence[int] | None) -> tuple[datetime,
 
 
 def ordered_pairs(table: CheckedTable, profile: CollectionProfile) -> list[tuple[str, str]]:
-    """Return pairs of columns of which the first is never less than the second, and whose ranges overlap by half.
+    """Return pairs of columns of which the first is never less than the second, where that says something.
+
+    Times of one kind are compared with each other; numbers where their names belong together. In each case their ranges
+    overlap: else their order is that of what they measure.
 
     Args:
         table: The restored rows.
@@ -119,6 +132,7 @@ def ordered_pairs(table: CheckedTable, profile: CollectionProfile) -> list[tuple
         pair
         for kinds in ({Kind.NUMBER, Kind.FLOAT}, {Kind.TIME}, {Kind.LOCAL_TIME}, {Kind.DATE})
         for pair in permutations(_of_kinds(table, profile, kinds)[:PAIRED_COLUMNS], 2)
+        if Kind.NUMBER not in kinds or belong_together(*pair)
     ]
     if table.rows < ENOUGH_ROWS or not pairs:
         return []
@@ -130,6 +144,18 @@ def ordered_pairs(table: CheckedTable, profile: CollectionProfile) -> list[tuple
     found = _row(table, asked)
     each = zip(pairs, found[::3], found[1::3], found[2::3], strict=True)
     return [pair for pair, less, greater, overlap in each if not less and greater and overlap]
+
+
+def belong_together(one: str, other: str) -> bool:
+    """Whether the names of two columns of numbers say that they are compared.
+
+    They share a word (`price`, `limit_price`), or have words that are opposites (`high`, `low`). What names things
+    (`id`, `order_id`) is compared with nothing.
+    """
+    words, others = ({word.lower() for word in _WORD.findall(name)} for name in (one, other))
+    if _NAMING & (words | others):
+        return False
+    return bool(words & others) or any(len(pair & words) == 1 and pair - words <= others for pair in _OPPOSITES)
 
 
 def _of_kinds(table: CheckedTable, profile: CollectionProfile, kinds: set[Kind]) -> list[str]:

@@ -66,8 +66,12 @@ def differences(
         {str(thing): thing for thing in source.defined_objects({n: some[n] for n in names if n in some})}
         for some in (before, after)
     )
-    found = [_difference(was.get(name), now.get(name)) for name in dict.fromkeys([*was, *now])]
-    return sorted((one for one in found if one is not None), key=lambda one: (not one.weakens, one.change))
+    differ = (_difference(was.get(name), now.get(name)) for name in dict.fromkeys([*was, *now]))
+    found = [one for one in differ if one is not None]
+    gone = {str(one.thing) for one in found if one.change is Change.GONE}
+    # what goes with a table that is gone is told by the table
+    told = [one for one in found if one.change is not Change.GONE or one.thing.of not in gone]
+    return sorted(told, key=lambda one: (not one.weakens, one.change))
 
 
 def _difference(was: DefinedObject | None, now: DefinedObject | None) -> Difference | None:

@@ -1,4 +1,4 @@
-"""Tables of what files hold: CSV, JSON lines, Parquet."""
+"""Tables of what files hold: CSV, JSON lines, Parquet, lines of text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FileTables:
     """Files with tables (CSV, JSON lines, Parquet): all that match, one below the other.
 
     The table has `path`, `line` (of Parquet the number of the row), and the columns of the files. What CSV holds is
-    text, and a number where nine of ten values are.
+    text, and a number where nine of ten values are. Of text each line is a row with `text`.
 
     Args:
         suite: Says which files, and what they hold.
@@ -43,6 +43,8 @@ class FileTables:
         self._files: dict[bytes, tuple[Path, int | None]] = {}
         self._guard = threading.Lock()
         self._bad_files, self._bad_lines = Failures("files"), Failures("lines")
+        if suite.format == "text":
+            self._bad_lines.said = "are not UTF-8"
         self._unended = Failures("files", "end within a line", "warning")
 
     def add(self, rows: pa.Table, part: int) -> None:
@@ -63,7 +65,9 @@ class FileTables:
 
     def table(self) -> CheckedTable:
         """Read all files, and return their table."""
-        read = {"csv": self._csv, "json_lines": self._json_lines, "parquet": self._parquet}[str(self._suite.format)]
+        read = {"csv": self._csv, "json_lines": self._json_lines, "parquet": self._parquet, "text": self._text}[
+            str(self._suite.format)
+        ]
         for number, (path, (place, size)) in enumerate(sorted(self._files.items())):
             name = text_value(path)
             self._bad_files.total += 1
@@ -135,6 +139,25 @@ class FileTables:
                     records.append(json_fields(line))
                 except ValueError:
                     self._bad_lines.note(name)
+                if len(records) == BATCH:
+                    yield first, records
+                    first, records = number + 1, []
+        if records:
+            yield first, records
+
+    def _text(self, place: Path, name: str) -> Iterator[tuple[int, list[Record]]]:
+        r"""Yield lines as `text`, without what ends them; of one that is not UTF-8 bytes are written as `\xff`."""
+        records: list[Record] = []
+        first = 1
+        with open(place, "rb") as file:
+            for number, line in enumerate(file, 1):
+                self._bad_lines.total += 1
+                line = line.rstrip(b"\r\n")
+                try:
+                    line.decode()
+                except UnicodeDecodeError:
+                    self._bad_lines.note(name)
+                records.append({"text": (TEXT, text_value(line))})
                 if len(records) == BATCH:
                     yield first, records
                     first, records = number + 1, []

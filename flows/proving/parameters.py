@@ -9,7 +9,7 @@ from blocks.plan.parameters import BACKUP_TIMESTAMP, EXPECTED_ROWS, PREVIOUS_ROW
 from blocks.records import BackupMetadata, Collection
 from blocks.repository.block import Repository
 from blocks.verification import CollectionProfile, ColumnProfile
-from flows.proving.earlier import Earlier, rows_of
+from flows.proving.earlier import LOOKED_BACK, Earlier, rows_of
 from flows.proving.profile import read_value
 
 NO_BACKUP = "no earlier backup"
@@ -42,6 +42,16 @@ class Parameters:
             profile: What numbers of the rows are kept by in verifications; the collection, where nothing is said.
         """
         return {name: self._value(collection, name, profile or collection.name) for name in names}
+
+    def types_before(self, collection: Collection) -> dict[str, tuple[str, str]]:
+        """Return the columns that an earlier backup declares otherwise: the newest such one, and their types there."""
+        now, found = dict(collection.columns), dict[str, tuple[str, str]]()
+        for backup in self._earlier.whole(collection.name)[:LOOKED_BACK]:
+            (before,) = (one for one in backup.collections if one.name == collection.name)
+            for name, declared in before.columns:
+                if now.get(name, declared) != declared:
+                    found.setdefault(name, (backup.backup_id, declared))
+        return found
 
     def _value(self, collection: Collection, name: str, profile: str) -> Value | Missing:
         if name == EXPECTED_ROWS:

@@ -14,7 +14,7 @@ from blocks.errors import ConfigurationError
 from blocks.plan.expression import Value
 from blocks.plan.parameters import Missing
 from blocks.plan.quality import Expectation, QualitySuite
-from blocks.plan.quality.column_types import key_text, named_type, quoted, text
+from blocks.plan.quality.column_types import former_type, key_text, named_type, quoted, text
 from blocks.plan.quality.findings import NO_COLLECTION, NOT_EVALUATED, Judgement, fault, own_rule
 from blocks.plan.quality.sql import SUITES, tables_in
 from blocks.plan.quality.suite import FILE_FORMATS
@@ -38,6 +38,9 @@ class Values(Protocol):
 
     def of(self, collection: Collection, names: Iterable[str], profile: str) -> dict[str, Value | Missing]:
         """Return the values of some names for a collection; `profile` names its numbers in verifications."""
+
+    def types_before(self, collection: Collection) -> dict[str, tuple[str, str]]:
+        """Return the columns that an earlier backup declares otherwise: its id, and their types there."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class SuiteRows:
 
     def __init__(self, plan: str, suites: Sequence[QualitySuite], backup: BackupMetadata) -> None:
         collections = {collection.name: collection for collection in backup.collections}
-        kinds = {state.name: state.type for state in backup.sources}
+        kinds = self._kinds = {state.name: state.type for state in backup.sources}
         chosen = {suite.name: suite.collections(collections) for suite in suites}
         wanted = _named(suites, collections)
         wanted |= {name for suite in suites if suite.format is None for name in chosen[suite.name]}
@@ -136,7 +139,7 @@ class SuiteRows:
         from blocks.plan.quality.expectations import parameters_of
 
         self.tables.tables()  # which queries may name
-        tables = [(run, table) for run in self._runs if (table := self._table_or_none(run)) is not None]
+        tables = [(run, table) for run in self._runs if (table := self._table_or_none(run, parameters)) is not None]
         self.profiles = {run.profile: profile(table) for run, table in tables}
         rules = [_no_collection(suite) for suite in self._lacking]
         rules += [_refused(run, self._refused[run.name]) for run in self._runs if run.name in self._refused]
@@ -159,23 +162,50 @@ class SuiteRows:
             raise error
         return {run.collection.name: self._table(run) for run in self._runs if run.suite.name == suite}
 
-    def _table_or_none(self, run: _Run) -> CheckedTable | None:
+    def _table_or_none(self, run: _Run, parameters: Values) -> CheckedTable | None:
         if run.name not in self._refused:
             with self._judged(run):
-                return self._table(run)
+                return self._table(run, parameters.types_before(run.collection))
         return None
 
-    def _table(self, run: _Run) -> CheckedTable:
+    def _table(self, run: _Run, before: Mapping[str, tuple[str, str]] = {}) -> CheckedTable:
         if run.reader is not None:
             return run.reader.table()
         table, suite = self.tables.table(run.collection.name), run.suite
-        if suite.keys is None and not suite.types:
+        types = {column: named_type(kind) for column, kind in suite.types.items()}
+        kind, now, retyped = self._kinds.get(run.collection.source, ""), dict(run.collection.columns), dict[str, str]()
+        for column, (backup_id, declared) in before.items():
+            former = former_type(kind, declared, now[column])
+            if former is not None and column not in types and not _about_text(suite, column):
+                types[column] = former
+                retyped[column] = f"is {now[column]}, and was {declared} in {backup_id}"
+        if suite.keys is None and not types:
             return table
-        return _narrowed(table, suite, run.name)
+        made = _narrowed(table, suite, run.name, types)
+        columns = {name: replace(one, retyped=retyped.get(name, "")) for name, one in made.columns.items()}
+        return replace(made, columns=columns)
 
 
-def _narrowed(table: CheckedTable, suite: QualitySuite, name: str) -> CheckedTable:
-    """Return a table of some keys, with the types that a suite says."""
+_TEXTUAL = ("regex", "lengths", "like_pattern", "strftime", "json", "dateutil", "type")
+"""Words in the names of expectations that are about text, or about types themselves."""
+
+
+def _about_text(suite: QualitySuite, column: str) -> bool:
+    """Whether a suite knows that a column holds text."""
+    return any(
+        column in each.columns
+        and (any(word in each.type for word in _TEXTUAL) or any(isinstance(v, str) for v in _set(each)))
+        for each in suite.expectations
+    )
+
+
+def _set(expectation: Expectation) -> Sequence[object]:
+    values = expectation.kwargs.get("value_set")
+    return values if isinstance(values, list) else ()
+
+
+def _narrowed(table: CheckedTable, suite: QualitySuite, name: str, types: Mapping[str, str]) -> CheckedTable:
+    """Return a table of some keys, with columns of other SQL types."""
     view, condition = f"{quoted(SUITES)}.{quoted(name)}", "true"
     if suite.keys is not None:
         label = ", ".join(f"coalesce(CAST({table.sql(column)} AS VARCHAR), '')" for column in table.key)
@@ -185,10 +215,10 @@ def _narrowed(table: CheckedTable, suite: QualitySuite, name: str) -> CheckedTab
         source = f"(SELECT * FROM {table.name} WHERE {condition})"
         for column, known in table.columns.items():
             sql = table.sql(column)
-            if column not in suite.types:
+            if column not in types:
                 expressions.append(sql)
                 continue
-            typed = converted(cursor, source, f"CAST({sql} AS VARCHAR)", named_type(suite.types[column]))
+            typed = converted(cursor, source, f"CAST({sql} AS VARCHAR)", types[column])
             expressions.append(f"{typed} AS {sql}")
             columns[column] = _retyped(cursor, source, table, known, typed)
         cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(SUITES)}")

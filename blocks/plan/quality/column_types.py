@@ -28,6 +28,14 @@ _NAMED: dict[NamedType, str] = {
     "timestamp": "TIMESTAMPTZ",
     "boolean": "BOOLEAN",
 }
+_NATIVE = {
+    "smallint": "BIGINT",
+    "integer": "BIGINT",
+    "bigint": "BIGINT",
+    "real": "DOUBLE",
+    "double precision": "DOUBLE",
+}
+"""Types of PostgreSQL whose values are no text."""
 _SCALED = re.compile(r"numeric\((\d+),(\d+)\)")
 _NAMED_BY_POSTGRES = {"date": "DATE", "oid": "BIGINT", "numeric": FREE_DECIMAL}
 _INTEGER = re.compile(r"(?:UNSIGNED )?(?:TINY|SMALL|MEDIUM|BIG)?INT(?:EGER|\d)?\b")
@@ -53,6 +61,21 @@ def postgres_type(declared: str) -> str | None:
     if time := _TIMESTAMP.fullmatch(declared):
         return "TIMESTAMPTZ" if time[1] == "with" else "TIMESTAMP"
     return _NAMED_BY_POSTGRES.get(declared)
+
+
+def former_type(kind: str, before: str, now: str) -> str | None:
+    """Return the SQL type of numbers or times that a column had before it became text; None where it did not.
+
+    Args:
+        kind: The type of its source (`postgres`).
+        before: Its type as it was declared in an earlier backup.
+        now: Its type as it is declared.
+    """
+    if kind == "sqlite":
+        return "DOUBLE" if sqlite_type(before) == "number" and sqlite_type(now) == "text" else None
+    if kind == "postgres" and now.startswith(("text", "character")):
+        return _NATIVE.get(before) or postgres_type(before)
+    return None
 
 
 def sqlite_type(declared: str) -> Literal["number", "text"] | None:

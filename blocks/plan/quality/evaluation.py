@@ -8,6 +8,7 @@ whole table up to `WHOLE_ROWS` rows, and beyond that it is said that it was not 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -68,6 +69,8 @@ from blocks.plan.quality.sql import QueryTimeout, counted, differing, keys_of
 from blocks.plan.quality.suite import Expectation, QualitySuite
 from blocks.plan.quality.table import CheckedTable
 from blocks.verification import RuleOutcome, RuleResult
+
+logger = logging.getLogger(__name__)
 
 WHOLE_ROWS = 1_000_000
 """Most rows of a table that is given to Great Expectations as a whole, where there is no other way."""
@@ -168,10 +171,18 @@ class Evaluation:
             found = Judgement(RuleOutcome.BROKEN, MISSING_COLUMN)
             yield own_rule(self._suite, self._collection, tuple(missing), sentence, found)
         for name, column in self._table.columns.items():
-            if name not in self._suite.types and not any(each.reads(name) for each in expectations):
+            if name not in self._suite.types and not any(
+                each.reads(name) or _asks(each, name) for each in expectations
+            ):
                 continue
             lost = Judgement(RuleOutcome.BROKEN, unexpected=column.wrong, total=self._table.rows, examples=column.keys)
-            if column.wrong:
+            if column.retyped:
+                found = replace(lost, kind=WRONG_TYPE)
+                sentence = (
+                    f"{name} {column.retyped}: {column.wrong:,} of {self._table.rows:,} values are no {column.type}"
+                )
+                yield own_rule(self._suite, self._collection, (name,), sentence, found)
+            elif column.wrong:
                 found = replace(lost, kind=WRONG_TYPE)
                 sentence = f"{column.wrong:,} values of {name} are no {column.type}, or out of its range"
                 yield own_rule(self._suite, self._collection, (name,), sentence, found)
@@ -247,7 +258,8 @@ class Evaluation:
                 writer.write_table(stored)
                 rows += stored.num_rows
         except Exception as exc:  # noqa: BLE001  pandas raises whatever it likes, and its text may hold values
-            return fault(BAD_CONDITION, type(exc).__name__)
+            logger.debug("a condition raised %s", type(exc).__name__)
+            return fault(BAD_CONDITION)
         finally:
             if writer is not None:
                 writer.close()
@@ -268,7 +280,7 @@ class Evaluation:
                     self._found[number] = self._query(task, table)
                 elif kind in _OF_TYPES:
                     by_rows[number] = task.built
-                elif self._computed(task):
+                elif self._computed(task, metrics):
                     self._found[number] = self._judged(task, metrics, {})
                 elif isinstance(task.built, _BY_ROWS) and kind not in _ACROSS_ROWS:
                     by_rows[number] = task.built
@@ -298,8 +310,9 @@ class Evaluation:
         found = built.get_validation_dependencies(execution_engine=self._engine, runtime_configuration=runtime)
         return dict(found.metric_configurations)
 
-    def _computed(self, task: _Task) -> bool:
-        return all(Metrics.computes(name) for name in self._dependencies(task.built))
+    def _computed(self, task: _Task, metrics: Metrics) -> bool:
+        needed = self._dependencies(task.built)
+        return all(metrics.computes(name, one.metric_domain_kwargs) for name, one in needed.items())
 
     def _judged(self, task: _Task, metrics: Metrics, given: Mapping[str, Any]) -> Judgement:
         """Have Great Expectations judge by numbers about all rows."""
@@ -314,6 +327,11 @@ class Evaluation:
         found = _found(task, result, metrics.table)
         if found.outcome is RuleOutcome.BROKEN and self._suite.examples and task.expectation.type in _REPEATED:
             return replace(found, examples=_repeating_keys(metrics, task.expectation.columns))
+        if found.outcome is RuleOutcome.BROKEN and self._suite.examples:
+            for name, needed in self._dependencies(task.built).items():
+                breaking = metrics.breaking(name, needed.metric_domain_kwargs, needed.metric_value_kwargs)
+                if breaking is not None:
+                    return replace(found, examples=_keys_where(metrics, breaking))
         return found
 
     def _count_rows(
@@ -398,9 +416,10 @@ class Evaluation:
         except QueryTimeout as exc:
             return fault(TOO_SLOW, str(exc))
         except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as exc:
-            return fault(BAD_QUERY, str(exc).partition("\n")[0])
-        except duckdb.Error as exc:
-            return fault(BAD_QUERY, type(exc).__name__)
+            return fault(BAD_QUERY, str(exc).partition("\n")[0].partition(": ")[2])
+        except duckdb.Error as exc:  # whose text may hold values
+            logger.debug("a query raised %s", type(exc).__name__)
+            return fault(BAD_QUERY, "it fails on some values")
 
 
 _REPEATED = frozenset({"expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique"})
@@ -420,6 +439,16 @@ def _repeating_keys(metrics: Metrics, columns: Sequence[str]) -> tuple[str, ...]
     return tuple(str(row[0]) for row in rows)
 
 
+def _keys_where(metrics: Metrics, condition: str) -> tuple[str, ...]:
+    """Return keys of some rows that meet an SQL condition."""
+    names = [name for name in metrics.table.key if name in metrics.table.columns]
+    if not names:
+        return ()
+    texts = ", ".join(f"CAST({metrics.table.sql(name)} AS VARCHAR)" for name in names)
+    rows = metrics.query(f"SELECT concat_ws(', ', {texts}) FROM {{t}} WHERE {condition} LIMIT {EXAMPLES}")
+    return tuple(str(row[0]) for row in rows)
+
+
 def _condition_key(task: _Task) -> str:
     condition = task.kwargs.get("row_condition")
     return json.dumps([condition, task.kwargs.get("condition_parser")]) if condition else ""
@@ -429,7 +458,13 @@ def _types(task: _Task, table: CheckedTable, error: object) -> str:
     """Say which types an expectation does not fit; what was raised is not quoted, because it may hold values."""
     kinds = ", ".join(table.columns[name].type for name in task.expectation.columns if name in table.columns)
     raised = error if isinstance(error, str) else type(error).__name__
-    return f"on values of type {kinds}: {raised}" if kinds else str(raised)
+    logger.debug("%s raised %s", task.expectation.type, raised)
+    return f"it does not fit values of type {kinds}" if kinds else ""
+
+
+def _asks(expectation: Expectation, column: str) -> bool:
+    """Whether a query of an expectation may read a column."""
+    return column in str(expectation.kwargs.get("unexpected_rows_query", ""))
 
 
 def _column_type(task: _Task, table: CheckedTable) -> str | None:

@@ -220,10 +220,15 @@ def frame_of(rows: pa.Table, form: Form = Form.EXACT) -> pd.DataFrame:
         if pa.types.is_date32(field.type):  # days as objects of Python are compared as text
             rows = rows.set_column(place, field.name, rows.column(place).cast(pa.timestamp("us")))
         elif place in as_doubles:
-            rows = rows.set_column(place, field.name, rows.column(place).cast(pa.float64()))
+            rows = rows.set_column(place, field.name, _doubles(rows.column(place)))
         elif form is Form.FLOATS and rows.column(place).null_count and (plain := _plain_type(field.type)):
             rows = rows.set_column(place, field.name, rows.column(place).cast(plain, safe=False))
     return make_frame(rows, rows.column_names)
+
+
+def _doubles(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Make of each decimal the double that is nearest, as limits are: equal numbers stay equal, whatever their type."""
+    return values.cast(pa.string()).cast(pa.float64())  # Arrow's own way is off by a last digit
 
 
 def _few_digits(values: pa.ChunkedArray) -> bool:
@@ -239,7 +244,7 @@ def _few_digits(values: pa.ChunkedArray) -> bool:
 
 def _plain_type(kind: pa.DataType) -> pa.DataType | None:
     types = pa.types
-    if types.is_integer(kind) or types.is_decimal(kind):
+    if types.is_integer(kind):
         return pa.float64()
     return pa.int8() if types.is_boolean(kind) else None
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+from blocks.plan.quality.column_types import common_type, decimal_type
 from blocks.plan.quality.table import CheckedTable
 
 MAX_VALUES = 100_000
@@ -33,9 +34,10 @@ class Metrics:
         self.table = table
         self._known: dict[tuple[str, str], Any] = {}
 
-    @staticmethod
-    def computes(name: str) -> bool:
-        """Whether a metric is one that is computed here."""
+    def computes(self, name: str, domain: Mapping[str, Any]) -> bool:
+        """Whether a metric of some columns is one that is computed here."""
+        if name.rpartition(".")[0] in _COMPARISONS:
+            return all(self.table.columns[column].type.startswith(_NUMBERS) for column in _compared(domain))
         return name in _METRICS or name.endswith(".unexpected_values")
 
     def value(self, name: str, domain: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
@@ -52,12 +54,33 @@ class Metrics:
         """
         if name.endswith(".unexpected_values"):
             return []  # no value of a row is looked at by anybody
-        if name not in _METRICS:
+        compared, _, counted = name.rpartition(".")
+        if name not in _METRICS and compared not in _COMPARISONS:
             raise NotComputed(name)
         key = (name, repr((sorted(domain.items(), key=repr), sorted(arguments.items(), key=repr))))
         if key not in self._known:
-            self._known[key] = _METRICS[name](self, domain, arguments)
+            if compared in _COMPARISONS:
+                there, breaks = self._rows_of_comparison(compared, domain, arguments)
+                where = there if counted == "filtered_row_count" else f"({there}) AND ({breaks})"
+                self._known[key] = int(self.one(f"count(*) FILTER (WHERE {where})"))
+            else:
+                self._known[key] = _METRICS[name](self, domain, arguments)
         return self._known[key]
+
+    def breaking(self, name: str, domain: Mapping[str, Any], arguments: Mapping[str, Any]) -> str | None:
+        """Return the SQL of which rows a metric of compared columns counts as unexpected; None for other metrics."""
+        compared, _, counted = name.rpartition(".")
+        if compared not in _COMPARISONS or counted != "unexpected_count":
+            return None
+        return "({}) AND ({})".format(*self._rows_of_comparison(compared, domain, arguments))
+
+    def _rows_of_comparison(
+        self, compared: str, domain: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> tuple[str, str]:
+        """Return the SQL of which rows count, and of which are not as expected."""
+        joined = _COUNTING[str(domain.get("ignore_row_if"))]
+        there = joined.join(f"{self.table.sql(name)} IS NOT NULL" for name in _compared(domain)) if joined else "true"
+        return there, f"({_COMPARISONS[compared](self, domain, arguments)}) IS NOT TRUE"
 
     def nonnull(self, column: str) -> int:
         """Count the values of a column."""
@@ -71,6 +94,83 @@ class Metrics:
         """Return the rows of a query, in which `{t}` is the table."""
         with self.table.connection.cursor() as cursor:
             return cursor.execute(sql.replace("{t}", self.table.name), list(parameters)).fetchall()
+
+
+_DIGITS_OF = {"TINYINT": 3, "SMALLINT": 5, "INTEGER": 10, "BIGINT": 19}
+_NUMBERS = ("DECIMAL(", "DOUBLE", "FLOAT", *_DIGITS_OF)
+_SUM_DIGITS = 3
+"""Digits that a sum of up to a thousand columns has more than they."""
+
+
+def _compared(domain: Mapping[str, Any]) -> list[str]:
+    """Return the names of columns that are compared with each other, row by row."""
+    return [str(name) for name in domain.get("column_list") or (domain["column_A"], domain["column_B"])]
+
+
+def _in_one_type(metrics: Metrics, columns: Iterable[str], more: Iterable[str] = (), digits: int = 0) -> list[str]:
+    """Return the SQL of columns of numbers in the type that holds all of them, so that equal numbers are equal.
+
+    Args:
+        metrics: The metrics of the table.
+        columns: Names of the columns.
+        more: Types that it holds, too.
+        digits: How many more digits it has.
+
+    Returns:
+        The type, then the SQL of each column.
+    """
+    kinds = {name: metrics.table.columns[name].type for name in columns}
+    exact = [f"DECIMAL({_DIGITS_OF[kind]},0)" if kind in _DIGITS_OF else kind for kind in kinds.values()]
+    width = common_type([*exact, *more])
+    if width.startswith("DECIMAL(") and digits:
+        size, scale = map(int, width[8:-1].split(","))
+        width = decimal_type(size - scale + digits, scale)
+    # a decimal becomes the nearest double by way of its text alone
+    return [
+        width,
+        *(
+            f"CAST(CAST({metrics.table.sql(name)} AS VARCHAR) AS {width})"
+            if width == "DOUBLE" and kind.startswith("DECIMAL(")
+            else f"CAST({metrics.table.sql(name)} AS {width})"
+            for name, kind in kinds.items()
+        ),
+    ]
+
+
+def _greater(metrics: Metrics, domain: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
+    _, one, other = _in_one_type(metrics, _compared(domain))
+    return f"{one} {'>=' if arguments.get('or_equal') else '>'} {other}"
+
+
+def _equal(metrics: Metrics, domain: Mapping[str, Any], _: Mapping[str, Any]) -> str:
+    _type, one, other = _in_one_type(metrics, _compared(domain))
+    return f"{one} = {other}"
+
+
+def _sum_equal(metrics: Metrics, domain: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
+    total = Decimal(repr(arguments["sum_total"]))
+    scale = max(-int(total.as_tuple().exponent), 0)
+    kind = decimal_type(max(total.adjusted() + 1, 1), scale)
+    width, *each = _in_one_type(metrics, _compared(domain), [kind], _SUM_DIGITS)
+    return f"{' + '.join(each)} = CAST('{total:f}' AS {width})"
+
+
+_COUNTING = {
+    "both_values_are_missing": " OR ",
+    "all_values_are_missing": " OR ",
+    "either_value_is_missing": " AND ",
+    "any_value_is_missing": " AND ",
+    "neither": "",
+    "never": "",
+}
+"""How columns that are not NULL make a row count."""
+
+_COMPARISONS: dict[str, Callable[[Metrics, Mapping[str, Any], Mapping[str, Any]], str]] = {
+    "column_pair_values.a_greater_than_b": _greater,
+    "column_pair_values.equal": _equal,
+    "multicolumn_sum.equal": _sum_equal,
+}
+"""The SQL of what must hold between columns of numbers, which frames hold as doubles or objects that do not compare."""
 
 
 def _plain(value: Any) -> Any:

@@ -23,9 +23,9 @@ from blocks.prefect_compat import LastgoodBlock
 
 HINT = "docs/quality.md shows how a suite is written."
 
-Format = Literal["json", "hash", "csv", "json_lines", "parquet"]
-"""What the values under keys are: JSON texts or hashes of Redis, or files with tables."""
-FILE_FORMATS = ("csv", "json_lines", "parquet")
+Format = Literal["json", "hash", "csv", "json_lines", "parquet", "text"]
+"""What the values under keys are: JSON texts or hashes of Redis, or files with tables or lines of text."""
+FILE_FORMATS = ("csv", "json_lines", "parquet", "text")
 
 
 class Expectation(BaseModel):

@@ -28,6 +28,7 @@ class CheckedColumn:
         nans: Values that are no number (NaN); they are NULL in the table, as in pandas.
         keys: Keys of some rows with wrong values.
         inexact: Whether decimals have too many digits, and are compared as doubles.
+        retyped: That it became text, in words, where it was numbers or times before and is looked at as these.
     """
 
     type: str
@@ -36,6 +37,7 @@ class CheckedColumn:
     nans: int = 0
     keys: tuple[str, ...] = ()
     inexact: bool = False
+    retyped: str = ""
 
 
 @dataclass(frozen=True)

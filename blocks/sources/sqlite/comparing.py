@@ -46,7 +46,8 @@ def defined_objects(definition: Mapping[str, JsonValue]) -> Iterator[DefinedObje
     for raw in objects if isinstance(objects, list) else ():
         thing = SchemaObject.model_validate(raw)
         if not thing.internal and thing.sql is not None:
-            yield DefinedObject(thing.type, thing.label, thing.sql, guards=thing.type in ("index", "trigger"))
+            of = f"table {thing.table!r}" if thing.type in ("index", "trigger") else ""
+            yield DefinedObject(thing.type, thing.label, thing.sql, guards=bool(of), of=of)
     for name in _SETTINGS:
         if name in definition:
             yield DefinedObject("setting", name, str(definition[name]))

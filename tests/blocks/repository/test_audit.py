@@ -144,6 +144,15 @@ def test_a_forged_expiry_is_found(shelf):
     assert shelf.repository.expiries(PLAN) == []
 
 
+def test_a_record_that_retention_removed_the_newest_is_no_explanation(shelf):
+    first, _, third = (shelf.back_up() for _ in range(3))
+    expire(shelf, first)
+    assert shelf.open().audit(PLAN) == []
+    expire(shelf, third)
+    (finding,) = shelf.open().audit(PLAN)
+    assert "a newer backup was removed, which retention never does" in finding
+
+
 def test_expiries_are_read_back_in_order(shelf):
     made = [
         Expiry(plan=PLAN, expired_at=START + HOUR * n, removed=(Link(backup_id="x", manifest_sha256="y"),),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
@@ -68,8 +68,11 @@ def defined_objects(definition: Mapping[str, JsonValue], ownership: Ownership) -
         # functions of one name, and comments on what belongs to one table
         if (before := found.get(str(made))) is not None:
             text = "\n".join(sorted([before.text, made.text]))
-            made = Statements(made.kind, made.name, text, guards=made.guards)
+            made = Statements(made.kind, made.name, text, guards=made.guards, of=made.of)
         found[str(made)] = made
+    for name, table in _owners(entries):
+        if (sequence := found.get(f"sequence {name}")) is not None:
+            found[str(sequence)] = replace(sequence, of=table)
     facts = (DefinedObject(name, "of the database", str(kept[name])) for name in _OF_THE_DATABASE if name in kept)
     return [*found.values(), *facts, *_positions(kept)]
 
@@ -87,7 +90,23 @@ def _object_of(entry: Entry) -> Statements:
     kind = next((kind for kind in _KINDS if name.startswith(f"{kind} ")), name.partition(" ")[0])
     text = "\n".join(said for _, said in statements(entry.text) if not said.startswith("SET default_"))
     parts = _parts(text) if entry.type == "TABLE" else {}
-    return Statements(kind, name.removeprefix(f"{kind} "), text, parts, guards=entry.type in _GUARDS)
+    return Statements(
+        kind, name.removeprefix(f"{kind} "), text, parts, guards=entry.type in _GUARDS, of=_table_of(entry)
+    )
+
+
+def _table_of(entry: Entry) -> str:
+    """Return the table that an object goes with, as the object of the table is written."""
+    if entry.type == "SEQUENCE OWNED BY":
+        return next((table for _, table in _owners([entry])), "")
+    return f"table {'.'.join(entry.names[0])}" if entry.type in _GUARDS and entry.names else ""
+
+
+def _owners(entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:
+    """Yield the names of sequences that belong to columns, and their tables."""
+    for entry in entries:
+        if entry.type == "SEQUENCE OWNED BY" and len(entry.names) > 1:
+            yield ".".join(entry.names[0]), f"table {'.'.join(entry.names[1][:2])}"
 
 
 _KINDS = (

@@ -28,6 +28,9 @@ class Known:
         known: dict[str, Value] = {EXPECTED_ROWS: collection.rows, BACKUP_TIMESTAMP: NOW, **self.values}
         return {name: known.get(name, Missing("no earlier verification")) for name in names}
 
+    def types_before(self, collection: Collection) -> dict[str, tuple[str, str]]:
+        return {}
+
 
 def expect(kind: str, severity: str | None = None, **kwargs: Any) -> dict[str, Any]:
     made: dict[str, Any] = {"type": f"expect_{kind}", "kwargs": kwargs}

@@ -537,3 +537,68 @@ def test_a_mean_that_is_no_number_can_be_recorded() -> None:
     (rule,) = broken(run(rows, expect("column_mean_to_be_between", column="c", max_value=9)))
     assert (rule.observed, rule.outcome) == ("inf", RuleOutcome.BROKEN)
     assert "the mean of c is inf, not at most 9" in rule.sentence
+
+
+NARROW, WIDE = pa.decimal128(12, 4), pa.decimal128(24, 8)
+PRICES = ["95.4845", "0.1", "180.3333", None, None]
+"""Among them numbers that a double does not hold."""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pa.array([Decimal(n) if n else None for n in PRICES], WIDE),
+        pa.array([Decimal(n) if n else None for n in PRICES], pa.decimal128(38, 20)),
+        pa.array([float(n) if n else None for n in PRICES], pa.float64()),
+    ],
+    ids=["wide", "widest", "double"],
+)
+def test_equal_numbers_of_several_types_are_equal(other: pa.Array) -> None:
+    one = pa.array([Decimal(n) if n else None for n in PRICES], NARROW)
+    rows = pa.table({"id": pa.array(range(len(PRICES)), pa.int64()), "price": one, "amount": other})
+    pair = [{"column_A": a, "column_B": b} for a, b in (("price", "amount"), ("amount", "price"))]
+    greater, equal = "column_pair_values_a_to_be_greater_than_b", "column_pair_values_to_be_equal"
+    rules = [expect(greater, or_equal=True, **each) for each in pair] + [expect(equal, **each) for each in pair]
+    assert outcomes(run(rows, *rules)) == ["holds"] * 5
+    strictly = run(rows, *(expect(greater, or_equal=False, **each) for each in pair), examples=True)
+    assert [(rule.unexpected, rule.total, rule.examples) for rule in broken(strictly)] == [(3, 3, ("0", "1", "2"))] * 2
+
+
+def test_decimals_that_differ_in_the_last_digit_are_told_apart() -> None:
+    more = pa.array([Decimal("1234567890123456.00000001")], WIDE)
+    rows = pa.table({"id": [1], "price": pa.array([1234567890123456], pa.int64()), "amount": more})
+    greater = expect("column_pair_values_a_to_be_greater_than_b", column_A="price", column_B="amount", or_equal=True)
+    assert outcomes(run(rows, greater)) == ["holds", "broken"]
+
+
+def test_a_row_that_lacks_one_of_two_numbers_counts_unless_that_is_said() -> None:
+    one, other = pa.array([Decimal(1), None, None], NARROW), pa.array([Decimal(1), Decimal(2), None], WIDE)
+    rows = pa.table({"id": [1, 2, 3], "price": one, "amount": other})
+    found = {
+        how: broken(run(rows, expect("column_pair_values_to_be_equal", ignore_row_if=how, **PRICE_AND_AMOUNT)))
+        for how in ("both_values_are_missing", "either_value_is_missing", "neither")
+    }
+    assert {how: [(r.unexpected, r.total) for r in rules] for how, rules in found.items()} == {
+        "both_values_are_missing": [(1, 2)],
+        "either_value_is_missing": [],
+        "neither": [(2, 3)],
+    }
+
+
+PRICE_AND_AMOUNT = {"column_A": "price", "column_B": "amount"}
+
+
+def test_sums_of_decimals_over_columns_are_exact() -> None:
+    money = {"price": pa.array([Decimal("0.1")], NARROW), "amount": pa.array([Decimal("0.2")], WIDE)}
+    rows = pa.table({"id": [1], **money})
+    total = {"column_list": ["price", "amount"]}
+    rules = [expect("multicolumn_sum_to_equal", sum_total=each, **total) for each in (0.3, 0.30001, 3)]
+    assert outcomes(run(rows, *rules)) == ["holds", "holds", "broken", "broken"]
+
+
+@pytest.mark.parametrize("kind", [NARROW, WIDE])
+def test_a_decimal_is_equal_to_a_bound_that_is_written_as_it(kind: pa.DataType) -> None:
+    column = pa.array([Decimal("0.1"), None, Decimal("95.4845")], kind)
+    assert holds(column, BETWEEN, min_value=0.1, max_value=95.4845)
+    assert holds(column, "column_values_to_be_in_set", value_set=[0.1, 95.4845])
+    assert not holds(column, BETWEEN, min_value=0.1, strict_min=True)

@@ -44,6 +44,7 @@ def names(application: Application) -> dict[str, Any]:
     plan = str(application.plan)
     made = lastgood.backup(plan, "full")
     lastgood.restore(plan, made.backup_id)
+    lastgood.verify(plan, made.backup_id, deep=True)
     return {"lastgood": lastgood, "plan": plan, "backup_id": made.backup_id, "manager": lastgood.BackupManager(plan)}
 
 

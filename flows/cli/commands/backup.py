@@ -130,7 +130,7 @@ def _show(made: BackupMetadata, verdict: Verdict, json: bool) -> None:
     elif manner().watched:
         _say_backup(made, verdict)
     elif not manner().quiet:
-        _say_briefly(made)
+        _say_briefly(made, verdict)
 
 
 def _warn(made: BackupMetadata) -> None:
@@ -141,12 +141,13 @@ def _warn(made: BackupMetadata) -> None:
             warn(f"{source.name}: {warning}")
 
 
-def _say_briefly(made: BackupMetadata) -> None:
+def _say_briefly(made: BackupMetadata, verdict: Verdict) -> None:
     """Say in a line what was made, for a log or a mail."""
     why = f" ({made.promoted_because})" if made.promoted_because else ""
     kind, changes = f"{made.backup_type.value}{why}", changed(made.upserts, made.tombstones)
     stored, took = human_bytes(made.size_stored), human_seconds(made.backup_duration_seconds)
-    say(f"backup {made.backup_id}: {kind}, {made.rows:,} rows, {changes}, stored {stored}, took {took}")
+    proof = f", {proof_text(verdict)}" if verdict.axes else ""
+    say(f"backup {made.backup_id}: {kind}, {made.rows:,} rows, {changes}, stored {stored}, took {took}{proof}")
 
 
 def _say_backup(made: BackupMetadata, verdict: Verdict) -> None:

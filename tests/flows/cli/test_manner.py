@@ -113,7 +113,7 @@ def test_the_json_of_a_backup_has_what_the_source_and_the_layers_below_warn_of(
 ) -> None:
     import flows.cli.commands.backup as module
 
-    made = module.make_backup
+    made = module.backup_and_verify
 
     def warning(*args: object) -> object:
         logging.getLogger("flows.somewhere").warning("the disk is nearly full")
@@ -121,7 +121,7 @@ def test_the_json_of_a_backup_has_what_the_source_and_the_layers_below_warn_of(
         first = found.sources[0].model_copy(update={"warnings": ("a view is left out",)})
         return found.model_copy(update={"sources": (first, *found.sources[1:]), "clock_doubt": "the clock jumped"})
 
-    monkeypatch.setattr(module, "make_backup", warning)
+    monkeypatch.setattr(module, "backup_and_verify", warning)
     ran = desk.done("backup", "PLAN", "--json")
     assert ran.err == ""
     assert sorted(ran.json["warnings"]) == [

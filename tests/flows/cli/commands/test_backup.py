@@ -18,6 +18,7 @@ def test_the_command_shows_the_backup_and_ends_as_the_verification(desk: Desk) -
     desk.plan.write_text(plan)
     made = desk.done("backup", "PLAN", "--json").json
     assert (made["status"], made["proof"]["restorable"]["outcome"]) == ("verified", "good")
+    assert "restore+" in desk.done("backup", "PLAN", "--verbose").out
     assert "restore+" in desk.done("backup", "PLAN").out
     (desk.folder / "q.json").write_text(json.dumps(BROKEN))
     desk.plan.write_text(plan + "quality: [q.json]\n")
@@ -29,7 +30,7 @@ def test_the_command_shows_the_backup_and_ends_as_the_verification(desk: Desk) -
 
 
 def test_a_dry_run_says_what_would_be_made_and_that_nothing_was(desk: Desk) -> None:
-    ran = desk.done("backup", "PLAN", "--dry-run")
+    ran = desk.done("backup", "PLAN", "--dry-run", "--verbose")
     assert "would make  full" in ran.out
     assert "nothing was written" in ran.err
     assert desk.done("list", "PLAN", "--json").json["backups"] == []

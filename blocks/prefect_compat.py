@@ -72,7 +72,7 @@ def needs_prefect(words: Sequence[str]) -> bool:
     if {"-h", "--help"}.intersection(said):
         return False
     match [word for word in said if word != "--debug"]:
-        case ["serve" | "deploy" | "demo" | "plan", *_]:
+        case ["serve" | "deploy" | "demo" | "plan" | "approve", *_]:
             return True
         case ["key", _, plan, *_] | ["init" | "list" | "show" | "proof" | "diff" | "check" | "unlock", plan, *_]:
             return not is_path(plan)

@@ -16,6 +16,7 @@ from flows.pipeline.prefect_compat import flow, stage_runner
 from flows.pipeline.progress import Progress
 from flows.pipeline.run_names import named
 from flows.reporting.artifacts import publish_backup
+from flows.reporting.run_lines import backup_lines, tell
 from flows.restoring.places import settle_places
 from flows.stages.collect import collect
 from flows.stages.compress import compress
@@ -43,7 +44,9 @@ def backup(
         tags: Words to find the backup by.
         wait_seconds: How long to wait where another run holds the plan.
     """
-    made = make_backup(load_plan(plan), backup_type, tags or [], wait_seconds)
+    loaded = load_plan(plan)
+    made = make_backup(loaded, backup_type, tags or [], wait_seconds)
+    tell(backup_lines(loaded, made))
     publish_backup(made)
     return made
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,6 +9,7 @@ from collections.abc import Callable
 from blocks.errors import LastgoodError
 from blocks.host.interrupts import INTERRUPTED, Ended
 from flows.cli.output import drop_unprinted, note
+from flows.pipeline.hints import as_typed
 
 UNEXPECTED = 1
 USAGE = 2
@@ -80,7 +79,7 @@ def explain(error: Exception, reference: str | None = None) -> int:
     if isinstance(error, LastgoodError):
         note(f"error: {error.message}")
         if error.hint:
-            note(f"hint: {_as_typed(error.hint, reference)}")
+            note(f"hint: {as_typed(error.hint, reference)}")
         return error.exit_code
     if isinstance(error, Misused):
         note(f"error: {error}")
@@ -95,16 +94,8 @@ def explain(error: Exception, reference: str | None = None) -> int:
 def _say_more(error: BaseException, reference: str | None) -> None:
     """Print what was noted on the way: in what state things were left."""
     for line in getattr(error, "__notes__", ()):
-        note(_as_typed(line, reference))
+        note(as_typed(line, reference))
 
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "")
-
-
-def _as_typed(hint: str, reference: str | None) -> str:
-    """Name the plan in a command as it was typed: what gave the hint knows only the plan's own name."""
-    if reference is None:
-        return hint
-    hint = re.sub(r"`lastgood (list|backup|unlock) [a-z0-9._-]+`", lambda m: f"`lastgood {m[1]} {reference}`", hint)
-    return hint.replace("`lastgood undo PLAN", f"`lastgood undo {shlex.quote(reference)}")

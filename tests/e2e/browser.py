@@ -114,12 +114,31 @@ class Browser:
 
     def fill_labelled(self, label: str, text: str, number: int = 0) -> None:
         """Replace what the field of a label holds; of several such labels, that of the one of that number."""
+        self._want(label, number)
+        self.fill("[data-wanted]", text)
+
+    def switch(self, label: str) -> None:
+        """Turn the switch of a label over."""
+        self._want(label)
+        self.click_on("[data-wanted]")
+
+    def field(self, label: str) -> str:
+        """Return what the field of a label holds."""
+        self._want(label)
+        found: str = self.run("return document.querySelector('[data-wanted]').value")
+        return found
+
+    def _want(self, label: str, number: int = 0) -> None:
+        """Mark the field of a label."""
         labels = f"""[...document.querySelectorAll("label")].filter(seen)
             .filter(one => said(one).replace(" (Optional)", "") === {json.dumps(label)})"""
-        field = """(one.control ?? one.closest("form *:has(input, textarea)").querySelector("input, textarea"))"""
+        kinds = "input, textarea, [role=switch]"
+        # the field of a list is not its label's own; the old UI has no groups
+        around = f"(one.closest('.group') ?? one.closest('form *:has({kinds})'))"
+        field = f"(one.control ?? {around}.querySelector('{kinds}'))"
         self.run("document.querySelectorAll('[data-wanted]').forEach(one => delete one.dataset.wanted)")
-        self.wait(label, f"const one = {labels}.at({number}); if (one) {field}.dataset.wanted = 1; return !!one")
-        self.fill("[data-wanted]", text)
+        mark = "if (field) field.dataset.wanted = 1; return !!field"
+        self.wait(label, f"const one = {labels}.at({number}); const field = one && {field}; {mark}")
 
     def press(self, key: str) -> None:
         """Press a key by its name, such as Enter."""
@@ -127,6 +146,11 @@ class Browser:
         for kind in ("rawKeyDown", "char", "keyUp") if key == "Enter" else ("rawKeyDown", "keyUp"):
             text = {"text": "\r"} if kind == "char" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
+
+    def scroll_to(self, text: str) -> None:
+        """Bring what says exactly that to the top of the window."""
+        found = f'saying({json.dumps(text)}, "h1, h2, h3, label").at(0)'
+        self.wait(text, f"const one = {found}; one?.scrollIntoView({{behavior: 'instant'}}); return !!one")
 
     def picture(self, path: Path) -> None:
         """Take a picture of what the window shows."""

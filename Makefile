@@ -7,7 +7,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 # because tests wait a third of their time, for servers, for leases and for children
 PYTEST_OPTIONS ?= --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test suite faults lint format bench serve lock clean tools
+.PHONY: install demo test suite faults proof lint format bench serve lock clean tools
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	test -x $(PY) || python3 -m venv $(VENV)
@@ -36,7 +36,11 @@ suite: install
 FAULTS := campaign tier_faults far_kills far_server pairs mutations
 faults: install tools  ## everything that can go wrong, at every place where it can: see docs/reliability.md
 	@failed=; for part in $(FAULTS); do echo "== $$part"; $(PY) -m tests.faults.$$part || failed="$$failed $$part"; done; \
+	LASTGOOD_PROOF=whole $(PY) -m pytest tests/proof || failed="$$failed proof"; \
 	if [ -n "$$failed" ]; then echo "faults in:$$failed"; exit 1; fi
+
+proof: install tools  ## write docs/proof.md anew: faults that are planted, and what finds each
+	LASTGOOD_PROOF=write $(PY) -m pytest tests/proof
 
 lint: install
 	$(VENV)/bin/ruff check .

@@ -2,9 +2,12 @@
 
 LastgoodError                     1
 ├── ConfigurationError            2   the plan, a parameter or a setting is wrong
+│   └── ProgramMissing            2   a program that it needs is not on this machine
 ├── SourceUnavailable             3   live state cannot be read or reached
 │   ├── SourceChanged             3   it changed under the reader until the attempts ran out
-│   └── SourceGone                3   it held records in the last backup, and now holds none at all
+│   ├── SourceGone                3   it held records in the last backup, and now holds none at all
+│   ├── ServerUnusable            3   its server cannot be reached, went away, or is none that can be used
+│   └── SourceFull                3   no room is left where it is
 ├── UnsupportedState              3   live state holds a value that cannot be kept exactly
 ├── CouldNotBeTried               3   a proof could not be tried, which says nothing of what was to be proved
 ├── TemporaryFolderUnusable       3   the folder for temporary data (TMPDIR) cannot be written
@@ -24,6 +27,7 @@ LastgoodError                     1
 ├── BaseUnusable                  8   a backup cannot depend on its base (it becomes a full)
 ├── QualityFailed                 9   restored state breaks an expectation of its quality suite
 ├── RestoreRefused               10   the restore would do harm, nothing was written
+│   └── PlaceUnfit               10   the place lacks room, a right, a role or a version, whatever is restored there
 ├── NotConfirmed                 10   it takes something away, and nobody said so in words; nothing was written
 ├── Partial                      11   the work was done in part; what is missing is named
 └── NotRestorable                12   stored bytes are right, and a restore of them fails, or brings back something else
@@ -62,6 +66,10 @@ class ConfigurationError(LastgoodError):
     exit_code = 2
 
 
+class ProgramMissing(ConfigurationError):
+    """A program that the plan needs is not on this machine, or is too old."""
+
+
 class SourceUnavailable(LastgoodError):
     """Live state cannot be read or reached."""
 
@@ -74,6 +82,14 @@ class SourceChanged(SourceUnavailable):
 
 class SourceGone(SourceUnavailable):
     """A source held records in the last backup, and now holds none at all; it may be what is left of it."""
+
+
+class ServerUnusable(SourceUnavailable):
+    """The server of live state cannot be reached, went away, or is too old."""
+
+
+class SourceFull(SourceUnavailable):
+    """No room is left where live state is."""
 
 
 class UnsupportedState(LastgoodError):
@@ -180,6 +196,10 @@ class RestoreRefused(LastgoodError):
     """The restore would do harm; nothing was written."""
 
     exit_code = 10
+
+
+class PlaceUnfit(RestoreRefused):
+    """The place lacks what a restore needs (room, a right, a role, a version): it says nothing of what is restored."""
 
 
 class NotConfirmed(LastgoodError):

@@ -76,6 +76,8 @@ def needs_prefect(words: Sequence[str]) -> bool:
             return True
         case ["key", _, plan, *_] | ["init" | "list" | "show" | "proof" | "diff" | "check" | "unlock", plan, *_]:
             return not is_path(plan)
+        case ["ls" | "cat" | "export" | "query", plan, *_]:
+            return not is_path(plan)
         case ["backup" | "restore" | "undo" | "verify" | "retention", plan, *options]:  # a server records these
             return not is_path(plan) or ("--no-server" not in options and _may_have_server())
         case _:  # nothing is done with a plan

@@ -152,8 +152,6 @@ class Verification(Record):
     """What it found on each axis, by its name."""
     standing: dict[str, Standing] = Field(default_factory=dict)
     """What is known on each axis after it, by its name."""
-    suite_sha256: str | None = None
-    """SHA-256 of the files of the quality suites, hex."""
     suites: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each suite that was evaluated, hex, by its name."""
     rules: tuple[RuleResult, ...] = ()
@@ -162,6 +160,11 @@ class Verification(Record):
     """Numbers about the collections that suites ask for, by full name."""
     restore_seconds: float | None = None
     """How long the scratch restore took; None where there was none."""
+    stands_on: dict[str, Count] = Field(default_factory=dict)
+    """Of a proof for which only the backup's own objects were read: by id the number of the verification of each
+    backup that it depends on, by which the others were read and found good."""
+    run_at: UtcTime | None = None
+    """When the run of `verify --due` began that it is part of; None of one that was asked for by itself."""
     tool_versions: dict[str, str] = Field(default_factory=dict)
     place: str | None = None
-    """Where it was restored to, without secrets."""
+    """Host and folder of the scratch restore; None where there was none."""

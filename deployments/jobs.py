@@ -75,8 +75,8 @@ JOBS = (
     Job(
         flow=verify,
         name="weekly",
-        description="Restore the latest backup to a scratch folder and prove that it is good.",
-        parameters={"backup": "latest", "deep": True},
+        description="Prove by a restore to a scratch folder that the latest backup is good, and others in turn.",
+        parameters={"due": True},
         tags=("lastgood", "verify"),
     ),
     Job(

@@ -15,6 +15,7 @@ from flows.pipeline.open_backup import open_backup
 from flows.pipeline.prefect_compat import flow, stage_runner
 from flows.pipeline.progress import Progress
 from flows.pipeline.run_names import named
+from flows.proving.suite_warnings import warn_of_suites
 from flows.reporting.artifacts import publish_backup
 from flows.reporting.run_lines import backup_lines, tell
 from flows.restoring.places import settle_places
@@ -61,6 +62,7 @@ def make_backup(
     """Make one backup, inside a flow run or without any Prefect server."""
     remove_abandoned_scratch()
     plan = settle_places(plan)
+    warn_of_suites(plan)
     with open_backup(plan, backup_type, tags, wait_seconds) as attempt, open_executor() as executor:
         try:
             stored = run_backup_stages(attempt, executor, progress)

@@ -158,9 +158,13 @@ class _Check:
         What is wrong is recorded of who stored it. What is right is, where a backup was known to have damaged objects:
         it is read so often that each time is not worth a record.
         """
+        if not self.objects_read:
+            return []
         now, actions = datetime.now(UTC), list[str]()
+        links = {backup.backup_id: self._repository.link_of(backup) for backup in self.backups}
+        known = self._repository.own_verdicts(self._plan.name, links.values())
         for backup in self.backups:
-            own = self._repository.own_verdict(backup.plan, self._repository.link_of(backup))
+            own = known[links[backup.backup_id]]
             damage = [w.text for w in self._wrong if w.proved and w.one.backup.backup_id == backup.backup_id]
             try:
                 if damage and not own.bad_bytes:

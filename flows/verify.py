@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from blocks.errors import (
+    ConfigurationError,
     CorruptionDetected,
     CouldNotBeTried,
     LastgoodError,
@@ -28,6 +29,7 @@ from blocks.errors import (
 )
 from blocks.host.leftovers import remove_abandoned_scratch
 from blocks.plan.plan import BackupPlan, load_plan
+from blocks.plan.quality.findings import NOT_TRIED, faults
 from blocks.records import BackupMetadata
 from blocks.repository.block import Repository
 from blocks.repository.verdict import bad_sentence
@@ -42,9 +44,13 @@ from flows.pipeline.progress import Progress
 from flows.pipeline.run_names import named
 from flows.pipeline.tool_versions import tool_versions
 from flows.proving.damage import DamageOfChain
+from flows.proving.definitions import drift
+from flows.proving.due import DueResult, prove_due, worst
+from flows.proving.due_report import publish_due
 from flows.proving.objects import verification_of_objects
+from flows.proving.parameters import Parameters
 from flows.proving.proof import Proof, proved_index
-from flows.proving.scratch_trial import ScratchTrial
+from flows.proving.scratch_restore import ScratchRestore, open_scratch
 from flows.reporting.artifacts import publish_verification
 from flows.stages.compress import decompress
 from flows.stages.diff import merge
@@ -59,15 +65,27 @@ _WRONG = (CorruptionDetected, UnsupportedState)
 
 
 @flow(name="verify", flow_run_name=named("verify {backup} of {plan}"), task_runner=stage_runner, persist_result=False)
-def verify(plan: str, backup: str = "latest", deep: bool = True) -> Verification:
+def verify(
+    plan: str, backup: str = "latest", deep: bool = True, due: bool = False, everything: bool = False
+) -> Verification | DueResult:
     """Prove that a backup can be restored and is good data; fails where it is not.
 
     Args:
         plan: Name of a saved Backup Plan block, or path of a YAML plan.
         backup: Id of the backup, or `latest`.
         deep: Also restore to a scratch folder and read the restored state back.
+        due: Prove what is due by the plan's `prove_within` instead: the latest backup deeply, and others in turn.
+        everything: Prove all backups instead, whenever they were proved.
     """
     opened = load_plan(plan)
+    if due or everything:
+        proved, wrong = make_due(opened, everything)
+        for proof in proved.proofs[:1]:
+            publish_verification(opened, proof.verification)  # of the newest backup
+        publish_due(proved)
+        if wrong:
+            raise wrong
+        return proved
     result = make_verification(opened, backup, deep)
     publish_verification(opened, result)
     if error := failure(result):
@@ -81,28 +99,42 @@ class Reported(Verification):
     Attributes:
         recorded: Whether it could be recorded beside its backup.
         lost: That the newest backup which this machine has seen is gone, in a sentence, if it is.
+        below: What stands against a backup that it depends on, though all that was read is right, in a sentence.
     """
 
     recorded: bool = True
     lost: str | None = None
+    below: str | None = None
 
 
 def make_verification(
-    plan: BackupPlan, backup: str = "latest", deep: bool = True, progress: Progress | None = None
+    plan: BackupPlan,
+    backup: str = "latest",
+    deep: bool = True,
+    progress: Progress | None = None,
+    run_at: datetime | None = None,
 ) -> Verification:
     """Verify one backup, record the result beside it, and return it as it was recorded, whether good or bad.
 
     What of its chain is found damaged is recorded of the backup that stored it, too. Where the repository cannot be
     written (read-only, full) the result holds all the same: it is returned with a warning that says so, and what is
     known of the backup stays what it was.
+
+    Args:
+        plan: The plan, read and resolved.
+        backup: Id of the backup, or `latest`.
+        deep: Also restore to a scratch folder and read the restored state back.
+        progress: Told of parts.
+        run_at: When the run of `verify --due` began that this is part of.
     """
     started = time.monotonic()
     remove_abandoned_scratch()
     repository = plan.repository.unlock(plan.encryption)
     proof = Proof(plan)
-    lost = repository.rolled_back(plan.name)
     target = repository.find(plan.name, backup)
+    lost = repository.noticed_rollback(plan.name)
     damage = DamageOfChain(repository, target)
+    scratch: ScratchRestore | None = None
     with ExitStack() as opened, open_executor() as executor:
         whole = False
         try:
@@ -110,21 +142,26 @@ def make_verification(
             chain: Chain = found.result()
             chain.open_data(plan.sources)
             chain.proving = True
+            opened.enter_context(proof.rows_of(target))
         except _WRONG as exc:
             damage.charge(exc)
         except ObjectUnreadable as exc:
             damage.unread.append(exc.message)
         else:
-            trial = opened.enter_context(ScratchTrial(plan, chain, proof)) if deep else None
-            prove_parts(chain, proof, damage, trial, executor, progress)
+            scratch = opened.enter_context(open_scratch(plan, chain)) if deep else None
+            prove_parts(chain, proof, damage, scratch, executor, progress)
             whole = not damage.found and not damage.unread
-            if trial is not None:
-                trial.finish(whole)
+            if scratch is not None and whole:
+                scratch.prove(proof)
+            elif scratch is not None:
+                proof[Axis.RESTORABLE].unproven.append("It was not restored, since not all of it could be read.")
+            proof[Axis.DEFINITIONS].odd += drift(plan, repository, target)
+        proof.run_suites(Parameters(repository, target), whole)
     proof[Axis.BYTES].reach(Depth.ROWS)
     proof[Axis.BYTES].bad += [one.sentence for one in damage.found]
     proof[Axis.BYTES].unproven += damage.unread
-    proof.run_suites(target, whole)
-    proof[Axis.BYTES].odd += _record_of_bases(repository, target, damage, whole)
+    unrecorded, below = _record_of_bases(repository, target, damage, whole)
+    proof[Axis.BYTES].odd += [*unrecorded, *below]
     result = Verification(
         plan=plan.name,
         backup_id=target.backup_id,
@@ -139,50 +176,93 @@ def make_verification(
         warnings=tuple(proof.warnings),
         results=proof.results,
         suites=proof.evaluated,
+        rules=tuple(proof.rules),
+        profile=proof.profile,
+        restore_seconds=scratch.restore_seconds if scratch is not None else None,
+        run_at=run_at,
         tool_versions=tool_versions(),
+        place=scratch.place if scratch is not None else None,
     )
-    return _recorded(repository, result, lost)
+    return _recorded(repository, result, lost, below[0] if below else None)
 
 
-def _recorded(repository: Repository, result: Verification, lost: str | None) -> Verification:
+def make_due(
+    plan: BackupPlan, everything: bool = False, progress: Progress | None = None, now: datetime | None = None
+) -> tuple[DueResult, LastgoodError | None]:
+    """Prove what is due by the plan's `prove_within`, or all; what is bad is recorded, and the others are proved.
+
+    Args:
+        plan: The plan, read and resolved.
+        everything: Prove all kept backups, whenever they were proved.
+        progress: Told of parts.
+        now: What this machine's clock says; it is read where this is None.
+
+    Returns:
+        What came of it, and the worst error that it amounts to: what the proofs found, then backups that are overdue.
+
+    Raises:
+        BackupNotFound: The plan has no backup.
+    """
+
+    def verify_one(plan: BackupPlan, backup: str, run_at: datetime, progress: Progress | None) -> Verification:
+        return make_verification(plan, backup, True, progress, run_at)
+
+    def record(repository: Repository, result: Verification) -> Verification:
+        return _recorded(repository, result)
+
+    result, wrong = prove_due(plan, verify_one, record, everything, progress, now)
+    found = [error for proof in result.proofs if (error := failure(proof.verification))]
+    return result, worst([*found, *wrong], result)
+
+
+def _recorded(
+    repository: Repository, result: Verification, lost: str | None = None, below: str | None = None
+) -> Verification:
     recorded, warnings = True, [*result.warnings, *([lost] if lost else [])]
     try:
         result = repository.record_verification(result)
     except RepositoryUnavailable as exc:
         recorded = False
         warnings.append(f"{_NOT_RECORDED}, so `lastgood list` does not show it: {exc.message}")
-    if recorded and lost is None:
+    if recorded and lost is None and below is None:
         return result
-    return Reported(**dict(result) | {"warnings": tuple(warnings), "recorded": recorded, "lost": lost})
+    told = {"warnings": tuple(warnings), "recorded": recorded, "lost": lost, "below": below}
+    return Reported(**dict(result) | told)
 
 
-def _record_of_bases(repository: Repository, target: BackupMetadata, damage: DamageOfChain, whole: bool) -> list[str]:
-    """Record what was found of the backups that the verified one depends on; return what is to be said of them.
+def _record_of_bases(
+    repository: Repository, target: BackupMetadata, damage: DamageOfChain, whole: bool
+) -> tuple[list[str], list[str]]:
+    """Record what was found of the backups that the verified one depends on.
 
     Damage is recorded of the backup that stored it. One whose objects were damaged before, and were all read and found
     right by now, is healed as far as reading its objects proves it.
+
+    Returns:
+        What could not be recorded, and against which of them more stands than that heals, in sentences.
     """
-    said = []
+    unrecorded, below = [], []
+    known = repository.own_verdicts(target.plan, target.chain) if target.chain and whole else {}
     for link in target.chain:
         wrong = damage.sentences(link.backup_id)
-        if not wrong and not (whole and repository.own_verdict(target.plan, link).bad_bytes):
+        if not wrong and not (link in known and known[link].bad_bytes):
             continue
         try:
             repository.record_verification(verification_of_objects(target.plan, link, wrong, datetime.now(UTC)))
         except RepositoryUnavailable as exc:
-            said.append(f"what was found of {link.backup_id} could not be recorded: {exc.message}")
+            unrecorded.append(f"what was found of {link.backup_id} could not be recorded: {exc.message}")
             continue
         if not wrong and (stands := repository.own_verdict(target.plan, link)).bad_bytes:
             sentence = bad_sentence(Axis.BYTES, stands.axes[Axis.BYTES])
-            said.append(f"{link.backup_id}, which it depends on, is to be verified itself: {sentence}")
-    return said
+            below.append(f"{link.backup_id}, which it depends on, is to be verified itself: {sentence}")
+    return unrecorded, below
 
 
 def prove_parts(
     chain: Chain,
     proof: Proof,
     damage: DamageOfChain,
-    trial: ScratchTrial | None,
+    scratch: ScratchRestore | None,
     executor: StageExecutor,
     progress: Progress | None = None,
 ) -> None:
@@ -206,18 +286,18 @@ def prove_parts(
         packed = executor.submit(decrypt, part, pieces)
         changes = executor.submit(decompress, part, packed)
         merged = executor.submit(merge, part, changes)
-        window.follow(part, pieces, packed, changes, merged, executor.submit(prove, part, proof, trial, merged))
+        window.follow(part, pieces, packed, changes, merged, executor.submit(prove, part, proof, scratch, merged))
 
 
 @task(task_run_name="prove {part}", tags=["stage"], **PURE)
-def prove(part: RestorePart, proof: Proof, trial: ScratchTrial | None, merged: OneShot[pa.Table]) -> int:
+def prove(part: RestorePart, proof: Proof, scratch: ScratchRestore | None, merged: OneShot[pa.Table]) -> int:
     """Compare one part's rows with its index; in a deep verification, write them to the scratch restore."""
     rows = from_normal(merged.take())
     expected = proved_index(part, rows)
     if rows.num_columns:
-        proof.keep(part.collection.name, rows)
-        if trial is not None:
-            trial.apply(part, rows, expected)
+        proof.keep(part.collection.name, rows, part.part.number)
+        if scratch is not None:
+            scratch.apply(part, rows, expected)
     proof.count(len(expected))
     return len(expected)
 
@@ -235,9 +315,10 @@ def failure(result: Verification) -> LastgoodError | None:
     """Return the error that a verification amounts to; None where it proved all that it tried, and nothing stands.
 
     The worst that it found counts. Where it found nothing, what an earlier one found and this one does not outdo
-    counts, then that the newest backup is gone, then what could not be tried.
+    counts, of it or of what it depends on, then that the newest backup is gone, then what could not be tried.
     """
-    found = _found(result) or _standing(result) or _lost(result) or _untried(result)
+    tried = (_found, _faulty, _standing, _below, _lost, _untried)
+    found = next((failed for look in tried if (failed := look(result))), None)
     if found is None:
         return None
     kind, sentence, hint = found
@@ -259,6 +340,18 @@ def _found(result: Verification) -> _Failure | None:
     return None
 
 
+def _faulty(result: Verification) -> _Failure | None:
+    wrong = faults(result.rules)
+    if not wrong:
+        return None
+    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    return (
+        ConfigurationError,
+        f"{wrong[0]}{more}",
+        "It says nothing of the backup. Mend the suite, and verify it again.",
+    )
+
+
 def _standing(result: Verification) -> _Failure | None:
     for axis, kind in _KINDS.items():
         stands = result.standing.get(axis.value)
@@ -267,6 +360,12 @@ def _standing(result: Verification) -> _Failure | None:
             deep = " with --deep" if stands.depth == Depth.RESTORED.value else ""
             sentence = f"nothing new was found, and what was found before stands: {bad_sentence(axis, stands)}"
             return kind, sentence, f"Only a verification{deep}{with_suites} that finds it good outdoes it."
+    return None
+
+
+def _below(result: Verification) -> _Failure | None:
+    if isinstance(result, Reported) and result.below is not None:
+        return CorruptionDetected, f"it is good, but {result.below}", "A verification of that one outdoes it."
     return None
 
 
@@ -283,6 +382,8 @@ def _untried(result: Verification) -> _Failure | None:
     restored = result.results.get(Axis.RESTORABLE.value)
     if restored is not None and restored.outcome is CheckOutcome.UNPROVEN and not restored.depth:
         return CouldNotBeTried, restored.warnings[0], "All else is good; `lastgood show` lists what was proved."
+    if rule := next((one for one in result.rules if one.kind == NOT_TRIED), None):
+        return CouldNotBeTried, f"suite {rule.suite}: {rule.sentence}", "All else is good. Verify it again."
     return None
 
 

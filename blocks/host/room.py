@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocks.errors import RestoreRefused
+from blocks.errors import PlaceUnfit
 
 ELSEWHERE = "Make room there, or restore to another disk with --to."
 TEMPORARY = "Make room there, or set TMPDIR to another folder."
@@ -39,7 +39,7 @@ def check_room(*needs: Need) -> None:
     A folder that cannot be looked at is left alone: who writes there says so.
 
     Raises:
-        RestoreRefused: Too little is free; names the folder, and both sizes in bytes.
+        PlaceUnfit: Too little is free; names the folder, and both sizes in bytes.
     """
     wanted = Counter[int]()
     for need in needs:
@@ -49,7 +49,7 @@ def check_room(*needs: Need) -> None:
             free_bytes = _free_bytes(need.folder)
             if need.size_bytes and free_bytes < wanted[disk]:
                 named = f"{need.called}, {need.folder}," if need.called else str(need.folder)
-                raise RestoreRefused(
+                raise PlaceUnfit(
                     f"{named} has {free_bytes:,} bytes free, and {need.what} needs about {wanted[disk]:,} there",
                     hint=need.hint,
                 )

@@ -51,6 +51,17 @@ def parse_age(value: object, read: ValidatorFunctionWrapHandler) -> timedelta:
     return span
 
 
+def parse_window(value: object, read: ValidatorFunctionWrapHandler) -> timedelta:
+    """Read a span as `parse_age` does, or of hours: `30d`, `4w`, `6mo`, `12h`."""
+    if isinstance(value, str) and (match := re.fullmatch(r"([0-9]+)\s*(?:h|hours?)", value.strip().lower())):
+        return _span(int(match[1]), unit("h"))
+    if isinstance(value, str) and (match := _WRITTEN.fullmatch(value.strip())):
+        return _age(match[1], match[2].lower(), value)
+    _refuse_bare_number(value)
+    span: timedelta = read(value)
+    return span
+
+
 def format_duration(span: timedelta) -> str:
     """Write a duration as `parse_duration` reads it: a saved block holds `90d`, not a bare number."""
     for name in "dhms":
@@ -96,9 +107,20 @@ def _positive(value: timedelta) -> timedelta:
     return value
 
 
+def _at_least_an_hour(value: timedelta) -> timedelta:
+    if value < timedelta(hours=1):
+        raise ValueError("it must be an hour at least, such as 12h or 30d")
+    return value
+
+
 Duration = Annotated[
     timedelta, BeforeValidator(parse_duration), AfterValidator(_positive), PlainSerializer(format_duration)
 ]
 
 Age = Annotated[timedelta, WrapValidator(parse_age), AfterValidator(_positive), PlainSerializer(format_age)]
 """How long a backup is kept; a `timedelta` is taken as it is, text never means less than a day."""
+
+Window = Annotated[
+    timedelta, WrapValidator(parse_window), AfterValidator(_at_least_an_hour), PlainSerializer(format_duration)
+]
+"""Within what time something has to be done: an age, or hours; one at least."""

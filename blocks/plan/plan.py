@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from blocks.crypto.keyring import Encryption, Keyring
 from blocks.errors import ConfigurationError
 from blocks.host.passwords import HINT
+from blocks.plan.durations import Window
 from blocks.plan.hooks import Hooks
+from blocks.plan.proof import Budget, ProofPolicy
 from blocks.plan.retention import RetentionPolicy
 from blocks.plan.schedules import Schedules
 from blocks.plan.strict_yaml import load_yaml
@@ -72,6 +74,12 @@ class BackupPlan(LastgoodBlock):
     schedules: Schedules = Field(default_factory=Schedules, description="When the jobs of the plan run.")
     hooks: Hooks = Field(default_factory=Hooks, description="Commands that run before and after state is read.")
     quality: list[str] = Field(default_factory=list, description="Files with the quality suites of restored state.")
+    prove_within: Window | None = Field(
+        default=None, description="Within what time `verify --due` proves every kept backup, such as 30d or 12h."
+    )
+    prove_budget: Budget | None = Field(
+        default=None, description="How much one run of `verify --due` may read (50GiB), or how long it may take (2h)."
+    )
 
     approve_restores: bool = Field(
         default=False, description="Every restore that runs in Prefect waits until a person has approved its preview."
@@ -185,6 +193,11 @@ class BackupPlan(LastgoodBlock):
         """Names of the environment variables that hold a secret of the plan, for hooks to be kept from."""
         own = self.credential_variables | self.repository.secret_variables
         return own.union(*(source.secret_variables for source in self.sources.values()))
+
+    @property
+    def proof(self) -> ProofPolicy:
+        """Within what time backups are proved, and at what cost a run."""
+        return ProofPolicy.of(self.prove_within, self.prove_budget)
 
     def retention_days(self, kind: BackupType) -> float:
         """Return how many days a backup of a type is kept."""

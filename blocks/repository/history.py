@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -63,11 +64,24 @@ class History:
             numbered = self._numbered(verification, listed, offset)
             sealed = self._catalogue.seal(numbered, ObjectKind.VERIFICATION, plan, backup_id)
             if self._append(prefix + names.moment(numbered.verified_at), sealed):
-                digest = hashlib.sha256(sealed).hexdigest()
-                last = LastVerification(sequence=numbered.sequence or 0, sha256=digest)
-                self._memory.remember(plan, {backup_id: last})
+                self._remember(numbered, sealed, listed)
                 return numbered
         raise AlreadyExists(f"{prefix} has records of each microsecond after {verification.verified_at}")
+
+    def _remember(self, recorded: Verification, sealed: bytes, before: Sequence[str]) -> None:
+        """Remember a verification as the last one, unless the one that was remembered is not among those before it.
+
+        Then `check` is still to say so.
+        """
+        seen = self._memory.read(recorded.plan).get(recorded.backup_id)
+        if seen is None or seen.sha256 == recorded.previous or seen.sha256 in self._digests(before):
+            last = LastVerification(sequence=recorded.sequence or 0, sha256=hashlib.sha256(sealed).hexdigest())
+            self._memory.remember(recorded.plan, {recorded.backup_id: last})
+
+    def _digests(self, recorded: Sequence[str]) -> Iterator[str]:
+        for name in reversed(recorded):
+            with suppress(ObjectMissing, ObjectUnreadable, CorruptionDetected):
+                yield hashlib.sha256(self._tier.get(name, limit=MAX_RECORD_BYTES)).hexdigest()
 
     def _numbered(self, verification: Verification, listed: Sequence[str], offset: timedelta) -> Verification:
         """Number a verification, and say what it follows and what stands after it; `offset` is added to its time."""

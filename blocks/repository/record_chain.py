@@ -52,6 +52,11 @@ def chain_findings(
             f"the last verification of {backup_id} that this machine has seen (number {seen.sequence}) is gone or "
             "another one: the repository was rolled back or replaced"
         )
+    other = sum(one.record.manifest_sha256 != manifest_sha256 for one in found if one.record is not None)
+    if other:
+        findings.append(
+            f"{other} verifications of {backup_id} are of another manifest than the one that is there: it was swapped"
+        )
     return findings or _not_following(backup_id, manifest_sha256, found)
 
 
@@ -83,7 +88,7 @@ def _not_following(backup_id: str, manifest_sha256: str, found: Sequence[Recorde
     """Compare what records say that stands with what follows from all of them, where nothing is in the way of that."""
     records = [one.record for one in found if one.record is not None]
     numbers = [one.sequence for one in records if one.sequence is not None]
-    if len(set(numbers)) < len(numbers) or any(one.manifest_sha256 != manifest_sha256 for one in records):
+    if len(set(numbers)) < len(numbers):
         return []
     return [
         f"what verification number {record.sequence} of {backup_id} says that is known does not follow from "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -86,7 +86,7 @@ class Repository:
         self._memory = VerificationMemory(config.repository_id)
         self._history = History(self._tier, self._catalogue, self._memory)
         self._guard = RollbackGuard(config.repository_id)
-        self._warned: set[str] = set()
+        self._lost: dict[str, str | None] = {}
         self._committer = Committer(self._tier, self._catalogue, self._history, self._guard, self._overview)
 
     @property
@@ -300,7 +300,7 @@ class Repository:
             BackupNotFound: There is none; the hint says what there is.
             CorruptionDetected: It, or a newer one that may be meant, is damaged.
         """
-        self._warn_of_rollback(plan)
+        self.noticed_rollback(plan)
         if wanted == LATEST_VERIFIED:
             check_wanted(wanted, at)
             return find_verified(self._catalogue, plan, at, partial(self.verdicts, plan))
@@ -406,19 +406,11 @@ class Repository:
 
     # What is known about them
 
-    def verdict(self, metadata: BackupMetadata, stock: Stock | None = None) -> Verdict:
-        """Return what is known of a backup: by its own verifications, and by those of the backups it depends on.
-
-        Args:
-            metadata: The backup.
-            stock: Where many are asked about: it lists the verifications of all of them at once.
-        """
-        own = self.own_verdict(metadata.plan, self.link_of(metadata), stock)
-        if own.bad_bytes:
-            return own
-        return depending(
-            own, [(link.backup_id, self.own_verdict(metadata.plan, link, stock)) for link in metadata.chain]
-        )
+    def verdict(self, metadata: BackupMetadata) -> Verdict:
+        """Return what is known of a backup: by its own verifications, and by those of the backups it depends on."""
+        if not metadata.chain:
+            return self.own_verdict(metadata.plan, self.link_of(metadata))
+        return self.verdicts(metadata.plan, [metadata])[metadata.backup_id]
 
     def own_verdict(self, plan: str, link: Link, stock: Stock | None = None) -> Verdict:
         """Return what its own verifications say of a backup, whatever is known of those it depends on.
@@ -430,26 +422,31 @@ class Repository:
         """
         return self._history.verdict(plan, link, self._recorded(link.backup_id, stock))
 
-    def verdicts(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, Verdict]:
-        """Return what `verdict` does of many backups, by their ids, with one listing for all of them."""
-        links = {link: None for one in backups for link in (*one.chain, self.link_of(one))}
+    def own_verdicts(self, plan: str, links: Iterable[Link]) -> dict[Link, Verdict]:
+        """Return what `own_verdict` does of many backups, with one listing for all of them."""
+        found = dict.fromkeys(links, Verdict())
         try:
             recorded = self._history.recorded(plan)
         except ObjectUnreadable:
-            listed: list[tuple[Link, list[str] | None]] = [(link, None) for link in links]
+            listed: list[tuple[Link, list[str] | None]] = [(link, None) for link in found]
         else:
-            listed = [(link, recorded[link.backup_id]) for link in links if link.backup_id in recorded]
-        with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+            listed = [(link, recorded[link.backup_id]) for link in found if link.backup_id in recorded]
+        with self._readers() as pool:
             read = pool.map(lambda one: self._history.verdict(plan, *one), listed)
-            own = dict.fromkeys(links, Verdict()) | dict(zip((link for link, _ in listed), read, strict=True))
+            return found | dict(zip((link for link, _ in listed), read, strict=True))
+
+    def verdicts(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, Verdict]:
+        """Return what `verdict` does of many backups, by their ids, with one listing for all of them."""
+        links = {one.backup_id: self.link_of(one) for one in backups}
+        own = self.own_verdicts(plan, {link for one in backups for link in (*one.chain, links[one.backup_id])})
         return {
-            one.backup_id: depending(own[self.link_of(one)], [(link.backup_id, own[link]) for link in one.chain])
+            one.backup_id: depending(own[links[one.backup_id]], [(link.backup_id, own[link]) for link in one.chain])
             for one in backups
         }
 
-    def status(self, metadata: BackupMetadata, stock: Stock | None = None) -> BackupStatus:
+    def status(self, metadata: BackupMetadata) -> BackupStatus:
         """Return what is known of a backup in one word; completed where it is not known."""
-        return self.verdict(metadata, stock).status or BackupStatus.COMPLETED
+        return self.verdict(metadata).status or BackupStatus.COMPLETED
 
     def statuses(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, BackupStatus]:
         """Return what `status` does of many backups, by their ids, with one listing for all of them."""
@@ -468,11 +465,16 @@ class Repository:
         """Return a sentence that the newest backup that this machine has seen is gone without a record, if it is."""
         return remembered_loss(self._catalogue, self._history, self._guard, plan)
 
-    def _warn_of_rollback(self, plan: str) -> None:
-        """Say it once for each opened repository: one command looks for backups several times."""
-        if plan not in self._warned and (lost := self.rolled_back(plan)):
-            self._warned.add(plan)
-            logger.warning("%s; `lastgood check` reports more", lost)
+    def noticed_rollback(self, plan: str) -> str | None:
+        """Return what `rolled_back` does, as of when this opened repository was first asked for a backup or for this.
+
+        One command looks for backups several times: it is logged once.
+        """
+        if plan not in self._lost:
+            self._lost[plan] = self.rolled_back(plan)
+            if lost := self._lost[plan]:
+                logger.warning("%s; `lastgood check` reports more", lost)
+        return self._lost[plan]
 
     def record_verification(self, verification: Verification) -> Verification:
         """Append the result of a verification; return it as it was recorded, as `History.record_verification` does."""
@@ -482,6 +484,25 @@ class Repository:
     def verifications(self, plan: str, backup_id: str) -> list[Verification]:
         """Return a backup's verifications, oldest first; `audit` names those that do not open."""
         return _noted(self._history.verifications(plan, backup_id))
+
+    def all_verifications(self, plan: str, most: int | None = None) -> list[Verification]:
+        """Return the verifications of a plan's backups, or the newest of them, in any order, by one listing.
+
+        Args:
+            plan: Name of the plan.
+            most: So many at most; None for all.
+        """
+        try:
+            listed = self._history.recorded(plan)
+        except ObjectUnreadable:
+            return []
+        told = [
+            (moment, name, one) for one, told in listed.items() for name in told if (moment := names.moment_of(name))
+        ]
+        newest = sorted(told, reverse=True)[:most]
+        with self._readers() as pool:
+            found = pool.map(lambda one: _noted(self._history.verifications(plan, one[2], [one[1]])), newest)
+            return [record for records in found for record in records]
 
     def newest_verifications(self, plan: str, most: int, until: str) -> list[Verification]:
         """Return the verifications of a plan's newest backups, by one listing; those of one backup stay together.
@@ -500,7 +521,7 @@ class Repository:
             if names.id_moment(backup_id) <= names.id_moment(until) and most:
                 chosen[backup_id] = recorded[backup_id][-most:]
                 most -= len(chosen[backup_id])
-        with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+        with self._readers() as pool:
             found = pool.map(lambda one: self._history.verifications(plan, one, chosen[one]), chosen)
             return [verification for each in found for verification in _noted(each)]
 
@@ -587,6 +608,9 @@ class Repository:
         except (BackupNotFound, CorruptionDetected, ConfigurationError, ObjectUnreadable) as exc:
             logger.debug("%s gives no token: %s", backup_id, exc)
             return None
+
+    def _readers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS)
 
     def _size(self, name: str) -> int | str:
         try:

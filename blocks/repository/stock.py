@@ -39,6 +39,7 @@ class Stock:
             else:
                 self.others.append(stored.name)
         self._verifications: dict[str, list[str]] | None = None
+        self._written: dict[str, datetime] = {}
 
     def _listed(self, tier: StorageTier, prefix: str) -> Sequence[StoredName]:
         """List all objects of the plan; folder by folder where one of them cannot be listed."""
@@ -92,8 +93,31 @@ class Stock:
         """
         if self._verifications is None:
             prefix = names.verifications(self._plan)
-            self._verifications = by_backup(prefix, self._listing(prefix))
+            listed = self._listing(prefix)
+            self._verifications = by_backup(prefix, listed)
+            self._written = {one.name: one.modified_at for one in listed}
         return self._verifications.get(backup_id, [])
+
+    def unchanged_since(self, backup_id: str, verified_at: datetime, objects: Sequence[StoredObject]) -> bool:
+        """Whether all objects of a backup are there, and none was written after one of its verifications.
+
+        The times are all of the storage's clock. Objects are never written again, so one that was is another one, or
+        was put back; where a copy of the repository did not keep times, they are read once more.
+
+        Args:
+            backup_id: Id of the backup.
+            verified_at: Time of the verification, as its name has it.
+            objects: The objects that the manifest names.
+
+        Raises:
+            ObjectUnreadable: Its folder, or the verifications, cannot be listed.
+        """
+        recorded = {name.rpartition("/")[2]: self._written[name] for name in self.verifications(backup_id)}
+        written = recorded.get(names.moment(verified_at))
+        if written is None or self.missing(backup_id, objects):
+            return False
+        stored = self.objects(backup_id)
+        return all(stored[one.name].modified_at <= written for one in objects)
 
 
 def by_backup(prefix: str, listed: Sequence[StoredName]) -> dict[str, list[str]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 
 from blocks.records import BackupStatus
 from blocks.verification import Axis, AxisResult, CheckOutcome, Depth, Standing, Verification
@@ -172,12 +174,15 @@ def standings_of(records: Iterable[Verification], manifest_sha256: str) -> dict[
         manifest_sha256: Of the backup: what was found of another manifest says nothing of it.
     """
     stands: dict[Axis, Standing] = {}
-    for sequence, record in numbered(records):
-        if record.manifest_sha256 != manifest_sha256:
-            continue
-        stands = standing_after(stands, record, sequence)
-        # what a record knew of those before it holds, also where they were removed since
-        stands |= {axis: told for axis, told in recorded_standing(record).items() if _is_worse(told, stands.get(axis))}
+    ours = [one for one in numbered(records) if one[1].manifest_sha256 == manifest_sha256]
+    for sequence, group in groupby(ours, key=itemgetter(0)):
+        at_once = [record for _, record in group]
+        for record in at_once:
+            stands = standing_after(stands, record, sequence)
+        # what a record knew of those before it holds, also where they were removed since; and of those that were made
+        # at once none knew of the others, so that none of them outdoes another
+        for told in map(recorded_standing, at_once):
+            stands |= {axis: one for axis, one in told.items() if _is_worse(one, stands.get(axis))}
     return stands
 
 

@@ -202,9 +202,10 @@ def from_parquet(data: pa.Buffer | bytes, what: str) -> pa.Table:
     """
     try:
         # not `read_table`: the threads of its scanner may outlive it, and abort the interpreter at its exit
-        file = pq.ParquetFile(pa.BufferReader(data))
+        own = _copied(data)
+        file = pq.ParquetFile(pa.BufferReader(own))
         if repeating := _repeating(file):
-            rows = pq.ParquetFile(pa.BufferReader(data), read_dictionary=repeating).read().cast(file.schema_arrow)
+            rows = pq.ParquetFile(pa.BufferReader(own), read_dictionary=repeating).read().cast(file.schema_arrow)
         else:
             rows = file.read()
         return rows.replace_schema_metadata(None)
@@ -212,6 +213,18 @@ def from_parquet(data: pa.Buffer | bytes, what: str) -> pa.Table:
         raise CorruptionDetected(
             f"{what}: not a Parquet file that can be read: {exc}", hint="Restore an earlier backup."
         ) from exc
+
+
+def _copied(data: pa.Buffer | bytes) -> pa.Buffer:
+    """Copy bytes of Python's into memory of Arrow's own.
+
+    A thread that reads may let go of them last, after who waits for it has gone on. It needs the interpreter for bytes
+    of Python's, and while that ends it aborts the process.
+    """
+    given = np.frombuffer(data, np.uint8)
+    own = pa.allocate_buffer(len(given))
+    np.frombuffer(own, np.uint8)[:] = given
+    return own
 
 
 def _repeating(file: pq.ParquetFile) -> list[str]:

@@ -56,7 +56,8 @@ class RowGroups:
         groups = sorted({group for low, high in wanted.ranges() for group in self._groups_of(low, high)})
         try:
             self._fetch_groups(groups)
-            return self._file.read_row_groups(groups).replace_schema_metadata(None)
+            # by no other thread: one that lets go of the bytes while the interpreter ends aborts the process
+            return self._file.read_row_groups(groups, use_threads=False).replace_schema_metadata(None)
         except (pa.ArrowException, OSError) as exc:
             raise self._wrong(f"a row group cannot be read: {exc}") from exc
 

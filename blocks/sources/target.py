@@ -47,6 +47,9 @@ class NotRebuilt:
         statement: What would rebuild it, as the program takes it that `script` names; empty where there is none.
         script: For which program that is.
         compared: Whether a proof compares it; False where `by_meaning` leaves it out of the rows.
+        faulty: Whether the backup is at fault, so that no place takes it: rows that break a constraint, a statement
+            that fails. Else the place lacks something, which says nothing of the backup.
+        plain: The reason without values of rows; empty where `reason` has none.
     """
 
     name: str
@@ -54,19 +57,28 @@ class NotRebuilt:
     statement: str = ""
     script: Script = Script.SQL
     compared: bool = True
+    faulty: bool = False
+    plain: str = ""
+
+    @property
+    def said(self) -> str:
+        """What is said of it where no value of a row may be: its name, and why."""
+        return f"{self.name} cannot be rebuilt here: {self.plain or self.reason}"
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What a target's own check finds in what was restored, as sentences.
+    """What a target's own check finds in what was restored, as sentences with counts and without values of rows.
 
     Attributes:
         damage: What is wrong with it, although every record is as it was backed up.
-        oddities: What came back as it was, and breaks a rule that its own definitions state.
+        oddities: What came back as it was, and breaks a rule that its own definitions state: bad data.
+        unproven: What could not be checked here.
     """
 
     damage: tuple[str, ...] = ()
     oddities: tuple[str, ...] = ()
+    unproven: tuple[str, ...] = ()
 
     @property
     def sentences(self) -> list[str]:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 from blocks.plan.plan import BackupPlan, read_plan
 from blocks.records import BackupMetadata, BackupStatus, BackupType
 from blocks.repository.lookup import LATEST
 from blocks.sources.target import RestoreMode
+from blocks.verification import Verification
 from deployments.demo.application import Application
 from deployments.demo.comparison import equal
 from deployments.demo.folder import DemoFolder
@@ -224,7 +226,7 @@ class Story:
 
     def _verify(self, latest: BackupMetadata) -> None:
         with self._narrator.step("deep verification") as step:
-            result = verify(self._reference, latest.backup_id, deep=True)
+            result = cast("Verification", verify(self._reference, latest.backup_id, deep=True))
             step.done(f"{result.rows:,} rows restored, compared; {result.expectations} quality checks")
         self.proofs.add(
             Proof(

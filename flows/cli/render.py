@@ -9,6 +9,7 @@ from blocks.repository.leases import LeaseRecord
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Depth
 from flows.cli.output import Styled, Table, grid
+from flows.reading.recovery import Recovery
 from flows.reporting.units import human_bytes
 from flows.reporting.wording import AXES, DEPTHS
 
@@ -43,7 +44,7 @@ def proof_text(verdict: Verdict) -> str:
 
 def proof_table(verdict: Verdict) -> Table:
     """Show what is known of a backup, an axis a line."""
-    table = grid("proof", "outcome", "how deep", "when (UTC)", ">verification", "findings")
+    table = grid("proof", "outcome", "how deep", "when (UTC)", ">verification")
     for axis in Axis:
         if (stands := verdict.axes.get(axis)) is None:
             table.add_row(AXES[axis], "not tried")
@@ -54,7 +55,6 @@ def proof_table(verdict: Verdict) -> Table:
             DEPTHS.get(stands.depth, stands.depth),
             f"{stands.verified_at:%Y-%m-%d %H:%M:%S}",
             f"{stands.sequence}",
-            "\n".join(stands.findings),
         )
     return table
 
@@ -107,6 +107,11 @@ def backup_json(made: BackupMetadata, verdict: Verdict) -> dict[str, JsonValue]:
         "tags": list(made.tags),
         "retention_days": made.retention_days,
     }
+
+
+def recovery_rows(measured: Recovery) -> list[tuple[str, Styled | str]]:
+    """Say what recovery costs, as measured."""
+    return [*measured.texts()]
 
 
 def lease_json(lease: LeaseRecord) -> dict[str, JsonValue]:

@@ -13,15 +13,20 @@ from blocks.version import VERSION
 from flows.cli.commands import (
     approve,
     backup,
+    cat,
     check,
     demo,
     deploy,
     diff,
+    export,
     init,
     key,
     list_backups,
+    ls,
     plan,
     proof,
+    quality,
+    query,
     restore,
     retention,
     serve,
@@ -38,7 +43,11 @@ COMMANDS: Mapping[str, Command] = {
     "backup": backup.COMMAND,
     "list": list_backups.COMMAND,
     "show": show.COMMAND,
+    "ls": ls.COMMAND,
+    "cat": cat.COMMAND,
     "diff": diff.COMMAND,
+    "export": export.COMMAND,
+    "query": query.COMMAND,
     "restore": restore.COMMAND,
     "undo": undo.COMMAND,
     "approve": approve.COMMAND,
@@ -53,6 +62,7 @@ COMMANDS: Mapping[str, Command] = {
 }
 GROUPS: Mapping[str, tuple[Mapping[str, Command], str]] = {
     "key": (key.COMMANDS, "Show and change who can open a plan's repository."),
+    "quality": (quality.COMMANDS, "Check quality suites, and suggest a first one."),
     "plan": (plan.COMMANDS, "Keep plans where the Prefect UI can pick them."),
 }
 

@@ -20,7 +20,7 @@ from blocks.rows.same import SAME_KEY, told_apart, without_references
 from blocks.rows.selection import Selection
 from blocks.rows.wanted import WantedKeys
 from blocks.sources.source import StateSource
-from flows.pipeline.chain_segments import ChainSegments
+from flows.pipeline.chain_segments import ChainSegments, StoredSegment
 from flows.pipeline.lookup import rows_of, wanted_keys
 from flows.pipeline.messages import AnyPiece, FoundRows, Opened, spec_of
 from flows.pipeline.stored_once import filled
@@ -99,10 +99,16 @@ class RestorePart:
         self._source = source
         self.spec = spec_of(collection)
 
+    def stored(self) -> Sequence[StoredSegment]:
+        """Return the segments that are read for the part, oldest first: all that the chain has of it."""
+        return self.chain.segments(self.collection.name, self.part.number)
+
     def pieces(self) -> list[AnyPiece]:
         """Fetch the sealed data of the part, oldest first; where keys are written out, the rows of these."""
         if self.wanted is None:
-            return [*self.chain.pieces(self.collection.name, self.part.number)]
+            return [
+                self.chain.piece(backup, held, self.part.number, segment) for backup, held, segment in self.stored()
+            ]
         return [FoundRows(rows) for rows in self.chain.look_up(self.collection, self.part.number, self.wanted)]
 
     def check_lookups(self, opened: Sequence[Opened], tables: Sequence[pa.Table]) -> None:
@@ -115,7 +121,7 @@ class RestorePart:
         Raises:
             CorruptionDetected: A segment holds rows that a lookup would not find.
         """
-        stored = self.chain.segments(self.collection.name, self.part.number)
+        stored = self.stored()
         kept_bytes = 0 if sum(rows.nbytes for rows in tables) > _LARGE_BYTES else KEPT_BYTES
         give_back(kept_bytes)  # what reading the rows left, before their keys come
         for (_, _, segment), one, rows in zip(stored, opened, tables, strict=True):
@@ -136,8 +142,7 @@ class RestorePart:
         """
         if self.wanted is not None:
             return [one.rows() for one in opened]
-        stored = self.chain.segments(self.collection.name, self.part.number)
-        both = zip(opened, stored, strict=True)
+        both = zip(opened, self.stored(), strict=True)
         return [told_apart(one.rows(), self.chain.position(backup)) for one, (backup, _, _) in both]
 
     def filled(self, rows: pa.Table) -> pa.Table:

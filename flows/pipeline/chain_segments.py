@@ -110,10 +110,6 @@ class ChainSegments:
         """Return the position of one of its backups in the chain; the full's is 0."""
         return self._positions[backup.backup_id]
 
-    def pieces(self, collection: str, part: int) -> list[Piece | SharedPiece]:
-        """Fetch the sealed data of one part, oldest first."""
-        return [self.piece(backup, held, part, segment) for backup, held, segment in self.segments(collection, part)]
-
     def piece(self, backup: BackupMetadata, collection: Collection, part: int, segment: Segment) -> Piece | SharedPiece:
         """Fetch the sealed data of one segment."""
         blob = segment.data

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.errors import CorruptionDetected
+from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError
 from blocks.plan.plan import BackupPlan
 from blocks.plan.quality import QualitySuite, load_suites
-from blocks.records import BackupMetadata, BackupStatus, Collection
-from blocks.rows.canonical import DIGEST, KEY, is_sorted, one_chunk, unify
+from blocks.plan.quality.findings import NOT_TRIED, Judgement, evaluated, faults, findings, oddities, own_rule
+from blocks.records import BackupMetadata, BackupStatus
+from blocks.rows.canonical import DIGEST, KEY, is_sorted, one_chunk
 from blocks.rows.digest import RowDigest
 from blocks.rows.index import PartIndex, positions
 from blocks.rows.keys import no_keys
 from blocks.rows.normalize import to_normal
-from blocks.verification import Axis, AxisResult, CheckOutcome, Depth
+from blocks.verification import Axis, AxisResult, CheckOutcome, CollectionProfile, Depth, RuleOutcome, RuleResult
 from flows.pipeline.chain import RestorePart
+from flows.proving.suites import SuiteRows, Values
+
+logger = logging.getLogger(__name__)
 
 BLOCK_ROWS = 1 << 17
 """Rows that are compared at once: their keys take as much room as the rows themselves may."""
@@ -98,7 +103,12 @@ class Proof:
         self.expectations = 0
         self.evaluated: dict[str, str] = {}
         """SHA-256 of each suite that was evaluated, hex, by its name."""
-        self._kept: dict[str, list[pa.Table]] = {suite.collection: [] for suite in self.suites}
+        self.rules: list[RuleResult] = []
+        """What each expectation came to."""
+        self.profile: dict[str, CollectionProfile] = {}
+        """Numbers about the rows that suites were evaluated on."""
+        self.suite_rows: SuiteRows | None = None
+        self._untried: str | None = None
 
     def __getitem__(self, axis: Axis) -> Findings:
         return self.axes[axis]
@@ -131,44 +141,73 @@ class Proof:
         with self._guard:
             self.rows += rows
 
-    def keep(self, collection: str, rows: pa.Table) -> None:
+    def keep(self, collection: str, rows: pa.Table, part: int = 0) -> None:
         """Keep restored rows for the quality suites, where one asks for the collection.
 
         Args:
             collection: Full name of the collection.
             rows: Restored rows with canonical columns.
+            part: Number of the part that they are.
         """
-        if collection in self._kept and rows.num_columns:
-            self._kept[collection].append(rows)
+        if self.suite_rows is not None and self._untried is None:
+            with self._trying():
+                self.suite_rows.add(collection, rows, part)
 
-    def run_suites(self, backup: BackupMetadata, whole: bool = True) -> None:
-        """Run the quality suites on the rows that were kept; the manifest says how many there must be.
+    def rows_of(self, backup: BackupMetadata) -> AbstractContextManager[object]:
+        """Keep the rows of a backup that suites ask for; they are gone when the context ends."""
+        if not self.suites:
+            return nullcontext()
+        with self._trying():
+            self.suite_rows = SuiteRows(backup.plan, self.suites, backup)
+        return self.suite_rows or nullcontext()
+
+    @contextmanager
+    def _trying(self) -> Iterator[None]:
+        """Keep why suites cannot be run here (no room, a storage that fails), which ends no other proof."""
+        import duckdb  # takes a while, and most plans have no suites
+
+        try:
+            yield
+        except LastgoodError as exc:
+            if isinstance(exc, ConfigurationError):
+                raise
+            self._untried = exc.message
+        except (OSError, MemoryError, duckdb.Error) as exc:
+            logger.debug("the quality suites could not be run", exc_info=exc)
+            # the text of DuckDB's errors may hold values of rows
+            self._untried = (exc.strerror if isinstance(exc, OSError) else None) or type(exc).__name__
+
+    def run_suites(self, parameters: Values, whole: bool = True) -> None:
+        """Run the quality suites on the rows that were kept.
 
         Args:
-            backup: The backup.
+            parameters: Knows the values that suites name.
             whole: Whether all of its rows came; some of them are not judged.
         """
-        if self.suites and not whole:
-            self[Axis.QUALITY].unproven.append("The quality suites were not run, since not all rows could be read.")
+        if not self.suites:
             return
-        collections = {c.name: c for c in backup.collections}
-        if self.suites:
-            self[Axis.QUALITY].reach(Depth.ROWS)
-        for suite in self.suites:
-            if suite.collection not in collections:
-                self[Axis.QUALITY].bad.append(f"suite {suite.name}: the backup holds no collection {suite.collection}")
-                continue
-            collection = collections[suite.collection]
-            result = suite.run(self._rows(collection), {"expected_rows": collection.rows})
-            self.expectations += result.evaluated
-            self.evaluated[suite.name] = hashlib.sha256(suite.model_dump_json().encode()).hexdigest()
-            self[Axis.QUALITY].bad += [f"{suite.collection}: {finding}" for finding in result.findings]
-            self[Axis.QUALITY].odd += [f"{suite.collection}: {warning}" for warning in result.warnings]
+        quality = self[Axis.QUALITY]
+        if not whole:
+            quality.unproven.append("The quality suites were not run, since not all rows could be read.")
+            return
+        if self.suite_rows is not None and self._untried is None:
+            with self._trying():
+                self.rules = self.suite_rows.run(parameters)
+        if self.suite_rows is None or self._untried is not None:
+            self.rules = [_untried(suite, f"it could not be evaluated: {self._untried}") for suite in self.suites]
+            quality.unproven += [f"suite {rule.suite}: {rule.sentence}" for rule in self.rules]
+            return
+        quality.reach(Depth.ROWS)
+        self.profile = self.suite_rows.profiles
+        self.evaluated = {suite.name: suite.sha256 for suite in self.suites}
+        self.expectations = evaluated(self.rules)
+        quality.bad += findings(self.rules)
+        quality.unproven += faults(self.rules)
+        quality.odd += oddities(self.rules)
 
-    def _rows(self, collection: Collection) -> pa.Table:
-        if kept := self._kept[collection.name]:
-            return pa.concat_tables(unify(kept))
-        return pa.table({name: pa.nulls(0) for name, _ in collection.columns})
+
+def _untried(suite: QualitySuite, sentence: str) -> RuleResult:
+    return own_rule(suite, suite.collection, (), sentence, Judgement(RuleOutcome.UNJUDGED, NOT_TRIED))
 
 
 def proved_index(part: RestorePart, rows: pa.Table) -> PartIndex:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,15 +20,8 @@ import pyarrow.compute as pc
 from blocks.records import Collection
 from blocks.rows.selection import Selection, is_tree
 from flows.pipeline.chain import Chain
-from flows.reading.diff_rows import Record, Side, Value, same_value
-
-
-class ChangeKind(StrEnum):
-    """What happened to a row from the first backup to the second."""
-
-    ADDED = "added"
-    REMOVED = "removed"
-    CHANGED = "changed"
+from flows.reading.diff_rows import ChangeKind, Record, Side, Value, same_value
+from flows.reading.file_changes import FileChanges
 
 
 class Absent:
@@ -65,10 +57,12 @@ class CollectionDiff:
     Attributes:
         collection: Full name of the collection: `source/collection`.
         only_in: The id of the backup that alone has the collection, or None.
+        files: Of a tree, what changed by file, of which several rows may have; None of others.
     """
 
     collection: str
     only_in: str | None
+    files: FileChanges | None = None
     counts: dict[ChangeKind, int] = field(default_factory=lambda: dict.fromkeys(ChangeKind, 0))
     changes: list[RowChange] = field(default_factory=list)
 
@@ -120,6 +114,8 @@ class _Comparison:
         self._keys, self._limit, self._result = keys, limit, result
         self._selection = Selection(keys=keys).meant_for(known.key, known.label)
         self._is_tree = is_tree(self._collection.key, self._collection.label)
+        if self._is_tree:
+            result.files = FileChanges(limit)
 
     def run(self) -> None:
         """Compare."""
@@ -176,8 +172,12 @@ class _Comparison:
             return
         if not self._needs_rows():
             self._result.counts[kind] += len(keys)
+            if self._result.files is not None:
+                self._result.files.count(kind, keys)
             return
         rows = side.rows(number, keys).selected(self._selection, self._collection.label)
+        if self._result.files is not None and rows.table.num_columns:
+            self._result.files.one_sided(kind, rows.table)
         self._result.counts[kind] += len(rows.keys)
         removed = kind is ChangeKind.REMOVED
         for record in rows.first(self._room()).records(self._collection.label):
@@ -196,17 +196,20 @@ class _Comparison:
         after = self._new.rows(m, keys).selected(self._selection, label)
         before = self._old.rows(n, after.keys)
         for was, now in zip(before.records(label), after.records(label), strict=True):
-            self._compare_records(self._visible(was), self._visible(now), now)
+            if self._compare_records(self._visible(was), self._visible(now), now) and self._result.files is not None:
+                self._result.files.changed(was.values, now.values)
 
-    def _compare_records(self, was: dict[str, Value], now: dict[str, Value], record: Record) -> None:
+    def _compare_records(self, was: dict[str, Value], now: dict[str, Value], record: Record) -> bool:
+        """Note what differs in a row; return whether anything does."""
         names = dict.fromkeys([*now, *was])
         pairs = ((name, was.get(name, ABSENT), now.get(name, ABSENT)) for name in names)
         fields = tuple(FieldChange(*pair) for pair in pairs if not self._same(pair[1], pair[2]))
         if not fields:
-            return
+            return False
         self._result.counts[ChangeKind.CHANGED] += 1
         if self._room() != 0:
             self._keep(ChangeKind.CHANGED, record, fields)
+        return True
 
     def _same(self, was: Value, now: Value) -> bool:
         # a tree has columns that earlier versions did not know, and entries that fill few of them
@@ -218,7 +221,8 @@ class _Comparison:
         return {name: value for name, value in record.values.items() if name not in self._collection.tracking}
 
     def _needs_rows(self) -> bool:
-        return bool(self._selection.keys) or self._room() != 0
+        files = self._result.files
+        return bool(self._selection.keys) or self._room() != 0 or (files is not None and files.room)
 
     def _room(self) -> int | None:
         return None if self._limit is None else max(self._limit - len(self._result.changes), 0)

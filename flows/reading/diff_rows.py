@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 
 import pyarrow as pa
@@ -26,6 +27,14 @@ BATCH_BYTES = 8 * 1024 * 1024
 
 Value = object
 """A value of a field as Arrow gives it to Python."""
+
+
+class ChangeKind(StrEnum):
+    """What happened to a row from the first backup to the second."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from statistics import fmean
 
 from pydantic import JsonValue
 
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupStatus, BackupType
+from flows.reading.recovery import recovery_of
 
 
 def backup_stats(plan: BackupPlan) -> dict[str, JsonValue]:
@@ -37,6 +38,7 @@ def backup_stats(plan: BackupPlan) -> dict[str, JsonValue]:
         "newest_verified": _text(max(verified, default=None)),
         "latest_backup_id": backups[-1].backup_id if backups else None,
         "in_progress": lease.purpose if lease is not None else None,
+        "recovery": recovery_of(repository, plan.name, backups, statuses, datetime.now(UTC)).model_dump(mode="json"),
         "findings": list[JsonValue](survey.findings),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -238,3 +239,15 @@ def publish_retention(result: RetentionResult) -> None:
         ],
         description=f"{len(result.removed)} backups {verb}, {len(result.swept)} leftovers removed",
     )
+
+
+def publish_table(key: Sequence[str], table: Sequence[Mapping[str, object]], description: str) -> None:
+    """Publish a table.
+
+    Args:
+        key: Words of its key.
+        table: Its rows, by column.
+        description: What stands beside it.
+    """
+    if in_flow_run():
+        create_table_artifact(key=_key(*key), table=[dict(row) for row in table], description=description)

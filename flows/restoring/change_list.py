@@ -7,6 +7,7 @@ targets write and delete it: each gets it from here, and none decides for itself
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 
 from blocks.errors import BackupNotFound, ConfigurationError
@@ -80,6 +81,12 @@ class ChangeList:
         # that all it holds was chosen is not enough: what has come since was not chosen, and no backup would have it
         held = {c.name for c in self.chain.target.collections if c.source == source}
         return self._whole and {c.name for c in collections} == held
+
+    def of(self, source: str) -> ChangeList:
+        """Return the changes of one source alone."""
+        alone = copy(self)
+        alone.sources = {source: self.sources[source]}
+        return alone
 
     @property
     def everything(self) -> bool:

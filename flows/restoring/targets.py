@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from blocks.errors import LastgoodError, Partial, RestoreRefused
-from blocks.sources.target import Examining, KeepsGoing, LeavesOutRows, NotRebuilt, RestoreMode, Target
+from blocks.sources.target import KeepsGoing, LeavesOutRows, NotRebuilt, RestoreMode, Target
 from blocks.sources.view import Unread, View
 from flows.pipeline.chain import RestorePart
 from flows.pipeline.results import CollectionResult, ObjectNotRebuilt, RestoreResult
@@ -49,10 +49,6 @@ class Targets:
         self._scripts: dict[str, str] = {}
         self.in_place = list(in_place)
         self.notes: list[str] = list(changes.notes)
-        self.damage: list[str] = []
-        """What the targets' own checks found wrong with what was restored, complete when all is committed."""
-        self.oddities: list[str] = []
-        """What these found that came back as it was."""
         self.pre_restore_backup: PreRestoreBackup | None = None
 
     def add(self, source: str, target: Target) -> None:
@@ -132,9 +128,6 @@ class Targets:
             self.notes += target.notes
             if isinstance(target, KeepsGoing) and target.not_rebuilt:
                 self._not_rebuilt[source] = target.not_rebuilt
-            if isinstance(target, Examining):
-                self.damage += [f"{source}: {sentence}" for sentence in target.examination.damage]
-                self.oddities += [f"{source}: {sentence}" for sentence in target.examination.oddities]
             if isinstance(target, LeavesOutRows):
                 for collection, rows in target.rows_left_out.items():
                     if rows:

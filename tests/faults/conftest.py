@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +90,6 @@ def _copied(made: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pla
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
     # what a verification restores lies beside everything else, so that an escape from it would be seen
     (folder / "scratch").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder / "scratch"))
+    monkeypatch.setenv("TMPDIR", str(folder / "scratch"))
     plan = make_plan(LiveState(folder), folder / "repository", folder / "key")
     return Place(folder, plan, made.full, made.incremental, made.oracle)

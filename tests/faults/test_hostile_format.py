@@ -13,6 +13,7 @@ import pytest
 from blocks.crypto.stream import ObjectContext, ObjectKind
 from blocks.errors import CorruptionDetected, LastgoodError
 from blocks.records import BackupStatus
+from blocks.repository.rollback_guard import VerificationMemory
 from blocks.rows.shared import MOST_BYTES, unpack
 from blocks.sources.target import RestoreMode
 from flows.check import check_repository
@@ -225,6 +226,7 @@ def a_record(place: Place, **fields: object) -> Path:
     data = made.model_dump(mode="json") | fields
     context = ObjectContext(repository.repository_id, PLAN, backup_id, ObjectKind.VERIFICATION)
     rewrite(record, sealed(gzip.compress(json.dumps(data).encode()), repository.keys.catalogue_key, context))
+    VerificationMemory(repository.repository_id).path(PLAN).unlink()  # as if another machine had made it
     return record
 
 

@@ -16,7 +16,8 @@ from blocks.rows.selection import Selection
 from flows.backup import make_backup
 from flows.check import check_repository
 from flows.pipeline.chain import Chain
-from flows.reading.diff import ChangeKind, compare_backups
+from flows.reading.diff import compare_backups
+from flows.reading.diff_rows import ChangeKind
 from flows.retention import apply_retention
 from flows.verify import make_verification
 from tests.flows.flow_support import DIFFERENTIAL, FULL, INCREMENTAL

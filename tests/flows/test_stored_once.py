@@ -27,7 +27,8 @@ from blocks.rows.same import SAME_KEY, SAME_PART
 from blocks.rows.selection import Selection
 from flows.backup import make_backup
 from flows.pipeline.chain import Chain
-from flows.reading.diff import ChangeKind, RowChange, compare_backups
+from flows.reading.diff import RowChange, compare_backups
+from flows.reading.diff_rows import ChangeKind
 from flows.restore import make_restore
 from flows.restoring.request import RestoreRequest
 from flows.undo import make_undo

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import socket
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable
@@ -27,6 +29,7 @@ from blocks.errors import (
     QualityFailed,
     WrongKey,
 )
+from blocks.host.leftovers import temporary_folder
 from blocks.records import BackupMetadata, BackupStatus
 from blocks.repository.catalogue import encode_record
 from blocks.rows.key_range import key_range
@@ -36,7 +39,7 @@ from blocks.rows.shared import index_at, join_indexes, join_rows, rows_at, unpac
 from blocks.sources.mapping import MappingSource
 from blocks.sources.sqlite.rebuild import Rebuild
 from blocks.sources.sqlite.schema import SchemaObject
-from blocks.verification import Axis, CheckOutcome, Verification
+from blocks.verification import Axis, CheckOutcome, RuleOutcome, Verification
 from flows.pipeline.chain import Chain
 from flows.verify import failure, make_verification
 from tests.blocks.sources.files.test_keep_going import files_of_at_most
@@ -69,6 +72,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that temporary folders are made in."""
     folder = tmp_path / "scratch"
     folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 
@@ -87,6 +91,7 @@ def test_a_good_chain_is_verified_and_nothing_is_left_behind(shop: Shop, scratch
     live = shop.picture()
     result = make_verification(shop.plan, deep=deep)
     assert (result.backup_id, result.status, result.deep) == (made.backup_id, VERIFIED, deep)
+    assert result.place == (f"{socket.gethostname()}:{scratch}" if deep else None)
     assert (result.rows, result.findings, result.expectations) == (made.rows, (), 0)
     assert failure(result) is None
     assert list(scratch.iterdir()) == []
@@ -142,6 +147,14 @@ def test_verifying_a_narrowed_emergency_backup_restores_it_too(tmp_path: Path, s
     assert list(scratch.iterdir()) == []
 
 
+def test_what_a_narrowed_emergency_backup_does_not_hold_is_no_fault_of_it(tmp_path: Path, scratch: Path) -> None:
+    shop = Shop(tmp_path, critical=["ledger/orders"])
+    shop.fill()
+    made = shop.back_up(EMERGENCY)
+    result = make_verification(shop.plan, made.backup_id)
+    assert (result.status, result.findings) == (VERIFIED, ())
+
+
 def test_verifying_an_empty_state(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     shop.plan = shop.plan.model_copy(update={"sources": {"ledger": shop.plan.sources["ledger"]}})
@@ -165,7 +178,10 @@ def test_a_backup_is_verified_beside_what_only_the_application_can_rebuild(tmp_p
     assert [w.split(" cannot")[0] for w in result.warnings] == [
         "ledger: primary key or UNIQUE of table 'tags'",
         "ledger: index 'by_n' of table 'tags'",
+        "ledger: unproven here: as restored index 'by_n' of table 'tags' is gone.",
     ]
+    outcomes = {name: found.outcome.value for name, found in result.results.items()}
+    assert outcomes == {"bytes": "good", "restorable": "unproven", "definitions": "unproven", "quality": "good"}
 
 
 class Forger:
@@ -300,8 +316,10 @@ def test_a_definition_that_does_not_fit_its_rows_is_never_called_verified(shop: 
     forger.seal_manifest()
     result = make_verification(shop.plan, deep=True)
     assert result.status is CORRUPTED
-    assert outcomes(result) == {"bytes": GOOD, "restorable": BAD}
-    assert "positions" in result.findings[0]
+    assert {"bytes": GOOD, "restorable": BAD}.items() <= outcomes(result).items()
+    [finding] = result.results["restorable"].findings
+    assert finding.startswith("ledger: a restore fails: ")
+    assert "positions" in finding
     assert isinstance(failure(result), NotRestorable)
     assert shop.repository.status(shop.repository.manifest("trading", made.backup_id)) is CORRUPTED
     assert list(scratch.iterdir()) == []
@@ -353,6 +371,68 @@ def test_bad_data_in_a_whole_backup_fails_the_quality_and_leaves_it_completed(sh
     shop.db.execute("UPDATE orders SET price = 5")
     shop.back_up()
     assert make_verification(shop.plan).status is VERIFIED
+
+
+def test_what_each_expectation_came_to_is_recorded(shop: Shop, tmp_path: Path) -> None:
+    shop.plan = shop.plan.model_copy(update={"quality": [suite(tmp_path, min_value=0, max_value=9)]})
+    shop.db.execute("UPDATE orders SET price = -5 WHERE id = 7")
+    made = shop.back_up()
+    result = make_verification(shop.plan, made.backup_id, deep=False)
+    rows, between = result.rules
+    assert (rows.rule, rows.outcome) == ("expect_table_row_count_to_equal", RuleOutcome.HOLDS)
+    assert (between.rule, between.outcome) == ("expect_column_values_to_be_between", RuleOutcome.BROKEN)
+    assert between.sentence in result.findings
+    assert (between.bound, between.columns) == ("between 0 and 9", ("price",))
+    assert result.expectations == 2
+    assert [*result.suites] == ["orders"]
+    assert isinstance(failure(result), QualityFailed)
+
+
+def test_a_fault_of_a_suite_is_no_fault_of_the_backup_and_no_success(shop: Shop, tmp_path: Path) -> None:
+    shop.plan = shop.plan.model_copy(update={"quality": [query(tmp_path, "SELECT * FROM {batch} WHERE nowhere > 1")]})
+    made = shop.back_up()
+    result = make_verification(shop.plan, made.backup_id, deep=False)
+    assert result.findings == ()
+    assert result.results["quality"].outcome is CheckOutcome.UNPROVEN
+    error = failure(result)
+    assert isinstance(error, ConfigurationError)
+    assert "suite rules: ledger/orders" in error.message
+
+
+def test_rules_in_sql_are_evaluated_on_restored_rows(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    shop.plan = shop.plan.model_copy(update={"quality": [query(tmp_path, "SELECT * FROM {batch} WHERE price < 0")]})
+    made = shop.back_up()
+    assert failure(make_verification(shop.plan, made.backup_id, deep=False)) is None
+    assert not list(temporary_folder().glob("lastgood-quality-*"))
+
+
+@pytest.mark.parametrize("step", ["SuiteRows", "SuiteRows.add", "SuiteRows.run"])
+def test_suites_without_room_are_unproven_and_all_else_is_recorded(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def full(*args: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shop.plan = shop.plan.model_copy(update={"quality": [suite(tmp_path, min_value=0)]})
+    made = shop.back_up()
+    monkeypatch.setattr(f"flows.proving.proof.{step}", full)
+    result = make_verification(shop.plan, deep=False)
+    assert outcomes(result) == {"bytes": CheckOutcome.GOOD, "quality": CheckOutcome.UNPROVEN}
+    assert (result.findings, result.suites, len(result.warnings)) == ((), {}, 1)
+    error = failure(result)
+    assert isinstance(error, CouldNotBeTried)
+    assert "suite orders: ledger/orders: it could not be evaluated: No space left on device" in error.message
+    assert len(shop.repository.verifications("trading", made.backup_id)) == 1
+
+
+def query(tmp_path: Path, sql: str) -> str:
+    rule = {"type": "unexpected_rows_expectation", "kwargs": {"unexpected_rows_query": sql}}
+    path = tmp_path / "rules.json"
+    path.write_text(json.dumps({"name": "rules", "collection": "ledger/orders", "expectations": [rule]}))
+    return str(path)
 
 
 def test_a_quality_suite_that_cannot_be_read_is_refused_before_any_work(shop: Shop, tmp_path: Path) -> None:
@@ -420,8 +500,13 @@ def test_what_a_database_itself_finds_wrong_as_restored_is_a_finding(
     shop.db.execute("INSERT INTO parts VALUES (1, 4711)")
     shop.back_up()
     result = make_verification(shop.plan)
-    assert (result.status, result.findings) == (VERIFIED, ())
-    assert result.warnings == ("ledger: The foreign key check says: parts 1 orders 0.",)
+    [finding] = result.results["quality"].findings
+    assert (
+        finding == "ledger: 1 row of table 'parts' refers to a row of 'orders' that is not there (foreign key of of)."
+    )
+    assert (result.status, result.findings, result.warnings) == (COMPLETED, (finding,), ())
+    shop.db.execute("DELETE FROM parts")
+    shop.back_up()
     whole = Rebuild.create_rest
 
     def build_wrongly(self: Rebuild, connection: sqlite3.Connection, objects: Iterable[SchemaObject]) -> None:
@@ -434,12 +519,12 @@ def test_what_a_database_itself_finds_wrong_as_restored_is_a_finding(
 
     monkeypatch.setattr(Rebuild, "create_rest", build_wrongly)
     result = make_verification(shop.plan)
-    assert result.status is COMPLETED
+    assert result.status is CORRUPTED
     assert result.findings[0].startswith("as restored: ledger: The integrity check says: row 1 missing from index")
-    assert isinstance(failure(result), QualityFailed)
+    assert isinstance(failure(result), NotRestorable)
 
 
-def test_what_an_edited_schema_keeps_out_of_a_scratch_restore_is_unproven_and_no_corruption(
+def test_what_an_edited_schema_keeps_out_of_a_scratch_restore_is_a_restore_that_fails(
     shop: Shop, scratch: Path
 ) -> None:
     shop.db.executescript(
@@ -450,8 +535,9 @@ def test_what_an_edited_schema_keeps_out_of_a_scratch_restore_is_unproven_and_no
     )
     shop.back_up()
     result = make_verification(shop.plan)
-    assert (result.status, result.findings) == (VERIFIED, ())
-    assert any("1 row of table 'pairs' cannot be rebuilt here: NOT NULL" in warning for warning in result.warnings)
+    assert result.results["restorable"].findings == (
+        "ledger: 1 row of table 'pairs' cannot be rebuilt here: NOT NULL constraint failed: pairs.v.",
+    )
     assert any("pairs#0: 1 keys are unproven" in warning for warning in result.warnings)
 
 
@@ -478,11 +564,12 @@ def test_a_file_that_the_scratch_folder_does_not_take_says_nothing_of_the_backup
     with files_of_at_most(2 << 20):
         result = make_verification(shop.plan)
     assert (result.status, result.findings) == (VERIFIED, ())
-    assert outcomes(result) == {"bytes": GOOD, "restorable": CheckOutcome.UNPROVEN}
+    assert {"bytes": GOOD, "restorable": CheckOutcome.UNPROVEN}.items() <= outcomes(result).items()
     error = failure(result)
     assert isinstance(error, CouldNotBeTried)
+    assert "models: a scratch restore could not be tried: " in error.message
     assert "cannot take entry hole: File too large" in error.message
-    assert "TMPDIR" in error.message
+    assert shop.repository.verifications("trading", made.backup_id) == [result]
     assert list(scratch.iterdir()) == []
     repository = shop.repository
     assert repository.verdict(made).outcome(Axis.RESTORABLE) is CheckOutcome.UNPROVEN

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from blocks.errors import RestoreRefused
+from blocks.errors import PlaceUnfit, RestoreRefused
 from blocks.host.room import Need, check_room
 from blocks.sources.files.reading.content import CHUNK_BYTES
 from blocks.sources.files.rows import TREE
@@ -41,7 +41,7 @@ def staging_place(root: bytes) -> bytes:
     # its owner may open it up for as long as it takes
     if here and (_writable(root) or (here.st_uid == os.geteuid() and not _read_only(root))):
         return root
-    raise RestoreRefused(
+    raise PlaceUnfit(
         f"{shown(root)} cannot be written to", hint="Run as a user who may, or restore elsewhere with --to."
     )
 
@@ -59,7 +59,7 @@ def check_file_system(root: bytes, place: bytes, scope: RestoreScope) -> None:
     """
     free = os.statvfs(place)
     if free.f_flag & os.ST_RDONLY:
-        raise RestoreRefused(
+        raise PlaceUnfit(
             f"{shown(root)} is on a file system that is mounted read-only",
             hint="Mount it writable, or restore to another disk with --to.",
         )
@@ -68,7 +68,7 @@ def check_file_system(root: bytes, place: bytes, scope: RestoreScope) -> None:
     # of an entry and its first piece of content at least one is an entry; further pieces are full
     entries = max(rows - scope.size_bytes // CHUNK_BYTES, 0) // 2
     if scope.selection.everything and free.f_files and free.f_favail < entries:
-        raise RestoreRefused(
+        raise PlaceUnfit(
             f"restoring to {shown(root)} makes at least {entries} files and folders, and its file system has "
             f"room for {free.f_favail} more (inodes)",
             hint="Delete files there, or restore to another disk with --to.",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Sequence
 
-from blocks.errors import RestoreRefused
+from blocks.errors import PlaceUnfit, RestoreRefused
+from blocks.host.leftovers import is_full
 from blocks.sources.files.reading.stats import parent
 from blocks.sources.files.tree import shown
 from blocks.sources.target import NotRebuilt
@@ -165,6 +166,11 @@ class Refusals:
             if paths := [path for path in found if not self.holds(path)]:
                 told.append(NotRebuilt(f"{what} of {_listed(paths)}", why, compared=False))
         return told
+
+
+def refused_kind(error: OSError) -> type[RestoreRefused]:
+    """Return what an error of the system is to a restore: one of the place where no room is left."""
+    return PlaceUnfit if is_full(error) else RestoreRefused
 
 
 def _attribute(name: bytes) -> str:

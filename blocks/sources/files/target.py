@@ -23,7 +23,7 @@ from blocks.sources.files.hazards import refuse_mounts
 from blocks.sources.files.leavings import KeptAside, remove_dead_staging, settle, settle_dead, unchanged_times
 from blocks.sources.files.place import Placement
 from blocks.sources.files.reading.content import CHUNK_BYTES
-from blocks.sources.files.refusals import Refusals
+from blocks.sources.files.refusals import Refusals, refused_kind
 from blocks.sources.files.rows import TREE, plain_rows
 from blocks.sources.files.staging import Positions, Staging
 from blocks.sources.files.tree import shown
@@ -203,7 +203,7 @@ class FilesTarget:
             else:
                 staging.write(batch, wanted)
         except OSError as exc:
-            raise RestoreRefused(
+            raise refused_kind(exc)(
                 f"files to be put into {shown(self._root)} cannot be staged: {exc.strerror or exc}",
                 hint="Free space on its disk, or restore elsewhere with --to.",
             ) from exc
@@ -228,7 +228,7 @@ class FilesTarget:
                 try:
                     self._staging = Staging(place, self._scope.plan)
                 except OSError as exc:
-                    raise RestoreRefused(
+                    raise refused_kind(exc)(
                         f"no folder can be created in {shown(place)}: {exc.strerror or exc}",
                         hint="Free space there, or restore to another disk with --to.",
                     ) from exc
@@ -281,7 +281,7 @@ class FilesTarget:
                 placement.close()
                 where = f"{shown(placement.at)} cannot be restored to {shown(self._root)}"
                 message = f"{where}: {exc.strerror or exc}"
-                raise RestoreRefused(message) from exc
+                raise refused_kind(exc)(message) from exc
             except BaseException:
                 placement.close()
                 raise
@@ -301,7 +301,7 @@ class FilesTarget:
             staging.expose()
         except OSError as exc:
             message = f"the restore to {shown(self._root)} cannot begin: {exc.strerror or exc}"
-            raise RestoreRefused(message) from exc
+            raise refused_kind(exc)(message) from exc
         kept = self._aside()
         try:
             placement.carry_out(entries, staging, kept)

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 
-from blocks.errors import Partial, RestoreRefused, SourceUnavailable
+from blocks.errors import Partial, PlaceUnfit, RestoreRefused, SourceUnavailable
 from blocks.host.folders import sync_folder
-from blocks.host.leftovers import owned_name, remove_left_behind
+from blocks.host.leftovers import is_full, owned_name, remove_left_behind
 from blocks.sources.mapping import inspection
 from blocks.sources.mapping.decoding import decode
 from blocks.sources.mapping.types import Types
@@ -134,7 +134,7 @@ def check_file(path: Path) -> None:
         raise RestoreRefused(f"no file of state can be written at {path}: there is no such folder", hint=hint)
     for place in {path.parent, path} if path.exists() else {path.parent}:
         if not os.access(place, os.W_OK):
-            raise RestoreRefused(f"no file of state can be written at {path}: {place} is not writable", hint=hint)
+            raise PlaceUnfit(f"no file of state can be written at {path}: {place} is not writable", hint=hint)
     remove_left_behind(path.parent, _BESIDE)
     try:
         keys_in_file(path, writing=True)
@@ -178,9 +178,9 @@ def write_file(path: Path, types: Types, plan: str) -> Iterator[StateFile]:
             connection.execute(inspection.SCHEMA)
             yield StateFile(path, connection, types)
     except (sqlite3.Error, OSError) as exc:
-        raise RestoreRefused(
-            f"{path} cannot be used as a file of state: {exc}", hint="Restore to another file."
-        ) from exc
+        full = is_full(exc) if isinstance(exc, OSError) else getattr(exc, "sqlite_errorname", "") == "SQLITE_FULL"
+        kind = PlaceUnfit if full else RestoreRefused
+        raise kind(f"{path} cannot be used as a file of state: {exc}", hint="Restore to another file.") from exc
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from adbc_driver_manager import Error as AdbcError
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from blocks.errors import ConfigurationError, SourceUnavailable, UnsupportedState
+from blocks.errors import ConfigurationError, ServerUnusable, SourceFull, SourceUnavailable, UnsupportedState
 from blocks.sources.postgres.hints import hint_for
 from blocks.sources.postgres.pooler import refuse_shared_session
 
@@ -59,6 +59,10 @@ SETTINGS = (
     + f", (SELECT count(set_config(name, '0', false)) FROM pg_catalog.pg_settings WHERE name IN {_LATER})"
 )
 """The query that settles them for a session."""
+
+DISK_FULL = "53100"
+_GONE = ("08", "28", "3D", "53", "57")
+"""Classes of states of a server that lets nobody in, or ended the session."""
 
 _UNREADABLE = {
     "22021": "The database is encoded in SQL_ASCII, which checks nothing. Convert it to UTF8.",
@@ -147,12 +151,19 @@ def translated(place: str, doing: str) -> Iterator[None]:
     except psycopg.Error as exc:
         state = exc.sqlstate or ""
         said = told(exc)
-        raise SourceUnavailable(f"{doing} {place}: {said}", hint=hint_for(state, said)) from exc
+        raise _kind_of(state)(f"{doing} {place}: {said}", hint=hint_for(state, said)) from exc
     except AdbcError as exc:
         said, state = said_by(exc), exc.sqlstate or ""
         if state in _UNREADABLE:
             raise UnsupportedState(f"{doing} {place}: {said}", hint=_UNREADABLE[state]) from exc
-        raise SourceUnavailable(f"{doing} {place}: {said}", hint=hint_for(state, said)) from exc
+        raise _kind_of(state)(f"{doing} {place}: {said}", hint=hint_for(state, said)) from exc
+
+
+def _kind_of(state: str) -> type[SourceUnavailable]:
+    """Return what an error of the server is, by its SQLSTATE; one without is of a connection that broke."""
+    if state == DISK_FULL:
+        return SourceFull
+    return ServerUnusable if not state or state.startswith(_GONE) else SourceUnavailable
 
 
 def told(error: psycopg.Error) -> str:
@@ -172,6 +183,16 @@ def told(error: psycopg.Error) -> str:
 def told_with_detail(error: psycopg.Error) -> str:
     """Return what the server said, and its own words on which row or key it was."""
     return f"{told(error)} ({error.diag.message_detail})" if error.diag.message_detail else told(error)
+
+
+def plainly(error: psycopg.Error) -> str:
+    """Say which rule an error is about, with the objects that it names, and no value of a row."""
+    diag = error.diag
+    table = ".".join(name for name in (diag.schema_name, diag.table_name) if name)
+    named = {"constraint": diag.constraint_name, "column": diag.column_name, "table": table, "type": diag.datatype_name}
+    objects = ", ".join(f"{kind} {name}" for kind, name in named.items() if name)
+    words = " ".join(re.findall("[A-Z][a-z]+", type(error).__name__)).lower() or "error"
+    return f"{words} (SQLSTATE {error.sqlstate}{f', {objects}' if objects else ''})"
 
 
 def said_by(error: AdbcError) -> str:
@@ -202,7 +223,7 @@ def connect(conninfo: str, timeout_seconds: float, doing: str = "cannot connect 
             raise
     version = connection.info.server_version // 10000
     connection.close()
-    raise SourceUnavailable(
+    raise ServerUnusable(
         f"{place} is PostgreSQL {version}; 13 is the oldest that is supported", hint="Upgrade the server."
     )
 

@@ -115,6 +115,15 @@ def hint_for(state: str, said: str) -> str:
     return _found(_READING, state) or "The server refused that: its log may say more."
 
 
+_LACKING = ("0A", "25006", "42501", "53", "55006", "55P03", "57", "58")
+"""States of a server that cannot or may not do something, whatever is asked for."""
+
+
+def lacks_something(state: str) -> bool:
+    """Whether an error says what a server lacks (room, a right, an extension), and nothing of what it was given."""
+    return state.startswith(_LACKING)
+
+
 def refusal_hint(state: str) -> str | None:
     """Say what a person can do about a refusal while state is written; None where the server went away.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -21,6 +22,7 @@ from blocks.sources.postgres.connect import altered, connect, has_secret, place_
 from blocks.sources.postgres.read.open_view import open_view
 from blocks.sources.postgres.slot_log import held_log
 from blocks.sources.postgres.write.scratch import KeptDatabases, drop_database, is_scratch, scratch_name
+from blocks.sources.proving import DefinedObject, StoreFinding
 from blocks.sources.source import StateSource
 from blocks.sources.target import RestoreScope, Target
 from blocks.sources.view import View
@@ -239,6 +241,30 @@ class PostgresSource(StateSource):
     def secret_variables(self) -> frozenset[str]:
         """Names of the environment variables that hold the password: libpq's own where the plan names none."""
         return super().secret_variables | (frozenset() if self.password_env else {"PGPASSWORD"})
+
+    def check_restored(self, definition: Mapping[str, JsonValue]) -> list[StoreFinding]:
+        """Check constraints, sequences and indexes of the database, into which a backup was restored as a whole.
+
+        Raises:
+            SourceUnavailable: It cannot be reached or read.
+        """
+        from blocks.sources.postgres.restored.constraints import check_constraints
+        from blocks.sources.postgres.restored.indexes import check_indexes
+        from blocks.sources.postgres.restored.sequences import check_sequences
+
+        place = place_of(self.dsn.get_secret_value())
+        with (
+            closing(connect(self._conninfo(), self.connect_timeout_seconds)) as session,
+            translated(place, "cannot check what was restored to"),
+        ):
+            return [*check_constraints(session), *check_sequences(session), *check_indexes(session)]
+
+    def defined_objects(self, definition: Mapping[str, JsonValue]) -> list[DefinedObject]:
+        """Return the objects that a definition makes, without what restores leave out of it."""
+        from blocks.sources.postgres.restored.definitions import defined_objects
+        from blocks.sources.postgres.schema.ownership import Ownership
+
+        return defined_objects(definition, Ownership(self.restore_owner, self.restore_privileges))
 
     def scratch(self, folder: Path) -> str:
         """Name a database beside this one, after the folder; a restore creates it."""

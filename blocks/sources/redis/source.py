@@ -17,10 +17,12 @@ from blocks.host.leftovers import scratch_folder
 from blocks.host.passwords import NONE
 from blocks.host.places import Location
 from blocks.sources.collection import PART_SIZE_BYTES, Bounds, CollectionSpec
+from blocks.sources.proving import DefinedObject
 from blocks.sources.redis import comparing
 from blocks.sources.redis.connect import Access, tls_context
 from blocks.sources.redis.coverage import Coverage, patterns_of
 from blocks.sources.redis.databases import Databases
+from blocks.sources.redis.functions import kept_libraries
 from blocks.sources.redis.globs import differing
 from blocks.sources.redis.identity import lasting_identity, location_of
 from blocks.sources.redis.net.cluster import Cluster, reach
@@ -260,6 +262,14 @@ class RedisSource(StateSource):
             rows: Rows with the columns of `SCHEMA` (rows.py).
         """
         return comparing.opaque(rows)
+
+    def defined_objects(self, definition: Mapping[str, JsonValue]) -> list[DefinedObject]:
+        """Return the libraries of functions of a definition."""
+        libraries = kept_libraries(definition) or {}
+        return [
+            DefinedObject("library of functions", name, repr((one.engine, one.code)), guards=True)
+            for name, one in libraries.items()
+        ]
 
     def _views(self, folder: Path, place: Place) -> ViewFactory:
         databases = self._databases(place)

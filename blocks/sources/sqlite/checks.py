@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from blocks.errors import RestoreRefused
+from blocks.errors import PlaceUnfit, RestoreRefused
 from blocks.host.leftovers import temporary_folder
 from blocks.host.room import TEMPORARY, Need, check_room
 from blocks.sources.sqlite.connect import error_family, open_writing
@@ -36,12 +36,12 @@ def check_folder(path: Path, needed_bytes: int) -> None:
     """
     folder = path.parent
     if not folder.is_dir():
-        raise RestoreRefused(f"there is no folder {folder}", hint="Create it, or name another place with --to.")
+        raise PlaceUnfit(f"there is no folder {folder}", hint="Create it, or name another place with --to.")
     if not os.access(folder, os.W_OK | os.X_OK):
         why, hint = _unwritable(folder)
-        raise RestoreRefused(f"{folder} may not be written{why}", hint=hint)
+        raise PlaceUnfit(f"{folder} may not be written{why}", hint=hint)
     if _flags(folder) & _APPEND_ONLY:
-        raise RestoreRefused(f"{folder} is append-only", hint=f"Take the flag away first: chattr -a {folder}.")
+        raise PlaceUnfit(f"{folder} is append-only", hint=f"Take the flag away first: chattr -a {folder}.")
     check_room(Need(folder, needed_bytes))
 
 

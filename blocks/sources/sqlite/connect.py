@@ -15,7 +15,8 @@ from enum import Enum
 from pathlib import Path
 from urllib.parse import quote
 
-from blocks.errors import ConfigurationError, RestoreRefused, SourceUnavailable
+from blocks.errors import ConfigurationError, RestoreRefused, SourceFull, SourceUnavailable
+from blocks.host.leftovers import is_full
 
 _OLDEST_SQLITE = (3, 37, 0)
 _SMALLEST_BYTES = 512
@@ -53,11 +54,11 @@ def translated(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as exc:
-        raise SourceUnavailable(f"{doing} {path}: {exc}", hint=_HINTS.get(error_family(exc), "")) from exc
+        kind = SourceFull if error_family(exc) == "SQLITE_FULL" else SourceUnavailable
+        raise kind(f"{doing} {path}: {exc}", hint=_HINTS.get(error_family(exc), "")) from exc
     except OSError as exc:
-        raise SourceUnavailable(
-            f"{doing} {path}: {exc}", hint="Look at the disk and the rights of its folder."
-        ) from exc
+        kind = SourceFull if is_full(exc) else SourceUnavailable
+        raise kind(f"{doing} {path}: {exc}", hint="Look at the disk and the rights of its folder.") from exc
 
 
 def _connect(path: Path, mode: str, timeout_seconds: float) -> sqlite3.Connection:

@@ -11,7 +11,8 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from blocks.errors import RestoreRefused
+from blocks.errors import PlaceUnfit, RestoreRefused
+from blocks.sources.sqlite.connect import error_family
 from blocks.sources.sqlite.schema import SchemaObject
 
 _CREATE = {
@@ -119,7 +120,8 @@ def create(connection: sqlite3.Connection, thing: SchemaObject) -> list[StandIn]
         if thing.virtual:
             _insert_virtual(connection, thing)
     except sqlite3.Error as exc:
-        raise RestoreRefused(f"{thing.type} {thing.name!r} cannot be created here: {exc}") from exc
+        kind = PlaceUnfit if error_family(exc) == "SQLITE_FULL" else RestoreRefused
+        raise kind(f"{thing.type} {thing.name!r} cannot be created here: {exc}") from exc
     named = connection.execute(
         "SELECT count(*) FROM sqlite_schema WHERE type = ? AND name = ?", (thing.type, thing.name)
     )

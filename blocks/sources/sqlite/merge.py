@@ -37,7 +37,7 @@ from blocks.sources.sqlite.write import (
     marks,
     put_rows,
 )
-from blocks.sources.target import Examination, NotRebuilt, RestoreMode, RestoreScope
+from blocks.sources.target import NotRebuilt, RestoreMode, RestoreScope
 
 _COUNTING = "SELECT 1 FROM sqlite_schema WHERE name != 'sqlite_sequence' AND sql LIKE '%autoincrement%'"
 _FOREIGN_HINT = (
@@ -140,7 +140,7 @@ class MergeTarget(LiveTarget):
         self._rebuild.create_rest(connection, self._created)
         restore_order(connection, self._before)
         self.notes += rebuild_full_text(connection, set(self._virtual_tables()), set(self._specs) | self._removed)
-        self.examination = Examination(oddities=tuple(examine_references(connection)))
+        self.examination = examine_references(connection)
         self.notes += self.examination.sentences
 
     def _touched(self) -> set[str]:

@@ -36,7 +36,7 @@ class _LeftRows:
         keys = ", ".join(printed(os.fsdecode(label)) for label in self.labels[:_KEYS_NAMED])
         more = f" and {count - _KEYS_NAMED:,} more" if count > _KEYS_NAMED else ""
         what, which = ("1 row", "the key") if count == 1 else (f"{count:,} rows", "the keys")
-        return NotRebuilt(f"{what} of table {table!r}", f"{reason} ({which} {keys}{more})")
+        return NotRebuilt(f"{what} of table {table!r}", f"{reason} ({which} {keys}{more})", faulty=True, plain=reason)
 
 
 class Rebuild:
@@ -108,7 +108,7 @@ class Rebuild:
                 if (reason := _broken(exc)) is None:
                     raise
                 self._check_keeps_going(exc)
-                self.leave(NotRebuilt(f"{thing.type} {thing.name!r} of table {thing.table!r}", reason, f"{thing.sql};"))
+                self.leave(NotRebuilt(str(thing), reason, f"{thing.sql};", faulty=True))
 
     def write(
         self,

@@ -57,6 +57,15 @@ class SchemaObject(_Described):
     table: str
     sql: str | None
 
+    def __str__(self) -> str:
+        """Name it, with its kind, and with the table that it is on."""
+        return f"{self.type} {self.label}"
+
+    @property
+    def label(self) -> str:
+        """Its name, with that of the table that it is on."""
+        return repr(self.name) if self.table == self.name else f"{self.name!r} of table {self.table!r}"
+
     @property
     def internal(self) -> bool:
         """Whether SQLite makes it by itself (counters, statistics, automatic indexes)."""

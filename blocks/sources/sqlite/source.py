@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -19,8 +19,10 @@ from blocks.host.identity import place_identity
 from blocks.host.leftovers import aside_path
 from blocks.host.places import Location
 from blocks.sources.collection import PART_SIZE_BYTES, CollectionSpec
+from blocks.sources.proving import DefinedObject, StoreFinding
 from blocks.sources.source import StateSource
 from blocks.sources.sqlite.build import BuildTarget
+from blocks.sources.sqlite.comparing import check_counters, defined_objects
 from blocks.sources.sqlite.connect import Condition, look, open_reading, too_short, translated
 from blocks.sources.sqlite.files import change_token, clear_leftovers, family, move_aside, users_of
 from blocks.sources.sqlite.merge import MergeTarget
@@ -152,7 +154,22 @@ class SQLiteSource(StateSource):
 
     def unnarrowed(self) -> SQLiteSource:
         """Return a copy that covers everything at its place."""
-        return self.model_copy(update={"tables": ["*"], "exclude": []})
+        # what is looked at so is checked otherwise, or not at all
+        return self.model_copy(update={"tables": ["*"], "exclude": [], "integrity": "off"})
+
+    def check_restored(self, definition: Mapping[str, JsonValue]) -> list[StoreFinding]:
+        """Look at the counters of the database; all else is in the examination of its target.
+
+        Raises:
+            SourceUnavailable: It cannot be read.
+        """
+        path = self._real_path()
+        with translated(path, "cannot check"), closing(open_reading(path, self.busy_timeout_seconds)) as connection:
+            return list(check_counters(connection))
+
+    def defined_objects(self, definition: Mapping[str, JsonValue]) -> list[DefinedObject]:
+        """Return the objects of a definition's schema, and the settings that are kept in the file."""
+        return list(defined_objects(definition))
 
     def target(self, scope: RestoreScope, to: str | None = None) -> Target:
         """Prepare a target: the database itself, or the file named by `to`.

@@ -131,7 +131,7 @@ def _impossible(thing: SchemaObject, exc: sqlite3.Error | RestoreRefused) -> Fla
     reason = exc.message if isinstance(exc, RestoreRefused) else str(exc)
     hostile = not isinstance(cause, sqlite3.Error) or getattr(cause, "sqlite_errorname", "") == "SQLITE_AUTH"
     # a statement that does something else is written to no script
-    told = NotRebuilt(f"{thing.type} {thing.name!r}", reason, "" if hostile else f"{thing.sql};")
+    told = NotRebuilt(str(thing), reason, "" if hostile else f"{thing.sql};")
     return Flaw(thing, told, absent=True, hostile=hostile)
 
 
@@ -146,7 +146,7 @@ def _examined(
         added = with_stand_ins(connection, reindex)
         used = _used(connection, reindex, [*known, *added])
         if used:
-            told = NotRebuilt(f"index {thing.name!r} of table {thing.table!r}", _why(used), f"{thing.sql};")
+            told = NotRebuilt(str(thing), _why(used), f"{thing.sql};")
             flaws.append(Flaw(thing, told, absent=True, outside=tuple(used)))
         return added
     insert, columns = _insertion(connection, thing.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 
 from blocks.errors import RestoreRefused
 from blocks.sources.collection import CollectionSpec
+from blocks.sources.proving import counted
 from blocks.sources.sqlite.rows import placeholder, quoted, quoted_list, write_rows
 from blocks.sources.sqlite.tables import shape_of
 from blocks.sources.target import Examination
@@ -18,7 +20,16 @@ from blocks.sources.target import Examination
 _SHOWN_FINDINGS = 10
 _LOOKED_AT = 1000
 """How much of what a check says is read, so that little of one kind hides nothing of another."""
+_WITH_FOREIGN_KEYS = """
+SELECT name FROM sqlite_schema t WHERE type = 'table' AND rootpage > 0
+AND EXISTS (SELECT 1 FROM pragma_foreign_key_list(t.name)) ORDER BY rowid
+"""
+_ORPHANS = """
+SELECT k.parent, (SELECT group_concat("from", ', ') FROM pragma_foreign_key_list(?1) f WHERE f.id = k.fkid), count(*)
+FROM pragma_foreign_key_check(?1) k GROUP BY k.fkid, k.parent
+"""
 _OF_ONE_ROW = ("SQLITE_CONSTRAINT_NOTNULL", "SQLITE_CONSTRAINT_DATATYPE")
+_UNKNOWN_FUNCTIONS = "CHECK constraints call functions that only the application has, and are not checked."
 _BROKEN_CHECK = "CHECK constraint failed"
 
 
@@ -180,21 +191,45 @@ def examine(connection: sqlite3.Connection, *, checks: bool = True) -> Examinati
     """
     if checks:  # else they call functions that are not here
         connection.execute("PRAGMA ignore_check_constraints = OFF")
-    said = _checked(connection, "integrity check", f"integrity_check({_LOOKED_AT})")
-    odd = [sentence for sentence in said if _BROKEN_CHECK in sentence]
-    damage = [sentence for sentence in said if _BROKEN_CHECK not in sentence]
-    odd = [*odd[:_SHOWN_FINDINGS], *examine_references(connection)]
-    return Examination(tuple(damage[:_SHOWN_FINDINGS]), tuple(odd))
+    said = _integrity(connection)
+    damage = [f"The integrity check says: {line}." for line in said if _BROKEN_CHECK not in line]
+    references = examine_references(connection)
+    odd = (*_broken_checks(line for line in said if _BROKEN_CHECK in line), *references.oddities)
+    unproven = () if checks else (_UNKNOWN_FUNCTIONS,)
+    return Examination(tuple(damage[:_SHOWN_FINDINGS]), odd, (*unproven, *references.unproven))
 
 
-def examine_references(connection: sqlite3.Connection) -> list[str]:
-    """Look for rows whose foreign key leads nowhere; return a sentence for each of the first ten."""
-    return _checked(connection, "foreign key check", "foreign_key_check", _SHOWN_FINDINGS)
-
-
-def _checked(connection: sqlite3.Connection, words: str, pragma: str, most: int = _LOOKED_AT) -> list[str]:
+def _integrity(connection: sqlite3.Connection) -> list[str]:
     try:
-        found = connection.execute(f"PRAGMA {pragma}").fetchmany(most)
+        found = connection.execute(f"PRAGMA integrity_check({_LOOKED_AT})").fetchmany(_LOOKED_AT)
     except sqlite3.Error as exc:
-        found = [(str(exc),)]
-    return [f"The {words} says: {' '.join(map(str, row))}." for row in found if row != ("ok",)]
+        return [str(exc)]
+    return [line for (line,) in found if line != "ok"]
+
+
+def _broken_checks(lines: Iterable[str]) -> Iterator[str]:
+    """Count the rows that break CHECK constraints, of which SQLite names the table alone."""
+    for line, rows in Counter(lines).items():
+        table = line.rpartition(f"{_BROKEN_CHECK} in ")[2]
+        least, breaks = "at least " if rows == _LOOKED_AT else "", "breaks" if rows == 1 else "break"
+        yield f"{least}{counted(rows)} of table {table!r} {breaks} a CHECK constraint."
+
+
+def examine_references(connection: sqlite3.Connection) -> Examination:
+    """Count the rows whose foreign key leads nowhere, of each foreign key."""
+    odd, unproven = list[str](), list[str]()
+    for (table,) in connection.execute(_WITH_FOREIGN_KEYS).fetchall():
+        try:
+            found = connection.execute(_ORPHANS, (table,)).fetchall()
+        except sqlite3.Error as exc:
+            # it refers to what is no key, as SQLite lets a table be defined
+            unproven.append(f"The foreign keys of table {table!r} cannot be checked: {exc}.")
+            continue
+        for parent, columns, rows in found:
+            refer = "refers to a row" if rows == 1 else "refer to rows"
+            there = "is" if rows == 1 else "are"
+            odd.append(
+                f"{counted(rows)} of table {table!r} {refer} of {parent!r} that {there} not there"
+                f" (foreign key of {columns})."
+            )
+    return Examination(oddities=tuple(odd), unproven=tuple(unproven))

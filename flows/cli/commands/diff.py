@@ -6,7 +6,7 @@ import hashlib
 from argparse import ArgumentParser
 from base64 import b64encode
 from collections.abc import Sequence
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 
 from pydantic import JsonValue
@@ -17,7 +17,10 @@ from flows.cli import options
 from flows.cli.output import Styled, grid, note, say, say_json
 from flows.cli.running import open_plan
 from flows.pipeline.chain import Chain
-from flows.reading.diff import Absent, ChangeKind, CollectionDiff, FieldChange, RowChange, compare_backups
+from flows.reading.contents import nearest
+from flows.reading.diff import Absent, CollectionDiff, FieldChange, RowChange, compare_backups
+from flows.reading.diff_rows import ChangeKind
+from flows.reading.file_changes import ENTRY, FileChange, FileChanges, FileState
 from flows.reporting.units import human_bytes
 
 _SIGNS = {ChangeKind.ADDED: ("+", "green"), ChangeKind.REMOVED: ("−", "red"), ChangeKind.CHANGED: ("~", "yellow")}
@@ -67,7 +70,9 @@ def diff(
     # each collection is shown when it is compared: a big diff need not fit into memory
     results = list(found) if json else [_say_changes(one) for one in found]
     if not results:
-        raise BackupNotFound(f"neither backup holds a collection {' or '.join(selection.collections)}")
+        names = list(dict.fromkeys(one.name for chain in chains for one in chain.target.collections))
+        said = nearest(selection.collections[0], names) if selection.collections else ""
+        raise BackupNotFound(f"neither backup holds a collection {' or '.join(selection.collections)}{said}")
     ids = before.target.backup_id, after.target.backup_id
     if json:
         say_json({"plan": opened.name, "a": ids[0], "b": ids[1], "collections": [_diff_json(one) for one in results]})
@@ -75,7 +80,8 @@ def diff(
     say(f"from {ids[0]} to {ids[1]}\n")
     table = grid("collection", ">added", ">removed", ">changed", "")
     for one in results:
-        counts = (f"{one.counts[kind]:,}" for kind in (ChangeKind.ADDED, ChangeKind.REMOVED, ChangeKind.CHANGED))
+        told = one.files.counts if one.files is not None else one.counts
+        counts = (f"{told[kind]:,}" for kind in (ChangeKind.ADDED, ChangeKind.REMOVED, ChangeKind.CHANGED))
         table.add_row(one.collection, *counts, f"only in {one.only_in}" if one.only_in else "")
     say(table)
     if not any(one.total for one in results):
@@ -83,6 +89,9 @@ def diff(
 
 
 def _say_changes(result: CollectionDiff) -> CollectionDiff:
+    if result.files is not None:
+        _say_files(result, result.files)
+        return result
     for change in result.changes:
         sign, style = _SIGNS[change.kind]
         say(Styled(f"{sign} {result.collection} {_name(change)}", style))
@@ -95,6 +104,95 @@ def _say_changes(result: CollectionDiff) -> CollectionDiff:
         say("")
     result.changes = []
     return result
+
+
+def _say_files(result: CollectionDiff, files: FileChanges) -> None:
+    """Say what changed by file; of content that changed in place, where it begins to differ."""
+    content: dict[object, list[FieldChange]] = {}
+    for change in result.changes:
+        if change.kind is ChangeKind.CHANGED and change.key.get("offset") != ENTRY:
+            content.setdefault(change.key.get("path"), []).extend(one for one in change.fields if one.name == "data")
+    for file in files.changes:
+        sign, style = _SIGNS[file.kind]
+        say(Styled(f"{sign} {result.collection} {path_text(file.path)}  {_file_text(file)}", style))
+        for one in content.get(file.path, []):
+            say("    {}: {} → {}".format(one.name, *pair_text(one.old, one.new)))
+    if hidden := files.total - len(files.changes):
+        say(f"  … and {hidden:,} more of {result.collection} (--limit 0 shows all)")
+    if files.total:
+        say("")
+    files.changes, result.changes = [], []
+
+
+def _file_text(file: FileChange) -> str:
+    """Say what a file is, or what of it changed."""
+    old, new = file.old, file.new
+    if old is None or new is None:
+        state = new or old
+        return "content" if state is None else "  ".join(text for text in _state_texts(state).values() if text)
+    was, now = _state_texts(old), _state_texts(new)
+    changed = [f"{name} {was[name] or '—'} → {now[name] or '—'}" for name in was if was[name] != now[name]]
+    if file.content and was["size"] == now["size"]:
+        changed.append("content")
+    return ", ".join(changed)
+
+
+def _state_texts(state: FileState) -> dict[str, str]:
+    size = "" if state.size is None else f"{state.size:,} B"
+    return {
+        "kind": "" if state.kind == "file" else state.kind or "",
+        "size": size,
+        "modified": "" if state.mtime_ns is None else time_text(state.mtime_ns),
+        "mode": "" if state.mode is None else f"{state.mode:04o}",
+        "owner": "" if state.uid is None else f"{state.uid}:{state.gid}",
+        "target": "" if state.target is None else path_text(state.target),
+    }
+
+
+def time_text(nanoseconds: int) -> str:
+    """Write a time in nanoseconds since 1970 as ISO 8601 in UTC, with what it has of a second."""
+    seconds, rest = divmod(nanoseconds, 10**9)
+    fraction = f".{rest:09d}".rstrip("0") if rest else ""
+    return f"{datetime(1970, 1, 1) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}{fraction}Z"
+
+
+def path_text(path: bytes) -> str:
+    r"""Write a path as `--key` takes it: `\xff` for bytes that are no UTF-8; `.` for the tree itself."""
+    return path.decode("utf-8", "backslashreplace").replace("\n", "\\n") or "."
+
+
+def _files_json(files: FileChanges | None) -> JsonValue:
+    if files is None:
+        return None
+    return {
+        "added": files.counts[ChangeKind.ADDED],
+        "removed": files.counts[ChangeKind.REMOVED],
+        "changed": files.counts[ChangeKind.CHANGED],
+        "changes": [
+            {
+                "change": one.kind.value,
+                "path": one.path.decode("utf-8", "backslashreplace"),
+                "old": _state_json(one.old),
+                "new": _state_json(one.new),
+                "content": one.content,
+            }
+            for one in files.changes
+        ],
+    }
+
+
+def _state_json(state: FileState | None) -> JsonValue:
+    if state is None:
+        return None
+    return {
+        "kind": state.kind,
+        "size": state.size,
+        "modified": None if state.mtime_ns is None else time_text(state.mtime_ns),
+        "mode": None if state.mode is None else f"{state.mode:04o}",
+        "uid": state.uid,
+        "gid": state.gid,
+        "target": None if state.target is None else state.target.decode("utf-8", "backslashreplace"),
+    }
 
 
 def _name(change: RowChange) -> str:
@@ -112,6 +210,7 @@ def _diff_json(result: CollectionDiff) -> JsonValue:
         "removed": result.counts[ChangeKind.REMOVED],
         "changed": result.counts[ChangeKind.CHANGED],
         "changes": [_change_json(change) for change in result.changes],
+        "files": _files_json(result.files),
     }
 
 

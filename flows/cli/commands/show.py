@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
 from blocks.records import BackupMetadata, BackupStatus
 from blocks.repository.block import Repository
+from blocks.repository.verdict import Verdict
 from blocks.verification import Verification
 from flows.cli import options
 from flows.cli.output import Table, fields, grid, say, say_json
-from flows.cli.render import backup_json, chain_text, changed, collections_table, held_log, proof_table, status_text
+from flows.cli.render import (
+    backup_json,
+    chain_text,
+    changed,
+    collections_table,
+    held_log,
+    proof_table,
+    recovery_rows,
+    status_text,
+)
 from flows.cli.running import open_plan
+from flows.reading.recovery import Recovery, recovery_of
 from flows.reporting.units import human_bytes, human_seconds, human_time
+from flows.reporting.wording import AXES
 
 
 def show_arguments(command: ArgumentParser) -> None:
@@ -46,11 +59,18 @@ def show(plan: str, backup: str, *, json: bool) -> None:
     say(proof_table(verdict))
     if verdict.doubt is not None:
         say(f"not all is known: {verdict.doubt}")
-    if verifications := repository.verifications(opened.name, made.backup_id):
+    verifications = repository.verifications(opened.name, made.backup_id)
+    say("")
+    say(_verifications_table(verifications) if verifications else "never verified")
+    for finding in _findings(verdict, verifications):
+        say(f"found: {finding}")
+    if rows := recovery_rows(_recovery(repository, opened.name)):
         say("")
-        say(_verifications_table(verifications))
-    else:
-        say("\nnever verified")
+        say(fields(rows))
+
+
+def _recovery(repository: Repository, plan: str) -> Recovery:
+    return recovery_of(repository, plan, repository.survey(plan, shown=True).backups, None, datetime.now(UTC))
 
 
 def _summary(made: BackupMetadata, status: BackupStatus) -> Table:
@@ -119,12 +139,13 @@ def _show_json(repository: Repository, made: BackupMetadata) -> JsonValue:
             v.model_dump(mode="json", exclude={"format_version"})
             for v in repository.verifications(made.plan, made.backup_id)
         ],
+        "recovery": _recovery(repository, made.plan).model_dump(mode="json"),
     }
 
 
 def _verifications_table(verifications: Sequence[Verification]) -> Table:
     """Show the verifications of a backup, oldest first."""
-    table = grid(">number", "verified (UTC)", "how", "status", ">rows", ">expectations", ">took", "findings")
+    table = grid(">number", "verified (UTC)", "how", "status", ">rows", ">rules", ">took", ">findings")
     for one in verifications:
         table.add_row(
             f"{one.sequence or ''}",
@@ -134,9 +155,21 @@ def _verifications_table(verifications: Sequence[Verification]) -> Table:
             f"{one.rows:,}",
             str(one.expectations),
             human_seconds(one.seconds),
-            "\n".join(one.findings),
+            f"{len(one.findings):,}",
         )
     return table
+
+
+def _findings(verdict: Verdict, verifications: Sequence[Verification]) -> list[str]:
+    """Say all that was ever found wrong, each finding once: what stands first, then what was found before."""
+    standing = [f"{AXES[axis]}: {one}" for axis in verdict.bad for one in verdict.axes[axis].findings]
+    said = {one for axis in verdict.bad for one in verdict.axes[axis].findings}
+    for verification in reversed(verifications):
+        standing += [
+            f"verification {verification.sequence or ''}: {one}" for one in verification.findings if one not in said
+        ]
+        said.update(verification.findings)
+    return standing
 
 
 COMMAND = options.Command("Show one backup, its collections, its chain and its verifications.", show_arguments, show)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from blocks.errors import LastgoodError
 from blocks.plan.plan import BackupPlan
-from blocks.repository.verdict import Verdict, recorded_standing, standing_after
+from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Verification
 from flows.cli import options
+from flows.cli.due import verify_due
 from flows.cli.output import Styled, fields, note, say, say_json
 from flows.cli.render import outcome_text, status_text
 from flows.cli.running import open_plan, run_reference, run_verb
@@ -18,7 +19,7 @@ from flows.reporting.evidence import plan_evidence
 from flows.reporting.page_files import check_page, write_page
 from flows.reporting.proof_page import proof_page
 from flows.reporting.units import human_seconds, human_time
-from flows.reporting.wording import AXES, DEPTHS
+from flows.reporting.wording import AXES, DEPTHS, known
 from flows.verify import failure, make_verification, unproved
 from flows.verify import verify as verify_flow
 
@@ -28,13 +29,27 @@ def verify_arguments(command: ArgumentParser) -> None:
     options.plan(command)
     options.backup_or_latest(command)
     options.flag(command, "--deep", "Also restore to a scratch folder and compare that.")
+    options.flag(command, "--due", "Prove what is due: the latest backup deeply, and others in turn (prove_within).")
+    options.flag(command, "--all", "Prove all backups, whenever they were proved.")
     options.value(command, "--report", "FILE", "Also write what was proved as a page of HTML.", type=Path)
     options.no_server(command)
     options.json(command)
 
 
-def verify(plan: str, backup: str, *, deep: bool, report: Path | None, no_server: bool, json: bool) -> None:
+def verify(
+    plan: str,
+    backup: str,
+    *,
+    deep: bool,
+    due: bool,
+    all: bool,
+    report: Path | None,
+    no_server: bool,
+    json: bool,
+) -> None:
     """Prove that a backup can be restored: fetch, open, merge, compare every row, run the quality suites."""
+    if due or all:
+        return verify_due(plan, backup, report, everything=all, no_server=no_server, json=json)
     if report is not None:
         check_page(report)
     opened = open_plan(plan)
@@ -46,8 +61,9 @@ def verify(plan: str, backup: str, *, deep: bool, report: Path | None, no_server
             _show(failed, json)
             _report_failure(opened, failed, report)
         raise
-    _show(result, json)
-    _write_report(opened, result, report)
+    if isinstance(result, Verification):
+        _show(result, json)
+        _write_report(opened, result, report)
 
 
 def _write_report(plan: BackupPlan, result: Verification, report: Path | None) -> None:
@@ -75,7 +91,7 @@ def _show(result: Verification, json: bool) -> None:
     if json:
         say_json(result.model_dump(mode="json", include=set(Verification.model_fields) - {"format_version"}))
         return
-    stands = Verdict(recorded_standing(result)) if result.standing else Verdict(standing_after({}, result, 0))
+    stands = known(result)
     say(
         fields(
             [
@@ -85,6 +101,7 @@ def _show(result: Verification, json: bool) -> None:
                 *((AXES[axis], _found(result, axis, stands)) for axis in Axis),
                 ("rows", f"{result.rows:,}"),
                 ("expectations", f"{result.expectations:,}"),
+                ("restored in", "" if result.restore_seconds is None else human_seconds(result.restore_seconds)),
                 ("took", human_seconds(result.seconds)),
             ]
         )

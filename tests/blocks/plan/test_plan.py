@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from datetime import timedelta
 from pathlib import Path
@@ -263,3 +264,42 @@ def test_where_a_type_is_unknown_all_are_meant(types: list[object]) -> None:
 def test_only_named_types_are_meant_where_all_are_known() -> None:
     assert source_of(["redis", "redis"]) is RedisSource
     assert set(get_args(get_args(source_of(["redis", "sqlite"]))[0])) == {RedisSource, SQLiteSource}
+
+
+@pytest.mark.parametrize(
+    ("written", "within", "budget"),
+    [
+        ({}, None, None),
+        ({"prove_within": "30d"}, timedelta(days=30), None),
+        ({"prove_within": "12h", "prove_budget": "50GiB"}, timedelta(hours=12), 50 << 30),
+        ({"prove_within": "6mo", "prove_budget": "1.5 GB"}, timedelta(days=180), 1_500_000_000),
+        ({"prove_within": "1h", "prove_budget": "30m"}, timedelta(hours=1), timedelta(minutes=30)),
+    ],
+)
+def test_within_what_time_backups_are_proved(
+    written: dict[str, str], within: timedelta | None, budget: int | timedelta | None
+) -> None:
+    plan = parse_plan(raw(**written), "here")
+    assert (plan.prove_within, plan.prove_budget) == (within, budget)
+    again = parse_plan(raw(**{name: plan.model_dump(mode="json")[name] for name in written}), "saved")
+    assert again.proof == plan.proof
+    assert (again.proof.budget_bytes or again.proof.budget_time) == budget
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("prove_within", "30m", "30m would be minutes"),
+        ("prove_within", "0h", "it must be an hour at least"),
+        ("prove_within", "PT10M", "it must be an hour at least"),
+        ("prove_within", 30, "30 needs a unit"),
+        ("prove_within", "soon", "prove_within"),
+        ("prove_budget", "0 GB", "a budget must be more than nothing"),
+        ("prove_budget", "0s", "is no budget"),
+        ("prove_budget", 5, "5 needs a unit"),
+        ("prove_budget", "much", "is no budget: write a size such as 50GiB, or a time such as 2h"),
+    ],
+)
+def test_a_time_or_a_budget_of_proofs_that_says_nothing_is_refused(field: str, value: object, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        parse_plan(raw(**{field: value}), "here")

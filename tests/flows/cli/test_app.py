@@ -28,7 +28,23 @@ from tests.flows.cli.desk import PASSPHRASE, Desk
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-c", "import sys; from lastgood import main; sys.exit(main())"]
-WORDS = ["init", "backup", "list", "show", "diff", "restore", "verify", "retention", "check", "serve", "demo"]
+WORDS = [
+    "init",
+    "backup",
+    "list",
+    "show",
+    "ls",
+    "cat",
+    "diff",
+    "export",
+    "query",
+    "restore",
+    "verify",
+    "retention",
+    "check",
+    "serve",
+    "demo",
+]
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -56,16 +56,21 @@ def test_every_json_key_is_in_the_document(desk: Desk) -> None:
     printed["backup"] = keys(desk.done("backup", "PLAN", "--json").json)
     desk.sql("update orders set price = 0")
     desk.backup()
+    for words in (["ls", "latest"], ["ls", "latest", "conf/tree"], ["ls", "latest", "ledger/orders"]):
+        printed["ls"] = printed.get("ls", set()) | keys(desk.done(words[0], "PLAN", *words[1:], "--json").json)
     for name, words in {
         "verify": ["--deep"],
         "list": [],
         "show": ["latest"],
         "diff": ["FUL", "latest"],
+        "export": ["latest", "ledger/orders", "--to", str(desk.folder / "tables"), "--format", "csv"],
+        "query": ["latest", "SELECT 1 AS rows"],
         "restore": ["--mode", "preview"],
         "retention": ["--dry-run"],
         "check": ["--read-data"],
     }.items():
         printed[name] = keys(desk.done(name, "PLAN", *words, "--json").json)
+    printed["verify"] |= keys(desk.done("verify", "PLAN", "--due", "--json").json)
     plan = read_plan(desk.plan)
     with plan.repository.unlock(plan.encryption).lease("trading", "backup", holder="host:1"):
         printed["unlock"] = keys(desk.run("unlock", "PLAN", "--json").json)
@@ -74,6 +79,7 @@ def test_every_json_key_is_in_the_document(desk: Desk) -> None:
         said = section(name) + (section("list") if name in ("backup", "show") else "")
         said += section("verify") if name == "show" else ""
         said += section("list") if name == "unlock" else ""
+        said += section("export") if name == "ls" else ""
         assert [key for key in sorted(found) if f"`{key}`" not in said] == [], name
 
 

@@ -47,6 +47,10 @@ def test_the_worst_day_needs_no_prefect_that_starts(desk: Desk) -> None:
     assert "orders" in done("show", plan, "latest")
     done("proof", plan, "--out", str(desk.folder / "proof.html"))
     assert "price" in done("diff", plan, made, "latest")
+    assert "ledger/orders" in done("ls", plan, "latest")
+    assert json.loads(done("cat", plan, "latest", "ledger/orders", "7"))["price"] == 0
+    done("export", plan, "latest", "*", "--to", str(desk.folder / "tables"), "--format", "parquet")
+    assert "199" in done("query", plan, "latest", "select count(*) from ledger.orders")
     done("check", plan, "--read-data")
     done("key", "list", plan)
     done("retention", plan, "--dry-run", "--no-server")

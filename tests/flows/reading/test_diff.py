@@ -18,7 +18,8 @@ from blocks.rows.selection import Selection
 from blocks.sources.sqlite import SQLiteSource
 from flows.backup import make_backup
 from flows.pipeline.chain import Chain
-from flows.reading.diff import ChangeKind, compare_backups
+from flows.reading.diff import compare_backups
+from flows.reading.diff_rows import ChangeKind
 
 State = dict[str, tuple[object, ...]]
 

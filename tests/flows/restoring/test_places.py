@@ -91,7 +91,7 @@ def test_a_source_that_is_of_another_type_than_its_backup_is_neither_restored_no
         with pytest.raises(ConfigurationError, match=r"of type files, and backup .* holds one of type sqlite"):
             act()
     assert shop.ids == [made.backup_id]
-    assert shop.repository.readable_status(made) is BackupStatus.COMPLETED
+    assert shop.repository.verdict(made).status is BackupStatus.COMPLETED
 
 
 def test_the_folder_for_temporary_data_in_a_source_outlives_an_exact_restore(

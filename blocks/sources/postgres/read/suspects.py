@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import psycopg
 
 from blocks.sources.postgres.choice import Choice
-from blocks.sources.postgres.connect import Session, identifier
+from blocks.sources.postgres.connect import Session
 from blocks.sources.postgres.read.trials import failing
 from blocks.sources.postgres.schema.database_facts import OrphanedKey
+from blocks.sources.postgres.schema.foreign_keys import COLUMNS, orphans
 from blocks.sources.postgres.schema.tables import Table
 from blocks.sources.postgres.write.pieces import in_pieces
 
@@ -53,7 +54,7 @@ WHERE d.datname = pg_catalog.current_database()
 _SINCE = 150000
 """The first version of the server that remembers a version for its databases."""
 
-_FOREIGN_KEYS = """
+_FOREIGN_KEYS = f"""
 WITH keys AS (
     SELECT con.oid, con.conname, con.conrelid, con.confrelid, con.conkey, con.confkey, con.conpfeqop
     FROM pg_catalog.pg_constraint con, LATERAL pg_catalog.to_jsonb(con) j (row)
@@ -73,18 +74,7 @@ WITH keys AS (
 )
 SELECT o.conname::text, n.nspname::text, c.relname::text, c.relkind = 'p', pn.nspname::text, p.relname::text,
        p.relkind = 'p',
-       (SELECT pg_catalog.array_agg(ARRAY[ca.attname::text, pa.attname::text,
-               pg_catalog.format('%%I.%%s', opn.nspname, op.oprname),
-               CASE WHEN co.oid IS NOT NULL THEN pg_catalog.format('%%I.%%I', con.nspname, co.collname) ELSE '' END]
-               ORDER BY k.n)
-        FROM ROWS FROM (pg_catalog.unnest(o.conkey), pg_catalog.unnest(o.confkey), pg_catalog.unnest(o.conpfeqop))
-             WITH ORDINALITY k (child, parent, equal, n)
-        JOIN pg_catalog.pg_attribute ca ON ca.attrelid = o.conrelid AND ca.attnum = k.child
-        JOIN pg_catalog.pg_attribute pa ON pa.attrelid = o.confrelid AND pa.attnum = k.parent
-        JOIN pg_catalog.pg_operator op ON op.oid = k.equal
-        JOIN pg_catalog.pg_namespace opn ON opn.oid = op.oprnamespace
-        LEFT JOIN pg_catalog.pg_collation co ON co.oid = pa.attcollation AND ca.attcollation <> pa.attcollation
-        LEFT JOIN pg_catalog.pg_namespace con ON con.oid = co.collnamespace)
+       {COLUMNS}
 FROM ordered o
 JOIN pg_catalog.pg_class c ON c.oid = o.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_class p ON p.oid = o.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
@@ -170,7 +160,7 @@ def _broken(session: Session, keys: Sequence[tuple[object, ...]]) -> list[tuple[
     """Return the foreign keys that rows break; one that cannot be looked at is passed over alone."""
     try:
         with _bounded(session):
-            tests = ", ".join(f"EXISTS ({_orphan(key)})" for key in keys)
+            tests = ", ".join(f"EXISTS ({orphans(key)})" for key in keys)
             row = session.execute(f"SELECT {tests}".encode()).fetchone()
             assert row is not None
             return [key for key, broken in zip(keys, row, strict=True) if broken]
@@ -178,17 +168,3 @@ def _broken(session: Session, keys: Sequence[tuple[object, ...]]) -> list[tuple[
         return []
     except psycopg.Error:
         return [found for key in keys for found in _broken(session, [key])] if len(keys) > 1 else []
-
-
-def _orphan(key: tuple[object, ...]) -> str:
-    """Write the query for a row that refers to none, as the server compares them."""
-    _, schema, table, spread, parent_schema, parent, parent_spread, columns = key
-    assert isinstance(columns, list)
-    child = f"{'' if spread else 'ONLY '}{identifier(str(schema), str(table))}"
-    to = f"{'' if parent_spread else 'ONLY '}{identifier(str(parent_schema), str(parent))}"
-    given = " AND ".join(f"c.{identifier(own)} IS NOT NULL" for own, *_ in columns)
-    equal = " AND ".join(
-        f"p.{identifier(other)} OPERATOR({operator}) c.{identifier(own)}{f' COLLATE {collation}' if collation else ''}"
-        for own, other, operator, collation in columns
-    )
-    return f"SELECT FROM {child} c WHERE {given} AND NOT EXISTS (SELECT FROM {to} p WHERE {equal})"

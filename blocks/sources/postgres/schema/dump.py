@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocks.errors import ConfigurationError, SourceUnavailable
+from blocks.errors import ProgramMissing, SourceUnavailable
 from blocks.host.child_environment import child_environment
 from blocks.sources.postgres.connect import Session, altered, place_of, settings_of
 from blocks.sources.postgres.hints import hint_for
@@ -73,7 +73,7 @@ def dump_definitions(
         program: The pg_dump to use; None to find one.
 
     Raises:
-        ConfigurationError: There is no pg_dump that is new enough.
+        ProgramMissing: There is no pg_dump that is new enough.
         SourceUnavailable: It failed.
     """
     found = find_pg_dump(server_version, program)
@@ -183,7 +183,7 @@ def find_pg_dump(server_version: int, program: str | None) -> str:
     """Find the pg_dump nearest to the server's version, not below it.
 
     Raises:
-        ConfigurationError: There is none.
+        ProgramMissing: There is none.
     """
     versions: dict[str, int] = {}
     for path in _candidates(program):
@@ -195,7 +195,7 @@ def find_pg_dump(server_version: int, program: str | None) -> str:
     if fitting:
         return min(fitting, key=lambda path: fitting[path])
     newest = f"the newest here is {max(versions.values())}" if versions else "there is none here"
-    raise ConfigurationError(
+    raise ProgramMissing(
         f"a backup of PostgreSQL {server_version} needs pg_dump of version {server_version} or later, and {newest}",
         hint=f"Install postgresql-client-{server_version}, or name the program with `pg_dump` in the plan.",
     )

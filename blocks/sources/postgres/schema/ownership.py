@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from blocks.errors import RestoreRefused
+from blocks.errors import PlaceUnfit
 from blocks.sources.postgres.connect import Session
 from blocks.sources.postgres.schema.entries import Entry, pieces, statements, tokens
 
@@ -129,7 +129,7 @@ def refuse_missing_roles(session: Session, entries: Iterable[Entry]) -> None:
     """Refuse definitions that name roles which the server does not have.
 
     Raises:
-        RestoreRefused: There are such; the hint says how to do without them.
+        PlaceUnfit: There are such; the hint says how to do without them.
     """
     owners, others = set[str](), set[str]()
     for entry in entries:
@@ -155,7 +155,7 @@ def _refuse(session: Session, owners: list[str], others: list[str]) -> None:
     said += [f"role {name}, which privileges or policies name, does not exist" for name in others]
     options = ["restore_owner: false` on the source (`--no-owner`)"] * bool(owners)
     options += ["restore_privileges: false` (`--no-privileges`)"] * bool(others or owners)
-    raise RestoreRefused(
+    raise PlaceUnfit(
         f"cannot restore to the server at {session.info.host}:{session.info.port}: {'; '.join(said)}",
         hint=f"Create {', '.join([*owners, *others])} there first (`pg_dumpall --roles-only` of the old server writes"
         f" roles), or restore without them: `{' and `'.join(options)}.",

@@ -151,7 +151,7 @@ def lacking_to_make(session: Session, entries: Collection[Entry], *, inside: boo
         inside: Whether in this database: then its schemas are looked at, too.
 
     Raises:
-        RestoreRefused: They name roles that do not exist.
+        PlaceUnfit: They name roles that do not exist.
     """
     refuse_missing_roles(session, entries)
     found = _absent(session, entries)

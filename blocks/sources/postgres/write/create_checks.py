@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from blocks.errors import RestoreRefused
+from blocks.errors import PlaceUnfit, RestoreRefused
 from blocks.sources.postgres.connect import Session, place_of, settings_of
 from blocks.sources.postgres.schema.entries import Entry
 from blocks.sources.postgres.schema.privileges import is_read_only, lacking_to_make, may_create_databases
@@ -58,7 +58,7 @@ def lacking_to_rename(conninfo: str, timeout_seconds: float) -> list[str]:
 
 def _refuse_read_only(session: Session, conninfo: str) -> None:
     if is_read_only(session):
-        raise RestoreRefused(
+        raise PlaceUnfit(
             f"the server of {place_of(conninfo)} can be written by nobody: it is a standby",
             hint="Name its primary; for verifications, another server with `verify_dsn` of the source.",
         )

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from blocks.errors import RestoreRefused
+from blocks.errors import PlaceUnfit
 from blocks.sources.postgres.connect import Session
 from blocks.sources.postgres.schema.contents import FIRST_OF_USERS
 from blocks.sources.postgres.schema.entries import Entry
@@ -88,10 +88,10 @@ class LockRoom:
         """Refuse what surely does not fit.
 
         Raises:
-            RestoreRefused: It does not.
+            PlaceUnfit: It does not.
         """
         if self.needed > _SURELY_MORE * self.setting * self.sessions + _BESIDE:
-            raise RestoreRefused(f"cannot restore to {place}: {self.said}", hint=self.hint)
+            raise PlaceUnfit(f"cannot restore to {place}: {self.said}", hint=self.hint)
 
 
 def lock_room(session: Session, needed: int, truncating: int = 0) -> LockRoom:

@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from blocks.errors import RestoreRefused
 from blocks.sources.collection import CollectionSpec
-from blocks.sources.postgres.connect import Session, identifier, told_with_detail
-from blocks.sources.postgres.hints import NOT_OF_AN_OBJECT, refusal_hint
+from blocks.sources.postgres.connect import Session, identifier, plainly, told_with_detail
+from blocks.sources.postgres.hints import NOT_OF_AN_OBJECT, lacks_something, refusal_hint
 from blocks.sources.postgres.own_path import may_need_path
 from blocks.sources.postgres.schema.checks import broken_check, put_broken_check_aside
 from blocks.sources.postgres.schema.entries import Entry, split, statements
@@ -34,6 +34,9 @@ _NAMED = {
     "MATERIALIZED VIEW": "materialised view",
     "ACL": "privileges",
 }
+
+_NOT_THERE = ("42", "3F")
+"""Classes of states that speak of what is named and is not there."""
 
 _OWN_PATH = """
 SELECT coalesce((
@@ -74,6 +77,7 @@ class Rebuild:
         self._left_out: list[NotRebuilt] = []
         self.refused, self.put_aside = RefusedRows(), list[Entry]()
         self._checks, self._gone = set[str](), set[str]()
+        self._lacks_extension = False
 
     @property
     def not_rebuilt(self) -> list[NotRebuilt]:
@@ -123,18 +127,26 @@ class Rebuild:
                 self.attempt(session, one.entry)
             progress = len(self._failed) < len(waiting)
         failed, self._failed = self._failed, []
+        # what needs a type or a function of an extension that the server lacks fails in its own words
+        self._lacks_extension |= any(one.entry.type == "EXTENSION" for one in failed)
         self._left_out += [self._less(session, one) for one in failed]
 
+    def _is_faulty(self, state: str) -> bool:
+        return not (lacks_something(state) or (self._lacks_extension and state.startswith(_NOT_THERE)))
+
     def _less(self, session: Session, failed: _Failed) -> NotRebuilt:
-        entry, reason = failed.entry, told_with_detail(failed.error)
+        entry, reason, plain = failed.entry, told_with_detail(failed.error), plainly(failed.error)
+        faulty = self._is_faulty(failed.error.sqlstate or "")
         if entry.type in ("FK CONSTRAINT", "CHECK CONSTRAINT"):
             parts = [text for _, text in statements(entry.text)]
             weaker = "\n".join([f"{parts[0][:-1]} NOT VALID;", *parts[1:]])
             if self._error_of(session, f"{entry.settings}\n{weaker}".encode()) is None:
                 own, at = _own_name(entry), parts[0].partition(" ADD CONSTRAINT ")[0]
                 validate = f"{at} VALIDATE CONSTRAINT {identifier(own)};"
-                return NotRebuilt(named(entry), f"{reason}; it is there as NOT VALID", validate)
-        return NotRebuilt(named(entry), reason, entry.script.decode().strip())
+                there = "it is there as NOT VALID"
+                said = f"{reason}; {there}"
+                return NotRebuilt(named(entry), said, validate, faulty=faulty, plain=f"{plain}; {there}")
+        return NotRebuilt(named(entry), reason, entry.script.decode().strip(), faulty=faulty, plain=plain)
 
     def write(self, session: Session, spec: CollectionSpec, rows: pa.Table, put: Callable[[pa.Table], None]) -> int:
         """Write some rows of a table, inside a transaction of their own or of the restore; return how many it took.
@@ -192,7 +204,8 @@ class Rebuild:
 
     def lose(self, name: str) -> None:
         """Say that the rows of a table have no place, because it could not be made; none of them is written."""
-        self._lost.setdefault(name, NotRebuilt(f"rows of table {name}", "the table could not be made"))
+        faulty = not self._lacks_extension
+        self._lost.setdefault(name, NotRebuilt(f"rows of table {name}", "the table could not be made", faulty=faulty))
 
     def is_lost(self, name: str) -> bool:
         """Whether a table could not be made."""

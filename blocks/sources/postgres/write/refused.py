@@ -13,7 +13,8 @@ import psycopg
 import pyarrow as pa
 
 from blocks.sources.collection import CollectionSpec
-from blocks.sources.postgres.connect import told_with_detail
+from blocks.sources.postgres.connect import plainly, told_with_detail
+from blocks.sources.postgres.hints import lacks_something
 from blocks.sources.target import NotRebuilt
 
 _OF_CODE = ("0A", "2F", "3F", "42", "54")
@@ -28,25 +29,28 @@ _Put = Callable[[pa.Table], psycopg.Error | None]
 
 @dataclass
 class _Refused:
-    """What was refused of one table; `first` says which row was the first, and why."""
+    """What was refused of one table; `first` says which row was the first, and why; `why` names no value."""
 
     first: str
+    why: str
+    of_place: bool
     rows: int = 0
     keys: set[tuple[object, ...]] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
 class _Some:
-    """Rows that were refused together, with the state of the error and what it says."""
+    """Rows that were refused together, with the state of the error, and what it says with values and without."""
 
     rows: pa.Table
     state: str
     said: str
+    plain: str
 
     @classmethod
     def of(cls, rows: pa.Table, error: psycopg.Error) -> _Some:
         """Keep of an error what is needed: there may be many, and each holds on to its connection."""
-        return cls(rows, error.sqlstate or "", told_with_detail(error))
+        return cls(rows, error.sqlstate or "", told_with_detail(error), plainly(error))
 
     @property
     def conflicts(self) -> bool:
@@ -71,7 +75,12 @@ class RefusedRows:
         """What was left out, a table each."""
         with self._lock:
             return [
-                NotRebuilt(f"rows of table {name}", f"{found.rows:,} left out, the first with {found.first}")
+                NotRebuilt(
+                    f"rows of table {name}",
+                    f"{found.rows:,} left out, the first with {found.first}",
+                    faulty=not found.of_place,
+                    plain=f"{found.rows:,} left out, the first because {found.why}",
+                )
                 for name, found in self._tables.items()
             ]
 
@@ -131,7 +140,9 @@ class RefusedRows:
         with self._lock:
             if (found := self._tables.get(spec.name)) is None:
                 key = ", ".join(f"{name} {value}" for name, value in zip(spec.label, keys[0], strict=False))
-                found = self._tables[spec.name] = _Refused(f"{key}: {some.said}")
+                found = self._tables[spec.name] = _Refused(
+                    f"{key}: {some.said}", some.plain, lacks_something(some.state)
+                )
             found.rows += some.rows.num_rows
             found.keys.update(keys)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from blocks.errors import RestoreRefused
+from blocks.errors import PlaceUnfit, RestoreRefused
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.postgres.choice import Choice
 from blocks.sources.postgres.connect import Session, connect, identifier, place_of, settings_of
@@ -121,6 +121,7 @@ class Preflight:
                 job = replace(job, missing=self._missing(list(_tables(self._scope)), LiveObjects.empty()))
             self._refuse(lacking_to_create(self._conninfo, self._timeout, self._entries()))
             with maintenance(self._conninfo, self._timeout) as session:
+                self._check_version(session)
                 self._check_room(session)
                 if job.missing is not None:
                     job = replace(job, locks=self._locks(session, locks_of_entries(job.missing.entries)))
@@ -300,7 +301,7 @@ class Preflight:
 
     def _refuse(self, lacking: Sequence[str]) -> None:
         if lacking:
-            raise RestoreRefused(
+            raise PlaceUnfit(
                 f"cannot restore to {self._place} with this role: {'; '.join(lacking)}",
                 hint="The role needs to own what it restores, and all that the backup names has to exist.",
             )
@@ -332,16 +333,19 @@ class Preflight:
         ).fetchone()
         assert row is not None
         if row[0]:
-            raise RestoreRefused(f"{self._place} is a standby, which cannot be written", hint="Name its primary.")
+            raise PlaceUnfit(f"{self._place} is a standby, which cannot be written", hint="Name its primary.")
         if is_read_only(session):
-            raise RestoreRefused(
+            raise PlaceUnfit(
                 f"{self._place} lets this role write nothing: default_transaction_read_only is on",
                 hint="Look where it is set: for the role, the database or the server.",
             )
         if row[1] != self._backup.encoding:
             raise RestoreRefused(f"{self._place} is encoded in {row[1]}, the backup in {self._backup.encoding}")
+        self._check_version(session)
+
+    def _check_version(self, session: Session) -> None:
         if session.info.server_version // 10000 < self._backup.server_version:
-            raise RestoreRefused(
+            raise PlaceUnfit(
                 f"{self._place} is PostgreSQL {session.info.server_version // 10000},"
                 f" older than the backup's {self._backup.server_version}",
                 hint="Restore to a server of that version or later.",

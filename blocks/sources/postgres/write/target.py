@@ -15,12 +15,12 @@ from typing import Protocol
 import psycopg
 import pyarrow as pa
 
-from blocks.errors import LastgoodError, RestoreRefused
+from blocks.errors import LastgoodError, PlaceUnfit, RestoreRefused
 from blocks.host.leftovers import temporary_folder
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.postgres.choice import Choice
 from blocks.sources.postgres.connect import connect, place_of, settings_of, told, told_with_detail, translated
-from blocks.sources.postgres.hints import refusal_hint
+from blocks.sources.postgres.hints import lacks_something, refusal_hint
 from blocks.sources.postgres.read.view import PostgresView
 from blocks.sources.postgres.schema.database_facts import Backup
 from blocks.sources.postgres.schema.live import what_is_there
@@ -311,8 +311,9 @@ class PostgresTarget:
                 with translated(self._place, doing):
                     raise
             if state == _NO_LOCK_LEFT and self._found is not None and (locks := self._found.job.locks) is not None:
-                raise RestoreRefused(f"{doing} {self._place}: {told(exc)}: {locks.said}", hint=locks.hint) from exc
-            raise RestoreRefused(f"{doing} {self._place}: {told_with_detail(exc)}", hint=hint) from exc
+                raise PlaceUnfit(f"{doing} {self._place}: {told(exc)}: {locks.said}", hint=locks.hint) from exc
+            kind = PlaceUnfit if lacks_something(state) else RestoreRefused
+            raise kind(f"{doing} {self._place}: {told_with_detail(exc)}", hint=hint) from exc
 
 
 _NO_LOCK_LEFT = "53200"

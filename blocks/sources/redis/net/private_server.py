@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocks.errors import ConfigurationError, SourceUnavailable
+from blocks.errors import ProgramMissing, ServerUnusable, SourceUnavailable
 from blocks.host.child_environment import child_environment
 from blocks.host.leftovers import scratch_folder
 from blocks.sources.redis.connect import Access
@@ -49,14 +49,14 @@ class Program:
         """Make sure that it is there.
 
         Raises:
-            ConfigurationError: It is not.
+            ProgramMissing: It is not.
         """
         try:
             subprocess.run(  # noqa: S603  named in the plan
                 [self.path, "--version"], check=True, capture_output=True, env=child_environment()
             )
         except (OSError, subprocess.CalledProcessError) as exc:
-            raise ConfigurationError(
+            raise ProgramMissing(
                 f"there is no Redis server program {self.path!r} on this machine",
                 hint="Install redis-server, or name it with `server_program` in the plan.",
             ) from exc
@@ -71,8 +71,8 @@ def private_server(folder: Path, program: Program) -> Iterator[Server]:
         program: The program to run, with its modules.
 
     Raises:
-        ConfigurationError: There is no such program.
-        SourceUnavailable: It does not start, or cannot read the file.
+        ProgramMissing: There is no such program.
+        ServerUnusable: It does not start, or cannot read the file.
     """
     with scratch_folder("socket") as place, _shortened(place) as (short, handles):
         socket, log = short / "s", place / "log"
@@ -148,7 +148,7 @@ def _reached(child: subprocess.Popen[bytes], socket: Path, log: Path, timeout_se
         server.close()
         time.sleep(_POLL_SECONDS)
     said = log.read_text(errors="replace").splitlines()[-3:] if log.exists() else []
-    raise SourceUnavailable(
+    raise ServerUnusable(
         f"the private Redis server did not start: {' '.join(said)}",
         hint="It has to be of the same version as the server whose data it loads, or newer.",
     )

@@ -14,7 +14,7 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from blocks.errors import CorruptionDetected, LastgoodError, RestoreRefused
+from blocks.errors import CorruptionDetected, LastgoodError, PlaceUnfit, RestoreRefused
 from blocks.sources.redis.net.wire import Word, packed, unpacked
 from blocks.sources.redis.rdb.stream_payload import can_be_built, stream_payload
 from blocks.sources.redis.read.streams import KEY, StreamHead, stream_commands
@@ -319,7 +319,7 @@ class CommandWriter:
             if self._keep_going and not self._put_off:  # a proof says which program it needs
                 self._refuse(key, "a field of it expires by itself, and the server does not know that of fields")
                 raise _LeftOut
-            raise RestoreRefused(
+            raise PlaceUnfit(
                 f"a field of hash {key!r} expires by itself, and the server does not know that of fields",
                 hint="Restore into Redis 7.4 or newer; `server_program` in the plan names that of a file. "
                 + KEEP_GOING,

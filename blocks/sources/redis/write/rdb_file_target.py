@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from blocks.errors import Partial, RestoreRefused, SourceUnavailable
+from blocks.errors import Partial, PlaceUnfit, RestoreRefused, SourceFull, SourceUnavailable
 from blocks.host.folders import sync_folder
-from blocks.host.leftovers import aside_path, owned_name, remove_left_behind
+from blocks.host.leftovers import aside_path, is_full, owned_name, remove_left_behind
 from blocks.host.room import Need, check_room
 from blocks.sources.redis.coverage import Coverage
 from blocks.sources.redis.net.cluster import Cluster
@@ -67,9 +67,9 @@ class RdbTarget(RedisTarget):
         """See that the file is one of Redis, or none, and can be replaced; and that there is room."""
         folder = self._path.parent
         if not folder.is_dir():
-            raise RestoreRefused(f"there is no folder {folder}", hint="Create it first.")
+            raise PlaceUnfit(f"there is no folder {folder}", hint="Create it first.")
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise RestoreRefused(f"{folder} cannot be written to, so {self._path.name} cannot be replaced there")
+            raise PlaceUnfit(f"{folder} cannot be written to, so {self._path.name} cannot be replaced there")
         self._check_kind()
         if is_fixed(self._path) or is_fixed(folder):
             raise RestoreRefused(f"{self._path} has the attribute that keeps it from being changed (`chattr +i`, `+a`)")
@@ -143,14 +143,15 @@ class RdbTarget(RedisTarget):
             self._building = folder / owned_name(prefix, self._scope.plan)
             self._building.mkdir(mode=0o700)
         except OSError as exc:
-            raise RestoreRefused(f"{folder} cannot be written to: {exc.strerror}") from exc
+            raise PlaceUnfit(f"{folder} cannot be written to: {exc.strerror}") from exc
         try:
             if self._path.exists() and not self._fresh:
                 shutil.copyfile(self._path, self._building / RDB)
             with private_server(self._building, self._program) as server:
                 yield server
         except OSError as exc:
-            raise SourceUnavailable(f"{self._path} cannot be restored: {exc}") from exc
+            kind = SourceFull if is_full(exc) else SourceUnavailable
+            raise kind(f"{self._path} cannot be restored: {exc}") from exc
         finally:
             shutil.rmtree(self._building, ignore_errors=True)
 

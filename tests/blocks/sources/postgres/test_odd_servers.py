@@ -89,7 +89,7 @@ def test_a_standby_is_backed_up_without_what_only_its_primary_has_and_says_so(
 ) -> None:
     server.create(
         "odd",
-        "CREATE TABLE t (id serial PRIMARY KEY); INSERT INTO t VALUES (1)",
+        "CREATE TABLE t (id serial PRIMARY KEY); INSERT INTO t DEFAULT VALUES",
         "CREATE UNLOGGED TABLE passing (id serial PRIMARY KEY, v text); INSERT INTO passing (v) VALUES ('x')",
     )
     standby = PostgresServer(primary=server)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from blocks.errors import RestoreRefused
-from blocks.records import BackupStatus
 from blocks.sources.postgres.write import refused as refused_rows
 from blocks.sources.target import NotRebuilt, RestoreMode
+from blocks.verification import Axis, CheckOutcome
 from flows.restore import make_restore
 from flows.restoring.not_rebuilt import RestoredInPart
 from flows.restoring.request import RestoreRequest
@@ -66,11 +66,16 @@ def test_what_a_missing_database_refuses_is_left_out_row_by_row(server: Postgres
     books = Books(server, tmp_path, "books")
     backup = books.back_up()
     verified = make_verification(books.plan, backup.backup_id, deep=True)
-    assert verified.status is not BackupStatus.CORRUPTED
-    assert verified.findings == ()
-    said = " ".join(verified.warnings)
-    assert "rows of table public.wild cannot be rebuilt here: 4 left out" in said
-    assert "keys are unproven" in said
+    bytes_, restorable, quality = (verified.results[axis] for axis in (Axis.BYTES, Axis.RESTORABLE, Axis.QUALITY))
+    assert (bytes_.outcome, bytes_.findings) == (CheckOutcome.GOOD, ())
+    said = " ".join(restorable.findings)
+    assert "rows of table public.wild cannot be rebuilt here: 4 left out, the first because raise exception" in said
+    assert "check constraint recent of public.dated cannot be rebuilt here" in said
+    assert any("keys are unproven" in warning for warning in restorable.warnings)
+    assert quality.findings == (
+        "books: 1 row of public.dated breaks CHECK recent.",
+        "books: Values of public.small break CHECK tiny.",
+    )
     with pytest.raises(RestoredInPart) as caught:
         make_restore(books.plan, RestoreRequest(backup.backup_id, to=server.dsn("copy"), keep_going=True))
     left = {one.name: one.reason for one in caught.value.result.not_rebuilt}

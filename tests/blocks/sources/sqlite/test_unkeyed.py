@@ -214,8 +214,8 @@ def test_a_restored_row_whose_foreign_key_leads_nowhere_is_named(
     backup = back_up(source_of(path))
     run(path, "DELETE FROM child WHERE parent = 2; DELETE FROM parent WHERE id = 2")
     restored = InPlace(source_of(path), backup, mode, selection).run()
-    assert [note for note in restored.target.notes if "foreign key check" in note] == [
-        "The foreign key check says: child 2 parent 0."
+    assert [note for note in restored.target.notes if "foreign key" in note] == [
+        "1 row of table 'child' refers to a row of 'parent' that is not there (foreign key of parent)."
     ]
 
 

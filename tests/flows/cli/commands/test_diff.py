@@ -14,7 +14,8 @@ from blocks.plan.plan import read_plan
 from blocks.rows.selection import Selection
 from flows.cli.commands.diff import pair_text, value_json
 from flows.pipeline.chain import Chain
-from flows.reading.diff import ABSENT, ChangeKind, CollectionDiff, compare_backups
+from flows.reading.diff import ABSENT, CollectionDiff, compare_backups
+from flows.reading.diff_rows import ChangeKind
 from tests.flows.cli.desk import Desk
 
 
@@ -134,6 +135,76 @@ def test_files_differ_by_what_was_written_not_by_how_they_were_looked_at(desk: D
     assert "limits.json" in text
     assert '{"limit": 10}' in text
     assert '{"limit": 11}' in text
+
+
+def test_a_file_is_one_change_however_many_rows_it_has(desk: Desk) -> None:
+    for name, size in (("grows", 3_000_000), ("goes", 2_500_000), ("stays", 10), ("touched", 10), ("mode", 10)):
+        (desk.conf / name).write_bytes(os.urandom(size))
+    (desk.conf / "link").symlink_to("stays")
+    a = desk.backup()
+    with (desk.conf / "grows").open("ab") as file:
+        file.write(bytes(2_000_000))
+    (desk.conf / "goes").unlink()
+    (desk.conf / "new\nline").write_bytes(os.urandom(5_000_000))
+    (desk.conf / "empty").touch()
+    os.utime(desk.conf / "touched", ns=(0, 1_700_000_000_123_456_789))
+    os.chmod(desk.conf / "mode", 0o600)
+    (desk.conf / "link").unlink()
+    (desk.conf / "link").symlink_to("mode")
+    b = desk.backup()
+    tree = changes(desk, a, b)["conf/tree"]
+    files = tree["files"]
+    assert {name: files[name] for name in ("added", "removed", "changed")} == {"added": 2, "removed": 1, "changed": 5}
+    by_path = {one["path"]: one for one in files["changes"]}
+    assert by_path.keys() == {"", "grows", "goes", "new\nline", "empty", "touched", "mode", "link"}
+    grown = by_path["grows"]
+    assert (grown["change"], grown["old"]["size"], grown["new"]["size"]) == ("changed", 3_000_000, 5_000_000)
+    assert grown["content"]
+    assert (by_path["goes"]["change"], by_path["goes"]["new"]) == ("removed", None)
+    assert (by_path["empty"]["old"], by_path["empty"]["new"]["size"]) == (None, 0)
+    assert by_path["touched"]["new"]["modified"] == "2023-11-14T22:13:20.123456789Z"
+    assert not by_path["touched"]["content"]
+    assert [by_path["mode"][side]["mode"] for side in ("old", "new")] == ["0644", "0600"]
+    assert by_path["link"]["new"]["target"] == "mode"
+    assert sum(one["change"] == "added" for one in tree["changes"]) > 2, "rows are as they were"
+    text = desk.done("diff", "PLAN", a, b, "--collection", "conf/*").out
+    assert "~ conf/tree grows  size 3,000,000 B → 5,000,000 B, modified " in text
+    assert "− conf/tree goes  2,500,000 B  20" in text
+    assert "+ conf/tree new\\nline  5,000,000 B  20" in text
+    assert "~ conf/tree mode  mode 0644 → 0600\n" in text
+    assert "~ conf/tree link  modified " in text
+    assert text.rstrip().endswith("2        1        5")
+
+
+def test_files_are_all_counted_whatever_is_shown_of_them(desk: Desk) -> None:
+    for number in range(30):
+        (desk.conf / f"old{number}").write_text("x")
+    a = desk.backup()
+    for number in range(30):
+        (desk.conf / f"old{number}").unlink()
+        (desk.conf / f"new{number}").write_bytes(os.urandom(100))
+    b = desk.backup()
+    for limit, shown in (("3", 3), ("20", 20), ("0", 61)):
+        files = changes(desk, a, b, "--limit", limit)["conf/tree"]["files"]
+        assert (files["added"], files["removed"], files["changed"], len(files["changes"])) == (30, 30, 1, shown)
+    assert "58 more" in desk.done("diff", "PLAN", a, b, "--limit", "3").out
+    one = changes(desk, a, b, "--key", "new7")["conf/tree"]["files"]
+    assert (one["added"], one["removed"], [file["path"] for file in one["changes"]]) == (1, 0, ["new7"])
+
+
+def test_content_that_changed_behind_the_same_size_and_time_is_a_change_of_the_file(desk: Desk) -> None:
+    path = desk.conf / "limits.json"
+    path.write_text("before")
+    os.utime(path, ns=(1, 1))
+    a = desk.backup()
+    path.write_text("after!")
+    os.utime(path, ns=(1, 1))
+    b = desk.backup("--type", "full")
+    (file,) = [one for one in changes(desk, a, b)["conf/tree"]["files"]["changes"] if one["path"] == "limits.json"]
+    assert (file["change"], file["content"], file["old"], file["new"]) == ("changed", True, None, None)
+    text = desk.done("diff", "PLAN", a, b).out
+    assert "~ conf/tree limits.json  content" in text
+    assert "data: b'before' → b'after!'" in text
 
 
 def run_compare(desk: Desk, a: str, b: str, limit: int | None) -> dict[str, CollectionDiff]:

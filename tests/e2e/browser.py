@@ -98,8 +98,9 @@ class Browser:
             what,
             f"""const one = {element}; if (!one) return null
             one.scrollIntoView({{block: "center", behavior: "instant"}})
-            const box = one.getBoundingClientRect()
-            return [box.x + box.width / 2, box.y + box.height / 2]""",
+            const box = one.getBoundingClientRect(), x = box.x + box.width / 2, y = box.y + box.height / 2
+            const top = document.elementFromPoint(x, y)  // while a menu closes, something else would take the click
+            return one.contains(top) || top?.contains(one) && top !== document.documentElement ? [x, y] : null""",
         )
         x, y = place
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)

@@ -94,18 +94,21 @@ class Browser:
         self._click_at(selector, f"[...document.querySelectorAll({json.dumps(selector)})].find(seen)")
 
     def _click_at(self, what: str, element: str) -> None:
-        place = self.wait(
-            what,
-            f"""const one = {element}; if (!one) return null
+        place = f"""const one = {element}; if (!one) return null
             one.scrollIntoView({{block: "center", behavior: "instant"}})
             const box = one.getBoundingClientRect(), x = box.x + box.width / 2, y = box.y + box.height / 2
             const top = document.elementFromPoint(x, y)  // while a menu closes, something else would take the click
-            return one.contains(top) || top?.contains(one) && top !== document.documentElement ? [x, y] : null""",
-        )
-        x, y = place
+            return one.contains(top) || top?.contains(one) && top !== document.documentElement ? [x, y] : null"""
+        x, y = self.wait(what, place)
+        while (again := self._later(what, place)) != [x, y]:  # a menu that opens still moves
+            x, y = again
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def _later(self, what: str, script: str) -> Any:
+        time.sleep(2 * _PAUSE_SECONDS)
+        return self.wait(what, script)
 
     def fill(self, selector: str, text: str) -> None:
         """Replace what a field holds."""

@@ -61,6 +61,7 @@ def ask_for_orders(
     assert page.field("Backup") == "latest"
     page.click("preview", "button")
     page.click("exact", "[role=option], [role=option] *")
+    page.wait("the mode", "return saying('exact', 'button').length === 1")
     page.click("Add item", "button")
     page.fill_labelled("Collections", "ledger/orders")
     page.switch("Wait for an approval")

@@ -79,7 +79,7 @@ def needs_prefect(words: Sequence[str]) -> bool:
             return not is_path(plan)
         case ["backup", plan, *options] if "--dry-run" in options:
             return not is_path(plan)
-        case ["serve" | "deploy" | "demo" | "plan", *_]:
+        case ["serve" | "deploy" | "demo" | "plan" | "approve", *_]:
             return True
         case ["key", _, plan, *_] | [
             "init" | "list" | "stats" | "show" | "proof" | "diff" | "check" | "unlock",

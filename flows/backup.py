@@ -19,6 +19,7 @@ from flows.pipeline.progress import Progress
 from flows.pipeline.run_names import named
 from flows.proving.suite_warnings import warn_of_suites
 from flows.reporting.artifacts import publish_backup
+from flows.reporting.run_lines import backup_lines, tell
 from flows.restoring.places import settle_places
 from flows.stages.collect import collect
 from flows.stages.compress import compress
@@ -51,6 +52,7 @@ def backup(
     """
     opened = load_plan(plan)
     made = make_backup(opened, backup_type, tags or [], wait_seconds)
+    tell(backup_lines(opened, made))
     publish_backup(made)
     # a run of its own inside of this one, with its stages and its artifacts
     verify_made(opened, made, lambda deep: verify(plan, made.backup_id, deep))

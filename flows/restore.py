@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
-
-from pydantic import Field
 
 from blocks.errors import RepositoryUnavailable
 from blocks.host.leftovers import remove_abandoned_scratch
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.repository.block import Repository
 from blocks.repository.lease import Lease
+from blocks.repository.lookup import LATEST
 from blocks.repository.restore_memory import RestoreMemory
 from blocks.rows.selection import Selection
 from blocks.sources.target import RestoreMode
@@ -26,8 +26,11 @@ from flows.pipeline.prefect_compat import CheckedFlow, stage_runner
 from flows.pipeline.progress import Progress, doing, expect
 from flows.pipeline.results import RestoreResult
 from flows.pipeline.run_names import named
-from flows.reporting.artifacts import publish_restore
+from flows.reporting.artifacts import publish_restore, with_places
+from flows.reporting.run_lines import restore_lines, tell
+from flows.restoring.approval import approval_span, restore_when_approved
 from flows.restoring.change_list import ChangeList
+from flows.restoring.form import ALL, NONE_IS_ALL, headed
 from flows.restoring.keys import check_keys
 from flows.restoring.known_bad import known_against
 from flows.restoring.not_rebuilt import check_whole
@@ -38,6 +41,7 @@ from flows.restoring.point_in_time import checked_moment
 from flows.restoring.pre_restore_backup import PreRestoreBackupMaker
 from flows.restoring.preview import preview_restore
 from flows.restoring.request import RestoreRequest
+from flows.restoring.samples import MOST_RECORDS, Sampling
 from flows.restoring.targets import Targets, explained, open_targets
 from flows.restoring.undo import Undo
 from flows.stages.collect import apply
@@ -61,20 +65,22 @@ WAIT_SECONDS = 60.0
     persist_result=False,
 )
 def restore(  # noqa: PLR0913  the parameters are the fields of the form in the Prefect UI
-    plan: str,
-    backup: str = "latest",
-    at: datetime | None = None,
-    collections: list[str] | None = None,
-    keys: list[str] | None = None,
-    to: Annotated[str | None, Field(json_schema_extra=WITHOUT_PASSWORD)] = None,
-    mode: RestoreMode = RestoreMode.PREVIEW,
-    overwrite: bool = False,
-    without_emergency_backup: bool = False,
-    to_password_env: Annotated[str | None, Field(json_schema_extra=VARIABLE_ONLY)] = None,
-    keep_going: bool = False,
-    no_owner: bool = False,
-    no_privileges: bool = False,
-    adopt: bool = False,
+    plan: Annotated[str, headed("Plan")],
+    backup: Annotated[str, headed("Backup")] = LATEST,
+    at: Annotated[datetime | None, headed("As of")] = None,
+    mode: Annotated[RestoreMode, headed("Mode")] = RestoreMode.PREVIEW,
+    collections: Annotated[list[str], NONE_IS_ALL, headed("Collections")] = ALL,
+    keys: Annotated[list[str], NONE_IS_ALL, headed("Keys")] = ALL,
+    approve: Annotated[bool, headed("Wait for an approval")] = False,
+    approve_within: Annotated[str, headed("Wait for at most")] = "24h",
+    to: Annotated[str | None, headed("To another place", **WITHOUT_PASSWORD)] = None,
+    to_password_env: Annotated[str | None, headed("Variable with its password", **VARIABLE_ONLY)] = None,
+    overwrite: Annotated[bool, headed("Replace what is there")] = False,
+    without_emergency_backup: Annotated[bool, headed("Without a backup of live state")] = False,
+    adopt: Annotated[bool, headed("Adopt the live place")] = False,
+    keep_going: Annotated[bool, headed("Keep going")] = False,
+    no_owner: Annotated[bool, headed("Without owners")] = False,
+    no_privileges: Annotated[bool, headed("Without privileges")] = False,
 ) -> RestoreResult:
     """Restore a backup: all of it, some collections, or single keys; to the live place or to another one.
 
@@ -82,18 +88,20 @@ def restore(  # noqa: PLR0913  the parameters are the fields of the form in the 
         plan: Name of a saved Backup Plan block, or path of a YAML plan.
         backup: Id of the backup, `latest`, or `latest verified`: the newest that was really restored and found good.
         at: Restore the newest backup made at or before this time instead; without a zone it is local time.
+        mode: `preview` writes nothing, `merge` puts the backup's rows, `exact` also removes all others.
         collections: Globs over full names such as `ledger/orders`; none means all.
         keys: Globs over keys such as `position:*`; none means all.
+        approve: Publish the preview, and wait until a person has approved it. The plan may ask for that always.
+        approve_within: After how long without an answer, such as `24h`, the run ends, and nothing was written.
         to: Another place than the live one: of the source's kind, or a folder where several sources are restored.
-        mode: `preview` writes nothing, `merge` puts the backup's rows, `exact` also removes all others.
-        overwrite: Replace what is at another place. What goes is counted first, and kept aside where it can be.
-        without_emergency_backup: Overwrite live state without backing it up first. It cannot be had back.
         to_password_env: Environment variable that holds the password of that place, or `none`; the source's own one is
             sent to no other server.
+        overwrite: Replace what is at another place. What goes is counted first, and kept aside where it can be.
+        without_emergency_backup: Overwrite live state without backing it up first. It cannot be had back.
+        adopt: Write to the live place also where it is another one than that of the backup, and not empty.
         keep_going: Leave out what cannot be rebuilt (a constraint that rows break, say), name it, and end as failed.
         no_owner: PostgreSQL: what is made belongs to the role that restores; owners of the backup need not exist.
         no_privileges: PostgreSQL: bring back no privileges, and no policies for named roles.
-        adopt: Write to the live place also where it is another one than that of the backup, and not empty.
     """
     wanted = RestoreRequest(
         backup,
@@ -109,8 +117,22 @@ def restore(  # noqa: PLR0913  the parameters are the fields of the form in the 
         no_privileges=no_privileges,
         adopt=adopt,
     )
-    result = run_restore(load_plan(plan), wanted)
-    publish_restore(result, plan)
+    seconds = approval_span(approve_within)
+    loaded = load_plan(plan)
+    if not wanted.preview and (approve or loaded.approve_restores):
+        asked = replace(wanted, sampling=Sampling(MOST_RECORDS, tuple(loaded.preview_values)))
+
+        def restoring(preview: bool, backup_id: str | None) -> RestoreResult:
+            settled = asked if backup_id is None else replace(asked, backup=backup_id, at=None)
+            done = run_restore(loaded, replace(settled, preview=preview))
+            return with_places(loaded, done) if preview else done
+
+        result = restore_when_approved(restoring, seconds, kept=not without_emergency_backup)
+    else:
+        result = run_restore(loaded, wanted)
+    named_places = with_places(loaded, result)
+    tell(restore_lines(named_places))
+    publish_restore(named_places, plan)
     return check_whole(result)
 
 

@@ -24,6 +24,7 @@ from flows.pipeline.prefect_compat import RETRIED, flow, stage_runner, task
 from flows.pipeline.results import DecidedBackup, RetentionResult
 from flows.pipeline.run_names import named
 from flows.reporting.artifacts import publish_retention
+from flows.reporting.run_lines import retention_lines, tell
 
 
 @flow(name="retention", flow_run_name=named("retention of {plan}"), task_runner=stage_runner, persist_result=False)
@@ -36,7 +37,9 @@ def retention(plan: str, dry_run: bool = False, accept_clock: bool = False, adop
         accept_clock: Go on although what is on record, or the storage, speaks against this machine's clock.
         adopt: Take backups of other sources (those of before a move or an upgrade, say) for the plan's own.
     """
-    result = apply_retention(load_plan(plan), dry_run, accept_clock=accept_clock, adopt=adopt)
+    loaded = load_plan(plan)
+    result = apply_retention(loaded, dry_run, accept_clock=accept_clock, adopt=adopt)
+    tell(retention_lines(loaded, result))
     publish_retention(result)
     return result
 

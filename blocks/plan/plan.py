@@ -29,8 +29,11 @@ if TYPE_CHECKING or not without_prefect():
     from blocks.sources.kinds import Source
 
 _PLAN_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+_OF_BLOCKS = ("block_type_slug", "block_schema_references", "secret_fields")
+"""What Prefect says of blocks in the schema of what they are part of."""
 _ONE_AT_A_TIME = threading.Lock()
 """Without Prefect the model knows the sources of the plan that is read, and no others."""
+_BETWEEN_WORDS = re.compile("(?<=[a-z])(?=[A-Z])")
 _SOURCE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 
 
@@ -86,6 +89,14 @@ class BackupPlan(LastgoodBlock):
         default=None, description="How much one run of `verify --due` may read (50GiB), or how long it may take (2h)."
     )
 
+    approve_restores: bool = Field(
+        default=False, description="Every restore that runs in Prefect waits until a person has approved its preview."
+    )
+    preview_values: list[str] = Field(
+        default_factory=list,
+        description="Collections (globs) whose values such a preview shows; of others only keys and names of fields.",
+    )
+
     # the file that it was read from; a plan that is a saved block has none
     _file: Path | None = PrivateAttr(default=None)
 
@@ -93,6 +104,23 @@ class BackupPlan(LastgoodBlock):
     @classmethod
     def _off(cls, given: Any) -> Any:
         return "off" if given is False else given  # YAML reads a bare `off` as false
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
+        """Return the schema of a plan, which is a form of one page in the Prefect UI.
+
+        For a field that it takes for a block of its own the UI offers only blocks that were saved before, shows none of
+        what the plan holds there, and refuses or loses it. So the blocks within a plan are shown as what they hold; a
+        plan may refer to saved ones all the same.
+        """
+        schema: dict[str, Any] = super().model_json_schema(*args, **options)
+        schema.pop("block_schema_references", None)
+        for definition in schema.get("definitions", {}).values():
+            for name in _OF_BLOCKS:
+                definition.pop(name, None)
+            # the UI heads their fields with it
+            definition["title"] = _BETWEEN_WORDS.sub(" ", definition["title"])
+        return schema
 
     @field_validator("sources")
     @classmethod

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from blocks.errors import LastgoodError
 from blocks.host.interrupts import INTERRUPTED, Ended
 from flows.cli.manner import manner
 from flows.cli.output import drop_unprinted, note, note_json
+from flows.pipeline.hints import as_typed
 
 UNEXPECTED = 1
 USAGE = 2
@@ -87,7 +86,7 @@ def explain(error: Exception, reference: str | None = None) -> int:
     """Print what went wrong and what to do next; return the exit code."""
     match error:
         case LastgoodError():
-            code, message, hint = error.exit_code, error.message, _as_typed(error.hint, reference)
+            code, message, hint = error.exit_code, error.message, as_typed(error.hint, reference)
         case Misused():
             code, message, hint = USAGE, str(error), f"`{error.called} --help` shows how it is written."
         case _:
@@ -121,16 +120,8 @@ def error_json(error: LastgoodError) -> dict[str, JsonValue]:
 def _say_more(error: BaseException, reference: str | None) -> None:
     """Print what was noted on the way: in what state things were left."""
     for line in getattr(error, "__notes__", ()):
-        note(_as_typed(line, reference))
+        note(as_typed(line, reference))
 
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "")
-
-
-def _as_typed(hint: str, reference: str | None) -> str:
-    """Name the plan in a command as it was typed: what gave the hint knows only the plan's own name."""
-    if reference is None:
-        return hint
-    hint = re.sub(r"`lastgood (list|backup|unlock) [a-z0-9._-]+`", lambda m: f"`lastgood {m[1]} {reference}`", hint)
-    return hint.replace("`lastgood undo PLAN", f"`lastgood undo {shlex.quote(reference)}")

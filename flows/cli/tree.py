@@ -11,6 +11,7 @@ from typing import NoReturn
 from blocks.host.passwords import without_password
 from blocks.version import VERSION
 from flows.cli.commands import (
+    approve,
     backup,
     cat,
     check,
@@ -53,6 +54,7 @@ COMMANDS: Mapping[str, Command] = {
     "query": query.COMMAND,
     "restore": restore.COMMAND,
     "undo": undo.COMMAND,
+    "approve": approve.COMMAND,
     "verify": verify.COMMAND,
     "proof": proof.COMMAND,
     "check": check.COMMAND,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import wraps
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, get_type_hints
 
 from blocks.errors import (
+    LastgoodError,
     ObjectUnreadable,
     RepositoryFull,
     RepositoryUnavailable,
@@ -20,6 +22,7 @@ from blocks.errors import (
     TemporaryFolderUnusable,
 )
 from blocks.prefect_compat import without_prefect
+from flows.pipeline.run_log import in_words, timed, told_in_prefect
 
 __all__ = [
     "PURE",
@@ -81,15 +84,52 @@ class _PlainFlow(Generic[P, R]):
 
 
 if TYPE_CHECKING or not without_prefect():
-    from prefect import Flow, Task, flow, task
+    from prefect import Flow, Task
+    from prefect import flow as prefect_flow
+    from prefect import task as prefect_task
     from prefect.cache_policies import NO_CACHE
     from prefect.client.schemas.objects import State
     from prefect.context import FlowRunContext
     from prefect.logging import get_run_logger
+    from prefect.states import Failed
     from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
     from prefect.tasks import exponential_backoff
 
     stage_runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=PARTS_IN_FLIGHT * STAGES + 2)
+
+    def _told(fn: Callable[P, R]) -> Callable[P, R]:
+        """Let a flow end an expected failure in a state that says it in words, with its hint and no traceback.
+
+        Who calls the flow gets the error itself, as always.
+        """
+
+        @wraps(fn)
+        def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+            context = FlowRunContext.get()
+            of_run = context is not None and context.flow_run is not None
+            with told_in_prefect(str(context.flow_run.id)) if context and context.flow_run else nullcontext():
+                try:
+                    return fn(*args, **kwargs)
+                except LastgoodError as exc:
+                    if not of_run:
+                        raise
+                    plan = signature(fn).bind(*args, **kwargs).arguments.get("plan")
+                    words = in_words(exc, plan if isinstance(plan, str) else None)
+                    get_run_logger().error(words)
+                    return Failed(message=words, data=exc)
+
+        # types, and not their names: Prefect looks these up where the function that it is given was defined, here
+        run.__signature__ = signature(fn, eval_str=True)  # type: ignore[attr-defined]
+        run.__annotations__ = get_type_hints(fn, include_extras=True)
+        return run
+
+    def flow(*, name: str, **options: Any) -> Callable[[Callable[P, R]], Flow[P, R]]:
+        """Make a verb."""
+        return lambda fn: prefect_flow(name=name, **options)(_told(fn))
+
+    def task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
+        """Make a stage."""
+        return lambda fn: prefect_task(**options)(timed(fn))
 
     def _retry_condition(_task: Task[..., Any], _run: Any, state: State[Any]) -> bool:
         try:
@@ -119,7 +159,7 @@ if TYPE_CHECKING or not without_prefect():
         """
 
         def __init__(self, fn: Callable[P, R], check: Callable[[Mapping[str, Any]], None], **options: Any) -> None:
-            super().__init__(fn, **options)
+            super().__init__(_told(fn), **options)
             self._check_parameters = check
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -4,9 +4,26 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from blocks.sources.target import RestoreMode
+
+
+class FieldSample(BaseModel):
+    """A field of a record before and after a restore, as text; None where it is not there, or may not be shown."""
+
+    name: str
+    before: str | None = None
+    after: str | None = None
+
+
+class RecordSample(BaseModel):
+    """A record that a restore adds, changes or removes, and the fields that differ."""
+
+    kind: str
+    """`added`, `changed` or `removed`."""
+    key: str
+    fields: list[FieldSample]
 
 
 class CollectionResult(BaseModel):
@@ -17,6 +34,10 @@ class CollectionResult(BaseModel):
     added: int | None = None
     changed: int | None = None
     removed: int | None = None
+    samples: list[RecordSample] = Field(default=[], exclude=True)
+    """Some of the records, where a preview was asked for them; never printed, for whoever prints may not see them."""
+    live: str = Field(default="", exclude=True)
+    """What is there now, as a digest; empty where nothing was compared by record."""
 
 
 class ObjectNotRebuilt(BaseModel):
@@ -25,6 +46,14 @@ class ObjectNotRebuilt(BaseModel):
     source: str
     name: str
     reason: str
+
+
+class Approved(BaseModel):
+    """Who let a restore go on, when, and what was said with it."""
+
+    by: str
+    at: datetime
+    note: str = ""
 
 
 class RestoreResult(BaseModel):
@@ -47,6 +76,8 @@ class RestoreResult(BaseModel):
     """What `keep_going` left out; the restore ends with `Partial` then."""
     scripts: dict[str, str] = {}
     """By source the file with the statements that would rebuild that, where there are any."""
+    approved: Approved | None = None
+    """Who approved it; None where nobody had to."""
     seconds: float
 
     @property

@@ -14,6 +14,7 @@ from blocks.prefect_compat import without_prefect
 from blocks.records import BackupMetadata
 from blocks.verification import Verification
 from flows.pipeline.prefect_compat import in_flow_run
+from flows.reporting.approval_markdown import approval_markdown, approved_line
 from flows.reporting.evidence import Evidence, plan_evidence
 from flows.reporting.page_files import keep_page, page_url
 from flows.reporting.proof_page import proof_page
@@ -112,6 +113,29 @@ def backup_markdown(made: BackupMetadata) -> str:
     return "\n".join(lines + (["", "## Warnings", *warnings] if warnings else []))
 
 
+def publish_approval(preview: RestoreResult, kept: bool) -> None:
+    """Publish the preview of a restore that waits for a person.
+
+    Args:
+        preview: The preview, with samples.
+        kept: Whether what is there now is backed up before the restore.
+    """
+    create_markdown_artifact(
+        key=_key("approval", preview.plan),
+        markdown=approval_markdown(preview, kept),
+        description=f"What the restore of {preview.backup_id} would do",
+    )
+
+
+def with_places(plan: BackupPlan, result: RestoreResult) -> RestoreResult:
+    """Return what a restore gave back, with live places by their names, for people who see only that."""
+    places = {
+        source: f"live, {plan.sources[source].location().shown}" if place == "live" else place
+        for source, place in result.places.items()
+    }
+    return result.model_copy(update={"places": places})
+
+
 def publish_restore(result: RestoreResult, plan: str) -> None:
     """Publish what a restore did, or would do.
 
@@ -134,6 +158,8 @@ def restore_markdown(result: RestoreResult, plan: str) -> str:
         f"State as of {human_time(result.timestamp)}, to {places}; took {human_seconds(result.seconds)}.",
         "",
     ]
+    if result.approved:
+        lines += [approved_line(result.approved), ""]
     if result.rescue_id:
         lines += [f"What was there before is in the backup `{result.rescue_id}`.", ""]
     if result.undo:
@@ -155,7 +181,7 @@ def _collections(result: RestoreResult) -> list[str]:
 
 
 def _n(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
+    return "—" if value is None else f"{value:,}"
 
 
 def publish_verification(plan: BackupPlan, result: Verification) -> None:

@@ -65,6 +65,8 @@ def _counted(found: RecordChanges) -> CollectionResult:
         added=len(found.added),
         changed=len(found.changed),
         removed=len(found.deleted) + found.replaced,
+        samples=found.samples,
+        live=found.live,
     )
 
 

@@ -21,8 +21,10 @@ from blocks.sources.target import RestoreMode
 from blocks.sources.view import View, read_whole
 from flows.pipeline.chain import RestorePart
 from flows.pipeline.messages import spec_of
+from flows.pipeline.results import RecordSample
 from flows.restoring.by_content import Contents
 from flows.restoring.change_list import ChangeList
+from flows.restoring.samples import LiveState, Samples
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class RecordChanges:
         changed: `_key`s of rows that are there with another content.
         deleted: `_key`s of rows that are there and are deleted.
         replaced: How many rows go besides, because the collection is dropped or has another key now.
+        samples: Some of these records, where the change list is asked for them.
+        live: What is there now, as a digest; empty where nothing was compared by record.
     """
 
     collection: str
@@ -44,6 +48,8 @@ class RecordChanges:
     changed: pa.LargeBinaryArray = field(default_factory=no_keys)
     deleted: pa.LargeBinaryArray = field(default_factory=no_keys)
     replaced: int = 0
+    samples: list[RecordSample] = field(default_factory=list)
+    live: str = ""
 
 
 def record_changes(
@@ -122,6 +128,9 @@ class _Comparison:
         self._in_pieces = not self._exact and set(self._spec.label) < set(self._spec.key)
         self._written, self._beside = [no_keys()], [(no_keys(), no_keys())]
         self._rows = 0
+        self._live_state = LiveState()
+        sampling = changes.wanted.sampling
+        self._samples = Samples(sampling, sampling.shows_values(collection.name), self._spec.label)
 
     def run(self) -> RecordChanges:
         """Compare all parts."""
@@ -137,13 +146,20 @@ class _Comparison:
         gone = deleted.filter(pc.invert(pc.is_in(deleted, added)))
         # under another key the bounds of the parts mean nothing there: the table is replaced as a whole
         replaced = self._exact and self._view and here and not same and not changes.wanted.selection.keys
+        kinds = {
+            "added": added.filter(pc.invert(moved)),
+            "changed": pa.concat_arrays([*self._changed, added.filter(moved)]),
+            "removed": gone if self._exact else gone.filter(pc.is_in(gone, self._gone_in_a_merge())),
+        }
         return RecordChanges(
             collection=self._collection.name,
             rows=self._rows,
-            added=added.filter(pc.invert(moved)),
-            changed=pa.concat_arrays([*self._changed, added.filter(moved)]),
-            deleted=gone if self._exact else gone.filter(pc.is_in(gone, self._gone_in_a_merge())),
+            added=kinds["added"],
+            changed=kinds["changed"],
+            deleted=kinds["removed"],
             replaced=_count(self._view, here) if replaced and self._view and here else 0,
+            samples=[sample for kind, keys in kinds.items() for sample in self._samples.of(kind, keys)],
+            live=self._live_state.digest(),
         )
 
     def _by_content(self) -> RecordChanges:
@@ -184,12 +200,19 @@ class _Comparison:
         deleted = index.column(DELETED).combine_chunks()
         put, gone = keys.filter(pc.invert(deleted)), keys.filter(deleted)
         known = pc.is_in(put, live.keys)
+        added, changed = put.filter(pc.invert(known)), put.filter(known)
         self._rows += wanted.num_rows
-        self._added.append(put.filter(pc.invert(known)))
-        self._changed.append(put.filter(known))
+        self._added.append(added)
+        self._changed.append(changed)
         self._deleted.append(gone)
+        self._live_state.take(live)
+        if self._changes.wanted.sampling.records:
+            self._samples.take(self._keyed(there, part), self._keyed(given, part), (added, changed, gone))
         if self._in_pieces:
             self._look_at_pieces(given, there, gone)
+
+    def _keyed(self, rows: pa.Table, part: RestorePart) -> tuple[pa.LargeBinaryArray, pa.Table]:
+        return (encoded_keys(rows, self._spec), brought_back(rows, part)) if rows.num_columns else (no_keys(), rows)
 
     def _look_at_pieces(self, given: pa.Table, there: pa.Table, gone: pa.LargeBinaryArray) -> None:
         if given.num_columns:

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from blocks.rows.selection import Selection
 from blocks.sources.target import RestoreMode
+from flows.restoring.samples import NO_SAMPLES, Sampling
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class RestoreRequest:
         no_privileges: Whether privileges are left out.
         adopt: Whether a live place may be written that is another one than the backup's, and not empty.
         takes_back: The restore that is taken back, where the backup is the one that was made before it.
+        sampling: Which of the records that it changes a preview shows.
     """
 
     backup: str = "latest"
@@ -65,6 +67,7 @@ class RestoreRequest:
     keep_going: bool = False
     no_owner: bool = False
     no_privileges: bool = False
+    sampling: Sampling = NO_SAMPLES
 
     def __post_init__(self) -> None:
         """Let `mode` say how the restore would be made, also where it is previewed."""

@@ -194,5 +194,12 @@ def test_forms_offer_types_and_modes_as_choices_and_times_as_times(templates: di
     restore = templates["restore/by-hand"]["parameter_openapi_schema"]
     assert restore["definitions"]["RestoreMode"]["enum"] == ["preview", "merge", "exact"]
     assert {"type": "string", "format": "date-time"} in restore["properties"]["at"]["anyOf"]
-    assert {"type": "array", "items": {"type": "string"}} in restore["properties"]["collections"]["anyOf"]
+    for globs in ("collections", "keys"):  # a list from the start, and not a choice between a list and nothing
+        assert (restore["properties"][globs]["type"], restore["properties"][globs]["items"]) == (
+            "array",
+            {"type": "string"},
+        )
+    order = sorted(restore["properties"], key=lambda name: restore["properties"][name]["position"])
+    assert order[:8] == ["plan", "backup", "at", "mode", "collections", "keys", "approve", "approve_within"]
+    assert restore["properties"]["approve"]["title"] == "Wait for an approval"
     assert restore["properties"]["to"]["not"] == {"type": "string", "pattern": PATTERN}

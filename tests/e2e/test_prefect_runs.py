@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from prefect import flow, task
 
-from blocks.errors import QualityFailed, RepositoryLocked
+from blocks.errors import CorruptionDetected, QualityFailed, RepositoryLocked
 from blocks.records import BackupMetadata
 from flows import backup, restore, retention, undo, verify
+from flows.reporting.units import human_bytes
 from tests.e2e.prefect_support import Prefect, SmallPlan, wait_for
 
 STAGES = ["collect", "normalize", "diff", "compress", "encrypt", "store"]
@@ -147,7 +150,8 @@ def test_a_restore_and_its_undo_leave_what_they_did_and_the_command_that_takes_i
     def told(flow: str) -> list[str]:
         run = prefect.newest_run(flow, small_plan)["id"]
         lines: list[str] = prefect.artifacts(run)["restore-shop"]["data"].splitlines()
-        assert "to ledger: live, models: live; took" in lines[1]
+        models = small_plan.folder / "state" / "models"
+        assert f"to ledger: live, {small_plan.ledger}, models: live, {models}; took" in lines[1]
         assert f"Undo with `lastgood undo '{plan}' --yes`" in lines
         assert "| collection | rows |" in lines
         return lines
@@ -210,9 +214,92 @@ def test_a_command_has_sent_all_of_its_run_when_it_ends(prefect: Prefect, small_
         return done if len(done) == TASKS else None
 
     assert f"record {made}" in wait_for("the record of all stages", recorded)
-    said = [log["message"] for log in prefect.post("/logs/filter", logs=of_run)]
-    assert sum("Finished in state Completed" in line for line in said) == TASKS + 1
+    lines = [log["message"] for log in prefect.post("/logs/filter", logs=of_run)]
+    assert [line for line in lines if "Finished in state" in line] == ["Finished in state Completed()"]
+    assert {line.partition(":")[0] for line in lines if ": " in line} >= {
+        "plan",
+        "base",
+        "rows",
+        "bytes",
+        "place",
+        "took",
+    }
     assert prefect.artifacts(run["id"])["backup-shop"]["description"] == made
+
+
+def said(prefect: Prefect, run: str) -> list[str]:
+    """What a run has in its log in the UI, once that has arrived."""
+
+    def arrived() -> list[str] | None:
+        logs = prefect.post("/logs/filter", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_ASC")
+        ended = [log for log in logs if log["name"] == "prefect.flow_runs" and "Finished in state" in log["message"]]
+        return [log["message"] for log in logs] if ended else None
+
+    return wait_for("the log", arrived)
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Let runs of this process log as they do elsewhere; tests have only warnings otherwise."""
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        caplog.set_level(logging.INFO, name)
+
+
+@pytest.mark.usefixtures("logged")
+def test_the_log_of_a_run_says_what_it_did_and_nothing_of_each_task(prefect: Prefect, small_plan: SmallPlan) -> None:
+    full = backup(str(small_plan.path), "full")
+    small_plan.execute("DELETE FROM orders WHERE id <= 3")
+    made = backup(str(small_plan.path), "incremental")
+    lines = said(prefect, prefect.newest_run("backup", small_plan)["id"])
+    assert lines[1:-2] == [
+        f"plan: shop, incremental backup {made.backup_id}",
+        f"base: {full.backup_id}",
+        f"rows: {made.rows}, of which 0 written and 3 deleted",
+        f"bytes: {human_bytes(made.size_bytes)}, stored {human_bytes(made.size_stored)}",
+        f"place: {small_plan.folder / 'backups'}",
+    ]
+    stages = re.findall(r"(\w+) [0-9.]+", lines[-2].partition("seconds by stage: ")[2])
+    assert set(stages) == {*STAGES, "record"}
+    assert "Finished in state Completed()" in lines[-1]
+    restore(str(small_plan.path), mode="merge", collections=["ledger/*"])
+    lines = said(prefect, prefect.newest_run("restore", small_plan)["id"])
+    assert f"place: ledger at live, {small_plan.ledger}" in lines
+    assert "rows: 97 restored" in lines
+
+
+@pytest.mark.usefixtures("logged")
+def test_tasks_of_others_keep_their_lines(prefect: Prefect, small_plan: SmallPlan) -> None:
+    @task
+    def theirs() -> None:
+        pass
+
+    @flow(name="somebody-elses")
+    def other() -> None:
+        backup(str(small_plan.path), "full")
+        theirs()
+
+    other()
+    (run,) = prefect.post("/flow_runs/filter", flows={"name": {"any_": ["somebody-elses"]}})
+    assert said(prefect, run["id"]).count("Finished in state Completed()") == 2
+
+
+@pytest.mark.usefixtures("logged")
+def test_a_stage_that_fails_is_said_with_its_hint_and_without_a_traceback(
+    prefect: Prefect, small_plan: SmallPlan
+) -> None:
+    backup(str(small_plan.path), "full")
+    for pack in (small_plan.folder / "backups").rglob("*.pack"):
+        pack.write_bytes(bytes(len(pack.read_bytes())))
+    small_plan.execute("DELETE FROM orders")
+    with pytest.raises(CorruptionDetected) as failed:
+        restore(str(small_plan.path), mode="exact")
+    run = prefect.newest_run("restore", small_plan)
+    assert run["state"]["message"].startswith(f"error: {failed.value.message}")
+    lines = said(prefect, run["id"])
+    of_tasks = [line for line in lines if line.startswith("Finished in state")][:-1]
+    assert of_tasks
+    assert all("CorruptionDetected" in line for line in of_tasks)  # and nothing of those that waited for them
+    assert "Traceback" not in "\n".join(lines)
 
 
 def test_of_two_runs_at_once_the_second_waits(prefect: Prefect, small_plan: SmallPlan) -> None:
@@ -230,17 +317,21 @@ def test_of_two_runs_at_once_the_second_waits(prefect: Prefect, small_plan: Smal
     assert [m.backup_id for m in small_plan.backups()] == [m.backup_id for m in made]
 
 
+@pytest.mark.usefixtures("logged")
 def test_of_two_runs_at_once_one_that_may_not_wait_is_refused_and_leaves_nothing(
     prefect: Prefect, small_plan: SmallPlan
 ) -> None:
     repository = small_plan.plan.repository.unlock(small_plan.plan.encryption)
     with (
         repository.lease("shop", "full backup", holder="another machine"),
-        pytest.raises(RepositoryLocked, match="another machine"),
+        pytest.raises(RepositoryLocked, match="another machine") as refused,
     ):
         backup(str(small_plan.path), "full")
     run = prefect.newest_run("backup", small_plan)
     assert run["state_type"] == "FAILED"
-    assert "RepositoryLocked" in run["state"]["message"]
+    words = f"error: {refused.value.message}\nhint: {refused.value.hint.replace('shop', str(small_plan.path), 1)}"
+    assert run["state"]["message"] == words
+    assert said(prefect, run["id"]).count(words) == 1
+    assert "Traceback" not in "".join(said(prefect, run["id"]))
     assert small_plan.backups() == []
     assert not (small_plan.folder / "backups" / "backups").exists()

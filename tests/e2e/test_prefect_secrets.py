@@ -35,7 +35,7 @@ def test_a_flow_that_is_given_a_password_makes_no_run(prefect: Prefect, small_pl
         with pytest.raises(ConfigurationError, match="there is a password"):
             restore(str(small_plan.path), to=place)
         with pytest.raises(ConfigurationError, match="there is a password"):
-            restore(str(small_plan.path), "latest", None, None, None, place, return_state=True)
+            restore(str(small_plan.path), "latest", None, "preview", None, None, False, "24h", place, return_state=True)
     assert len(runs(prefect, small_plan)) == before
 
 

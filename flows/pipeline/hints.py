@@ -1,0 +1,20 @@
+"""Hints as the one who reads them would type them: what gives a hint knows only the plan's own name."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+
+def as_typed(hint: str, reference: str | None) -> str:
+    """Name the plan in a command of a hint as it was given.
+
+    Args:
+        hint: A sentence with commands in it.
+        reference: Path of the plan, or name of its block; None leaves the hint as it is.
+    """
+    if reference is None:
+        return hint
+    plan_by_name = r"`lastgood (list|backup|unlock|verify) (?!-)[a-z0-9._-]+(?=[` ])"
+    hint = re.sub(plan_by_name, lambda m: f"`lastgood {m[1]} {reference}", hint)
+    return hint.replace("`lastgood undo PLAN", f"`lastgood undo {shlex.quote(reference)}")

@@ -49,7 +49,7 @@ def guarded(work: Callable[[], object], debug: bool, reference: str | None = Non
     except KeyboardInterrupt as exc:
         code = exc.code if isinstance(exc, Ended) else INTERRUPTED
         if manner().json:
-            more = [_as_typed(line, reference) for line in getattr(exc, "__notes__", ())]
+            more = [as_typed(line, reference) for line in getattr(exc, "__notes__", ())]
             _note_error(code, "Interrupted", "interrupted", " ".join(more))
         else:
             note("interrupted")

@@ -85,10 +85,18 @@ def watch_runs(client: SyncPrefectClient) -> None:
     """Have the server end runs whose process is gone: without that they stay Running, and block those that come."""
     wanted = AutomationCore(**lost_runs().model_dump(exclude={"id", "owner_resource"}))
     found = client.read_automations_by_name(wanted.name)
-    if found:
-        client.update_automation(found[0].id, wanted)
-    else:
+    if not found:
         client.create_automation(wanted)
+    elif _said(found[0]) != _said(wanted):  # an update would forget what is waited for now
+        client.update_automation(found[0].id, wanted)
+
+
+def _said(automation: AutomationCore) -> dict[str, Any]:
+    fields = {"description", "enabled", "trigger", "actions"}
+    said: dict[str, Any] = automation.model_dump(mode="json", include=fields)
+    said["trigger"].pop("id", None)
+    said["trigger"] |= {name: sorted(said["trigger"][name]) for name in ("after", "expect", "for_each")}
+    return said
 
 
 def _check_pool(client: SyncPrefectClient, name: str) -> None:

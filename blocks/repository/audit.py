@@ -18,7 +18,7 @@ from blocks.errors import (
     ObjectMissing,
     ObjectUnreadable,
 )
-from blocks.records import BackupMetadata, Link
+from blocks.records import BackupMetadata, BackupType, Link
 from blocks.repository import names
 from blocks.repository.catalogue import Catalogue, Survey
 from blocks.repository.checksums import checksums_text, objects_of
@@ -197,7 +197,9 @@ class Audit:
 
         What it removed has a lower number than the newest one that it kept, so that each removal leaves a gap.
         """
-        gone = [backup_id for backup_id in self._expired if backup_id not in self._links]
+        # an emergency backup may be the newest one, and goes when its time is over
+        kept_newest = (one for one in self._expired if not one.startswith(f"{BackupType.EMERGENCY.prefix}_"))
+        gone = [backup_id for backup_id in kept_newest if backup_id not in self._links]
         if len(gone) <= gaps:
             return []
         return [

@@ -25,11 +25,11 @@ DEADLINE_SECONDS = 120.0
 T = TypeVar("T")
 
 
-def wait_for(what: str, look: Callable[[], T | None]) -> T:
-    """Look until there is something."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+def wait_for(what: str, look: Callable[[], T | None], within: float = DEADLINE_SECONDS) -> T:
+    """Look until there is something, for so many seconds."""
+    deadline = time.monotonic() + within
     while (found := look()) is None:
-        assert time.monotonic() < deadline, f"{what} did not come within {DEADLINE_SECONDS:.0f} seconds"
+        assert time.monotonic() < deadline, f"{what} did not come within {within:.0f} seconds"
         time.sleep(0.1)
     return found
 
@@ -98,14 +98,14 @@ class Prefect:
             finally:
                 end(process)
 
-    def finished(self, flow_run: str) -> dict[str, Any]:
-        """Wait for a flow run to end, and return it."""
+    def finished(self, flow_run: str, within: float = DEADLINE_SECONDS) -> dict[str, Any]:
+        """Wait for a flow run to end, for so many seconds, and return it."""
 
         def look() -> dict[str, Any] | None:
             found: dict[str, Any] = self.get(f"/flow_runs/{flow_run}")
             return found if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
-        return wait_for(f"the end of run {flow_run}", look)
+        return wait_for(f"the end of run {flow_run}", look, within)
 
     def newest_run(self, flow: str, plan: SmallPlan) -> dict[str, Any]:
         """Return the newest run of a flow on a plan that has ended; other tests use the server at the same time."""

@@ -145,6 +145,6 @@ def test_a_check_names_what_the_storage_refused_and_takes_it_for_no_damage(trial
 
 
 def test_wrong_bytes_are_corruption_where_they_are_read(trial, counts):
-    outcome = trial.run(Case("restore", Fault.WRONG_BYTES, counts["restore"] - 1, lasting=False))
+    outcome = trial.run(Case("restore", Fault.WRONG_BYTES, counts["restore"] - 2, lasting=False))
     assert isinstance(outcome.error, CorruptionDetected), outcome
     assert outcome.problems == []

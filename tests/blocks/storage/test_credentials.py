@@ -307,7 +307,7 @@ def test_settings_that_say_nothing_of_their_own_fit_every_kind(url: str) -> None
 
 
 def test_a_setting_that_there_is_not_is_refused_with_the_plan() -> None:
-    with pytest.raises(ConfigurationError, match=r"unknown repository\.storage\.regoin"):
+    with pytest.raises(ConfigurationError, match=r"repository\.storage\.regoin: there is no such field"):
         parse_plan(as_plan("s3://b/x", {"regoin": "eu-central-1"}), "p")
 
 

@@ -12,7 +12,7 @@ _UNCOVERED = {
     "Settings of the database {place} (ALTER DATABASE or ALTER ROLE ... SET: {found}) are not in this backup.": """
         SELECT pg_catalog.string_agg(DISTINCT pg_catalog.split_part(one, '=', 1), ', ')
         FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) one WHERE s.setdatabase = {own}""",
-    "What belongs to the database {place} as a whole ({found}) is not in this backup.": """
+    "The {found} of the database {place} itself: not in this backup.": """
         SELECT pg_catalog.concat_ws(', ',
             CASE WHEN d.datacl IS NOT NULL THEN 'privileges' END,
             CASE WHEN pg_catalog.shobj_description(d.oid, 'pg_database') IS NOT NULL THEN 'comment' END,

@@ -30,13 +30,15 @@ test: install tools  ## everything
 
 suite: install
 	# what is compiled is kept, or every program that a test starts would compile it again
-	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest $(PYTEST_OPTIONS)
+	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -m "not long" $(PYTEST_OPTIONS)
 
 # what tests try by a few seeds, whole: hours; each part says its cases, its seed and what it found, and all of them run
 FAULTS := campaign tier_faults far_kills far_server pairs mutations
 faults: install tools  ## everything that can go wrong, at every place where it can: see docs/reliability.md
 	@failed=; for part in $(FAULTS); do echo "== $$part"; $(PY) -m tests.faults.$$part || failed="$$failed $$part"; done; \
 	LASTGOOD_PROOF=whole $(PY) -m pytest tests/proof || failed="$$failed proof"; \
+	$(PY) -m pytest -m long tests || failed="$$failed long"; \
+	LASTGOOD_WHOLE=1 $(PY) -m pytest $(PYTEST_OPTIONS) tests/blocks/sources/redis || failed="$$failed redis"; \
 	if [ -n "$$failed" ]; then echo "faults in:$$failed"; exit 1; fi
 
 proof: install tools  ## write docs/proof.md anew: faults that are planted, and what finds each

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.exceptions import FailedRun
 
 from blocks.errors import BackupNotFound, ConfigurationError, RestoreRefused
 from flows import backup, restore, undo

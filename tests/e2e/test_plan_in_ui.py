@@ -36,7 +36,9 @@ def unusual(small: SmallPlan, name: str) -> BackupPlan:
     return read_plan(small.path)
 
 
-@pytest.mark.parametrize("version", ["v2/", ""], ids=["the new UI", "the old UI"])
+@pytest.mark.parametrize(
+    "version", [pytest.param("v2/", id="the new UI"), pytest.param("", id="the old UI", marks=pytest.mark.long)]
+)
 def test_a_saved_plan_is_edited_and_nothing_else_of_it_changes(
     prefect: Prefect, small_plan: SmallPlan, tmp_path: Path, version: str
 ) -> None:

@@ -33,7 +33,10 @@ def in_s3(tmp_path_factory: pytest.TempPathFactory, seaweed_server: Seaweed) -> 
             yield running
 
 
-@pytest.mark.parametrize(("number", "verbs"), list(enumerate(PAIRS)))
+@pytest.mark.parametrize(
+    ("number", "verbs"),
+    [pytest.param(n, verbs, marks=pytest.mark.long if n % 3 else ()) for n, verbs in enumerate(PAIRS)],
+)
 def test_two_processes_in_a_folder_lose_nothing(in_folder: Pairs, number: int, verbs: tuple[str, str]) -> None:
     assert in_folder.run(*verbs, FIRST_SEED + number)["problems"] == []
 

@@ -198,8 +198,8 @@ class Audit:
         What it removed has a lower number than the newest one that it kept, so that each removal leaves a gap.
         """
         # an emergency backup may be the newest one, and goes when its time is over
-        kept_newest = (one for one in self._expired if not one.startswith(f"{BackupType.EMERGENCY.prefix}_"))
-        gone = [backup_id for backup_id in kept_newest if backup_id not in self._links]
+        of_the_plan = (one for one in self._expired if not one.startswith(f"{BackupType.EMERGENCY.prefix}_"))
+        gone = [backup_id for backup_id in of_the_plan if backup_id not in self._links]
         if len(gone) <= gaps:
             return []
         return [

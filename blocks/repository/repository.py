@@ -446,14 +446,11 @@ class Repository:
 
     def status(self, metadata: BackupMetadata) -> BackupStatus:
         """Return what is known of a backup in one word; completed where it is not known."""
-        return self.verdict(metadata).status or BackupStatus.COMPLETED
+        return self.verdict(metadata).shown_status
 
     def statuses(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, BackupStatus]:
         """Return what `status` does of many backups, by their ids, with one listing for all of them."""
-        return {
-            backup_id: verdict.status or BackupStatus.COMPLETED
-            for backup_id, verdict in self.verdicts(plan, backups).items()
-        }
+        return {backup_id: verdict.shown_status for backup_id, verdict in self.verdicts(plan, backups).items()}
 
     def _recorded(self, backup_id: str, stock: Stock | None) -> list[str] | None:
         try:

@@ -64,6 +64,11 @@ class Verdict:
         return BackupStatus.VERIFIED if compared and not bad else BackupStatus.COMPLETED
 
     @property
+    def shown_status(self) -> BackupStatus:
+        """What is shown of it in one word: a backup of which nothing is known is completed."""
+        return self.status or BackupStatus.COMPLETED
+
+    @property
     def good(self) -> bool:
         """Whether it is good on all axes that were tried, its bytes among them."""
         return self.status is BackupStatus.VERIFIED

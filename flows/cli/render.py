@@ -105,7 +105,7 @@ def backup_json(made: BackupMetadata, verdict: Verdict) -> dict[str, JsonValue]:
         "size_compressed": made.size_compressed,
         "size_stored": made.size_stored,
         "duration_seconds": made.backup_duration_seconds,
-        "status": (verdict.status or BackupStatus.COMPLETED).value,
+        "status": verdict.shown_status.value,
         "proof": proof_json(verdict),
         "proof_doubt": verdict.doubt,
         "base": made.base,

@@ -116,7 +116,7 @@ def _wide_table(backups: Sequence[Known], lease: LeaseRecord | None, now: dateti
             changed(made.upserts, made.tombstones),
             human_bytes(made.size_bytes),
             human_bytes(made.size_stored),
-            status_text(verdict.status or BackupStatus.COMPLETED),
+            status_text(verdict.shown_status),
             proof_text(verdict),
             max((local_time(stands.verified_at) for stands in verdict.axes.values()), default=""),
             chain_text(made),
@@ -150,7 +150,7 @@ def _short_table(backups: Sequence[Known], lease: LeaseRecord | None, now: datet
             f"{made.rows:,}",
             human_bytes(made.size_bytes),
             human_bytes(made.size_stored),
-            status_text(verdict.status or BackupStatus.COMPLETED),
+            status_text(verdict.shown_status),
             proof_letters(verdict),
             " ".join(made.tags),
         )

@@ -47,7 +47,7 @@ def show(plan: str, backup: str, *, json: bool) -> None:
         say_json(_show_json(repository, made))
         return
     verdict = repository.verdict(made)
-    say(_summary(made, verdict.status or BackupStatus.COMPLETED))
+    say(_summary(made, verdict.shown_status))
     say("")
     say(collections_table(made))
     for source in made.sources:

@@ -12,14 +12,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from blocks.crypto.keyring import NoEncryption
 from blocks.errors import PlaceUnfit
-from blocks.plan.plan import BackupPlan
 from blocks.records import BackupStatus, BackupType
-from blocks.repository.block import BackupRepository
 from blocks.sources.postgres import PostgresSource
 from blocks.sources.redis import RedisSource
-from blocks.sources.source import StateSource
 from blocks.verification import CheckOutcome, Verification
 from flows.backup import make_backup
 from flows.verify import make_verification
@@ -27,18 +23,8 @@ from tests.blocks.sources.postgres.hand import source_of, state_of
 from tests.blocks.sources.postgres.kit import Books
 from tests.blocks.sources.redis.kit import RedisServer
 from tests.flows.flow_support import Shop
+from tests.plans import plan_of
 from tests.postgres_server import PostgresServer
-
-
-def plan_of(folder: Path, **sources: StateSource) -> BackupPlan:
-    plan = BackupPlan(
-        name="trading",
-        sources=sources,
-        repository=BackupRepository(url=str(folder / "repository")),
-        encryption=NoEncryption(type="none"),
-    )
-    plan.repository.initialize(plan.encryption)
-    return plan
 
 
 def unproven(result: Verification, *words: str) -> None:
@@ -122,7 +108,9 @@ def test_a_machine_without_pg_dump_or_redis_leaves_that_source_unproven_and_prov
     shop = Shop(tmp_path / "shop")
     shop.fill()
     books = PostgresSource(dsn=SecretStr(server.dsn("books")), pg_dump=str(server.programs.pg_dump))
-    plan = plan_of(tmp_path, books=books, cache=RedisSource(url=redis.url), ledger=shop.plan.sources["ledger"])
+    plan = plan_of(
+        tmp_path, "trading", books=books, cache=RedisSource(url=redis.url), ledger=shop.plan.sources["ledger"]
+    )
     try:
         backup = make_backup(plan, BackupType.FULL)
     finally:

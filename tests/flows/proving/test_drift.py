@@ -9,11 +9,8 @@ from typing import Any
 
 import pytest
 
-from blocks.crypto.keyring import NoEncryption
 from blocks.errors import QualityFailed
-from blocks.plan.plan import BackupPlan
 from blocks.records import BackupType
-from blocks.repository.block import BackupRepository
 from blocks.sources.postgres import PostgresSource
 from blocks.sources.sqlite import SQLiteSource
 from blocks.verification import Axis, CheckOutcome, RuleOutcome
@@ -21,18 +18,8 @@ from flows.backup import make_backup
 from flows.proving.column_facts import belong_together
 from flows.proving.definitions import drift
 from flows.verify import failure, make_verification
+from tests.plans import plan_of
 from tests.postgres_server import postgres_server
-
-
-def plan_of(folder: Path, **sources: Any) -> BackupPlan:
-    plan = BackupPlan(
-        name="books",
-        sources=sources,
-        repository=BackupRepository(url=str(folder / "repository")),
-        encryption=NoEncryption(type="none"),
-    )
-    plan.repository.initialize(plan.encryption)
-    return plan
 
 
 def test_a_table_of_postgres_that_is_gone_is_told_once(tmp_path: Path) -> None:

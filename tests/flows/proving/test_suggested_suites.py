@@ -14,11 +14,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from blocks.crypto.keyring import NoEncryption
 from blocks.plan.plan import BackupPlan
 from blocks.plan.quality.suite import Format
 from blocks.records import BackupMetadata, BackupType
-from blocks.repository.block import BackupRepository
 from blocks.sources.postgres import PostgresSource
 from blocks.sources.redis import RedisSource
 from blocks.sources.sqlite import SQLiteSource
@@ -30,20 +28,10 @@ from flows.proving.suite_check import check_suites
 from flows.reading.state import plan_of_given
 from flows.verify import make_verification
 from tests.blocks.sources.redis.kit import RedisServer
+from tests.plans import plan_of
 from tests.postgres_server import postgres_server
 
 NOW = datetime.now(UTC)
-
-
-def plan_of(folder: Path, **sources: Any) -> BackupPlan:
-    plan = BackupPlan(
-        name="books",
-        sources=sources,
-        repository=BackupRepository(url=str(folder / "repository")),
-        encryption=NoEncryption(type="none"),
-    )
-    plan.repository.initialize(plan.encryption)
-    return plan
 
 
 def proved(

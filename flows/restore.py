@@ -27,6 +27,7 @@ from flows.pipeline.progress import Progress, doing, expect
 from flows.pipeline.results import RestoreResult
 from flows.pipeline.run_names import named
 from flows.reporting.artifacts import publish_restore, with_places
+from flows.reporting.lifecycle import Verb, operation
 from flows.reporting.run_lines import restore_lines, tell
 from flows.restoring.approval import approval_span, restore_when_approved
 from flows.restoring.change_list import ChangeList
@@ -161,6 +162,15 @@ def run_restore(
     plan: BackupPlan, wanted: RestoreRequest, progress: Progress | None = None, undo: Undo | None = None
 ) -> RestoreResult:
     """Restore as `make_restore` does, but give back also what was restored in part."""
+    if wanted.preview:
+        return _restored(plan, wanted, progress, undo)
+    with operation(plan, Verb.RESTORE, wanted.mode.value) as run:
+        run.result = _restored(plan, wanted, progress, undo)
+        run.backup_id = run.result.backup_id
+        return run.result
+
+
+def _restored(plan: BackupPlan, wanted: RestoreRequest, progress: Progress | None, undo: Undo | None) -> RestoreResult:
     at = checked_moment(wanted.at, datetime.now(UTC))
     plan = without_roles(restoring_to(plan, wanted.to, wanted.to_password_env), wanted)
     started = time.monotonic()

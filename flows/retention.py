@@ -24,6 +24,7 @@ from flows.pipeline.prefect_compat import RETRIED, flow, stage_runner, task
 from flows.pipeline.results import DecidedBackup, RetentionResult
 from flows.pipeline.run_names import named
 from flows.reporting.artifacts import publish_retention
+from flows.reporting.lifecycle import Verb, operation
 from flows.reporting.run_lines import retention_lines, tell
 
 
@@ -107,13 +108,17 @@ def apply_retention(
         RepositoryUnavailable: The storage failed or refused. Then nothing is removed by what is not known of backups.
         Partial: Some objects could not be removed, or the removal could not be recorded.
     """
-    run = _Run(plan, plan.repository.unlock(plan.encryption), now or datetime.now(UTC), accept_clock, adopt)
-    with open_executor() as executor:
-        if dry_run:
-            decisions = executor.submit(decide, plan, run.repository, run.now).result()
-            return _result(plan, decisions, [], run.doubts(decisions).refusals, dry_run)
-        with _held(run) as (storage, swept, notes):
-            return _remove(run, executor, storage, swept, notes)
+    now = now or datetime.now(UTC)
+    if dry_run:
+        run = _Run(plan, plan.repository.unlock(plan.encryption), now, accept_clock, adopt)
+        with open_executor() as executor:
+            decisions = executor.submit(decide, plan, run.repository, now).result()
+        return _result(plan, decisions, [], run.doubts(decisions).refusals, dry_run)
+    with operation(plan, Verb.RETENTION) as told:
+        run = _Run(plan, plan.repository.unlock(plan.encryption), now, accept_clock, adopt)
+        with open_executor() as executor, _held(run) as (storage, swept, notes):
+            told.result = _remove(run, executor, storage, swept, notes)
+        return told.result
 
 
 def _remove(

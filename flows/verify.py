@@ -53,6 +53,7 @@ from flows.proving.proof import Proof, proved_index
 from flows.proving.row_drift import row_drift
 from flows.proving.scratch_restore import ScratchRestore, open_scratch
 from flows.reporting.artifacts import publish_verification
+from flows.reporting.lifecycle import Verb, operation
 from flows.stages.compress import decompress
 from flows.stages.diff import merge
 from flows.stages.encrypt import decrypt
@@ -128,6 +129,15 @@ def make_verification(
         progress: Told of parts.
         run_at: When the run of `verify --due` began that this is part of.
     """
+    with operation(plan, Verb.VERIFICATION, "deep" if deep else "quick") as run:
+        run.result = _verified(plan, backup, deep, progress, run_at)
+        run.backup_id = run.result.backup_id
+        return run.result
+
+
+def _verified(
+    plan: BackupPlan, backup: str, deep: bool, progress: Progress | None, run_at: datetime | None
+) -> Verification:
     started = time.monotonic()
     remove_abandoned_scratch()
     repository = plan.repository.unlock(plan.encryption)

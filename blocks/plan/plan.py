@@ -14,6 +14,7 @@ from blocks.errors import ConfigurationError
 from blocks.host.passwords import HINT
 from blocks.plan.durations import Window
 from blocks.plan.hooks import Hooks
+from blocks.plan.objectives import Objectives
 from blocks.plan.proof import Budget, ProofPolicy
 from blocks.plan.retention import RetentionPolicy
 from blocks.plan.schedules import Schedules
@@ -75,6 +76,10 @@ class BackupPlan(LastgoodBlock):
     )
     retention: RetentionPolicy = Field(default_factory=RetentionPolicy, description="How long backups are kept.")
     schedules: Schedules = Field(default_factory=Schedules, description="When the jobs of the plan run.")
+    objectives: Objectives = Field(
+        default_factory=Objectives,
+        description="How old the newest good backup may be, and how long a restore may take.",
+    )
     hooks: Hooks = Field(default_factory=Hooks, description="Commands that run before and after state is read.")
     quality: list[str] = Field(default_factory=list, description="Files with the quality suites of restored state.")
     verify_after_backup: Literal["off", "quick", "deep"] = Field(

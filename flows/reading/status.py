@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import islice
 
 from pydantic import BaseModel
 
 from blocks.host.room import free_bytes
+from blocks.plan.objectives import backup_overdue_since, overdue_since
 from blocks.plan.plan import BackupPlan
 from blocks.plan.schedule_times import times_after
 from blocks.plan.schedules import Scheduled, Schedules
@@ -17,9 +17,6 @@ from blocks.records import BackupMetadata, BackupType
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis
 from flows.reporting.moments import ago, span
-
-MISSED = 2
-"""How many times of a schedule have to pass without a result: after the first one a run may be at work, or wait."""
 
 _WEEK, _MONTH = timedelta(days=7), timedelta(days=30)
 _BACKUPS = (Scheduled.FULL, Scheduled.DIFFERENTIAL, Scheduled.INCREMENTAL)
@@ -87,7 +84,8 @@ class PlanStatus(BaseModel):
         health: What it amounts to.
         last_good: The newest backup that nothing is known against; an emergency backup, which may hold part, is none.
         next_due: When the next backup is due by the plan's schedules; None where all are made by hand.
-        overdue_since: The first of the times that passed without a good backup, where `MISSED` did.
+        overdue_since: The first of the times that passed without a good backup, where two did; where the plan sets
+            an RPO, when the newest good backup became older.
         last_verified: The newest verification.
         backups: How many backups there are.
         size_stored: What they take.
@@ -134,7 +132,7 @@ def plan_status(plan: BackupPlan, reference: str, now: datetime) -> PlanStatus:
 
     good = _last_good(survey.backups, verdicts)
     proof = _last_proof(survey.backups, verdicts, now)
-    overdue = _overdue_since(plan.schedules, _BACKUPS, good.timestamp, now) if good else None
+    overdue = backup_overdue_since(plan.objectives, plan.schedules, good.timestamp, now) if good else None
     unproved = _unproved(plan.schedules, proof, verdicts, now)
     bad = _bad(survey.backups, verdicts)
     health = (
@@ -203,13 +201,6 @@ def _last_proof(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdic
     )
 
 
-def _overdue_since(schedules: Schedules, jobs: Sequence[Scheduled], since: datetime, now: datetime) -> datetime | None:
-    """Return the first time of any job after a moment, where `MISSED` times of one of them have passed since."""
-    missed = [list(islice(times_after(schedule, since), MISSED)) for job in jobs if (schedule := schedules.of(job))]
-    late = [times[0] for times in missed if len(times) == MISSED and times[-1] <= now]
-    return min(late, default=None)
-
-
 def _next(schedules: Schedules, now: datetime) -> datetime | None:
     times = (next(iter(times_after(schedule, now)), None) for job in _BACKUPS if (schedule := schedules.of(job)))
     return min((time for time in times if time is not None), default=None)
@@ -219,7 +210,7 @@ def _unproved(schedules: Schedules, proof: ProofAge | None, verdicts: Mapping[st
     """Whether no backup is proved, or none was for longer than the plan wants."""
     if proof is None or not any(verdict.good for verdict in verdicts.values()):
         return True
-    return _overdue_since(schedules, [Scheduled.VERIFY], proof.verified_at, now) is not None
+    return overdue_since(schedules, [Scheduled.VERIFY], proof.verified_at, now) is not None
 
 
 def _grown(backups: Sequence[BackupMetadata], since: datetime) -> int:

@@ -1,0 +1,114 @@
+"""What a verb does from outside: it begins, and it ends well or not. The one place that tells others of it.
+
+Each verb opens one `operation` around its work, in a flow run or not. Listeners are told of both moments: the journal,
+metrics, events, notifications. One that fails is logged, and stops nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from blocks.plan.plan import BackupPlan
+from blocks.records import BackupMetadata
+from blocks.verification import Verification
+
+if TYPE_CHECKING:
+    from flows.pipeline.results import RestoreResult, RetentionResult
+
+logger = logging.getLogger(__name__)
+
+
+class Verb(StrEnum):
+    """What is done."""
+
+    BACKUP = "backup"
+    RESTORE = "restore"
+    VERIFICATION = "verification"
+    RETENTION = "retention"
+
+
+@dataclass
+class Operation:
+    """One run of a verb. The verb fills in what came of it while it is under way.
+
+    Attributes:
+        plan: The plan, as it was read.
+        verb: What is done.
+        kind: Of a backup its type, as it was asked for; of a restore its mode; of a verification `deep` or `quick`;
+            else nothing.
+        operation_id: Names it, in all that is told of it.
+        started_at: When it began, by this machine's clock.
+        backup_id: The backup that is made, restored or verified; None while it is not known, and for retention.
+        result: What came of it; None while it is under way, and where it failed before there was a result.
+        error: What ended it; None while it is under way, and where it did what it should. A verification that finds a
+            backup bad, and a restore that leaves something out, have no error: their result says so.
+        seconds: How long it took; None while it is under way.
+    """
+
+    plan: BackupPlan
+    verb: Verb
+    kind: str = ""
+    operation_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    backup_id: str | None = None
+    result: BackupMetadata | RestoreResult | Verification | RetentionResult | None = None
+    error: BaseException | None = None
+    seconds: float | None = None
+
+
+class Listener(Protocol):
+    """Is told of operations. What it raises is logged; it must not take long, since the verb waits for it."""
+
+    def started(self, operation: Operation) -> None:
+        """Take note that an operation begins."""
+        ...
+
+    def ended(self, operation: Operation) -> None:
+        """Take note that an operation ended: `seconds` is set, and `error` where it failed."""
+        ...
+
+
+def listeners(plan: BackupPlan) -> Sequence[Listener]:
+    """Return who is told of the operations of a plan, in this order."""
+    return ()
+
+
+@contextmanager
+def operation(plan: BackupPlan, verb: Verb, kind: str = "", backup_id: str | None = None) -> Iterator[Operation]:
+    """Tell listeners that an operation begins, and how it ends.
+
+    Args:
+        plan: The plan, read and resolved.
+        verb: What is done.
+        kind: See `Operation`.
+        backup_id: The backup, where it is known before.
+    """
+    told = listeners(plan)
+    run, started = Operation(plan, verb, kind, backup_id=backup_id), time.monotonic()
+    for listener in told:
+        _tell(listener, "started", run)
+    try:
+        yield run
+    except BaseException as exc:
+        run.error = exc
+        raise
+    finally:
+        run.seconds = time.monotonic() - started
+        for listener in told:
+            _tell(listener, "ended", run)
+
+
+def _tell(listener: Listener, moment: str, run: Operation) -> None:
+    try:
+        getattr(listener, moment)(run)
+    except Exception as exc:  # whatever it is: nothing that only reports may stop a backup
+        logger.warning("%s was not told that a %s %s: %s", type(listener).__name__, run.verb.value, moment, exc)
+        logger.debug("where it failed", exc_info=True)

@@ -23,6 +23,7 @@ from flows.cli.commands import (
     key,
     list_backups,
     ls,
+    monitoring,
     plan,
     proof,
     quality,
@@ -62,6 +63,7 @@ COMMANDS: Mapping[str, Command] = {
     "unlock": unlock.COMMAND,
     "serve": serve.COMMAND,
     "deploy": deploy.COMMAND,
+    "monitoring": monitoring.COMMAND,
     "demo": demo.COMMAND,
 }
 GROUPS: Mapping[str, tuple[Mapping[str, Command], str]] = {

@@ -91,9 +91,9 @@ def last_run(alert: str, verb: str, kind: str, summary: str, limit: int | None) 
 
 def ours() -> Iterator[Series]:
     plan = {"plan": "books"}
-    yield from last_run("LastgoodBackupFailed", "backup", "full", "books: the last full backup failed", 2 * DAY)
+    yield from last_run("LastgoodBackupFailed", "backup", "full", "books: the last full backup failed, or left something out", 2 * DAY)
     yield fires(
-        "LastgoodBackupFailed", "another type succeeded since", "books: the last full backup failed", "3h",
+        "LastgoodBackupFailed", "another type succeeded since", "books: the last full backup failed, or left something out", "3h",
         {**moments("backup", "full", HOUR, 0), **moments("backup", "incremental", None, 2 * HOUR)},
         plan="books", verb="backup", type="full",
     )  # fmt: skip
@@ -126,7 +126,7 @@ def ours() -> Iterator[Series]:
         {backups("full", "corrupted"): "0+0x10", backups("full", "verified"): "7+0x10"},
     )  # fmt: skip
 
-    failed = "books: the last deep verification failed"
+    failed = "books: the last deep verification found something bad, or could not prove all"
     yield from last_run("LastgoodVerificationFailed", "verification", "deep", failed, 8 * DAY)
 
     verified = 'lastgood_newest_verified_backup_timestamp_seconds{plan="books"}'
@@ -140,7 +140,7 @@ def ours() -> Iterator[Series]:
     yield quiet("LastgoodNeverVerified", "a plan that is new", "170h", {good: "0+0x300"}, "1h")
     yield quiet("LastgoodNeverVerified", "one was", "194h", {good: "0+0x300", verified: "0+0x300"}, "1h")
 
-    yield from last_run("LastgoodRetentionFailed", "retention", "", "books: the last retention run failed", None)
+    yield from last_run("LastgoodRetentionFailed", "retention", "", "books: the last retention run failed, or removed only a part", None)
 
     yield from sizes()
 

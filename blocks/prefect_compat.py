@@ -87,7 +87,7 @@ def needs_prefect(words: Sequence[str]) -> bool:
             *_,
         ]:
             return not is_path(plan)
-        case ["status", *plans]:
+        case ["status" | "metrics", *plans]:
             return not all(is_path(word) for word in plans if not word.startswith("-"))
         case ["ls" | "cat" | "export" | "query", plan, *_]:
             return not is_path(plan)

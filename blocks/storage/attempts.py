@@ -112,14 +112,20 @@ class Breaker:
             StorageUnreachable: So many calls failed that nothing is asked for a while.
         """
         failures, until = self._read()
-        left = until - self.now()
-        # a time further away than a breaker is ever open was written by another clock
-        if failures >= BREAK_AFTER and 0 < left <= BREAK_SECONDS:
+        if self._stands(failures, until):
             when = datetime.fromtimestamp(until, UTC)
             raise StorageUnreachable(
                 f"{self._place} failed {failures} times in a row, and is left alone until {when:%H:%M:%S} UTC",
                 hint="See whether the storage works and can be reached from this machine.",
             )
+
+    def is_open(self) -> bool:
+        """Whether calls fail now without a request."""
+        return self._stands(*self._read())
+
+    def _stands(self, failures: int, until: float) -> bool:
+        # a time further away than a breaker is ever open was written by another clock
+        return failures >= BREAK_AFTER and 0 < until - self.now() <= BREAK_SECONDS
 
     def failed(self, began: float) -> None:
         """Count a call that failed in all of its attempts, unless one that was under way with it was counted.

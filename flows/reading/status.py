@@ -130,7 +130,7 @@ def plan_status(plan: BackupPlan, reference: str, now: datetime) -> PlanStatus:
     if lost := repository.rolled_back(plan.name):
         findings.append(lost)
 
-    good = _last_good(survey.backups, verdicts)
+    good = last_good(survey.backups, verdicts)
     proof = _last_proof(survey.backups, verdicts, now)
     overdue = backup_overdue_since(plan.objectives, plan.schedules, good.timestamp, now) if good else None
     unproved = _unproved(plan.schedules, proof, verdicts, now)
@@ -155,14 +155,15 @@ def plan_status(plan: BackupPlan, reference: str, now: datetime) -> PlanStatus:
         grown_7_days=_grown(survey.backups, now - _WEEK),
         grown_30_days=_grown(survey.backups, now - _MONTH),
         free_bytes=free_bytes(folder) if folder is not None else None,
-        slots=_slots(survey.backups),
+        slots=slots(survey.backups),
         held_by=Holder(purpose=lease.purpose, holder=lease.holder, since=lease.acquired_at) if lease else None,
         findings=findings,
         to_do=_to_do(reference, good, overdue, unproved, bad, bool(findings), now),
     )
 
 
-def _last_good(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict]) -> BackupMetadata | None:
+def last_good(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict]) -> BackupMetadata | None:
+    """Return the newest backup that nothing is known against; an emergency backup, which may hold part, is none."""
     whole = [made for made in backups if made.backup_type is not BackupType.EMERGENCY]
     return next((made for made in reversed(whole) if not verdicts[made.backup_id].bad), None)
 
@@ -217,7 +218,8 @@ def _grown(backups: Sequence[BackupMetadata], since: datetime) -> int:
     return sum(made.size_stored for made in backups if made.timestamp >= since)
 
 
-def _slots(backups: Sequence[BackupMetadata]) -> list[SlotAge]:
+def slots(backups: Sequence[BackupMetadata]) -> list[SlotAge]:
+    """Return the replication slots as the newest backup saw them."""
     found = []
     for source in backups[-1].sources if backups else ():
         match source.definition.get("slot"):

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.postgres_versions import cache
 
 FOLDERS = ("azurite", "grafana")
-"""Beside this module: Azurite, a server that speaks Azure Blob Storage; Grafana's schema, and TypeScript to check it."""
+"""Beside this module: a server that speaks Azure Blob Storage; Grafana's schema, and TypeScript to check by it."""
 
 
 def node_modules(folder: str) -> Path:

@@ -12,7 +12,7 @@ from flows.cli.output import say
 
 def monitoring_arguments(command: ArgumentParser) -> None:
     """Declare what `monitoring` takes."""
-    command.add_argument("folder", metavar="FOLDER", type=Path, help="Where the files are written; none is written over.")
+    command.add_argument("folder", metavar="FOLDER", type=Path, help="Where the files go; none is written over.")
     options.value(command, "--prefix", "PREFIX", "That of the metrics, where one is set.", default="")
     options.values(
         command, "--target", "HOST:PORT", "Where `lastgood metrics --serve` listens; may be repeated.", dest="targets"

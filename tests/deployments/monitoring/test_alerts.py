@@ -14,7 +14,8 @@ HOUR, DAY = 3600, 86_400
 
 PUBLISHED = {
     "BackupSuccessRateLow": {
-        "expr": "sum(rate(backup_operations_created_success[5m])) / sum(rate(backup_operations_created_total[5m])) < 0.95",
+        "expr": "sum(rate(backup_operations_created_success[5m])) / sum(rate(backup_operations_created_total[5m]))"
+        " < 0.95",
         "for": "10m",
         "labels": {"severity": "warning"},
         "annotations": {"summary": "Backup success rate below 95%"},
@@ -46,7 +47,9 @@ SEVERITIES = {
 }
 
 
-def fires(alert: str, why: str, summary: str, at: str, values: dict[str, str], step: str = "1m", **labels: str) -> Series:
+def fires(
+    alert: str, why: str, summary: str, at: str, values: dict[str, str], step: str = "1m", **labels: str
+) -> Series:
     """Series at which an alert fires, with these labels."""
     expected: Labels = {"severity": SEVERITIES[alert], **labels}
     return Series(f"{alert} fires: {why}", values, at, step, {alert: [(expected, summary)]})
@@ -91,9 +94,10 @@ def last_run(alert: str, verb: str, kind: str, summary: str, limit: int | None) 
 
 def ours() -> Iterator[Series]:
     plan = {"plan": "books"}
-    yield from last_run("LastgoodBackupFailed", "backup", "full", "books: the last full backup failed, or left something out", 2 * DAY)
+    failed = "books: the last full backup failed, or left something out"
+    yield from last_run("LastgoodBackupFailed", "backup", "full", failed, 2 * DAY)
     yield fires(
-        "LastgoodBackupFailed", "another type succeeded since", "books: the last full backup failed, or left something out", "3h",
+        "LastgoodBackupFailed", "another type succeeded since", failed, "3h",
         {**moments("backup", "full", HOUR, 0), **moments("backup", "incremental", None, 2 * HOUR)},
         plan="books", verb="backup", type="full",
     )  # fmt: skip
@@ -117,7 +121,7 @@ def ours() -> Iterator[Series]:
         return f'lastgood_backups{{plan="books",type="{kind}",status="{status}"}}'
 
     yield fires(
-        "LastgoodBackupCorrupted", "some are", "books: 3 backups are corrupted", "5m",
+        "LastgoodBackupCorrupted", "some are", "books: corrupted backups: 3", "5m",
         {backups("full", "corrupted"): "0x2 1+0x10", backups("incremental", "corrupted"): "0x2 2+0x10"},
         plan="books", status="corrupted",
     )  # fmt: skip
@@ -140,7 +144,8 @@ def ours() -> Iterator[Series]:
     yield quiet("LastgoodNeverVerified", "a plan that is new", "170h", {good: "0+0x300"}, "1h")
     yield quiet("LastgoodNeverVerified", "one was", "194h", {good: "0+0x300", verified: "0+0x300"}, "1h")
 
-    yield from last_run("LastgoodRetentionFailed", "retention", "", "books: the last retention run failed, or removed only a part", None)
+    failed = "books: the last retention run failed, or removed only a part"
+    yield from last_run("LastgoodRetentionFailed", "retention", "", failed, None)
 
     yield from sizes()
 
@@ -176,7 +181,9 @@ def ours() -> Iterator[Series]:
     summary, labels = "/var/lib/lastgood.prom was written 1h 30m 0s ago", {"file": "/var/lib/lastgood.prom"}
     yield fires("LastgoodTextfileStale", "old", summary, "90m", {file: "0+0x100"}, **labels)
     yield quiet("LastgoodTextfileStale", "young", "50m", {file: "0+0x100"})
-    yield quiet("LastgoodTextfileStale", "of others", "90m", {'node_textfile_mtime_seconds{file="apt.prom"}': "0+0x100"})
+    yield quiet(
+        "LastgoodTextfileStale", "of others", "90m", {'node_textfile_mtime_seconds{file="apt.prom"}': "0+0x100"}
+    )
 
 
 def sizes() -> Iterator[Series]:
@@ -206,7 +213,8 @@ def published(prefix: str = "") -> Iterator[Series]:
     none, name = "0+0x240", f"{prefix}backup_operations_"
     created = {f"{name}created_total": every}
     for alert, bad, good in (
-        ("BackupSuccessRateLow", {f"{name}created_success": none, **created}, {f"{name}created_success": every, **created}),
+        ("BackupSuccessRateLow", {f"{name}created_success": none, **created},
+         {f"{name}created_success": every, **created}),
         ("BackupCreationFailures", {f"{name}created_failed": every}, {f"{name}created_failed": none}),
         ("RetentionCleanupFailures", {f"{prefix}backup_retention_cleaned_failed": every},
          {f"{prefix}backup_retention_cleaned_failed": none}),

@@ -1,4 +1,4 @@
-"""Which alerts can fire at the cadences at which jobs really run: what docs/monitoring.md says is what promtool does."""
+"""Which alerts can fire at the cadences of real jobs: what docs/monitoring.md says is what promtool does."""
 
 from __future__ import annotations
 
@@ -94,13 +94,17 @@ def states(runs: Mapping[str, Sequence[int]], days: int, step: int, good: int) -
     found = {'lastgood_backup_size_bytes{plan="books",type="full"}': sizes}
     for verb in runs:
         for moment, ok in (("success", True), ("failure", False)):
-            found[f'lastgood_last_{moment}_timestamp_seconds{{plan="books",verb="{verb}",type="full"}}'] = last(verb, ok)
+            found[f'lastgood_last_{moment}_timestamp_seconds{{plan="books",verb="{verb}",type="full"}}'] = last(
+                verb, ok
+            )
     found['lastgood_newest_good_backup_timestamp_seconds{plan="books"}'] = last("backup", True)
     found['lastgood_rpo_target_seconds{plan="books"}'] = sampled([2 * apart] * (days * DAY // step))
     return found
 
 
-def firing(group: str, alerts: Mapping[str, bool], values: Mapping[str, str], days: int, step: int, folder: Path) -> str:
+def firing(
+    group: str, alerts: Mapping[str, bool], values: Mapping[str, str], days: int, step: int, folder: Path
+) -> str:
     """Return what a group of alerts does otherwise than is expected: whether each of them ever fires."""
     rules = folder / ALERTS
     asked = [rule for rule in GROUPS[group]["rules"] if rule["alert"] in alerts]

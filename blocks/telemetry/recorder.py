@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from blocks.telemetry.numbers import BreakerTurns, OperationNumbers, SourceReads, TierBytes, TierCalls
+from blocks.telemetry.numbers import BreakerTurns, OperationNumbers, Outcome, SourceReads, TierBytes, TierCalls
 
 
 class Recorder:
@@ -42,6 +42,10 @@ class Recorder:
     def read(self, reads: SourceReads) -> None:
         """Count reads of a source."""
         self.add(OperationNumbers(reads=(reads,)))
+
+    def read_failed(self, source: str, seconds: float = 0.0) -> None:
+        """Count that a source could not be read, or not be opened."""
+        self.read(SourceReads(source, Outcome.FAILED.value, 1, seconds, 0, 0))
 
     def breaker(self, tier: str, *, opened: bool) -> None:
         """Count that the breaker of a tier opened, or closed."""

@@ -1,6 +1,7 @@
 """Metrics of plans, from the journal of operations and from the repositories' own records.
 
-No number is lost by a restart, of this process or of those that do the work. The journal is read when somebody asks, repositories beside that: a scrape waits for no storage.
+No number is lost by a restart, of this process or of those that do the work. The journal is read when somebody asks,
+repositories beside that: a scrape waits for no storage.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ LOOK_SECONDS = 60.0
 STALE_SECONDS = 300.0
 """When a look takes longer than that, the repository cannot be read."""
 FIRST_SECONDS = 5.0
-"""How long the first looks are waited for, before anything is shown."""
+"""How long the first looks are waited for, before anything is told."""
 _SOON = 1.0
 
 
@@ -106,9 +107,12 @@ class Exporter:
         self._guard = threading.Lock()
         self._ending = threading.Event()
         self._totals = Totals()
+        self._first_until = 0.0
 
     def text(self) -> str:
-        """Return all metrics, as they are now."""
+        """Return all metrics, as they are now; right after the start this waits a little for the first looks."""
+        for one in self._watched:
+            one.looked.wait(max(0.0, self._first_until - time.monotonic()))
         with self._guard:
             totals = self._read_journal()
             now = datetime.now(UTC)
@@ -123,13 +127,11 @@ class Exporter:
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """Look at repositories now and then, for as long as the context lasts; it begins with a first look."""
+        """Look at repositories now and then, for as long as the context lasts."""
+        self._first_until = time.monotonic() + FIRST_SECONDS
         for one in self._watched:
             # nothing waits for a storage that does not answer, not even the end of the process
             threading.Thread(target=self._watch, args=(one,), name=f"look-{one.plan.name}", daemon=True).start()
-        until = time.monotonic() + FIRST_SECONDS
-        for one in self._watched:
-            one.looked.wait(max(0.0, until - time.monotonic()))
         try:
             yield
         finally:

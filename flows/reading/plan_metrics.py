@@ -16,6 +16,7 @@ from blocks.plan.plan import BackupPlan
 from blocks.records import BackupStatus, BackupType
 from blocks.sources.target import RestoreMode
 from blocks.storage.attempts import Breaker
+from blocks.telemetry.numbers import Outcome
 from flows.reading.repository_numbers import RepositoryNumbers
 from flows.reporting.exposition import Family
 from flows.reporting.journal import BAD, COMPLETED, FAILED, PARTIAL
@@ -41,13 +42,13 @@ _STATUSES = (BackupStatus.COMPLETED.value, BackupStatus.VERIFIED.value, BackupSt
 _STAGES: Mapping[str, Sequence[str]] = {
     BACKUP: ("collect", "normalize", "diff", "compress", "encrypt", "store", "record"),
     RESTORE: ("find", "fetch", "decrypt", "decompress", "merge", "denormalize", "apply"),
-    VERIFICATION: ("find", "fetch", "decrypt", "decompress", "merge"),
+    VERIFICATION: ("find", "fetch", "decrypt", "decompress", "merge", "prove"),
     RETENTION: ("decide", "explain", "remove", "sweep"),
 }
 _CALLS = ("put", "get", "size", "list", "remove", "prepare")
-_CALL_OUTCOMES = ("ok", "missing", "exists", "unreadable", "refused", "full", "unreachable", "failed")
+_CALL_OUTCOMES = tuple(outcome.value for outcome in Outcome)
 _DIRECTIONS = ("written", "read")
-_READ_OUTCOMES = ("ok", "failed")
+_READ_OUTCOMES = (Outcome.OK.value, Outcome.FAILED.value)
 _MICRO = 1_000_000
 
 
@@ -414,7 +415,7 @@ def _tiers(known: Known) -> Iterator[Family]:
             moved.add(counts["moved", tier, way], plan=plan, tier=tier, direction=way)
     breakers = {state.place: state.breaker for state, _ in known if state.breaker is not None}
     for tier, breaker in sorted(breakers.items()):
-        open_.add(int(breaker.is_open()), tier=tier)
+        open_.add(int(breaker.is_open), tier=tier)
     yield from (calls, seconds, moved, open_)
 
 

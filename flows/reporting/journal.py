@@ -65,8 +65,7 @@ class Journal:
         if operation.backup_id is not None:
             line["backup"] = operation.backup_id
         line |= _result(operation)
-        numbers = getattr(operation, "numbers", None)
-        self._append(line, {"numbers": numbers.as_json()} if numbers is not None else {})
+        self._append(line, {"numbers": operation.numbers.as_json()})
 
     def _append(self, line: dict[str, JsonValue], more: Mapping[str, JsonValue] | None = None) -> None:
         try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
-from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from argparse import ArgumentParser
+from collections.abc import Sequence
 
 from blocks.errors import ConfigurationError
 from blocks.host.interrupts import Ended
@@ -19,19 +19,12 @@ _HOST = "127.0.0.1"
 _PREFIX = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
-def port(word: str) -> int:
-    """Read the number of a port; 0 is any that is free."""
-    if not (word.isdecimal() and int(word) < 2**16):
-        raise ArgumentTypeError(f"{word!r} is no port")
-    return int(word)
-
-
 def metrics_arguments(command: ArgumentParser) -> None:
     """Declare what `metrics` takes."""
     command.add_argument(
         "plans", metavar="PLAN", nargs="+", help="Path of a YAML plan, or name of a saved Backup Plan block."
     )
-    options.value(command, "--serve", "PORT", "Serve them on this port, until stopped.", type=port)
+    options.value(command, "--serve", "PORT", "Serve them on this port, until stopped.", type=options.port)
     options.value(command, "--host", "ADDRESS", f"Where --serve listens; {_HOST} by default.", default=_HOST)
     options.value(command, "--prefix", "TEXT", "Stands before the names that begin with backup_.", default="")
 
@@ -43,16 +36,19 @@ def metrics(plans: Sequence[str], *, serve: int | None, host: str, prefix: str) 
     """
     before = name_prefix(prefix)
     opened = _opened(plans)
-    if serve is None:
-        from flows.reading.exporter import exporter_of  # as below
+    # no other command waits for them
+    from flows.reading.exporter import exporter_of
+    from flows.reading.metrics_serving import serving_metrics
 
+    if serve is None:
         exporter = exporter_of(opened, before)
         exporter.look()
         say(exporter.text().rstrip("\n"))
         return
     try:
-        with serving_metrics(opened, host, serve, before) as address:
+        with serving_metrics(opened, serve, host, before) as address:
             say(f"{address}/metrics")
+            sys.stdout.flush()  # whoever started it may wait for the address
             threading.Event().wait()
     except Ended:
         return  # that is how it ends
@@ -86,34 +82,6 @@ def _opened(references: Sequence[str]) -> list[BackupPlan]:
         found[plan.name] = reference
         plans.append(plan)
     return plans
-
-
-@contextmanager
-def serving_metrics(plans: Sequence[BackupPlan], host: str, port: int, prefix: str = "") -> Iterator[str]:
-    """Serve the metrics of plans for as long as the context lasts.
-
-    Args:
-        plans: Read and resolved.
-        host: Address to listen on.
-        port: Port to listen on; 0 for any that is free.
-        prefix: What stands before the published names.
-
-    Yields:
-        The address, as a URL.
-    """
-    # no other command waits for them
-    from flows.reading.exporter import exporter_of
-    from flows.reporting.exposition import CONTENT_TYPE
-    from flows.reporting.metrics_server import HTML, PLAIN, link_page, serving
-
-    exporter = exporter_of(plans, prefix)
-    pages = {
-        "/metrics": (CONTENT_TYPE, exporter.text),
-        "/": (HTML, lambda: link_page("lastgood", {"/metrics": "Metrics, for Prometheus"})),
-        "/healthz": (PLAIN, lambda: "ok\n"),
-    }
-    with serving(host, port, pages) as address, exporter.looking():
-        yield address
 
 
 COMMAND = options.Command("Print or serve metrics for Prometheus.", metrics_arguments, metrics)

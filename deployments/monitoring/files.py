@@ -12,14 +12,14 @@ from importlib.resources import files
 from pathlib import Path
 
 from blocks.errors import ConfigurationError
+from flows.reporting.exposition import name_prefix
 
 ALERTS, DASHBOARD = "alerts.yml", "dashboard.json"
 NAMES = ("prometheus.yml", ALERTS, "alertmanager.yml", DASHBOARD)
 
 _PUBLISHED = re.compile(r"\bbackup_(?=operations_|retention_)")
 """How the names begin that a prefix comes before; all other names say `lastgood` already."""
-_PREFIX = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-_TARGET = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:/@\[\]]+):\d{1,5}")
+_TARGET = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+):[0-9]{1,5}")
 _SCRAPED = '["localhost:9817"]'
 
 
@@ -33,7 +33,7 @@ def monitoring_files(prefix: str = "", targets: Sequence[str] = ()) -> Mapping[s
     Raises:
         ConfigurationError: The prefix cannot be one in Prometheus, or a target is no host with a port.
     """
-    before = _before(prefix)
+    before = name_prefix(prefix)
     for target in targets:
         if not _TARGET.fullmatch(target):
             raise ConfigurationError(f"{target!r} is no place to scrape", hint="Write it as host:port.")
@@ -64,14 +64,3 @@ def write_monitoring_files(folder: Path, prefix: str = "", targets: Sequence[str
             f"the files cannot be written into {folder}: {exc.strerror}", hint="Name another folder."
         ) from exc
     return list(contents)
-
-
-def _before(prefix: str) -> str:
-    """Return what stands before a name in Prometheus, where a dot is an underscore."""
-    written = re.sub(r"[.\-]", "_", prefix.strip("."))
-    if written and not _PREFIX.fullmatch(written):
-        raise ConfigurationError(
-            f"{prefix!r} cannot be the prefix of a metric",
-            hint="It has letters, digits, underscores and dots, and does not begin with a digit.",
-        )
-    return f"{written}_" if written else ""

@@ -6,13 +6,18 @@ prometheus_client cannot write them: it appends `_total` to names of counters th
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from blocks.errors import ConfigurationError
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Labels = Mapping[str, str]
+
+_PREFIX = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 @dataclass
@@ -50,6 +55,21 @@ class Family:
             self.samples.append(("_bucket", {**labels, "le": _number(bound)}, below))
         self.samples.append(("_sum", labels, total))
         self.samples.append(("_count", labels, sum(buckets.values())))
+
+
+def name_prefix(text: str) -> str:
+    """Return what stands before a name in Prometheus, where a dot is an underscore.
+
+    Raises:
+        ConfigurationError: It cannot stand there.
+    """
+    written = re.sub(r"[.\-]", "_", text.strip("."))
+    if written and not _PREFIX.fullmatch(written):
+        raise ConfigurationError(
+            f"{text!r} cannot be the prefix of a metric",
+            hint="It has letters, digits, underscores and dots, and does not begin with a digit.",
+        )
+    return f"{written}_" if written else ""
 
 
 def exposition(families: Iterable[Family], prefix: str = "") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 from argparse import ArgumentParser
@@ -14,9 +13,9 @@ from blocks.plan.plan import BackupPlan
 from flows.cli import options
 from flows.cli.output import say
 from flows.cli.running import open_plan
+from flows.reporting.exposition import name_prefix
 
 _HOST = "127.0.0.1"
-_PREFIX = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 def metrics_arguments(command: ArgumentParser) -> None:
@@ -52,21 +51,6 @@ def metrics(plans: Sequence[str], *, serve: int | None, host: str, prefix: str) 
             threading.Event().wait()
     except Ended:
         return  # that is how it ends
-
-
-def name_prefix(text: str) -> str:
-    """Return what stands before a name in Prometheus, where a dot is an underscore.
-
-    Raises:
-        ConfigurationError: It cannot stand there.
-    """
-    written = re.sub(r"[.\-]", "_", text.strip("."))
-    if written and not _PREFIX.fullmatch(written):
-        raise ConfigurationError(
-            f"{text!r} cannot be the prefix of a metric",
-            hint="It has letters, digits, underscores and dots, and does not begin with a digit.",
-        )
-    return f"{written}_" if written else ""
 
 
 def _opened(references: Sequence[str]) -> list[BackupPlan]:

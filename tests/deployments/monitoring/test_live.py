@@ -14,7 +14,7 @@ import pytest
 
 from blocks.errors import LastgoodError, SourceUnavailable
 from blocks.plan.objectives import Objectives
-from flows.cli.commands.metrics import serving_metrics
+from flows.reading.metrics_serving import serving_metrics
 from flows.retention import apply_retention
 from flows.verify import make_verification
 from tests.deployments.monitoring.programs import Prometheus, Webhook, until, watching, webhook
@@ -49,7 +49,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         shop = Shop(folder / "shop", encrypted=False, objectives=Objectives(rpo=HOUR, rto=HOUR))
         shop.fill()
         with (
-            serving_metrics([shop.plan], "127.0.0.1", 0) as address,
+            serving_metrics([shop.plan], 0) as address,
             watching(folder / "monitoring", address.removeprefix("http://"), told) as prometheus,
         ):
             # a rate needs to have seen what was before

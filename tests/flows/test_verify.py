@@ -409,6 +409,19 @@ def test_rules_in_sql_are_evaluated_on_restored_rows(
     assert not list(temporary_folder().glob("lastgood-quality-*"))
 
 
+def test_a_rule_for_which_there_is_no_memory_could_not_be_tried(shop: Shop, tmp_path: Path) -> None:
+    made = shop.back_up()
+    too_large = "SELECT * FROM (SELECT string_agg(repeat('x', 1000000), '') AS s FROM range(500)) WHERE length(s) < 1"
+    shop.plan = shop.plan.model_copy(update={"quality": [query(tmp_path, too_large)]})
+    result = make_verification(shop.plan)
+    assert (result.status, result.findings) == (VERIFIED, ())
+    assert result.results["quality"].outcome is CheckOutcome.UNPROVEN
+    error = failure(result)
+    assert isinstance(error, CouldNotBeTried)
+    assert "not enough memory" in error.message
+    assert shop.repository.verifications("trading", made.backup_id) == [result]
+
+
 @pytest.mark.parametrize("step", ["SuiteRows", "SuiteRows.add", "SuiteRows.run"])
 def test_suites_without_room_are_unproven_and_all_else_is_recorded(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str

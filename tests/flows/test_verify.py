@@ -41,7 +41,8 @@ from blocks.sources.sqlite.rebuild import Rebuild
 from blocks.sources.sqlite.schema import SchemaObject
 from blocks.verification import Axis, CheckOutcome, RuleOutcome, Verification
 from flows.pipeline.chain import Chain
-from flows.verify import failure, make_verification
+from flows.proving.failure import failure
+from flows.verify import make_verification
 from tests.blocks.sources.files.test_keep_going import files_of_at_most
 from tests.conformance import mapping_states
 from tests.flows.flow_support import (

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
+from zlib import crc32
 
 from pydantic import JsonValue
 
@@ -56,7 +57,7 @@ def ended(number: int | str, at: datetime = NOW, plan: str = "books", **more: Js
         "numbers": dict(NUMBERS),
     }
     if "outcome" not in more and more.get("verb", "backup") == "backup":
-        line |= {"backup": f"INC_20260102_120000_{number}", "made": made(at, int(str(number), 16) % 10**9)}
+        line |= {"backup": f"INC_20260102_120000_{number}", "made": made(at, crc32(str(number).encode()))}
     return line | more
 
 

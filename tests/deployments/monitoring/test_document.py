@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from deployments.monitoring.files import ALERTS, DASHBOARD, NAMES, monitoring_files
+from flows.cli.tree import COMMANDS, GROUPS
 from flows.reading.plan_metrics import published, series
 from flows.reporting.exposition import Family
 from tests.deployments.monitoring.promtool import rules_of
@@ -69,6 +70,13 @@ def test_alerts_and_panels_ask_for_metrics_that_there_are(file: str, prefix: str
     }
     assert {re.sub(r"(?<!removed)_(?:bucket|sum|count)$", "", name) for name in asked} <= there
     assert {name for name in asked if "backup_operations" in name}
+
+
+def test_the_commands_are_those_of_lastgood() -> None:
+    named = set(re.findall(r"\blastgood ([a-z]+(?: [a-z]+)?)", " ".join(re.findall(r"`(lastgood [^`]+)`", TEXT))))
+    groups = {f"{group} {name}" for group, (commands, _) in GROUPS.items() for name in commands}
+    assert {name for name in named if name not in groups and name.split()[0] not in COMMANDS} == set()
+    assert len(named) > 8
 
 
 def test_the_ports_are_the_same_everywhere() -> None:

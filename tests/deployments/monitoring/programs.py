@@ -81,18 +81,18 @@ def webhook() -> Iterator[Webhook]:
 
 
 @contextmanager
-def watching(folder: Path, target: str, told: Webhook) -> Iterator[Prometheus]:
+def watching(folder: Path, exporters: Sequence[str], told: Webhook) -> Iterator[Prometheus]:
     """Run both with the files that `lastgood monitoring` writes.
 
     What differs: they look every second, and alerts go to a program of this machine, at once.
 
     Args:
         folder: Where the files and what they keep go.
-        target: What is scraped.
+        exporters: What is scraped, as URLs.
         told: Gets the alerts.
     """
     own, theirs, mail = free_ports(3)
-    write_monitoring_files(folder, targets=[target])
+    write_monitoring_files(folder, targets=[address.removeprefix("http://") for address in exporters])
     _edit(folder / "prometheus.yml", ("30s", "1s"), ("localhost:9093", f"127.0.0.1:{theirs}"))
     _edit(
         folder / "alertmanager.yml",

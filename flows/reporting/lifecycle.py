@@ -82,7 +82,12 @@ class Listener(Protocol):
 
 def listeners(plan: BackupPlan) -> Sequence[Listener]:
     """Return who is told of the operations of a plan, in this order."""
-    return ()
+    told: list[Listener] = []
+    if plan.metrics.sends:
+        from flows.reporting.sent_metrics import SentMetrics  # and what it needs, for plans that have it
+
+        told.append(SentMetrics(plan))
+    return told
 
 
 @contextmanager

@@ -6,9 +6,11 @@ import os
 import socket
 from collections.abc import Mapping
 
-from opentelemetry import metrics
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.metrics import Counter, Histogram
+from opentelemetry.sdk.metrics import Counter as SdkCounter
+from opentelemetry.sdk.metrics import Histogram as SdkHistogram
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, MetricExportResult
 from opentelemetry.sdk.resources import Resource
 
@@ -35,7 +37,9 @@ class OtlpClient:
     """
 
     def __init__(self, endpoint: str | None, tags: Mapping[str, str]) -> None:
-        deltas: dict[type, AggregationTemporality] = dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA)
+        deltas: dict[type, AggregationTemporality] = dict.fromkeys(
+            (SdkCounter, SdkHistogram), AggregationTemporality.DELTA
+        )
         self._exporter = OTLPMetricExporter(
             endpoint=endpoint,
             timeout=SEND_SECONDS,
@@ -43,8 +47,8 @@ class OtlpClient:
         )
         self._reader = InMemoryMetricReader(self._exporter._preferred_temporality)
         self._tags = dict(tags)
-        self._counters: dict[str, metrics.Counter] = {}
-        self._histograms: dict[str, metrics.Histogram] = {}
+        self._counters: dict[str, Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
         self._provider = MeterProvider((self._reader,), _resource(), shutdown_on_exit=False)
         self._meter = self._provider.get_meter("lastgood", VERSION)
 

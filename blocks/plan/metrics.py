@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from blocks.plan.wrong_fields import wrong_at
-from blocks.telemetry.collector import BackendKind, MetricsCollector, check_backend
+from blocks.telemetry.collector import BackendKind, MetricsCollector, check_backend, check_reached
 from blocks.telemetry.published import checked_prefix
 
 _Tag = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -53,6 +53,15 @@ class Metrics(BaseModel):
     def sends(self) -> bool:
         """Whether numbers are sent anywhere, rather than fetched."""
         return self.backend not in (None, BackendKind.PROMETHEUS)
+
+    def reach(self) -> str:
+        """Return where numbers are sent, in words.
+
+        Raises:
+            ConfigurationError: The client of the backend is not installed, or its host is not known.
+        """
+        assert self.backend is not None, "nothing is sent"
+        return check_reached(self.backend, self.address)
 
     def collector(self) -> MetricsCollector:
         """Return what sends them.

@@ -13,7 +13,7 @@ _COUNTED = {Verb.BACKUP: CREATED, Verb.RETENTION: CLEANED}
 
 
 class SentMetrics:
-    """Is told of one operation, and tells a backend. It never waits for one but at the end, for two seconds at most.
+    """Is told of one operation, and tells a backend. It never waits for one but at the end, for three seconds at most.
 
     Args:
         plan: Names the backend.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.metrics import Counter, Histogram
@@ -17,8 +20,8 @@ from opentelemetry.sdk.resources import Resource
 from blocks.telemetry.published import buckets_of
 from blocks.version import VERSION
 
-SEND_SECONDS = 3.0
-"""No attempt to send is made later than so long after the first one."""
+SEND_SECONDS = 2.0
+"""Attempts to send what was gathered take no longer than this: less than the end of an operation waits for them."""
 
 _PREFERENCE = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
 _UNITS = {"seconds": "s", "bytes": "By"}
@@ -73,14 +76,41 @@ class OtlpClient:
         Raises:
             ConnectionError: The collector did not take it.
         """
-        gathered = self._reader.get_metrics_data()
-        if gathered is not None and self._exporter.export(gathered) is not MetricExportResult.SUCCESS:
-            raise ConnectionError("the collector did not take them")
+        if (gathered := self._reader.get_metrics_data()) is None:
+            return
+        with _kept_from_the_log() as said:
+            taken = self._exporter.export(gathered) is MetricExportResult.SUCCESS
+        if not taken:
+            raise ConnectionError(said[0] if said else "the collector did not take them")
 
     def close(self) -> None:
         """Close the connection."""
         self._provider.shutdown()
         self._exporter.shutdown()
+
+
+@contextmanager
+def _kept_from_the_log() -> Iterator[list[str]]:
+    """Keep what the exporter logs in this thread out of the log, each attempt and its end: it is said once, by us.
+
+    Yields:
+        What it said.
+    """
+    said: list[str] = []
+    here = threading.get_ident()
+
+    def kept(record: logging.LogRecord) -> bool:
+        if record.thread != here:
+            return True
+        said.append(record.getMessage())
+        return False
+
+    logger = logging.getLogger(OTLPMetricExporter.__module__)
+    logger.addFilter(kept)
+    try:
+        yield said
+    finally:
+        logger.removeFilter(kept)
 
 
 def _resource() -> Resource:

@@ -154,6 +154,10 @@ MISTAKES = {
     "tags of StatsD": plan(
         "name:", "metrics: {backend: statsd, tags: {env: prod}}\nname:", "line 1: metrics.tags", "datadog and otlp have"
     ),
+    "a host of metrics that is not known": plan(
+        "name:", "metrics: {backend: statsd, address: nowhere.invalid}\nname:",
+        "not ready  metrics: statsd at nowhere.invalid: the host is not known", words=CHECK,
+    ),
     "hooks misspelt": plan("name:", "hooks: {befor: [x]}\nname:", "line 1: hooks.befor", "did you mean before?"),
     "a name of a source that YAML takes for true": plan("  ledger:", "  yes:", "sources", "put it into quotes"),
     # secrets

@@ -15,7 +15,7 @@ from blocks.host.leftovers import owned_name
 from blocks.host.state_folder import state_folder
 from blocks.repository import names
 from blocks.verification import Verification
-from flows.reporting.proof_page import IS_OURS
+from flows.reporting.html_pages import IS_OURS
 
 logger = logging.getLogger(__name__)
 

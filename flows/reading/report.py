@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -93,7 +94,7 @@ def facts_of(plan: BackupPlan, reference: str, recorded: Recorded, now: datetime
         growth=growth(seen.backups, recorded.expiries, status.free_bytes, now),
         outlook=outlook(plan.retention, seen.backups, seen.verdicts, marked, now),
         axes=[_axis(axis, seen.verdicts) for axis in Axis],
-        wrong=_wrong(status, list(marked.values())),
+        wrong=_wrong(status, seen),
         odd=_odd(status, seen, list(marked.values())),
         next_due=status.next_due,
         verified=(proof.backup_id, proof.verified_at, proof.good) if (proof := status.last_verified) else None,
@@ -163,9 +164,17 @@ def _axis(axis: Axis, verdicts: Mapping[str, Verdict]) -> AxisFacts:
     return AxisFacts(axis, newest.outcome, newest.depth, newest.verified_at, backup_id, max(good, default=None))
 
 
-def _wrong(status: PlanStatus, marked: Sequence[MarkedBackup]) -> list[str]:
-    bad = [one for one in reversed(marked) if one.mark in (Mark.CORRUPTED, Mark.WRONG)]
-    return [*status.findings, *(f"{one.backup_id}: {one.why[0]}" for one in bad)]
+def _wrong(status: PlanStatus, seen: Seen) -> list[str]:
+    """Return what is wrong with the repository, and with which backups; those that depend on one are told with it."""
+    below = Counter(one.bad_base for one in seen.verdicts.values())
+    said = list(status.findings)
+    for made in reversed(seen.backups):
+        verdict = seen.verdicts[made.backup_id]
+        sentences = verdict.sentences() if verdict.bad_base is None else []
+        many = below[made.backup_id]
+        also = "" if not many else f"; {many:,} that depend{'s' if many == 1 else ''} on it cannot be restored either"
+        said += [f"{made.backup_id}: {sentence}{also}" for sentence in sentences]
+    return said
 
 
 def _odd(status: PlanStatus, seen: Seen, marked: Sequence[MarkedBackup]) -> list[str]:

@@ -99,15 +99,17 @@ def _view(plans: Sequence[PlanFacts], now: datetime, bounds: _Bounds) -> dict[st
     """Return what the template shows."""
     health, sentence = headline(plans)
     ordered = sorted(plans, key=lambda one: _WORST_FIRST.index(one.health))
-    counted = Counter(one.health for one in plans)
-    told = ", ".join(f"{counted[one]:,} {_LOOKS[one].word}" for one in _WORST_FIRST if counted[one])
+    counted = Counter(one.health for one in ordered)
+    several = len(plans) > 1
+    told = ", ".join(f"{counted[one]:,} {_LOOKS[one].word}" if several else _LOOKS[one].word for one in counted)
+    about = f"{len(plans):,} plans" if len(plans) != 1 else plans[0].plan
     views = [_plan(number, one, now, bounds) for number, one in enumerate(ordered, 1)]
     return {
         "look": _LOOKS[health],
         "sentence": _pieces(sentence),
         "title": f"{_LOOKS[health].word.capitalize()}: "
         + (plans[0].plan if len(plans) == 1 else f"{len(plans):,} plans"),
-        "told": told,
+        "told": f"{about}: {told}{_open(sum(len(one.wrong) + len(one.odd) for one in plans))}",
         "now": human_time(now),
         "version": VERSION,
         "plans": bounded(views, bounds.plans),
@@ -118,6 +120,10 @@ def _view(plans: Sequence[PlanFacts], now: datetime, bounds: _Bounds) -> dict[st
 def _is_shown(mark: Mark, plans: Sequence[PlanFacts]) -> bool:
     usual = (Mark.VERIFIED, Mark.COMPLETED)
     return mark in usual or any(one.mark is mark for plan in plans for one in plan.backups)
+
+
+def _open(warnings: int) -> str:
+    return f"; {warnings:,} open warning{'' if warnings == 1 else 's'}" if warnings else ""
 
 
 def _pieces(sentence: str) -> list[tuple[str, bool]]:
@@ -144,6 +150,7 @@ def _plan(number: int, facts: PlanFacts, now: datetime, bounds: _Bounds) -> dict
         "timelines": timelines(facts.backups, now, bounds.coarser) if facts.backups else [],
         "chosen": _chosen(facts.backups, now),
         "backups": _rows(facts.backups, bounds),
+        "warnings": f"{len(facts.wrong) + len(facts.odd):,}" if facts.health != UNKNOWN else "",
         "wrong": bounded(facts.wrong, bounds.lines),
         "odd": bounded(facts.odd, bounds.lines),
         "axes": [_axis(one, now) for one in facts.axes],
@@ -210,7 +217,7 @@ def _growth(growth: Growth) -> dict[str, Any]:
 
 def _full(growth: Growth) -> str:
     if growth.free is None:
-        return "the room that is left is not known"
+        return "not known"
     if growth.per_day is None:
         return "too early to tell"
     if (left := growth.full_in) is None:

@@ -199,7 +199,7 @@ class _Drawing:
             x, end, y = self._x(began), self._x(began + self._cell), self._lanes[kind]
             verified = sum(one.mark is Mark.VERIFIED for one in backups)
             title = self._title(began, kind, backups)
-            width = round(max(end - x, 0.1), 2)
+            width = round(max(0.92 * (end - x), 0.1), 2)
             cells.append(Cell(x, width, y, round(CELL * verified / len(backups), 1), title))
             found = [mark for mark in _BAD if any(one.mark is mark for one in backups)]
             worst += [Symbol(round(x + width / 2, 2), y, mark.value, title) for mark in found[-1:]]

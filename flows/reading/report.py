@@ -35,17 +35,29 @@ def report_html(plans: Sequence[BackupPlan], now: datetime) -> str:
 
 
 def plan_facts(plan: BackupPlan, reference: str, now: datetime) -> PlanFacts:
-    """Read what the report tells of a plan; where that cannot be read, why.
+    """Do what `read_facts` does; of a plan that cannot be looked at, tell why."""
+    try:
+        return read_facts(plan, reference, now)
+    except LastgoodError as exc:
+        return unread(plan.name, exc)
+
+
+def read_facts(plan: BackupPlan, reference: str, now: datetime) -> PlanFacts:
+    """Read what the report tells of a plan.
 
     Args:
         plan: The plan, read and resolved.
         reference: What a person types for the plan, for what is to be done.
         now: The moment that ages are counted from, aware.
+
+    Raises:
+        RepositoryUnavailable: The records cannot be read.
+        WrongKey: No key opens them.
     """
-    try:
-        return facts_of(plan, reference, _recorded(plan), now)
-    except LastgoodError as exc:
-        return unread(plan.name, exc)
+    repository = plan.repository.unlock(plan.encryption)
+    seen = see(plan.name, repository)
+    expiries, newest = repository.expiries(plan.name), repository.all_verifications(plan.name, LOOKED_AT)
+    return facts_of(plan, reference, Recorded(seen, expiries, newest), now)
 
 
 @dataclass(frozen=True)
@@ -61,12 +73,6 @@ class Recorded:
     seen: Seen
     expiries: Sequence[Expiry]
     verifications: Sequence[Verification]
-
-
-def _recorded(plan: BackupPlan) -> Recorded:
-    repository = plan.repository.unlock(plan.encryption)
-    seen = see(plan.name, repository)
-    return Recorded(seen, repository.expiries(plan.name), repository.all_verifications(plan.name, LOOKED_AT))
 
 
 def facts_of(plan: BackupPlan, reference: str, recorded: Recorded, now: datetime) -> PlanFacts:
@@ -112,11 +118,10 @@ def unread(plan: str, error: LastgoodError) -> PlanFacts:
 
 
 def _marked(made: BackupMetadata, verdict: Verdict) -> MarkedBackup:
-    suspicions: Sequence[str] = getattr(made, "suspicions", ())
     mark = (
         Mark.CORRUPTED if verdict.status is BackupStatus.CORRUPTED
         else Mark.WRONG if verdict.bad
-        else Mark.SUSPICIOUS if suspicions
+        else Mark.SUSPICIOUS if made.suspicions
         else Mark.VERIFIED if verdict.good
         else Mark.COMPLETED
     )  # fmt: skip
@@ -127,7 +132,7 @@ def _marked(made: BackupMetadata, verdict: Verdict) -> MarkedBackup:
         mark,
         made.base,
         made.size_stored,
-        (*verdict.sentences(), *suspicions),
+        (*verdict.sentences(), *made.suspicions),
     )
 
 

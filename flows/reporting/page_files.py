@@ -111,6 +111,22 @@ def keep_page(result: Verification, page: str) -> Path | None:
     return path
 
 
+def keep_report(plan: str, page: str) -> Path | None:
+    """Keep the report of a plan beside those pages, as `<plan>/report.html`, in place of the one before.
+
+    Returns:
+        The file; None where it cannot be written, which is logged.
+    """
+    try:
+        path = reports_folder() / names.checked_plan(plan) / "report.html"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _replace(path, page.encode())
+    except (OSError, RuntimeError) as exc:  # RuntimeError: there is no home
+        logger.warning("the report of plan %s cannot be kept: %s", plan, exc)
+        return None
+    return path
+
+
 def reports_folder() -> Path:
     """Return the folder of kept pages, which may not exist.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from blocks.verification import Axis, CheckOutcome
 from blocks.version import VERSION
-from flows.reporting.html_pages import bounded, environment
+from flows.reporting.html_pages import Bounded, bounded, environment
 from flows.reporting.moments import ago
 from flows.reporting.report_facts import UNKNOWN, AxisFacts, Growth, Mark, MarkedBackup, Objective, Outlook, PlanFacts
 from flows.reporting.timeline import WORDS, GrowthChart, growth_chart, timelines
@@ -22,6 +23,8 @@ MAX_BYTES = 500_000
 AHEAD = (30, 90)
 """After how many days it is told what will be stored."""
 
+_AT_EASE = 3
+"""So many plans fit without any bound."""
 _TEMPLATE = "report_page.html.jinja"
 
 
@@ -60,13 +63,20 @@ _MARKED = {
 class _Bounds:
     """How much is shown; how much there is more is said."""
 
+    listed: int = 500
     plans: int = 100
     rows: int = 60
     lines: int = 20
     coarser: int = 1
 
     def tighter(self) -> _Bounds:
-        return _Bounds(max(1, self.plans * 2 // 3), max(3, self.rows // 2), max(3, self.lines // 2), self.coarser * 2)
+        return _Bounds(
+            listed=max(1, self.listed * 3 // 4),
+            plans=max(1, self.plans * 2 // 3),
+            rows=max(3, self.rows // 2),
+            lines=max(3, self.lines // 2),
+            coarser=self.coarser * 2,
+        )
 
 
 def report_page(plans: Sequence[PlanFacts], now: datetime) -> str:
@@ -78,6 +88,8 @@ def report_page(plans: Sequence[PlanFacts], now: datetime) -> str:
     """
     template = environment().get_template(_TEMPLATE)
     bounds = _Bounds()
+    for _ in range(int(math.log2(max(1, len(plans) / _AT_EASE)))):
+        bounds = bounds.tighter()
     while len((page := template.render(_view(plans, now, bounds))).encode()) >= MAX_BYTES:
         bounds = bounds.tighter()
     return page
@@ -95,6 +107,34 @@ def headline(plans: Sequence[PlanFacts]) -> tuple[str, str]:
     return worst.health, f"{worst.plan}: {worst.to_do}"
 
 
+def health_words(health: str) -> str:
+    """Return a plan's health with its mark, in words."""
+    return f"{_LOOKS[health].mark} {_LOOKS[health].word}"
+
+
+def objective_words(objective: Objective) -> str:
+    """Return what was measured against what target, and whether that is met, in words."""
+    told = _objective(objective)
+    return "; ".join(filter(None, (f"{told['value']}, {told['mark']} {told['word']}", told["target"], objective.said)))
+
+
+def verified_words(facts: PlanFacts, now: datetime) -> str:
+    """Return when a backup was verified last, and what came of it, in words."""
+    told = _verified(facts, now)
+    return f"{told['value']}, {told['mark']} {told['word']}: {told['said']}"
+
+
+def growth_words(growth: Growth) -> list[tuple[str, str]]:
+    """Return what is stored, now and later, each under its name."""
+    told = _growth(growth)
+    now = ", ".join(filter(None, (told["stored"], told["speed"])))
+    return [
+        ("stored", now),
+        *((f"stored {when}", size) for when, size in told["later"]),
+        ("no room left", told["full"]),
+    ]
+
+
 def _view(plans: Sequence[PlanFacts], now: datetime, bounds: _Bounds) -> dict[str, Any]:
     """Return what the template shows."""
     health, sentence = headline(plans)
@@ -103,7 +143,7 @@ def _view(plans: Sequence[PlanFacts], now: datetime, bounds: _Bounds) -> dict[st
     several = len(plans) > 1
     told = ", ".join(f"{counted[one]:,} {_LOOKS[one].word}" if several else _LOOKS[one].word for one in counted)
     about = f"{len(plans):,} plans" if len(plans) != 1 else plans[0].plan
-    views = [_plan(number, one, now, bounds) for number, one in enumerate(ordered, 1)]
+    views = [_plan(number, one, now, bounds) for number, one in enumerate(ordered[: bounds.plans], 1)]
     return {
         "look": _LOOKS[health],
         "sentence": _pieces(sentence),
@@ -112,7 +152,8 @@ def _view(plans: Sequence[PlanFacts], now: datetime, bounds: _Bounds) -> dict[st
         "told": f"{about}: {told}{_open(sum(len(one.wrong) + len(one.odd) for one in plans))}",
         "now": human_time(now),
         "version": VERSION,
-        "plans": bounded(views, bounds.plans),
+        "plans": Bounded(views, len(plans)),
+        "listed": bounded([_listed(number, one, now, bounds) for number, one in enumerate(ordered, 1)], bounds.listed),
         "legend": [(mark.value, WORDS[mark]) for mark in Mark if _is_shown(mark, plans)],
     }
 
@@ -131,8 +172,22 @@ def _pieces(sentence: str) -> list[tuple[str, bool]]:
     return [(piece, bool(number % 2)) for number, piece in enumerate(sentence.split("`")) if piece]
 
 
+def _listed(number: int, facts: PlanFacts, now: datetime, bounds: _Bounds) -> dict[str, Any]:
+    """Return one line of the list of plans; its name is a link where more of it is told."""
+    known, good = facts.health != UNKNOWN, facts.rpo.measured
+    return {
+        "id": f"plan-{number}" if number <= bounds.plans else "",
+        "name": facts.plan,
+        "look": _LOOKS[facts.health],
+        "to_do": _pieces(facts.to_do),
+        "newest": "" if not known else "none" if good is None else f"{_length(good)} old",
+        "verified": _verified(facts, now)["value"] if known else "",
+        "warnings": f"{len(facts.wrong) + len(facts.odd):,}" if known else "",
+        "stored": human_bytes(facts.growth.stored) if facts.growth else "",
+    }
+
+
 def _plan(number: int, facts: PlanFacts, now: datetime, bounds: _Bounds) -> dict[str, Any]:
-    good = facts.rpo.measured
     return {
         "id": f"plan-{number}",
         "name": facts.plan,
@@ -143,14 +198,12 @@ def _plan(number: int, facts: PlanFacts, now: datetime, bounds: _Bounds) -> dict
         "count": f"{len(facts.backups):,}",
         "rpo": _objective(facts.rpo),
         "rto": _objective(facts.rto),
-        "newest": "none" if good is None else f"{_length(good)} old",
         "verified": _verified(facts, now),
         "next_due": "" if facts.next_due is None else ago(facts.next_due, now),
         "growth": _growth(facts.growth) if facts.growth else None,
         "timelines": timelines(facts.backups, now, bounds.coarser) if facts.backups else [],
         "chosen": _chosen(facts.backups, now),
         "backups": _rows(facts.backups, bounds),
-        "warnings": f"{len(facts.wrong) + len(facts.odd):,}" if facts.health != UNKNOWN else "",
         "wrong": bounded(facts.wrong, bounds.lines),
         "odd": bounded(facts.odd, bounds.lines),
         "axes": [_axis(one, now) for one in facts.axes],

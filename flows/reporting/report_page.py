@@ -71,7 +71,8 @@ class _Bounds:
 
     def tighter(self) -> _Bounds:
         return _Bounds(
-            listed=max(1, self.listed * 3 // 4),
+            # one line of each plan is worth more than all of a few
+            listed=self.listed if self.plans > 3 else max(1, self.listed * 2 // 3),
             plans=max(1, self.plans * 2 // 3),
             rows=max(3, self.rows // 2),
             lines=max(3, self.lines // 2),

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from blocks.records import BackupType
 from flows.reporting.report_facts import Mark, MarkedBackup
 from flows.reporting.units import human_bytes
+from flows.reporting.wording import clipped
 
 LANE = 30
 """Height of a lane."""
@@ -138,7 +139,7 @@ class _Drawing:
     def __init__(
         self, backups: Sequence[MarkedBackup], kinds: Sequence[BackupType], now: datetime, window: Window, coarser: int
     ) -> None:
-        self._window, self._cell = window, window.cell * coarser
+        self._window, self._cell, self._single = window, window.cell * coarser, max(1, SINGLE // coarser)
         self._start, self._now = now - timedelta(days=window.days), now
         self._by_id = {one.backup_id: one for one in backups}
         self._shown = [one for one in backups if one.at >= self._start]
@@ -161,7 +162,7 @@ class _Drawing:
         )
 
     def _many(self, kind: BackupType) -> bool:
-        return self._count[kind] > SINGLE
+        return self._count[kind] > self._single
 
     def _label(self) -> str:
         marks = Counter(one.mark for one in self._shown)
@@ -257,7 +258,7 @@ def _joined(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 def title_of(one: MarkedBackup) -> str:
     """Say of one backup what its mark stands for."""
     base = f" on {one.base}" if one.base else ""
-    why = f": {one.why[0]}" if one.why else ""
+    why = f": {clipped(one.why[0])}" if one.why else ""
     size = human_bytes(one.size_stored)
     return f"{one.backup_id}, {one.at:%d %b %H:%M} UTC, {one.kind.value}{base}, {size}, {WORDS[one.mark]}{why}"
 

@@ -170,6 +170,13 @@ def test_names_and_sentences_that_are_code_are_only_shown(facts: Callable[[Recor
     assert not {"\x1b", "\u202e"} & set(written)
 
 
+def test_whatever_is_on_record_the_page_stays_below_the_bound(facts: Callable[[Recorded], PlanFacts]) -> None:
+    found = facts(typical())
+    long = "<" * 3_000
+    marked = [replace(one, why=(long,) * 9, mark=Mark.SUSPICIOUS) for one in found.backups]
+    read(replace(found, plan=long, to_do=long, repository=long, wrong=[long] * 99, odd=[long] * 99, backups=marked))
+
+
 def test_ten_thousand_backups_stay_below_the_bound(facts: Callable[[Recorded], PlanFacts]) -> None:
     many = facts(recorded(history(104.2, every=timedelta(minutes=15))))
     assert len(many.backups) >= 10_000

@@ -369,7 +369,7 @@ class BackupMetadata(Record):
 
 
 class Acceptance(Record):
-    """What a person said in words of the records that a plan had then (`--accept-clock`, `--adopt`)."""
+    """What a person said in words of the records that a plan had then (`--accept-clock`, `--adopt`, `accept`)."""
 
     sequence: Count
     """Number of the plan's newest backup then: what was said is about that one and those before."""
@@ -377,6 +377,8 @@ class Acceptance(Record):
     """The newest time on record then, where the clock was accepted; None where it was not in doubt."""
     identities: dict[str, dict[str, JsonValue]] = {}
     """By name the identity of sources whose own the backups were said to be, although they have another one."""
+    suspicions: tuple[str, ...] = ()
+    """Ids of suspicious backups that were said to be right."""
 
 
 class Expiry(Record):

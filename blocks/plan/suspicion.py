@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -41,8 +41,8 @@ WIDER, NARROWER, LOOSER, TIGHTER = 1.7, 0.6, 1.5, 0.5
 """Factors against the greatest or least of the last weeks."""
 
 BEYOND, UNKNOWN = 2.0, 20.0
-"""How many times the greatest step of the last weeks a large one may be without a word; and how much more of it, divided
-by the number of steps that are known: the greatest of a few is not the greatest that there can be."""
+"""How many times the greatest step of the last weeks a large one may be without a word; and how much more, divided by
+the number of steps that are known: the greatest of a few is not the greatest that there can be."""
 
 USUALLY_EMPTIED = 0.75
 """Share of its rows that a collection lost at once before, for that it is empty to say nothing."""
@@ -254,9 +254,17 @@ class _Look:
         now, before, seen = self.now.rows, self.last.rows, f"the {self.known.steps:,} backups before"
         said = f"{self.name} holds {now:,} rows, and held {before:,} in {self.before_id}"
         lost, gained = _lost(self.last, self.now), _gained(self.last, self.now)
-        if before >= FEWEST_LOST and lost >= LOST and self._beyond(_shrinking(lost), _shrinking(self.known.lost / 1000)):
+        if (
+            before >= FEWEST_LOST
+            and lost >= LOST
+            and self._beyond(_shrinking(lost), _shrinking(self.known.lost / 1000))
+        ):
             yield f"{said}; {seen} lost at most {_percent(self.known.lost)}."
-        elif before >= FEWEST_GAINED and gained >= GAINED and self._beyond(math.log1p(gained), math.log1p(self.known.gained / 1000)):
+        elif (
+            before >= FEWEST_GAINED
+            and gained >= GAINED
+            and self._beyond(math.log1p(gained), math.log1p(self.known.gained / 1000))
+        ):
             yield f"{said}; {seen} added at most {_percent(self.known.gained)}."
 
     def _changes(self) -> Iterator[str]:
@@ -311,7 +319,7 @@ def _lost(last: Tally, now: Tally) -> float:
 
 
 def _gained(last: Tally, now: Tally) -> float:
-    """Return by what share a collection grew, as if it had held some rows at least; one that is filled does not grow."""
+    """Return by what share a collection grew, as if it had held some rows at least; to be filled is not to grow."""
     return max(0.0, now.rows / max(last.rows, FEWEST_GAINED) - 1) if last.rows else 0.0
 
 
@@ -450,11 +458,11 @@ def family(collection: str) -> str:
     return _DIGITS.sub("#", collection)
 
 
-def unsettled(backups: Iterable[BackupMetadata], settled: frozenset[str]) -> list[BackupMetadata]:
-    """Return the backups that are suspicious, and that nobody has accepted.
+def is_unsettled(backup: BackupMetadata, settled: Container[str]) -> bool:
+    """Whether a backup is suspicious, and no person has accepted it.
 
     Args:
-        backups: In the order of their commits.
-        settled: Ids of those that were accepted.
+        backup: The backup.
+        settled: Ids of those that persons accepted.
     """
-    return [one for one in backups if one.suspicions and one.backup_id not in settled]
+    return bool(backup.suspicions) and backup.backup_id not in settled

@@ -16,8 +16,8 @@ from flows.pipeline.messages import spec_of
 def check_emptied(attempt: BackupAttempt) -> list[str]:
     """Fail a backup of which a source is gone as a whole, and find the collections that hold nothing any more.
 
-    Of one that was emptied before, or held few rows, or may be empty, or whose place other partitions take, there is only
-    a warning. The backup before a restore is made of whatever is there: an emptied place is what people restore.
+    Of one that was emptied before, or held few rows, or may be empty, or whose place other partitions take, there is
+    only a warning. The backup before a restore is made of whatever is there: an emptied place is what people restore.
 
     Args:
         attempt: A backup whose parts are all stored, and that is not committed.
@@ -82,9 +82,7 @@ def _before(attempt: BackupAttempt) -> BackupMetadata | None:
     return repository.newest(plan, repository.stock(plan, attempt.context.lease), types).backup
 
 
-def _lost(
-    source: StateSource, before: BackupMetadata, rows: Mapping[str, int], name: str
-) -> Sequence[Collection]:
+def _lost(source: StateSource, before: BackupMetadata, rows: Mapping[str, int], name: str) -> Sequence[Collection]:
     """Return the collections of a source that hold nothing any more, of those that the plan covers."""
     held = (c for c in before.collections if c.source == name and c.rows and not rows.get(c.name))
     return [collection for collection in held if source.covers(spec_of(collection))]

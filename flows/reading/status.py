@@ -13,9 +13,12 @@ from blocks.plan.objectives import backup_overdue_since, overdue_since
 from blocks.plan.plan import BackupPlan
 from blocks.plan.schedule_times import times_after
 from blocks.plan.schedules import Scheduled, Schedules
+from blocks.plan.suspicion import is_unsettled
 from blocks.records import BackupMetadata, BackupType
+from blocks.repository.block import Repository
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis
+from flows.pipeline.doubts import settled
 from flows.reporting.moments import ago, span
 
 _WEEK, _MONTH = timedelta(days=7), timedelta(days=30)
@@ -27,6 +30,7 @@ class Health(StrEnum):
 
     GOOD = "good"
     UNPROVED = "unproved"
+    SUSPICIOUS = "suspicious"
     STALE = "stale"
     DAMAGED = "damaged"
 
@@ -69,6 +73,18 @@ class SlotAge(BaseModel):
     held_bytes: int
 
 
+class SuspiciousBackup(BaseModel):
+    """A backup that departs from those before, and that nobody has accepted.
+
+    Attributes:
+        suspicions: What is suspicious about it, a sentence each.
+    """
+
+    backup_id: str
+    timestamp: datetime
+    suspicions: list[str]
+
+
 class Holder(BaseModel):
     """Who holds the plan now."""
 
@@ -87,6 +103,7 @@ class PlanStatus(BaseModel):
         overdue_since: The first of the times that passed without a good backup, where two did; where the plan sets
             an RPO, when the newest good backup became older.
         last_verified: The newest verification.
+        suspicious: Backups that are suspicious, and that nobody has accepted, oldest first.
         backups: How many backups there are.
         size_stored: What they take.
         grown_7_days, grown_30_days: What those of the last days take that are still there.
@@ -103,6 +120,7 @@ class PlanStatus(BaseModel):
     next_due: datetime | None
     overdue_since: datetime | None
     last_verified: ProofAge | None
+    suspicious: list[SuspiciousBackup]
     backups: int
     size_stored: int
     grown_7_days: int
@@ -135,9 +153,11 @@ def plan_status(plan: BackupPlan, reference: str, now: datetime) -> PlanStatus:
     overdue = backup_overdue_since(plan.objectives, plan.schedules, good.timestamp, now) if good else None
     unproved = _unproved(plan.schedules, proof, verdicts, now)
     bad = _bad(survey.backups, verdicts)
+    suspicious = _suspicious(repository, survey.backups)
     health = (
         Health.DAMAGED if findings or bad
         else Health.STALE if good is None or overdue
+        else Health.SUSPICIOUS if suspicious
         else Health.UNPROVED if unproved
         else Health.GOOD
     )  # fmt: skip
@@ -150,6 +170,7 @@ def plan_status(plan: BackupPlan, reference: str, now: datetime) -> PlanStatus:
         next_due=_next(plan.schedules, now),
         overdue_since=overdue,
         last_verified=proof,
+        suspicious=suspicious,
         backups=len(survey.backups),
         size_stored=sum(made.size_stored for made in survey.backups),
         grown_7_days=_grown(survey.backups, now - _WEEK),
@@ -158,7 +179,7 @@ def plan_status(plan: BackupPlan, reference: str, now: datetime) -> PlanStatus:
         slots=_slots(survey.backups),
         held_by=Holder(purpose=lease.purpose, holder=lease.holder, since=lease.acquired_at) if lease else None,
         findings=findings,
-        to_do=_to_do(reference, good, overdue, unproved, bad, bool(findings), now),
+        to_do=_to_do(reference, good, overdue, unproved, bad, suspicious, bool(findings), now),
     )
 
 
@@ -170,6 +191,15 @@ def _last_good(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict
 def _bad(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict]) -> BackupMetadata | None:
     """Return the newest backup, where something is known against it: what matters is whether the next one is good."""
     return backups[-1] if backups and verdicts[backups[-1].backup_id].bad else None
+
+
+def _suspicious(repository: Repository, backups: Sequence[BackupMetadata]) -> list[SuspiciousBackup]:
+    said = settled(repository, backups[0].plan, backups) if backups else frozenset()
+    return [
+        SuspiciousBackup(backup_id=one.backup_id, timestamp=one.timestamp, suspicions=list(one.suspicions))
+        for one in backups
+        if is_unsettled(one, said)
+    ]
 
 
 def _aged(made: BackupMetadata, now: datetime) -> BackupAge:
@@ -232,6 +262,7 @@ def _to_do(  # noqa: PLR0913  all that a sentence can be about
     overdue: datetime | None,
     unproved: bool,
     bad: BackupMetadata | None,
+    suspicious: Sequence[SuspiciousBackup],
     damaged: bool,
     now: datetime,
 ) -> str:
@@ -249,6 +280,12 @@ def _to_do(  # noqa: PLR0913  all that a sentence can be about
         return (
             f"No good backup was made for {span(now - good.timestamp)}: look why the scheduled runs fail, or run "
             f"`lastgood backup {reference}`."
+        )
+    if suspicious:
+        newest = suspicious[-1]
+        return (
+            f"Look at what is suspicious about {newest.backup_id}: {newest.suspicions[0]} If that is right, run "
+            f"`lastgood accept {reference} {newest.backup_id}`; until then the good backup before it is kept."
         )
     if unproved:
         return f"Prove that it can be restored: run `lastgood verify {reference} --deep`."

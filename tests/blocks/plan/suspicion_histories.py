@@ -27,7 +27,9 @@ def activity(at: datetime) -> float:
 def over(begin: datetime, end: datetime) -> float:
     """Days of activity between two times."""
     steps = max(1, min(48, round((end - begin) / HOUR)))
-    return sum(activity(begin + (end - begin) * (n + 0.5) / steps) for n in range(steps)) / steps * ((end - begin) / DAY)
+    return (
+        sum(activity(begin + (end - begin) * (n + 0.5) / steps) for n in range(steps)) / steps * ((end - begin) / DAY)
+    )
 
 
 def ends_month(begin: datetime, end: datetime) -> bool:

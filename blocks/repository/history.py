@@ -121,21 +121,9 @@ class History:
         prefix = names.verifications(plan, backup_id)
         return self._read_all(prefix, lambda name: self._verification(plan, backup_id, name), recorded)
 
-    def expiries(self, plan: str, since: datetime | None = None) -> tuple[list[Expiry], list[str]]:
-        """Return a plan's expiries, oldest first, and findings about those that do not open.
-
-        Args:
-            plan: Name of the plan.
-            since: Only those that were recorded since then, by the clock that they were recorded with.
-        """
-        prefix = names.expired(plan)
-        listed = None
-        if since is not None:
-            try:
-                listed = [one.name for one in self._tier.list(prefix) if one.name >= prefix + names.moment(since)]
-            except ObjectUnreadable as exc:
-                return [], [exc.message]
-        return self._read_all(prefix, lambda name: self._expiry(plan, name), listed)
+    def expiries(self, plan: str) -> tuple[list[Expiry], list[str]]:
+        """Return a plan's expiries, oldest first, and findings about those that do not open."""
+        return self._read_all(names.expired(plan), lambda name: self._expiry(plan, name))
 
     def recorded(self, plan: str) -> dict[str, list[str]]:
         """Return the names of all verifications of a plan by the id of the backup, oldest first: by one listing.

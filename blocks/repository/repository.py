@@ -527,9 +527,9 @@ class Repository:
         self._overview.forget()
         self._history.record_expiry(expiry)
 
-    def expiries(self, plan: str, since: datetime | None = None) -> list[Expiry]:
-        """Return a plan's expiries, or those since a time, oldest first; `audit` names those that do not open."""
-        return _noted(self._history.expiries(plan, since))
+    def expiries(self, plan: str) -> list[Expiry]:
+        """Return a plan's expiries, oldest first; `audit` names those that do not open."""
+        return _noted(self._history.expiries(plan))
 
     def audit(self, plan: str) -> list[str]:
         """Check that the history of a plan adds up; return findings, each a sentence that names the backup.

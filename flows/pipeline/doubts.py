@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from blocks.errors import NotConfirmed
 from blocks.plan.clock import future_doubt, newest_time, silence_doubt, storage_doubt
@@ -169,20 +169,19 @@ def _newest_that_knows(past: Past, source: str) -> BackupMetadata | None:
     return next((backup for backup in reversed(past.backups) if _knows(backup, source)), None)
 
 
-def accepted(repository: Repository, plan: str, since: datetime | None = None) -> list[Expiry]:
-    """Return the records of what persons accepted, or of those since a time."""
-    return [expiry for expiry in repository.expiries(plan, since) if expiry.accepted is not None]
+def accepted(repository: Repository, plan: str) -> list[Expiry]:
+    """Return the records of what persons accepted."""
+    return [expiry for expiry in repository.expiries(plan) if expiry.accepted is not None]
 
 
 def settled(repository: Repository, plan: str, backups: Sequence[BackupMetadata]) -> frozenset[str]:
     """Return the ids of the suspicious ones of some backups that a person accepted; where none is, nothing is read."""
-    suspicious = {one.backup_id: one.timestamp for one in backups if one.suspicions}
+    suspicious = {one.backup_id for one in backups if one.suspicions}
     if not suspicious:
         return frozenset()
-    # no backup was accepted before it was made; clocks may differ
-    said = accepted(repository, plan, min(suspicious.values()) - timedelta(days=2))
-    known = {backup_id for one in said if one.accepted for backup_id in one.accepted.suspicions}
-    return frozenset(known & suspicious.keys())
+    # all of them: by the clock of this machine it may have been accepted before it was made
+    said = (one.accepted for one in accepted(repository, plan) if one.accepted)
+    return frozenset(suspicious & {backup_id for one in said for backup_id in one.suspicions})
 
 
 def belongs(backup: BackupMetadata, source: str, now: Identity, said: Sequence[Expiry]) -> bool:

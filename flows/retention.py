@@ -18,7 +18,7 @@ from blocks.records import Acceptance, BackupMetadata, BackupStatus, Expiry
 from blocks.repository.block import Repository
 from blocks.repository.stock import Stock
 from blocks.repository.verdict import Verdict
-from flows.pipeline.doubts import Doubts, doubts_of_retention
+from flows.pipeline.doubts import Doubts, doubts_of_retention, settled
 from flows.pipeline.executor import StageExecutor, open_executor
 from flows.pipeline.prefect_compat import RETRIED, flow, stage_runner, task
 from flows.pipeline.results import DecidedBackup, RetentionResult
@@ -158,7 +158,8 @@ def decide(plan: BackupPlan, repository: Repository, now: datetime) -> list[Deci
             hint="Nothing was removed. Is its disk mounted as a whole? If it is gone for good: "
             "`lastgood check --accept-head`.",
         )
-    return plan.retention.decide(survey.backups, now, verdicts(repository, survey.backups))
+    known = verdicts(repository, survey.backups)
+    return plan.retention.decide(survey.backups, now, known, settled(repository, plan.name, survey.backups))
 
 
 def verdicts(repository: Repository, backups: Sequence[BackupMetadata]) -> dict[str, Verdict | None]:

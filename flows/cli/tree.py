@@ -11,6 +11,7 @@ from typing import NoReturn
 from blocks.host.passwords import without_password
 from blocks.version import VERSION
 from flows.cli.commands import (
+    accept,
     approve,
     backup,
     cat,
@@ -61,6 +62,7 @@ COMMANDS: Mapping[str, Command] = {
     "report": report.COMMAND,
     "check": check.COMMAND,
     "retention": retention.COMMAND,
+    "accept": accept.COMMAND,
     "unlock": unlock.COMMAND,
     "serve": serve.COMMAND,
     "deploy": deploy.COMMAND,

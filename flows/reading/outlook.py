@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from blocks.plan.retention import Decision, RetentionPolicy
-from blocks.records import BackupMetadata
-from blocks.repository.verdict import Verdict
+from flows.reading.status import Seen
 from flows.reporting.report_facts import Leaving, MarkedBackup, Outlook
 
 TIMES = (
@@ -18,30 +17,23 @@ TIMES = (
 )
 
 
-def outlook(
-    policy: RetentionPolicy,
-    backups: Sequence[BackupMetadata],
-    verdicts: Mapping[str, Verdict],
-    marked: Mapping[str, MarkedBackup],
-    now: datetime,
-) -> Outlook:
+def outlook(policy: RetentionPolicy, seen: Seen, marked: Mapping[str, MarkedBackup], now: datetime) -> Outlook:
     """Decide as retention would, now and later.
 
     What is made meanwhile takes over from what stays now because it is the newest: so more may go than is told.
 
     Args:
         policy: Of the plan.
-        backups: All that there are, in the order of their commits.
-        verdicts: What is known of them.
+        seen: The backups, and what is known of them.
         marked: How they are shown, by id.
         now: The moment to count from, aware.
     """
-    known = {one: verdict if verdict.status is not None else None for one, verdict in verdicts.items()}
+    known = {one: verdict if verdict.status is not None else None for one, verdict in seen.verdicts.items()}
     leaving: list[Leaving] = []
     first: dict[str, tuple[MarkedBackup, str, str]] = {}
     decided: Sequence[Decision] = ()
     for when, later in TIMES:
-        decided = policy.decide(backups, now + later, known)
+        decided = policy.decide(seen.backups, now + later, known, seen.settled)
         going = [one for one in decided if one.remove]
         counts = Counter(one.backup.backup_type for one in going)
         leaving.append(Leaving(when, counts, sum(one.backup.size_stored for one in going)))

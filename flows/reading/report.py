@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from blocks.errors import LastgoodError
 from blocks.plan.objectives import rpo_target
 from blocks.plan.plan import BackupPlan
+from blocks.plan.suspicion import is_unsettled
 from blocks.records import BackupMetadata, BackupStatus, Expiry
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Verification
@@ -88,7 +89,7 @@ def facts_of(plan: BackupPlan, reference: str, recorded: Recorded, now: datetime
     status = plan_status(plan, reference, now, seen)
     statuses = {one: verdict.shown_status for one, verdict in seen.verdicts.items()}
     measured = recovery(seen.backups, recorded.verifications, statuses, now)
-    marked = {made.backup_id: _marked(made, seen.verdicts[made.backup_id]) for made in seen.backups}
+    marked = {made.backup_id: _marked(made, seen.verdicts[made.backup_id], seen.settled) for made in seen.backups}
     return PlanFacts(
         plan=plan.name,
         health=status.health.value,
@@ -98,10 +99,10 @@ def facts_of(plan: BackupPlan, reference: str, recorded: Recorded, now: datetime
         rpo=_rpo(plan, seen, measured, now),
         rto=_rto(plan, measured),
         growth=growth(seen.backups, recorded.expiries, status.free_bytes, now),
-        outlook=outlook(plan.retention, seen.backups, seen.verdicts, marked, now),
+        outlook=outlook(plan.retention, seen, marked, now),
         axes=[_axis(axis, seen.verdicts) for axis in Axis],
         wrong=_wrong(status, seen),
-        odd=_odd(status, seen, list(marked.values())),
+        odd=_odd(status, seen),
         next_due=status.next_due,
         verified=(proof.backup_id, proof.verified_at, proof.good) if (proof := status.last_verified) else None,
     )
@@ -117,11 +118,12 @@ def unread(plan: str, error: LastgoodError) -> PlanFacts:
     return PlanFacts(plan, UNKNOWN, " ".join(filter(None, (f"It cannot be looked at: {error.message}.", error.hint))))
 
 
-def _marked(made: BackupMetadata, verdict: Verdict) -> MarkedBackup:
+def _marked(made: BackupMetadata, verdict: Verdict, settled: frozenset[str]) -> MarkedBackup:
+    unsettled = is_unsettled(made, settled)
     mark = (
         Mark.CORRUPTED if verdict.status is BackupStatus.CORRUPTED
         else Mark.WRONG if verdict.bad
-        else Mark.SUSPICIOUS if made.suspicions
+        else Mark.SUSPICIOUS if unsettled
         else Mark.VERIFIED if verdict.good
         else Mark.COMPLETED
     )  # fmt: skip
@@ -132,7 +134,7 @@ def _marked(made: BackupMetadata, verdict: Verdict) -> MarkedBackup:
         mark,
         made.base,
         made.size_stored,
-        (*verdict.sentences(), *made.suspicions),
+        (*verdict.sentences(), *(made.suspicions if unsettled else ())),
     )
 
 
@@ -182,10 +184,9 @@ def _wrong(status: PlanStatus, seen: Seen) -> list[str]:
     return said
 
 
-def _odd(status: PlanStatus, seen: Seen, marked: Sequence[MarkedBackup]) -> list[str]:
+def _odd(status: PlanStatus, seen: Seen) -> list[str]:
     """Return what is odd: suspicious backups, what the newest backup says of its sources, and what holds things up."""
-    suspicious = [one for one in reversed(marked) if one.mark is Mark.SUSPICIOUS]
-    said = [f"{one.backup_id}: {sentence}" for one in suspicious for sentence in one.why]
+    said = [f"{one.backup_id}: {sentence}" for one in reversed(status.suspicious) for sentence in one.suspicions]
     for made in seen.backups[-1:]:
         said += [f"{source.name}: {text}" for source in made.sources for text in source.warnings]
         said += [made.clock_doubt] if made.clock_doubt else []

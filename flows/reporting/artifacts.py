@@ -33,6 +33,11 @@ if TYPE_CHECKING or not without_prefect():  # where there is no Prefect nothing 
 
 logger = logging.getLogger(__name__)
 
+SETTLE = (
+    "Retention keeps the last good backup before it, whatever its age, until somebody says that this is right: "
+    "`lastgood accept {made.plan} {made.backup_id}`."
+)
+
 MOST_ARTIFACTS = 200
 """How many summaries of a plan's backups are searched for that of a base; the API gives no more at once."""
 
@@ -110,6 +115,8 @@ def backup_markdown(made: BackupMetadata) -> str:
         f"| took | {human_seconds(made.backup_duration_seconds)} |",
         f"| key | {made.encryption_key_id} |",
     ]
+    suspicions = [f"- {sentence}" for sentence in made.suspicions]
+    lines += ["", "## Suspicious", *suspicions, "", SETTLE.format(made=made)] if suspicions else []
     return "\n".join(lines + (["", "## Warnings", *warnings] if warnings else []))
 
 

@@ -22,7 +22,7 @@ class Mark(StrEnum):
     COMPLETED = "completed"
     """Nothing is known against it, and it is not proved."""
     SUSPICIOUS = "suspicious"
-    """It departs from those before it."""
+    """It departs from those before it, and nobody has accepted that."""
     WRONG = "wrong"
     """Its bytes are whole, and its data or definitions are not as expected."""
     CORRUPTED = "corrupted"
@@ -169,7 +169,7 @@ class PlanFacts:
     """What the report tells of one plan.
 
     Attributes:
-        health: `good`, `unproved`, `stale`, `damaged`, or `UNKNOWN` where it cannot be looked at.
+        health: `good`, `unproved`, `suspicious`, `stale`, `damaged`, or `UNKNOWN` where it cannot be looked at.
         to_do: What to do now, a sentence; commands in it are between backquotes.
         repository: Where its backups are; empty where that is not known.
         backups: In the order of their times.

@@ -40,6 +40,7 @@ class _Look:
 _LOOKS = {
     "good": _Look("good", "✓", "good"),
     "unproved": _Look("not proved", "?", "unproven"),
+    "suspicious": _Look("suspicious", "!", "unproven"),
     "stale": _Look("late", "!", "bad"),
     "damaged": _Look("damaged", "✗", "bad"),
     UNKNOWN: _Look("not readable", "✗", "bad"),

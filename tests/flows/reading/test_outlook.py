@@ -9,7 +9,7 @@ from blocks.records import BackupMetadata
 from blocks.repository.verdict import Verdict
 from flows.reading.outlook import outlook
 from flows.reporting.report_facts import Mark, MarkedBackup, Outlook
-from tests.flows.reporting.report_records import DIFFERENTIAL, FULL, INCREMENTAL, NOW, history, verdicts
+from tests.flows.reporting.report_records import DIFFERENTIAL, FULL, INCREMENTAL, NOW, history, recorded, verdicts
 
 POLICY = RetentionPolicy(full=timedelta(days=12), differential=timedelta(days=9), incremental=timedelta(days=5))
 
@@ -21,7 +21,7 @@ def foretold(made: list[BackupMetadata], known: dict[str, Verdict]) -> Outlook:
         )
         for one in made
     }
-    return outlook(POLICY, made, known, marked, NOW)
+    return outlook(POLICY, recorded(made, known).seen, marked, NOW)
 
 
 def test_what_is_foretold_is_what_the_policy_decides_then() -> None:

@@ -159,10 +159,13 @@ def recorded(
     expired: Sequence[Expiry] = (),
     proofs: Sequence[Verification] = (),
     findings: Sequence[str] = (),
+    settled: Sequence[str] = (),
 ) -> Recorded:
     """What is on record of a plan that has these backups."""
     found = verdicts(backups) if known is None else known
-    return Recorded(Seen("file:///srv/backups", backups, found, None, list(findings)), expired, proofs)
+    return Recorded(
+        Seen("file:///srv/backups", backups, found, frozenset(settled), None, list(findings)), expired, proofs
+    )
 
 
 def typical() -> Recorded:

@@ -22,8 +22,8 @@ from urllib.request import urlopen
 from blocks.storage.base import StorageTier
 from blocks.storage.kinds import open_tier
 from blocks.storage.settings import StorageSettings
+from tests.azurite_release import azurite
 from tests.fault_proxy import FaultProxy, Reply, Request, fault_proxy
-from tests.npm_packages import node_modules
 from tests.object_servers import free_ports, listens, wait_until
 
 ACCOUNT = "devstoreaccount1"
@@ -76,9 +76,8 @@ def azurite_server(folder: Path) -> Iterator[Azurite]:
     """A running server."""
     folder.mkdir(parents=True)
     (port,) = free_ports(1)
-    program = node_modules("azurite") / "azurite" / "dist" / "src" / "blob" / "main.js"
     command = [
-        "node", str(program), "--blobHost=127.0.0.1", f"--blobPort={port}", f"--location={folder}", "--silent",
+        "node", str(azurite()), "--blobHost=127.0.0.1", f"--blobPort={port}", f"--location={folder}", "--silent",
         "--skipApiVersionCheck", "--disableTelemetry",
     ]  # fmt: skip
     with _running(command, folder, port, {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{ACCOUNT_KEY}"}):

@@ -46,5 +46,9 @@ fi
 python="${VENV:-.venv}/bin/python"
 [ -x "$python" ] || python=python3
 "$python" "$(dirname "$0")/postgres_versions.py"
-# a server that speaks Azure's protocol, and Grafana's schema
-(cd "$(dirname "$0")/.." && "$python" -m tests.npm_packages)
+# a server that speaks Azure's protocol
+(cd "$(dirname "$0")/.." && "$python" -m tests.azurite_release)
+# what looks at pages for people who see or hear otherwise
+(cd "$(dirname "$0")/.." && "$python" -m tests.axe_release)
+# what says whether a dashboard is one
+(cd "$(dirname "$0")/.." && "$python" -m tests.grafana_release)

@@ -11,6 +11,7 @@ from typing import NoReturn
 from blocks.host.passwords import without_password
 from blocks.version import VERSION
 from flows.cli.commands import (
+    accept,
     approve,
     backup,
     cat,
@@ -29,6 +30,7 @@ from flows.cli.commands import (
     proof,
     quality,
     query,
+    report,
     restore,
     retention,
     serve,
@@ -59,8 +61,10 @@ COMMANDS: Mapping[str, Command] = {
     "approve": approve.COMMAND,
     "verify": verify.COMMAND,
     "proof": proof.COMMAND,
+    "report": report.COMMAND,
     "check": check.COMMAND,
     "retention": retention.COMMAND,
+    "accept": accept.COMMAND,
     "unlock": unlock.COMMAND,
     "metrics": metrics.COMMAND,
     "serve": serve.COMMAND,

@@ -266,7 +266,7 @@ def _repositories(known: Known) -> Iterator[Family]:
     committed = Family(
         "lastgood_backups_committed_total",
         "counter",
-        "Number of the newest backup: so many were committed since the plan's first one.",
+        "Backups that were ever committed, emergency backups before restores among them, by the number of the newest.",
     )
     for state, totals in known:
         plan, numbers = state.plan.name, state.numbers

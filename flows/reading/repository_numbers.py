@@ -11,6 +11,7 @@ from blocks.host.room import free_bytes
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupStatus, BackupType
 from blocks.repository.block import Repository
+from blocks.repository.stock import Stock
 from blocks.repository.verdict import Verdict
 from blocks.storage.attempts import Breaker
 from flows.reading.recovery import recovery_of
@@ -26,7 +27,7 @@ class RepositoryNumbers:
         repository_id: Id of the repository.
         backups: How many there are, by type and status.
         newest: The newest one, by type.
-        sequence: Number of the newest commit; 0 where there is none.
+        sequence: How many were ever committed.
         stored_bytes: What all of them take.
         free_bytes: Room that is left; None where that is not known.
         newest_good: The point in time that the newest backup restores to that nothing is known against.
@@ -51,7 +52,8 @@ class RepositoryNumbers:
     suspicious: bool
 
 
-_Listed = tuple[tuple[tuple[str, datetime | None], ...], datetime | None]
+_Listed = Sequence[tuple[str, datetime | None, Sequence[str]]]
+"""Of each backup its id, when its manifest was written, and the names of its verifications."""
 
 
 class RepositoryReader:
@@ -94,19 +96,18 @@ class RepositoryReader:
             self._repository = self._plan.repository.unlock(self._plan.encryption)
         repository, folder = self._repository, self._plan.repository.folder
         free = free_bytes(folder) if folder is not None else None
-        listed = _listing(repository, self._plan.name)
+        stock = repository.stock(self._plan.name)
+        listed = _listing(stock)
         if self._known is None or listed != self._listed:
-            self._known, self._listed = _numbers(repository, self._plan.name), listed
+            self._known, self._listed = _numbers(repository, self._plan.name, stock), listed
         return replace(self._known, free_bytes=free)
 
 
-def _listing(repository: Repository, plan: str) -> _Listed:
-    stock = repository.stock(plan)
-    committed = tuple(sorted((backup_id, stock.committed_at(backup_id)) for backup_id in stock.committed))
-    return committed, repository.newest_event(plan)
+def _listing(stock: Stock) -> _Listed:
+    return [(one, stock.committed_at(one), stock.verifications(one)) for one in sorted(stock.committed)]
 
 
-def _numbers(repository: Repository, plan: str) -> RepositoryNumbers:
+def _numbers(repository: Repository, plan: str, stock: Stock) -> RepositoryNumbers:
     survey = repository.survey(plan, shown=True)
     backups = survey.backups
     verdicts = repository.verdicts(plan, backups)
@@ -117,7 +118,8 @@ def _numbers(repository: Repository, plan: str) -> RepositoryNumbers:
         repository_id=repository.repository_id,
         backups=_counted(backups, verdicts, survey.damaged),
         newest={made.backup_type.value: _made(made) for made in backups},
-        sequence=max((made.sequence for made in backups), default=0),
+        # retention may have removed the newest one
+        sequence=repository.next_position(plan, stock)[0] - 1,
         stored_bytes=sum(made.size_stored for made in backups),
         free_bytes=None,
         newest_good=good.timestamp if good is not None else None,

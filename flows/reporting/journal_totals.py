@@ -46,6 +46,8 @@ _MOST_RESTORES = 30
 _LOCK_SECONDS = 0.1
 _TRIES = 10
 _MICRO = 1_000_000
+_MOST_COUNT = 2**62
+_MOST_PLACE = 4096
 _ENDED_WELL = frozenset({"completed", "failed", "partial", "bad"})
 _VERBS = frozenset({"backup", "restore", "verification", "retention"})
 
@@ -193,7 +195,7 @@ class Totals:
                     self._ended(said)
                 case "lost":
                     self.lost(str(said["id"]), _seconds(said["at"]))
-        except (ValueError, TypeError, KeyError, IndexError, RecursionError) as exc:
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as exc:
             logger.debug("a line of the journal is left out: %r", exc)
 
     def of(self, place: str, repository_id: str | None, plan: str) -> PlanTotals:
@@ -330,17 +332,13 @@ def _seconds(moment: Any) -> float:
 
 
 def _micro(seconds: Any) -> int:
-    found = round(float(seconds) * _MICRO)
-    if found < 0:
-        raise ValueError("less than no time")
-    return found
+    return _count(round(float(seconds) * _MICRO))
 
 
 def _count(number: Any) -> int:
-    found = int(number)
-    if found < 0:
-        raise ValueError("less than nothing")
-    return found
+    if not isinstance(number, int) or not 0 <= number < _MOST_COUNT:
+        raise ValueError(f"{number!r} is no count")
+    return number
 
 
 def _one_of(word: Any, words: frozenset[str]) -> str:
@@ -349,9 +347,9 @@ def _one_of(word: Any, words: frozenset[str]) -> str:
     return str(word)
 
 
-def _label(word: Any) -> str:
-    if not isinstance(word, str) or len(word) > 40:
-        raise ValueError(f"{word!r} is no type")
+def _label(word: Any, most: int = 40) -> str:
+    if not isinstance(word, str) or len(word) > most:
+        raise ValueError(f"{word!r} is no label")
     return word
 
 
@@ -407,17 +405,19 @@ def _retention(plan: PlanTotals, removed: int) -> None:
 def _counted(verb: str, numbers: Mapping[str, Any]) -> Iterable[tuple[tuple[str, ...], int]]:
     """Read what an operation did, as `OperationNumbers.as_json` has it."""
     for stage, seconds in numbers.get("stages", {}).items():
-        yield ("stage", verb, stage), _micro(seconds)
+        yield ("stage", verb, _label(stage)), _micro(seconds)
     for tier, call, how, calls, seconds in numbers.get("calls", ()):
-        yield ("calls", tier, call, how), _count(calls)
-        yield ("call_seconds", tier, call), _micro(seconds)
+        called = _label(tier, _MOST_PLACE), _label(call)
+        yield ("calls", *called, _label(how)), _count(calls)
+        yield ("call_seconds", *called), _micro(seconds)
     for tier, direction, size in numbers.get("moved", ()):
-        yield ("moved", tier, direction), _count(size)
+        yield ("moved", _label(tier, _MOST_PLACE), _label(direction)), _count(size)
     for source, how, reads, seconds, rows, size in numbers.get("reads", ()):
-        yield ("reads", source, how), _count(reads)
-        yield ("read_seconds", source), _micro(seconds)
-        yield ("read_rows", source), _count(rows)
-        yield ("read_bytes", source), _count(size)
+        read = _label(source, _MOST_PLACE)
+        yield ("reads", read, _label(how)), _count(reads)
+        yield ("read_seconds", read), _micro(seconds)
+        yield ("read_rows", read), _count(rows)
+        yield ("read_bytes", read), _count(size)
     yield ("lease_wait",), _micro(numbers.get("lease_wait_seconds", 0))
     yield ("leases_refused",), _count(numbers.get("leases_refused", 0))
 

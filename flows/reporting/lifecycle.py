@@ -84,7 +84,12 @@ def listeners(plan: BackupPlan) -> Sequence[Listener]:
     """Return who is told of the operations of a plan, in this order."""
     from flows.reporting.journal import Journal  # it knows what operations are
 
-    return (Journal(),)
+    told: list[Listener] = [Journal()]
+    if plan.metrics.sends:
+        from flows.reporting.sent_metrics import SentMetrics  # and what it needs, for plans that have it
+
+        told.append(SentMetrics(plan))
+    return told
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import yaml
 
 from tests.deployments.monitoring.promtool import said
 from tests.deployments.monitoring.queries import dashboard, panels, queries
-from tests.npm_packages import node_modules
+from tests.grafana_release import grafana_packages
 
 SCHEMA = Path(__file__).with_name("grafana_schema.ts")
 OPTIONS = ["--strict", "--noEmit", "--skipLibCheck", "--module", "nodenext", "--moduleResolution", "nodenext"]
@@ -36,7 +36,7 @@ def complaints(shown: Mapping[str, Any], folder: Path) -> str:
     (folder / SCHEMA.name).write_text(SCHEMA.read_text())
     (folder / "dashboard.ts").write_text("\n".join(lines))
     if not (folder / "node_modules").exists():
-        (folder / "node_modules").symlink_to(node_modules("grafana"))
+        (folder / "node_modules").symlink_to(grafana_packages())
     compiler = folder / "node_modules" / "typescript" / "lib" / "tsc.js"
     ran = subprocess.run(
         ["node", str(compiler), *OPTIONS, "dashboard.ts"], cwd=folder, capture_output=True, text=True, check=False,

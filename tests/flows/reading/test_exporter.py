@@ -19,7 +19,8 @@ import pytest
 from blocks.errors import LastgoodError
 from blocks.plan.objectives import Objectives
 from blocks.plan.plan import BackupPlan, read_plan
-from blocks.records import BackupType
+from blocks.records import BackupType, Expiry
+from blocks.repository.block import BackupRepository
 from blocks.rows.selection import Selection
 from blocks.sources.target import RestoreMode
 from flows.backup import make_backup
@@ -39,6 +40,7 @@ from flows.verify import make_verification
 from tests.flows.reading.exported import Scraped, scraped
 from tests.flows.reporting.journal_support import ended, note, operations, started
 from tests.forked import forked, killed
+from tests.object_servers import Seaweed
 
 PLAN = """
 name: books
@@ -470,3 +472,43 @@ def _soon(exporter: Exporter, wanted: object) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_a_repository_in_a_network_is_seen_as_it_is_now(plan: BackupPlan, s3: Seaweed) -> None:
+    there = plan.model_copy(
+        update={"repository": BackupRepository(url=f"s3://{s3.bucket()}/repository", storage=s3.settings)}
+    )
+    there.repository.initialize(there.encryption, lambda kit: None)
+    exporter = exporter_of([there])
+    for number, status in enumerate(("completed", "verified", "verified")):
+        if number:
+            make_verification(there, deep=False)
+        make_backup(there, BackupType.FULL)
+        exporter.look()
+        found = scraped(exporter.text())
+        assert found("lastgood_backups_committed_total") == number + 1
+        assert found("lastgood_backups", type="full", status="verified") == number
+        assert found("lastgood_backups", type="full", status="completed") == 1, status
+    assert found.of("lastgood_tier_breaker_open") == {frozenset({("tier", there.repository.tier.place)}): 0.0}
+
+
+def test_the_counter_of_commits_does_not_go_back_where_the_newest_backup_goes(plan: BackupPlan) -> None:
+    make_backup(plan, BackupType.FULL)
+    newest = make_backup(plan, BackupType.FULL)
+    exporter = exporter_of([plan])
+    exporter.look()
+    repository = plan.repository.unlock(plan.encryption)
+    repository.record_expiry(
+        Expiry(
+            plan="books",
+            expired_at=datetime.now(UTC),
+            removed=(repository.link_of(newest),),
+            reasons={newest.backup_id: "it was to go"},
+            head=repository.link_of(newest),
+        )
+    )
+    repository.remove("books", [newest.backup_id])
+    exporter.look()
+    for found in (scraped(exporter.text()), scrape(plan)):
+        assert found("lastgood_backups_committed_total") == 2
+        assert found("lastgood_backups", type="full", status="completed") == 1

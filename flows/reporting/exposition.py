@@ -6,18 +6,16 @@ prometheus_client cannot write them: it appends `_total` to names of counters th
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from blocks.errors import ConfigurationError
+from blocks.telemetry.published import checked_prefix, underscored
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Labels = Mapping[str, str]
-
-_PREFIX = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 @dataclass
@@ -63,13 +61,10 @@ def name_prefix(text: str) -> str:
     Raises:
         ConfigurationError: It cannot stand there.
     """
-    written = re.sub(r"[.\-]", "_", text.strip("."))
-    if written and not _PREFIX.fullmatch(written):
-        raise ConfigurationError(
-            f"{text!r} cannot be the prefix of a metric",
-            hint="It has letters, digits, underscores and dots, and does not begin with a digit.",
-        )
-    return f"{written}_" if written else ""
+    try:
+        return underscored("", checked_prefix(text))
+    except ValueError as exc:
+        raise ConfigurationError(f"{text!r} cannot be the prefix of a metric: {exc}") from None
 
 
 def exposition(families: Iterable[Family], prefix: str = "") -> str:

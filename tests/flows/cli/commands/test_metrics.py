@@ -119,7 +119,7 @@ def test_a_port_that_is_taken_is_named(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "before"), [("", ""), ("shop", "shop_"), ("shop.eu-1", "shop_eu_1_"), (".shop.", "shop_")]
+    ("typed", "before"), [("", ""), ("shop", "shop_"), ("shop.eu_1", "shop_eu_1_"), ("shop.", "shop_")]
 )
 def test_a_prefix_is_one_of_prometheus(typed: str, before: str) -> None:
     assert name_prefix(typed) == before

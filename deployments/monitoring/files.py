@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from blocks.errors import ConfigurationError
-from flows.reporting.exposition import name_prefix
+from blocks.telemetry.published import checked_prefix, underscored
 
 ALERTS, DASHBOARD = "alerts.yml", "dashboard.json"
 NAMES = ("prometheus.yml", ALERTS, "alertmanager.yml", DASHBOARD)
@@ -33,7 +33,12 @@ def monitoring_files(prefix: str = "", targets: Sequence[str] = ()) -> Mapping[s
     Raises:
         ConfigurationError: The prefix cannot be one in Prometheus, or a target is no host with a port.
     """
-    before = name_prefix(prefix)
+    try:
+        before = underscored("", checked_prefix(prefix))
+    except ValueError as exc:
+        raise ConfigurationError(
+            f"{prefix!r} cannot be the prefix of a metric: {exc}", hint="Give that of the metrics."
+        ) from None
     for target in targets:
         if not _TARGET.fullmatch(target):
             raise ConfigurationError(f"{target!r} is no place to scrape", hint="Write it as host:port.")

@@ -10,9 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from blocks.errors import ConfigurationError
-from blocks.telemetry.published import checked_prefix, underscored
-
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Labels = Mapping[str, str]
@@ -23,7 +20,7 @@ class Family:
     """One metric with all its series.
 
     Attributes:
-        name: Its name, without a prefix.
+        name: Its name.
         kind: Its type.
         meaning: What it says, for `HELP`.
         samples: What stands behind the name, the labels and the value of each series.
@@ -55,29 +52,13 @@ class Family:
         self.samples.append(("_count", labels, sum(buckets.values())))
 
 
-def name_prefix(text: str) -> str:
-    """Return what stands before a name in Prometheus, where a dot is an underscore.
-
-    Raises:
-        ConfigurationError: It cannot stand there.
-    """
-    try:
-        return underscored("", checked_prefix(text))
-    except ValueError as exc:
-        raise ConfigurationError(f"{text!r} cannot be the prefix of a metric: {exc}") from None
+def exposition(families: Iterable[Family]) -> str:
+    """Write metrics as text; those without any series are left out."""
+    return "".join(line for family in families if family.samples for line in _lines(family))
 
 
-def exposition(families: Iterable[Family], prefix: str = "") -> str:
-    """Write metrics as text; those without any series are left out.
-
-    Args:
-        families: The metrics.
-        prefix: What stands before each name, `_` included.
-    """
-    return "".join(line for family in families if family.samples for line in _lines(family, f"{prefix}{family.name}"))
-
-
-def _lines(family: Family, name: str) -> Iterator[str]:
+def _lines(family: Family) -> Iterator[str]:
+    name = family.name
     meaning = family.meaning.replace("\\", r"\\").replace("\n", r"\n")
     yield f"# HELP {name} {meaning}\n# TYPE {name} {family.kind}\n"
     for suffix, labels, value in family.samples:

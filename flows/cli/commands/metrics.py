@@ -13,7 +13,6 @@ from blocks.plan.plan import BackupPlan
 from flows.cli import options
 from flows.cli.output import say
 from flows.cli.running import open_plan
-from flows.reporting.exposition import name_prefix
 
 _HOST = "127.0.0.1"
 
@@ -25,27 +24,28 @@ def metrics_arguments(command: ArgumentParser) -> None:
     )
     options.value(command, "--serve", "PORT", "Serve them on this port, until stopped.", type=options.port)
     options.value(command, "--host", "ADDRESS", f"Where --serve listens; {_HOST} by default.", default=_HOST)
-    options.value(command, "--prefix", "TEXT", "Stands before the names that begin with backup_.", default="")
+    options.value(
+        command, "--prefix", "TEXT", "Stands before the names that begin with backup_; as the plans say by default."
+    )
 
 
-def metrics(plans: Sequence[str], *, serve: int | None, host: str, prefix: str) -> None:
+def metrics(plans: Sequence[str], *, serve: int | None, host: str, prefix: str | None) -> None:
     """Print the metrics of plans, for a text file that Prometheus' node_exporter reads; or serve them.
 
-    With --serve there are /metrics for Prometheus, a page for people at /, and /healthz. SIGTERM ends it.
+    With --serve there are /metrics for Prometheus, the report of the plans at /, and /healthz. SIGTERM ends it.
     """
-    before = name_prefix(prefix)
     opened = _opened(plans)
     # no other command waits for them
     from flows.reading.exporter import exporter_of
     from flows.reading.metrics_serving import serving_metrics
 
     if serve is None:
-        exporter = exporter_of(opened, before)
+        exporter = exporter_of(opened, prefix)
         exporter.look()
         say(exporter.text().rstrip("\n"))
         return
     try:
-        with serving_metrics(opened, serve, host, before) as address:
+        with serving_metrics(opened, serve, host, prefix) as address:
             say(f"{address}/metrics")
             sys.stdout.flush()  # whoever started it may wait for the address
             threading.Event().wait()

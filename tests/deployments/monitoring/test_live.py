@@ -54,7 +54,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         shop.fill()
         with (
             serving_metrics([shop.plan], 0) as plain,
-            serving_metrics([shop.plan], 0, prefix="site_") as prefixed,
+            serving_metrics([shop.plan], 0, prefix="site") as prefixed,
             watching(folder / "monitoring", [plain, prefixed], told) as prometheus,
         ):
             # a rate needs to have seen what was before

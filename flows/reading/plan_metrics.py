@@ -219,7 +219,7 @@ def _newest_backups(known: Known) -> Iterator[Family]:
     suspicious = Family(
         "lastgood_backup_suspicious",
         "gauge",
-        "1 where the newest backup departs from the history, and no person accepted that; it is as good as any other.",
+        "1 where a backup departs from the history, and no person accepted that; it is as good as any other.",
     )
     for state, totals in known:
         plan = state.plan.name

@@ -147,9 +147,9 @@ def ours() -> Iterator[Series]:
     yield from sizes()
 
     marked = 'lastgood_backup_suspicious{plan="books"}'
-    summary = "books: the newest backup departs from the history, and is marked"
+    summary = "books: a backup departs from the history, and nobody has accepted it"
     yield fires("LastgoodBackupSuspicious", "marked", summary, "5m", {marked: "0+0x2 1+0x10"}, **plan)
-    yield quiet("LastgoodBackupSuspicious", "the next one is not", "5m", {marked: "1+0x2 0+0x10"})
+    yield quiet("LastgoodBackupSuspicious", "it was accepted", "5m", {marked: "1+0x2 0+0x10"})
 
     rto = 'lastgood_rto_seconds{plan="books"}'
     limit = {'lastgood_rto_target_seconds{plan="books"}': "1800+0x10"}

@@ -20,14 +20,14 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from blocks.errors import LastgoodError, Partial
+from blocks.errors import CorruptionDetected, LastgoodError, NotRestorable, Partial, QualityFailed
 from blocks.host.leftovers import process_name, running_host
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupType
 from blocks.repository import names
 from blocks.repository.block import BackupRepository
 from blocks.storage.fsync import read_regular
-from blocks.verification import CheckOutcome, RuleOutcome, Verification
+from blocks.verification import Verification
 from flows.pipeline.results import RestoreResult, RetentionResult
 from flows.reporting.journal_files import append, journal_folder
 from flows.reporting.lifecycle import Operation
@@ -42,6 +42,8 @@ _MOST_CONFIG = 64 * 1024
 COMPLETED, FAILED, PARTIAL, BAD = "completed", "failed", "partial", "bad"
 OUTCOMES = (COMPLETED, FAILED, PARTIAL, BAD)
 """How an operation can end; bad: a verification that found something wrong with the backup."""
+_BAD = (CorruptionDetected, NotRestorable, QualityFailed)
+"""What a verification raises then; what else it raises says nothing of the backup."""
 
 
 class Journal:
@@ -87,7 +89,8 @@ def _start(operation: Operation) -> dict[str, JsonValue]:
 
 
 def _append_end(operation: Operation) -> None:
-    error = {"error": type(operation.error).__name__} if operation.error is not None else {}
+    wrong = operation.error if operation.error is not None else operation.shortfall
+    error = {"error": type(wrong).__name__} if wrong is not None else {}
     line: dict[str, JsonValue] = {
         "event": "ended",
         **_named(operation),
@@ -110,21 +113,10 @@ def outcome(operation: Operation) -> str:
     """Return how an operation ended, one of `OUTCOMES`."""
     if operation.error is not None:
         return PARTIAL if isinstance(operation.error, Partial) else FAILED
-    match operation.result:
-        case Verification() as found:
-            return _found(found)
-        case RestoreResult() as restored if restored.not_rebuilt:
-            return PARTIAL
-        case _:
-            return COMPLETED
-
-
-def _found(result: Verification) -> str:
-    found = [one.outcome for one in result.results.values()]
-    if CheckOutcome.BAD in found or CheckOutcome.BAD in [one.outcome for one in result.standing.values()]:
+    if isinstance(operation.shortfall, _BAD):
         return BAD
-    untried = CheckOutcome.UNPROVEN in found
-    return PARTIAL if untried or any(rule.outcome is RuleOutcome.UNJUDGED for rule in result.rules) else COMPLETED
+    left_out = isinstance(operation.result, RestoreResult) and operation.result.not_rebuilt
+    return PARTIAL if operation.shortfall is not None or left_out else COMPLETED
 
 
 def _named(operation: Operation) -> dict[str, JsonValue]:

@@ -32,3 +32,5 @@ python="${VENV:-.venv}/bin/python"
 "$python" "$(dirname "$0")/postgres_versions.py"
 # a server that speaks Azure's protocol
 (cd "$(dirname "$0")/.." && "$python" -m tests.azurite_release)
+# what looks at pages for people who see or hear otherwise
+(cd "$(dirname "$0")/.." && "$python" -m tests.axe_release)

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Sequence
 
+from blocks.plan.suspicion import judged
 from blocks.records import BackupMetadata, Collection, Part, SourceState, StoredObject
 from blocks.repository.checksums import checksums_digest
 from blocks.sources.view import View
@@ -15,8 +16,12 @@ from flows.pipeline.messages import SelectedCollection
 from flows.pipeline.tool_versions import tool_versions
 
 
-def commit_attempt(attempt: BackupAttempt) -> BackupMetadata:
+def commit_attempt(attempt: BackupAttempt, lost: Sequence[str] = ()) -> BackupMetadata:
     """Let the sources have their last word, then commit the manifest.
+
+    Args:
+        attempt: The attempt.
+        lost: What is suspicious about collections that are emptied or gone.
 
     Raises:
         RepositoryLocked: The lease is lost; nothing was committed.
@@ -25,7 +30,7 @@ def commit_attempt(attempt: BackupAttempt) -> BackupMetadata:
     context = attempt.context
     context.finish()
     objects = attempt.packs.finish()
-    metadata = _manifest(attempt, objects)
+    metadata = judged(_manifest(attempt, objects), context.lineage, context.outlook, lost)
     context.repository.commit(metadata, objects, context.held)
     if attempt.backup_type.can_be_base:
         context.release()

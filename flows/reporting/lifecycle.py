@@ -82,7 +82,9 @@ class Listener(Protocol):
 
 def listeners(plan: BackupPlan) -> Sequence[Listener]:
     """Return who is told of the operations of a plan, in this order."""
-    told: list[Listener] = []
+    from flows.reporting.journal import Journal  # it knows what operations are
+
+    told: list[Listener] = [Journal()]
     if plan.metrics.sends:
         from flows.reporting.sent_metrics import SentMetrics  # and what it needs, for plans that have it
 

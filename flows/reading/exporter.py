@@ -15,9 +15,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from blocks.errors import LastgoodError
+from blocks.errors import ConfigurationError, LastgoodError
 from blocks.plan.objectives import rpo_target
 from blocks.plan.plan import BackupPlan
+from blocks.telemetry.published import checked_prefix
 from flows.reading.plan_metrics import PlanState, published, series
 from flows.reading.repository_numbers import RepositoryReader
 from flows.reporting.exposition import exposition
@@ -97,7 +98,7 @@ class Exporter:
     Args:
         plans: Read and resolved, each with a name of its own.
         folder: Of the journal; None where there is none.
-        prefix: What stands before the published names, `_` included.
+        prefix: What stands before the published names.
     """
 
     def __init__(self, plans: Sequence[BackupPlan], folder: Path | None, prefix: str = "") -> None:
@@ -117,8 +118,8 @@ class Exporter:
             totals = self._read_journal()
             now = datetime.now(UTC)
             known = [one.current(totals) for one in self._watched]
-            replaced = exposition(published([totals for _, totals in known]), self._prefix)
-            return replaced + exposition(series(known, now))
+            replaced = published([totals for _, totals in known], self._prefix)
+            return exposition([*replaced, *series(known, now)])
 
     def look(self) -> None:
         """Look at all repositories, one after another."""
@@ -157,16 +158,37 @@ class Exporter:
         return self._totals
 
 
-def exporter_of(plans: Sequence[BackupPlan], prefix: str = "") -> Exporter:
+def exporter_of(plans: Sequence[BackupPlan], prefix: str | None = None) -> Exporter:
     """Return an exporter that reads the journal of this machine, or the one that `LASTGOOD_JOURNAL` names.
 
     Args:
-        plans: Read and resolved.
-        prefix: What stands before the published names, `_` included.
+        plans: Read and resolved, each with a name of its own.
+        prefix: What stands before the published names; None for what all the plans say under `metrics`.
+
+    Raises:
+        ConfigurationError: It cannot stand there, or the plans do not agree.
     """
+    before = _prefix(plans, prefix)
     try:
         folder = journal_folder()
     except RuntimeError as exc:
         logger.warning("there is no journal: %s", exc)
         folder = None
-    return Exporter(plans, folder, prefix)
+    return Exporter(plans, folder, before)
+
+
+def _prefix(plans: Sequence[BackupPlan], given: str | None) -> str:
+    if given is None:
+        said = {plan.metrics.prefix for plan in plans}
+        if len(said) > 1:
+            raise ConfigurationError(
+                f"the plans say different prefixes of metrics: {', '.join(repr(one) for one in sorted(said))}",
+                hint="Name one with --prefix, or serve the plans apart.",
+            )
+        return next(iter(said), "")
+    try:
+        return checked_prefix(given)
+    except ValueError as exc:
+        raise ConfigurationError(
+            f"{given!r} cannot be the prefix of a metric: {exc}", hint="Give another one."
+        ) from exc

@@ -17,10 +17,20 @@ from blocks.records import BackupStatus, BackupType
 from blocks.sources.target import RestoreMode
 from blocks.storage.attempts import Breaker
 from blocks.telemetry.numbers import Outcome
+from blocks.telemetry.published import (
+    CLEANED,
+    CREATED,
+    OPERATIONS,
+    REMOVED,
+    SECONDS,
+    SIZE,
+    buckets_of,
+    underscored,
+)
 from flows.reading.repository_numbers import RepositoryNumbers
 from flows.reporting.exposition import Family
 from flows.reporting.journal import BAD, COMPLETED, FAILED, PARTIAL
-from flows.reporting.journal_totals import REMOVED, SECONDS, SIZES, Made, PlanTotals
+from flows.reporting.journal_totals import Made, PlanTotals
 
 BACKUP, RESTORE, VERIFICATION, RETENTION = "backup", "restore", "verification", "retention"
 _BACKUP_TYPES = tuple(kind.value for kind in BackupType)
@@ -81,62 +91,43 @@ class PlanState:
 Known = Sequence[tuple[PlanState, PlanTotals]]
 
 
-def published(totals: Sequence[PlanTotals]) -> Iterator[Family]:
-    """Return the metrics of the system that lastgood replaces: without labels, of all plans together."""
+def published(totals: Sequence[PlanTotals], prefix: str = "") -> Iterator[Family]:
+    """Return the metrics of the system that lastgood replaces: without labels, of all plans together.
+
+    Args:
+        totals: What the operations of each plan add up to.
+        prefix: What stands before each name.
+    """
     counts = Counter[tuple[str, ...]]()
     for one in totals:
         counts.update(one.counts)
 
-    def ended(verb: str, *outcomes: str) -> int:
-        return sum(n for name, n in counts.items() if name[:2] == ("ended", verb) and name[3] in outcomes)
-
-    def started(verb: str) -> int:
-        return sum(n for name, n in counts.items() if name[:2] == ("started", verb))
-
     def counter(name: str, meaning: str, value: int) -> Family:
-        family = Family(name, "counter", meaning)
+        family = Family(underscored(name, prefix), "counter", meaning)
         family.add(value)
         return family
 
-    def histogram(name: str, meaning: str, key: tuple[str, ...], bounds: Sequence[float], unit: int = 1) -> Family:
-        family = Family(name, "histogram", meaning)
-        family.add_histogram(_buckets(counts, key), _total(counts, key) / unit, bounds)
+    def histogram(name: str, meaning: str, key: tuple[str, ...], unit: int = 1) -> Family:
+        family = Family(underscored(name, prefix), "histogram", meaning)
+        family.add_histogram(_buckets(counts, key), _total(counts, key) / unit, buckets_of(name))
         return family
 
-    yield counter("backup_operations_created_total", "Backups that were begun.", started(BACKUP))
-    yield counter(
-        "backup_operations_created_success", "Backups that were made and committed.", ended(BACKUP, COMPLETED)
-    )
-    yield counter(
-        "backup_operations_created_failed",
-        "Backups that failed, those of killed processes among them.",
-        ended(BACKUP, FAILED, PARTIAL),
-    )
-    yield histogram(
-        "backup_operations_duration_seconds",
-        "How long backups took that ended, well or not.",
-        ("took", BACKUP),
-        SECONDS,
-        _MICRO,
-    )
-    yield histogram(
-        "backup_operations_size_bytes_total",
-        "What each backup that was made takes in the repository.",
-        ("size",),
-        SIZES,
-    )
-    yield counter("backup_retention_cleaned_total", "Retention runs that were begun.", started(RETENTION))
-    yield counter(
-        "backup_retention_cleaned_success", "Retention runs that did all they should.", ended(RETENTION, COMPLETED)
-    )
-    yield counter(
-        "backup_retention_cleaned_failed", "Retention runs that failed, or removed only a part.",
-        ended(RETENTION, FAILED, PARTIAL),
-    )  # fmt: skip
-    yield histogram(
-        "backup_retention_removed_count", "How many backups a retention run removed, of those that removed any.",
-        ("removed",), REMOVED,
-    )  # fmt: skip
+    made, failed = _ended(counts, BACKUP, COMPLETED), _ended(counts, BACKUP, FAILED, PARTIAL)
+    yield counter(f"{CREATED}_total", "Backups that were begun.", _total(counts, ("started", BACKUP)))
+    yield counter(f"{CREATED}_success", "Backups that were made and committed.", made)
+    yield counter(f"{CREATED}_failed", "Backups that failed, those of killed processes among them.", failed)
+    duration = f"{OPERATIONS}.duration_seconds"
+    yield histogram(duration, "How long backups took that ended, well or not.", ("took", BACKUP), _MICRO)
+    yield histogram(SIZE, "What each backup that was made takes in the repository.", ("size",))
+    cleaned, wrong = _ended(counts, RETENTION, COMPLETED), _ended(counts, RETENTION, FAILED, PARTIAL)
+    yield counter(f"{CLEANED}_total", "Retention runs that were begun.", _total(counts, ("started", RETENTION)))
+    yield counter(f"{CLEANED}_success", "Retention runs that did all they should.", cleaned)
+    yield counter(f"{CLEANED}_failed", "Retention runs that failed, or removed only a part.", wrong)
+    yield histogram(REMOVED, "How many backups a retention run removed, of those that removed any.", ("removed",))
+
+
+def _ended(counts: Counter[tuple[str, ...]], verb: str, *outcomes: str) -> int:
+    return sum(count for name, count in counts.items() if name[:2] == ("ended", verb) and name[3] in outcomes)
 
 
 def series(known: Known, now: datetime) -> Iterator[Family]:
@@ -228,7 +219,7 @@ def _newest_backups(known: Known) -> Iterator[Family]:
     suspicious = Family(
         "lastgood_backup_suspicious",
         "gauge",
-        "1 where the newest backup departs from the history, and is marked; it is a backup like any other.",
+        "1 where the newest backup departs from the history, and no person accepted that; it is as good as any other.",
     )
     for state, totals in known:
         plan = state.plan.name

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 
 from blocks.host.room import free_bytes
 from blocks.plan.plan import BackupPlan
+from blocks.plan.suspicion import is_unsettled
 from blocks.records import BackupMetadata, BackupStatus, BackupType
 from blocks.repository.block import Repository
 from blocks.repository.stock import Stock
 from blocks.repository.verdict import Verdict
 from blocks.storage.attempts import Breaker
+from flows.pipeline.doubts import settled
 from flows.reading.recovery import recovery_of
 from flows.reading.status import last_good, slots
 from flows.reporting.journal_totals import Made
@@ -35,7 +37,7 @@ class RepositoryNumbers:
         last_verification: When a backup that is still there was last verified.
         rto_seconds: The longest of the newest scratch restores.
         slots: By source the log that a replication slot held back when it was last backed up.
-        suspicious: Whether the newest backup is marked, because it departs from the history.
+        suspicious: Whether the newest backup departs from the history, and no person accepted that.
     """
 
     repository_id: str
@@ -127,7 +129,7 @@ def _numbers(repository: Repository, plan: str, stock: Stock) -> RepositoryNumbe
         last_verification=_last_verification(verdicts),
         rto_seconds=rto.worst_seconds if rto is not None else None,
         slots={slot.source: slot.held_bytes for slot in slots(backups)},
-        suspicious=bool(backups and getattr(backups[-1], "suspicions", ())),
+        suspicious=any(is_unsettled(one, settled(repository, plan, backups)) for one in backups[-1:]),
     )
 
 

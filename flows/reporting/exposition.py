@@ -20,7 +20,7 @@ class Family:
     """One metric with all its series.
 
     Attributes:
-        name: Its name, without a prefix.
+        name: Its name.
         kind: Its type.
         meaning: What it says, for `HELP`.
         samples: What stands behind the name, the labels and the value of each series.
@@ -52,17 +52,13 @@ class Family:
         self.samples.append(("_count", labels, sum(buckets.values())))
 
 
-def exposition(families: Iterable[Family], prefix: str = "") -> str:
-    """Write metrics as text; those without any series are left out.
-
-    Args:
-        families: The metrics.
-        prefix: What stands before each name, `_` included.
-    """
-    return "".join(line for family in families if family.samples for line in _lines(family, f"{prefix}{family.name}"))
+def exposition(families: Iterable[Family]) -> str:
+    """Write metrics as text; those without any series are left out."""
+    return "".join(line for family in families if family.samples for line in _lines(family))
 
 
-def _lines(family: Family, name: str) -> Iterator[str]:
+def _lines(family: Family) -> Iterator[str]:
+    name = family.name
     meaning = family.meaning.replace("\\", r"\\").replace("\n", r"\n")
     yield f"# HELP {name} {meaning}\n# TYPE {name} {family.kind}\n"
     for suffix, labels, value in family.samples:

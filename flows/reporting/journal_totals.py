@@ -22,16 +22,10 @@ from pydantic import JsonValue
 
 from blocks.host.folders import sync_folder
 from blocks.host.leftovers import has_ended, running_host
+from blocks.telemetry.published import BYTES, COUNTS, SECONDS
 from flows.reporting.journal_files import TOTALS, lock, segment, segments, through, totals_text
 
 logger = logging.getLogger(__name__)
-
-SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 21600)
-"""Upper bounds of the histograms of durations, from 0.1 s to 6 h."""
-SIZES = (*(10**power * step for power in range(3, 13) for step in (1, 3)), 10**13)
-"""Upper bounds of the histogram of sizes in bytes, from 1 KB to 10 TB."""
-REMOVED = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
-"""Upper bounds of the histogram of how many backups one retention run removed."""
 
 KEPT_SEGMENTS = 2
 """So many segments stay besides the one that is written, for people; older ones are totals."""
@@ -385,7 +379,7 @@ def _result(said: Mapping[str, Any]) -> Callable[[PlanTotals, float, bool], None
 
 def _backup(plan: PlanTotals, made: Made) -> None:
     plan.made(made)
-    plan.observe("size", (), made.size_stored, _bucket(SIZES, made.size_stored))
+    plan.observe("size", (), made.size_stored, _bucket(BYTES, made.size_stored))
 
 
 def _verification(plan: PlanTotals, at: float, found: tuple[str, str, bool], took: float | None) -> None:
@@ -399,7 +393,7 @@ def _verification(plan: PlanTotals, at: float, found: tuple[str, str, bool], too
 
 def _retention(plan: PlanTotals, removed: int) -> None:
     if removed:
-        plan.observe("removed", (), removed, _bucket(REMOVED, removed))
+        plan.observe("removed", (), removed, _bucket(COUNTS, removed))
 
 
 def _counted(verb: str, numbers: Mapping[str, Any]) -> Iterable[tuple[tuple[str, ...], int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -107,12 +106,3 @@ def serving(host: str, port: int, pages: Mapping[str, Page]) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-def link_page(title: str, links: Mapping[str, str]) -> str:
-    """Make a small page of links, by path their texts."""
-    items = "".join(f'<li><a href="{html.escape(to)}">{html.escape(text)}</a></li>' for to, text in links.items())
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<h1>{html.escape(title)}</h1><ul>{items}</ul></html>\n"
-    )

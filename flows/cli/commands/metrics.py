@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 from argparse import ArgumentParser
@@ -16,7 +15,6 @@ from flows.cli.output import say
 from flows.cli.running import open_plan
 
 _HOST = "127.0.0.1"
-_PREFIX = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 def metrics_arguments(command: ArgumentParser) -> None:
@@ -26,47 +24,33 @@ def metrics_arguments(command: ArgumentParser) -> None:
     )
     options.value(command, "--serve", "PORT", "Serve them on this port, until stopped.", type=options.port)
     options.value(command, "--host", "ADDRESS", f"Where --serve listens; {_HOST} by default.", default=_HOST)
-    options.value(command, "--prefix", "TEXT", "Stands before the names that begin with backup_.", default="")
+    options.value(
+        command, "--prefix", "TEXT", "Stands before the names that begin with backup_; as the plans say by default."
+    )
 
 
-def metrics(plans: Sequence[str], *, serve: int | None, host: str, prefix: str) -> None:
+def metrics(plans: Sequence[str], *, serve: int | None, host: str, prefix: str | None) -> None:
     """Print the metrics of plans, for a text file that Prometheus' node_exporter reads; or serve them.
 
-    With --serve there are /metrics for Prometheus, a page for people at /, and /healthz. SIGTERM ends it.
+    With --serve there are /metrics for Prometheus, the report of the plans at /, and /healthz. SIGTERM ends it.
     """
-    before = name_prefix(prefix)
     opened = _opened(plans)
     # no other command waits for them
     from flows.reading.exporter import exporter_of
     from flows.reading.metrics_serving import serving_metrics
 
     if serve is None:
-        exporter = exporter_of(opened, before)
+        exporter = exporter_of(opened, prefix)
         exporter.look()
         say(exporter.text().rstrip("\n"))
         return
     try:
-        with serving_metrics(opened, serve, host, before) as address:
+        with serving_metrics(opened, serve, host, prefix) as address:
             say(f"{address}/metrics")
             sys.stdout.flush()  # whoever started it may wait for the address
             threading.Event().wait()
     except Ended:
         return  # that is how it ends
-
-
-def name_prefix(text: str) -> str:
-    """Return what stands before a name in Prometheus, where a dot is an underscore.
-
-    Raises:
-        ConfigurationError: It cannot stand there.
-    """
-    written = re.sub(r"[.\-]", "_", text.strip("."))
-    if written and not _PREFIX.fullmatch(written):
-        raise ConfigurationError(
-            f"{text!r} cannot be the prefix of a metric",
-            hint="It has letters, digits, underscores and dots, and does not begin with a digit.",
-        )
-    return f"{written}_" if written else ""
 
 
 def _opened(references: Sequence[str]) -> list[BackupPlan]:

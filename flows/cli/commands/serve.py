@@ -30,7 +30,7 @@ def address(word: str) -> tuple[str, int]:
 def serve(plans: Sequence[str], *, metrics: tuple[str, int] | None) -> None:
     """Run the schedules of one or more plans in this process, until it is stopped.
 
-    With --metrics there are /metrics for Prometheus, a page for people at /, and /healthz.
+    With --metrics there are /metrics for Prometheus, the report of the plans at /, and /healthz.
     """
     if not plans:
         raise ConfigurationError("there is nothing to serve", hint="Name at least one plan.")

@@ -67,7 +67,7 @@ def plan(tmp_path: Path) -> BackupPlan:
     return plan_in(tmp_path / "desk")
 
 
-def scrape(*plans: BackupPlan, prefix: str = "") -> Scraped:
+def scrape(*plans: BackupPlan, prefix: str | None = None) -> Scraped:
     """Scrape an exporter that was just started."""
     exporter = exporter_of(plans, prefix)
     exporter.look()
@@ -353,7 +353,7 @@ def test_no_home_breaks_no_backup(plan: BackupPlan, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_prefix_stands_before_the_published_names(plan: BackupPlan) -> None:
-    found = scrape(plan, prefix="shop_")
+    found = scrape(plan, prefix="shop")
     assert found("shop_backup_operations_created_total") == 0
     assert {name.partition("_")[0] for name in found.kinds} == {"shop", "lastgood"}
 

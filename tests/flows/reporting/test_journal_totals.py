@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.reporting.journal_totals import REMOVED, SECONDS, SIZES, Totals
+from flows.reporting.journal_totals import Totals
 from tests.flows.reporting.journal_support import PLACE, REPOSITORY, ended, numbers_of, operations, started
 
 VALUES = st.recursive(
@@ -80,11 +80,6 @@ def test_operations_without_an_end_do_not_grow_for_ever() -> None:
 def test_a_value_lies_in_the_bucket_whose_upper_bound_it_does_not_exceed(seconds: float, bound: str) -> None:
     counts = fed(ended("a", seconds=seconds)).of(PLACE, REPOSITORY, "books").counts
     assert {name[3]: count for name, count in counts.items() if name[0] == "took_le"} == {bound: 1}
-
-
-def test_bounds_ascend() -> None:
-    for bounds in (SECONDS, SIZES, REMOVED):
-        assert list(bounds) == sorted(set(bounds))
 
 
 def test_a_backup_found_bad_is_not_the_newest_good_one_until_it_is_found_good() -> None:

@@ -19,6 +19,7 @@ from blocks.records import BackupType
 from flows.backup import make_backup
 from flows.pipeline.progress import Progress
 from flows.reporting import lifecycle
+from flows.reporting.sent_metrics import SentMetrics
 from flows.retention import apply_retention
 from flows.stages import collect as stage
 from flows.verify import make_verification
@@ -176,8 +177,9 @@ def test_a_broken_backend_neither_stops_nor_holds_up_a_backup(
 
 
 def test_a_plan_that_names_no_backend_has_nobody_to_tell(shop: Shop) -> None:
-    assert not lifecycle.listeners(shop.plan)
-    assert not lifecycle.listeners(shop.plan.model_copy(update={"metrics": Metrics(backend="prometheus", prefix="x")}))
+    prometheus = shop.plan.model_copy(update={"metrics": Metrics(backend="prometheus", prefix="x")})
+    for plan in (shop.plan, prometheus):
+        assert SentMetrics not in map(type, lifecycle.listeners(plan))
 
 
 def test_a_failed_backup_is_counted_as_failed_whatever_ended_it(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from blocks.prefect_compat import needs_prefect
-from flows.cli.commands.metrics import name_prefix
 from flows.cli.commands.serve import address
 from tests.flows.cli.desk import Desk
 from tests.flows.cli.test_app import environment
@@ -77,7 +76,8 @@ def test_there_is_a_page_for_people_and_a_sign_of_life(desk: Desk) -> None:
     with serving(str(desk.plan), "--serve", "0") as (url, process):
         page = httpx.get(f"{url}/")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
-        assert "/metrics" in page.text
+        assert "trading" in page.text
+        assert httpx.get(f"{url}/").text == page.text, "repositories are not read for everybody who looks"
         assert httpx.get(f"{url}/healthz").text == "ok\n"
         assert httpx.head(f"{url}/metrics").status_code == 200
         assert httpx.get(f"{url}/../etc/passwd").status_code == 404
@@ -118,11 +118,16 @@ def test_a_port_that_is_taken_is_named(desk: Desk) -> None:
     assert f"cannot listen on 127.0.0.1, port {port}" in ran.err
 
 
-@pytest.mark.parametrize(
-    ("typed", "before"), [("", ""), ("shop", "shop_"), ("shop.eu-1", "shop_eu_1_"), (".shop.", "shop_")]
-)
-def test_a_prefix_is_one_of_prometheus(typed: str, before: str) -> None:
-    assert name_prefix(typed) == before
+def test_the_prefix_is_that_of_the_plans_unless_another_one_is_given(desk: Desk) -> None:
+    with desk.plan.open("a") as plan:
+        plan.write("metrics: {prefix: acme.desk}\n")
+    for words, before in ([], "acme_desk_"), (["--prefix", "shop"], "shop_"), (["--prefix", ""], ""):
+        assert f"\n{before}backup_operations_created_total 0\n" in desk.done("metrics", "PLAN", *words).out
+    other = desk.folder / "other.yaml"
+    other.write_text(desk.plan.read_text().replace("name: trading", "name: other").replace("acme.desk", "shop"))
+    ran = desk.run("metrics", "PLAN", str(other))
+    assert ran.code == 2
+    assert "different prefixes of metrics: 'acme.desk', 'shop'" in ran.err
 
 
 @pytest.mark.parametrize(

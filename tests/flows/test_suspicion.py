@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,7 +47,7 @@ def lived(shop: Shop, ahead: Callable[[timedelta], datetime], days: int = 26) ->
 
 
 def test_every_row_of_a_table_changes_and_what_was_before_is_held_until_a_person_accepts_it(
-    shop: Shop, ahead: Callable[[timedelta], datetime]
+    shop: Shop, ahead: Callable[[timedelta], datetime], tmp_path: Path
 ) -> None:
     before = lived(shop, ahead)
     assert [one.suspicions for one in before] == [()] * len(before)
@@ -78,8 +79,9 @@ def test_every_row_of_a_table_changes_and_what_was_before_is_held_until_a_person
     reasons = {one.backup_id: one.reason for one in held.decisions if not one.remove}
     assert reasons[before[-1].backup_id] == f"the newest good backup before {marked.backup_id}, which is suspicious"
     assert reasons[marked.backup_id] == "it is suspicious, and nobody has accepted it"
-    shop.restore(before[-1])
-    assert shop.rows("SELECT sum(price) FROM orders") == good
+    shop.restore(before[-1], to=str(tmp_path / "there"))
+    with sqlite3.connect(tmp_path / "there" / "ledger" / "ledger.db") as restored:
+        assert restored.execute("SELECT sum(price) FROM orders").fetchall() == good
 
     assert [one.backup_id for one in accept_suspicions(shop.plan)] == [marked.backup_id]
     assert accept_suspicions(shop.plan) == []
@@ -147,4 +149,5 @@ def test_a_history_that_cannot_be_read_stops_no_backup(shop: Shop) -> None:
     (shop.objects(full) / "manifest").write_bytes(b"LASTGOOD")
     made = shop.back_up(INCREMENTAL)
     assert (made.backup_type, made.suspicions) == (FULL, ())
-    assert sum(week[1] for week in made.history["ledger/orders"]) == 0, "a new one begins"
+    (week,) = made.history["ledger/orders"].split()
+    assert week.split(",")[1] == "0", "a new one begins"

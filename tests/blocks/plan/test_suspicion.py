@@ -341,7 +341,7 @@ ALL_CHANGE = {"prices"}
 
 
 def planted(seeds: Sequence[int]) -> Iterator[tuple[str, str, bool]]:
-    """Plant each fault into each table of simulated histories; yield it, the type of the backup, and if it was found."""
+    """Plant each fault into each table of simulated histories; yield it, where it was, and whether it was found."""
     for schedule in SCHEDULES:
         for seed in seeds:
             plan = Simulated.begin(schedule, seed)

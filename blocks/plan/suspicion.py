@@ -342,7 +342,7 @@ def _width(count: Tally) -> int:
 
 
 def _ratio(count: Tally) -> int:
-    return round(1000 * count.size_compressed / count.size_bytes)
+    return round(1000 * count.size_compressed / max(1, count.size_bytes))
 
 
 def _shrinking(lost: float) -> float:

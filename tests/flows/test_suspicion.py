@@ -12,6 +12,7 @@ import pytest
 from blocks.errors import ConfigurationError, RepositoryLocked
 from blocks.records import BackupMetadata
 from flows.accept import accept_suspicions
+from flows.pipeline import manifest
 from flows.pipeline.doubts import settled
 from flows.reading.status import Health, plan_status
 from flows.reporting.artifacts import backup_markdown
@@ -140,6 +141,21 @@ def test_a_restore_says_that_its_backup_is_suspicious_until_it_is_accepted(shop:
     assert said in shop.restore(marked, PREVIEW).notes
     accept_suspicions(shop.plan)
     assert said not in shop.restore(marked, PREVIEW).notes
+
+
+@pytest.mark.parametrize("history", ["", "a,b", "1,2", "1,,2", f"2969,20,1,{10**400}", f"2969,20 2970,1 {'9' * 5000}"])
+def test_numbers_that_make_no_sense_stop_no_backup(shop: Shop, monkeypatch: pytest.MonkeyPatch, history: str) -> None:
+    with monkeypatch.context() as patched:
+        wrong = dict.fromkeys(("ledger/orders", "models/tree", "nowhere/else"), history)
+        patched.setattr(manifest, "judged", lambda made, *_: made.model_copy(update={"history": wrong}))
+        assert shop.back_up(FULL).history == wrong
+    shop.db.execute("DELETE FROM orders WHERE id > 2000")
+    made = shop.back_up(INCREMENTAL)
+    shop.db.execute("DELETE FROM orders")
+    emptied = shop.back_up(INCREMENTAL)
+    said = (*emptied.suspicions, *emptied.sources[0].warnings)
+    assert said == (f"ledger/orders held 2,000 rows in {made.backup_id}, and holds none now.",), "one way or the other"
+    assert shop.back_up(FULL).rows == emptied.rows
 
 
 def test_a_history_that_cannot_be_read_stops_no_backup(shop: Shop) -> None:

@@ -297,9 +297,9 @@ class BackupMetadata(Record):
     """What is not as the backups before lead one to expect, each a sentence that begins with a collection; empty where
     nothing is. Such a backup is as good as any other; retention keeps the last one before it until a person settled
     it."""
-    history: dict[str, tuple[tuple[Count, ...], ...]] = {}
-    """What the plan's backups up to this one counted, by collection and week, as `blocks.plan.suspicion.Week` has it;
-    empty where the chain tells."""
+    history: dict[str, str] = {}
+    """What the plan's backups up to this one counted, by collection, as `blocks.plan.suspicion` writes and reads it;
+    empty where the chain tells. A text: it is read with every manifest, and looked at once for a new backup."""
     tool_versions: dict[str, str]
 
     def source(self, name: str) -> SourceState:

@@ -86,7 +86,7 @@ class Census:
 
 
 class Week(NamedTuple):
-    """The extremes of one collection in one week; a manifest has it as a list of these integers.
+    """The extremes of one collection in one week.
 
     Attributes:
         number: Whole weeks from the beginning of 1970 to the backups.
@@ -152,24 +152,33 @@ def _remembered(weeks: list[Week]) -> list[Week]:
     return weeks[1 - MOST_WEEKS :]
 
 
+def _written(weeks: Sequence[Week]) -> str:
+    """Write weeks: their numbers with commas, and a space between two of them."""
+    return " ".join(",".join(map(str, week)) for week in weeks)
+
+
+def _read(text: str) -> list[Week]:
+    """Read what `_written` wrote; a later lastgood may count more."""
+    return [Week(*map(int, week.split(",")[: len(Week._fields)])) for week in text.split()]
+
+
 class Outlook:
     """What is known of the backups so far.
 
     Args:
-        history: By the full name of a collection its weeks, oldest first, as a manifest has them.
+        history: By the full name of a collection its weeks, as a manifest has them.
         newest: The census of the newest backup; None where there is none.
     """
 
-    def __init__(self, history: Mapping[str, Sequence[Sequence[int]]] | None = None, newest: Census | None = None):
-        # a later lastgood may count more
-        self._weeks = {name: [Week(*w[: len(Week._fields)]) for w in weeks] for name, weeks in (history or {}).items()}
+    def __init__(self, history: Mapping[str, str] | None = None, newest: Census | None = None):
+        self._weeks = {name: _read(text) for name, text in (history or {}).items()}
         self.newest = newest
 
     @property
-    def history(self) -> dict[str, tuple[tuple[int, ...], ...]]:
+    def history(self) -> dict[str, str]:
         """What a manifest keeps of it: the weeks of the collections that the newest backup holds."""
         held = self.newest.counts if self.newest is not None else {}
-        return {name: tuple(map(tuple, weeks)) for name, weeks in self._weeks.items() if name in held}
+        return {name: _written(weeks) for name, weeks in self._weeks.items() if name in held}
 
     def add(self, census: Census) -> None:
         """Learn from one more backup, made after all others."""
@@ -333,7 +342,7 @@ def _width(count: Tally) -> int:
 
 
 def _ratio(count: Tally) -> int:
-    return round(1000 * count.size_compressed / count.size_bytes)
+    return round(1000 * count.size_compressed / max(1, count.size_bytes))
 
 
 def _shrinking(lost: float) -> float:

@@ -111,7 +111,12 @@ class BackupContext:
     @cached_property
     def outlook(self) -> Outlook:
         """What the backups so far lead one to expect of this one."""
-        return outlook_of(self.lineage)
+        try:
+            return outlook_of(self.lineage)
+        except Exception as exc:  # whatever it is: nothing that is only compared may stop a backup
+            logger.warning("what is known of the backups of plan %s cannot be read: %s", self.plan.name, exc)
+            logger.debug("where it failed", exc_info=True)
+            return Outlook()
 
     @property
     def held(self) -> Lease:

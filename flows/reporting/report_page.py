@@ -23,6 +23,8 @@ MAX_BYTES = 500_000
 AHEAD = (30, 90)
 """After how many days it is told what will be stored."""
 
+_LONG_SENTENCE = 110
+"""What is longer is not written in large letters."""
 _AT_EASE = 3
 """So many plans fit without any bound."""
 _TEMPLATE = "report_page.html.jinja"
@@ -149,9 +151,11 @@ def _view(plans: Sequence[PlanFacts], now: datetime, bounds: _Bounds) -> dict[st
     return {
         "look": _LOOKS[health],
         "sentence": _pieces(sentence),
+        "long": len(sentence) > _LONG_SENTENCE,
         "title": f"{_LOOKS[health].word.capitalize()}: "
         + (plans[0].plan if len(plans) == 1 else f"{len(plans):,} plans"),
-        "told": f"{about}: {told}{_open(sum(len(one.wrong) + len(one.odd) for one in plans))}",
+        "told": f"{about}: {told}",
+        "warnings": _open(sum(len(one.wrong) + len(one.odd) for one in plans)),
         "now": human_time(now),
         "version": VERSION,
         "plans": Bounded(views, len(plans)),
@@ -166,7 +170,7 @@ def _is_shown(mark: Mark, plans: Sequence[PlanFacts]) -> bool:
 
 
 def _open(warnings: int) -> str:
-    return f"; {warnings:,} open warning{'' if warnings == 1 else 's'}" if warnings else ""
+    return f"{warnings:,} open warning{'' if warnings == 1 else 's'}" if warnings else ""
 
 
 def _pieces(sentence: str) -> list[tuple[str, bool]]:

@@ -14,7 +14,7 @@ from blocks.version import VERSION
 from flows.reporting.html_pages import Bounded, bounded, environment
 from flows.reporting.moments import ago
 from flows.reporting.report_facts import UNKNOWN, AxisFacts, Growth, Mark, MarkedBackup, Objective, Outlook, PlanFacts
-from flows.reporting.timeline import WORDS, GrowthChart, growth_chart, timelines
+from flows.reporting.timeline import WORDS, Gap, GrowthChart, gaps, growth_chart, timelines
 from flows.reporting.units import human_bytes, human_seconds, human_span, human_time
 from flows.reporting.wording import AXES, DEPTHS, OUTCOMES
 
@@ -76,7 +76,7 @@ class _Bounds:
         return _Bounds(
             # one line of each plan is worth more than all of a few
             listed=self.listed if self.plans > 3 else max(1, self.listed * 2 // 3),
-            plans=max(1, self.plans * 2 // 3),
+            plans=max(1, self.plans * 3 // 4),
             rows=max(3, self.rows // 2),
             lines=max(3, self.lines // 2),
             coarser=self.coarser * 2,
@@ -178,6 +178,12 @@ def _pieces(sentence: str) -> list[tuple[str, bool]]:
     return [(piece, bool(number % 2)) for number, piece in enumerate(sentence.split("`")) if piece]
 
 
+def _late(facts: PlanFacts, now: datetime) -> list[Gap]:
+    """Return the times without a good backup, as far as what is there now tells of them."""
+    found = gaps(facts.backups, now, facts.rpo.target)
+    return [one for one in found if facts.whole_since is None or one.good_at > facts.whole_since]
+
+
 def _listed(number: int, facts: PlanFacts, now: datetime, bounds: _Bounds) -> dict[str, Any]:
     """Return one line of the list of plans; its name is a link where more of it is told."""
     known, good = facts.health != UNKNOWN, facts.rpo.measured
@@ -207,7 +213,7 @@ def _plan(number: int, facts: PlanFacts, now: datetime, bounds: _Bounds) -> dict
         "verified": _verified(facts, now),
         "next_due": "" if facts.next_due is None else ago(facts.next_due, now),
         "growth": _growth(facts.growth) if facts.growth else None,
-        "timelines": timelines(facts.backups, now, bounds.coarser) if facts.backups else [],
+        "timelines": timelines(facts.backups, now, _late(facts, now), bounds.coarser) if facts.backups else [],
         "chosen": _chosen(facts.backups, now),
         "backups": _rows(facts.backups, bounds),
         "wrong": bounded(facts.wrong, bounds.lines),

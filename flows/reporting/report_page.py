@@ -132,11 +132,8 @@ def growth_words(growth: Growth) -> list[tuple[str, str]]:
     """Return what is stored, now and later, each under its name."""
     told = _growth(growth)
     now = ", ".join(filter(None, (told["stored"], told["speed"])))
-    return [
-        ("stored", now),
-        *((f"stored {when}", size) for when, size in told["later"]),
-        ("no room left", told["full"]),
-    ]
+    later = [(f"stored {when}", size) for when, size in told["later"]]
+    return [("stored", now), *later, ("no room left", told["full"])]
 
 
 def _view(plans: Sequence[PlanFacts], now: datetime, bounds: _Bounds) -> dict[str, Any]:
@@ -150,10 +147,9 @@ def _view(plans: Sequence[PlanFacts], now: datetime, bounds: _Bounds) -> dict[st
     views = [_plan(number, one, now, bounds) for number, one in enumerate(ordered[: bounds.plans], 1)]
     return {
         "look": _LOOKS[health],
-        "sentence": _pieces(sentence),
+        "sentence": pieces(sentence),
         "long": len(sentence) > _LONG_SENTENCE,
-        "title": f"{_LOOKS[health].word.capitalize()}: "
-        + (plans[0].plan if len(plans) == 1 else f"{len(plans):,} plans"),
+        "title": f"{_LOOKS[health].word.capitalize()}: {about}",
         "told": f"{about}: {told}",
         "warnings": _open(sum(len(one.wrong) + len(one.odd) for one in plans)),
         "now": human_time(now),
@@ -173,7 +169,7 @@ def _open(warnings: int) -> str:
     return f"{warnings:,} open warning{'' if warnings == 1 else 's'}" if warnings else ""
 
 
-def _pieces(sentence: str) -> list[tuple[str, bool]]:
+def pieces(sentence: str) -> list[tuple[str, bool]]:
     """Split a sentence into words and commands, which stand between backquotes."""
     return [(piece, bool(number % 2)) for number, piece in enumerate(sentence.split("`")) if piece]
 
@@ -191,7 +187,7 @@ def _listed(number: int, facts: PlanFacts, now: datetime, bounds: _Bounds) -> di
         "id": f"plan-{number}" if number <= bounds.plans else "",
         "name": facts.plan,
         "look": _LOOKS[facts.health],
-        "to_do": _pieces(facts.to_do),
+        "to_do": pieces(facts.to_do),
         "newest": "" if not known else "none" if good is None else f"{_length(good)} old",
         "verified": _verified(facts, now)["value"] if known else "",
         "warnings": f"{len(facts.wrong) + len(facts.odd):,}" if known else "",
@@ -205,7 +201,7 @@ def _plan(number: int, facts: PlanFacts, now: datetime, bounds: _Bounds) -> dict
         "name": facts.plan,
         "look": _LOOKS[facts.health],
         "readable": facts.health != UNKNOWN,
-        "to_do": _pieces(facts.to_do),
+        "to_do": pieces(facts.to_do),
         "repository": facts.repository,
         "count": f"{len(facts.backups):,}",
         "rpo": _objective(facts.rpo),

@@ -226,6 +226,10 @@ def test_the_artifact_tells_the_same_in_some_lines(facts: Callable[[Recorded], P
     assert f"| RPO, newest good state | {rpo} |" in lines
     assert sum(line.startswith("- ") for line in lines) == 3
     assert lines[-1] == "As of 2026-06-30 09:40:00 UTC."
+    assert "run `lastgood accept trading.yaml FUL_20260627_094000_0559`; until then" in lines[1]
+    hostile = report_markdown(replace(facts(good()), to_do="<b>*x*</b>", odd=["<i>"]), NOW)
+    assert "&lt;b&gt;\\*x\\*&lt;/b&gt;" in hostile
+    assert "- &lt;i&gt;" in hostile
     many = replace(facts(good()), wrong=["x"] * 25)
     assert "- and 15 more" in report_markdown(many, NOW)
 

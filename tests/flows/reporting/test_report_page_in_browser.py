@@ -16,7 +16,7 @@ from tests.axe_release import axe_script
 from tests.e2e.browser import Browser, browser
 from tests.flows.reporting.report_records import NOW, plan, recorded, typical, with_plan
 
-WIDTHS = (320, 360, 1280)
+WIDTHS = (320, 360, 800, 1000, 1280)
 SCHEMES = ("light", "dark")
 PAGES = ("typical", "several", "hostile")
 COVERED = """

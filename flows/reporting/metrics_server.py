@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import AF_INET6, getaddrinfo
-from typing import ClassVar
+from socket import AF_INET6, SHUT_RDWR, getaddrinfo
+from typing import Any, ClassVar
 
 from blocks.errors import ConfigurationError
 from blocks.version import VERSION
@@ -23,17 +23,40 @@ Page = tuple[str, Callable[[], str]]
 """Type of the content, and what makes it."""
 
 _PATIENCE = 10.0
-"""Seconds that a client may take to ask, and to take the answer."""
+"""Seconds that a client may take for each piece of what it asks, and of the answer."""
+MOST_CONNECTIONS = 200
+"""So many connections are open at a time: for one more the oldest is closed, so that slow clients keep nobody away."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    # those who ask at the same moment are not turned away, to ask again seconds later
+    request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], pages: Mapping[str, Page]) -> None:
         self.pages = pages
+        self._guard = threading.Lock()
+        self._open: dict[Any, None] = {}
         found = getaddrinfo(*address)
         self.address_family = found[0][0]
         super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread."""
+        with self._guard:
+            self._open[request] = None
+            oldest = next(iter(self._open)) if len(self._open) > MOST_CONNECTIONS else None
+            self._open.pop(oldest, None)
+        if oldest is not None:
+            with suppress(OSError):  # it has gone
+                oldest.shutdown(SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        with self._guard:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, _request: object, _client: object) -> None:
         """A client that goes away is no error of ours."""

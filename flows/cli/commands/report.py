@@ -6,15 +6,16 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blocks.errors import LastgoodError
 from flows.cli import options
 from flows.cli.output import note, say
 from flows.cli.running import open_plan
-from flows.reading.report import read_facts, unread
 from flows.reporting.page_files import check_page, write_page
-from flows.reporting.report_facts import PlanFacts
-from flows.reporting.report_page import headline, report_page
+
+if TYPE_CHECKING:  # no other command waits for what makes the page
+    from flows.reporting.report_facts import PlanFacts
 
 DEFAULT_FILE = Path("lastgood-report.html")
 
@@ -34,6 +35,8 @@ def report(plans: Sequence[str], *, out: Path) -> int:
     A plan that cannot be looked at is on the page with the reason; the exit code is then that of its error.
     """
     check_page(out)
+    from flows.reporting.report_page import headline, report_page
+
     now = datetime.now(UTC)
     found = [_looked_at(reference, now) for reference in plans]
     facts = [one for one, _ in found]
@@ -45,6 +48,8 @@ def report(plans: Sequence[str], *, out: Path) -> int:
 
 def _looked_at(reference: str, now: datetime) -> tuple[PlanFacts, LastgoodError | None]:
     """Return what is told of a plan, and why it could not be looked at: the others are told all the same."""
+    from flows.reading.report import read_facts, unread
+
     try:
         return read_facts(open_plan(reference), reference, now), None
     except LastgoodError as exc:

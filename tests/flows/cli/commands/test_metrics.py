@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,8 @@ import pytest
 
 from blocks.prefect_compat import needs_prefect
 from flows.cli.commands.serve import address
+from flows.reporting.metrics_server import MOST_CONNECTIONS, PLAIN
+from flows.reporting.metrics_server import serving as served
 from tests.flows.cli.desk import Desk
 from tests.flows.cli.test_app import environment
 from tests.flows.reading.exported import Scraped, scraped
@@ -83,6 +86,20 @@ def test_there_is_a_page_for_people_and_a_sign_of_life(desk: Desk) -> None:
         assert httpx.get(f"{url}/../etc/passwd").status_code == 404
         assert httpx.post(f"{url}/metrics").status_code == 501
         assert ended(process, signal.SIGINT) == 130
+
+
+def test_those_who_ask_at_the_same_moment_and_those_who_never_finish_keep_nobody_away() -> None:
+    with served("127.0.0.1", 0, {"/metrics": (PLAIN, lambda: "up 1\n")}) as url, ExitStack() as opened:
+        where = url.removeprefix("http://").split(":")
+        slow = []
+        for _ in range(MOST_CONNECTIONS + 50):
+            slow.append(opened.enter_context(socket.create_connection((where[0], int(where[1])), timeout=30)))
+            slow[-1].sendall(b"GET /metrics HTTP/1.1\r\nHost:")
+        assert httpx.get(f"{url}/metrics", timeout=30).text == "up 1\n"
+        assert [one.recv(1) for one in slow[:50]] == [b""] * 50, "the oldest were closed"
+        with ThreadPoolExecutor(50) as threads:
+            found = list(threads.map(lambda _: httpx.get(f"{url}/metrics", timeout=30).status_code, range(100)))
+        assert found == [200] * 100
 
 
 def test_it_listens_on_this_machine_alone_unless_told_otherwise(desk: Desk) -> None:

@@ -25,6 +25,7 @@ from flows.cli.commands import (
     list_backups,
     ls,
     metrics,
+    monitoring,
     plan,
     proof,
     quality,
@@ -68,6 +69,7 @@ COMMANDS: Mapping[str, Command] = {
     "metrics": metrics.COMMAND,
     "serve": serve.COMMAND,
     "deploy": deploy.COMMAND,
+    "monitoring": monitoring.COMMAND,
     "demo": demo.COMMAND,
 }
 GROUPS: Mapping[str, tuple[Mapping[str, Command], str]] = {

@@ -54,6 +54,7 @@ class _Watched:
         self.wanted = threading.Event()
         """Set where a look is due."""
         self._reader = RepositoryReader(plan)
+        self._repository_id: str | None = None
         self._ended = -1
         self._at = time.monotonic()
         self._failed = ""
@@ -61,7 +62,9 @@ class _Watched:
     def look(self) -> None:
         """Look at the repository."""
         try:
+            self._repository_id = self._repository_id or local_repository_id(self.plan.repository)
             numbers = self._reader.read()
+            self._repository_id = numbers.repository_id
             target = rpo_target(self.plan.objectives, self.plan.schedules, numbers.newest_good or datetime.now(UTC))
             self.state = PlanState(self.plan, numbers, True, target, self._reader.place, self._reader.breaker)
             self._failed = ""
@@ -82,8 +85,7 @@ class _Watched:
 
     def current(self, totals: Totals) -> tuple[PlanState, PlanTotals]:
         """Return what is known now; where the journal says that something happened, another look is due."""
-        known = self.state.repository_id or local_repository_id(self.plan.repository)
-        found = totals.of(self.place, known, self.plan.name)
+        found = totals.of(self.place, self._repository_id, self.plan.name)
         ended = sum(count for name, count in found.counts.items() if name[0] == "ended")
         if ended != self._ended:
             self._ended = ended
@@ -129,6 +131,8 @@ class Exporter:
     @contextmanager
     def looking(self) -> Iterator[None]:
         """Look at repositories now and then, for as long as the context lasts."""
+        with self._guard:
+            self._read_journal()
         self._first_until = time.monotonic() + FIRST_SECONDS
         for one in self._watched:
             # nothing waits for a storage that does not answer, not even the end of the process

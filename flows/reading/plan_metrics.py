@@ -82,11 +82,6 @@ class PlanState:
     place: str = ""
     breaker: Breaker | None = None
 
-    @property
-    def repository_id(self) -> str | None:
-        """Id of the repository, where it was ever read."""
-        return self.numbers.repository_id if self.numbers is not None else None
-
 
 Known = Sequence[tuple[PlanState, PlanTotals]]
 
@@ -219,7 +214,7 @@ def _newest_backups(known: Known) -> Iterator[Family]:
     suspicious = Family(
         "lastgood_backup_suspicious",
         "gauge",
-        "1 where the newest backup departs from the history, and no person accepted that; it is as good as any other.",
+        "1 where a backup departs from the history, and no person accepted that; it is as good as any other.",
     )
     for state, totals in known:
         plan = state.plan.name
@@ -262,12 +257,10 @@ def _repositories(known: Known) -> Iterator[Family]:
     for state, totals in known:
         plan, numbers = state.plan.name, state.numbers
         up.add(int(state.up), plan=plan)
-        sequence = max((made.sequence for made in totals.newest.values()), default=0)
-        if numbers is not None:
-            sequence = max(sequence, numbers.sequence)
-        if numbers is not None or sequence:
-            committed.add(sequence, plan=plan)
-        if not state.up or numbers is None:
+        if numbers is None:
+            continue
+        committed.add(max([numbers.sequence, *(made.sequence for made in totals.newest.values())]), plan=plan)
+        if not state.up:
             continue
         for kind in _BACKUP_TYPES:
             for status in _STATUSES:

@@ -12,6 +12,7 @@ from blocks.plan.plan import BackupPlan
 from blocks.plan.suspicion import is_unsettled
 from blocks.records import BackupMetadata, BackupStatus, BackupType
 from blocks.repository.block import Repository
+from blocks.repository.catalogue import Survey
 from blocks.repository.stock import Stock
 from blocks.repository.verdict import Verdict
 from blocks.storage.attempts import Breaker
@@ -37,7 +38,7 @@ class RepositoryNumbers:
         last_verification: When a backup that is still there was last verified.
         rto_seconds: The longest of the newest scratch restores.
         slots: By source the log that a replication slot held back when it was last backed up.
-        suspicious: Whether the newest backup departs from the history, and no person accepted that.
+        suspicious: Whether a backup that is there departs from the history, and no person accepted that.
     """
 
     repository_id: str
@@ -76,6 +77,7 @@ class RepositoryReader:
         self._repository: Repository | None = None
         self._listed: _Listed | None = None
         self._known: RepositoryNumbers | None = None
+        self._marked: Sequence[BackupMetadata] = ()
 
     def read(self) -> RepositoryNumbers:
         """Return what they say now.
@@ -101,16 +103,21 @@ class RepositoryReader:
         stock = repository.stock(self._plan.name)
         listed = _listing(stock)
         if self._known is None or listed != self._listed:
-            self._known, self._listed = _numbers(repository, self._plan.name, stock), listed
-        return replace(self._known, free_bytes=free)
+            survey = repository.survey(self._plan.name, shown=True)
+            self._marked = [one for one in survey.backups if one.suspicions]
+            self._known, self._listed = _numbers(repository, self._plan.name, survey, stock), listed
+        # that a person accepts a backup changes nothing of what is listed
+        accepted = settled(repository, self._plan.name, self._marked)
+        suspicious = any(is_unsettled(one, accepted) for one in self._marked)
+        return replace(self._known, free_bytes=free, suspicious=suspicious)
 
 
 def _listing(stock: Stock) -> _Listed:
     return [(one, stock.committed_at(one), stock.verifications(one)) for one in sorted(stock.committed)]
 
 
-def _numbers(repository: Repository, plan: str, stock: Stock) -> RepositoryNumbers:
-    survey = repository.survey(plan, shown=True)
+def _numbers(repository: Repository, plan: str, survey: Survey, stock: Stock) -> RepositoryNumbers:
+    """Return all but what may change while the listing stays the same: room, and what is accepted."""
     backups = survey.backups
     verdicts = repository.verdicts(plan, backups)
     verified = [made for made in _regular(backups) if verdicts[made.backup_id].good]
@@ -129,7 +136,7 @@ def _numbers(repository: Repository, plan: str, stock: Stock) -> RepositoryNumbe
         last_verification=_last_verification(verdicts),
         rto_seconds=rto.worst_seconds if rto is not None else None,
         slots={slot.source: slot.held_bytes for slot in slots(backups)},
-        suspicious=any(is_unsettled(one, settled(repository, plan, backups)) for one in backups[-1:]),
+        suspicious=False,
     )
 
 

@@ -14,96 +14,109 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from blocks.errors import LastgoodError, Partial
+from blocks.errors import CorruptionDetected, LastgoodError, NotRestorable, Partial, QualityFailed
 from blocks.host.leftovers import process_name, running_host
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupType
 from blocks.repository import names
 from blocks.repository.block import BackupRepository
 from blocks.storage.fsync import read_regular
-from blocks.verification import CheckOutcome, RuleOutcome, Verification
+from blocks.verification import Verification
 from flows.pipeline.results import RestoreResult, RetentionResult
 from flows.reporting.journal_files import append, journal_folder
 from flows.reporting.lifecycle import Operation
 
 logger = logging.getLogger(__name__)
 
+WAIT_SECONDS = 3.0
+"""So long an operation waits until a line is written, and then goes on without."""
+
 _MOST_CONFIG = 64 * 1024
 
 COMPLETED, FAILED, PARTIAL, BAD = "completed", "failed", "partial", "bad"
 OUTCOMES = (COMPLETED, FAILED, PARTIAL, BAD)
 """How an operation can end; bad: a verification that found something wrong with the backup."""
+_BAD = (CorruptionDetected, NotRestorable, QualityFailed)
+"""What a verification raises then; what else it raises says nothing of the backup."""
 
 
 class Journal:
-    """Notes operations. Where that fails, a warning is all that comes of it."""
+    """Notes operations. Where that fails, or takes long, a warning is all that comes of it."""
 
     def __init__(self) -> None:
-        self._failed = False
+        self._warned = self._stuck = False
 
     def started(self, operation: Operation) -> None:
         """Append the line of the start."""
-        self._append({"event": "started", **_named(operation), **_process(), "at": _moment(operation.started_at)})
+        self._note(operation, lambda: append(journal_folder(), _start(operation)))
 
     def ended(self, operation: Operation) -> None:
         """Append the line of the end."""
-        error = {"error": type(operation.error).__name__} if operation.error is not None else {}
-        line = {
-            "event": "ended",
-            **_named(operation),
-            "at": _moment(datetime.now(UTC)),
-            "started": _moment(operation.started_at),
-            "seconds": round(operation.seconds or 0.0, 6),
-            "outcome": outcome(operation),
-            **error,
-        }
-        if operation.backup_id is not None:
-            line["backup"] = operation.backup_id
-        line |= _result(operation)
-        self._append(line, {"numbers": operation.numbers.as_json()})
+        self._note(operation, lambda: _append_end(operation))
 
-    def _append(self, line: dict[str, JsonValue], more: Mapping[str, JsonValue] | None = None) -> None:
-        try:
-            folder = journal_folder()
-            if append(folder, line, more or {}):
-                from flows.reporting.journal_totals import compact  # once in hundreds of operations
+    def _note(self, operation: Operation, note: Callable[[], object]) -> None:
+        if self._stuck:
+            return
+        failures: list[Exception] = []
 
-                compact(folder)
-        except (OSError, RuntimeError) as exc:  # RuntimeError: there is no home
+        def try_it() -> None:
+            try:
+                note()
+            except (OSError, RuntimeError) as exc:  # RuntimeError: there is no home
+                failures.append(exc)
+
+        # the folder may be one of a file server that does not answer
+        noting = threading.Thread(target=try_it, name="journal", daemon=True)
+        noting.start()
+        noting.join(WAIT_SECONDS)
+        self._stuck = noting.is_alive()
+        if failures or self._stuck:
+            why = failures[0] if failures else f"it takes more than {WAIT_SECONDS:g} seconds"
             # once for an operation
-            logger.log(
-                logging.DEBUG if self._failed else logging.WARNING,
-                "metrics will miss this %s: the journal cannot be written: %s",
-                line["verb"],
-                exc,
-            )
-            self._failed = True
+            level = logging.DEBUG if self._warned else logging.WARNING
+            logger.log(level, "metrics miss this %s: the journal cannot be written: %s", operation.verb.value, why)
+            self._warned = True
+
+
+def _start(operation: Operation) -> dict[str, JsonValue]:
+    return {"event": "started", **_named(operation), **_process(), "at": _moment(operation.started_at)}
+
+
+def _append_end(operation: Operation) -> None:
+    wrong = operation.error if operation.error is not None else operation.shortfall
+    error = {"error": type(wrong).__name__} if wrong is not None else {}
+    line: dict[str, JsonValue] = {
+        "event": "ended",
+        **_named(operation),
+        "at": _moment(datetime.now(UTC)),
+        "started": _moment(operation.started_at),
+        "seconds": round(operation.seconds or 0.0, 6),
+        "outcome": outcome(operation),
+        **error,
+    }
+    if operation.backup_id is not None:
+        line["backup"] = operation.backup_id
+    folder = journal_folder()
+    if append(folder, line | _result(operation), {"numbers": operation.numbers.as_json()}):
+        from flows.reporting.journal_totals import compact  # once in hundreds of operations
+
+        compact(folder)
 
 
 def outcome(operation: Operation) -> str:
     """Return how an operation ended, one of `OUTCOMES`."""
     if operation.error is not None:
         return PARTIAL if isinstance(operation.error, Partial) else FAILED
-    match operation.result:
-        case Verification() as found:
-            return _found(found)
-        case RestoreResult() as restored if restored.not_rebuilt:
-            return PARTIAL
-        case _:
-            return COMPLETED
-
-
-def _found(result: Verification) -> str:
-    found = [one.outcome for one in result.results.values()]
-    if CheckOutcome.BAD in found or CheckOutcome.BAD in [one.outcome for one in result.standing.values()]:
+    if isinstance(operation.shortfall, _BAD):
         return BAD
-    untried = CheckOutcome.UNPROVEN in found
-    return PARTIAL if untried or any(rule.outcome is RuleOutcome.UNJUDGED for rule in result.rules) else COMPLETED
+    left_out = isinstance(operation.result, RestoreResult) and operation.result.not_rebuilt
+    return PARTIAL if operation.shortfall is not None or left_out else COMPLETED
 
 
 def _named(operation: Operation) -> dict[str, JsonValue]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import re
 import stat
@@ -22,7 +23,9 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from blocks.errors import LastgoodError
 from blocks.host.state_folder import state_folder
+from blocks.storage.fsync import read_regular
 
 FOLDER_VARIABLE = "LASTGOOD_JOURNAL"
 SEGMENT_BYTES = 512 * 1024
@@ -31,7 +34,10 @@ LOCK_SECONDS = 0.5
 """How long the last segment is waited for; a line is written in much less than a millisecond."""
 TOTALS = "totals.json"
 
+logger = logging.getLogger(__name__)
+
 _PAUSE = 0.002
+_MOST_TOTALS = 64 * 1024 * 1024
 _MOST_LINE = 64 * 1024
 _TRIES = 50
 _SEGMENT = re.compile(r"([0-9]{8,12})\.jsonl")
@@ -64,10 +70,15 @@ def segment(folder: Path, number: int) -> Path:
 def totals_text(folder: Path) -> dict[str, JsonValue]:
     """Return the totals of older segments as they are kept; nothing where there are none, or they are damaged."""
     try:
-        found = json.loads((folder / TOTALS).read_bytes())
-    except (FileNotFoundError, ValueError):
+        found = json.loads(read_regular(folder / TOTALS, limit=_MOST_TOTALS))
+        if isinstance(found, dict):
+            return found
+    except FileNotFoundError:
         return {}
-    return found if isinstance(found, dict) else {}
+    except (ValueError, LastgoodError) as exc:
+        logger.debug("the totals do not open: %s", exc)
+    logger.warning("the totals of the journal in %s are damaged: what they counted is lost", folder)
+    return {}
 
 
 def through(totals: Mapping[str, JsonValue]) -> int:
@@ -98,7 +109,7 @@ def append(folder: Path, line: Mapping[str, JsonValue], more: Mapping[str, JsonV
     number = max(segments(folder), default=0) or through(totals_text(folder)) + 1
     began = False
     for _ in range(_TRIES):
-        with _opened(folder, number) as (fd, made):
+        with opened(segment(folder, number)) as (fd, made):
             began |= made
             locked = lock(fd, LOCK_SECONDS)
             size = os.fstat(fd).st_size
@@ -124,10 +135,9 @@ def _write(fd: int, size: int, text: bytes) -> None:
 
 
 @contextmanager
-def _opened(folder: Path, number: int) -> Iterator[tuple[int, bool]]:
-    """Open a segment; also says whether it was made."""
-    path, flags = segment(folder, number), os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
-    made = False
+def opened(path: Path) -> Iterator[tuple[int, bool]]:
+    """Open a file of the journal to append to it; it is made where it is missing, which is said, too."""
+    flags, made = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, False
     try:
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
         made = True
@@ -136,9 +146,9 @@ def _opened(folder: Path, number: int) -> Iterator[tuple[int, bool]]:
     try:
         if made:
             # who may write in the folder may write the journal: workers of several users share it
-            os.fchmod(fd, os.stat(folder).st_mode & 0o666)
+            os.fchmod(fd, os.stat(path.parent).st_mode & 0o666)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "something else is in the place of a segment of the journal", str(path))
+            raise OSError(errno.EINVAL, "something else is in the place of a file of the journal", str(path))
         yield fd, made
     finally:
         os.close(fd)

@@ -23,7 +23,7 @@ from pydantic import JsonValue
 from blocks.host.folders import sync_folder
 from blocks.host.leftovers import has_ended, running_host
 from blocks.telemetry.published import BYTES, COUNTS, SECONDS
-from flows.reporting.journal_files import TOTALS, lock, segment, segments, through, totals_text
+from flows.reporting.journal_files import TOTALS, lock, opened, segment, segments, through, totals_text
 
 logger = logging.getLogger(__name__)
 
@@ -433,34 +433,31 @@ def compact(folder: Path) -> None:
     """Put totals in the place of all but the newest segments, where there are more.
 
     What stands for them is there before they go. A reader reads segments that are not part of the totals, so that one
-    which a killed compaction left is not counted twice.
-
-    Raises:
-        OSError: The folder cannot be written.
+    which a killed compaction left is not counted twice. Where it fails, the journal is larger than it need be.
     """
-    if len(segments(folder)) <= KEPT_SEGMENTS + 1:
-        return
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, os.stat(folder).st_mode & 0o666)
     try:
-        if not lock(fd, 0):
-            return  # another one is at it, or nothing can be locked
-        totals = read_totals(folder)
-        there = segments(folder)
-        for number in there[: -KEPT_SEGMENTS - 1]:
-            if number > totals.through:
-                if not _feed_whole(totals, folder, number):
-                    break
-                totals.through = number
-        for left in folder.glob(f".{TOTALS}.*"):  # by a compaction that was killed
-            left.unlink(missing_ok=True)
-        _keep(folder, totals)
-        for number in there:
-            if number <= totals.through:
-                segment(folder, number).unlink(missing_ok=True)
-    except ValueError as exc:
+        if len(segments(folder)) > KEPT_SEGMENTS + 1:
+            with opened(folder / "lock") as (fd, _):
+                if lock(fd, 0):  # else another one is at it, or nothing can be locked
+                    _compact(folder)
+    except (OSError, ValueError) as exc:
         logger.warning("the journal in %s is not compacted: %s", folder, exc)
-    finally:
-        os.close(fd)
+
+
+def _compact(folder: Path) -> None:
+    totals = read_totals(folder)
+    there = segments(folder)
+    for number in there[: -KEPT_SEGMENTS - 1]:
+        if number > totals.through:
+            if not _feed_whole(totals, folder, number):
+                break
+            totals.through = number
+    for left in folder.glob(f".{TOTALS}.*"):  # by a compaction that was killed
+        left.unlink(missing_ok=True)
+    _keep(folder, totals)
+    for number in there:
+        if number <= totals.through:
+            segment(folder, number).unlink(missing_ok=True)
 
 
 def _feed_whole(totals: Totals, folder: Path, number: int) -> bool:

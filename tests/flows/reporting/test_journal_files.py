@@ -302,6 +302,23 @@ def test_a_journal_that_somebody_removed_begins_anew(folder: Path) -> None:
     assert numbers_of(reader.read())[0] == 1
 
 
+def test_ten_thousand_operations_take_some_segments(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a tenth of both, for time
+    monkeypatch.setattr(journal_files, "SEGMENT_BYTES", journal_files.SEGMENT_BYTES // 10)
+    for line in operations(1000):
+        note(folder, line)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < (KEPT_SEGMENTS + 2.5) * journal_files.SEGMENT_BYTES
+    assert read(folder) == (1000, 900, 100)
+
+
+def test_damaged_totals_lose_what_they_counted_and_no_more(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "somewhere").mkdir(parents=True)
+    (folder / journal_files.TOTALS).write_text("{")
+    note(folder, started("a"))
+    assert read(folder) == (1, 0, 0)
+    assert "are damaged" in caplog.text
+
+
 def test_totals_of_a_newer_version_are_left_alone(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     note(folder, started("a"))
     newer = json.dumps({"version": 2, "through": 0})

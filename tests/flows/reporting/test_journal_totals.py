@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.reporting.journal_totals import Totals
@@ -44,6 +44,7 @@ def test_a_line_with_anything_in_a_field_counts_wholly_or_not_at_all(line: Any, 
     assert Totals.from_json(json.loads(json.dumps(totals.as_json()))) == totals
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 60), st.randoms(use_true_random=False))
 def test_totals_that_were_kept_go_on_as_if_they_had_not_been(kept_after: int, chance: Any) -> None:
     told = list(operations(30))

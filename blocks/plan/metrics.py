@@ -1,4 +1,4 @@
-"""Who is told the numbers of a plan's backups and retention, each at its moment."""
+"""Who is told the numbers of a plan's operations, each at its moment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from blocks.plan.wrong_fields import wrong_at
-from blocks.telemetry.collector import BackendKind, MetricsCollector, check_backend, check_reached
+from blocks.telemetry.collector import TAGGED, BackendKind, MetricsCollector, check_backend, check_reached
 from blocks.telemetry.published import checked_prefix
 
 _Tag = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -32,7 +32,8 @@ class Metrics(BaseModel):
         default="", description="Stands before each name of a metric, such as `acme` for acme.backup.operations…"
     )
     tags: dict[str, _Tag] = Field(
-        default_factory=dict, description="Tags of Datadog, or attributes of OTLP, by name; the others have none."
+        default_factory=dict,
+        description="Tags of Datadog, or attributes of OTLP, by name, beside the plan's name; others have none.",
     )
 
     @field_validator("prefix")
@@ -63,10 +64,14 @@ class Metrics(BaseModel):
         assert self.backend is not None, "nothing is sent"
         return check_reached(self.backend, self.address)
 
-    def collector(self) -> MetricsCollector:
+    def collector(self, plan: str) -> MetricsCollector:
         """Return what sends them.
+
+        Args:
+            plan: Name of the plan, which is a tag where there are any, unless the plan says otherwise.
 
         Raises:
             ConfigurationError: The client of the backend is not installed.
         """
-        return MetricsCollector(self.backend, self.prefix, self.address, self.tags)
+        tags = {"plan": plan, **self.tags} if self.backend in TAGGED else {}
+        return MetricsCollector(self.backend, self.prefix, self.address, tags)

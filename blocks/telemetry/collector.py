@@ -43,7 +43,8 @@ _MODULES = {
     BackendKind.DATADOG: "datadog",
     BackendKind.OTLP: "opentelemetry.exporter.otlp.proto.http",
 }
-_TAGGED = (BackendKind.DATADOG, BackendKind.OTLP)
+TAGGED = (BackendKind.DATADOG, BackendKind.OTLP)
+"""Those whose numbers have tags."""
 
 
 class MetricsCollector:
@@ -172,8 +173,8 @@ def check_backend(kind: BackendKind | None, address: str | None, tags: Mapping[s
         if address is not None or tags:
             raise ValueError(f"name the backend, one of {', '.join(BackendKind)}")
         return
-    if tags and kind not in _TAGGED:
-        raise ValueError(f"{kind.value} has no tags; {' and '.join(_TAGGED)} have")
+    if tags and kind not in TAGGED:
+        raise ValueError(f"{kind.value} has no tags; {' and '.join(TAGGED)} have")
     if address is None:
         return
     if kind is BackendKind.PROMETHEUS:

@@ -44,6 +44,12 @@ def growth(backups: Sequence[BackupMetadata], expiries: Iterable[Expiry], free: 
     return Growth(history, bool(removed), per_day, span / _DAY, free, now)
 
 
+def whole_since(expiries: Iterable[Expiry]) -> datetime | None:
+    """Return from when on no backup was removed, by when those that were had been made; None where none was."""
+    made = (_made(link.backup_id) for expiry in expiries for link in expiry.removed)
+    return max((moment for moment in made if moment is not None), default=None)
+
+
 def _removed(backups: Sequence[BackupMetadata], expiries: Iterable[Expiry]) -> Iterator[tuple[datetime, int]]:
     """Yield when what was removed came and went, with its size, and with minus its size."""
     sizes = {kind: [made.size_stored for made in backups if made.backup_type is kind] for kind in BackupType}

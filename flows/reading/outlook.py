@@ -37,8 +37,9 @@ def outlook(policy: RetentionPolicy, seen: Seen, marked: Mapping[str, MarkedBack
         going = [one for one in decided if one.remove]
         counts = Counter(one.backup.backup_type for one in going)
         leaving.append(Leaving(when, counts, sum(one.backup.size_stored for one in going)))
+        then = "then " if later else ""
         for one in going:
-            first.setdefault(one.backup.backup_id, (marked[one.backup.backup_id], when, one.reason))
+            first.setdefault(one.backup.backup_id, (marked[one.backup.backup_id], when, then + one.reason))
     horizon = now + TIMES[-1][1]
     held = [
         (marked[one.backup.backup_id], one.reason)

@@ -14,7 +14,7 @@ from blocks.plan.suspicion import is_unsettled
 from blocks.records import BackupMetadata, BackupStatus, Expiry
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Verification
-from flows.reading.growth import growth
+from flows.reading.growth import growth, whole_since
 from flows.reading.outlook import outlook
 from flows.reading.recovery import LOOKED_AT, Recovery, recovery
 from flows.reading.status import PlanStatus, Seen, last_good, plan_status, see
@@ -104,6 +104,7 @@ def facts_of(plan: BackupPlan, reference: str, recorded: Recorded, now: datetime
         wrong=_wrong(status, seen),
         odd=_odd(status, seen),
         next_due=status.next_due,
+        whole_since=whole_since(recorded.expiries),
         verified=(proof.backup_id, proof.verified_at, proof.good) if (proof := status.last_verified) else None,
     )
 

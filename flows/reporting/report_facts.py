@@ -176,6 +176,7 @@ class PlanFacts:
         wrong: What is wrong, the most urgent first, sentences.
         odd: What is odd, sentences.
         next_due: When the next backup is due; None where all are made by hand.
+        whole_since: From when on every backup that was made is still there; None where none was ever removed.
         verified: Id of the backup that was verified last, when, and whether it was found good; None without one.
     """
 
@@ -192,4 +193,5 @@ class PlanFacts:
     wrong: Sequence[str] = ()
     odd: Sequence[str] = ()
     next_due: datetime | None = None
+    whole_since: datetime | None = None
     verified: tuple[str, datetime, bool] | None = None

@@ -14,7 +14,7 @@ from blocks.version import VERSION
 from flows.reporting.html_pages import Bounded, bounded, environment
 from flows.reporting.moments import ago
 from flows.reporting.report_facts import UNKNOWN, AxisFacts, Growth, Mark, MarkedBackup, Objective, Outlook, PlanFacts
-from flows.reporting.timeline import WORDS, GrowthChart, growth_chart, timelines
+from flows.reporting.timeline import WORDS, Gap, GrowthChart, gaps, growth_chart, timelines
 from flows.reporting.units import human_bytes, human_seconds, human_span, human_time
 from flows.reporting.wording import AXES, DEPTHS, OUTCOMES
 
@@ -23,6 +23,8 @@ MAX_BYTES = 500_000
 AHEAD = (30, 90)
 """After how many days it is told what will be stored."""
 
+_LONG_SENTENCE = 110
+"""What is longer is not written in large letters."""
 _AT_EASE = 3
 """So many plans fit without any bound."""
 _TEMPLATE = "report_page.html.jinja"
@@ -74,7 +76,7 @@ class _Bounds:
         return _Bounds(
             # one line of each plan is worth more than all of a few
             listed=self.listed if self.plans > 3 else max(1, self.listed * 2 // 3),
-            plans=max(1, self.plans * 2 // 3),
+            plans=max(1, self.plans * 3 // 4),
             rows=max(3, self.rows // 2),
             lines=max(3, self.lines // 2),
             coarser=self.coarser * 2,
@@ -130,11 +132,8 @@ def growth_words(growth: Growth) -> list[tuple[str, str]]:
     """Return what is stored, now and later, each under its name."""
     told = _growth(growth)
     now = ", ".join(filter(None, (told["stored"], told["speed"])))
-    return [
-        ("stored", now),
-        *((f"stored {when}", size) for when, size in told["later"]),
-        ("no room left", told["full"]),
-    ]
+    later = [(f"stored {when}", size) for when, size in told["later"]]
+    return [("stored", now), *later, ("no room left", told["full"])]
 
 
 def _view(plans: Sequence[PlanFacts], now: datetime, bounds: _Bounds) -> dict[str, Any]:
@@ -148,10 +147,11 @@ def _view(plans: Sequence[PlanFacts], now: datetime, bounds: _Bounds) -> dict[st
     views = [_plan(number, one, now, bounds) for number, one in enumerate(ordered[: bounds.plans], 1)]
     return {
         "look": _LOOKS[health],
-        "sentence": _pieces(sentence),
-        "title": f"{_LOOKS[health].word.capitalize()}: "
-        + (plans[0].plan if len(plans) == 1 else f"{len(plans):,} plans"),
-        "told": f"{about}: {told}{_open(sum(len(one.wrong) + len(one.odd) for one in plans))}",
+        "sentence": pieces(sentence),
+        "long": len(sentence) > _LONG_SENTENCE,
+        "title": f"{_LOOKS[health].word.capitalize()}: {about}",
+        "told": f"{about}: {told}",
+        "warnings": _open(sum(len(one.wrong) + len(one.odd) for one in plans)),
         "now": human_time(now),
         "version": VERSION,
         "plans": Bounded(views, len(plans)),
@@ -166,12 +166,18 @@ def _is_shown(mark: Mark, plans: Sequence[PlanFacts]) -> bool:
 
 
 def _open(warnings: int) -> str:
-    return f"; {warnings:,} open warning{'' if warnings == 1 else 's'}" if warnings else ""
+    return f"{warnings:,} open warning{'' if warnings == 1 else 's'}" if warnings else ""
 
 
-def _pieces(sentence: str) -> list[tuple[str, bool]]:
+def pieces(sentence: str) -> list[tuple[str, bool]]:
     """Split a sentence into words and commands, which stand between backquotes."""
     return [(piece, bool(number % 2)) for number, piece in enumerate(sentence.split("`")) if piece]
+
+
+def _late(facts: PlanFacts, now: datetime) -> list[Gap]:
+    """Return the times without a good backup, as far as what is there now tells of them."""
+    found = gaps(facts.backups, now, facts.rpo.target)
+    return [one for one in found if facts.whole_since is None or one.good_at > facts.whole_since]
 
 
 def _listed(number: int, facts: PlanFacts, now: datetime, bounds: _Bounds) -> dict[str, Any]:
@@ -181,7 +187,7 @@ def _listed(number: int, facts: PlanFacts, now: datetime, bounds: _Bounds) -> di
         "id": f"plan-{number}" if number <= bounds.plans else "",
         "name": facts.plan,
         "look": _LOOKS[facts.health],
-        "to_do": _pieces(facts.to_do),
+        "to_do": pieces(facts.to_do),
         "newest": "" if not known else "none" if good is None else f"{_length(good)} old",
         "verified": _verified(facts, now)["value"] if known else "",
         "warnings": f"{len(facts.wrong) + len(facts.odd):,}" if known else "",
@@ -195,7 +201,7 @@ def _plan(number: int, facts: PlanFacts, now: datetime, bounds: _Bounds) -> dict
         "name": facts.plan,
         "look": _LOOKS[facts.health],
         "readable": facts.health != UNKNOWN,
-        "to_do": _pieces(facts.to_do),
+        "to_do": pieces(facts.to_do),
         "repository": facts.repository,
         "count": f"{len(facts.backups):,}",
         "rpo": _objective(facts.rpo),
@@ -203,7 +209,7 @@ def _plan(number: int, facts: PlanFacts, now: datetime, bounds: _Bounds) -> dict
         "verified": _verified(facts, now),
         "next_due": "" if facts.next_due is None else ago(facts.next_due, now),
         "growth": _growth(facts.growth) if facts.growth else None,
-        "timelines": timelines(facts.backups, now, bounds.coarser) if facts.backups else [],
+        "timelines": timelines(facts.backups, now, _late(facts, now), bounds.coarser) if facts.backups else [],
         "chosen": _chosen(facts.backups, now),
         "backups": _rows(facts.backups, bounds),
         "wrong": bounded(facts.wrong, bounds.lines),

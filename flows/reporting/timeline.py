@@ -9,10 +9,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from blocks.records import BackupType
 from flows.reporting.report_facts import Mark, MarkedBackup
-from flows.reporting.units import human_bytes
+from flows.reporting.units import human_bytes, human_span
 from flows.reporting.wording import clipped
 
 LANE = 30
@@ -35,6 +36,8 @@ WORDS = {
 _BAD = (Mark.SUSPICIOUS, Mark.WRONG, Mark.CORRUPTED)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROUND = (1, 2, 4, 6, 8, 10, 20, 40, 60, 80, 100, 200, 400, 600, 800, 1000)
+_LEAST_LATE = 0.6
+"""So wide is at least what stands for a time without a good backup, in percent."""
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
 
@@ -98,6 +101,30 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """A time in which the newest good backup was older than it may be.
+
+    Attributes:
+        good_at: The point in time of that backup.
+        began: When it became too old.
+        ended: When the next good one was made; now where there is none.
+    """
+
+    good_at: datetime
+    began: datetime
+    ended: datetime
+
+
+@dataclass(frozen=True)
+class Late:
+    """A gap, as it is drawn."""
+
+    x: float
+    width: float
+    title: str
+
+
+@dataclass(frozen=True)
 class Timeline:
     """One drawing.
 
@@ -107,6 +134,7 @@ class Timeline:
         height: In pixels.
         floor: Where its lanes end.
         ticks: Places and dates.
+        late: When the newest good backup was too old.
     """
 
     days: int
@@ -118,19 +146,38 @@ class Timeline:
     cells: Sequence[Cell]
     symbols: Sequence[Symbol]
     ticks: Sequence[tuple[float, str]]
+    late: Sequence[Late] = ()
 
 
-def timelines(backups: Sequence[MarkedBackup], now: datetime, coarser: int = 1) -> list[Timeline]:
+def timelines(
+    backups: Sequence[MarkedBackup], now: datetime, late: Sequence[Gap] = (), coarser: int = 1
+) -> list[Timeline]:
     """Draw what there is in each window.
 
     Args:
         backups: In the order of their times.
         now: Where the windows end, aware.
+        late: When the newest good backup was too old.
         coarser: How many times longer a cell is, where the page would be too large.
     """
     longest = now - timedelta(days=WINDOWS[-1].days)
     kinds = [kind for kind in KINDS if any(one.kind is kind and one.at >= longest for one in backups)]
-    return [_Drawing(backups, kinds, now, window, coarser).timeline() for window in WINDOWS]
+    drawn = [_Drawing(backups, kinds, now, window, coarser) for window in WINDOWS]
+    return [one.timeline(late) for one in drawn]
+
+
+def gaps(backups: Sequence[MarkedBackup], now: datetime, rpo: timedelta | None) -> list[Gap]:
+    """Return when the newest good backup was too old, by the backups that there are.
+
+    Args:
+        backups: In the order of their times.
+        now: Until when, aware.
+        rpo: How old it may be; None where nothing says that.
+    """
+    if rpo is None:
+        return []
+    good = [one.at for one in backups if one.kind is not BackupType.EMERGENCY and one.mark not in _BAD[1:]]
+    return [Gap(one, one + rpo, later) for one, later in pairwise([*good, now]) if later - one > rpo]
 
 
 class _Drawing:
@@ -146,7 +193,7 @@ class _Drawing:
         self._count = Counter(one.kind for one in self._shown)
         self._lanes = {kind: LANE * number + LANE // 2 for number, kind in enumerate(kinds)}
 
-    def timeline(self) -> Timeline:
+    def timeline(self, late: Sequence[Gap]) -> Timeline:
         floor = LANE * len(self._lanes)
         cells, worst = self._cells()
         return Timeline(
@@ -159,6 +206,7 @@ class _Drawing:
             cells=cells,
             symbols=[self._symbol(one) for one in self._shown if not self._many(one.kind)] + worst,
             ticks=self._ticks(),
+            late=[*self._late(late)],
         )
 
     def _many(self, kind: BackupType) -> bool:
@@ -229,6 +277,17 @@ class _Drawing:
                 down.add(Line(from_x, from_x, self._lanes[base.kind], y, broken))
         flat = [Line(a, b, y, y, broken) for (y, broken), spans in along.items() for a, b in _joined(spans)]
         return sorted([*down, *flat], key=lambda line: (line.broken, line.y1, line.x1, line.y2))
+
+    def _late(self, late: Sequence[Gap]) -> Iterable[Late]:
+        end = -1.0
+        for gap in late:
+            if gap.ended <= self._start:
+                continue
+            x = max(self._x(gap.began), end)
+            end = max(self._x(gap.ended), round(x + _LEAST_LATE, 2))
+            age = human_span(gap.ended - gap.good_at)
+            if x < 100:
+                yield Late(x, round(min(end, 100.0) - x, 2), f"until {gap.ended:%d %b %H:%M} UTC: {age}")
 
     def _ticks(self) -> list[tuple[float, str]]:
         midnight = self._now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

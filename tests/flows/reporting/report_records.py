@@ -168,19 +168,26 @@ def recorded(
     )
 
 
-def typical() -> Recorded:
-    """Two months of a plan: retention at work, most incrementals proved, and one of each that something is against."""
+def typical(*, settled: bool = False) -> Recorded:
+    """Two months of a plan: retention at work, most incrementals proved, and one of each that something is against.
+
+    Args:
+        settled: Whether a person has accepted the suspicious one.
+    """
     made, gone = expiries(history(60), {FULL: 90, DIFFERENTIAL: 30, INCREMENTAL: 7})
     fulls = [one for one in made if one.backup_type is FULL]
     damaged = next(one for one in made if one.timestamp >= NOW - timedelta(days=3) and one.backup_type is DIFFERENTIAL)
     strange, wrong = fulls[-3], fulls[-6]
-    said = "ledger/orders has 1,204 rows, and had 48,817 to 50,162 in the 28 backups before"
+    before = made[made.index(strange) - 1]
+    said = f"ledger/orders holds 1,204 rows, and held 48,817 in {before.backup_id}"
+    said += "; the 214 backups before lost at most 0.4 %."
     made = [
         one.model_copy(update={"suspicions": (said,)}) if one.backup_id == strange.backup_id else one for one in made
     ]
     proved = [one.backup_id for one in made if _is_proved(one) and one.backup_id != damaged.backup_id]
     known = verdicts(made, proved, [damaged.backup_id], [wrong.backup_id])
-    return recorded(made, known, gone, list(verifications(made, proved[-40:])))
+    accepted = [strange.backup_id] if settled else []
+    return recorded(made, known, gone, list(verifications(made, proved[-40:])), settled=accepted)
 
 
 def _is_proved(one: BackupMetadata) -> bool:

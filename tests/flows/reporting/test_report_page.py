@@ -73,11 +73,29 @@ def test_what_is_wrong_and_what_is_odd_is_told_with_what_hangs_on_it(facts: Call
     assert "3 open warnings" in page.text
     assert re.search(r"✗ DIF_\w+: its stored bytes are bad, .*; 5 that depend on it cannot be restored", page.text)
     assert re.search(r"✗ FUL_\w+: its data are bad, .* 73 of 2,737 prices are negative", page.text)
-    assert re.search(r"! FUL_\w+: ledger/orders has 1,204 rows, and had 48,817", page.text)
+    assert re.search(r"! FUL_\w+: ledger/orders holds 1,204 rows, and held 48,817", page.text)
+    assert re.search(r"\(1, '! Look at what is suspicious about FUL_", str(page.headings[0]))
+    held = [cells for cells in page.words if "which is suspicious" in cells]
+    assert len(held) == 1
     marks = [cells[5] for cells in page.rows if re.match("(FUL|DIF|INC)_", cells[0]) and len(cells) == 6]
     assert {mark.split(" its")[0].split(" ledger")[0] for mark in marks} == {
         "verified", "not verified", "suspicious", "not as expected", "corrupted",
     }  # fmt: skip
+
+
+def test_when_there_was_no_good_backup_is_told_only_of_times_of_which_nothing_was_removed(
+    facts: Callable[[Recorded], PlanFacts],
+) -> None:
+    said = re.findall(r"No good backup until [^:]*:\d\d UTC: [0-9.]+ \w+ old", read(facts(typical())).text)
+    assert said == ["No good backup until 27 Jun 21:40 UTC: 7 hours old"] * 3
+    assert "the newest good backup was older than the RPO" not in read(facts(good())).text
+
+
+def test_what_a_person_accepted_is_no_longer_suspicious(facts: Callable[[Recorded], PlanFacts]) -> None:
+    page = read(facts(typical(settled=True)))
+    assert page.headings[0] == (1, "✓ Nothing: the last good backup is from 1 h ago.")
+    assert "trading: good; 2 open warnings" in page.text
+    assert "suspicious" not in page.text
 
 
 def test_each_window_of_the_timeline_tells_in_words_what_it_shows(facts: Callable[[Recorded], PlanFacts]) -> None:
@@ -186,10 +204,10 @@ def test_ten_thousand_backups_stay_below_the_bound(facts: Callable[[Recorded], P
 def test_a_hundred_plans_stay_below_the_bound(facts: Callable[[Recorded], PlanFacts]) -> None:
     found = facts(typical())
     page = read(*(with_plan(found, f"plan {number}") for number in range(100)))
-    assert "100 plans: 100 good" in page.text
+    assert "100 plans: 100 suspicious" in page.text
     assert len([cells for cells in page.rows if cells[0].startswith("plan ")]) == 100
     told = sum(level == 2 for level, _ in page.headings) - 1
-    assert told >= 12
+    assert told >= 10
     assert f"More is told of the first {told} below" in page.text
 
 
@@ -200,11 +218,18 @@ def test_the_same_facts_make_the_same_page(facts: Callable[[Recorded], PlanFacts
 
 def test_the_artifact_tells_the_same_in_some_lines(facts: Callable[[Recorded], PlanFacts]) -> None:
     lines = report_markdown(facts(typical()), NOW).splitlines()
-    assert lines[:2] == ["# trading: ✓ good", "Nothing: the last good backup is from 1 h ago."]
+    assert lines[0] == "# trading: ! suspicious"
+    assert lines[1].startswith(
+        "Look at what is suspicious about FUL_20260627_094000_0559: ledger/orders holds 1,204 rows"
+    )
     rpo = "1 hour, ✓ met; target 2 hours; the last 31 backups were 1 hour apart at most"
     assert f"| RPO, newest good state | {rpo} |" in lines
     assert sum(line.startswith("- ") for line in lines) == 3
     assert lines[-1] == "As of 2026-06-30 09:40:00 UTC."
+    assert "run `lastgood accept trading.yaml FUL_20260627_094000_0559`; until then" in lines[1]
+    hostile = report_markdown(replace(facts(good()), to_do="<b>*x*</b>", odd=["<i>"]), NOW)
+    assert "&lt;b&gt;\\*x\\*&lt;/b&gt;" in hostile
+    assert "- &lt;i&gt;" in hostile
     many = replace(facts(good()), wrong=["x"] * 25)
     assert "- and 15 more" in report_markdown(many, NOW)
 

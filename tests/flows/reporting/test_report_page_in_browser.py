@@ -16,7 +16,7 @@ from tests.axe_release import axe_script
 from tests.e2e.browser import Browser, browser
 from tests.flows.reporting.report_records import NOW, plan, recorded, typical, with_plan
 
-WIDTHS = (320, 360, 1280)
+WIDTHS = (320, 360, 800, 1000, 1280)
 SCHEMES = ("light", "dark")
 PAGES = ("typical", "several", "hostile")
 COVERED = """
@@ -70,9 +70,13 @@ def show(screen: Browser, path: Path, width: int, scheme: str, *, opened: bool =
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_is_wider_than_the_screen(screen: Browser, pages: Path, name: str, width: int) -> None:
     show(screen, pages / f"{name}.html", width, "light", opened=True)
-    wide, has = screen.run("const root = document.documentElement; return [root.scrollWidth, root.clientWidth]")
-    assert (has, wide <= has) == (width, True)
-    assert screen.run(COVERED) == []
+    for days in (7, 30, 90):
+        screen.run(f"document.querySelectorAll('.r{days}').forEach(one => one.checked = true)")
+        wide, has = screen.run("const root = document.documentElement; return [root.scrollWidth, root.clientWidth]")
+        assert (has, wide <= has) == (width, True)
+        assert screen.run(COVERED) == []
+        ends = "[...document.querySelectorAll('svg *')].filter(seen).map(one => one.getBoundingClientRect().right)"
+        assert screen.run(f"return Math.max(...{ends})") <= width
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

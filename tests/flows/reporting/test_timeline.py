@@ -8,7 +8,7 @@ import pytest
 
 from blocks.records import BackupType
 from flows.reporting.report_facts import Mark, MarkedBackup
-from flows.reporting.timeline import LANE, SINGLE, WINDOWS, Line, Timeline, growth_chart, timelines
+from flows.reporting.timeline import LANE, SINGLE, WINDOWS, Line, Timeline, gaps, growth_chart, timelines
 from tests.flows.reporting.report_records import DIFFERENTIAL, FULL, INCREMENTAL, NOW
 
 DAY = timedelta(days=1)
@@ -106,6 +106,24 @@ def test_nothing_is_outside_of_the_drawing(number: int) -> None:
         assert all(0 <= place <= 100.1 for place in places)
         assert len(drawn.cells) + len(drawn.symbols) <= 70
         assert len(drawn.links) <= 130
+
+
+def test_times_without_a_good_backup_are_marked_until_the_next_one_or_now() -> None:
+    found = [
+        made("F1", FULL, 6),
+        made("F2", FULL, 5, mark=Mark.CORRUPTED),
+        made("E1", BackupType.EMERGENCY, 4.5),
+        made("F3", FULL, 4, mark=Mark.SUSPICIOUS),
+        made("F4", FULL, 3.5),
+    ]
+    late = timelines(found, NOW, gaps(found, NOW, DAY))[0].late
+    assert [(one.x, one.title) for one in late] == [
+        (at(5), "until 26 Jun 09:40 UTC: 2 days"), (at(2.5), "until 30 Jun 09:40 UTC: 3.5 days"),
+    ]  # fmt: skip
+    assert [one.width for one in late] == pytest.approx([100 / 7, 250 / 7], abs=0.02)
+    assert gaps(found, NOW, None) == []
+    hourly = [made(f"F{n}", FULL, 90 - n / 24) for n in range(90 * 24)]
+    assert all(len(one.late) <= 170 for one in timelines(hourly, NOW, gaps(hourly, NOW, timedelta(minutes=30))))
 
 
 def test_a_window_without_backups_says_so() -> None:

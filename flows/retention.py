@@ -23,6 +23,7 @@ from flows.pipeline.executor import StageExecutor, open_executor
 from flows.pipeline.prefect_compat import RETRIED, flow, stage_runner, task
 from flows.pipeline.results import DecidedBackup, RetentionResult
 from flows.pipeline.run_names import named
+from flows.reading.report_run import publish_plan
 from flows.reporting.artifacts import publish_retention
 from flows.reporting.lifecycle import Verb, operation
 from flows.reporting.run_lines import retention_lines, tell
@@ -42,6 +43,7 @@ def retention(plan: str, dry_run: bool = False, accept_clock: bool = False, adop
     result = apply_retention(loaded, dry_run, accept_clock=accept_clock, adopt=adopt)
     tell(retention_lines(loaded, result))
     publish_retention(result)
+    publish_plan(loaded)
     return result
 
 

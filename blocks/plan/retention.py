@@ -242,10 +242,12 @@ _SOUND = (BackupStatus.COMPLETED, BackupStatus.VERIFIED)
 def records_of(backup: BackupMetadata) -> dict[str, int]:
     """Return for each source that a backup holds how many records it holds of it; an empty folder has none."""
     empty = {source.name: _ALWAYS_THERE.get(source.type, 0) for source in backup.sources}
+    # a manifest may be as it is stored, without the collections that are as in its base; the count of a source is in it
+    counted = {s.name: max(0, s.rows - empty[s.name]) for s in backup.sources if s.rows is not None}
     found = dict.fromkeys(empty, 0)
     for c in backup.collections:
         found[c.source] = found.get(c.source, 0) + max(0, c.rows - empty.get(c.source, 0))
-    return found
+    return found | counted
 
 
 def _complete(backup: BackupMetadata) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from blocks.plan.retention import Duration, RetentionPolicy, Verdicts, decide
+from blocks.plan.retention import Duration, RetentionPolicy, Verdicts, decide, records_of
 from blocks.records import BackupMetadata, BackupStatus, BackupType, Collection, Link, Part, SourceState
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Depth, Standing
@@ -334,6 +334,22 @@ def test_a_source_that_is_no_longer_in_the_plan_keeps_its_newest_backup() -> Non
 def test_a_source_that_was_added_later_changes_nothing_for_the_others() -> None:
     backups = [backup("ful1", 300, rows={"a": 1}), backup("ful2", 200, rows={"a": 1, "b": 1})]
     assert gone(backups) == ["ful1"]
+
+
+def test_a_manifest_as_it_is_stored_holds_what_its_sources_say_it_holds() -> None:
+    whole = [backup("ful1", 200, rows={"s": 5, "t": 1}), backup("inc1", 199, ("ful1",), rows={"s": 5, "t": 0})]
+    # what is as in the base is not in it, and its sources are counted all the same
+    counted = [
+        one.model_copy(
+            update={
+                "collections": () if one.base else one.collections,
+                "sources": tuple(s.model_copy(update={"rows": records_of(one)[s.name]}) for s in one.sources),
+            }
+        )
+        for one in whole
+    ]
+    assert [records_of(one) for one in counted] == [{"s": 5, "t": 1}, {"s": 5, "t": 0}]
+    assert [d.reason for d in POLICY.decide(counted, NOW)] == [d.reason for d in POLICY.decide(whole, NOW)]
 
 
 def test_half_a_backup_does_not_count_for_a_source() -> None:

@@ -47,6 +47,9 @@ the number of steps that are known: the greatest of a few is not the greatest th
 USUALLY_EMPTIED = 0.75
 """Share of its rows that a collection lost at once before, for that it is empty to say nothing."""
 
+GONE_WEEKS, MOST_GONE = 5, 100
+"""For so many weeks so many collections are remembered that are gone: a table may come and go every month."""
+
 _DIGITS = re.compile(r"[0-9]+")
 
 
@@ -176,21 +179,32 @@ class Outlook:
 
     @property
     def history(self) -> dict[str, str]:
-        """What a manifest keeps of it: the weeks of the collections that the newest backup holds."""
+        """What a manifest keeps of it: the weeks of collections that the newest backup holds, or that may come back."""
         held = self.newest.counts if self.newest is not None else {}
-        return {name: _written(weeks) for name, weeks in self._weeks.items() if name in held}
+        kept = {*held, *self._gone()}
+        return {name: _written(weeks) for name, weeks in self._weeks.items() if name in kept}
+
+    def _gone(self) -> list[str]:
+        """Return the collections that went not long ago, without partitions, in whose place there are others."""
+        if self.newest is None:
+            return []
+        held, since = self.newest.counts, _week(self.newest.at) - GONE_WEEKS
+        families = set(map(family, held))
+        gone = [name for name in self._weeks if name not in held and family(name) not in families]
+        recent = [name for name in gone if self._weeks[name][-1].number >= since]
+        return sorted(recent, key=lambda name: self._weeks[name][-1].number)[-MOST_GONE:]
 
     def add(self, census: Census) -> None:
         """Learn from one more backup, made after all others."""
-        number = int(census.at.timestamp()) // (7 * 86_400)
         before = self.newest.counts if self.newest is not None else {}
         seconds = max(0, int((census.at - self.newest.at).total_seconds())) if self.newest is not None else 0
-        for name, count in census.counts.items():
+        gone = {name: last._replace(rows=0, changed=None, stored=0) for name, last in before.items()}
+        for name, count in (gone | {**census.counts}).items():
             weeks, last = self._weeks.setdefault(name, []), before.get(name)
-            if last is not None and last.shape != count.shape:
+            if last is None or last.shape != count.shape:
                 weeks[:] = [week.without_samples() for week in weeks]
-            seen = _seen(number, last, count, seconds)
-            if weeks and weeks[-1].number == number:
+            seen = _seen(_week(census.at), last, count, seconds)
+            if weeks and weeks[-1].number == seen.number:
                 weeks[-1] = _joined(weeks[-1], seen)
             else:
                 # by what came after what, not by time: a clock may have jumped
@@ -316,6 +330,10 @@ def _seen(number: int, last: Tally | None, now: Tally, seconds: int) -> Week:
         width, ratio = _width(now), _ratio(now)
         seen = seen._replace(samples=1, narrowest=width, widest=width, tightest=ratio, loosest=ratio)
     return seen
+
+
+def _week(moment: datetime) -> int:
+    return int(moment.timestamp()) // (7 * 86_400)
 
 
 def _is_sample(count: Tally) -> bool:

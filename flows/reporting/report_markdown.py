@@ -33,7 +33,9 @@ def report_markdown(facts: PlanFacts, now: datetime) -> str:
     told = [f"- {markdown_text(sentence, 300)}" for sentence in wrong[:MOST_LINES]]
     if len(wrong) > MOST_LINES:
         told.append(f"- and {len(wrong) - MOST_LINES:,} more")
-    to_do = "".join(f"`{text}`" if command else markdown_text(text, 600) for text, command in pieces(facts.to_do))
+    to_do = "".join(
+        f"`{' '.join(text.split())}`" if command else markdown_text(text, 600) for text, command in pieces(facts.to_do)
+    )
     lines = [f"# {markdown_text(facts.plan)}: {health_words(facts.health)}", to_do, "", "| | |", "|---|---|"]
     lines += [f"| {name} | {text} |" for name, text in rows]
     lines += ["", "## Open warnings", *told] if told else []

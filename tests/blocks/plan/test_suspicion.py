@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from blocks.plan.suspicion import (
+    GONE_WEEKS,
+    MOST_GONE,
     MOST_SAID,
     MOST_WEEKS,
     REMEMBERED,
@@ -165,6 +167,31 @@ def test_a_queue_that_was_drained_before_is_not_suspicious() -> None:
     for n in range(21, 40):
         filled.add(Census(f"B{n}", BEGIN + n * DAY, {"db/late": tally(900, 900)}))
     assert filled.emptied("db/late", 900), "an empty table that was filled once is no queue"
+
+
+def test_a_table_that_comes_and_goes_is_suspicious_once() -> None:
+    outlook, said, every = Outlook(), [], 7
+    for n in range(20 * every):
+        here = {} if n % every == every - 1 else {"db/import": tally(5_000 + n, 100)}
+        census = Census(f"B{n}", BEGIN + n * DAY, {"db/orders": tally(900), **here})
+        if not here:
+            said.append(outlook.emptied("db/import", 5_000))
+        outlook.add(census)
+        outlook = Outlook(outlook.history, outlook.newest)
+    assert said == [True] + [False] * 19
+
+
+def test_what_is_gone_for_long_and_partitions_are_not_remembered() -> None:
+    outlook, late = Outlook(), BEGIN + (GONE_WEEKS + 2) * 7 * DAY
+    outlook.add(Census("B0", BEGIN, {name: tally(900) for name in ("db/orders", "db/import", "db/log_2026_01")}))
+    outlook.add(Census("B1", BEGIN + DAY, {name: tally(900) for name in ("db/orders", "db/log_2026_02")}))
+    assert set(outlook.history) == {"db/orders", "db/log_2026_02", "db/import"}
+    outlook.add(Census("B2", late, {"db/orders": tally(900)}))
+    assert "db/import" not in outlook.history
+    many = {f"db/{'x' * n}": tally(900) for n in range(1, 2 * MOST_GONE)}
+    outlook.add(Census("B3", late + DAY, {"db/orders": tally(900), **many}))
+    outlook.add(Census("B4", late + 2 * DAY, {"db/orders": tally(900)}))
+    assert len(outlook.history) == 1 + MOST_GONE
 
 
 def test_no_more_weeks_are_remembered_than_say_something() -> None:

@@ -232,6 +232,8 @@ def test_the_artifact_tells_the_same_in_some_lines(facts: Callable[[Recorded], P
     assert "- &lt;i&gt;" in hostile
     many = replace(facts(good()), wrong=["x"] * 25)
     assert "- and 15 more" in report_markdown(many, NOW)
+    named = report_markdown(replace(facts(good()), to_do="look at `a\n\n![x](http://evil)`"), NOW)
+    assert "look at `a ![x](http://evil)`" in named.splitlines(), "a name cannot end what it stands in"
 
 
 def test_the_templates_are_part_of_the_package() -> None:

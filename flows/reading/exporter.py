@@ -110,6 +110,8 @@ class Exporter:
         self._guard = threading.Lock()
         self._ending = threading.Event()
         self._totals = Totals()
+        self._known = self._journal is None
+        self._unread = ""
         self._first_until = 0.0
 
     def text(self) -> str:
@@ -121,7 +123,9 @@ class Exporter:
             now = datetime.now(UTC)
             known = [one.current(totals) for one in self._watched]
             replaced = published([totals for _, totals in known], self._prefix)
-            return exposition([*replaced, *series(known, now)])
+            told = [*replaced, *series(known, now)]
+            # counters that begin at zero, and have their count later, would pass for all of that happening then
+            return exposition(told if self._known else [one for one in told if one.kind == "gauge"])
 
     def look(self) -> None:
         """Look at all repositories, one after another."""
@@ -156,9 +160,16 @@ class Exporter:
         if self._journal is None:
             return self._totals
         try:
-            self._totals = self._journal.read()
+            found = self._journal.read()
         except (OSError, ValueError) as exc:
-            logger.warning("the journal cannot be read: %s", exc)
+            if str(exc) != self._unread:
+                logger.warning("the journal cannot be read: %s", exc)
+            self._unread = str(exc)
+            return self._totals
+        self._known, self._unread = True, ""
+        # where nothing is there any more its disk may not be mounted: it counts on when it is back, or begins anew
+        if found.plans or not self._totals.plans:
+            self._totals = found
         return self._totals
 
 

@@ -403,6 +403,29 @@ def test_a_prefix_stands_before_the_published_names(plan: BackupPlan) -> None:
     assert {name.partition("_")[0] for name in found.kinds} == {"shop", "lastgood"}
 
 
+def test_counters_do_not_go_back_and_come_again_while_the_journal_is_away(
+    plan: BackupPlan, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_backup(plan, BackupType.FULL)
+    folder = journal_folder()
+    away = folder.with_name("away")
+    exporter = exporter_of([plan])
+    before = scraped(exporter.text()).counters()
+    folder.rename(away)
+    assert scraped(exporter.text()).counters() == before, "nothing is there: a disk that is not mounted"
+    folder.write_text("something else")
+    assert scraped(exporter.text()).counters() == before
+    restarted = exporter_of([plan])
+    for _ in range(3):
+        found = scraped(restarted.text())
+    assert not found.counters(), "no number is better than one that is wrong"
+    assert found("lastgood_rpo_target_seconds") is not None
+    assert len([one for one in caplog.records if "journal cannot be read" in one.getMessage()]) == 2
+    folder.unlink()
+    away.rename(folder)
+    assert scraped(exporter.text()).counters() == scraped(restarted.text()).counters() == before
+
+
 def test_names_with_anything_in_them_come_back_as_they_are(plan: BackupPlan) -> None:
     tier = 'a "storage"\\with\nnewline, {braces} and é'
     line = ended("a", **{"numbers": {"calls": [[tier, "put", "ok", 3, 0.1]]}})

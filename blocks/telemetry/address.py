@@ -36,7 +36,14 @@ def socket_address(text: str, port: int) -> Address:
         found = Address(parts.hostname or "", parts.port or port)
     except ValueError:
         raise ValueError(wanted) from None
-    if not found.host or parts.username is not None or parts.path or parts.query or parts.fragment:
+    if (
+        not found.host
+        or any(map(str.isspace, found.host))
+        or parts.username is not None
+        or parts.path
+        or parts.query
+        or parts.fragment
+    ):
         raise ValueError(wanted)
     return found
 

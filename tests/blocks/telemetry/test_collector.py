@@ -186,6 +186,7 @@ def test_buckets_fit_what_is_observed() -> None:
         ({"backend": "otlp", "address": "localhost:4318"}, "http://localhost:4318"),
         ({"backend": "otlp", "address": "http://me:pw@localhost"}, "OTEL_EXPORTER_OTLP_HEADERS"),
         ({"address": "localhost:8125"}, "name the backend"),
+        ({"backend": "statsd", "address": "a b"}, "write host:port"),
         ({"backend": "statsd", "prefix": "7up"}, "such as `acme`"),
     ],
 )

@@ -373,7 +373,6 @@ def _range(least: int, greatest: int, unit: str) -> str:
 REMEMBERED = 64
 """Backups of a chain after which one more keeps a history: the next one looks at no more than these."""
 
-
 MOST_SAID = 20
 """Sentences that a backup keeps; of a database that was exchanged as a whole each collection would say the same."""
 
@@ -425,13 +424,13 @@ def keeps_history(backup: BackupMetadata, lineage: Sequence[BackupMetadata]) -> 
     """Whether a backup is one that keeps a history: those after it do not see the ones before."""
     if not backup.backup_type.can_be_base:
         return False
-    if backup.base is None or backup.base != lineage[-1].backup_id:
+    if backup.base is None or not lineage or backup.base != lineage[-1].backup_id:
         return True
     return not any(one.history for one in lineage[-REMEMBERED:])
 
 
 def census_of(backup: BackupMetadata, lineage: Sequence[BackupMetadata]) -> Census:
-    """Tally a backup that is made after those of a lineage.
+    """Count a backup that is made after those of a lineage.
 
     Args:
         backup: The backup; it names all of its collections.

@@ -305,6 +305,11 @@ def test_a_database_that_was_exchanged_is_not_said_a_thousand_times() -> None:
     assert one.suspicions[-1] == "p: the same may be said 980 times more."
 
 
+def test_a_backup_on_a_chain_that_is_not_known_begins_a_history() -> None:
+    one = judged(made("inc1", 1, 5000, (5, 0), ["ful0"]), (), Outlook(), lost=["db/jobs is empty."])
+    assert (steps(one), one.suspicions) == ([0], ("db/jobs is empty.",))
+
+
 def test_a_manifest_without_a_history_is_the_beginning_of_one() -> None:
     link = Link(backup_id="ful0", manifest_sha256="")
     old = made("ful0", 0, 5000, (5000, 0))

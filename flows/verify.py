@@ -131,7 +131,7 @@ def make_verification(
     """
     with operation(plan, Verb.VERIFICATION, "deep" if deep else "quick") as run:
         run.result = _verified(plan, backup, deep, progress, run_at)
-        run.backup_id = run.result.backup_id
+        run.backup_id, run.shortfall = run.result.backup_id, failure(run.result)
         return run.result
 
 

@@ -16,9 +16,11 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from blocks.errors import LastgoodError
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata
 from blocks.verification import Verification
+from flows.pipeline.prefect_compat import in_flow_run
 
 if TYPE_CHECKING:
     from flows.pipeline.results import RestoreResult, RetentionResult
@@ -50,7 +52,9 @@ class Operation:
         result: What came of it; None while it is under way, and where it failed before there was a result.
         error: What ended it; None while it is under way, and where it did what it should. A verification that finds a
             backup bad, and a restore that leaves something out, have no error: their result says so.
+        shortfall: What is wrong although there is a result: what a verification found, what a restore left out.
         seconds: How long it took; None while it is under way.
+        told: The targets of the plan's notifications that were told of its end, as messages call them.
     """
 
     plan: BackupPlan
@@ -61,7 +65,9 @@ class Operation:
     backup_id: str | None = None
     result: BackupMetadata | RestoreResult | Verification | RetentionResult | None = None
     error: BaseException | None = None
+    shortfall: LastgoodError | None = None
     seconds: float | None = None
+    told: tuple[str, ...] = ()
 
 
 class Listener(Protocol):
@@ -77,8 +83,17 @@ class Listener(Protocol):
 
 
 def listeners(plan: BackupPlan) -> Sequence[Listener]:
-    """Return who is told of the operations of a plan, in this order."""
-    return ()
+    """Return who is told of the operations of a plan, in this order; imported only where there is somebody to tell."""
+    found: list[Listener] = []
+    if plan.notifications:
+        from flows.reporting.notifications import PlanNotifications
+
+        found.append(PlanNotifications(plan))
+    if in_flow_run():
+        from flows.reporting.events import RunEvents
+
+        found.append(RunEvents())  # last: events say who was told
+    return found
 
 
 @contextmanager

@@ -293,6 +293,10 @@ class BackupMetadata(Record):
     clock_doubt: str | None = None
     """Why the clock that `timestamp` was read from was not believed, a sentence; None where nothing spoke against it.
     Retention takes no such time for a proof that time has passed."""
+    suspicions: tuple[str, ...] = ()
+    """What is not as the backups before lead one to expect, each a sentence that begins with a collection; empty where
+    nothing is. Such a backup is as good as any other; retention keeps the last one before it until a person settled
+    it."""
     tool_versions: dict[str, str]
 
     def source(self, name: str) -> SourceState:
@@ -305,8 +309,9 @@ class BackupMetadata(Record):
         blobs = [blob for segment in segments for blob in (segment.data, segment.index)]
         takes = self.inherits or self.changed or any(source.same_definition for source in self.sources)
         if self.format_version == 1:
-            later = takes or self.requires or self.objects or self.total_rows is not None or self.clock_doubt
-            if later or any(blob.offset or blob.shared or blob.number is not None for blob in blobs):
+            later = takes or self.requires or self.objects or self.total_rows is not None
+            told = self.clock_doubt or self.suspicions
+            if later or told or any(blob.offset or blob.shared or blob.number is not None for blob in blobs):
                 raise ValueError("a manifest of version 1 holds what only later ones can")
             return self
         if takes and (not self.inherits or self.base is None):

@@ -44,8 +44,6 @@ class Occasion(StrEnum):
 
 USUAL = (Occasion.FAILED, Occasion.CORRUPTED, Occasion.SUSPICIOUS)
 """What is told of where a plan does not say."""
-OF_BACKUPS = frozenset({Occasion.COMPLETED, Occasion.FAILED, Occasion.CORRUPTED})
-"""What a dead man's switch is told of."""
 
 
 class _Target(BaseModel):
@@ -61,10 +59,6 @@ class _Target(BaseModel):
             raise ValueError("YAML takes `on` for true; what a target is told of is called `when`")
         return given
 
-    def wants(self, occasion: Occasion) -> bool:
-        """Return whether it is told of something."""
-        raise NotImplementedError
-
     @property
     def shown(self) -> str:
         """What messages call it."""
@@ -75,6 +69,14 @@ class _Target(BaseModel):
         """Names of the environment variables that hold its secret."""
         name = getattr(self, f"{self.secret}_env", None)
         return frozenset({name}) if name else frozenset()
+
+    def check(self) -> str:
+        """Read its secret, and say in words that all is there.
+
+        Raises:
+            ConfigurationError: It cannot be read, or is not what it should be.
+        """
+        return "nothing is to be read for it"
 
     def anchored(self, folder: Path) -> Self:
         """Return a copy whose relative path is resolved against a folder."""
@@ -153,6 +155,11 @@ class _WithSecretUrl(_Target):
         """
         return _checked(self._read(), self.shown)
 
+    def check(self) -> str:
+        """Read its URL."""
+        self.read_url()
+        return "its URL can be read"
+
 
 class SlackTarget(_WithSecretUrl, _Choosing):
     """A channel of Slack, or of what takes the same messages, such as Mattermost; by an incoming webhook."""
@@ -207,10 +214,6 @@ class PingTarget(_WithSecretUrl):
     """
 
     type: Literal["ping"]
-
-    def wants(self, occasion: Occasion) -> bool:
-        """Return whether it is told of something."""
-        return occasion in OF_BACKUPS
 
 
 class EmailTarget(_Choosing):
@@ -283,6 +286,10 @@ class EmailTarget(_Choosing):
         """
         return self._read() if self.user is not None else None
 
+    def check(self) -> str:
+        """Read its password."""
+        return f"through {self.host}:{self.port}" + (", its password can be read" if self.read_password() else "")
+
 
 class BlockTarget(_Target):
     """A notification block that Prefect keeps; `lastgood deploy` also makes automations that use it."""
@@ -304,6 +311,10 @@ class BlockTarget(_Target):
     def shown(self) -> str:
         """What messages call it."""
         return f"block {self.block}"
+
+    def check(self) -> str:
+        """Say who has what is to be read."""
+        return "the Prefect server keeps it"
 
 
 Target = SlackTarget | WebhookTarget | PingTarget | EmailTarget | BlockTarget

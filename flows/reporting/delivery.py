@@ -35,6 +35,8 @@ START, SUCCESS, FAIL, LOG = "start", "", "fail", "log"
 class NotTold(LastgoodError):
     """A target was not told: it did not answer, or refused."""
 
+    exit_code = ConfigurationError.exit_code
+
 
 class _Passing(Exception):
     """It may be told all the same when it is tried again."""

@@ -20,7 +20,7 @@ from blocks.verification import Verification
 from flows.pipeline.results import RestoreResult, RetentionResult
 from flows.reporting.event_names import COUNTS, NO, PLAN, TOLD, YES, backup_resource, plan_resource
 from flows.reporting.lifecycle import Operation, Verb
-from flows.reporting.outcome import occasion_of, problem_of
+from flows.reporting.outcome import occasion_of, problem_of, suspicions_of
 
 MOST_CHARACTERS = 3000
 """How much of an error is told."""
@@ -40,6 +40,8 @@ class RunEvents:
         """Tell how an operation ended."""
         occasion = occasion_of(operation)
         _emit(_name(operation.verb, occasion), operation, _payload(operation), occasion)
+        if suspicions := suspicions_of(operation):
+            _emit("lastgood.backup.suspicious", operation, {"suspicions": list(suspicions)}, Occasion.SUSPICIOUS)
 
 
 def _name(verb: Verb, occasion: Occasion) -> str:
@@ -56,7 +58,7 @@ def _emit(name: str, run: Operation, payload: dict[str, JsonValue], occasion: Oc
         labels["lastgood.type"] = run.kind
     if occasion is not None:
         labels[TOLD] = YES if _all_told(plan, run, occasion) else NO
-    if isinstance(run.result, BackupMetadata) and run.result.backup_type is not BackupType.EMERGENCY:
+    if occasion is Occasion.COMPLETED and run.verb is Verb.BACKUP and run.kind != BackupType.EMERGENCY:
         labels[COUNTS] = YES
     of_backup = run.backup_id is not None and run.verb in (Verb.BACKUP, Verb.VERIFICATION)
     resource = backup_resource(str(run.backup_id)) if of_backup else plan_resource(plan.name)

@@ -16,7 +16,7 @@ from blocks.records import BackupMetadata
 from flows.pipeline.hints import as_typed
 from flows.pipeline.prefect_compat import in_flow_run
 from flows.reporting.lifecycle import Operation, Verb
-from flows.reporting.outcome import occasion_of, problem_of
+from flows.reporting.outcome import problem_of, suspicions_of
 from flows.reporting.units import human_bytes, human_seconds
 
 MOST_CHARACTERS = 3000
@@ -51,16 +51,15 @@ class Message:
         return {"occasion": self.occasion.value, "subject": self.subject, "text": self.text, **self.facts}
 
 
-def message_of(run: Operation, occasion: Occasion | None = None) -> Message:
+def message_of(run: Operation, occasion: Occasion) -> Message:
     """Tell of an operation that has ended.
 
     Args:
         run: The operation.
-        occasion: What is told of it; what it came to, by default.
+        occasion: What is told of it.
     """
-    occasion = occasion or occasion_of(run)
     ended = run.started_at + timedelta(seconds=run.seconds or 0.0)
-    problem = problem_of(run) if occasion is not Occasion.SUSPICIOUS else None
+    problem, suspicions = problem_of(run), suspicions_of(run)
     host, plan = socket.gethostname(), run.plan
     lines = [
         f"plan: {plan.name}" + (f" ({plan.reference})" if plan.reference else ""),
@@ -70,6 +69,8 @@ def message_of(run: Operation, occasion: Occasion | None = None) -> Message:
         *([f"run: {url}"] if (url := _run_url()) else []),
         *_numbers(run),
     ]
+    if suspicions:
+        lines += ["", "suspicious:", *(f"- {one}" for one in suspicions)]
     if problem is not None:
         error, hint = (_without_secrets(plan, part) for part in problem)
         error = error if len(error) <= MOST_CHARACTERS else f"{error[:MOST_CHARACTERS]} …"
@@ -86,6 +87,7 @@ def message_of(run: Operation, occasion: Occasion | None = None) -> Message:
         "seconds": round(run.seconds or 0.0, 3),
         "host": host,
         "run_url": _run_url(),
+        "suspicions": list(suspicions),
         "error": _without_secrets(plan, problem[0])[:MOST_CHARACTERS] if problem else None,
         "hint": _without_secrets(plan, problem[1]) if problem else None,
     }

@@ -20,8 +20,8 @@ from blocks.records import BackupType
 from flows.pipeline.prefect_compat import warn_in_run
 from flows.reporting.delivery import START, deliver, ping
 from flows.reporting.lifecycle import Operation, Verb
-from flows.reporting.messages import message_of, trial_message
-from flows.reporting.outcome import occasion_of
+from flows.reporting.messages import Message, message_of, trial_message
+from flows.reporting.outcome import occasion_of, suspicions_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,23 +91,24 @@ class PlanNotifications:
 
     def ended(self, operation: Operation) -> None:
         """Tell all that want to know how it ended, and wait for them for a while."""
-        occasion = occasion_of(operation)
-        message = message_of(operation, occasion)
-        telling = []
-        for number, target in enumerate(self._targets):
-            if not _concerns(target, operation, occasion):
-                continue
-            before = self._begun.get(number)
-
-            def work(target: Target = target, before: Thread | None = before) -> None:
-                if before is not None:
-                    before.join()  # else a switch might hear of the beginning after the end
-                deliver(target, message)
-
-            telling.append(Telling(target, work))
+        telling = [
+            self._tell(number, target, message_of(operation, occasion))
+            for number, target in enumerate(self._targets)
+            if (occasion := _concern(target, operation)) is not None
+        ]
         interrupted = operation.error is not None and not isinstance(operation.error, Exception)
         _settle(telling, WHEN_INTERRUPTED_SECONDS if interrupted else PATIENCE_SECONDS)
         operation.told = tuple(one.target.shown for one in telling if one.error is None)
+
+    def _tell(self, number: int, target: Target, message: Message) -> Telling:
+        before = self._begun.get(number)
+
+        def work() -> None:
+            if before is not None:
+                before.join()  # else a switch might hear of the beginning after the end
+            deliver(target, message)
+
+        return Telling(target, work)
 
 
 def try_targets(plan: BackupPlan) -> Sequence[Telling]:
@@ -131,12 +132,15 @@ def _pings(operation: Operation) -> bool:
     return operation.verb is Verb.BACKUP and operation.kind != BackupType.EMERGENCY
 
 
-def _concerns(target: Target, operation: Operation, occasion: Occasion) -> bool:
-    if not isinstance(target, PingTarget):
-        return target.wants(occasion)
-    if _pings(operation):
-        return True
-    return operation.verb is Verb.VERIFICATION and occasion in (Occasion.FAILED, Occasion.CORRUPTED)
+def _concern(target: Target, operation: Operation) -> Occasion | None:
+    """Return what a target is told of an operation that has ended; None for nothing."""
+    occasion = occasion_of(operation)
+    if isinstance(target, PingTarget):
+        bad = operation.verb is Verb.VERIFICATION and occasion in (Occasion.FAILED, Occasion.CORRUPTED)
+        return occasion if bad or _pings(operation) else None
+    if suspicions_of(operation) and target.wants(Occasion.SUSPICIOUS):
+        return Occasion.SUSPICIOUS
+    return occasion if target.wants(occasion) else None
 
 
 def _settle(telling: Sequence[Telling], seconds: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blocks.errors import LastgoodError
 from blocks.plan.notifications import Occasion
-from blocks.records import BackupStatus
+from blocks.records import BackupMetadata, BackupStatus
 from blocks.repository.verdict import Verdict, recorded_standing
 from blocks.verification import Verification
 from flows.reporting.lifecycle import Operation
@@ -20,6 +20,11 @@ def occasion_of(run: Operation) -> Occasion:
             return Occasion.CORRUPTED
         return Occasion.FAILED if run.shortfall is not None else Occasion.VERIFIED
     return Occasion.FAILED if run.shortfall is not None else Occasion.COMPLETED
+
+
+def suspicions_of(run: Operation) -> tuple[str, ...]:
+    """Return what is suspicious about the backup that was made, in sentences."""
+    return run.result.suspicions if isinstance(run.result, BackupMetadata) else ()
 
 
 def problem_of(run: Operation) -> tuple[str, str] | None:

@@ -179,7 +179,7 @@ def _connected(target: EmailTarget) -> smtplib.SMTP:
 def _notify(target: BlockTarget, message: Message) -> None:
     # what is not told through Prefect does without it
     import httpx as http
-    from prefect.blocks.abstract import NotificationBlock, NotificationError
+    from prefect.blocks.abstract import NotificationBlock
     from prefect.blocks.core import Block
     from prefect.exceptions import PrefectException
     from prefect.settings import get_current_settings
@@ -203,8 +203,10 @@ def _notify(target: BlockTarget, message: Message) -> None:
     try:
         with block.raise_on_failure():
             block.notify(message.text, message.subject)  # type: ignore[unused-coroutine]  # there is no loop here
-    except NotificationError:
-        raise NotTold(f"the block {target.block} was not taken by who it tells") from None
+    except Exception as exc:  # noqa: BLE001  each kind of block has errors of its own, whose words may hold its URL
+        raise NotTold(
+            f"the block could not tell ({type(exc).__name__})", hint="Look at what the block holds, in the Prefect UI."
+        ) from None
 
 
 def _tried(once: Any) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,16 @@ import pytest
 import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 
-from blocks.errors import LastgoodError
+from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError
 from deployments.automations import AT_MOST_EVERY
+from deployments.deploy import deploy
+from flows import backup, restore, retention, verify
 from tests.e2e.prefect_support import ROOT, Prefect, SmallPlan, wait_for
 from tests.e2e.test_deploy import there
 from tests.faults.damage import flip
 from tests.receivers import HttpReceiver, http_receiver
 
 pytestmark = pytest.mark.timeout(400)
-
-
-def lastgood(prefect: Prefect, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "lastgood", *words], cwd=ROOT, env=prefect.environment(), capture_output=True, text=True
-    )
 
 
 def say(plan: SmallPlan, **fields: object) -> None:
@@ -63,29 +59,40 @@ def damage(plan: SmallPlan) -> None:
         flip(-1)(path)
 
 
-def test_commands_that_end_at_once_have_told_the_server_all(prefect_server: Prefect, tmp_path: Path) -> None:
+def test_runs_tell_of_their_beginning_and_their_end(prefect: Prefect, tmp_path: Path) -> None:
     plan = SmallPlan(tmp_path / "told", name="told")
-    assert lastgood(prefect_server, "backup", str(plan.path), "--type", "full").returncode == 0
+    # the first by a command, whose process ends at once
+    words = [sys.executable, "-m", "lastgood", "backup", str(plan.path), "--type", "full"]
+    subprocess.run(words, cwd=ROOT, env=prefect.environment(), capture_output=True, check=True)
+    assert [one["event"] for one in named(prefect, "told", 2)] == [
+        "lastgood.backup.started",
+        "lastgood.backup.completed",
+    ]
     plan.execute("DELETE FROM orders WHERE id <= 3")
-    assert lastgood(prefect_server, "backup", str(plan.path)).returncode == 0
-    assert lastgood(prefect_server, "verify", str(plan.path)).returncode == 0
+    incremental = backup(str(plan.path))
+    verify(str(plan.path), deep=False)
+    restore(str(plan.path), "latest", mode="preview")
+    restore(str(plan.path), "latest", mode="exact")
     damage(plan)
-    assert lastgood(prefect_server, "verify", str(plan.path)).returncode == 8
-    assert lastgood(prefect_server, "retention", str(plan.path)).returncode == 0
+    with pytest.raises(CorruptionDetected):
+        verify(str(plan.path), incremental.backup_id, deep=False)
+    retention(str(plan.path))
     plan.ledger.unlink()
-    assert lastgood(prefect_server, "backup", str(plan.path)).returncode == 3
-    found = named(prefect_server, "told", 12)
+    with pytest.raises(LastgoodError):
+        backup(str(plan.path))
+    found = named(prefect, "told", 14)
     assert [one["event"].removeprefix("lastgood.") for one in found] == [
         "backup.started", "backup.completed", "backup.started", "backup.completed",
-        "verification.started", "backup.verified", "verification.started", "backup.corrupted",
-        "retention.started", "retention.completed", "backup.started", "backup.failed",
+        "verification.started", "backup.verified", "restore.started", "restore.completed",
+        "verification.started", "backup.corrupted", "retention.started", "retention.completed",
+        "backup.started", "backup.failed",
     ]  # fmt: skip
 
-    full, incremental = plan.backups()
+    full, _, emergency = plan.backups()
     made = found[3]
     assert made["resource"]["prefect.resource.id"] == f"lastgood.backup.{incremental.backup_id}"
     assert {"lastgood.plan": "told", "lastgood.counts": "yes"}.items() <= made["resource"].items()
-    related = {one["prefect.resource.role"]: one["prefect.resource.id"] for one in made["related"]}
+    related = roles(made)
     assert related["plan"] == "lastgood.plan.told"
     assert related["base"] == f"lastgood.backup.{full.backup_id}"
     assert related["repository"] == f"lastgood.repository.{plan.folder / 'backups'}"
@@ -96,7 +103,10 @@ def test_commands_that_end_at_once_have_told_the_server_all(prefect_server: Pref
         "incremental", 0, 3, full.backup_id,
     )  # fmt: skip
     assert payload["size_stored"] == incremental.size_stored
-    corrupted = found[7]
+    restored = roles(found[7])
+    backups = [f"lastgood.backup.{one.backup_id}" for one in (incremental, emergency)]
+    assert [restored["backup"], restored["emergency-backup"]] == backups
+    corrupted = found[9]
     assert corrupted["resource"]["lastgood.told"] == "no"
     assert (corrupted["payload"]["status"], corrupted["payload"]["error"]) == ("corrupted", "CorruptionDetected")
     assert corrupted["payload"]["hint"]
@@ -106,16 +116,8 @@ def test_commands_that_end_at_once_have_told_the_server_all(prefect_server: Pref
     assert "correct horse" not in json.dumps(found)
 
 
-def test_restores_are_told_with_the_backup_of_before(prefect_server: Prefect, tmp_path: Path) -> None:
-    plan = SmallPlan(tmp_path / "restored", name="restored")
-    assert lastgood(prefect_server, "backup", str(plan.path)).returncode == 0
-    assert lastgood(prefect_server, "restore", str(plan.path), "latest", "--mode", "preview").returncode == 0
-    assert lastgood(prefect_server, "restore", str(plan.path), "latest", "--yes").returncode == 0
-    found = named(prefect_server, "restored", 4)
-    assert [one["event"] for one in found[2:]] == ["lastgood.restore.started", "lastgood.restore.completed"]
-    related = {one["prefect.resource.role"]: one["prefect.resource.id"] for one in found[3]["related"]}
-    backup, emergency = (f"lastgood.backup.{one.backup_id}" for one in plan.backups())
-    assert (related["backup"], related["emergency-backup"]) == (backup, emergency)
+def roles(event: dict[str, Any]) -> dict[str, str]:
+    return {one["prefect.resource.role"]: one["prefect.resource.id"] for one in event["related"]}
 
 
 def automations(prefect: Prefect, plan: str) -> dict[str, dict[str, Any]]:
@@ -123,10 +125,9 @@ def automations(prefect: Prefect, plan: str) -> dict[str, dict[str, Any]]:
     return {one["name"].removeprefix(f"lastgood: {plan}: "): one for one in found}
 
 
-def deploy(prefect: Prefect, plan: SmallPlan) -> dict[str, str]:
-    done = lastgood(prefect, "deploy", str(plan.path), "--pool", f"pool-of-{plan.name}", "--json")
-    assert done.returncode == 0, done.stderr
-    return {one["automation"]: one["change"] for one in json.loads(done.stdout)["automations"]}
+def deployed(plan: SmallPlan) -> dict[str, str]:
+    done = deploy([str(plan.path)], f"pool-of-{plan.name}")
+    return {one.name: one.change for one in done.automations}
 
 
 def fired(prefect: Prefect, automation: dict[str, Any]) -> list[dict[str, Any]]:
@@ -143,33 +144,28 @@ OVERDUE, FAILED, FULL = (
 )  # fmt: skip
 
 
-def test_automations_follow_the_plan_and_are_left_alone_where_nothing_changed(
-    prefect_server: Prefect, tmp_path: Path
-) -> None:
+def test_automations_follow_the_plan_and_are_left_alone_where_nothing_changed(prefect: Prefect, tmp_path: Path) -> None:
     plan = SmallPlan(tmp_path / "watched", name="watched")
     names = [f"lastgood: watched: {what}" for what in (OVERDUE, FAILED, FULL)]
-    assert deploy(prefect_server, plan) == dict.fromkeys(names, "made")
-    found = automations(prefect_server, "watched")
+    assert deployed(plan) == dict.fromkeys(names, "made")
+    found = automations(prefect, "watched")
     # two times of an incremental every 15 minutes
     assert found[OVERDUE]["trigger"]["within"] == 1800
-    assert (
-        found[FULL]["actions"][0]["deployment_id"]
-        == there(prefect_server, "pool-of-watched")["backup/full-watched"]["id"]
-    )
+    assert found[FULL]["actions"][0]["deployment_id"] == there(prefect, "pool-of-watched")["backup/full-watched"]["id"]
     assert found[FULL]["trigger"]["within"] == AT_MOST_EVERY.total_seconds()
-    assert deploy(prefect_server, plan) == dict.fromkeys(names, "kept")
-    assert automations(prefect_server, "watched") == found
+    assert deployed(plan) == dict.fromkeys(names, "kept")
+    assert automations(prefect, "watched") == found
     say(plan, objectives={"rpo": "1h"})
-    assert deploy(prefect_server, plan) == dict.fromkeys(names, "kept") | {names[0]: "updated"}
-    assert automations(prefect_server, "watched")[OVERDUE]["trigger"]["within"] == 3600
+    assert deployed(plan) == dict.fromkeys(names, "kept") | {names[0]: "updated"}
+    assert automations(prefect, "watched")[OVERDUE]["trigger"]["within"] == 3600
     off = dict.fromkeys(("full", "differential", "incremental"), False)
     say(plan, objectives={}, schedules=off)
-    assert deploy(prefect_server, plan) == dict.fromkeys(names, "kept") | {names[0]: "removed"}
-    assert automations(prefect_server, "watched").keys() == {FAILED, FULL}
+    assert deployed(plan) == dict.fromkeys(names, "kept") | {names[0]: "removed"}
+    assert automations(prefect, "watched").keys() == {FAILED, FULL}
     say(plan, name="rewatched")
-    assert {change for change in deploy(prefect_server, plan).values()} == {"made", "removed"}
-    assert not automations(prefect_server, "watched")
-    assert automations(prefect_server, "rewatched").keys() == {FAILED, FULL}
+    assert set(deployed(plan).values()) == {"made", "removed"}
+    assert not automations(prefect, "watched")
+    assert automations(prefect, "rewatched").keys() == {FAILED, FULL}
 
 
 @contextmanager
@@ -190,46 +186,44 @@ def test_a_backup_that_is_overdue_and_a_verification_that_failed_are_told_by_the
     plan = SmallPlan(tmp_path / "late", name="late")
     with block(prefect, "late") as told:
         targets = [{"type": "block", "block": "custom-webhook/late"}]
-        say(plan, objectives={"rpo": "12s"}, notifications=targets)
-        deploy(prefect, plan)
-        assert lastgood(prefect, "backup", str(plan.path)).returncode == 0
+        say(plan, objectives={"rpo": "15s"}, notifications=targets)
+        deployed(plan)
         watching = automations(prefect, "late")
-        (overdue,) = wait_for("that it is overdue", lambda: fired(prefect, watching[OVERDUE]) or None)
-        letter = wait_for("its notification", lambda: told.requests or None)[0].json
-        assert letter["subject"] == "lastgood: no good backup of late for 12 seconds"
-        assert "What to do" in letter["body"]
-        made = next(one for one in events(prefect, "late") if one["event"] == "lastgood.backup.completed")
-        assert overdue["occurred"] > made["occurred"]
+        made = backup(str(plan.path), "full")
+        ended = made.timestamp + timedelta(seconds=15)
 
-        told.requests.clear()
+        def late() -> bool | None:
+            found = [datetime.fromisoformat(one["occurred"]) for one in fired(prefect, watching[OVERDUE])]
+            return any(ended < moment < ended + timedelta(seconds=60) for moment in found) or None
+
+        wait_for("that it is overdue", late)
+        letter = wait_for("its notification", lambda: told.requests or None)[-1].json
+        assert letter["subject"] == "lastgood: no good backup of late for 15 seconds"
+        assert "The last one that counts was at 20" in letter["body"]
+
         damage(plan)
-        assert lastgood(prefect, "verify", str(plan.path)).returncode == 8
-        (said,) = told.requests  # by the run itself, so that the server need not
-        assert said.json["subject"] == "lastgood: a backup of late is bad"
-        told.statuses = [500] * 2
         told.requests.clear()
-        assert lastgood(prefect, "verify", str(plan.path)).returncode == 8
-        wait_for("the server's notification", lambda: told.requests[2:] or None)
-        assert told.requests[2].json["subject"] == "lastgood: a verification of late failed"
+        with pytest.raises(CorruptionDetected):
+            verify(str(plan.path), deep=False)
+        told.statuses = [500]
+        with pytest.raises(CorruptionDetected):
+            verify(str(plan.path), deep=False)
+        wait_for("the notifications", lambda: told.requests[2:] or None)
+        # by the run, by the run in vain, and so by the server
+        bad, failed = "lastgood: a backup of late is bad", "lastgood: a verification of late failed"
+        assert [one.json["subject"] for one in told.requests] == [bad, bad, failed]
+        assert "error: backup FUL_" in told.requests[2].json["body"]
         assert len(fired(prefect, watching[FAILED])) == 1
-        (run,) = wait_for("the full", lambda: prefect.runs_of("full-late") or None)
-        assert run["created_by"]["type"] == "AUTOMATION"
         corrupted = [one for one in events(prefect, "late") if one["event"] == "lastgood.backup.corrupted"]
         assert [one["resource"]["lastgood.told"] for one in corrupted] == ["yes", "no"]
+        (run,) = wait_for("the full", lambda: prefect.runs_of("full-late") or None)
+        assert run["created_by"]["type"] == "AUTOMATION"
         assert len(fired(prefect, watching[FULL])) == 1
 
 
-def test_a_block_that_is_not_there_is_said_before_anything_is_made(prefect_server: Prefect, tmp_path: Path) -> None:
+def test_a_block_that_is_not_there_is_said_before_anything_is_made(prefect: Prefect, tmp_path: Path) -> None:
     plan = SmallPlan(tmp_path / "blockless", name="blockless")
     say(plan, notifications=[{"type": "block", "block": "slack-webhook/nobody"}])
-    done = lastgood(prefect_server, "deploy", str(plan.path), "--pool", "pool-of-blockless")
-    assert (done.returncode, "no block slack-webhook/nobody" in done.stderr) == (2, True)
-    assert not there(prefect_server, "pool-of-blockless")
-
-
-def test_a_server_that_went_away_holds_no_backup_up(prefect_server: Prefect, tmp_path: Path) -> None:
-    from flows.reporting.events import RunEvents
-
-    assert RunEvents
-    assert os.environ
-    assert LastgoodError
+    with pytest.raises(ConfigurationError, match="no block slack-webhook/nobody"):
+        deployed(plan)
+    assert not there(prefect, "pool-of-blockless")

@@ -5,7 +5,7 @@
     lastgood.verification.started|failed                     lastgood.tier.opened|closed
 
 Events are put into the queue of this process, which Prefect empties beside the run, and at the end of the process: a
-server that does not answer is not waited for. Their labels are what automations go by (`deployments/automations.py`).
+server that does not answer is not waited for. Of tiers it is told when the operation ends. Their labels are what automations go by (`deployments/automations.py`).
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class RunEvents:
         _emit(_name(operation.verb, occasion), operation, _payload(operation), occasion)
         if suspicions := suspicions_of(operation):
             _emit("lastgood.backup.suspicious", operation, {"suspicions": list(suspicions)}, Occasion.SUSPICIOUS)
+        for turns in operation.numbers.breakers:
+            for turn, times in (("opened", turns.opened), ("closed", turns.closed)):
+                if times:
+                    _emit_of_tier(operation, turns.tier, turn, times)
 
 
 def _name(verb: Verb, occasion: Occasion) -> str:
@@ -68,6 +72,22 @@ def _emit(name: str, run: Operation, payload: dict[str, JsonValue], occasion: Oc
         resource=resource | labels,
         related=[one for one in related if one["prefect.resource.id"] != resource["prefect.resource.id"]],
         payload={"plan": plan.name, "type": run.kind, "operation": run.operation_id} | payload,
+    )
+
+
+def _emit_of_tier(run: Operation, tier: str, turn: str, times: int) -> None:
+    """Tell that a tier was left alone after many failures, or was found to work again, while an operation ran."""
+    from prefect.events import emit_event  # as above
+
+    emit_event(
+        f"lastgood.tier.{turn}",
+        resource={
+            "prefect.resource.id": f"lastgood.tier.{tier}",
+            "prefect.resource.name": f"tier {tier}",
+            PLAN: run.plan.name,
+        },
+        related=_related(run),
+        payload={"plan": run.plan.name, "operation": run.operation_id, "verb": run.verb.value, "times": times},
     )
 
 

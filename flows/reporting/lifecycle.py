@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 from blocks.errors import LastgoodError
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata
+from blocks.telemetry.numbers import OperationNumbers
+from blocks.telemetry.recorder import recording
 from blocks.verification import Verification
 from flows.pipeline.prefect_compat import in_flow_run
 
@@ -54,6 +56,7 @@ class Operation:
             backup bad, and a restore that leaves something out, have no error: their result says so.
         shortfall: What is wrong although there is a result: what a verification found, what a restore left out.
         seconds: How long it took; None while it is under way.
+        numbers: What it did: seconds by stage, calls of tiers, reads of sources, waits; empty while it is under way.
         told: The targets of the plan's notifications that were told of its end, as messages call them.
     """
 
@@ -67,6 +70,7 @@ class Operation:
     error: BaseException | None = None
     shortfall: LastgoodError | None = None
     seconds: float | None = None
+    numbers: OperationNumbers = field(default_factory=OperationNumbers)
     told: tuple[str, ...] = ()
 
 
@@ -78,7 +82,7 @@ class Listener(Protocol):
         ...
 
     def ended(self, operation: Operation) -> None:
-        """Take note that an operation ended: `seconds` is set, and `error` where it failed."""
+        """Take note that an operation ended: `seconds` and `numbers` are set, and `error` where it failed."""
         ...
 
 
@@ -111,12 +115,13 @@ def operation(plan: BackupPlan, verb: Verb, kind: str = "", backup_id: str | Non
     for listener in told:
         _tell(listener, "started", run)
     try:
-        yield run
+        with recording() as recorder:
+            yield run
     except BaseException as exc:
         run.error = exc
         raise
     finally:
-        run.seconds = time.monotonic() - started
+        run.seconds, run.numbers = time.monotonic() - started, recorder.numbers()
         for listener in told:
             _tell(listener, "ended", run)
 

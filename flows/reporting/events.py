@@ -5,7 +5,8 @@
     lastgood.verification.started|failed                     lastgood.tier.opened|closed
 
 Events are put into the queue of this process, which Prefect empties beside the run, and at the end of the process: a
-server that does not answer is not waited for. Of tiers it is told when the operation ends. Their labels are what automations go by (`deployments/automations.py`).
+server that does not answer is not waited for. What tiers did is told when the operation ends. Labels are what
+automations go by (`deployments/automations.py`).
 """
 
 from __future__ import annotations

@@ -213,6 +213,7 @@ def test_a_backup_that_is_overdue_and_a_verification_that_failed_are_told_by_the
         bad, failed = "lastgood: a backup of late is bad", "lastgood: a verification of late failed"
         assert [one.json["subject"] for one in told.requests] == [bad, bad, failed]
         assert "error: backup FUL_" in told.requests[2].json["body"]
+        wait_for("the events", lambda: (fired(prefect, watching[FAILED]) and fired(prefect, watching[FULL])) or None)
         assert len(fired(prefect, watching[FAILED])) == 1
         corrupted = [one for one in events(prefect, "late") if one["event"] == "lastgood.backup.corrupted"]
         assert [one["resource"]["lastgood.told"] for one in corrupted] == ["yes", "no"]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from prefect.settings import temporary_settings
 
@@ -25,6 +27,7 @@ from tests.faults.damage import flip
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 MOST_BYTES = 200_000
+_RESOURCE = quote('["lastgood.plan.trading"]')
 
 
 def make_pictures(folder: Path) -> None:
@@ -60,8 +63,10 @@ def _take_events(plan: SmallPlan, page: Browser, server: LocalServer) -> None:
         verify(str(plan.path), deep=False)
     retention(str(plan.path))
     deliver()
-    page.open(f"{server.ui_url}/v2/events?resource=lastgood.plan.trading")
-    page.see("lastgood.retention.completed")
+    time.sleep(60)  # the page shows whole minutes that have passed
+    page.open(f"{server.ui_url}/v2/events?resource={_RESOURCE}")
+    page.see("lastgood.backup.corrupted")
+    page.run("document.querySelectorAll('main *').forEach(one => one.scrollTop = 560); window.scrollTo(0, 560)")
     _take(page, "events.png")
 
 

@@ -40,7 +40,7 @@ class RunEvents:
     def ended(self, operation: Operation) -> None:
         """Tell how an operation ended."""
         occasion = occasion_of(operation)
-        _emit(_name(operation.verb, occasion), operation, _payload(operation), occasion)
+        _emit(event_name(operation.verb, occasion), operation, payload_of(operation), occasion)
         if suspicions := suspicions_of(operation):
             _emit("lastgood.backup.suspicious", operation, {"suspicions": list(suspicions)}, Occasion.SUSPICIOUS)
         for turns in operation.numbers.breakers:
@@ -49,7 +49,13 @@ class RunEvents:
                     _emit_of_tier(operation, turns.tier, turn, times)
 
 
-def _name(verb: Verb, occasion: Occasion) -> str:
+def event_name(verb: Verb, occasion: Occasion) -> str:
+    """Return what the end of an operation is called.
+
+    Args:
+        verb: What was done.
+        occasion: What it came to.
+    """
     found = occasion in (Occasion.VERIFIED, Occasion.CORRUPTED)
     return f"lastgood.{Verb.BACKUP.value if found else verb.value}.{occasion.value}"
 
@@ -119,7 +125,7 @@ def _related(run: Operation) -> list[Labels]:
     ]
 
 
-def _payload(run: Operation) -> dict[str, JsonValue]:
+def payload_of(run: Operation) -> dict[str, JsonValue]:
     """Return the numbers of an operation, and what went wrong."""
     numbers: dict[str, JsonValue] = {"seconds": round(run.seconds or 0.0, 3), "backup_id": run.backup_id}
     match run.result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from flows import backup, restore, retention, verify
 from tests.e2e.prefect_support import ROOT, Prefect, SmallPlan, wait_for
 from tests.e2e.test_deploy import there
 from tests.faults.damage import flip
-from tests.receivers import HttpReceiver, http_receiver
+from tests.receivers import HttpReceiver, http_receiver, silent_port
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -228,3 +229,26 @@ def test_a_block_that_is_not_there_is_said_before_anything_is_made(prefect: Pref
     with pytest.raises(ConfigurationError, match="no block slack-webhook/nobody"):
         deployed(plan)
     assert not there(prefect, "pool-of-blockless")
+
+
+SILENT = """
+import os, sys
+from blocks.plan.plan import read_plan
+from flows.reporting.events import RunEvents
+from flows.reporting.lifecycle import Operation, Verb
+from pathlib import Path
+run = Operation(read_plan(Path(sys.argv[1])), Verb.BACKUP, "full", seconds=1.0)
+RunEvents().started(run)
+RunEvents().ended(run)
+print("told", flush=True)
+os._exit(0)  # what is left would be waited for by Prefect
+"""
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
+    plan = SmallPlan(tmp_path / "silent", name="silent")
+    with silent_port() as port:
+        environment = os.environ | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PYTHONPATH": str(ROOT)}
+        words = [sys.executable, "-c", SILENT, str(plan.path)]
+        told = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+    assert (told.returncode, told.stdout) == (0, "told\n"), told.stderr

@@ -36,7 +36,15 @@ def test_a_new_plan_is_ready_after_init_and_its_comments_are_true(desk: Desk) ->
     desk.done("backup", "new.yaml", "--no-server")
     plain = read_plan(desk.folder / "new.yaml")
     text = (desk.folder / "new.yaml").read_text()
-    named = ("# critical:", "# retention:", "# schedules:", "# verify_after_backup:", "# hooks:", "# quality:")
+    named = (
+        "# critical:",
+        "# retention:",
+        "# schedules:",
+        "# verify_after_backup:",
+        "# hooks:",
+        "# notifications:",
+        "# quality:",
+    )
     shown = "\n".join(line.removeprefix("# ") if line.startswith(named) else line for line in text.splitlines())
     (desk.folder / "shown.yaml").write_text(shown)
     plan = read_plan(desk.folder / "shown.yaml")

@@ -6,7 +6,7 @@ the plan has no use for it any more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -122,7 +122,7 @@ def _overdue(watched: Watched, within: timedelta) -> AutomationCore:
         ),
         _telling(
             watched,
-            Occasion.OVERDUE,
+            {Occasion.OVERDUE},
             f"lastgood: no good backup of {plan.name} for {human_span(within)}",
             f"plan: {plan.name}\n\nNo good backup was made within {human_span(within)}.{since}\n\nWhat to do: see "
             "whether a worker runs, and what the last runs say; `lastgood status` says how the plan stands.",
@@ -152,7 +152,7 @@ def _verification_failed(watched: Watched) -> AutomationCore:
         ),
         _telling(
             watched,
-            Occasion.FAILED,
+            {Occasion.FAILED, Occasion.CORRUPTED},
             f"lastgood: a verification of {plan.name} failed",
             f"plan: {plan.name}\nevent: {{{{ event.event }}}} of {{{{ event.resource.name }}}}{said}\n\n"
             "What to do: see what was found (`lastgood show`), and verify it again.",
@@ -181,9 +181,10 @@ def _at_once(
     )
 
 
-def _telling(watched: Watched, occasion: Occasion, subject: str, body: str) -> list[ActionTypes]:
+def _telling(watched: Watched, occasions: Collection[Occasion], subject: str, body: str) -> list[ActionTypes]:
     """Return what tells the blocks of a plan; without any the firing is seen among the server's events."""
-    targets = [one for one in watched.plan.notifications if isinstance(one, BlockTarget) and one.wants(occasion)]
+    blocks = [one for one in watched.plan.notifications if isinstance(one, BlockTarget)]
+    targets = [one for one in blocks if any(map(one.wants, occasions))]
     told: list[ActionTypes] = [
         SendNotification(block_document_id=watched.blocks[target.block], subject=subject, body=body)
         for target in targets

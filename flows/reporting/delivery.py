@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import smtplib
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ def deliver(target: Target, message: Message, *, test: bool = False) -> None:
     elif isinstance(target, BlockTarget):
         _notify(target, message)
     elif isinstance(target, SlackTarget):
-        _post(target.read_url(), json={"text": f"*{message.subject}*\n{message.text}"})
+        _post(target.read_url(), json={"text": _for_slack(f"*{message.subject}*\n{message.text}")})
     else:
         _post(target.read_url(), json=message.as_json())
 
@@ -77,6 +78,11 @@ def ping(target: PingTarget, step: str, message: Message | None = None) -> None:
     path = f"{parts.path.rstrip('/')}/{step}" if step else parts.path
     text = f"{message.subject}\n\n{message.text}" if message is not None else ""
     _post(urlunsplit(parts._replace(path=path)), content=text.encode())
+
+
+def _for_slack(text: str) -> str:
+    """Write text so that Slack takes nothing in it for a link, or for the name of who is to be called."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _post(url: str, **content: Any) -> None:
@@ -163,10 +169,11 @@ def _mail(target: EmailTarget, message: Message) -> None:
 
 
 def _connected(target: EmailTarget) -> smtplib.SMTP:
+    own = socket.gethostname()  # else it is looked up, for which there is no time limit
     if target.security == "tls":
         context = ssl.create_default_context()
-        return smtplib.SMTP_SSL(target.host, target.port, timeout=TIMEOUT_SECONDS, context=context)
-    server = smtplib.SMTP(target.host, target.port, timeout=TIMEOUT_SECONDS)
+        return smtplib.SMTP_SSL(target.host, target.port, own, timeout=TIMEOUT_SECONDS, context=context)
+    server = smtplib.SMTP(target.host, target.port, own, timeout=TIMEOUT_SECONDS)
     if target.security == "starttls":
         try:
             server.starttls(context=ssl.create_default_context())

@@ -23,9 +23,6 @@ from flows.reporting.event_names import COUNTS, NO, PLAN, TOLD, YES, backup_reso
 from flows.reporting.lifecycle import Operation, Verb
 from flows.reporting.outcome import occasion_of, problem_of, suspicions_of
 
-MOST_CHARACTERS = 3000
-"""How much of an error is told."""
-
 Labels = dict[str, str]
 """A resource: its id, its name for people, and what automations go by."""
 
@@ -171,9 +168,5 @@ def payload_of(run: Operation) -> dict[str, JsonValue]:
             }
     if (problem := problem_of(run)) is not None:
         error = run.error or run.shortfall
-        numbers |= {
-            "error": type(error).__name__,
-            "message": problem[0][:MOST_CHARACTERS],
-            "hint": problem[1][:MOST_CHARACTERS],
-        }
+        numbers |= {"error": type(error).__name__, "message": problem[0], "hint": problem[1]}
     return numbers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import socket
 from dataclasses import dataclass, field
@@ -18,11 +17,6 @@ from flows.pipeline.prefect_compat import in_flow_run
 from flows.reporting.lifecycle import Operation, Verb
 from flows.reporting.outcome import problem_of, suspicions_of
 from flows.reporting.units import human_bytes, human_seconds
-
-MOST_CHARACTERS = 3000
-"""How much of an error is told; Slack takes no more in one message."""
-_SHORTEST_SECRET = 4
-"""What is shorter would be found in any text."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +66,7 @@ def message_of(run: Operation, occasion: Occasion) -> Message:
     if suspicions:
         lines += ["", "suspicious:", *(f"- {one}" for one in suspicions)]
     if problem is not None:
-        error, hint = (_without_secrets(plan, part) for part in problem)
-        error = error if len(error) <= MOST_CHARACTERS else f"{error[:MOST_CHARACTERS]} …"
+        error, hint = problem
         lines += ["", f"error: {error}", *([f"hint: {as_typed(hint, plan.reference)}"] if hint else [])]
     if occasion not in (Occasion.COMPLETED, Occasion.VERIFIED):
         lines += ["", f"What to do: {_to_do(run, occasion)}"]
@@ -88,8 +81,8 @@ def message_of(run: Operation, occasion: Occasion) -> Message:
         "host": host,
         "run_url": _run_url(),
         "suspicions": list(suspicions),
-        "error": _without_secrets(plan, problem[0])[:MOST_CHARACTERS] if problem else None,
-        "hint": _without_secrets(plan, problem[1]) if problem else None,
+        "error": problem[0] if problem else None,
+        "hint": problem[1] if problem else None,
     }
     return Message(occasion, subject_of(run, occasion), tuple(lines), facts)
 
@@ -152,15 +145,6 @@ def _to_do(run: Operation, occasion: Occasion) -> str:
     if run.verb is Verb.VERIFICATION:
         return f"see what was found (`lastgood show {plan} {backup}`), and verify it again"
     return f"see how the plan stands (`lastgood status {plan}`)"
-
-
-def _without_secrets(plan: BackupPlan, text: str) -> str:
-    """Leave out what variables of the plan hold: what a hook or a server said may repeat it."""
-    for name in plan.secret_variables:
-        secret = os.environ.get(name, "")
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "***")
-    return text
 
 
 def _run_url() -> str | None:

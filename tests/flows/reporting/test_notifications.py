@@ -20,6 +20,7 @@ from blocks.records import BackupType
 from blocks.repository.block import Repository
 from flows.backup import make_backup
 from flows.reporting import delivery, notifications
+from flows.reporting.events import payload_of
 from flows.reporting.lifecycle import Operation, Verb
 from flows.retention import apply_retention
 from flows.verify import make_verification
@@ -266,11 +267,14 @@ def test_an_interrupted_backup_is_told_of(books: Books, told: HttpReceiver) -> N
 
 def test_secrets_that_an_error_repeats_are_left_out(books: Books, told: HttpReceiver) -> None:
     plan = books.with_targets(SLACK)
-    said = LastgoodError(f"somebody said {os.environ['SLACK_URL']}", hint=f"Look at {os.environ['SLACK_URL']}.")
+    said = LastgoodError(
+        f"somebody said {os.environ['SLACK_URL']} <!channel>", hint=f"Look at {os.environ['SLACK_URL']}."
+    )
     run = Operation(plan, Verb.BACKUP, "full", error=said, seconds=1.0)
     notifications.PlanNotifications(plan).ended(run)
     assert TOKEN not in told.requests[0].body
-    assert "somebody said ***" in told.requests[0].json["text"]
+    assert "somebody said *** &lt;!channel&gt;" in told.requests[0].json["text"]
+    assert TOKEN not in str(payload_of(run))
     bug = Operation(plan, Verb.BACKUP, "full", error=RuntimeError(f"password {TOKEN}"), seconds=1.0)
     notifications.PlanNotifications(plan).ended(bug)
     assert "it failed unexpectedly (RuntimeError)" in told.requests[1].json["text"]

@@ -48,6 +48,7 @@ from flows.proving.parameters import Parameters
 from flows.proving.proof import Proof, proved_index
 from flows.proving.row_drift import row_drift
 from flows.proving.scratch_restore import ScratchRestore, open_scratch
+from flows.reading.report_run import publish_plan
 from flows.reporting.artifacts import publish_verification
 from flows.reporting.lifecycle import Verb, operation
 from flows.stages.compress import decompress
@@ -78,11 +79,13 @@ def verify(
         for proof in proved.proofs[:1]:
             publish_verification(opened, proof.verification)  # of the newest backup
         publish_due(proved)
+        publish_plan(opened)
         if wrong:
             raise wrong
         return proved
     result = make_verification(opened, backup, deep)
     publish_verification(opened, result)
+    publish_plan(opened)
     if error := failure(result):
         raise error
     return result

@@ -14,6 +14,7 @@ from blocks.errors import ConfigurationError
 from blocks.host.passwords import HINT
 from blocks.plan.durations import Window
 from blocks.plan.hooks import Hooks
+from blocks.plan.metrics import Metrics
 from blocks.plan.notifications import Notifications
 from blocks.plan.objectives import Objectives
 from blocks.plan.proof import Budget, ProofPolicy
@@ -81,6 +82,7 @@ class BackupPlan(LastgoodBlock):
         default_factory=Objectives,
         description="How old the newest good backup may be, and how long a restore may take.",
     )
+    metrics: Metrics = Field(default_factory=Metrics, description="What the numbers of each run are sent to.")
     hooks: Hooks = Field(default_factory=Hooks, description="Commands that run before and after state is read.")
     notifications: Notifications = Field(
         default=(), description="Who is told of failures, of bad backups, or that all is well; and dead man's switches."

@@ -88,16 +88,22 @@ class Listener(Protocol):
 
 def listeners(plan: BackupPlan) -> Sequence[Listener]:
     """Return who is told of the operations of a plan, in this order; imported only where there is somebody to tell."""
-    found: list[Listener] = []
+    from flows.reporting.journal import Journal  # it knows what operations are
+
+    told: list[Listener] = [Journal()]
+    if plan.metrics.sends:
+        from flows.reporting.sent_metrics import SentMetrics  # and what it needs, for plans that have it
+
+        told.append(SentMetrics(plan))
     if plan.notifications:
         from flows.reporting.notifications import PlanNotifications
 
-        found.append(PlanNotifications(plan))
+        told.append(PlanNotifications(plan))
     if in_flow_run():
         from flows.reporting.events import RunEvents
 
-        found.append(RunEvents())  # last: events say who was told
-    return found
+        told.append(RunEvents())  # last: events say who was told
+    return told
 
 
 @contextmanager

@@ -141,7 +141,10 @@ def _to_do(run: Operation, occasion: Occasion) -> str:
             f"(`lastgood show {plan} {backup}`)"
         )
     if occasion is Occasion.SUSPICIOUS:
-        return f"compare it with the one before (`lastgood show {plan} {backup}`); nothing was removed"
+        return (
+            f"see whether that is right (`lastgood show {plan} {backup}`), and say so (`lastgood accept {plan} {backup}`); "
+            "until then the last good one before it is kept"
+        )
     if run.verb is Verb.VERIFICATION:
         return f"see what was found (`lastgood show {plan} {backup}`), and verify it again"
     return f"see how the plan stands (`lastgood status {plan}`)"

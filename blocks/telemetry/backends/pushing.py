@@ -21,7 +21,7 @@ REST_SECONDS = 30.0
 """For so long a backend is left alone that could not be told: what comes meanwhile is dropped."""
 BATCH_SECONDS = 5.0
 """A client that gathers numbers sends them after so long without another one."""
-EXIT_SECONDS = 2.0
+EXIT_SECONDS = 3.0
 """A process that ends waits at most so long for numbers that were not sent."""
 
 
@@ -103,6 +103,8 @@ class Pusher:
         except Full:
             return
         thread.join(seconds)
+        if thread.is_alive():
+            logger.warning("%s did not take all metrics within %g seconds", self._what, seconds)
 
     def _at_exit(self) -> None:
         self.close(EXIT_SECONDS)

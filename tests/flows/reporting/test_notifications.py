@@ -342,5 +342,6 @@ def test_what_a_mail_server_refuses_is_said(
 def test_a_plan_that_tells_nobody_imports_nothing_for_it(books: Books) -> None:
     from flows.reporting.lifecycle import listeners
 
-    assert listeners(books.plan) == []
-    assert [type(one).__name__ for one in listeners(books.with_targets(SLACK))] == ["PlanNotifications"]
+    assert [type(one).__name__ for one in listeners(books.plan)] == ["Journal"]
+    told = listeners(books.with_targets(SLACK))
+    assert [type(one).__name__ for one in told] == ["Journal", "PlanNotifications"]

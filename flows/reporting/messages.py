@@ -142,8 +142,8 @@ def _to_do(run: Operation, occasion: Occasion) -> str:
         )
     if occasion is Occasion.SUSPICIOUS:
         return (
-            f"see whether that is right (`lastgood show {plan} {backup}`), and say so (`lastgood accept {plan} {backup}`); "
-            "until then the last good one before it is kept"
+            f"see whether that is right (`lastgood show {plan} {backup}`), and say so "
+            f"(`lastgood accept {plan} {backup}`); until then the last good one before it is kept"
         )
     if run.verb is Verb.VERIFICATION:
         return f"see what was found (`lastgood show {plan} {backup}`), and verify it again"

@@ -34,7 +34,7 @@ from flows.restoring.change_list import ChangeList
 from flows.restoring.form import ALL, NONE_IS_ALL, headed
 from flows.restoring.keys import check_keys
 from flows.restoring.known_bad import known_against
-from flows.restoring.not_rebuilt import check_whole
+from flows.restoring.not_rebuilt import check_whole, left_out
 from flows.restoring.origin import Origin, marks_of
 from flows.restoring.other_place import VARIABLE_ONLY, WITHOUT_PASSWORD, check_parameters, restoring_to, without_roles
 from flows.restoring.places import settle_places
@@ -166,7 +166,7 @@ def run_restore(
         return _restored(plan, wanted, progress, undo)
     with operation(plan, Verb.RESTORE, wanted.mode.value) as run:
         run.result = _restored(plan, wanted, progress, undo)
-        run.backup_id = run.result.backup_id
+        run.backup_id, run.shortfall = run.result.backup_id, left_out(run.result)
         return run.result
 
 

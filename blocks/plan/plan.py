@@ -15,6 +15,7 @@ from blocks.host.passwords import HINT
 from blocks.plan.durations import Window
 from blocks.plan.hooks import Hooks
 from blocks.plan.metrics import Metrics
+from blocks.plan.notifications import Notifications
 from blocks.plan.objectives import Objectives
 from blocks.plan.proof import Budget, ProofPolicy
 from blocks.plan.retention import RetentionPolicy
@@ -83,6 +84,9 @@ class BackupPlan(LastgoodBlock):
     )
     metrics: Metrics = Field(default_factory=Metrics, description="What the numbers of each run are sent to.")
     hooks: Hooks = Field(default_factory=Hooks, description="Commands that run before and after state is read.")
+    notifications: Notifications = Field(
+        default=(), description="Who is told of failures, of bad backups, or that all is well; and dead man's switches."
+    )
     quality: list[str] = Field(default_factory=list, description="Files with the quality suites of restored state.")
     verify_after_backup: Literal["off", "quick", "deep"] = Field(
         default="off",
@@ -154,6 +158,7 @@ class BackupPlan(LastgoodBlock):
             "repository": self.repository.anchored(folder),
             "encryption": self.encryption.anchored(folder),
             "hooks": self.hooks.anchored(folder.absolute()),
+            "notifications": tuple(target.anchored(folder) for target in self.notifications),
             "quality": [str((folder / path).absolute()) for path in self.quality],
         }
         return self.model_copy(update=update)
@@ -212,6 +217,7 @@ class BackupPlan(LastgoodBlock):
     def secret_variables(self) -> frozenset[str]:
         """Names of the environment variables that hold a secret of the plan, for hooks to be kept from."""
         own = self.credential_variables | self.repository.secret_variables
+        own = own.union(*(target.variables for target in self.notifications))
         return own.union(*(source.secret_variables for source in self.sources.values()))
 
     @property

@@ -55,8 +55,13 @@ class Readiness:
         return not self.exit_code
 
 
-def readiness(plan: BackupPlan) -> Iterator[Readiness]:
-    """Look at all that a plan needs, one after another; a server that does not answer is waited for."""
+def readiness(plan: BackupPlan, notify: bool = False) -> Iterator[Readiness]:
+    """Look at all that a plan needs, one after another; a server that does not answer is waited for.
+
+    Args:
+        plan: The plan.
+        notify: Also send a test message to all that the plan's `notifications` name.
+    """
     yield _tried("places", lambda: _places(plan))
     reached = []
     for name, source in plan.sources.items():
@@ -75,6 +80,7 @@ def readiness(plan: BackupPlan) -> Iterator[Readiness]:
         yield _tried(f"hook {hook.program}", partial(_hook, hook))
     if plan.metrics.sends:
         yield _tried("metrics", plan.metrics.reach)
+    yield from _notified(plan) if notify else _notifications(plan)
     for name in reached:  # of others all is said
         yield from _scratch(f"scratch restore of {name}", plan.sources[name].scratch_need)
 
@@ -170,6 +176,22 @@ def _suites(plan: BackupPlan, newest: BackupMetadata | None) -> Iterator[Readine
         if (file, suite.name) not in wrong:
             seen = f"about {', '.join(about)}" if newest is not None else "its collections are known after a backup"
             yield Readiness(f"suite {suite.name}", f"{len(suite.expectations)} expectations, {seen}")
+
+
+def _notifications(plan: BackupPlan) -> Iterator[Readiness]:
+    for target in plan.notifications:
+        yield _tried(f"notification {target.shown}", target.check)
+
+
+def _notified(plan: BackupPlan) -> Iterator[Readiness]:
+    from flows.reporting.notifications import try_targets  # few plans are tried so
+
+    for told in try_targets(plan):
+        what, error = f"notification {told.target.shown}", told.error
+        if error is not None:
+            yield Readiness(what, f"the test was not sent: {error.message}", error.hint, error.exit_code)
+        else:
+            yield Readiness(what, "a test was sent")
 
 
 def _hook(hook: Hook) -> str:

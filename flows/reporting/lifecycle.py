@@ -22,6 +22,7 @@ from blocks.records import BackupMetadata
 from blocks.telemetry.numbers import OperationNumbers
 from blocks.telemetry.recorder import recording
 from blocks.verification import Verification
+from flows.pipeline.prefect_compat import in_flow_run
 
 if TYPE_CHECKING:
     from flows.pipeline.results import RestoreResult, RetentionResult
@@ -56,6 +57,7 @@ class Operation:
         shortfall: What is wrong although there is a result: what a verification found, what a restore left out.
         seconds: How long it took; None while it is under way.
         numbers: What it did: seconds by stage, calls of tiers, reads of sources, waits; empty while it is under way.
+        told: The targets of the plan's notifications that were told of its end, as messages call them.
     """
 
     plan: BackupPlan
@@ -69,6 +71,7 @@ class Operation:
     shortfall: LastgoodError | None = None
     seconds: float | None = None
     numbers: OperationNumbers = field(default_factory=OperationNumbers)
+    told: tuple[str, ...] = ()
 
 
 class Listener(Protocol):
@@ -84,7 +87,7 @@ class Listener(Protocol):
 
 
 def listeners(plan: BackupPlan) -> Sequence[Listener]:
-    """Return who is told of the operations of a plan, in this order."""
+    """Return who is told of the operations of a plan, in this order; imported only where there is somebody to tell."""
     from flows.reporting.journal import Journal  # it knows what operations are
 
     told: list[Listener] = [Journal()]
@@ -92,6 +95,14 @@ def listeners(plan: BackupPlan) -> Sequence[Listener]:
         from flows.reporting.sent_metrics import SentMetrics  # and what it needs, for plans that have it
 
         told.append(SentMetrics(plan))
+    if plan.notifications:
+        from flows.reporting.notifications import PlanNotifications
+
+        told.append(PlanNotifications(plan))
+    if in_flow_run():
+        from flows.reporting.events import RunEvents
+
+        told.append(RunEvents())  # last: events say who was told
     return told
 
 

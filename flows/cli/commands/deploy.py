@@ -22,7 +22,11 @@ def deploy_arguments(command: ArgumentParser) -> None:
 
 
 def deploy(plans: Sequence[str], *, pool: str, json: bool) -> None:
-    """Make the deployments of one or more plans in a work pool, with the schedules that the plans say."""
+    """Make the deployments of one or more plans in a work pool, with the schedules that the plans say.
+
+    The server then also watches each plan: automations tell when there is no good backup within the RPO and when a
+    verification fails, and a corrupted backup starts a full one.
+    """
     for plan in filter(is_path, plans):  # a name is asked for on the server
         open_plan(plan)
     from deployments.deploy import deploy as deploy_plans  # what runs the flows is above them
@@ -39,18 +43,25 @@ def deploy(plans: Sequence[str], *, pool: str, json: bool) -> None:
                         "schedule": one.schedule,
                         "next_run": one.next_run.isoformat() if one.next_run else None,
                     }
-                    for one in done
+                    for one in done.deployments
                 ],
+                "automations": [{"automation": one.name, "change": one.change} for one in done.automations],
             }
         )
         return
     table = grid("deployment", "", "runs", "next")
     table.columns[0].whole = True
-    for one in done:
+    for one in done.deployments:
         by_hand = "by hand" if one.change != "removed" else ""
         moment = human_time(one.next_run) if one.next_run else ""
         table.add_row(one.address, one.change, one.schedule or by_hand, moment)
     say(table)
+    watching = grid("automation", "")
+    watching.columns[0].whole = True
+    for automation in done.automations:
+        watching.add_row(automation.name, automation.change)
+    say("")
+    say(watching)
     say(f"\nrun a worker where the plans' sources can be reached: prefect worker start --pool {pool}")
 
 

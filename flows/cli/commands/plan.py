@@ -51,18 +51,19 @@ def save_plan(plan: str, *, name: str | None, json: bool) -> None:
 def check_plan_arguments(command: ArgumentParser) -> None:
     """Declare what `plan check` takes."""
     options.plan(command)
+    options.flag(command, "--notify", "Also send a test message to all that the plan's notifications name.")
     options.json(command)
 
 
-def check_plan(plan: str, *, json: bool) -> int:
-    """See whether all that a plan needs is there: sources, credential, repository, room, suites, hooks, programs.
+def check_plan(plan: str, *, notify: bool, json: bool) -> int:
+    """See whether all that a plan needs is there: sources, credential, repository, suites, hooks, notifications.
 
-    Everything is tried, nothing is written. The exit code is 0 where all is ready, else that of the first thing that is
-    not.
+    Everything is tried, nothing is written, and nobody is told anything unless `--notify` says so. The exit code is 0
+    where all is ready, else that of the first thing that is not.
     """
     opened = open_plan(plan)
     found = []
-    for one in readiness(opened):
+    for one in readiness(opened, notify):
         found.append(one)
         if not json:
             _show_readiness(one)

@@ -102,8 +102,10 @@ def _either_way(work: Callable[P, R]) -> Callable[P, R]:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return bound()
-        return _in_thread(bound)  # type: ignore[return-value]
+            in_loop = False  # what is raised later has nothing to do with this
+        else:
+            in_loop = True
+        return _in_thread(bound) if in_loop else bound()  # type: ignore[return-value]
 
     return call
 

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import lastgood
 from blocks.errors import BackupNotFound, ConfigurationError, CorruptionDetected, RepositoryLocked
 from blocks.plan.plan import BackupPlan, read_plan
 from blocks.records import BackupType
+from flows.reporting import metrics
 from tests.face_support import ROOT, Application, run
 
 PICTURE = """
@@ -337,6 +339,53 @@ def test_a_broken_collector_stops_no_backup(application: Application) -> None:
     manager = lastgood.BackupManager(application.plan, Broken())  # type: ignore[arg-type]
     assert manager.create_backup("full").rows == 4
     manager.cleanup_old_backups()
+
+
+def test_a_collector_that_does_not_answer_holds_up_no_backup(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, told = threading.Event(), Collected()
+
+    class Stuck(Collected):
+        def record_counter(self, name: str) -> None:
+            answers.wait(60)
+            told.record_counter(name)
+
+    monkeypatch.setattr(metrics, "WAIT_SECONDS", 0.05)
+    manager = lastgood.BackupManager(application.plan, Stuck())
+    assert manager.create_backup("full").rows == 4
+    assert not told.told
+    answers.set()
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_collector_of_coroutines_is_awaited(application: Application, awaited: bool) -> None:
+    collected = Collected()
+
+    class Awaited:
+        async def record_counter(self, name: str) -> None:
+            await asyncio.sleep(0)
+            collected.record_counter(name)
+
+        async def record_histogram(self, name: str, value: float) -> None:
+            collected.record_histogram(name, value)
+
+    manager = lastgood.BackupManager(application.plan, Awaited())
+
+    async def main() -> None:
+        await manager.cleanup_old_backups()  # type: ignore[misc]
+
+    if awaited:
+        asyncio.run(main())
+    else:
+        manager.cleanup_old_backups()
+    assert collected.told == ["backup.retention.cleaned_total", "backup.retention.cleaned_success"]
+
+
+def test_an_error_says_nothing_of_event_loops(application: Application) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        lastgood.backup(application.folder / "none.yaml")
+    assert "event loop" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_a_lock_keeps_runs_away_with_and_async_with(application: Application) -> None:

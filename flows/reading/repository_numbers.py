@@ -132,7 +132,7 @@ def _numbers(repository: Repository, plan: str, survey: Survey, stock: Stock) ->
         stored_bytes=sum(made.size_stored for made in backups),
         free_bytes=None,
         newest_good=good.timestamp if good is not None else None,
-        newest_verified=max((made.timestamp for made in verified), default=None),
+        newest_verified=verified[-1].timestamp if verified else None,
         last_verification=_last_verification(verdicts),
         rto_seconds=rto.worst_seconds if rto is not None else None,
         slots={slot.source: slot.held_bytes for slot in slots(backups)},

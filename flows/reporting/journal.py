@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import os
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -22,6 +21,7 @@ from pydantic import JsonValue
 
 from blocks.errors import CorruptionDetected, LastgoodError, NotRestorable, Partial, QualityFailed
 from blocks.host.leftovers import process_name, running_host
+from blocks.host.threads import ShortCalls
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupType
 from blocks.repository import names
@@ -50,7 +50,8 @@ class Journal:
     """Notes operations. Where that fails, or takes long, a warning is all that comes of it."""
 
     def __init__(self) -> None:
-        self._warned = self._stuck = False
+        self._calls = ShortCalls("journal")
+        self._warned = False
 
     def started(self, operation: Operation) -> None:
         """Append the line of the start."""
@@ -61,26 +62,13 @@ class Journal:
         self._note(operation, lambda: _append_end(operation))
 
     def _note(self, operation: Operation, note: Callable[[], object]) -> None:
-        if self._stuck:
-            return
-        failures: list[Exception] = []
-
-        def try_it() -> None:
-            try:
-                note()
-            except (OSError, RuntimeError) as exc:  # RuntimeError: there is no home
-                failures.append(exc)
-
-        # the folder may be one of a file server that does not answer
-        noting = threading.Thread(target=try_it, name="journal", daemon=True)
-        noting.start()
-        noting.join(WAIT_SECONDS)
-        self._stuck = noting.is_alive()
-        if failures or self._stuck:
-            why = failures[0] if failures else f"it takes more than {WAIT_SECONDS:g} seconds"
+        try:
+            # the folder may be one of a file server that does not answer; where it does again, the end is noted
+            self._calls.call(note, WAIT_SECONDS)
+        except (OSError, RuntimeError) as exc:  # RuntimeError: there is no home
             # once for an operation
             level = logging.DEBUG if self._warned else logging.WARNING
-            logger.log(level, "metrics miss this %s: the journal cannot be written: %s", operation.verb.value, why)
+            logger.log(level, "metrics miss this %s: the journal cannot be written: %s", operation.verb.value, exc)
             self._warned = True
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from pydantic import JsonValue
 
 from blocks.host.folders import sync_folder
-from blocks.host.leftovers import has_ended, running_host
+from blocks.host.leftovers import running_host, runs
 from blocks.telemetry.published import BYTES, COUNTS, SECONDS
 from flows.reporting.journal_files import TOTALS, lock, opened, segment, segments, through, totals_text
 
@@ -42,6 +42,7 @@ _TRIES = 10
 _MICRO = 1_000_000
 _MOST_COUNT = 2**62
 _MOST_PLACE = 4096
+_OPPOSITE = {"success": "failure", "failure": "success"}
 _ENDED_WELL = frozenset({"completed", "failed", "partial", "bad"})
 _VERBS = frozenset({"backup", "restore", "verification", "retention"})
 
@@ -69,7 +70,7 @@ class PlanTotals:
 
     Attributes:
         counts: Whole numbers by name and labels, such as `("ended", "backup", "full", "completed")`.
-        latest: Times in seconds since 1970 by name and labels: the greatest counts.
+        latest: Times in seconds since 1970 by name and labels: what was noted last.
         newest: The newest backup by its type.
         backups: The newest backups, the oldest first.
         restores: Seconds of the newest scratch restores, each with its time, the oldest first.
@@ -85,15 +86,22 @@ class PlanTotals:
         """Add what others did for the same plan."""
         self.counts.update(other.counts)
         for name, moment in other.latest.items():
-            self.saw(name, moment)
+            self.latest[name] = max(moment, self.latest.get(name, moment))
         for made in other.newest.values():
             self._newest(made)
         self.backups = sorted([*self.backups, *other.backups], key=lambda one: one.timestamp)[-_MOST_BACKUPS:]
         self.restores = sorted([*self.restores, *other.restores])[-_MOST_RESTORES:]
 
     def saw(self, name: tuple[str, ...], moment: float) -> None:
-        """Note when something was."""
-        self.latest[name] = max(moment, self.latest.get(name, moment))
+        """Note when something was that is noted last: what a clock that was ahead then said of others is corrected.
+
+        A success of next year would hide every failure until then.
+        """
+        self.latest[name] = moment
+        if name[0] in _OPPOSITE:
+            other = (_OPPOSITE[name[0]], *name[1:])
+            if self.latest.get(other, 0.0) >= moment:
+                self.latest[other] = moment - 1 / _MICRO
 
     def made(self, made: Made) -> None:
         """Note a backup."""
@@ -155,7 +163,9 @@ class Pending(NamedTuple):
         here = running_host()
         if self.host is not None and here is not None and self.host[0] == here[0] and self.host[1] != here[1]:
             return True  # the machine was started again since
-        return has_ended(self.process) or now.timestamp() - self.started > GONE_AFTER.total_seconds()
+        if (running := runs(self.process)) is not None:
+            return not running  # however long it takes, and whatever became of the clock
+        return now.timestamp() - self.started > GONE_AFTER.total_seconds()
 
 
 @dataclass

@@ -5,17 +5,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from inspect import isawaitable
 from typing import Protocol
 
+from blocks.host.threads import ShortCalls
+
 logger = logging.getLogger(__name__)
+
+WAIT_SECONDS = 3.0
+"""So long a collector is waited for. While a call of it takes longer, it is told nothing."""
+
 
 
 class Collector(Protocol):
     """What a manager tells its numbers to, `lastgood.MetricsCollector` for one.
 
-    Whatever it raises is logged, and stops nothing.
+    Whatever it raises is logged, and stops nothing. What it returns is awaited where that can be, in another thread's
+    event loop.
     """
 
     def record_counter(self, name: str) -> object:
@@ -37,6 +45,7 @@ class Numbers:
     def __init__(self, collector: Collector | None) -> None:
         self._collector = collector
         self._guard = threading.Lock()
+        self._calls, self._calling = ShortCalls("metrics-collector"), threading.Lock()
         self._counted: dict[str, int] = {}
 
     def counted(self) -> dict[str, int]:
@@ -77,6 +86,20 @@ class Numbers:
 
     def _told(self, tell: Callable[[], object]) -> None:
         try:
-            tell()
+            with self._calling:
+                self._calls.call(lambda: _finish(tell()), WAIT_SECONDS)
+        except TimeoutError as exc:
+            logger.warning("the metrics collector was not told all: %s", exc)
         except Exception:
             logger.warning("the metrics collector failed", exc_info=True)
+
+
+def _finish(result: object) -> None:
+    """Await what a collector returned whose methods are coroutines."""
+    if isawaitable(result):
+        import asyncio  # few collectors need it
+
+        async def wait(result: Awaitable[object]) -> None:
+            await result
+
+        asyncio.run(wait(result))

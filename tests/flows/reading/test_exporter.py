@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -272,6 +273,16 @@ def test_a_killed_backup_of_another_machine_has_failed_after_a_day(plan: BackupP
     assert counts["ended", "backup", "incremental", "completed"] == 1
 
 
+def test_an_operation_of_a_process_that_runs_has_not_failed_however_far_the_clock_jumped(plan: BackupPlan) -> None:
+    folder, now = journal_folder(), datetime.now(UTC)
+    note(folder, started("long", now - 2 * GONE_AFTER))
+    assert list(JournalReader(folder).read().pending) == ["long"]
+    note(folder, ended("long", now))
+    counts = JournalReader(folder).read().of("", "r" * 32, "books").counts
+    assert counts["ended", "backup", "incremental", "failed"] == 0
+    assert counts["ended", "backup", "incremental", "completed"] == 1
+
+
 def test_a_host_that_was_started_again_runs_nothing_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
     from flows.reporting import journal_totals
 
@@ -353,6 +364,27 @@ def test_a_journal_on_a_file_server_that_does_not_answer_holds_up_no_backup(
     assert [one.getMessage() for one in caplog.records if "journal" in one.getMessage()] == [
         "metrics miss this backup: the journal cannot be written: it takes more than 0.05 seconds"
     ]
+
+
+def test_a_backup_is_not_said_to_have_failed_since_the_journal_was_slow_when_it_began(
+    plan: BackupPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, answers = journal_files.append, threading.Event()
+
+    def slow(*args: Any) -> bool:
+        answers.wait(60)
+        return append(*args)
+
+    monkeypatch.setattr(journal, "append", slow)
+    monkeypatch.setattr(journal, "WAIT_SECONDS", 0.05)
+    with operation(plan, Verb.RETENTION):
+        monkeypatch.setattr(journal, "WAIT_SECONDS", 60)
+        answers.set()
+        for thread in threading.enumerate():
+            if thread.name == "journal":
+                thread.join()
+    found = scrape(plan)
+    assert found("backup_retention_cleaned_total") == found("backup_retention_cleaned_success") == 1
 
 
 def test_no_home_breaks_no_backup(plan: BackupPlan, monkeypatch: pytest.MonkeyPatch) -> None:

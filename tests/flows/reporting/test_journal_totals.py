@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.reporting.journal_totals import Totals
-from tests.flows.reporting.journal_support import PLACE, REPOSITORY, ended, numbers_of, operations, started
+from tests.flows.reporting.journal_support import NOW, PLACE, REPOSITORY, ended, numbers_of, operations, started
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -104,3 +105,14 @@ def test_a_place_that_held_two_repositories_tells_of_each_its_own() -> None:
 
 def numbers_of_repository(totals: Totals, repository_id: str | None) -> int:
     return totals.of(PLACE, repository_id, "books").counts["started", "backup", "incremental"]
+
+
+@pytest.mark.parametrize(("ahead", "then"), [("completed", "failed"), ("failed", "completed")])
+def test_a_clock_that_was_ahead_hides_nothing_that_came_after(ahead: str, then: str) -> None:
+    totals = Totals()
+    for number, (how, at) in enumerate([(ahead, NOW + timedelta(days=400)), (then, NOW)]):
+        totals.feed(json.dumps(ended(number, at, outcome=how)).encode())
+    moments = totals.of(PLACE, REPOSITORY, "books").latest
+    named = {"completed": "success", "failed": "failure"}
+    assert moments[named[then], "backup", "incremental"] == NOW.timestamp()
+    assert moments[named[ahead], "backup", "incremental"] < NOW.timestamp()

@@ -5,7 +5,9 @@ Each thing is looked at by itself, so that all that is missing is said at once. 
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -71,8 +73,8 @@ def readiness(plan: BackupPlan) -> Iterator[Readiness]:
     if opened.repository is not None:
         yield _tried("room", opened.room)
     yield from _suites(plan, opened.newest)
-    for hook in (*plan.hooks.before, *plan.hooks.after):
-        yield _tried(f"hook {hook.program}", partial(_hook, hook))
+    for hook in plan.hooks.all():
+        yield _tried(f"hook {hook.name}", partial(_hook, hook))
     for name in reached:  # of others all is said
         yield from _scratch(f"scratch restore of {name}", plan.sources[name].scratch_need)
 
@@ -172,9 +174,12 @@ def _suites(plan: BackupPlan, newest: BackupMetadata | None) -> Iterator[Readine
 
 def _hook(hook: Hook) -> str:
     """Find the program as `Popen` would: a path counts from the folder that the hook runs in."""
-    program = hook.command[0]
+    hook.additions(os.environ)
     if hook.folder is not None and not hook.folder.is_dir():
         raise ConfigurationError(f"its folder {hook.folder} is not there", hint="Check `hooks` in the plan.")
+    if hook.python is not None:
+        return _package(hook.python)
+    program = hook.command[0]
     there = str((hook.folder or Path()) / program) if os.sep in program else program
     found = shutil.which(there)
     if found is None:
@@ -182,3 +187,14 @@ def _hook(hook: Hook) -> str:
             f"there is no program {program} that this user may start", hint="Install it, or check `hooks` in the plan."
         )
     return found
+
+
+def _package(function: str) -> str:
+    """Find the package of a function without importing it, which would run its code."""
+    package = re.split("[.:]", function)[0]
+    found = importlib.util.find_spec(package)
+    if found is None:
+        raise ConfigurationError(
+            f"there is no Python package {package} here", hint="Install it, or check `hooks` in the plan."
+        )
+    return f"{function}, of {found.origin or package}"

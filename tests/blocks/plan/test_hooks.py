@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Collection
+from contextlib import AbstractContextManager as Around
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from blocks.errors import ConfigurationError, Partial, SourceUnavailable
+from blocks.plan.hook_context import HookContext
+from blocks.plan.hooked_run import HookedRun
 from blocks.plan.hooks import Hook, Hooks
 from blocks.plan.plan import parse_plan
 
@@ -25,6 +29,11 @@ def script(folder: Path, name: str, text: str) -> str:
 def notes(folder: Path) -> list[str]:
     path = folder / "notes"
     return path.read_text().split() if path.exists() else []
+
+
+def around(hooks: Hooks, plan: str = "p", kind: str = "full", private: Collection[str] = ()) -> Around:
+    """Run hooks around the reading of state."""
+    return HookedRun(hooks, HookContext(plan, "backup", backup_type=kind), private).around_reading()
 
 
 def note(word: str) -> list[str]:
@@ -61,7 +70,7 @@ def test_a_misspelt_hook_is_refused_by_the_plan() -> None:
 
 def test_hooks_run_in_order_in_the_folder_of_the_plan(tmp_path: Path) -> None:
     hooks = Hooks(before=(note("one"), note("two")), after=(note("four"), note("five"))).anchored(tmp_path)
-    with hooks.around("trading", "full"):
+    with around(hooks, "trading"):
         note_file = tmp_path / "notes"
         note_file.write_text(note_file.read_text() + "three\n")
     assert notes(tmp_path) == ["one", "two", "three", "four", "five"]
@@ -71,7 +80,7 @@ def test_a_relative_program_and_folder_count_from_the_plan(tmp_path: Path) -> No
     (tmp_path / "ops").mkdir()
     script(tmp_path / "ops", "pause.sh", "pwd >> notes")
     hooks = Hooks(before=("./ops/pause.sh", Hook(command="./pause.sh", folder="ops"))).anchored(tmp_path)
-    with hooks.around("trading", "full"):
+    with around(hooks, "trading"):
         pass
     assert notes(tmp_path) == [str(tmp_path)]
     assert notes(tmp_path / "ops") == [str(tmp_path / "ops")]
@@ -83,7 +92,8 @@ def test_a_hook_knows_what_it_is_run_for_and_not_the_passphrase(
     monkeypatch.setenv("SECRET_WORD", "hunter2")
     monkeypatch.setenv("OTHER", "kept")
     show = 'echo "$LASTGOOD_PLAN $LASTGOOD_BACKUP_TYPE $OTHER ${SECRET_WORD-unset}" >> notes'
-    with Hooks(before=(["sh", "-c", show],)).anchored(tmp_path).around("trading", "incremental", ["SECRET_WORD"]):
+    hooks = Hooks(before=(["sh", "-c", show],)).anchored(tmp_path)
+    with around(hooks, "trading", "incremental", ["SECRET_WORD"]):
         pass
     assert notes(tmp_path) == ["trading", "incremental", "kept", "unset"]
 
@@ -92,36 +102,37 @@ def test_a_failing_hook_stops_before_the_block_and_still_lets_the_writers_go_on(
     failing = ["sh", "-c", "echo out; echo the app is busy >&2; exit 3"]
     hooks = Hooks(before=(note("one"), failing, note("never")), after=(note("resumed"),)).anchored(tmp_path)
     told = pytest.raises(SourceUnavailable, match=r"hook sh ended with exit code 3: out\nthe app is busy")
-    with told, hooks.around("trading", "full"):
+    with told, around(hooks, "trading"):
         (tmp_path / "notes").write_text("block")
     assert notes(tmp_path) == ["one", "resumed"]
 
 
 def test_only_the_end_of_what_a_hook_said_is_shown(tmp_path: Path) -> None:
     talk = "import sys; sys.stderr.write('x' * 10**6 + 'the end'); sys.exit(1)"
-    with pytest.raises(SourceUnavailable) as caught, Hooks(before=([sys.executable, "-c", talk],)).around("p", "full"):
+    with pytest.raises(SourceUnavailable) as caught, around(Hooks(before=([sys.executable, "-c", talk],))):
         pass
     assert caught.value.message.endswith("the end")
     assert len(caught.value.message) < 2200
 
 
 def test_arguments_are_not_shown(tmp_path: Path) -> None:
-    with pytest.raises(SourceUnavailable) as caught, Hooks(before=("sh -c 'exit 1' hunter2",)).around("p", "full"):
+    with pytest.raises(SourceUnavailable) as caught, around(Hooks(before=("sh -c 'exit 1' hunter2",))):
         pass
     assert "hunter2" not in caught.value.message
 
 
 @pytest.mark.parametrize("command", ["no-such-program-anywhere", "/dev/null"])
 def test_what_cannot_be_started_is_a_mistake_in_the_plan(command: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be started"), Hooks(before=(command,)).around("p", "full"):
+    with pytest.raises(ConfigurationError, match="cannot be started"), around(Hooks(before=(command,))):
         pass
 
 
 def test_a_hook_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
     forks = "sleep 600 & echo $! > child; echo waiting; wait"
     hook = Hook(command=("sh", "-c", forks), timeout_seconds=2, folder=tmp_path)
-    with pytest.raises(SourceUnavailable, match=r"longer than 2 seconds and was killed: waiting"):
-        hook.run(os.environ)
+    told = pytest.raises(SourceUnavailable, match=r"longer than 2 seconds and was killed: waiting")
+    with told, around(Hooks(before=(hook,))):
+        pass
     child = int((tmp_path / "child").read_text())
     while running(child):
         os.sched_yield()
@@ -136,7 +147,7 @@ def running(process: int) -> bool:
 
 
 def test_a_service_that_a_hook_starts_does_not_hold_it_up(tmp_path: Path) -> None:
-    with Hooks(before=(["sh", "-c", "sleep 600 & echo $! > child"],)).anchored(tmp_path).around("p", "full"):
+    with around(Hooks(before=(["sh", "-c", "sleep 600 & echo $! > child"],)).anchored(tmp_path)):
         child = int((tmp_path / "child").read_text())
         assert running(child)
     os.kill(child, 9)
@@ -145,7 +156,7 @@ def test_a_service_that_a_hook_starts_does_not_hold_it_up(tmp_path: Path) -> Non
 def test_a_failure_at_the_end_is_partial_and_the_other_hooks_still_run(tmp_path: Path) -> None:
     hooks = Hooks(after=("sh -c 'echo broken; exit 1'", note("resumed"), "false")).anchored(tmp_path)
     told = pytest.raises(Partial, match=r"plan trading: the backup is made, but .*: broken; the hook false")
-    with told, hooks.around("trading", "full"):
+    with told, around(hooks, "trading"):
         pass
     assert notes(tmp_path) == ["resumed"]
 
@@ -153,10 +164,10 @@ def test_a_failure_at_the_end_is_partial_and_the_other_hooks_still_run(tmp_path:
 def test_the_first_failure_is_told_with_the_later_one(tmp_path: Path) -> None:
     hooks = Hooks(after=("false",))
     told = pytest.raises(ConfigurationError, match="the plan is wrong; and afterwards the hook false ended")
-    with told as caught, hooks.around("trading", "full"):
+    with told as caught, around(hooks, "trading"):
         raise ConfigurationError("the plan is wrong", hint="Right it.")
     assert caught.value.hint == "Right it."
-    with pytest.raises(ZeroDivisionError) as other, hooks.around("trading", "full"):
+    with pytest.raises(ZeroDivisionError) as other, around(hooks, "trading"):
         _ = 1 / 0
     assert "the hook false" in other.value.__notes__[0]
 
@@ -186,7 +197,7 @@ def test_hooks_see_no_secret_of_the_plan_and_all_else(tmp_path: Path, monkeypatc
         },
         "p",
     )
-    with plan.hooks.anchored(tmp_path).around("p", "full", plan.secret_variables):
+    with around(plan.hooks.anchored(tmp_path), private=plan.secret_variables):
         pass
     seen = (tmp_path / "seen").read_text()
     assert "hunter2" not in seen
@@ -238,6 +249,6 @@ def test_a_hook_that_takes_its_password_from_a_variable_is_none_of_those(command
 
 def test_what_a_hook_was_started_with_is_in_no_traceback(tmp_path: Path) -> None:
     hook = Hook(command=("sh", "-c", "sleep 600", "hunter2"), timeout_seconds=0.1, folder=tmp_path)
-    with pytest.raises(SourceUnavailable) as caught:
-        hook.run(os.environ)
+    with pytest.raises(SourceUnavailable) as caught, around(Hooks(before=(hook,))):
+        pass
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))

@@ -19,7 +19,7 @@ from blocks.plan import hook_context
 VERBS = ("backup", "restore", "retention", "verification")
 """What has hooks of its own, as `hooks` names it."""
 
-_FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PASSED = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
@@ -49,7 +49,6 @@ class Hook(BaseModel):
     )
     python: str | None = Field(
         default=None,
-        pattern=_FUNCTION,
         description="Instead of a command: a function as package.module:function, of a package that is installed. It "
         "is called in a process of its own, with an object that says what the run is and what came of it.",
     )
@@ -82,6 +81,13 @@ class Hook(BaseModel):
                 "let the program read it from a file or a variable"
             )
         return command
+
+    @field_validator("python")
+    @classmethod
+    def _names_a_function(cls, python: str | None) -> str | None:
+        if python is not None and _FUNCTION.fullmatch(python) is None:
+            raise ValueError("write package.module:function")
+        return python
 
     @field_validator("env")
     @classmethod

@@ -26,7 +26,6 @@ _PATTERNS = {
     r"^[a-z0-9][a-z0-9._-]{0,62}$": "write lower-case letters, digits, dots, dashes and underscores, at most 63 in "
     "all, and a letter or a digit first",
     "^[a-z0-9_]{1,63}$": "write lower-case letters, digits and underscores, at most 63",
-    r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$": "write package.module:function",
     r"^[^/]+/.+$": "write source/collection, such as ledger/orders",
 }
 _WANTED = {

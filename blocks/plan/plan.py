@@ -26,6 +26,7 @@ from blocks.records import BackupType
 from blocks.repository.block import BackupRepository
 from blocks.rows.selection import Selection
 from blocks.sources.kinds import OWN_TYPES, added_source, added_sources, source_of
+from blocks.sources.source import StateSource
 
 if TYPE_CHECKING or not without_prefect():
     from blocks.sources.kinds import Source
@@ -40,7 +41,12 @@ _SOURCE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 
 
 def _source(value: Any, read: Callable[[Any], Any]) -> Any:
-    """Validate a source; where its type is added by a package that cannot be used, say that."""
+    """Validate a source; where its type is added by a package that cannot be used, say that.
+
+    What a program gives is a source already, maybe of a class of its own.
+    """
+    if isinstance(value, StateSource):
+        return value
 
     def known(given: Any) -> Any:
         if isinstance(given, Mapping):

@@ -31,12 +31,13 @@ from blocks.records import BackupType
 from blocks.repository.block import BackupRepository, Repository
 from blocks.sources.sqlite import SQLiteSource
 from flows.backup import make_backup
+from flows.proving.failure import failure, unproved
 from flows.rehearsal import rehearse
 from flows.restore import make_restore
 from flows.restoring.request import RestoreRequest
 from flows.retention import apply_retention
 from flows.undo import make_undo
-from flows.verify import failure, make_due, make_verification, unproved
+from flows.verify import make_due, make_verification
 from tests.flows.flow_support import EXACT, FULL, PREVIEW, blobs, flip
 
 TOLD = ("MOMENT", "VERB", "BACKUP_TYPE", "MODE", "PLACE", "OUTCOME")

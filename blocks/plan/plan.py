@@ -15,6 +15,7 @@ from blocks.errors import ConfigurationError
 from blocks.host.passwords import HINT
 from blocks.plan.durations import Window
 from blocks.plan.hooks import Hooks
+from blocks.plan.metrics import Metrics
 from blocks.plan.objectives import Objectives
 from blocks.plan.proof import Budget, ProofPolicy
 from blocks.plan.retention import RetentionPolicy
@@ -97,6 +98,9 @@ class BackupPlan(LastgoodBlock):
     objectives: Objectives = Field(
         default_factory=Objectives,
         description="How old the newest good backup may be, and how long a restore may take.",
+    )
+    metrics: Metrics = Field(
+        default_factory=Metrics, description="What the numbers of backups and retention are sent to, at each of them."
     )
     hooks: Hooks = Field(default_factory=Hooks, description="What runs before and after state is read, and each verb.")
     quality: list[str] = Field(default_factory=list, description="Files with the quality suites of restored state.")

@@ -197,7 +197,7 @@ else:
 
     def task(*, retries: int = 0, **_options: object) -> Callable[[Callable[P, R]], _PlainTask[P, R]]:
         """Make a stage; what only Prefect uses is left aside."""
-        return lambda fn: _PlainTask(fn, retries)
+        return lambda fn: _PlainTask(timed(fn), retries)
 
     def flow(*, name: str, **_options: object) -> Callable[[Callable[P, R]], _PlainFlow[P, R]]:
         """Make a verb; what only Prefect uses is left aside."""

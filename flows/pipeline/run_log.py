@@ -6,15 +6,14 @@ Loggers are the process's own, where others may run their flows: what is left ou
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from blocks.errors import LastgoodError
+from blocks.telemetry.recorder import recorder, recording
 from flows.pipeline.hints import as_typed
 
 P = ParamSpec("P")
@@ -25,40 +24,18 @@ _NOISE = ("Finished in state Completed()", "Finished in state NotReady(")
 """How a task says that it has ended well, and that it was not begun because one before it failed."""
 
 
-class StageClock:
-    """How long the stages of a run took, by their names. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._seconds: dict[str, float] = {}
-
-    def add(self, stage: str, seconds: float) -> None:
-        """Count one call of a stage."""
-        with self._guard:
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
-
-    def __str__(self) -> str:
-        """Say how long each took, in the order in which they first ended."""
-        with self._guard:
-            return ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in self._seconds.items())
-
-
-_clock: ContextVar[StageClock | None] = ContextVar("lastgood_stage_clock", default=None)
-
-
 def timed(fn: Callable[P, R]) -> Callable[P, R]:
-    """Have the time that a stage takes counted for the run that it is of."""
+    """Have the time that a stage takes counted for the operation that it is of."""
 
     @wraps(fn)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        clock = _clock.get()
-        if clock is None:
+        if (recorded := recorder()) is None:
             return fn(*args, **kwargs)
         started = time.monotonic()
         try:
             return fn(*args, **kwargs)
         finally:
-            clock.add(getattr(fn, "__name__", "stage"), time.monotonic() - started)
+            recorded.stage(getattr(fn, "__name__", "stage"), time.monotonic() - started)
 
     return run
 
@@ -86,21 +63,24 @@ _FILTER = _OfOurRuns()
 
 @contextmanager
 def told_in_prefect(flow_run_id: str) -> Iterator[None]:
-    """Let a run have a log that a person can read, and a clock of its stages."""
+    """Let a run have a log that a person can read, and a record of what its stages took."""
     for name in (_FLOW_RUNS, _TASK_RUNS):
         logging.getLogger(name).addFilter(_FILTER)  # once, however often
     _FILTER.runs.add(flow_run_id)
-    token = _clock.set(StageClock())
     try:
-        yield
+        with recording():
+            yield
     finally:
-        _clock.reset(token)
         _FILTER.runs.discard(flow_run_id)
 
 
 def stage_seconds() -> str:
-    """Say how long the stages of this run took, in seconds by their names; nothing outside of a run."""
-    return str(_clock.get() or "")
+    """Say how long the stages of this run took, in seconds, in the order in which they first ended.
+
+    Nothing outside of a run.
+    """
+    stages = recorded.numbers().stages if (recorded := recorder()) is not None else {}
+    return ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items())
 
 
 def in_words(error: LastgoodError, reference: str | None) -> str:

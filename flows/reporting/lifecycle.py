@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata
+from blocks.telemetry.numbers import OperationNumbers
+from blocks.telemetry.recorder import recording
 from blocks.verification import Verification
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class Operation:
         error: What ended it; None while it is under way, and where it did what it should. A verification that finds a
             backup bad, and a restore that leaves something out, have no error: their result says so.
         seconds: How long it took; None while it is under way.
+        numbers: What it did: seconds by stage, calls of tiers, reads of sources, waits; empty while it is under way.
     """
 
     plan: BackupPlan
@@ -62,6 +65,7 @@ class Operation:
     result: BackupMetadata | RestoreResult | Verification | RetentionResult | None = None
     error: BaseException | None = None
     seconds: float | None = None
+    numbers: OperationNumbers = field(default_factory=OperationNumbers)
 
 
 class Listener(Protocol):
@@ -72,13 +76,18 @@ class Listener(Protocol):
         ...
 
     def ended(self, operation: Operation) -> None:
-        """Take note that an operation ended: `seconds` is set, and `error` where it failed."""
+        """Take note that an operation ended: `seconds` and `numbers` are set, and `error` where it failed."""
         ...
 
 
 def listeners(plan: BackupPlan) -> Sequence[Listener]:
     """Return who is told of the operations of a plan, in this order."""
-    return ()
+    told: list[Listener] = []
+    if plan.metrics.sends:
+        from flows.reporting.sent_metrics import SentMetrics  # and what it needs, for plans that have it
+
+        told.append(SentMetrics(plan))
+    return told
 
 
 @contextmanager
@@ -96,12 +105,13 @@ def operation(plan: BackupPlan, verb: Verb, kind: str = "", backup_id: str | Non
     for listener in told:
         _tell(listener, "started", run)
     try:
-        yield run
+        with recording() as recorder:
+            yield run
     except BaseException as exc:
         run.error = exc
         raise
     finally:
-        run.seconds = time.monotonic() - started
+        run.seconds, run.numbers = time.monotonic() - started, recorder.numbers()
         for listener in told:
             _tell(listener, "ended", run)
 

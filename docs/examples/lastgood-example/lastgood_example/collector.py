@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import csv
-import io
-import os
 import time
 from collections.abc import Mapping
 
 
 class CSVCollector:
-    """Appends time, name and value to a file. Lines of several processes are never mixed.
+    """Appends time, name and value to a file.
+
+    It is made and called in a thread of its own, so it may take its time; what it raises is logged.
 
     Args:
-        prefix: Stands before each name.
-        address: The file.
-        tags: Not used.
+        address: `metrics.address` of the plan: the file.
+        tags: `metrics.tags`, which this one does not use.
     """
 
-    def __init__(self, prefix: str, address: str | None, tags: Mapping[str, str]) -> None:
-        self._prefix, self._path = f"{prefix}." if prefix else "", address or "metrics.csv"
+    def __init__(self, address: str | None, tags: Mapping[str, str]) -> None:
+        self._file = open(address or "metrics.csv", "a", newline="", encoding="utf-8")  # noqa: SIM115  closed in `close`
+        self._rows = csv.writer(self._file)
 
-    def record_counter(self, name: str) -> None:
-        """Count one."""
-        self._append(name, 1)
+    def count(self, name: str) -> None:
+        """Write that one is to be counted; the name has the plan's prefix already."""
+        self.observe(name, 1)
 
-    def record_histogram(self, name: str, value: float) -> None:
-        """Observe a value."""
-        self._append(name, value)
+    def observe(self, name: str, value: float) -> None:
+        """Write a value."""
+        self._rows.writerow([f"{time.time():.3f}", name, value])
 
-    def _append(self, name: str, value: float) -> None:
-        line = io.StringIO()
-        csv.writer(line).writerow([f"{time.time():.3f}", f"{self._prefix}{name}", value])
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(file, line.getvalue().encode())
-        finally:
-            os.close(file)
+    def flush(self) -> None:
+        """See that all is in the file."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,17 +11,19 @@ import traceback
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager as Around
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from blocks.errors import ConfigurationError, HookFailed, Partial, SourceUnavailable
 from blocks.host.interrupts import Ended
-from blocks.plan.hook_context import HookContext
+from blocks.plan.hook_context import VARIABLES, HookContext
 from blocks.plan.hooked_run import OUTPUT_BYTES, HookedRun, HookRun
-from blocks.plan.hooks import Hook, Hooks
+from blocks.plan.hooks import VERBS, Hook, Hooks
 from blocks.plan.plan import parse_plan
 
 
@@ -455,3 +458,16 @@ def test_a_module_beside_the_plan_is_not_imported(tmp_path: Path) -> None:
 def test_a_hook_is_one_command_or_one_function(wrong: object) -> None:
     with pytest.raises(ValidationError):
         Hook.model_validate(wrong)
+
+
+def test_the_document_shows_hooks_as_a_plan_has_them_and_all_that_they_are_told() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "hooks.md").read_text()
+    examples = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    shown = [Hooks.model_validate(yaml.safe_load(example)["hooks"]) for example in examples]
+    assert len(shown) == 2
+    assert all(shown[0].of(verb) for verb in VERBS)
+    told = re.findall(r"^\| `(LASTGOOD_\w+)` \| `(\w+)` \|", text, re.MULTILINE)
+    assert {field for _, field in told} == {one.name for one in fields(HookContext)}
+    assert {name for name, _ in told} == VARIABLES
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|$", text, re.MULTILINE)
+    assert {"command", "python", *rows} == set(Hook.model_fields)

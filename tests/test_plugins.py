@@ -170,7 +170,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     plugins.forget()
     yield Site(folder)
     plugins.forget()
-    for name in [name for name, module in sys.modules.items() if str(folder) in str(getattr(module, "__file__", ""))]:
+    for name in [
+        name for name, module in list(sys.modules.items()) if str(folder) in str(getattr(module, "__file__", ""))
+    ]:
         del sys.modules[name]
 
 

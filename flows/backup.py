@@ -141,10 +141,10 @@ def make_backup(
         plan = settle_places(plan)
         warn_of_suites(plan)
         with open_backup(plan, backup_type, tags, wait_seconds, progress, hooks) as attempt:
-            run.result = _made(attempt, progress)
-            hooks.made(run.result)
-        run.backup_id = run.result.backup_id
-        return run.result
+            run.result = made = _made(attempt, progress)
+            run.backup_id = made.backup_id
+            hooks.made(made)
+        return made
 
 
 def _made(attempt: BackupAttempt, progress: Progress | None) -> BackupMetadata:

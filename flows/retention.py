@@ -18,11 +18,12 @@ from blocks.records import Acceptance, BackupMetadata, BackupStatus, Expiry
 from blocks.repository.block import Repository
 from blocks.repository.stock import Stock
 from blocks.repository.verdict import Verdict
-from flows.pipeline.doubts import Doubts, doubts_of_retention
+from flows.pipeline.doubts import Doubts, doubts_of_retention, settled
 from flows.pipeline.executor import StageExecutor, open_executor
 from flows.pipeline.prefect_compat import RETRIED, flow, stage_runner, task
 from flows.pipeline.results import DecidedBackup, RetentionResult
 from flows.pipeline.run_names import named
+from flows.reading.report_run import publish_plan
 from flows.reporting.artifacts import publish_retention
 from flows.reporting.hooked import hooked
 from flows.reporting.lifecycle import Verb, operation
@@ -43,6 +44,7 @@ def retention(plan: str, dry_run: bool = False, accept_clock: bool = False, adop
     result = apply_retention(loaded, dry_run, accept_clock=accept_clock, adopt=adopt)
     tell(retention_lines(loaded, result))
     publish_retention(result)
+    publish_plan(loaded)
     return result
 
 
@@ -158,7 +160,8 @@ def decide(plan: BackupPlan, repository: Repository, now: datetime) -> list[Deci
             hint="Nothing was removed. Is its disk mounted as a whole? If it is gone for good: "
             "`lastgood check --accept-head`.",
         )
-    return plan.retention.decide(survey.backups, now, verdicts(repository, survey.backups))
+    known = verdicts(repository, survey.backups)
+    return plan.retention.decide(survey.backups, now, known, settled(repository, plan.name, survey.backups))
 
 
 def verdicts(repository: Repository, backups: Sequence[BackupMetadata]) -> dict[str, Verdict | None]:

@@ -49,6 +49,7 @@ from flows.proving.parameters import Parameters
 from flows.proving.proof import Proof, proved_index
 from flows.proving.row_drift import row_drift
 from flows.proving.scratch_restore import ScratchRestore, open_scratch
+from flows.reading.report_run import publish_plan
 from flows.reporting.artifacts import publish_verification
 from flows.reporting.hooked import hooked
 from flows.reporting.lifecycle import Operation, Verb, operation
@@ -83,6 +84,7 @@ def verify(
         for proof in proved.proofs[:1]:
             publish_verification(opened, proof.verification)  # of the newest backup
         publish_due(proved)
+        publish_plan(opened)
         if wrong:
             raise wrong
         return proved
@@ -93,6 +95,7 @@ def verify(
             publish_verification(opened, verified)
         raise
     publish_verification(opened, result)
+    publish_plan(opened)
     if error := failure(result):
         raise error
     return result
@@ -129,7 +132,7 @@ def make_verification(
             with hooks.around_verb() if run_at is None else nullcontext():
                 run.result = result = _verified(plan, backup, deep, progress, run_at, hooks)
                 run.backup_id = result.backup_id
-                hooks.found = failure(result)
+                run.shortfall = hooks.found = failure(result)
         except LastgoodError as exc:
             if result is not None and exc.__cause__ is None:
                 raise exc from Unproved(result)

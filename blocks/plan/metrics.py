@@ -1,4 +1,4 @@
-"""Who is told the numbers of a plan's backups and retention, each at its moment."""
+"""Who is told the numbers of a plan's operations, each at its moment."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from blocks.plan.wrong_fields import near, wrong_at
 from blocks.telemetry.collector import (
+    TAGGED,
     BackendKind,
     MetricsCollector,
     backend_kind,
@@ -39,7 +40,8 @@ class Metrics(BaseModel):
         default="", description="Stands before each name of a metric, such as `acme` for acme.backup.operations…"
     )
     tags: dict[str, _Tag] = Field(
-        default_factory=dict, description="Tags of Datadog, or attributes of OTLP, by name; the others have none."
+        default_factory=dict,
+        description="Tags of Datadog, or attributes of OTLP, by name, beside the plan's name; others have none.",
     )
 
     @field_validator("backend")
@@ -79,10 +81,15 @@ class Metrics(BaseModel):
         assert self.backend is not None, "nothing is sent"
         return check_reached(self.backend, self.address)
 
-    def collector(self) -> MetricsCollector:
+    def collector(self, plan: str) -> MetricsCollector:
         """Return what sends them.
+
+        Args:
+            plan: Name of the plan, which is a tag where there are any, unless the plan says otherwise.
 
         Raises:
             ConfigurationError: The client of the backend is not installed.
         """
-        return MetricsCollector(self.backend, self.prefix, self.address, self.tags)
+        tagged = self.backend in TAGGED or not isinstance(self.backend, BackendKind)
+        tags = {"plan": plan, **self.tags} if tagged else {}
+        return MetricsCollector(self.backend, self.prefix, self.address, tags)

@@ -99,9 +99,7 @@ class BackupPlan(LastgoodBlock):
         default_factory=Objectives,
         description="How old the newest good backup may be, and how long a restore may take.",
     )
-    metrics: Metrics = Field(
-        default_factory=Metrics, description="What the numbers of backups and retention are sent to, at each of them."
-    )
+    metrics: Metrics = Field(default_factory=Metrics, description="What the numbers of each run are sent to.")
     hooks: Hooks = Field(default_factory=Hooks, description="What runs before and after state is read, and each verb.")
     quality: list[str] = Field(default_factory=list, description="Files with the quality suites of restored state.")
     verify_after_backup: Literal["off", "quick", "deep"] = Field(

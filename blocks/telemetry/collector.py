@@ -44,7 +44,8 @@ _MODULES = {
     BackendKind.DATADOG: "datadog",
     BackendKind.OTLP: "opentelemetry.exporter.otlp.proto.http",
 }
-_TAGGED = (BackendKind.DATADOG, BackendKind.OTLP)
+TAGGED = (BackendKind.DATADOG, BackendKind.OTLP)
+"""Those whose numbers have tags."""
 
 
 class MetricsCollector:
@@ -195,8 +196,8 @@ def check_backend(kind: BackendKind | str | None, address: str | None, tags: Map
         return
     if not isinstance(kind, BackendKind):
         return  # who adds it says what it takes
-    if tags and kind not in _TAGGED:
-        raise ValueError(f"{kind.value} has no tags; {' and '.join(_TAGGED)} have")
+    if tags and kind not in TAGGED:
+        raise ValueError(f"{kind.value} has no tags; {' and '.join(TAGGED)} have")
     if address is None:
         return
     if kind is BackendKind.PROMETHEUS:

@@ -1,4 +1,8 @@
-"""Sends the numbers of a plan's backups and retention to the backend that the plan names, each at its moment."""
+"""Sends the numbers of a plan's operations to the backend that the plan names, each at its moment.
+
+Backups and retention have the names that monitoring knows them by; restores and verifications have none, and are
+counted by how they ended: `lastgood.verification.bad`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,12 @@ from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata
 from blocks.telemetry.collector import MetricsCollector
 from blocks.telemetry.published import CLEANED, CREATED, OPERATIONS, REMOVED, SIZE
+from blocks.verification import Verification
 from flows.pipeline.results import RetentionResult
+from flows.reporting.journal import outcome
 from flows.reporting.lifecycle import Operation, Verb
 
-_COUNTED = {Verb.BACKUP: CREATED, Verb.RETENTION: CLEANED}
+_PUBLISHED = {Verb.BACKUP: CREATED, Verb.RETENTION: CLEANED}
 
 
 class SentMetrics:
@@ -20,29 +26,53 @@ class SentMetrics:
     """
 
     def __init__(self, plan: BackupPlan) -> None:
-        self._metrics = plan.metrics
+        self._plan = plan
         self._collector: MetricsCollector | None = None
 
     def started(self, operation: Operation) -> None:
-        """Count a backup, or a retention run, that begins.
+        """Count an operation that begins.
 
         Raises:
             ConfigurationError: The client of the backend is not installed; then nothing is sent at the end, either.
         """
-        if name := _COUNTED.get(operation.verb):
-            self._collector = self._metrics.collector()
-            self._collector.record_counter(f"{name}_total")
+        self._collector = self._plan.metrics.collector(self._plan.name)
+        published = _PUBLISHED.get(operation.verb)
+        self._collector.record_counter(f"{published}_total" if published else f"{_own(operation)}.started")
 
     def ended(self, operation: Operation) -> None:
         """Count how it ended, and send its numbers."""
         if (collector := self._collector) is None:
             return
-        collector.record_counter(f"{_COUNTED[operation.verb]}_{'success' if operation.error is None else 'failed'}")
-        if operation.verb is Verb.BACKUP and operation.seconds is not None:
-            collector.record_histogram(f"{OPERATIONS}.duration_seconds", operation.seconds)
-        match operation.result:
-            case BackupMetadata(size_stored=size) if operation.error is None:
-                collector.record_histogram(SIZE, size)
-            case RetentionResult(removed=removed) if operation.error is None and removed:
-                collector.record_histogram(REMOVED, len(removed))
+        if published := _PUBLISHED.get(operation.verb):
+            collector.record_counter(f"{published}_{'success' if operation.error is None else 'failed'}")
+        else:
+            collector.record_counter(f"{_own(operation)}.{outcome(operation)}")
+        for name, value in _observed(operation).items():
+            collector.record_histogram(name, value)
         collector.close()
+
+
+def _own(operation: Operation) -> str:
+    return f"lastgood.{operation.verb.value}"
+
+
+def _observed(operation: Operation) -> dict[str, float]:
+    """Return what is observed of an operation that ended, by name."""
+    seconds = operation.seconds or 0.0
+    match operation.verb:
+        case Verb.BACKUP:
+            found = {f"{OPERATIONS}.duration_seconds": seconds}
+        case Verb.RETENTION:
+            found = {}
+        case _:
+            found = {f"{_own(operation)}.duration_seconds": seconds}
+    if operation.error is not None:
+        return found
+    match operation.result:
+        case BackupMetadata(size_stored=size):
+            found[SIZE] = size
+        case RetentionResult(removed=removed) if removed:
+            found[REMOVED] = len(removed)
+        case Verification(restore_seconds=float(took)):
+            found[f"{_own(operation)}.restore_seconds"] = took
+    return found

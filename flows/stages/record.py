@@ -20,8 +20,7 @@ def record(attempt: BackupAttempt) -> BackupMetadata:
     Raises:
         SourceGone: A source held records in the last backup, and holds none now.
     """
-    check_emptied(attempt)
-    return commit_attempt(attempt)
+    return commit_attempt(attempt, check_emptied(attempt))
 
 
 @task(task_run_name="find {backup}", tags=["stage"], **RETRIED)

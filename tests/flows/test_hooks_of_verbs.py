@@ -33,6 +33,7 @@ from blocks.sources.sqlite import SQLiteSource
 from flows.backup import make_backup
 from flows.proving.failure import failure, unproved
 from flows.rehearsal import rehearse
+from flows.reporting import journal
 from flows.restore import make_restore
 from flows.restoring.request import RestoreRequest
 from flows.retention import apply_retention
@@ -298,6 +299,23 @@ def test_hooks_learn_that_a_backup_is_bad_and_their_failure_does_not_hide_it(app
     verified = unproved(caught.value)
     assert verified is not None
     assert verified.findings
+
+
+def test_what_a_hook_does_afterwards_is_told_with_what_the_verb_did(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[tuple[str, bool, str]] = []
+    monkeypatch.setattr(
+        journal.Journal, "ended", lambda _, run: ended.append((run.verb, bool(run.backup_id), journal.outcome(run)))
+    )
+    failing = {"after": [FAIL]}
+    with pytest.raises(Partial):
+        make_backup(app.plan(backup=failing), FULL)
+    with pytest.raises(Partial):
+        make_verification(app.plan(verification=failing))
+    for backup in app.repository.backups("books"):
+        flip(app.folder / "repository" / "backups" / "books" / backup.backup_id, blobs(backup)[0])
+    with pytest.raises(CorruptionDetected):
+        make_verification(app.plan(verification=failing))
+    assert ended == [("backup", True, "partial"), ("verification", True, "partial"), ("verification", True, "bad")]
 
 
 def test_a_verification_whose_hook_failed_afterwards_gives_its_result(app: App) -> None:

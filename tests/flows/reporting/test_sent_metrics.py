@@ -16,9 +16,14 @@ from blocks.errors import LastgoodError, RepositoryLocked
 from blocks.plan.metrics import Metrics
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupType
+from blocks.rows.selection import Selection
+from blocks.sources.target import RestoreMode
 from flows.backup import make_backup
 from flows.pipeline.progress import Progress
 from flows.reporting import lifecycle
+from flows.reporting.sent_metrics import SentMetrics
+from flows.restore import make_restore
+from flows.restoring.request import RestoreRequest
 from flows.retention import apply_retention
 from flows.stages import collect as stage
 from flows.verify import make_verification
@@ -70,7 +75,6 @@ def test_backups_and_retention_are_counted_each_at_its_moment(shop: Shop, backen
         assert values(told)[f"acme.{SIZE}"] == made.size_stored
         assert values(told)[f"acme.{DURATION}"] >= made.backup_duration_seconds
 
-        make_verification(plan, deep=False)
         apply_retention(plan, dry_run=True)
         apply_retention(plan)
         assert names(server.lines(2)) == [f"acme.{CLEANED}_total", f"acme.{CLEANED}_success"]
@@ -91,6 +95,31 @@ def test_backups_and_retention_are_counted_each_at_its_moment(shop: Shop, backen
             *(f"acme.{CREATED}_total", f"acme.{CREATED}_failed", f"acme.{DURATION}"),
             *(f"acme.{CLEANED}_total", f"acme.{CLEANED}_failed"),
         ]
+        assert server.silent()
+
+
+def test_restores_and_verifications_are_counted_by_how_they_ended(shop: Shop) -> None:
+    made = make_backup(shop.plan, BackupType.FULL)
+    with packets() as server:
+        plan = sending(shop, "statsd", server.address)
+        make_verification(plan, deep=True)
+        told = server.lines(4)
+        assert names(told) == [
+            *("lastgood.verification.started", "lastgood.verification.completed"),
+            *("lastgood.verification.duration_seconds", "lastgood.verification.restore_seconds"),
+        ]
+        assert values(told)["lastgood.verification.restore_seconds"] > 0
+        for mode in (RestoreMode.PREVIEW, RestoreMode.EXACT):
+            make_restore(plan, RestoreRequest(made.backup_id, selection=Selection(), mode=mode))
+        assert names(server.lines(3)) == [
+            f"lastgood.restore.{what}" for what in ("started", "completed", "duration_seconds")
+        ]
+        for pack in shop.folder.glob(f"repository/backups/*/{made.backup_id}/*.pack"):
+            pack.write_bytes(pack.read_bytes()[::-1])
+        make_verification(plan, deep=False)
+        with pytest.raises(LastgoodError):
+            make_restore(plan, RestoreRequest(made.backup_id, selection=Selection(), mode=RestoreMode.EXACT))
+        assert names(server.lines(6))[1::3] == ["lastgood.verification.bad", "lastgood.restore.failed"]
         assert server.silent()
 
 
@@ -130,7 +159,8 @@ def test_otlp_gets_all_of_a_backup_in_one_message(shop: Shop) -> None:
         assert set(server.metrics()) == {f"{CREATED}_total", f"{CREATED}_success", DURATION, SIZE}
         (point,) = server.metrics()[SIZE].histogram.data_points
         assert (point.sum, point.count) == (made.size_stored, 1)
-        assert [(one.key, one.value.string_value) for one in point.attributes] == [("team", "books")]
+        tags = {one.key: one.value.string_value for one in point.attributes}
+        assert tags == {"team": "books", "plan": "trading"}
 
 
 def test_a_manager_with_a_collector_of_its_own_tells_that_once_and_the_plan_s_backend_once(shop: Shop) -> None:
@@ -176,8 +206,9 @@ def test_a_broken_backend_neither_stops_nor_holds_up_a_backup(
 
 
 def test_a_plan_that_names_no_backend_has_nobody_to_tell(shop: Shop) -> None:
-    assert not lifecycle.listeners(shop.plan)
-    assert not lifecycle.listeners(shop.plan.model_copy(update={"metrics": Metrics(backend="prometheus", prefix="x")}))
+    prometheus = shop.plan.model_copy(update={"metrics": Metrics(backend="prometheus", prefix="x")})
+    for plan in (shop.plan, prometheus):
+        assert SentMetrics not in map(type, lifecycle.listeners(plan))
 
 
 def test_a_failed_backup_is_counted_as_failed_whatever_ended_it(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

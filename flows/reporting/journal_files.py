@@ -49,8 +49,13 @@ def journal_folder() -> Path:
     Raises:
         RuntimeError: It is not set, and the user has no home.
     """
+    return chosen_folder() or state_folder() / "journal"
+
+
+def chosen_folder() -> Path | None:
+    """Return the folder that somebody chose for the journal; None where nobody did."""
     chosen = os.environ.get(FOLDER_VARIABLE)
-    return Path(chosen).expanduser().absolute() if chosen else state_folder() / "journal"
+    return Path(chosen).expanduser().absolute() if chosen else None
 
 
 def segments(folder: Path) -> list[int]:

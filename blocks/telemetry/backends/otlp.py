@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.metrics import Counter, Histogram
 from opentelemetry.sdk.metrics import Counter as SdkCounter
 from opentelemetry.sdk.metrics import Histogram as SdkHistogram
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, MetricExportResult
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    MetricExportResult,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.resources import Resource
 
 from blocks.telemetry.published import buckets_of
@@ -25,6 +32,17 @@ SEND_SECONDS = 2.0
 
 _PREFERENCE = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
 _UNITS = {"seconds": "s", "bytes": "By"}
+
+
+class _Exporter(OTLPMetricExporter):
+    """Sends, and remembers whether what it sent last was taken, which nobody else tells."""
+
+    taken = True
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float | None = None, **more: Any) -> MetricExportResult:
+        result = super().export(metrics_data, timeout_millis, **more)
+        self.taken = result is MetricExportResult.SUCCESS
+        return result
 
 
 class OtlpClient:
@@ -43,12 +61,13 @@ class OtlpClient:
         deltas: dict[type, AggregationTemporality] = dict.fromkeys(
             (SdkCounter, SdkHistogram), AggregationTemporality.DELTA
         )
-        self._exporter = OTLPMetricExporter(
+        self._exporter = _Exporter(
             endpoint=endpoint,
             timeout=SEND_SECONDS,
             preferred_temporality=None if os.environ.get(_PREFERENCE) else deltas,
         )
-        self._reader = InMemoryMetricReader(self._exporter._preferred_temporality)
+        # without a thread of its own: ours says when
+        self._reader = PeriodicExportingMetricReader(self._exporter, export_interval_millis=math.inf)
         self._tags = dict(tags)
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
@@ -76,17 +95,14 @@ class OtlpClient:
         Raises:
             ConnectionError: The collector did not take it.
         """
-        if (gathered := self._reader.get_metrics_data()) is None:
-            return
         with _kept_from_the_log() as said:
-            taken = self._exporter.export(gathered) is MetricExportResult.SUCCESS
-        if not taken:
+            self._reader.force_flush()
+        if not self._exporter.taken:
             raise ConnectionError(said[0] if said else "the collector did not take them")
 
     def close(self) -> None:
         """Close the connection."""
         self._provider.shutdown()
-        self._exporter.shutdown()
 
 
 @contextmanager

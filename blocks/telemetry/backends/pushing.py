@@ -64,6 +64,7 @@ class Pusher:
 
     def __init__(self, connect: Callable[[], Client], what: str, prefix: str = "") -> None:
         self._connect, self._what, self._prefix = connect, what, prefix
+        self._closed = False
         self._begin()
 
     def _begin(self) -> None:
@@ -71,7 +72,7 @@ class Pusher:
         self._guard = threading.Lock()
         self._waiting: Queue[_Task] = Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
-        self._dropped = self._closed = False
+        self._dropped = False
 
     def count(self, name: str) -> None:
         """Count one."""
@@ -85,12 +86,12 @@ class Pusher:
         """Send what was taken so far; return whether that was done within so many seconds."""
         if self._thread is None or self._pid != os.getpid():
             return True
-        done = threading.Event()
+        done, until = threading.Event(), time.monotonic() + seconds
         try:
             self._waiting.put(done, timeout=seconds)
         except Full:
             return False
-        return done.wait(seconds)
+        return done.wait(until - time.monotonic())
 
     def close(self, seconds: float) -> None:
         """Send what was taken, for so many seconds at most, and take nothing any more."""

@@ -25,6 +25,7 @@ from flows.pipeline.results import DecidedBackup, RetentionResult
 from flows.pipeline.run_names import named
 from flows.reading.report_run import publish_plan
 from flows.reporting.artifacts import publish_retention
+from flows.reporting.hooked import hooked
 from flows.reporting.lifecycle import Verb, operation
 from flows.reporting.run_lines import retention_lines, tell
 
@@ -108,7 +109,8 @@ def apply_retention(
         NotConfirmed: The clock, or the backups, are in doubt, and nobody accepted that. Nothing was removed.
         RepositoryLocked: Another run holds the plan.
         RepositoryUnavailable: The storage failed or refused. Then nothing is removed by what is not known of backups.
-        Partial: Some objects could not be removed, or the removal could not be recorded.
+        HookFailed: A hook before it failed; nothing was removed.
+        Partial: Some objects could not be removed, or the removal could not be recorded, or a hook after it failed.
     """
     now = now or datetime.now(UTC)
     if dry_run:
@@ -116,9 +118,9 @@ def apply_retention(
         with open_executor() as executor:
             decisions = executor.submit(decide, plan, run.repository, now).result()
         return _result(plan, decisions, [], run.doubts(decisions).refusals, dry_run)
-    with operation(plan, Verb.RETENTION) as told:
+    with operation(plan, Verb.RETENTION) as told, hooked(told) as hooks:
         run = _Run(plan, plan.repository.unlock(plan.encryption), now, accept_clock, adopt)
-        with open_executor() as executor, _held(run) as (storage, swept, notes):
+        with open_executor() as executor, _held(run) as (storage, swept, notes), hooks.around_verb():
             told.result = _remove(run, executor, storage, swept, notes)
         return told.result
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from blocks.errors import LastgoodError, SourceUnavailable, TemporaryFolderUnusable, UnsupportedState
+from blocks.plan.hooked_run import HookedRun
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupType
 from blocks.repository.block import Repository
@@ -31,6 +32,7 @@ def open_backup(
     tags: Sequence[str] = (),
     wait_seconds: float = 0,
     progress: Progress | None = None,
+    hooks: HookedRun | None = None,
 ) -> Iterator[BackupAttempt]:
     """Take the plan's lease, open a view of every source, and begin the attempt that type and base make possible.
 
@@ -40,6 +42,7 @@ def open_backup(
         tags: Words that the manifest keeps.
         wait_seconds: How long to wait for another run on the same plan.
         progress: Told of what is done before there are parts, and how large they are.
+        hooks: What runs before and after; nothing where it is left out.
 
     Raises:
         RepositoryLocked: Another run holds the lease.
@@ -56,7 +59,7 @@ def open_backup(
         storage, stock = repository.storage_time(lease), repository.stock(plan.name, lease)
         past = Past(repository, plan.name, stock)
         doubt = doubt_of_backup(plan, repository, past, datetime.now(UTC), storage)
-        with plan.hooks.around(plan.name, kind.value, plan.secret_variables), ExitStack() as opened:
+        with _hooked(hooks), ExitStack() as opened:
             base, because = find_base(repository, plan.name, kind, stock)
             views = _views(opened, plan, tokens(base, kind), progress)
             context = BackupContext(
@@ -93,6 +96,15 @@ def open_rehearsal(plan: BackupPlan, kind: BackupType, progress: Progress | None
         context = BackupContext(plan, repository, None, views, kind, progress=progress)
         base, because = _fitting(context, base, because)
         yield Rehearsal(context, base, because)
+
+
+@contextmanager
+def _hooked(hooks: HookedRun | None) -> Iterator[None]:
+    if hooks is None:
+        yield
+        return
+    with hooks.around_verb(), hooks.around_reading():
+        yield
 
 
 def _fitting(context: BackupContext, base: Chain | None, because: str | None) -> tuple[Chain | None, str | None]:

@@ -5,7 +5,9 @@ Each thing is looked at by itself, so that all that is missing is said at once. 
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -76,8 +78,8 @@ def readiness(plan: BackupPlan, notify: bool = False) -> Iterator[Readiness]:
     if opened.repository is not None:
         yield _tried("room", opened.room)
     yield from _suites(plan, opened.newest)
-    for hook in (*plan.hooks.before, *plan.hooks.after):
-        yield _tried(f"hook {hook.program}", partial(_hook, hook))
+    for hook in plan.hooks.all():
+        yield _tried(f"hook {hook.name}", partial(_hook, hook))
     if plan.metrics.sends:
         yield _tried("metrics", plan.metrics.reach)
     yield from _notified(plan) if notify else _notifications(plan)
@@ -196,9 +198,12 @@ def _notified(plan: BackupPlan) -> Iterator[Readiness]:
 
 def _hook(hook: Hook) -> str:
     """Find the program as `Popen` would: a path counts from the folder that the hook runs in."""
-    program = hook.command[0]
+    hook.additions(os.environ)
     if hook.folder is not None and not hook.folder.is_dir():
         raise ConfigurationError(f"its folder {hook.folder} is not there", hint="Check `hooks` in the plan.")
+    if hook.python is not None:
+        return _package(hook.python)
+    program = hook.command[0]
     there = str((hook.folder or Path()) / program) if os.sep in program else program
     found = shutil.which(there)
     if found is None:
@@ -206,3 +211,14 @@ def _hook(hook: Hook) -> str:
             f"there is no program {program} that this user may start", hint="Install it, or check `hooks` in the plan."
         )
     return found
+
+
+def _package(function: str) -> str:
+    """Find the package of a function without importing it, which would run its code."""
+    package = re.split("[.:]", function)[0]
+    found = importlib.util.find_spec(package)
+    if found is None:
+        raise ConfigurationError(
+            f"there is no Python package {package} here", hint="Install it, or check `hooks` in the plan."
+        )
+    return f"{function}, of {found.origin or package}"

@@ -111,10 +111,16 @@ class Browser:
         return self.wait(what, script)
 
     def fill(self, selector: str, text: str) -> None:
-        """Replace what a field holds."""
-        self.click_on(selector)
-        self.run("document.activeElement.select?.()")
-        self.call("Input.insertText", text=text)
+        """Replace what a field holds, and make sure that it stays: a page that still loads may put back what was."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            self.click_on(selector)
+            self.run("document.activeElement.select?.()")
+            self.call("Input.insertText", text=text)
+            held = self._later(selector, f"return [document.querySelector({json.dumps(selector)})?.value ?? null]")[0]
+            if held in (None, text):  # what is no field of a form says nothing
+                return
+            assert time.monotonic() < deadline, f"{selector} holds {held!r}"
 
     def fill_labelled(self, label: str, text: str, number: int = 0) -> None:
         """Replace what the field of a label holds; of several such labels, that of the one of that number."""

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from contextvars import copy_context
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from prefect import flow, task
 
-from blocks.errors import CorruptionDetected, QualityFailed, RepositoryLocked
+from blocks.errors import CorruptionDetected, HookFailed, QualityFailed, RepositoryLocked
 from blocks.records import BackupMetadata
 from flows import backup, restore, retention, undo, verify
 from flows.reporting.units import human_bytes
@@ -52,6 +53,28 @@ def test_a_backup_leaves_its_numbers_its_collections_and_a_link_to_its_base(
 
     link = found["base-shop"]["data"]
     assert link == f"[{made.backup_id} depends on {full.backup_id}]({prefect.server.ui_url}/runs/flow-run/{full_run})"
+
+
+@pytest.mark.usefixtures("logged")
+@pytest.mark.parametrize("failing", [False, True])
+def test_what_the_hooks_of_a_run_say_is_in_its_log_and_a_table(
+    prefect: Prefect, small_plan: SmallPlan, failing: bool
+) -> None:
+    end = "exit 7" if failing else "true"
+    tell = [["sh", "-c", "echo $LASTGOOD_OUTCOME"]]
+    hooks = {"backup": {"before": [["sh", "-c", f"echo flushed; {end}"]], "after": tell}}
+    small_plan.path.write_text(f"{small_plan.path.read_text()}\nhooks: {json.dumps(hooks)}\n")
+    with pytest.raises(HookFailed) if failing else nullcontext():
+        backup(str(small_plan.path), "full")
+    run = prefect.newest_run("backup", small_plan)
+    table = json.loads(prefect.artifacts(run["id"])["hooks-shop"]["data"])
+    assert [(row["in the plan"], row["exit code"], row["output"]) for row in table] == [
+        ("hooks.backup.before", 7 if failing else 0, "flushed"),
+        ("hooks.backup.after", 0, "failed" if failing else "completed"),
+    ]
+    lines = said(prefect, run["id"])
+    assert "hook sh: flushed" in lines
+    assert any(line.startswith(f"hook sh (hooks.backup.before): exit code {7 if failing else 0}") for line in lines)
 
 
 def test_a_plan_that_says_so_is_verified_in_a_run_inside_of_that_of_the_backup(

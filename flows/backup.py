@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from blocks.errors import BaseUnusable, LastgoodError
 from blocks.host.leftovers import remove_abandoned_scratch
+from blocks.host.log_lines import working_on
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.records import BackupMetadata, BackupType
 from blocks.repository.verdict import Verdict, recorded_standing
@@ -20,7 +21,6 @@ from flows.pipeline.run_names import named
 from flows.proving.suite_warnings import warn_of_suites
 from flows.reporting.artifacts import publish_backup
 from flows.reporting.lifecycle import Verb, operation
-from flows.reporting.run_lines import backup_lines, tell
 from flows.restoring.places import settle_places
 from flows.stages.collect import collect
 from flows.stages.compress import compress
@@ -53,7 +53,6 @@ def backup(
     """
     opened = load_plan(plan)
     made = make_backup(opened, backup_type, tags or [], wait_seconds)
-    tell(backup_lines(opened, made))
     publish_backup(made)
     # a run of its own inside of this one, with its stages and its artifacts
     verify_made(opened, made, lambda deep: verify(plan, made.backup_id, deep))
@@ -151,6 +150,7 @@ def _made(
             stored = run_backup_stages(attempt, executor, progress)
         except BaseUnusable as error:
             attempt = attempt.without_base(error.message)
+            working_on(attempt.backup_id)
             stored = run_backup_stages(attempt, executor, progress)
         return commit(attempt, executor, stored)
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from blocks.errors import RepositoryUnavailable
 from blocks.host.leftovers import remove_abandoned_scratch
+from blocks.host.log_lines import working_on
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.repository.block import Repository
 from blocks.repository.lease import Lease
@@ -27,8 +28,8 @@ from flows.pipeline.progress import Progress, doing, expect
 from flows.pipeline.results import RestoreResult
 from flows.pipeline.run_names import named
 from flows.reporting.artifacts import publish_restore, with_places
-from flows.reporting.lifecycle import Verb, operation
-from flows.reporting.run_lines import restore_lines, tell
+from flows.reporting.lifecycle import Verb, logged, operation
+from flows.reporting.run_lines import restore_lines, stage_lines, tell
 from flows.restoring.approval import approval_span, restore_when_approved
 from flows.restoring.change_list import ChangeList
 from flows.restoring.form import ALL, NONE_IS_ALL, headed
@@ -132,7 +133,6 @@ def restore(  # noqa: PLR0913  the parameters are the fields of the form in the 
     else:
         result = run_restore(loaded, wanted)
     named_places = with_places(loaded, result)
-    tell(restore_lines(named_places))
     publish_restore(named_places, plan)
     return check_whole(result)
 
@@ -163,7 +163,10 @@ def run_restore(
 ) -> RestoreResult:
     """Restore as `make_restore` does, but give back also what was restored in part."""
     if wanted.preview:
-        return _restored(plan, wanted, progress, undo)
+        with logged(plan, Verb.RESTORE):
+            result = _restored(plan, wanted, progress, undo)
+            tell([*restore_lines(result, plan), *stage_lines()])
+            return result
     with operation(plan, Verb.RESTORE, wanted.mode.value) as run:
         run.result = _restored(plan, wanted, progress, undo)
         run.backup_id = run.result.backup_id
@@ -180,6 +183,7 @@ def _restored(plan: BackupPlan, wanted: RestoreRequest, progress: Progress | Non
     with open_executor() as executor:
         found = executor.submit(find, repository, plan.name, wanted.backup, at)
         chain: Chain = found.result()
+        working_on(chain.target.backup_id)
         chain.open_data(plan.sources)
         if undo is None:
             check_keys(plan, chain, wanted.selection)

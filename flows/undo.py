@@ -11,7 +11,6 @@ from flows.pipeline.progress import Progress
 from flows.pipeline.results import RestoreResult
 from flows.pipeline.run_names import named
 from flows.reporting.artifacts import publish_restore, with_places
-from flows.reporting.run_lines import restore_lines, tell
 from flows.restore import WAIT_SECONDS, run_restore
 from flows.restoring.absent import put_away_absent
 from flows.restoring.approval import approval_span, restore_when_approved
@@ -73,7 +72,6 @@ def undo(  # noqa: PLR0913  the parameters are the fields of the form in the Pre
         publish_restore(with_places(loaded, exc.result), plan)
         raise
     named_places = with_places(loaded, result)
-    tell(restore_lines(named_places))
     publish_restore(named_places, plan)
     return result
 

@@ -77,6 +77,11 @@ def without_password(text: str) -> str:
     return "***" if has_password(hidden.replace("***", "''")) else hidden
 
 
+def without_settings(text: str) -> str:
+    """Return a sentence without the values of settings such as `password=...`."""
+    return _IN_SETTINGS.sub(r"\1***", text)
+
+
 def refuse_password(text: str, where: str) -> None:
     """Refuse a place that holds a password, without repeating any of it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from pydantic import JsonValue
 
 from blocks.errors import LastgoodError
 from blocks.host.interrupts import INTERRUPTED, Ended
+from blocks.host.log_lines import without_secrets
 from flows.cli.manner import manner
-from flows.cli.output import drop_unprinted, note, note_json
+from flows.cli.output import drop_unprinted, note, note_json, note_line
 from flows.pipeline.hints import as_typed
 
 UNEXPECTED = 1
@@ -48,7 +50,7 @@ def guarded(work: Callable[[], object], debug: bool, reference: str | None = Non
         return BROKEN_PIPE
     except KeyboardInterrupt as exc:
         code = exc.code if isinstance(exc, Ended) else INTERRUPTED
-        if manner().json:
+        if manner().json or manner().logs_json:
             more = [as_typed(line, reference) for line in getattr(exc, "__notes__", ())]
             _note_error(code, "Interrupted", "interrupted", " ".join(more))
         else:
@@ -56,9 +58,9 @@ def guarded(work: Callable[[], object], debug: bool, reference: str | None = Non
             _say_more(exc, reference)
         return code
     except Exception as exc:  # noqa: BLE001  the last line of defence: a person sees one line, not a traceback
-        if debug:
+        if debug and not manner().logs_json:
             traceback.print_exception(exc)
-        code = explain(exc, reference)
+        code = explain(exc, reference, debug)
         _end_output()
         return code
     else:
@@ -82,7 +84,7 @@ def _done(work: Callable[[], object]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def explain(error: Exception, reference: str | None = None) -> int:
+def explain(error: Exception, reference: str | None = None, debug: bool = False) -> int:
     """Print what went wrong and what to do next; return the exit code."""
     match error:
         case LastgoodError():
@@ -90,9 +92,10 @@ def explain(error: Exception, reference: str | None = None) -> int:
         case Misused():
             code, message, hint = USAGE, str(error), f"`{error.called} --help` shows how it is written."
         case _:
-            code, message, hint = UNEXPECTED, f"unexpected {type(error).__name__}: {_first_line(error)}", _FAULT
-    if manner().json:
-        _note_error(code, type(error).__name__, message, hint)
+            code, hint = UNEXPECTED, _FAULT
+            message = f"unexpected {type(error).__name__}: {without_secrets(_first_line(error))}"
+    if manner().json or manner().logs_json:
+        _note_error(code, type(error).__name__, message, hint, error if debug else None)
         return code
     note(f"error: {message}")
     if code == UNEXPECTED:
@@ -105,10 +108,16 @@ def explain(error: Exception, reference: str | None = None) -> int:
 _FAULT = "This is a fault in lastgood or below it. Run the command again with --debug for the traceback."
 
 
-def _note_error(code: int, kind: str, message: str, hint: str) -> None:
-    """Print an error as JSON, with the warnings that no result has taken along."""
+def _note_error(code: int, kind: str, message: str, hint: str, shown: Exception | None = None) -> None:
+    """Print an error as JSON, with the warnings that no result has taken along; `shown` with its traceback."""
     told: dict[str, JsonValue] = {"code": code, "kind": kind, "message": message, "hint": hint}
-    note_json({"error": told, "warnings": [*manner().take()]})
+    more: dict[str, JsonValue] = {"error": told, "warnings": [*manner().take()]}
+    if not manner().logs_json:
+        note_json(more)
+        return
+    if shown is not None:
+        more["exception"] = without_secrets("".join(traceback.format_exception(shown)))
+    note_line(logging.ERROR, message, more)
 
 
 def error_json(error: LastgoodError) -> dict[str, JsonValue]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import sys
 import unicodedata
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, TextIO
 from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError
+from blocks.host.log_lines import json_line, newest_run, of_record, without_secrets
 from flows.cli.manner import manner
 
 if TYPE_CHECKING:
@@ -267,21 +269,50 @@ def say(what: str | Styled | Table | RenderableType) -> None:
             stdout().print(what)
 
 
-def note(text: str) -> None:
-    """Print a line that is not the result, after what was printed of that."""
+def note(text: str, level: int = logging.INFO) -> None:
+    """Print a line that is not the result, after what was printed of that.
+
+    Args:
+        text: What is said.
+        level: How grave it is, which only lines of JSON say.
+    """
+    _to_stderr(json_line(level, text) if manner().logs_json else visible(text))
+
+
+def note_line(level: int, text: str, more: dict[str, JsonValue]) -> None:
+    """Print a line of JSON of the log about what this command's run came to, with further keys."""
+    _to_stderr(json_line(level, text, newest_run(), **more))
+
+
+def log_record(record: logging.LogRecord) -> None:
+    """Print what was logged below, as the command says things: warnings, with `--verbose` also what was done."""
+    if manner().logs_json:
+        if record.levelno >= logging.WARNING:
+            manner().keep(without_secrets(record.getMessage()))
+        _to_stderr(of_record(record))
+    elif record.levelno >= logging.WARNING:
+        warn(without_secrets(record.getMessage()))
+    elif manner().verbose and not manner().quiet:
+        note(without_secrets(record.getMessage()))
+
+
+def _to_stderr(line: str) -> None:
     if sys.stderr is None:
         return
     if sys.stdout is not None:
         with suppress(OSError):  # the reader is gone, which is reported at the end
             sys.stdout.flush()
-    print(visible(text), file=sys.stderr, flush=True)
+    print(line, file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Say what a person should know although all was done; with `--json` it is among the `warnings` of the result."""
-    if manner().keep(text):
+    kept = manner().keep(text)
+    if manner().logs_json:
+        note(text, logging.WARNING)
+    elif kept:
         return
-    if manner().json:
+    elif manner().json:
         note_json({"warning": text})
     else:
         note(f"warning: {text}")
@@ -306,12 +337,13 @@ def say_data(value: JsonValue) -> None:
     """Print what a backup holds as JSON, as it is: nothing is added to it, and warnings are lines on stderr."""
     print(json.dumps(value, indent=2))
     for warning in manner().take():
-        note_json({"warning": warning})
+        if not manner().logs_json:  # else it is said already
+            note_json({"warning": warning})
 
 
 def note_json(value: dict[str, JsonValue]) -> None:
     """Print an error, or a warning that comes after the result, as a line of JSON on stderr."""
-    note(json.dumps(value))
+    _to_stderr(json.dumps(value))
 
 
 def deliver(print_it: Callable[[], None]) -> None:

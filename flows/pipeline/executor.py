@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from contextvars import copy_context
 from typing import Any, Generic, Protocol, TypeVar
 
 from blocks.errors import LastgoodError
@@ -42,7 +43,8 @@ class StageExecutor:
         """Submit one stage; `after` names outcomes it follows without taking their results."""
         if self._pool is None:
             return stage.submit(*args, wait_for=list(after) or None)
-        return self._pool.submit(_run_plain, stage, args, after)
+        # what is said and counted in the thread is of this run
+        return self._pool.submit(copy_context().run, _run_plain, stage, args, after)
 
 
 @contextmanager

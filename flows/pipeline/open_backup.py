@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from blocks.errors import LastgoodError, SourceUnavailable, TemporaryFolderUnusable, UnsupportedState
+from blocks.host.log_lines import working_on
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupType
 from blocks.repository.block import Repository
@@ -51,6 +52,8 @@ def open_backup(
         ended_in_good_order(),
         repository.lease(plan.name, f"{kind.value} backup", wait_seconds, kind=kind) as lease,
     ):
+        if lease.record.backup_id:
+            working_on(lease.record.backup_id)
         # before hooks, which may take long
         storage, stock = repository.storage_time(lease), repository.stock(plan.name, lease)
         past = Past(repository, plan.name, stock)
@@ -64,7 +67,9 @@ def open_backup(
             base, because = _fitting(context, base, because)
             if base is None:
                 expect(progress, _size_before(repository, past))
-            yield BackupAttempt(context, base, because, drawn=lease.record.backup_id)
+            attempt = BackupAttempt(context, base, because, drawn=lease.record.backup_id)
+            working_on(attempt.backup_id)
+            yield attempt
 
 
 @contextmanager

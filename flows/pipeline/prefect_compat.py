@@ -36,7 +36,6 @@ __all__ = [
     "is_retryable",
     "stage_runner",
     "task",
-    "warn_in_run",
 ]
 
 P = ParamSpec("P")
@@ -174,11 +173,6 @@ if TYPE_CHECKING or not without_prefect():
         """Return whether this runs inside a flow run, whose task runner runs the stages."""
         return FlowRunContext.get() is not None and not _apart.get()
 
-    def warn_in_run(text: str) -> None:
-        """Write a warning into the log of the flow run, where this runs inside of one."""
-        if in_flow_run():
-            get_run_logger().warning("%s", text)
-
     @contextmanager
     def apart_from_flow_run() -> Iterator[None]:
         """Run stages in threads of their own even inside a flow run: somebody else's may have a runner of few threads.
@@ -197,7 +191,7 @@ else:
 
     def task(*, retries: int = 0, **_options: object) -> Callable[[Callable[P, R]], _PlainTask[P, R]]:
         """Make a stage; what only Prefect uses is left aside."""
-        return lambda fn: _PlainTask(fn, retries)
+        return lambda fn: _PlainTask(timed(fn), retries)
 
     def flow(*, name: str, **_options: object) -> Callable[[Callable[P, R]], _PlainFlow[P, R]]:
         """Make a verb; what only Prefect uses is left aside."""
@@ -212,9 +206,6 @@ else:
     def in_flow_run() -> bool:
         """Return whether this runs inside a flow run: never."""
         return False
-
-    def warn_in_run(text: str) -> None:
-        """Write a warning into the log of the flow run: there is none."""
 
     def apart_from_flow_run() -> AbstractContextManager[None]:
         """Run stages in threads of their own, as always."""

@@ -1,4 +1,4 @@
-"""What a run says in Prefect's log: its own lines, an expected failure without a traceback, and no noise.
+"""What a run says in its log: its own lines, each stage in numbers, an expected failure without a traceback, no noise.
 
 Loggers are the process's own, where others may run their flows: what is left out here is of our runs only.
 """
@@ -8,13 +8,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from blocks.errors import LastgoodError
+from blocks.host.log_lines import of_backup, without_secrets
 from flows.pipeline.hints import as_typed
 
 P = ParamSpec("P")
@@ -25,46 +28,95 @@ _NOISE = ("Finished in state Completed()", "Finished in state NotReady(")
 """How a task says that it has ended well, and that it was not begun because one before it failed."""
 
 
+STAGES = (
+    ("find", "fetch", "decrypt", "decompress", "merge", "denormalize", "apply", "prove")
+    + ("collect", "normalize", "diff", "compress", "encrypt", "store", "record")
+    + ("decide", "explain", "remove", "sweep")
+)
+"""Stages in the order in which a log tells of them."""
+
+
 class StageClock:
-    """How long the stages of a run took, by their names. Thread-safe."""
+    """How long the stages of a run took, by their names, and how much they did. Thread-safe."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._seconds: dict[str, float] = {}
+        self._counts: dict[str, Counter[str]] = {}
 
     def add(self, stage: str, seconds: float) -> None:
         """Count one call of a stage."""
         with self._guard:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
 
-    def __str__(self) -> str:
-        """Say how long each took, in the order in which they first ended."""
+    def count(self, stage: str, numbers: Mapping[str, int]) -> None:
+        """Count what one call of a stage did."""
         with self._guard:
-            return ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in self._seconds.items())
+            self._counts.setdefault(stage, Counter()).update(numbers)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long each took, summed over the threads that it ran in."""
+        with self._guard:
+            return dict(self._seconds)
+
+    @property
+    def stages(self) -> dict[str, tuple[dict[str, int], float]]:
+        """What each did, by what is counted, and its seconds; in the order in which a log tells of them."""
+        with self._guard:
+            named = sorted(self._seconds, key=lambda one: STAGES.index(one) if one in STAGES else len(STAGES))
+            return {stage: (dict(self._counts.get(stage, {})), self._seconds[stage]) for stage in named}
 
 
 _clock: ContextVar[StageClock | None] = ContextVar("lastgood_stage_clock", default=None)
+_stage: ContextVar[str] = ContextVar("lastgood_stage", default="")
+
+
+@contextmanager
+def stage_clock() -> Iterator[StageClock]:
+    """Let the stages of a block be counted."""
+    token = _clock.set(clock := StageClock())
+    try:
+        yield clock
+    finally:
+        _clock.reset(token)
 
 
 def timed(fn: Callable[P, R]) -> Callable[P, R]:
     """Have the time that a stage takes counted for the run that it is of."""
+    stage = getattr(fn, "__name__", "stage")
 
     @wraps(fn)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         clock = _clock.get()
         if clock is None:
             return fn(*args, **kwargs)
-        started = time.monotonic()
+        started, token = time.monotonic(), _stage.set(stage)
         try:
             return fn(*args, **kwargs)
         finally:
-            clock.add(getattr(fn, "__name__", "stage"), time.monotonic() - started)
+            _stage.reset(token)
+            clock.add(stage, time.monotonic() - started)
 
     return run
 
 
+def stages() -> dict[str, tuple[dict[str, int], float]]:
+    """Return what the stages of this run did, and their seconds; nothing outside of a run."""
+    return clock.stages if (clock := _clock.get()) is not None else {}
+
+
+def tally(**numbers: int) -> None:
+    """Count what the stage did that this is called in: `rows`, `size_bytes`, and whatever else has a word."""
+    if (clock := _clock.get()) is not None:
+        clock.count(_stage.get(), numbers)
+
+
 class _OfOurRuns(logging.Filter):
-    """Leaves out what says nothing: that each task has ended well, and where in the code an expected failure was."""
+    """Leaves out what says nothing: that each task has ended well, and where in the code an expected failure was.
+
+    What is left has no secrets: an error that nobody expected may repeat what a driver was given.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,31 +128,55 @@ class _OfOurRuns(logging.Filter):
             if record.name == _FLOW_RUNS:
                 return False  # the run says it in words of its own
             record.exc_info, record.exc_text = None, None
-        noise = record.name == _TASK_RUNS and record.getMessage().startswith(_NOISE)
-        return not (noise and str(getattr(record, "flow_run_id", "")) in self.runs)
+        if str(getattr(record, "flow_run_id", "")) not in self.runs:
+            return True
+        if record.name == _TASK_RUNS and record.getMessage().startswith(_NOISE):
+            return False
+        record.msg, record.args = without_secrets(record.getMessage()), ()
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = without_secrets("".join(traceback.format_exception(record.exc_info[1])))
+        return True
+
+
+class _WarningsIntoRun(logging.Handler):
+    """Puts what layers below log as warnings into the log of the flow run that it is of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from prefect.context import FlowRunContext, TaskRunContext  # there is Prefect where there is a run
+        from prefect.exceptions import MissingContextError
+        from prefect.logging.handlers import APILogHandler
+
+        if FlowRunContext.get() is None and TaskRunContext.get() is None:
+            return
+        said = logging.makeLogRecord({**record.__dict__, "args": (), "exc_info": None, "exc_text": None})
+        said.msg = of_backup(without_secrets(record.getMessage()))
+        try:
+            APILogHandler().emit(said)
+        except MissingContextError:
+            return
 
 
 _FILTER = _OfOurRuns()
-"""One for the process, like the loggers."""
+_INTO_RUN = _WarningsIntoRun()
+"""One of each for the process, like the loggers."""
 
 
 @contextmanager
 def told_in_prefect(flow_run_id: str) -> Iterator[None]:
-    """Let a run have a log that a person can read, and a clock of its stages."""
+    """Let a run have a log that a person can read."""
     for name in (_FLOW_RUNS, _TASK_RUNS):
         logging.getLogger(name).addFilter(_FILTER)  # once, however often
+    for name in ("blocks", "flows"):
+        if _INTO_RUN not in logging.getLogger(name).handlers:
+            logging.getLogger(name).addHandler(_INTO_RUN)
     _FILTER.runs.add(flow_run_id)
-    token = _clock.set(StageClock())
     try:
         yield
     finally:
-        _clock.reset(token)
         _FILTER.runs.discard(flow_run_id)
-
-
-def stage_seconds() -> str:
-    """Say how long the stages of this run took, in seconds by their names; nothing outside of a run."""
-    return str(_clock.get() or "")
 
 
 def in_words(error: LastgoodError, reference: str | None) -> str:

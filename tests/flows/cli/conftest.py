@@ -21,6 +21,7 @@ def _own_process_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for name in ("blocks", "flows"):
         logging.getLogger(name).handlers = []
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -50,18 +50,20 @@ class LoggedRun:
     secrets: frozenset[str] = frozenset()
 
 
+_ENDED = "lastgood_run"
+"""The attribute by which an error remembers which run it ended."""
+
 _run: ContextVar[LoggedRun | None] = ContextVar("lastgood_run", default=None)
 
 
 class _Runs:
-    """The runs of this process: those that are under way, the newest one, and what may stand in no line of any.
+    """The runs of this process that are under way, and what may stand in no line of any.
 
     The process's own, as its loggers are.
     """
 
     guard = threading.Lock()
     now: ClassVar[list[LoggedRun]] = []
-    newest: ClassVar[LoggedRun | None] = None
     secrets: ClassVar[frozenset[str]] = frozenset()
 
 
@@ -73,9 +75,9 @@ def current_run() -> LoggedRun | None:
         return _Runs.now[0] if len(_Runs.now) == 1 else None
 
 
-def newest_run() -> LoggedRun | None:
-    """Return the run of this process that began last, also where it has ended; None where there was none."""
-    return _Runs.newest
+def run_of(error: BaseException) -> LoggedRun | None:
+    """Return the run that an error ended; None where it ended none."""
+    return getattr(error, _ENDED, None)
 
 
 @contextmanager
@@ -84,10 +86,13 @@ def logged_as(run: LoggedRun) -> Iterator[LoggedRun]:
     token = _run.set(run)
     with _Runs.guard:
         _Runs.now.append(run)
-        _Runs.newest = run
         _Runs.secrets |= run.secrets
     try:
         yield run
+    except BaseException as exc:
+        if run_of(exc) is None:
+            setattr(exc, _ENDED, run)
+        raise
     finally:
         _run.reset(token)
         with _Runs.guard:
@@ -100,14 +105,14 @@ def working_on(backup_id: str) -> None:
         run.backup_id = backup_id
 
 
-def of_backup(text: str) -> str:
-    """Begin a line with the backup that the run is of; as it is where that is not known."""
-    run = current_run()
+def of_backup(text: str, run: LoggedRun | None = None) -> str:
+    """Begin a line with the backup that a run is of, by default the current one; as it is where that is not known."""
+    run = run or current_run()
     return f"{run.backup_id}: {text}" if run is not None and run.backup_id else text
 
 
 def without_secrets(text: str) -> str:
-    """Return a line without passwords of URLs and settings, and without the values of secrets of this process's runs."""
+    """Return a line without passwords of URLs and settings, and without what this process's runs know as secrets."""
     values = {value for name in _Runs.secrets if len(value := os.environ.get(name, "").strip()) >= _SHORTEST}
     for value in sorted(values, key=len, reverse=True):
         for written in (value, quote(value, safe=""), repr(value)[1:-1], json.dumps(value)[1:-1]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from blocks.errors import LastgoodError
 from blocks.host.interrupts import INTERRUPTED, Ended
 from blocks.host.log_lines import without_secrets
 from flows.cli.manner import manner
-from flows.cli.output import drop_unprinted, note, note_json, note_line
+from flows.cli.output import drop_unprinted, note, note_failure, note_json
 from flows.pipeline.hints import as_typed
 
 UNEXPECTED = 1
@@ -52,7 +51,7 @@ def guarded(work: Callable[[], object], debug: bool, reference: str | None = Non
         code = exc.code if isinstance(exc, Ended) else INTERRUPTED
         if manner().json or manner().logs_json:
             more = [as_typed(line, reference) for line in getattr(exc, "__notes__", ())]
-            _note_error(code, "Interrupted", "interrupted", " ".join(more))
+            _note_error(exc, code, "Interrupted", "interrupted", " ".join(more))
         else:
             note("interrupted")
             _say_more(exc, reference)
@@ -95,7 +94,7 @@ def explain(error: Exception, reference: str | None = None, debug: bool = False)
             code, hint = UNEXPECTED, _FAULT
             message = f"unexpected {type(error).__name__}: {without_secrets(_first_line(error))}"
     if manner().json or manner().logs_json:
-        _note_error(code, type(error).__name__, message, hint, error if debug else None)
+        _note_error(error, code, type(error).__name__, message, hint, debug)
         return code
     note(f"error: {message}")
     if code == UNEXPECTED:
@@ -108,16 +107,16 @@ def explain(error: Exception, reference: str | None = None, debug: bool = False)
 _FAULT = "This is a fault in lastgood or below it. Run the command again with --debug for the traceback."
 
 
-def _note_error(code: int, kind: str, message: str, hint: str, shown: Exception | None = None) -> None:
-    """Print an error as JSON, with the warnings that no result has taken along; `shown` with its traceback."""
+def _note_error(error: BaseException, code: int, kind: str, message: str, hint: str, debug: bool = False) -> None:
+    """Print an error as JSON, with the warnings that no result has taken along; in a log also with its traceback."""
     told: dict[str, JsonValue] = {"code": code, "kind": kind, "message": message, "hint": hint}
     more: dict[str, JsonValue] = {"error": told, "warnings": [*manner().take()]}
     if not manner().logs_json:
         note_json(more)
         return
-    if shown is not None:
-        more["exception"] = without_secrets("".join(traceback.format_exception(shown)))
-    note_line(logging.ERROR, message, more)
+    if debug:
+        more["exception"] = without_secrets("".join(traceback.format_exception(error)))
+    note_failure(message, error, more)
 
 
 def error_json(error: LastgoodError) -> dict[str, JsonValue]:

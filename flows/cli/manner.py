@@ -1,4 +1,4 @@
-"""How a command was asked to speak: `--quiet`, `--verbose`, `--json`, `--log-format`; and the warnings that wait for its result."""
+"""How a command was asked to speak (`--quiet`, `--verbose`, `--json`, `--log-format`), and what waits for its result."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from blocks.prefect_compat import log_format
+
 
 @dataclass
 class Manner:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TextIO
 from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError
-from blocks.host.log_lines import json_line, newest_run, of_record, without_secrets
+from blocks.host.log_lines import json_line, of_record, run_of, without_secrets
 from flows.cli.manner import manner
 
 if TYPE_CHECKING:
@@ -279,9 +279,9 @@ def note(text: str, level: int = logging.INFO) -> None:
     _to_stderr(json_line(level, text) if manner().logs_json else visible(text))
 
 
-def note_line(level: int, text: str, more: dict[str, JsonValue]) -> None:
-    """Print a line of JSON of the log about what this command's run came to, with further keys."""
-    _to_stderr(json_line(level, text, newest_run(), **more))
+def note_failure(text: str, error: BaseException, more: dict[str, JsonValue]) -> None:
+    """Print a line of JSON of the log that says what went wrong, with the run that it ended and further keys."""
+    _to_stderr(json_line(logging.ERROR, text, run_of(error), **more))
 
 
 def log_record(record: logging.LogRecord) -> None:

@@ -21,6 +21,7 @@ from blocks.errors import (
     TemporaryFolderFull,
     TemporaryFolderUnusable,
 )
+from blocks.host.log_lines import of_backup, run_of, without_secrets
 from blocks.prefect_compat import without_prefect
 from flows.pipeline.run_log import in_words, timed, told_in_prefect
 
@@ -114,7 +115,14 @@ if TYPE_CHECKING or not without_prefect():
                         raise
                     plan = signature(fn).bind(*args, **kwargs).arguments.get("plan")
                     words = in_words(exc, plan if isinstance(plan, str) else None)
-                    get_run_logger().error(words)
+                    get_run_logger().error("%s", of_backup(words, run_of(exc)))
+                    return Failed(message=words, data=exc)
+                except Exception as exc:
+                    if not of_run:
+                        raise
+                    # Prefect would keep it as it is, with all that a driver may repeat of what it was given
+                    words = without_secrets(f"unexpected {type(exc).__name__}: {exc}")
+                    get_run_logger().error("%s", of_backup(words, run_of(exc)), exc_info=True)
                     return Failed(message=words, data=exc)
 
         # types, and not their names: Prefect looks these up where the function that it is given was defined, here

@@ -29,9 +29,9 @@ _NOISE = ("Finished in state Completed()", "Finished in state NotReady(")
 
 
 STAGES = (
-    ("find", "fetch", "decrypt", "decompress", "merge", "denormalize", "apply", "prove")
-    + ("collect", "normalize", "diff", "compress", "encrypt", "store", "record")
-    + ("decide", "explain", "remove", "sweep")
+    *("find", "fetch", "decrypt", "decompress", "merge", "denormalize", "apply", "prove"),
+    *("collect", "normalize", "diff", "compress", "encrypt", "store", "record"),
+    *("decide", "explain", "remove", "sweep"),
 )
 """Stages in the order in which a log tells of them."""
 

@@ -129,14 +129,14 @@ def _tell_log(run: Operation) -> None:
 
     try:
         tell([*(result_lines(run.plan, run.result) if run.result is not None else ()), *stage_lines()])
-    except Exception as exc:  # as of a listener
+    except Exception as exc:  # noqa: BLE001  as of a listener
         logger.warning("the lines of this run were not written: %s", without_secrets(str(exc)))
 
 
 def _tell(listener: Listener, moment: str, run: Operation) -> None:
     try:
         getattr(listener, moment)(run)
-    except Exception as exc:  # whatever it is: nothing that only reports may stop a backup
+    except Exception as exc:  # noqa: BLE001  whatever it is: nothing that only reports may stop a backup
         said = without_secrets(str(exc))
         logger.warning("%s was not told that a %s %s: %s", type(listener).__name__, run.verb.value, moment, said)
         logger.debug("where it failed: %s", without_secrets(traceback.format_exc()))

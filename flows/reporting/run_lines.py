@@ -61,7 +61,11 @@ def stage_lines() -> list[str]:
 
 
 def _counted(counts: dict[str, int], seconds: float) -> str:
-    said = [f"{counts[name]:,} {word}" for name, word in _COUNTED.items() if name in counts]
+    said = [
+        f"{counts[name]:,} {word.removesuffix('s') if counts[name] == 1 else word}"
+        for name, word in _COUNTED.items()
+        if name in counts
+    ]
     size = [human_bytes(counts["size_bytes"])] if counts.get("size_bytes") else []
     return ", ".join([*said, *size, human_seconds(seconds)])
 

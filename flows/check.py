@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
 from blocks.crypto.keyring import Role
 from blocks.errors import LastgoodError, ObjectUnreadable, RepositoryUnavailable
+from blocks.host.threads import WorkerThreads
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata
 from blocks.repository.block import Repository
@@ -139,7 +139,7 @@ class _Check:
         chosen = sample([one for one in self.objects if str(one) not in absent], share)
         ids = {one.backup.backup_id for one in chosen}
         reader = ObjectReader(self._repository, [b for b in self.backups if b.backup_id in ids], self._missing_of)
-        with ThreadPoolExecutor(READERS, thread_name_prefix="check") as pool:
+        with WorkerThreads(READERS, thread_name_prefix="check") as pool:
             expect(progress, sum(one.stored.size_bytes for one in chosen))
             for one, wrong in zip(chosen, pool.map(reader.read, chosen), strict=True):
                 self.objects_read += 1

@@ -40,6 +40,7 @@ from blocks.repository.leases import Clock
 from blocks.repository.repository import Repository
 from blocks.repository.rollback_guard import PlaceMemory
 from blocks.storage.base import StorageTier
+from blocks.storage.counted import CountedTier
 from blocks.storage.fsync import local_path
 from blocks.storage.kinds import open_tier, scheme_of, secret_variables
 from blocks.storage.settings import StorageSettings
@@ -104,7 +105,7 @@ class BackupRepository(LastgoodBlock):
         Raises:
             ConfigurationError: A setting of it is wrong, or named credentials cannot be read.
         """
-        return open_tier(self.url, self.storage, self.single_writer)
+        return CountedTier(open_tier(self.url, self.storage, self.single_writer))
 
     def prove(self) -> Capabilities:
         """Find out by trying what the storage itself can do, whoever writes there.

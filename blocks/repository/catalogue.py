@@ -13,7 +13,6 @@ import logging
 import threading
 import zlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -30,6 +29,7 @@ from blocks.errors import (
     ObjectUnreadable,
     UnsupportedState,
 )
+from blocks.host.threads import WorkerThreads
 from blocks.records import FEATURES, FORMAT_VERSION, BackupMetadata, Link, Record
 from blocks.repository import names
 from blocks.repository.cache import Kind, SealedCache
@@ -429,7 +429,7 @@ class Catalogue:
         }
         rest = [backup_id for backup_id in ids if backup_id not in copies]
         if rest:
-            with ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
+            with WorkerThreads(READERS if self._tier.remote else READERS_OF_FOLDERS) as pool:
                 fetched = pool.map(lambda backup_id: self._fetched(plan, backup_id, shown), rest)
                 for backup_id, sealed in zip(rest, fetched, strict=True):
                     read[backup_id] = self._outcome(plan, backup_id, listed, shown, fetched=sealed)

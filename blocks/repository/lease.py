@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from blocks.errors import AlreadyExists, LastgoodError, RepositoryFull, RepositoryLocked
+from blocks.host.threads import worker_thread
 from blocks.repository.lease_watch import LeaseWatch
 from blocks.repository.leases import DEFAULT_SECONDS, FoundLease, LeaseRecord, Leases
+from blocks.telemetry.recorder import recorder
 
 logger = logging.getLogger(__name__)
 
@@ -190,9 +192,10 @@ def acquire(
         RepositoryLocked: Another run holds it; names it.
     """
     clock, watch = leases.clock, LeaseWatch(leases)
-    until = clock.elapsed() + wait_seconds
+    began = clock.elapsed()
+    until = began + wait_seconds
     used = 0
-    warned = False
+    warned = waited = False
     while True:
         found = leases.current()
         if found is None:
@@ -204,14 +207,23 @@ def acquire(
                 until = max(until, clock.elapsed() + remaining)
             left = until - clock.elapsed()
             if left <= 0:
+                _note_wait(clock.elapsed() - began, refused=True)
                 raise _locked(leases, found.record, remaining)
             clock.sleep(min(POLL_SECONDS, left))
+            waited = True
             continue
         token = max(found.token if found else 0, used) + 1
         if lease := _claim(leases, token, holder, purpose, draw() if draw is not None else None, found):
+            if waited:
+                _note_wait(clock.elapsed() - began, refused=False)
             return lease
         # another run took it, or something that is no lease has its name: never ask for it again
         used = token
+
+
+def _note_wait(seconds: float, *, refused: bool) -> None:
+    if (recorded := recorder()) is not None:
+        recorded.waited(seconds, refused=refused)
 
 
 def _remaining(leases: Leases, watch: LeaseWatch, found: FoundLease) -> float:
@@ -322,7 +334,7 @@ def _locked(leases: Leases, record: LeaseRecord, remaining: float) -> Repository
 @contextmanager
 def held(lease: Lease) -> Iterator[Lease]:
     """Renew a lease in a daemon thread, and give it back at the end."""
-    keeper = threading.Thread(target=lease.keep, name=f"lease-{lease.plan}", daemon=True)
+    keeper = worker_thread(lease.keep, name=f"lease-{lease.plan}")
     keeper.start()
     try:
         yield lease

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,6 +21,7 @@ from blocks.errors import (
     ObjectUnreadable,
 )
 from blocks.host.leftovers import process_name
+from blocks.host.threads import WorkerThreads
 from blocks.records import (
     BackupMetadata,
     BackupStatus,
@@ -606,8 +606,8 @@ class Repository:
             logger.debug("%s gives no token: %s", backup_id, exc)
             return None
 
-    def _readers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(READERS if self._tier.remote else READERS_OF_FOLDERS)
+    def _readers(self) -> WorkerThreads:
+        return WorkerThreads(READERS if self._tier.remote else READERS_OF_FOLDERS)
 
     def _size(self, name: str) -> int | str:
         try:

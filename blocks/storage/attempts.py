@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from blocks.errors import AlreadyExists, ObjectMissing, RepositoryUnavailable, StorageUnreachable
 from blocks.host.state_folder import state_folder
+from blocks.telemetry.recorder import recorder
 
 logger = logging.getLogger(__name__)
 
@@ -105,19 +106,26 @@ class Breaker:
         self._place, self.now = place, clock
         self._name = sha256(place.encode()).hexdigest()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether calls fail at once."""
+        return self._open_until() is not None
+
+    def _open_until(self) -> float | None:
+        failures, until = self._read()
+        # a time further away than a breaker is ever open was written by another clock
+        return until if failures >= BREAK_AFTER and 0 < until - self.now() <= BREAK_SECONDS else None
+
     def check(self) -> None:
         """Fail while the breaker is open.
 
         Raises:
             StorageUnreachable: So many calls failed that nothing is asked for a while.
         """
-        failures, until = self._read()
-        left = until - self.now()
-        # a time further away than a breaker is ever open was written by another clock
-        if failures >= BREAK_AFTER and 0 < left <= BREAK_SECONDS:
+        if (until := self._open_until()) is not None:
             when = datetime.fromtimestamp(until, UTC)
             raise StorageUnreachable(
-                f"{self._place} failed {failures} times in a row, and is left alone until {when:%H:%M:%S} UTC",
+                f"{self._place} failed {self._read()[0]} times in a row, and is left alone until {when:%H:%M:%S} UTC",
                 hint="See whether the storage works and can be reached from this machine.",
             )
 
@@ -131,15 +139,24 @@ class Breaker:
         counted, now = until - BREAK_SECONDS, self.now()
         if not failures or not began <= counted <= now:
             self._write(failures + 1, now + BREAK_SECONDS)
+            if failures + 1 >= BREAK_AFTER:
+                self._note_turn(opened=True)
 
     def succeeded(self) -> None:
         """Close the breaker."""
+        failures, _ = self._read()
         try:
             self._path().unlink()
         except FileNotFoundError:
             return
         except (OSError, RuntimeError) as exc:
             logger.debug("the breaker of %s cannot be closed: %s", self._place, exc)
+        if failures >= BREAK_AFTER:
+            self._note_turn(opened=False)
+
+    def _note_turn(self, *, opened: bool) -> None:
+        if (recorded := recorder()) is not None:
+            recorded.breaker(self._place, opened=opened)
 
     def _path(self) -> Path:
         return state_folder() / "breakers" / self._name

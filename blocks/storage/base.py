@@ -57,7 +57,7 @@ class StorageTier(ABC):
     durable: ClassVar[DurableHook] = staticmethod(unobserved)
     """The one place where durable operations can be watched; a crash test sets it."""
 
-    remote: ClassVar[bool] = False
+    remote: bool = False
     """Whether each call is a request over a network, so that fewer calls, and many at once, are worth something."""
 
     def __init__(self, url: str) -> None:

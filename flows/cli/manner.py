@@ -1,4 +1,4 @@
-"""How a command was asked to speak (`--quiet`, `--verbose`, `--json`, `--log-format`), and what waits for its result."""
+"""How a command was asked to speak (`--quiet`, `--verbose`, `--json`, `--log-format`), and what waits for a result."""
 
 from __future__ import annotations
 

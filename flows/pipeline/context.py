@@ -21,6 +21,7 @@ from blocks.rows.digest import RowDigest
 from blocks.rows.selection import Selection
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.view import Releasing, Stoppable, View
+from blocks.telemetry.recorder import recorder
 from flows.pipeline.chain import Chain
 from flows.pipeline.progress import Progress
 
@@ -117,6 +118,8 @@ class BackupContext:
             yield
         except LastgoodError:
             self.notes.failed = source
+            if (recorded := recorder()) is not None:
+                recorded.read_failed(source)
             raise
 
     def selection(self, collection: str) -> Selection | None:

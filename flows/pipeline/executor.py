@@ -10,14 +10,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
-from contextvars import copy_context
 from typing import Any, Generic, Protocol, TypeVar
 
 from blocks.errors import LastgoodError
 from blocks.host.interrupts import hangup_terminates
 from blocks.host.memory import give_back
+from blocks.host.threads import WorkerThreads
 from flows.pipeline.prefect_compat import PARTS_IN_FLIGHT, RETRIES, STAGES, Task, in_flow_run, is_retryable
 from flows.pipeline.progress import Progress, Sized, moved
 
@@ -36,15 +36,14 @@ class Outcome(Protocol):
 class StageExecutor:
     """Submits stages; arguments that are outcomes of earlier stages are awaited by the stage that takes them."""
 
-    def __init__(self, pool: ThreadPoolExecutor | None) -> None:
+    def __init__(self, pool: WorkerThreads | None) -> None:
         self._pool = pool
 
     def submit(self, stage: Task[..., Any], *args: Any, after: Sequence[Outcome] = ()) -> Any:
         """Submit one stage; `after` names outcomes it follows without taking their results."""
         if self._pool is None:
             return stage.submit(*args, wait_for=list(after) or None)
-        # what is said and counted in the thread is of this run
-        return self._pool.submit(copy_context().run, _run_plain, stage, args, after)
+        return self._pool.submit(_run_plain, stage, args, after)
 
 
 @contextmanager
@@ -54,7 +53,7 @@ def open_executor() -> Iterator[StageExecutor]:
         with ended_in_good_order():
             yield StageExecutor(None)
         return
-    with ThreadPoolExecutor(PARTS_IN_FLIGHT * STAGES + 2, thread_name_prefix="lastgood") as pool:
+    with WorkerThreads(PARTS_IN_FLIGHT * STAGES + 2, thread_name_prefix="lastgood") as pool:
         yield StageExecutor(pool)
 
 

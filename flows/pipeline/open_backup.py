@@ -14,6 +14,7 @@ from blocks.records import BackupType
 from blocks.repository.block import Repository
 from blocks.sources.source import StateSource
 from blocks.sources.view import View
+from blocks.telemetry.recorder import recorder
 from flows.pipeline.attempt import BackupAttempt, Rehearsal
 from flows.pipeline.base_selection import find_base, other_source, schema_change, tokens
 from flows.pipeline.chain import Chain
@@ -133,4 +134,6 @@ def _open_view(opened: ExitStack, name: str, source: StateSource, since: str | N
     try:
         return opened.enter_context(source.view(since))
     except (SourceUnavailable, UnsupportedState, TemporaryFolderUnusable) as exc:
+        if (recorded := recorder()) is not None:
+            recorded.read_failed(name)
         raise type(exc)(f"source {name}: {exc.message}", hint=exc.hint) from exc

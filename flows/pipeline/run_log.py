@@ -18,6 +18,7 @@ from typing import ParamSpec, TypeVar
 
 from blocks.errors import LastgoodError
 from blocks.host.log_lines import of_backup, without_secrets
+from blocks.telemetry.recorder import recorder
 from flows.pipeline.hints import as_typed
 
 P = ParamSpec("P")
@@ -36,80 +37,70 @@ STAGES = (
 """Stages in the order in which a log tells of them."""
 
 
-class StageClock:
-    """How long the stages of a run took, by their names, and how much they did. Thread-safe."""
+class _Counts:
+    """How much the stages of a run did, by their names. Thread-safe."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._seconds: dict[str, float] = {}
         self._counts: dict[str, Counter[str]] = {}
 
-    def add(self, stage: str, seconds: float) -> None:
-        """Count one call of a stage."""
-        with self._guard:
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
-
-    def count(self, stage: str, numbers: Mapping[str, int]) -> None:
+    def add(self, stage: str, numbers: Mapping[str, int]) -> None:
         """Count what one call of a stage did."""
         with self._guard:
             self._counts.setdefault(stage, Counter()).update(numbers)
 
-    @property
-    def seconds(self) -> dict[str, float]:
-        """How long each took, summed over the threads that it ran in."""
+    def of(self, stage: str) -> dict[str, int]:
+        """Return what is counted of a stage."""
         with self._guard:
-            return dict(self._seconds)
-
-    @property
-    def stages(self) -> dict[str, tuple[dict[str, int], float]]:
-        """What each did, by what is counted, and its seconds; in the order in which a log tells of them."""
-        with self._guard:
-            named = sorted(self._seconds, key=lambda one: STAGES.index(one) if one in STAGES else len(STAGES))
-            return {stage: (dict(self._counts.get(stage, {})), self._seconds[stage]) for stage in named}
+            return dict(self._counts.get(stage, {}))
 
 
-_clock: ContextVar[StageClock | None] = ContextVar("lastgood_stage_clock", default=None)
+_counts: ContextVar[_Counts | None] = ContextVar("lastgood_stage_counts", default=None)
 _stage: ContextVar[str] = ContextVar("lastgood_stage", default="")
 
 
 @contextmanager
-def stage_clock() -> Iterator[StageClock]:
-    """Let the stages of a block be counted."""
-    token = _clock.set(clock := StageClock())
+def stages_counted() -> Iterator[None]:
+    """Count what the stages of a block do; how long they take is recorded with what else an operation does."""
+    token = _counts.set(_Counts())
     try:
-        yield clock
+        yield
     finally:
-        _clock.reset(token)
+        _counts.reset(token)
 
 
 def timed(fn: Callable[P, R]) -> Callable[P, R]:
-    """Have the time that a stage takes counted for the run that it is of."""
+    """Have the time that a stage takes counted for the operation that it is of."""
     stage = getattr(fn, "__name__", "stage")
 
     @wraps(fn)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        clock = _clock.get()
-        if clock is None:
+        if (recorded := recorder()) is None:
             return fn(*args, **kwargs)
         started, token = time.monotonic(), _stage.set(stage)
         try:
             return fn(*args, **kwargs)
         finally:
             _stage.reset(token)
-            clock.add(stage, time.monotonic() - started)
+            recorded.stage(stage, time.monotonic() - started)
 
     return run
 
 
-def stages() -> dict[str, tuple[dict[str, int], float]]:
-    """Return what the stages of this run did, and their seconds; nothing outside of a run."""
-    return clock.stages if (clock := _clock.get()) is not None else {}
-
-
 def tally(**numbers: int) -> None:
     """Count what the stage did that this is called in: `rows`, `size_bytes`, and whatever else has a word."""
-    if (clock := _clock.get()) is not None:
-        clock.count(_stage.get(), numbers)
+    if (counts := _counts.get()) is not None:
+        counts.add(_stage.get(), numbers)
+
+
+def stages() -> dict[str, tuple[dict[str, int], float]]:
+    """Return what the stages of this run did, and their seconds summed over threads; nothing outside of a run."""
+    recorded, counts = recorder(), _counts.get()
+    if recorded is None or counts is None:
+        return {}
+    seconds = recorded.numbers().stages
+    named = sorted(seconds, key=lambda one: STAGES.index(one) if one in STAGES else len(STAGES))
+    return {stage: (counts.of(stage), seconds[stage]) for stage in named}
 
 
 class _OfOurRuns(logging.Filter):

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Protocol
 from blocks.host.log_lines import LoggedRun, logged_as, without_secrets
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata
+from blocks.telemetry.numbers import OperationNumbers
+from blocks.telemetry.recorder import Recorder, recording
 from blocks.verification import Verification
-from flows.pipeline.run_log import stage_clock
+from flows.pipeline.run_log import stages_counted
 
 if TYPE_CHECKING:
     from flows.pipeline.results import RestoreResult, RetentionResult
@@ -55,6 +57,7 @@ class Operation:
         error: What ended it; None while it is under way, and where it did what it should. A verification that finds a
             backup bad, and a restore that leaves something out, have no error: their result says so.
         seconds: How long it took; None while it is under way.
+        numbers: What it did: seconds by stage, calls of tiers, reads of sources, waits; empty while it is under way.
     """
 
     plan: BackupPlan
@@ -66,6 +69,7 @@ class Operation:
     result: BackupMetadata | RestoreResult | Verification | RetentionResult | None = None
     error: BaseException | None = None
     seconds: float | None = None
+    numbers: OperationNumbers = field(default_factory=OperationNumbers)
 
 
 class Listener(Protocol):
@@ -76,7 +80,7 @@ class Listener(Protocol):
         ...
 
     def ended(self, operation: Operation) -> None:
-        """Take note that an operation ended: `seconds` is set, and `error` where it failed."""
+        """Take note that an operation ended: `seconds` and `numbers` are set, and `error` where it failed."""
         ...
 
 
@@ -97,7 +101,7 @@ def operation(plan: BackupPlan, verb: Verb, kind: str = "", backup_id: str | Non
     """
     told = listeners(plan)
     run, started = Operation(plan, verb, kind, backup_id=backup_id), time.monotonic()
-    with logged(plan, verb, run.operation_id, backup_id) as log:
+    with logged(plan, verb, run.operation_id, backup_id) as (log, recorder):
         for listener in told:
             _tell(listener, "started", run)
         try:
@@ -106,7 +110,7 @@ def operation(plan: BackupPlan, verb: Verb, kind: str = "", backup_id: str | Non
             run.error = exc
             raise
         finally:
-            run.seconds = time.monotonic() - started
+            run.seconds, run.numbers = time.monotonic() - started, recorder.numbers()
             run.backup_id = run.backup_id or log.backup_id
             _tell_log(run)
             for listener in told:
@@ -116,11 +120,11 @@ def operation(plan: BackupPlan, verb: Verb, kind: str = "", backup_id: str | Non
 @contextmanager
 def logged(
     plan: BackupPlan, verb: Verb, operation_id: str | None = None, backup_id: str | None = None
-) -> Iterator[LoggedRun]:
-    """Let the lines of a block name a run of a plan, and its stages be counted; of a preview, nobody else is told."""
+) -> Iterator[tuple[LoggedRun, Recorder]]:
+    """Let the lines of a block name a run of a plan, and what it does be recorded; of a preview nobody else is told."""
     run = LoggedRun(plan.name, verb.value, operation_id or uuid.uuid4().hex, backup_id, plan.secret_variables)
-    with logged_as(run), stage_clock():
-        yield run
+    with logged_as(run), stages_counted(), recording() as recorder:
+        yield run, recorder
 
 
 def _tell_log(run: Operation) -> None:

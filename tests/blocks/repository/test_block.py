@@ -69,7 +69,7 @@ def test_an_existing_repository_is_never_initialized_again(shelf):
 
 def test_a_storage_that_does_not_enforce_exclusive_creation_is_refused(tmp_path, monkeypatch):
     put = LocalTier.put
-    monkeypatch.setattr(LocalTier, "put", lambda self, name, data, exclusive=False: put(self, name, data))
+    monkeypatch.setattr(LocalTier, "put", lambda self, name, data, *_, **__: put(self, name, data))
     with pytest.raises(ConfigurationError, match="created again"):
         BackupRepository(url=str(tmp_path / "r")).initialize(NoEncryption(type="none"))
     assert list((tmp_path / "r").iterdir()) == []

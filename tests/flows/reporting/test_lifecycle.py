@@ -14,6 +14,7 @@ from blocks.plan.plan import BackupPlan, read_plan
 from blocks.records import BackupMetadata, BackupType
 from blocks.rows.selection import Selection
 from blocks.sources.target import RestoreMode
+from blocks.telemetry.numbers import OperationNumbers
 from flows.backup import make_backup
 from flows.reporting import lifecycle
 from flows.reporting.lifecycle import Operation
@@ -107,3 +108,48 @@ def test_failures_are_told_with_their_error(plan: BackupPlan, told: Told, tmp_pa
         ("ended", "verification", "deep", None, True),
         ("ended", "retention", "", None, True),
     ]
+
+
+def test_an_operation_has_the_numbers_of_what_it_did_and_of_nothing_else(
+    plan: BackupPlan, numbers: list[Operation], tmp_path: Path
+) -> None:
+    place = plan.repository.tier.place
+    made = make_backup(plan, BackupType.FULL)
+    make_verification(plan, deep=False)
+    with plan.repository.unlock(plan.encryption).lease("books", "another run"), pytest.raises(LastgoodError):
+        make_backup(plan, BackupType.FULL)
+    (tmp_path / "ledger.sqlite").unlink()
+    with pytest.raises(LastgoodError):
+        make_backup(plan, BackupType.FULL)
+    backup, proof, locked, failed = (one.numbers for one in numbers)
+
+    assert {"collect", "normalize", "diff", "compress", "encrypt", "store", "record"} <= set(backup.stages)
+    assert all(seconds > 0 for seconds in backup.stages.values())
+    assert [(one.source, one.outcome, one.reads, one.rows) for one in backup.reads] == [("ledger", "ok", 1, made.rows)]
+    assert backup.reads[0].size_bytes > 0
+    assert {one.tier for one in backup.calls} == {place}
+    assert {(one.call, one.outcome) for one in backup.calls} >= {("put", "ok"), ("list", "ok")}
+    assert {one.direction: one.size_bytes for one in backup.moved}["written"] > made.size_stored
+    assert (backup.lease_wait_seconds, backup.leases_refused) == (0, 0)
+
+    assert "collect" not in proof.stages
+    assert not proof.reads
+    assert {one.direction: one.size_bytes for one in proof.moved}["read"] >= made.size_stored
+    assert (locked.leases_refused, failed.leases_refused) == (1, 0)
+    assert [(one.source, one.outcome, one.rows) for one in failed.reads] == [("ledger", "failed", 0)]
+
+
+@pytest.fixture
+def numbers(monkeypatch: pytest.MonkeyPatch) -> list[Operation]:
+    """Operations that ended."""
+    ended: list[Operation] = []
+
+    class Kept:
+        def started(self, operation: Operation) -> None:
+            assert operation.numbers == OperationNumbers()
+
+        def ended(self, operation: Operation) -> None:
+            ended.append(operation)
+
+    monkeypatch.setattr(lifecycle, "listeners", lambda plan: (Kept(),))
+    return ended

@@ -1,0 +1,1 @@
+"""What operations do, in numbers, and who is told of them; of lastgood."""

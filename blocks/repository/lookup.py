@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from blocks.errors import BackupNotFound, ConfigurationError, CorruptionDetected
+from blocks.host.local_time import local_time
 from blocks.records import BackupMetadata, BackupType
 from blocks.repository import names
 from blocks.repository.catalogue import Catalogue, Survey
@@ -128,7 +129,7 @@ def _in_order(survey: Survey, at: datetime | None) -> list[BackupMetadata]:
 
 
 def _as_old_as(at: datetime | None) -> str:
-    return f" as old as {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if at else ""
+    return f" as old as {local_time(at)}" if at else ""
 
 
 def _end_of(at: datetime) -> datetime:

@@ -123,9 +123,9 @@ class Breaker:
             StorageUnreachable: So many calls failed that nothing is asked for a while.
         """
         if (until := self._open_until()) is not None:
-            when = datetime.fromtimestamp(until, UTC)
+            when = datetime.fromtimestamp(until, UTC).astimezone()
             raise StorageUnreachable(
-                f"{self._place} failed {self._read()[0]} times in a row, and is left alone until {when:%H:%M:%S} UTC",
+                f"{self._place} failed {self._read()[0]} times in a row, and is left alone until {when:%H:%M:%S %Z}",
                 hint="See whether the storage works and can be reached from this machine.",
             )
 

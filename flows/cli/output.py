@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ WIDTH_WITHOUT_TERMINAL = 200
 """Columns of what rich prints to a file or a pipe: nothing may be cut off there."""
 
 _GAP = "  "
+_USUAL_COLUMNS = 80
 _LEAST = 12
 """Places that the last column of a table has before another one is left out for it."""
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -256,6 +258,35 @@ def say_lines(table: Table, short: Table, wide: bool = False) -> None:
         say(short.fitted(columns))
 
 
+def say_sentence(text: str) -> None:
+    """Print a sentence of a result; a terminal's lines end between words."""
+    print(folded(visible(text), sys.stdout))
+
+
+def folded(text: str, stream: TextIO | None) -> str:
+    """Break lines that are too long for a terminal between words, and indent what follows; a long id stays whole."""
+    if stream is None or not stream.isatty():
+        return text
+    columns = _columns(stream)
+    return "\n".join(line if _width(line) <= columns else _between_words(line, columns) for line in text.split("\n"))
+
+
+def _between_words(line: str, columns: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _columns(stream: TextIO) -> int:
+    """Return how wide a terminal is; `COLUMNS` says it to rich, too."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_COLUMNS
+    except (OSError, ValueError):
+        return _USUAL_COLUMNS
+
+
 def say(what: str | Styled | Table | RenderableType) -> None:
     """Print a result."""
     match what:
@@ -315,7 +346,7 @@ def warn(text: str) -> None:
     elif manner().json:
         note_json({"warning": text})
     else:
-        note(f"warning: {text}")
+        note(folded(f"warning: {text}", sys.stderr))
 
 
 def remark(text: str) -> None:

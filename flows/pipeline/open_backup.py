@@ -13,7 +13,7 @@ from blocks.plan.plan import BackupPlan
 from blocks.records import BackupType
 from blocks.repository.block import Repository
 from blocks.sources.source import StateSource
-from blocks.sources.view import View
+from blocks.sources.view import Estimating, View
 from blocks.telemetry.recorder import recorder
 from flows.pipeline.attempt import BackupAttempt, Rehearsal
 from flows.pipeline.base_selection import find_base, other_source, schema_change, tokens
@@ -67,7 +67,7 @@ def open_backup(
                 context.notes.warn(name, [f"{sentence[0].upper()}{sentence[1:]}."])
             base, because = _fitting(context, base, because)
             if base is None:
-                expect(progress, _size_before(repository, past))
+                expect(progress, _size_before(repository, past) or _size_now(context))
             attempt = BackupAttempt(context, base, because, drawn=lease.record.backup_id)
             working_on(attempt.backup_id)
             yield attempt
@@ -128,6 +128,18 @@ def _size_before(repository: Repository, past: Past) -> int:
         return repository.manifest(newest.plan, newest.chain[0].backup_id).size_bytes
     except LastgoodError:  # it is only for what is shown
         return 0
+
+
+def _size_now(context: BackupContext) -> int:
+    """Return about how large all is that the sources hold, in bytes; 0 where one cannot say it, or not all is taken."""
+    if not context.whole:
+        return 0
+    try:
+        sizes = [view.estimated_bytes() if isinstance(view, Estimating) else None for view in context.views.values()]
+    except LastgoodError:  # it is only for what is shown: who reads it will say what is wrong
+        return 0
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else 0
 
 
 def _open_view(opened: ExitStack, name: str, source: StateSource, since: str | None) -> View:

@@ -13,7 +13,7 @@ from blocks.errors import BackupNotFound, ConfigurationError, RestoreRefused
 from flows.cli import options
 from flows.cli.output import grid, say, say_json
 from flows.cli.running import answering_server
-from flows.reporting.units import human_time
+from flows.reporting.moments import local_time
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -87,7 +87,7 @@ def _list(waiting: Sequence[FlowRun], json: bool) -> None:
         return
     table = grid("run", "name", "waits since")
     for run in waiting:
-        table.add_row(str(run.id), run.name, human_time(_since(run)))
+        table.add_row(str(run.id), run.name, local_time(_since(run)))
     say(table)
 
 

@@ -9,7 +9,7 @@ from blocks.prefect_compat import is_path
 from flows.cli import options
 from flows.cli.output import grid, say, say_json
 from flows.cli.running import open_plan
-from flows.reporting.units import human_time
+from flows.reporting.moments import local_time
 
 
 def deploy_arguments(command: ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def deploy(plans: Sequence[str], *, pool: str, json: bool) -> None:
     table.columns[0].whole = True
     for one in done:
         by_hand = "by hand" if one.change != "removed" else ""
-        moment = human_time(one.next_run) if one.next_run else ""
+        moment = local_time(one.next_run) if one.next_run else ""
         table.add_row(one.address, one.change, one.schedule or by_hand, moment)
     say(table)
     say(f"\nrun a worker where the plans' sources can be reached: prefect worker start --pool {pool}")

@@ -7,8 +7,10 @@ from itertools import count
 
 import pytest
 
+from blocks.sources.files.view import FilesView
 from flows.cli.manner import speak
 from flows.cli.progress import PlainLines, ShownProgress, open_progress
+from tests.flows.cli.desk import Desk
 
 MIB = 1024 * 1024
 
@@ -87,3 +89,22 @@ def test_without_a_terminal_there_is_progress_only_with_verbose(
         progress.doing("opening ledger")
     assert len(capsys.readouterr().err.splitlines()) == lines
     speak([])
+
+
+def test_the_first_backup_has_percents_where_all_sources_know_their_size(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected: list[int] = []
+    monkeypatch.setattr(ShownProgress, "expect", lambda _, size: expected.append(size))
+    (desk.conf / "curve.bin").write_bytes(bytes(300_000))
+    desk.done("backup", "PLAN")
+    held = desk.database.stat().st_size + 300_000
+    assert held < expected[0] < 1.1 * held
+
+
+def test_where_one_source_does_not_know_it_there_are_none(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected: list[int] = []
+    monkeypatch.setattr(ShownProgress, "expect", lambda _, size: expected.append(size))
+    monkeypatch.setattr(FilesView, "estimated_bytes", lambda _: None)
+    desk.done("backup", "PLAN")
+    assert not any(expected)

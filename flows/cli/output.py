@@ -336,6 +336,11 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def say_note(text: str) -> None:
+    """Print a sentence that belongs to the result, and is none of its numbers."""
+    note(folded(f"note: {text}", sys.stderr) if not manner().logs_json else text)
+
+
 def warn(text: str) -> None:
     """Say what a person should know although all was done; with `--json` it is among the `warnings` of the result."""
     kept = manner().keep(text)

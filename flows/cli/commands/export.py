@@ -8,7 +8,7 @@ from pathlib import Path
 
 from blocks.errors import ConfigurationError
 from flows.cli import options
-from flows.cli.output import grid, note, say, say_json
+from flows.cli.output import grid, say, say_json, say_note
 from flows.cli.running import open_plan
 from flows.reading.contents import Contents
 from flows.reading.export import ExportRequest, Format, export
@@ -53,7 +53,7 @@ def export_collections(
     for one in export(contents, request):
         files.append(one)
         for text in one.notes:
-            note(f"note: {text}")
+            say_note(text)
     if json:
         say_json(
             {

@@ -12,7 +12,7 @@ from blocks.errors import LastgoodError
 from blocks.host.interrupts import INTERRUPTED, Ended
 from blocks.host.log_lines import without_secrets
 from flows.cli.manner import manner
-from flows.cli.output import drop_unprinted, folded, note, note_failure, note_json
+from flows.cli.output import drop_unprinted, note, note_failure, note_json
 from flows.pipeline.hints import as_typed
 
 UNEXPECTED = 1
@@ -96,7 +96,7 @@ def explain(error: Exception, reference: str | None = None, debug: bool = False)
     if manner().json or manner().logs_json:
         _note_error(error, code, type(error).__name__, message, hint, debug)
         return code
-    note(folded(f"error: {message}", sys.stderr))
+    note(f"error: {message}")
     if code == UNEXPECTED:
         _say_more(error, reference)
     if hint:

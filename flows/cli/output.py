@@ -10,6 +10,7 @@ import errno
 import json
 import logging
 import os
+import re
 import sys
 import textwrap
 import unicodedata
@@ -35,6 +36,8 @@ WIDTH_WITHOUT_TERMINAL = 200
 
 _GAP = "  "
 _USUAL_COLUMNS = 80
+_NO_BREAK = "\ufffc"
+"""Stands for a blank where a line may not end; no text has it."""
 _LEAST = 12
 """Places that the last column of a table has before another one is left out for it."""
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -263,17 +266,26 @@ def say_sentence(text: str) -> None:
     print(folded(visible(text), sys.stdout))
 
 
-def folded(text: str, stream: TextIO | None) -> str:
-    """Break lines that are too long for a terminal between words, and indent what follows; a long id stays whole."""
+def folded(text: str, stream: TextIO | None, indent: int = 2) -> str:
+    """Break lines that are too long for a terminal between words; a long id, and a command in backticks, stay whole.
+
+    Args:
+        text: What is printed.
+        stream: Where to; only what a terminal shows is broken.
+        indent: By how many places the rest of a line is indented, beyond what the line itself is.
+    """
     if stream is None or not stream.isatty():
         return text
     columns = _columns(stream)
-    return "\n".join(line if _width(line) <= columns else _between_words(line, columns) for line in text.split("\n"))
+    lines = text.split("\n")
+    return "\n".join(line if _width(line) <= columns else _between_words(line, columns, indent) for line in lines)
 
 
-def _between_words(line: str, columns: int) -> str:
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
-    return textwrap.fill(line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+def _between_words(line: str, columns: int, indent: int) -> str:
+    rest = " " * (len(line) - len(line.lstrip()) + indent)
+    kept = re.sub(r"`[^`]*`", lambda command: command[0].replace(" ", _NO_BREAK), line)
+    broken = textwrap.fill(kept, columns, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False)
+    return broken.replace(_NO_BREAK, " ")
 
 
 def _columns(stream: TextIO) -> int:
@@ -300,14 +312,18 @@ def say(what: str | Styled | Table | RenderableType) -> None:
             stdout().print(what)
 
 
-def note(text: str, level: int = logging.INFO) -> None:
+def note(text: str, level: int = logging.INFO, *, whole: bool = False) -> None:
     """Print a line that is not the result, after what was printed of that.
 
     Args:
         text: What is said.
         level: How grave it is, which only lines of JSON say.
+        whole: Leave the line as it is on a terminal, too: it is a command to be copied.
     """
-    _to_stderr(json_line(level, text) if manner().logs_json else visible(text))
+    if manner().logs_json:
+        _to_stderr(json_line(level, text))
+    else:
+        _to_stderr(visible(text) if whole else folded(visible(text), sys.stderr))
 
 
 def note_failure(text: str, error: BaseException, more: dict[str, JsonValue]) -> None:
@@ -338,7 +354,7 @@ def _to_stderr(line: str) -> None:
 
 def say_note(text: str) -> None:
     """Print a sentence that belongs to the result, and is none of its numbers."""
-    note(folded(f"note: {text}", sys.stderr) if not manner().logs_json else text)
+    note(text if manner().logs_json else f"note: {text}")
 
 
 def warn(text: str) -> None:
@@ -351,7 +367,7 @@ def warn(text: str) -> None:
     elif manner().json:
         note_json({"warning": text})
     else:
-        note(folded(f"warning: {text}", sys.stderr))
+        note(f"warning: {text}")
 
 
 def remark(text: str) -> None:

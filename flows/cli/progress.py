@@ -67,7 +67,7 @@ class ShownProgress:
         """What is known by now: percents, count, bytes, rate, time left, and what is in flight."""
         said = self._bytes_said() if self._bytes else []
         if self._done or not self._doing:
-            said.append(f"{self._done:,} {self._unit} done")
+            said.append(f"{self._done:,} {self._unit.removesuffix('s') if self._done == 1 else self._unit} done")
         return ", ".join([*said, *([self._doing] if self._doing else self._on_line)])
 
     def _bytes_said(self) -> list[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
+from blocks.errors import ConfigurationError
 from blocks.prefect_compat import is_path
 from flows.cli import options
 from flows.cli.output import grid, say, say_json
-from flows.cli.running import open_plan
+from flows.cli.running import answering_server, open_plan
 from flows.reporting.moments import local_time
 
 
@@ -25,6 +26,11 @@ def deploy(plans: Sequence[str], *, pool: str, json: bool) -> None:
     """Make the deployments of one or more plans in a work pool, with the schedules that the plans say."""
     for plan in filter(is_path, plans):  # a name is asked for on the server
         open_plan(plan)
+    if answering_server() is None:
+        raise ConfigurationError(
+            "no Prefect server answers, where deployments could be made",
+            hint="Set PREFECT_API_URL to a running server.",
+        )
     from deployments.deploy import deploy as deploy_plans  # what runs the flows is above them
 
     done = deploy_plans(list(plans), pool)

@@ -219,8 +219,8 @@ def _moment(at: str | None) -> datetime | None:
         return None
     now = datetime.now(UTC)
     moment = parse_time(at, now)
-    local = moment.astimezone()
-    remark(f"as of {local:%Y-%m-%d %H:%M:%S %Z} (local time), which is {human_time(moment)}")
+    here, utc = local_time(moment), human_time(moment)
+    remark(f"as of {here}" if here == utc else f"as of {here} (local time), which is {utc}")
     return checked_moment(moment, now)
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from flows.cli import options
-from flows.cli.output import fields, grid, note, say, say_json
+from flows.cli.output import fields, grid, note, say, say_json, say_lines
 from flows.cli.running import open_plan
 from flows.reading.stats import TypeNumbers, backup_stats, numbers_by_type
 from flows.reporting.moments import local_time
@@ -34,9 +34,10 @@ def stats(plan: str, *, json: bool) -> None:
     table = grid(
         "type", ">backups", ">stored", ">mean stored", ">mean size", ">mean time", ">longest", ">looked at", ">good"
     )
+    table.columns[4].spare, table.columns[6].spare = 2, 1  # on a terminal that is too narrow
     for kind, one in types.items():
         table.add_row(kind, *_cells(one))
-    say(table)
+    say_lines(table, table)
     say("")
     say(
         fields(

@@ -73,6 +73,10 @@ LONG = "FUL_20260102_030405_9f3a" * 4
         ("  warning: " + "word " * 7, ["  warning: word word word word word word", "    word"]),
         (f"found: {LONG} is damaged", ["found:", f"  {LONG}", "  is damaged"]),
         ("one\ntwo", ["one", "two"]),
+        (
+            "hint: Look at it: `lastgood undo trading.yaml --preview`.",
+            ["hint: Look at it:", "  `lastgood undo trading.yaml --preview`."],
+        ),
         ("a-name-with-dashes " * 3, ["a-name-with-dashes a-name-with-dashes", "  a-name-with-dashes"]),
     ],
 )

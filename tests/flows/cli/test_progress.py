@@ -51,13 +51,13 @@ def test_what_is_done_before_there_are_parts_is_said(clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("expected", "seconds", "size", "line"),
     [
-        (100, 2, 25, "25%, 25.0 MiB of 100.0 MiB, 12.5 MiB/s, 6.0 s left, 1 parts done"),
-        (100, 4, 100, "100%, 100.0 MiB of 100.0 MiB, 25.0 MiB/s, 1 parts done"),
-        (100, 4, 200, "200.0 MiB, 50.0 MiB/s, 1 parts done"),  # it has grown: no percent is known
-        (0, 4, 200, "200.0 MiB, 50.0 MiB/s, 1 parts done"),
-        (100, 0.1, 50, "50%, 50.0 MiB of 100.0 MiB, 1 parts done"),  # too early for a rate
-        (100, 4, 0, "1 parts done"),
-        (200_000, 60, 100_000, "50%, 97.7 GiB of 195.3 GiB, 1.6 GiB/s, 1 min 0 s left, 1 parts done"),
+        (100, 2, 25, "25%, 25.0 MiB of 100.0 MiB, 12.5 MiB/s, 6.0 s left, 1 part done"),
+        (100, 4, 100, "100%, 100.0 MiB of 100.0 MiB, 25.0 MiB/s, 1 part done"),
+        (100, 4, 200, "200.0 MiB, 50.0 MiB/s, 1 part done"),  # it has grown: no percent is known
+        (0, 4, 200, "200.0 MiB, 50.0 MiB/s, 1 part done"),
+        (100, 0.1, 50, "50%, 50.0 MiB of 100.0 MiB, 1 part done"),  # too early for a rate
+        (100, 4, 0, "1 part done"),
+        (200_000, 60, 100_000, "50%, 97.7 GiB of 195.3 GiB, 1.6 GiB/s, 1 min 0 s left, 1 part done"),
     ],
 )
 def test_percent_rate_and_time_left(clock: Clock, expected: int, seconds: float, size: int, line: str) -> None:

@@ -151,7 +151,9 @@ class _Parser(ArgumentParser):
         said, unknown = self.parse_known_intermixed_args([*words[:place], *after])
         if unknown:
             shown = ", ".join(repr(without_password(after.get(word, word))) for word in unknown)
-            raise Misused(f"not known here: {shown}", self.prog)
+            option = unknown[0].partition("=")[0]
+            near = meant(option, self._option_string_actions) if option.startswith("--") else ""
+            raise Misused(f"not known here: {shown}{near}", self.prog)
         return {name: _restored(value, after) for name, value in vars(said).items()}
 
     def error(self, message: str) -> NoReturn:

@@ -282,7 +282,8 @@ def verify(plan: PlanLike, backup: str = "latest", *, deep: bool = True) -> Veri
         CouldNotBeTried: Nothing is wrong, and it could not be restored here.
     """
     opened = _opened(plan)
-    from flows.verify import failure, make_verification
+    from flows.proving.failure import failure
+    from flows.verify import make_verification
 
     with _apart():
         result = make_verification(opened, backup, deep)

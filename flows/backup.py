@@ -18,6 +18,7 @@ from flows.pipeline.open_backup import open_backup
 from flows.pipeline.prefect_compat import flow, stage_runner
 from flows.pipeline.progress import Progress
 from flows.pipeline.run_names import named
+from flows.proving.failure import Unproved, failure, unproved
 from flows.proving.suite_warnings import warn_of_suites
 from flows.reporting.artifacts import publish_backup
 from flows.reporting.lifecycle import Verb, operation
@@ -29,7 +30,7 @@ from flows.stages.encrypt import encrypt
 from flows.stages.normalize import normalize
 from flows.stages.record import record
 from flows.stages.store import store
-from flows.verify import Unproved, failure, make_verification, unproved, verify
+from flows.verify import make_verification, verify
 
 
 @flow(

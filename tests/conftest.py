@@ -32,6 +32,18 @@ settings.load_profile("lastgood")
 gc.disable()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave most cases of a test that is marked `share(n)` to `make faults`: `make test` has each n-th of them."""
+    seen: dict[str, int] = {}
+    for item in items:
+        if (marked := item.get_closest_marker("share")) is not None:
+            test = item.nodeid.partition("[")[0]
+            seen[test] = seen.get(test, -1) + 1
+            if seen[test] % marked.args[0]:
+                item.add_marker("long")
+
+
 def pytest_collection_finish() -> None:
     """Leave modules and tests out of every garbage collection from here on; nothing of them goes before the end."""
     gc.collect()

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from blocks.errors import (
     BackupNotFound,
+    ConfigurationError,
     CorruptionDetected,
     LastgoodError,
     NotRestorable,
@@ -149,6 +150,13 @@ class DueRun:
             self._unread.append(exc)
             self._skip(proof)
             return isinstance(exc, ObjectUnreadable)
+        except ConfigurationError:
+            raise  # it would be the same for all others
+        except LastgoodError as exc:
+            self._findings.append(f"{backup.backup_id}: {exc.message}")
+            self._unread.append(exc)
+            self._skip(proof)
+            return True
         self._records.add(found)
         if found.findings:  # of backups that it depends on, too
             verdicts = self._repository.verdicts(self._plan.name, self._backups)

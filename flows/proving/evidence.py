@@ -58,6 +58,9 @@ def gather(
             note(f"{left_out} of {len(table.columns)} columns are left out: the table is wide")
         texts, pairs = text_facts(table, numbers, values), ordered_pairs(table, numbers)
         kinds = {name: kind_of(column.type) for name, column in table.columns.items()}
+        mixed = frozenset(name for name, column in table.columns.items() if column.wrong)
+    if mixed:
+        note(f"values of several types are in {', '.join(sorted(mixed))}: nothing is said of that")
     seen = [Seen(backup.timestamp, numbers)]
     for one in before:
         if earlier.is_bad(one):
@@ -69,7 +72,7 @@ def gather(
     own = suite.keys is None and suite.format is None
     counts = [rows_of(one, collection.name) or 0 for one in before] if own else [one.profile.rows for one in seen[1:]]
     key = collection.key if suite.format is None else table.key
-    return Evidence(head, key, kinds, seen, [numbers.rows, *counts], collection.tracking, texts, pairs)
+    return Evidence(head, key, kinds, seen, [numbers.rows, *counts], collection.tracking, texts, pairs, mixed)
 
 
 def _profile(

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError
 from blocks.plan.plan import BackupPlan
 from blocks.plan.quality import QualitySuite, load_suites
-from blocks.plan.quality.findings import NOT_TRIED, Judgement, evaluated, faults, findings, oddities, own_rule
+from blocks.plan.quality.findings import NOT_TRIED, Judgement, evaluated, faults, findings, oddities, own_rule, untried
 from blocks.records import BackupMetadata, BackupStatus
 from blocks.rows.canonical import DIGEST, KEY, is_sorted, one_chunk
 from blocks.rows.digest import RowDigest
@@ -202,7 +202,7 @@ class Proof:
         self.evaluated = {suite.name: suite.sha256 for suite in self.suites}
         self.expectations = evaluated(self.rules)
         quality.bad += findings(self.rules)
-        quality.unproven += faults(self.rules)
+        quality.unproven += [*faults(self.rules), *untried(self.rules)]
         quality.odd += oddities(self.rules)
 
 

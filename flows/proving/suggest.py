@@ -67,6 +67,7 @@ class Evidence:
         rows: Rows of the collection in the backup and all before it in a row, newest first.
         texts: By column of text, what its values have in common.
         pairs: Columns of which the first is never less than the second.
+        mixed: Columns that hold values which are not of the type that most of them have, of which nothing is said.
     """
 
     head: Mapping[str, JsonValue]
@@ -77,6 +78,7 @@ class Evidence:
     tracking: Sequence[str] = ()
     texts: Mapping[str, TextFacts] = field(default_factory=dict)
     pairs: Sequence[tuple[str, str]] = ()
+    mixed: frozenset[str] = frozenset()
 
     @property
     def whole(self) -> bool:
@@ -94,8 +96,8 @@ class Evidence:
 
     @property
     def columns(self) -> list[str]:
-        """Columns that a rule may be about: those of the data, not what only shows that a row changed."""
-        return [name for name in self.profile.columns if name not in self.tracking]
+        """Columns that a rule may be about: those of data of one type, not what only shows that a row changed."""
+        return [name for name in self.profile.columns if name not in self.tracking and name not in self.mixed]
 
 
 def suggested(evidence: Evidence) -> dict[str, JsonValue]:
@@ -112,13 +114,15 @@ def suggested(evidence: Evidence) -> dict[str, JsonValue]:
             or_equal=True,
         )
         for one, other in evidence.pairs
-        if one in evidence.columns and other in evidence.columns
+        if {one, other} <= {*evidence.columns}
     ]
     types: dict[str, JsonValue] = {
         column: "timestamp" for column in evidence.columns if column in evidence.texts and evidence.texts[column].times
     }
     expectations: list[JsonValue] = [*rules]
     said: dict[str, JsonValue] = {"types": types} if types else {}
+    if not evidence.profile.rows:
+        said["may_be_empty"] = True
     return {**evidence.head, **said, "expectations": expectations}
 
 

@@ -31,7 +31,8 @@ class RestoreTimes(BaseModel):
     Attributes:
         restores: How many were measured.
         last_rows: Rows that the newest of them restored.
-        last_size_bytes: Size of what it restored, before compression; None where that backup is gone.
+        last_size_bytes: Size of what it read for that, before compression: of the backup and all that it depends on;
+            None where one of them is gone.
     """
 
     restores: int
@@ -135,7 +136,11 @@ def _restore_times(backups: Sequence[BackupMetadata], verifications: Sequence[Ve
     if not newest:
         return None
     seconds, (_, last_seconds, last) = [took for _, took, _ in newest], newest[-1]
-    size = next((b.size_bytes for b in backups if b.backup_id == last.backup_id), None)
+    known = {b.backup_id: b for b in backups}
+    target = known.get(last.backup_id)
+    chain = [known.get(link.backup_id) for link in target.chain] if target is not None else []
+    read = [b.size_bytes for b in (target, *chain) if b is not None]
+    size = sum(read) if len(read) == 1 + len(chain) and target is not None else None
     return RestoreTimes(
         restores=len(newest),
         median_seconds=median(seconds),

@@ -425,5 +425,6 @@ LIMITS = settings(
 
 
 @pytest.mark.parametrize("machine", [Chains, PlainChains])
+@pytest.mark.share(2)
 def test_every_kept_backup_restores_what_the_model_remembers(machine: type[Chains]) -> None:
     run_state_machine_as_test(machine, settings=LIMITS)

@@ -23,7 +23,8 @@ from blocks.repository.verdict import Verdict
 from blocks.sources.sqlite.rebuild import Rebuild
 from blocks.verification import Axis, CheckOutcome, Depth
 from flows.check import check_repository
-from flows.verify import Reported, failure, make_verification
+from flows.proving.failure import Reported, failure
+from flows.verify import make_verification
 from lastgood import BackupManager
 from lastgood import restore_latest as restore_newest
 from tests.flows.flow_support import (

@@ -41,7 +41,8 @@ from blocks.sources.sqlite.rebuild import Rebuild
 from blocks.sources.sqlite.schema import SchemaObject
 from blocks.verification import Axis, CheckOutcome, RuleOutcome, Verification
 from flows.pipeline.chain import Chain
-from flows.verify import failure, make_verification
+from flows.proving.failure import failure
+from flows.verify import make_verification
 from tests.blocks.sources.files.test_keep_going import files_of_at_most
 from tests.conformance import mapping_states
 from tests.flows.flow_support import (
@@ -407,6 +408,19 @@ def test_rules_in_sql_are_evaluated_on_restored_rows(
     made = shop.back_up()
     assert failure(make_verification(shop.plan, made.backup_id, deep=False)) is None
     assert not list(temporary_folder().glob("lastgood-quality-*"))
+
+
+def test_a_rule_for_which_there_is_no_memory_could_not_be_tried(shop: Shop, tmp_path: Path) -> None:
+    made = shop.back_up()
+    too_large = "SELECT * FROM (SELECT string_agg(repeat('x', 1000000), '') AS s FROM range(500)) WHERE length(s) < 1"
+    shop.plan = shop.plan.model_copy(update={"quality": [query(tmp_path, too_large)]})
+    result = make_verification(shop.plan)
+    assert (result.status, result.findings) == (VERIFIED, ())
+    assert result.results["quality"].outcome is CheckOutcome.UNPROVEN
+    error = failure(result)
+    assert isinstance(error, CouldNotBeTried)
+    assert "not enough memory" in error.message
+    assert shop.repository.verifications("trading", made.backup_id) == [result]
 
 
 @pytest.mark.parametrize("step", ["SuiteRows", "SuiteRows.add", "SuiteRows.run"])

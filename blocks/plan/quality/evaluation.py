@@ -53,6 +53,7 @@ from blocks.plan.quality.findings import (
     NONE_SELECTED,
     NOT_A_NUMBER,
     NOT_EVALUATED,
+    NOT_TRIED,
     ONLY_NULL,
     TOO_MANY_DIGITS,
     TOO_SLOW,
@@ -94,6 +95,8 @@ _ACROSS_ROWS = frozenset({"expect_column_values_to_not_be_outliers"})
 """Expectations about rows one by one that need to know the others, and that `metrics` does not compute."""
 _ERRORS = (duckdb.Error, GreatExpectationsError, ValueError, TypeError, KeyError, ArithmeticError, AttributeError)
 """What evaluating raises where an expectation does not fit its column."""
+_NO_RESOURCES = (duckdb.OutOfMemoryException, duckdb.IOException, OSError, MemoryError)
+"""What it raises where this machine has too little memory or room for it: that says nothing of the suite."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +260,8 @@ class Evaluation:
                 writer = writer or pq.ParquetWriter(path, stored.schema, compression="lz4")
                 writer.write_table(stored)
                 rows += stored.num_rows
+        except _NO_RESOURCES as exc:
+            return _untried(exc)
         except Exception as exc:  # noqa: BLE001  pandas raises whatever it likes, and its text may hold values
             logger.debug("a condition raised %s", type(exc).__name__)
             return fault(BAD_CONDITION)
@@ -288,6 +293,8 @@ class Evaluation:
                     self._found[number] = self._on_all(task, table)
             except NotComputed:
                 self._found[number] = self._on_all(task, table)
+            except _NO_RESOURCES as exc:
+                self._found[number] = _untried(exc)
             except _ERRORS as exc:
                 self._found[number] = fault(NO_SENSE, _types(task, table, exc))
         self._count_rows(table, metrics, tasks, by_rows)
@@ -417,9 +424,20 @@ class Evaluation:
             return fault(TOO_SLOW, str(exc))
         except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as exc:
             return fault(BAD_QUERY, str(exc).partition("\n")[0].partition(": ")[2])
+        except _NO_RESOURCES as exc:
+            return _untried(exc)
         except duckdb.Error as exc:  # whose text may hold values
             logger.debug("a query raised %s", type(exc).__name__)
             return fault(BAD_QUERY, "it fails on some values")
+
+
+def _untried(error: BaseException) -> Judgement:
+    """Say that there was too little memory or room, without the text of the error, which may hold values."""
+    logger.debug("an expectation could not be tried: %s", type(error).__name__)
+    short = isinstance(error, duckdb.OutOfMemoryException | MemoryError)
+    told = "not enough memory, or room for what does not fit into it" if short else None
+    said = error.strerror if isinstance(error, OSError) else None
+    return fault(NOT_TRIED, told or said or "a file of the scratch folder failed")
 
 
 _REPEATED = frozenset({"expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique"})

@@ -93,7 +93,7 @@ class Judgement:
 
 
 def fault(kind: str, why: str = "") -> Judgement:
-    """Say that a suite cannot be evaluated as it is written."""
+    """Say that a rule cannot be judged, and why: by how its suite is written, or for want of memory or room."""
     return Judgement(RuleOutcome.UNJUDGED, kind, why=why)
 
 
@@ -177,10 +177,20 @@ def faults(rules: Iterable[RuleResult]) -> list[str]:
     return [f"suite {rule.suite}: {rule.sentence}" for rule in rules if is_fault(rule)]
 
 
+def untried(rules: Iterable[RuleResult]) -> list[str]:
+    """Return the sentences of what could not be tried here, which says nothing of the data or of the suite."""
+    return [f"suite {rule.suite}: {rule.sentence}" for rule in rules if is_untried(rule)]
+
+
+def is_untried(rule: RuleResult) -> bool:
+    """Whether a rule could not be tried here."""
+    return rule.outcome is RuleOutcome.UNJUDGED and rule.kind == NOT_TRIED
+
+
 def oddities(rules: Iterable[RuleResult]) -> list[str]:
     """Return the sentences of broken rules of lesser severity, and of those that have nothing to compare with yet."""
     lesser = [r for r in rules if r.outcome is RuleOutcome.BROKEN and r.severity != "critical"]
-    later = [r for r in rules if r.outcome is RuleOutcome.UNJUDGED and not is_fault(r)]
+    later = [r for r in rules if r.outcome is RuleOutcome.UNJUDGED and not (is_fault(r) or is_untried(r))]
     return [f"{r.severity}: {r.sentence}" for r in lesser] + [r.sentence for r in later]
 
 

@@ -16,6 +16,7 @@ from flows.cli.output import Styled, fields, note, say, say_json, say_sentence, 
 from flows.cli.render import outcome_text, status_text
 from flows.cli.running import open_plan, run_reference, run_verb
 from flows.pipeline.progress import Progress
+from flows.proving.failure import failure, unproved
 from flows.reporting.evidence import plan_evidence
 from flows.reporting.moments import local_time
 from flows.reporting.page_files import check_page, write_page
@@ -23,7 +24,7 @@ from flows.reporting.proof_page import proof_page
 from flows.reporting.units import human_seconds
 from flows.reporting.wording import AXES, DEPTHS, known
 from flows.restoring.places import check_output
-from flows.verify import failure, make_verification, unproved
+from flows.verify import make_verification
 from flows.verify import verify as verify_flow
 
 

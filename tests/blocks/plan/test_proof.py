@@ -263,6 +263,7 @@ SIMULATED = {
 
 
 @pytest.mark.parametrize("case", SIMULATED)
+@pytest.mark.share(2)
 def test_every_kept_backup_is_proved_in_time_at_a_bounded_cost(case: str) -> None:
     full_every, within, every, days = SIMULATED[case]
     world, when = World(full_every, ProofPolicy(within=within)), proving((0, days), every)
@@ -311,6 +312,7 @@ def test_a_verifier_that_was_off_for_longer_than_the_time_catches_up_at_once_wit
 
 
 @pytest.mark.parametrize(("budget", "days_late"), [(1000, 0), (280, 0), (180, 45), (60, 45)])
+@pytest.mark.share(2)
 def test_a_budget_bounds_each_run_and_what_it_leaves_late_is_told(budget: int, days_late: int) -> None:
     """A kept full a day of 50 bytes for 60 days, of which each has to be read within 20: 150 a run, and the newest."""
     world, when = World(DAY, ProofPolicy(within=20 * DAY, budget_bytes=budget)), proving((0, 80), DAY)

@@ -17,7 +17,8 @@ from blocks.verification import Axis, CheckOutcome, RuleOutcome
 from flows.backup import make_backup
 from flows.proving.column_facts import belong_together
 from flows.proving.definitions import drift
-from flows.verify import failure, make_verification
+from flows.proving.failure import failure
+from flows.verify import make_verification
 from tests.plans import plan_of
 from tests.postgres_server import postgres_server
 

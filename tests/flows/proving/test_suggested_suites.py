@@ -145,3 +145,28 @@ def test_given_state(tmp_path: Path) -> None:
     found = proved(given, tmp_path, made, "state/state")
     assert ("key", "expect_column_values_to_be_unique") in found["rules"]
     assert ("value", "expect_column_values_to_be_json_parseable") in found["rules"]
+
+
+def test_tables_without_rows_and_columns_of_several_types(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "odd.sqlite") as odd:
+        odd.execute("CREATE TABLE empty (id INTEGER PRIMARY KEY, note TEXT)")
+        odd.execute('CREATE TABLE "a ""b"" <i>" (id INTEGER PRIMARY KEY, w, n REAL, "select" TEXT)')
+        odd.executemany(
+            'INSERT INTO "a ""b"" <i>" VALUES (?, ?, ?, ?)',
+            [(n, [1, "x", 2.5, None, b"q"][n % 5], "inf" if n % 2 else None, f"v{n % 7}") for n in range(300)],
+        )
+    odd.close()
+    plan = plan_of(tmp_path, odd=SQLiteSource(path=str(tmp_path / "odd.sqlite")))
+    made = make_backup(plan, BackupType.FULL)
+    repository = plan.repository.unlock(plan.encryption)
+    files, notes = [], list[str]()
+    for collection in made.collections:
+        suite = suggested(gather(repository, made, draft(collection, None, None), 5, False, notes.append))
+        files.append(str(tmp_path / f"{collection.number}.json"))
+        Path(files[-1]).write_text(json.dumps(suite))
+    assert notes == ["values of several types are in n, w: nothing is said of that"]
+    assert check_suites(files, made).faults == []
+    result = make_verification(plan.model_copy(update={"quality": files}), made.backup_id, deep=False)
+    assert (result.findings, result.warnings) == ((), ())
+    assert {rule.outcome for rule in result.rules} == {RuleOutcome.HOLDS}
+    assert "select" in {column for rule in result.rules for column in rule.columns}

@@ -6,17 +6,21 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from blocks.records import BackupMetadata, BackupStatus, BackupType
+from blocks.records import BackupMetadata, BackupStatus, BackupType, Link
 from blocks.verification import Verification
 from flows.reading.recovery import recovery
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
-def backup(name: str, hours_ago: float) -> BackupMetadata:
+def backup(name: str, hours_ago: float, *bases: str) -> BackupMetadata:
     kind = next(kind for kind in BackupType if kind.prefix == name[:3].upper())
     return BackupMetadata.model_construct(
-        backup_id=name, backup_type=kind, timestamp=NOW - timedelta(hours=hours_ago), size_bytes=1000
+        backup_id=name,
+        backup_type=kind,
+        timestamp=NOW - timedelta(hours=hours_ago),
+        size_bytes=1000,
+        chain=tuple(Link.model_construct(backup_id=base) for base in bases),
     )
 
 
@@ -28,7 +32,13 @@ def restored(name: str, hours_ago: float, seconds: float | None, rows: int = 7) 
 
 
 def test_restores_and_distances_are_counted() -> None:
-    backups = [backup("ful1", 10), backup("inc2", 6), backup("eme3", 5), backup("inc4", 5), backup("inc5", 2)]
+    backups = [
+        backup("ful1", 10),
+        backup("inc2", 6),
+        backup("eme3", 5),
+        backup("inc4", 5, "ful1", "inc2"),
+        backup("inc5", 2),
+    ]
     told = [
         restored("ful1", 9, 30.0),
         restored("gone", 3, 10.0),
@@ -39,12 +49,12 @@ def test_restores_and_distances_are_counted() -> None:
     assert found.model_dump() == {
         "rto": {
             "restores": 3, "median_seconds": 20.0, "worst_seconds": 30.0, "last_seconds": 20.0, "last_rows": 8,
-            "last_size_bytes": 1000,
+            "last_size_bytes": 3000,
         },
         "rpo": {"backups": 2, "median_seconds": 2.5 * 3600, "worst_seconds": 4 * 3600, "age_seconds": 5 * 3600},
     }  # fmt: skip
     assert found.sentences() == [
-        "3 scratch restores: 20.0 s in the middle, 30.0 s at worst; the last one 20.0 s for 8 rows, 1000 B",
+        "3 scratch restores: 20.0 s in the middle, 30.0 s at worst; the last one 20.0 s for 8 rows, 2.9 KiB",
         "between backups: 2.5 hours in the middle, 4 hours at worst",
         "newest good state: 5 hours old",
     ]
@@ -63,3 +73,9 @@ def test_nothing_was_measured_yet(backups: list[BackupMetadata]) -> None:
     found = recovery(backups, [], {}, NOW)
     assert (found.rto, found.rpo.median_seconds) == (None, None)
     assert len(found.sentences()) == len(backups)
+
+
+def test_the_size_of_a_restore_whose_base_is_gone_is_not_known() -> None:
+    found = recovery([backup("inc4", 5, "ful1")], [restored("inc4", 1, 20.0)], {}, NOW)
+    assert found.rto is not None
+    assert found.rto.last_size_bytes is None

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocks.plan.quality import evaluation, table
-from blocks.plan.quality.findings import evaluated, faults, findings, is_fault, oddities
+from blocks.plan.quality.findings import evaluated, faults, findings, is_fault, oddities, untried
 from blocks.rows.variant import encode_variant, variant_field
 from blocks.verification import RuleOutcome, RuleResult
 from tests.blocks.plan.quality.support import Known, broken, expect, outcomes, query, run, run_on, suite_of
@@ -181,6 +181,28 @@ def test_a_fault_of_a_suite_says_nothing_of_the_data_and_is_no_pass(expectation:
     assert outcomes(rules) == ["holds", f"unjudged: {kind}", "holds"]
     assert findings(rules) == []
     assert len(faults(rules)) == 1
+    assert evaluated(rules) == 2
+
+
+TOO_LARGE = "SELECT * FROM (SELECT string_agg(repeat('x', 1000000), '') AS s FROM range(500)) WHERE length(s) < 1"
+
+
+@pytest.mark.parametrize(
+    "expectation",
+    [
+        query(TOO_LARGE),
+        expect("query_results_to_match_comparison", base_query=TOO_LARGE, comparison_query="SELECT 1"),
+    ],
+)
+def test_too_little_memory_is_no_fault_of_the_suite_and_keeps_no_other_rule_from_being_judged(
+    expectation: dict[str, Any],
+) -> None:
+    rules = run(ORDERS, expectation, UNIQUE)
+    assert outcomes(rules) == ["holds", "unjudged: could not be tried", "holds"]
+    assert (findings(rules), faults(rules), oddities(rules)) == ([], [], [])
+    (sentence,) = untried(rules)
+    assert sentence.startswith("suite orders: ledger/orders: ")
+    assert sentence.endswith("could not be tried (not enough memory, or room for what does not fit into it)")
     assert evaluated(rules) == 2
 
 

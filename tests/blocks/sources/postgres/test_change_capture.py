@@ -100,6 +100,7 @@ LOGGED: list[Step] = [
 @pytest.mark.parametrize(
     "steps", [ROWS, TABLES_OF_ALL_KINDS, BESIDE_TABLES, LOGGED], ids=["rows", "tables", "beside tables", "logged"]
 )
+@pytest.mark.share(2)
 def test_what_was_done_is_in_the_incremental(books: Books, steps: list[Step]) -> None:
     """Each step in an incremental of its own: so many upserts and tombstones, and what they are shows at the end."""
     books.back_up(FULL)
@@ -138,6 +139,7 @@ def test_locks_of_rows_are_no_changes(books: Books) -> None:
         "CREATE TABLE parts_c PARTITION OF parts FOR VALUES FROM (20) TO (30)",
     ],
 )
+@pytest.mark.share(2)
 def test_another_shape_makes_the_next_backup_a_full_one(books: Books, statement: str) -> None:
     books.back_up(FULL)
     books.run(statement)

@@ -343,6 +343,7 @@ class Writer(threading.Thread):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.share(3)
 def test_incrementals_under_concurrent_writers_equal_a_full_scan(books: Books, tmp_path: Path, seed: int) -> None:
     books.run("CREATE TABLE keyless (a int)")
     books.back_up(FULL)

@@ -38,6 +38,7 @@ NOTHING = "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN 
 @pytest.mark.parametrize("hindrance", HINDRANCES)
 @pytest.mark.parametrize("mode", [RestoreMode.EXACT, RestoreMode.MERGE])
 @pytest.mark.parametrize("keys", [(), ("*",)], ids=["all", "keys"])
+@pytest.mark.share(4)
 def test_rules_and_triggers_keep_no_row_back(
     server: PostgresServer, hindrance: str, mode: RestoreMode, keys: tuple[str, ...]
 ) -> None:

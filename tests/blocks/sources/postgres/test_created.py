@@ -46,6 +46,7 @@ def found(books: Books, query: str) -> list[tuple[Any, ...]]:
     ],
     ids=["merge", "merge of tables", "keys", "merge of keys"],
 )
+@pytest.mark.share(2)
 def test_a_table_that_was_made_stays_with_the_rows_that_others_have_added(
     books: Books, restored: dict[str, Any]
 ) -> None:
@@ -112,6 +113,7 @@ ODD = (
 
 @pytest.mark.parametrize("mode", [EXACT, MERGE])
 @pytest.mark.parametrize("fields", [{}, {"tables": ["public.built"]}], ids=["everything", "one table"])
+@pytest.mark.share(2)
 def test_what_was_there_before_the_restore_stays(
     server: PostgresServer, tmp_path: Path, mode: RestoreMode, fields: dict[str, Any]
 ) -> None:
@@ -140,6 +142,7 @@ def test_what_others_have_made_since_for_a_table_stays_when_that_goes(books: Boo
 
 @pytest.mark.parametrize("mode", [EXACT, MERGE])
 @pytest.mark.parametrize("others", ["", "SELECT lo_from_bytea(80001, 'other')"], ids=["none before", "one before"])
+@pytest.mark.share(2)
 def test_large_objects_that_a_restore_made_go_and_others_stay(books: Books, mode: RestoreMode, others: str) -> None:
     books.run("SELECT lo_from_bytea(70001, 'large'), lo_create(70002)")
     books.back_up(BackupType.FULL)

@@ -108,6 +108,7 @@ def everything(server: PostgresServer) -> tuple[str, ...]:
     return (EVERY_KIND, SINCE_15) if server.programs.version >= 15 else (EVERY_KIND,)
 
 
+@pytest.mark.share(3)
 def test_one_of_every_kind_comes_back_and_goes(any_server: PostgresServer) -> None:
     server, kinds = any_server, everything(any_server)
     source = source_of(server, "kinds", lock_timeout_seconds=10)

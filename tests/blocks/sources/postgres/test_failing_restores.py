@@ -9,7 +9,8 @@ import pytest
 from blocks.errors import BackupNotFound, NotRestorable, QualityFailed
 from blocks.records import BackupStatus
 from blocks.verification import Axis, CheckOutcome
-from flows.verify import failure, make_verification
+from flows.proving.failure import failure
+from flows.verify import make_verification
 from tests.blocks.sources.postgres.kit import Books
 from tests.postgres_server import PostgresServer
 

@@ -61,6 +61,7 @@ def wait_until_gone(server: PostgresServer, whose: str = "application_name = 'la
 
 
 @pytest.mark.parametrize("place", PLACES)
+@pytest.mark.share(3)
 def test_a_killed_restore_leaves_nothing_that_looks_restored_and_the_next_run_sweeps(
     books: Books, zygote: Zygote, place: str
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_killed_restore_leaves_nothing_that_looks_restored_and_the_next_run_sw
 
 
 @pytest.mark.parametrize("place", [*PLACES, "blocks.sources.postgres.write.scratch:TemporaryDatabase.drop"])
+@pytest.mark.share(2)
 def test_what_a_killed_verification_leaves_is_swept_by_the_next(books: Books, zygote: Zygote, place: str) -> None:
     with zygote.stopped(books, place, None) as run:
         run.kill()

@@ -212,6 +212,7 @@ class Writers:
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("LASTGOOD_WRITERS", "3"))))
+@pytest.mark.share(3)
 def test_incrementals_equal_a_full_scan_whatever_is_open(
     logical: PostgresServer, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ STATES = ("ENABLE", "ENABLE ALWAYS", "ENABLE REPLICA", "DISABLE")
 @pytest.mark.parametrize(
     ("acts", "event"), [(LOGS, "ddl_command_end"), (LOGS, "sql_drop"), (FORBIDS, "ddl_command_start")]
 )
+@pytest.mark.share(2)
 def test_event_triggers_do_not_act_on_a_restore(server: PostgresServer, acts: str, event: str) -> None:
     server.create("watched", *WATCHED, acts, f"CREATE EVENT TRIGGER acts ON {event} EXECUTE FUNCTION acts()")
     source = source_of(server, "watched")

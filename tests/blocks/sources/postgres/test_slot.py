@@ -295,6 +295,7 @@ def definitions(case: str) -> list[str]:
 
 
 @pytest.mark.parametrize("cases", SHARES, ids=[*ALONE, "one", "another", "third"])
+@pytest.mark.share(2)
 def test_whatever_was_done_is_found(books: Books, cases: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Several cases share a database and its backups, each has a schema of its own."""
     told, untold = set[tuple[str, str]](), set[tuple[str, str]]()
@@ -389,6 +390,7 @@ def quoted(text: str) -> str:
 
 
 @pytest.mark.parametrize("size", [400, 100_000])
+@pytest.mark.share(2)
 def test_keys_of_every_type(logical: PostgresServer, tmp_path: Path, size: int) -> None:
     statements = [TYPES]
     for n, (kind, values) in enumerate(KEYS.items()):

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from blocks.records import BackupType
 from tests.blocks.sources.postgres.kit import Books, changes, gallery
 from tests.blocks.sources.postgres.test_slot import SLOT, position, prove
@@ -32,6 +34,7 @@ LATER = {
 }
 
 
+@pytest.mark.share(3)
 def test_a_slot_serves_on_every_version(any_server: PostgresServer, tmp_path: Path, told: set[str]) -> None:
     version = any_server.programs.version
     gallery(any_server, "gallery")

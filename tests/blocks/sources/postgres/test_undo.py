@@ -187,6 +187,7 @@ def test_rows_of_an_undo_fit_into_what_was_made_since(server: PostgresServer) ->
     ],
     ids=["rows", "definitions", "merge", "tables", "keys", "made"],
 )
+@pytest.mark.share(2)
 def test_undo_brings_back_what_was_there(
     server: PostgresServer, tmp_path: Path, statements: tuple[str, ...], options: dict[str, Any]
 ) -> None:

@@ -75,6 +75,7 @@ def test_a_chain_comes_back_into_a_missing_database_and_is_verified(books: Books
     assert (result.status, result.findings) == (BackupStatus.VERIFIED, ())
 
 
+@pytest.mark.share(3)
 def test_the_live_database_is_brought_back_by_what_the_newest_pg_dump_wrote(
     books: Books, any_server: PostgresServer, tmp_path: Path
 ) -> None:

@@ -245,6 +245,11 @@ def asks(question: str) -> bool:
         note(f"{answer!r} is neither yes nor no")
 
 
+def fits(table: Table) -> bool:
+    """Return whether all of a table is shown, one line a row: a terminal may have no room for it."""
+    return sys.stdout is None or not sys.stdout.isatty() or table.width <= _columns(sys.stdout)
+
+
 def say_lines(table: Table, short: Table, wide: bool = False) -> None:
     """Print a table, one line a row, also on a terminal that has no room for it.
 
@@ -253,12 +258,12 @@ def say_lines(table: Table, short: Table, wide: bool = False) -> None:
         short: What is shown on a terminal that is too narrow, as far as that has room.
         wide: All of it there, too; the terminal breaks what it cannot show.
     """
-    if sys.stdout is None or not sys.stdout.isatty() or table.width <= (columns := stdout().width):
+    if fits(table):
         say(table)
     elif wide:
         print(table.plain())
     else:
-        say(short.fitted(columns))
+        say(short.fitted(stdout().width))
 
 
 def say_sentence(text: str) -> None:

@@ -14,7 +14,7 @@ from blocks.plan.draft import draft
 from blocks.plan.plan import parse_plan, read_plan
 from blocks.plan.strict_yaml import load_yaml
 from flows.cli import options
-from flows.cli.output import Styled, folded, note, say, say_json
+from flows.cli.output import Styled, folded, note, say, say_json, say_sentence
 from flows.cli.running import answering_server, open_plan
 from flows.proving.readiness import Readiness, readiness
 
@@ -46,7 +46,7 @@ def save_plan(plan: str, *, name: str | None, json: bool) -> None:
     if json:
         say_json({"block": f"backup-plan/{block}", "plan": opened.name, "server": server})
     else:
-        say(f"plan {opened.name} is saved as the block backup-plan/{block} at {server}")
+        say_sentence(f"plan {opened.name} is saved as the block backup-plan/{block} at {server}")
 
 
 def check_plan_arguments(command: ArgumentParser) -> None:

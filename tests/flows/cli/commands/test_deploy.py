@@ -1,14 +1,17 @@
-"""What `deploy` shows on a terminal of 80 columns: whole times and zones, whatever the schedules are."""
+"""What `deploy` and `approve` show on a terminal of 80 columns: whole times, zones and ids."""
 
 from __future__ import annotations
 
 import io
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from deployments.deploy import Deployed
+from flows.cli.commands import approve
 from flows.cli.commands.deploy import _table
 from flows.cli.output import Table
 
@@ -41,3 +44,11 @@ def test_a_pipe_has_a_line_a_deployment(changes: bool) -> None:
     lines = _table(DONE, changes).plain().splitlines()
     assert len(lines) == 1 + len(DONE)
     assert ("made" in lines[1]) is changes
+
+
+def test_runs_that_wait_are_shown_whole_or_by_the_beginning_of_their_ids() -> None:
+    begun = SimpleNamespace(timestamp=datetime(2026, 12, 1, 15, 30, tzinfo=UTC))
+    run: Any = SimpleNamespace(id="8d0ce3d5-59e2-4083-8a32-3354f616e4f0", name="restore FUL of trading", state=begun)
+    assert run.id in approve._table([run], approve._WHOLE_ID).plain()
+    (line,) = shown(approve._table([run], approve._BEGINNING)).splitlines()[1:]
+    assert line.split() == ["8d0ce3d5", "restore", "FUL", "of", "trading", "2026-12-01", "15:30:00", "UTC"]

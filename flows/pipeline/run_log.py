@@ -130,7 +130,10 @@ class _OfOurRuns(logging.Filter):
 
 
 class _WarningsIntoRun(logging.Handler):
-    """Puts what layers below log as warnings into the log of the flow run that it is of."""
+    """Puts what layers below log as warnings into the log of the flow run that it is of, where that is one of ours.
+
+    Other projects have packages of the same names, and loggers with them.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -140,7 +143,9 @@ class _WarningsIntoRun(logging.Handler):
         from prefect.exceptions import MissingContextError
         from prefect.logging.handlers import APILogHandler
 
-        if FlowRunContext.get() is None and TaskRunContext.get() is None:
+        flow, task = FlowRunContext.get(), TaskRunContext.get()
+        run = task.task_run.flow_run_id if task is not None else flow.flow_run.id if flow and flow.flow_run else None
+        if str(run) not in _FILTER.runs:
             return
         said = logging.makeLogRecord({**record.__dict__, "args": (), "exc_info": None, "exc_text": None})
         said.msg = of_backup(without_secrets(record.getMessage()))

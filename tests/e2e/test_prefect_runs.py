@@ -105,7 +105,7 @@ def test_verification_and_retention_leave_their_findings(prefect: Prefect, small
     verify(str(small_plan.path), due=True)
     told = prefect.artifacts(prefect.newest_run("verify", small_plan)["id"])["proofs-shop"]
     assert f'"backup": "{made.backup_id}", "how": "whole"' in told["data"]
-    assert "1 scratch restores: " in told["description"]
+    assert "1 scratch restore: " in told["description"]
     retention(str(small_plan.path), dry_run=True)
     table = prefect.artifacts(prefect.newest_run("retention", small_plan)["id"])["retention-shop"]["data"]
     assert f'"backup": "{made.backup_id}", "decision": "kept"' in table

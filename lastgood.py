@@ -39,10 +39,11 @@ if TYPE_CHECKING:
     from blocks.repository.lease import Lease
     from blocks.repository.plan_lock import PlanLock
     from blocks.sources.target import RestoreMode
+    from blocks.telemetry.collector import MetricsCollector
     from blocks.verification import Verification
     from deployments.background import BackgroundSchedules
     from flows.pipeline.results import RestoreResult, RetentionResult
-    from flows.reporting.metrics import MetricsCollector
+    from flows.reporting.metrics import Collector
 
     PlanLike = BackupPlan | str | Path
 
@@ -51,6 +52,7 @@ __all__ = [
     "BackupPlan",
     "BackupType",
     "LastgoodError",
+    "MetricsCollector",
     "backup",
     "list_backups",
     "lock",
@@ -73,7 +75,7 @@ USAGE = 2
 
 
 def __getattr__(name: str) -> object:
-    if name not in ("BackupPlan", "BackupType", "LastgoodError"):
+    if name not in ("BackupPlan", "BackupType", "LastgoodError", "MetricsCollector"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     _refuse_others("blocks")
     from blocks import errors, records
@@ -82,6 +84,10 @@ def __getattr__(name: str) -> object:
         from blocks.plan.plan import BackupPlan
 
         return BackupPlan
+    if name == "MetricsCollector":
+        from blocks.telemetry.collector import MetricsCollector
+
+        return MetricsCollector
     return errors.LastgoodError if name == "LastgoodError" else records.BackupType
 
 
@@ -384,10 +390,11 @@ class BackupManager:
 
     Args:
         plan: Path of a YAML plan, name of a saved Backup Plan block, or a `BackupPlan`. It is read anew by each call.
-        metrics_collector: Is told of each backup and each cleaning.
+        metrics_collector: Is told of each backup and each cleaning: a `MetricsCollector`, or any object with its
+            `record_counter` and `record_histogram`.
     """
 
-    def __init__(self, plan: PlanLike, metrics_collector: MetricsCollector | None = None) -> None:
+    def __init__(self, plan: PlanLike, metrics_collector: Collector | None = None) -> None:
         _begin(plan)
         from flows.reporting.metrics import Numbers
 

@@ -37,6 +37,7 @@ _LOGO = f"https://raw.githubusercontent.com/{_PROJECT}/main/docs/images/logo.png
 _SETTINGS = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME", "PREFECT_PROFILES_PATH")
 _SWITCHES = ("--debug", "--quiet", "--verbose")
 _LOG_FORMAT = "--log-format"
+_WITH_VALUES_OF_METRICS = ("--serve", "--host", "--prefix")
 _FILES = ("prefect.toml", ".env", "~/.prefect/profiles.toml")
 """Where Prefect looks for the address of a server."""
 
@@ -90,6 +91,10 @@ def needs_prefect(words: Sequence[str]) -> bool:
             *_,
         ]:
             return not is_path(plan)
+        case ["metrics", *options]:
+            given = zip(["", *options], options, strict=False)
+            plans = [word for before, word in given if before not in _WITH_VALUES_OF_METRICS]
+            return not all(is_path(word) for word in plans if not word.startswith("-"))
         case ["status", *plans]:
             return not all(is_path(word) for word in plans if not word.startswith("-"))
         case ["ls" | "cat" | "export" | "query", plan, *_]:

@@ -293,6 +293,13 @@ class BackupMetadata(Record):
     clock_doubt: str | None = None
     """Why the clock that `timestamp` was read from was not believed, a sentence; None where nothing spoke against it.
     Retention takes no such time for a proof that time has passed."""
+    suspicions: tuple[str, ...] = ()
+    """What is not as the backups before lead one to expect, each a sentence that begins with a collection; empty where
+    nothing is. Such a backup is as good as any other; retention keeps the last one before it until a person settled
+    it."""
+    history: dict[str, str] = {}
+    """What the plan's backups up to this one counted, by collection, as `blocks.plan.suspicion` writes and reads it;
+    empty where the chain tells. A text: it is read with every manifest, and looked at once for a new backup."""
     tool_versions: dict[str, str]
 
     def source(self, name: str) -> SourceState:
@@ -305,8 +312,9 @@ class BackupMetadata(Record):
         blobs = [blob for segment in segments for blob in (segment.data, segment.index)]
         takes = self.inherits or self.changed or any(source.same_definition for source in self.sources)
         if self.format_version == 1:
-            later = takes or self.requires or self.objects or self.total_rows is not None or self.clock_doubt
-            if later or any(blob.offset or blob.shared or blob.number is not None for blob in blobs):
+            later = takes or self.requires or self.objects or self.total_rows is not None
+            told = self.clock_doubt or self.suspicions or self.history
+            if later or told or any(blob.offset or blob.shared or blob.number is not None for blob in blobs):
                 raise ValueError("a manifest of version 1 holds what only later ones can")
             return self
         if takes and (not self.inherits or self.base is None):
@@ -361,7 +369,7 @@ class BackupMetadata(Record):
 
 
 class Acceptance(Record):
-    """What a person said in words of the records that a plan had then (`--accept-clock`, `--adopt`)."""
+    """What a person said in words of the records that a plan had then (`--accept-clock`, `--adopt`, `accept`)."""
 
     sequence: Count
     """Number of the plan's newest backup then: what was said is about that one and those before."""
@@ -369,6 +377,8 @@ class Acceptance(Record):
     """The newest time on record then, where the clock was accepted; None where it was not in doubt."""
     identities: dict[str, dict[str, JsonValue]] = {}
     """By name the identity of sources whose own the backups were said to be, although they have another one."""
+    suspicions: tuple[str, ...] = ()
+    """Ids of suspicious backups that were said to be right."""
 
 
 class Expiry(Record):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from prefect import serve as serve_deployments
@@ -36,6 +36,7 @@ def serve(
     home: Path | None = None,
     port: int | None = None,
     timetable: Timetable | None = None,
+    metrics: tuple[str, int] | None = None,
 ) -> None:
     """Serve plans until interrupted.
 
@@ -44,13 +45,26 @@ def serve(
         home: Folder of the Prefect server that is started where none answers; the user's state folder by default.
         port: Where that server listens; Prefect's usual port, or any free one, by default.
         timetable: When the jobs of all plans run; as each plan says it by default.
+        metrics: Address and port that the plans' metrics are served on; None for nowhere.
 
     Raises:
-        ConfigurationError: A plan is wrong, or two have the same name; nothing is served then.
+        ConfigurationError: A plan is wrong, two have the same name, or metrics cannot be served there; nothing is
+            served then.
         ServerUnavailable: No server answers and none can be started.
     """
     with hangup_terminates(), reachable_server(home or default_home(), port):
-        serve_deployments(*plan_deployments(plans, timetable))
+        made = plan_deployments(plans, timetable)
+        with _metrics_of(plans, metrics):
+            serve_deployments(*made)
+
+
+def _metrics_of(plans: Sequence[str], place: tuple[str, int] | None) -> AbstractContextManager[object]:
+    if place is None:
+        return nullcontext()
+    from flows.reading.metrics_serving import serving_metrics  # only where they are wanted
+
+    host, port = place
+    return serving_metrics([load_plan(reference) for reference in plans], port, host)
 
 
 def plan_deployments(plans: Sequence[str], timetable: Timetable | None = None) -> list[RunnerDeployment]:

@@ -18,12 +18,13 @@ from blocks.records import Acceptance, BackupMetadata, BackupStatus, Expiry
 from blocks.repository.block import Repository
 from blocks.repository.stock import Stock
 from blocks.repository.verdict import Verdict
-from flows.pipeline.doubts import Doubts, doubts_of_retention
+from flows.pipeline.doubts import Doubts, doubts_of_retention, settled
 from flows.pipeline.executor import StageExecutor, open_executor
 from flows.pipeline.prefect_compat import RETRIED, flow, stage_runner, task
 from flows.pipeline.results import DecidedBackup, RetentionResult
 from flows.pipeline.run_log import tally
 from flows.pipeline.run_names import named
+from flows.reading.report_run import publish_plan
 from flows.reporting.artifacts import publish_retention
 from flows.reporting.lifecycle import Verb, operation
 from flows.reporting.run_lines import retention_lines, tell
@@ -44,6 +45,7 @@ def retention(plan: str, dry_run: bool = False, accept_clock: bool = False, adop
     if dry_run:
         tell(retention_lines(loaded, result))
     publish_retention(result)
+    publish_plan(loaded)
     return result
 
 
@@ -159,7 +161,8 @@ def decide(plan: BackupPlan, repository: Repository, now: datetime) -> list[Deci
             "`lastgood check --accept-head`.",
         )
     tally(backups=len(survey.backups))
-    return plan.retention.decide(survey.backups, now, verdicts(repository, survey.backups))
+    known = verdicts(repository, survey.backups)
+    return plan.retention.decide(survey.backups, now, known, settled(repository, plan.name, survey.backups))
 
 
 def verdicts(repository: Repository, backups: Sequence[BackupMetadata]) -> dict[str, Verdict | None]:

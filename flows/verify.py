@@ -50,6 +50,7 @@ from flows.proving.parameters import Parameters
 from flows.proving.proof import Proof, proved_index
 from flows.proving.row_drift import row_drift
 from flows.proving.scratch_restore import ScratchRestore, open_scratch
+from flows.reading.report_run import publish_plan
 from flows.reporting.artifacts import publish_verification
 from flows.reporting.lifecycle import Verb, operation
 from flows.reporting.run_lines import tell
@@ -82,11 +83,13 @@ def verify(
             publish_verification(opened, proof.verification)  # of the newest backup
         tell(due_lines(proved))
         publish_due(proved)
+        publish_plan(opened)
         if wrong:
             raise wrong
         return proved
     result = make_verification(opened, backup, deep)
     publish_verification(opened, result)
+    publish_plan(opened)
     if error := failure(result):
         raise error
     return result
@@ -114,7 +117,7 @@ def make_verification(
     """
     with operation(plan, Verb.VERIFICATION, "deep" if deep else "quick") as run:
         run.result = _verified(plan, backup, deep, progress, run_at)
-        run.backup_id = run.result.backup_id
+        run.backup_id, run.shortfall = run.result.backup_id, failure(run.result)
         return run.result
 
 

@@ -19,6 +19,16 @@ PROGRAM, TESTS = ("blocks", "flows", "deployments", "lastgood"), ("tests", "benc
 NOT_IMPORTED = {"whenever": "the Prefect server needs this much of it to compute the times of cron schedules"}
 """Declared although nothing imports it yet, and why."""
 
+SHARED = {
+    "opentelemetry": {
+        "metrics": "opentelemetry-api",
+        "sdk": "opentelemetry-sdk",
+        "exporter": "opentelemetry-exporter-otlp-proto-http",
+        "proto": "opentelemetry-proto",
+    }
+}
+"""Top-level packages that several distributions share, and whose each part of them is."""
+
 TOOLS = {
     "import-linter": ("Makefile", "lint-imports"),
     "mypy": ("Makefile", "mypy"),
@@ -46,34 +56,45 @@ def declared(requirements: Iterable[str]) -> set[str]:
     return {normal(re.split(r"[\s\[<>=!~;@]", requirement, maxsplit=1)[0]) for requirement in requirements}
 
 
-def modules(tree: ast.AST) -> Iterator[str]:
-    """Top-level names of what a module imports, wherever in it that stands."""
+def modules(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """What a module imports, wherever in it that stands: the top-level name, and the next one, if any."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        for name in names:
+            top, *rest = name.split(".")
+            yield top, rest[0] if rest else ""
 
 
 def imported(tops: Iterable[str]) -> set[str]:
     """Names of the distributions that some of our packages and modules import."""
     files = [file for top in tops for file in (*ROOT.glob(f"{top}.py"), *(ROOT / top).rglob("*.py"))]
     names = {name for file in files for name in modules(ast.parse(file.read_bytes()))}
-    strange = names - {*PROGRAM, *TESTS} - sys.stdlib_module_names
+    own = {*PROGRAM, *TESTS} | sys.stdlib_module_names
+    strange = {(top, part) for top, part in names if top not in own}
     distributions = packages_distributions()
-    assert strange <= distributions.keys()
-    return {normal(distribution) for name in strange for distribution in distributions[name]}
+    assert {top for top, _ in strange} <= distributions.keys()
+    of_shared = {SHARED[top][part] for top, part in strange if top in SHARED}
+    return of_shared | {normal(found) for top, _ in strange if top not in SHARED for found in distributions[top]}
+
+
+def extras() -> set[str]:
+    """Names of what some users need, and tests."""
+    given = PROJECT["optional-dependencies"].items()
+    return declared(requirement for name, requirements in given if name != "dev" for requirement in requirements)
 
 
 def test_the_program_imports_all_that_it_needs_and_needs_all_that_it_imports() -> None:
-    needed, used = declared(PROJECT["dependencies"]), imported(PROGRAM)
+    needed, used = declared(PROJECT["dependencies"]) | extras(), imported(PROGRAM)
     assert needed - used == NOT_IMPORTED.keys()
     assert used - needed == set()
 
 
 def test_what_only_development_needs_is_imported_by_tests_or_is_a_tool() -> None:
     needed, used = declared(PROJECT["optional-dependencies"]["dev"]), imported(TESTS)
-    assert needed - used == TOOLS.keys()
+    assert extras() <= needed
+    assert needed - used - extras() == TOOLS.keys()
     assert used - needed <= declared(PROJECT["dependencies"])
 
 

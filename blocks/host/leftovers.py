@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from blocks.errors import ConfigurationError, TemporaryFolderFull, TemporaryFolderUnusable
+from blocks.host.identity import machine
 
 SCRATCH = "lastgood-"
 """How the names of our folders in the temporary folder begin."""
@@ -29,6 +30,8 @@ _PROCESS = re.compile(r".*:(?P<pid>\d+) \[(?P<machine>[0-9a-f]{8})-(?P<started>\
 _UNKNOWN = "0"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _MACHINE = Path("/etc/machine-id")
+_FIRST_NAMESPACE = 0xEFFFFFFC
+"""PROC_PID_INIT_INO of Linux: what the namespace of processes is called that is there since the boot."""
 
 
 def owned_name(prefix: str, plan: str = "") -> str:
@@ -72,6 +75,20 @@ def runs(name: str) -> bool | None:
     if found is None or found["machine"] != _running_machine():
         return None
     return _runs(found["pid"], found["started"])
+
+
+def running_host() -> tuple[str, str] | None:
+    """Name this host, and how it runs now: since which boot. After another one no process of before is there.
+
+    Returns:
+        None in a container, whose host it does not know, and where a host has no id.
+    """
+    try:
+        first = os.stat("/proc/self/ns/pid").st_ino == _FIRST_NAMESPACE
+    except OSError:
+        return None
+    found, boot = machine(), _said(_BOOT)
+    return (found, _digest(boot)) if first and found is not None and boot else None
 
 
 def temporary_folder() -> Path:

@@ -14,6 +14,7 @@ from blocks.errors import ConfigurationError
 from blocks.host.passwords import HINT
 from blocks.plan.durations import Window
 from blocks.plan.hooks import Hooks
+from blocks.plan.metrics import Metrics
 from blocks.plan.objectives import Objectives
 from blocks.plan.proof import Budget, ProofPolicy
 from blocks.plan.retention import RetentionPolicy
@@ -80,6 +81,7 @@ class BackupPlan(LastgoodBlock):
         default_factory=Objectives,
         description="How old the newest good backup may be, and how long a restore may take.",
     )
+    metrics: Metrics = Field(default_factory=Metrics, description="What the numbers of each run are sent to.")
     hooks: Hooks = Field(default_factory=Hooks, description="Commands that run before and after state is read.")
     quality: list[str] = Field(default_factory=list, description="Files with the quality suites of restored state.")
     verify_after_backup: Literal["off", "quick", "deep"] = Field(

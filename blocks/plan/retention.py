@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -13,6 +13,7 @@ from functools import cached_property
 from pydantic import ConfigDict, Field
 
 from blocks.plan.durations import Age, Duration
+from blocks.plan.suspicion import is_unsettled
 from blocks.prefect_compat import LastgoodBlock
 from blocks.records import BackupMetadata, BackupStatus, BackupType
 from blocks.repository.verdict import Verdict
@@ -49,7 +50,8 @@ class RetentionPolicy(LastgoodBlock):
     for which an emergency backup is kept may need it. Whatever
     their age, these never go: the newest good full backups, the newest good and the newest verified backup, the newest
     that is good in all that was proved of any backup (its restore, its definitions, its data), and for every source the
-    newest good backup that holds it and the newest that holds records of it.
+    newest good backup that holds it and the newest that holds records of it. A suspicious backup, and the newest good
+    one before it that is not, stay until a person has accepted it.
 
     Example:
         ```python
@@ -80,14 +82,22 @@ class RetentionPolicy(LastgoodBlock):
         return limit
 
     def decide(
-        self, backups: Sequence[BackupMetadata], now: datetime, verdicts: Verdicts | None = None
+        self,
+        backups: Sequence[BackupMetadata],
+        now: datetime,
+        verdicts: Verdicts | None = None,
+        settled: Collection[str] = (),
     ) -> list[Decision]:
         """Decide about each backup of one plan; see `decide`."""
-        return decide(backups, self, now, verdicts or {})
+        return decide(backups, self, now, verdicts or {}, settled)
 
 
 def decide(
-    backups: Sequence[BackupMetadata], policy: RetentionPolicy, now: datetime, verdicts: Verdicts
+    backups: Sequence[BackupMetadata],
+    policy: RetentionPolicy,
+    now: datetime,
+    verdicts: Verdicts,
+    settled: Collection[str] = (),
 ) -> list[Decision]:
     """Decide about each backup of one plan.
 
@@ -96,8 +106,9 @@ def decide(
         policy: How long each type is kept.
         now: The time to decide at, with a time zone.
         verdicts: What is known of them.
+        settled: Ids of the suspicious ones that a person accepted.
     """
-    keep = _Holds(backups, verdicts).collect(policy.keep_last)
+    keep = _Holds(backups, verdicts, settled).collect(policy.keep_last)
     for backup in backups:
         age, limit = _age(backup, now), policy.age_limit(backup.backup_type)
         if age < limit:
@@ -134,8 +145,8 @@ def _age(backup: BackupMetadata, now: datetime) -> timedelta:
 class _Holds:
     """Finds the backups that stay whatever their age, each with a reason; the first reason found counts."""
 
-    def __init__(self, backups: Sequence[BackupMetadata], verdicts: Verdicts) -> None:
-        self._backups, self._verdicts = backups, verdicts
+    def __init__(self, backups: Sequence[BackupMetadata], verdicts: Verdicts, settled: Collection[str]) -> None:
+        self._backups, self._verdicts, self._settled = backups, verdicts, settled
         sound = {b.backup_id for b in backups if self._status(b.backup_id) in _SOUND}
         self._good = [
             b for b in backups if b.backup_id in sound and _complete(b) and {k.backup_id for k in b.chain} <= sound
@@ -155,6 +166,7 @@ class _Holds:
         self._hold([b for b in good if self._proved(b)][-1:], "the newest backup that is good in all that was proved")
         self._hold_sources()
         self._hold_for_undo()
+        self._hold_before_suspicious()
         unknown = [b for b in self._backups if self._status(b.backup_id) is None]
         self._hold(unknown, "it is not known whether it is good; `lastgood check` says why")
         return self._keep
@@ -181,6 +193,16 @@ class _Holds:
             b for b in self._backups[last + 1 :] if b.backup_type is BackupType.EMERGENCY and BEFORE_RESTORE in b.tags
         ]
         self._hold(needed, "an undo of a restore may need it until a later full backup is verified")
+
+    def _hold_before_suspicious(self) -> None:
+        last: list[BackupMetadata] = []
+        for backup in self._backups:
+            if is_unsettled(backup, self._settled):
+                # with it the sign would go, and with that what keeps the one before
+                self._hold([backup], "it is suspicious, and nobody has accepted it")
+                self._hold(last, f"the newest good backup before {backup.backup_id}, which is suspicious")
+            elif backup.backup_id in self._good_ids and backup.backup_type is not BackupType.EMERGENCY:
+                last = [backup]
 
     def _proved(self, backup: BackupMetadata) -> bool:
         """Whether nothing is wrong, and all is good that any backup was found good in."""
@@ -220,10 +242,12 @@ _SOUND = (BackupStatus.COMPLETED, BackupStatus.VERIFIED)
 def records_of(backup: BackupMetadata) -> dict[str, int]:
     """Return for each source that a backup holds how many records it holds of it; an empty folder has none."""
     empty = {source.name: _ALWAYS_THERE.get(source.type, 0) for source in backup.sources}
+    # a manifest may be as it is stored, without the collections that are as in its base; the count of a source is in it
+    counted = {s.name: max(0, s.rows - empty[s.name]) for s in backup.sources if s.rows is not None}
     found = dict.fromkeys(empty, 0)
     for c in backup.collections:
         found[c.source] = found.get(c.source, 0) + max(0, c.rows - empty.get(c.source, 0))
-    return found
+    return found | counted
 
 
 def _complete(backup: BackupMetadata) -> bool:

@@ -109,12 +109,11 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether calls fail at once."""
-        return self._open_until() is not None
+        return self._holds(*self._read())
 
-    def _open_until(self) -> float | None:
-        failures, until = self._read()
+    def _holds(self, failures: int, until: float) -> bool:
         # a time further away than a breaker is ever open was written by another clock
-        return until if failures >= BREAK_AFTER and 0 < until - self.now() <= BREAK_SECONDS else None
+        return failures >= BREAK_AFTER and 0 < until - self.now() <= BREAK_SECONDS
 
     def check(self) -> None:
         """Fail while the breaker is open.
@@ -122,10 +121,11 @@ class Breaker:
         Raises:
             StorageUnreachable: So many calls failed that nothing is asked for a while.
         """
-        if (until := self._open_until()) is not None:
+        failures, until = self._read()
+        if self._holds(failures, until):
             when = datetime.fromtimestamp(until, UTC).astimezone()
             raise StorageUnreachable(
-                f"{self._place} failed {self._read()[0]} times in a row, and is left alone until {when:%H:%M:%S %Z}",
+                f"{self._place} failed {failures} times in a row, and is left alone until {when:%H:%M:%S %Z}",
                 hint="See whether the storage works and can be reached from this machine.",
             )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from blocks.errors import ConfigurationError
 from blocks.telemetry.address import UNIX, socket_address, web_address
@@ -20,7 +22,7 @@ if TYPE_CHECKING:  # only who is scraped needs it
     from blocks.telemetry.backends.prometheus import PrometheusBackend
     from blocks.telemetry.backends.pushing import Client
 
-FLUSH_SECONDS = 2.0
+FLUSH_SECONDS = 3.0
 """How long the end of an operation waits at most for its numbers to be sent."""
 
 _STATSD_PORT = 8125
@@ -41,7 +43,8 @@ _MODULES = {
     BackendKind.DATADOG: "datadog",
     BackendKind.OTLP: "opentelemetry.exporter.otlp.proto.http",
 }
-_TAGGED = (BackendKind.DATADOG, BackendKind.OTLP)
+TAGGED = (BackendKind.DATADOG, BackendKind.OTLP)
+"""Those whose numbers have tags."""
 
 
 class MetricsCollector:
@@ -170,8 +173,8 @@ def check_backend(kind: BackendKind | None, address: str | None, tags: Mapping[s
         if address is not None or tags:
             raise ValueError(f"name the backend, one of {', '.join(BackendKind)}")
         return
-    if tags and kind not in _TAGGED:
-        raise ValueError(f"{kind.value} has no tags; {' and '.join(_TAGGED)} have")
+    if tags and kind not in TAGGED:
+        raise ValueError(f"{kind.value} has no tags; {' and '.join(TAGGED)} have")
     if address is None:
         return
     if kind is BackendKind.PROMETHEUS:
@@ -180,6 +183,34 @@ def check_backend(kind: BackendKind | None, address: str | None, tags: Mapping[s
         web_address(address, "/")
     elif kind is not BackendKind.DATADOG or not address.startswith(UNIX):
         socket_address(address, _STATSD_PORT)
+
+
+def check_reached(kind: BackendKind, address: str | None) -> str:
+    """Return where a backend is, in words, where its client is installed and its host has an address.
+
+    Nothing is sent: whether anybody listens is not known of UDP.
+
+    Raises:
+        ConfigurationError: It is not so.
+    """
+    _check_installed(kind)
+    if kind is BackendKind.OTLP:
+        place = address or "where the environment says"
+        host = urlsplit(address).hostname if address else None
+    elif address and address.startswith(UNIX):
+        place, host = address, None
+    else:
+        place = address or f"localhost:{_STATSD_PORT}"
+        host = socket_address(address, _STATSD_PORT).host if address else None
+    if host is not None:
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError as exc:
+            raise ConfigurationError(
+                f"{kind.value} at {address}: the host is not known: {exc.strerror}",
+                hint="Correct `metrics.address` in the plan. Backups are made all the same.",
+            ) from None
+    return f"{kind.value} at {place}"
 
 
 def _check_installed(kind: BackendKind) -> None:

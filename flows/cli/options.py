@@ -98,6 +98,13 @@ def word(text: str) -> str:
     return text
 
 
+def port(word: str) -> int:
+    """Read the number of a port; 0 is any that is free."""
+    if not (word.isdecimal() and int(word) < 2**16):
+        raise ArgumentTypeError(f"{word!r} is no port")
+    return int(word)
+
+
 def flag(command: ArgumentParser, name: str, text: str) -> None:
     """Take a switch that is only ever put on."""
     command.add_argument(name, action="store_true", help=text)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from pydantic import JsonValue
 
+from blocks.plan.suspicion import is_unsettled
 from blocks.records import BackupMetadata, BackupStatus, SourceState
 from blocks.repository.leases import LeaseRecord
 from blocks.repository.verdict import Verdict
@@ -26,8 +29,10 @@ _SHORT = {Axis.BYTES: "bytes", Axis.RESTORABLE: "restore", Axis.DEFINITIONS: "de
 _MARKS = {CheckOutcome.GOOD: "+", CheckOutcome.BAD: "-", CheckOutcome.UNPROVEN: "?", CheckOutcome.UNTRIED: ""}
 
 
-def status_text(status: BackupStatus) -> Styled:
-    """Write a status in its colour."""
+def status_text(status: BackupStatus, suspicious: bool = False) -> Styled:
+    """Write a status in its colour, and whether the backup is suspicious."""
+    if suspicious:
+        return Styled(f"{status.value}, suspicious", _STYLES[status] if status is BackupStatus.CORRUPTED else "yellow")
     return Styled(status.value, _STYLES.get(status, ""))
 
 
@@ -89,14 +94,16 @@ def chain_text(made: BackupMetadata) -> str:
     return f"{len(made.chain)} deep on {made.base}" if made.base else "stands alone"
 
 
-def backup_json(made: BackupMetadata, verdict: Verdict) -> dict[str, JsonValue]:
-    """Return what `list` says of one backup."""
+def backup_json(made: BackupMetadata, verdict: Verdict, settled: Container[str] = frozenset()) -> dict[str, JsonValue]:
+    """Return what `list` says of one backup; `settled` are the ids of suspicious ones that persons accepted."""
     return {
         "id": made.backup_id,
         "type": made.backup_type.value,
         "requested_type": made.requested_type.value,
         "promoted_because": made.promoted_because,
         "clock_doubt": made.clock_doubt,
+        "suspicious": is_unsettled(made, settled),
+        "suspicions": list(made.suspicions),
         "timestamp": made.timestamp.isoformat(),
         "rows": made.rows,
         "upserts": made.upserts,

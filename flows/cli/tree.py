@@ -11,6 +11,7 @@ from typing import NoReturn
 from blocks.host.passwords import without_password
 from blocks.version import VERSION
 from flows.cli.commands import (
+    accept,
     approve,
     backup,
     cat,
@@ -23,10 +24,13 @@ from flows.cli.commands import (
     key,
     list_backups,
     ls,
+    metrics,
+    monitoring,
     plan,
     proof,
     quality,
     query,
+    report,
     restore,
     retention,
     serve,
@@ -57,11 +61,15 @@ COMMANDS: Mapping[str, Command] = {
     "approve": approve.COMMAND,
     "verify": verify.COMMAND,
     "proof": proof.COMMAND,
+    "report": report.COMMAND,
     "check": check.COMMAND,
     "retention": retention.COMMAND,
+    "accept": accept.COMMAND,
     "unlock": unlock.COMMAND,
+    "metrics": metrics.COMMAND,
     "serve": serve.COMMAND,
     "deploy": deploy.COMMAND,
+    "monitoring": monitoring.COMMAND,
     "demo": demo.COMMAND,
 }
 GROUPS: Mapping[str, tuple[Mapping[str, Command], str]] = {

@@ -14,7 +14,8 @@ from pydantic import JsonValue
 
 from blocks.errors import LastgoodError
 from blocks.plan.plan import BackupPlan
-from blocks.records import BackupType
+from blocks.plan.suspicion import Outlook, outlook_of
+from blocks.records import BackupMetadata, BackupType
 from blocks.repository.block import Repository
 from blocks.repository.lease import Lease
 from blocks.rows.digest import RowDigest
@@ -64,6 +65,7 @@ class BackupContext:
         tags: Words that the manifest keeps.
         clock_doubt: Why the clock is not believed; None where nothing speaks against it.
         progress: Told of what is done between parts, and of how much there is.
+        lineage: The newest backup that others can depend on, last, and its chain: what a new one is compared with.
         select: Returns what is taken of a collection, None for nothing; by default the type and the plan decide.
         notes: What became known of the sources.
         started: When the backup began, by the monotonic clock, in seconds.
@@ -77,6 +79,7 @@ class BackupContext:
     tags: tuple[str, ...] = ()
     clock_doubt: str | None = None
     progress: Progress | None = None
+    lineage: Sequence[BackupMetadata] = ()
     select: Callable[[str], Selection | None] | None = None
     notes: SourceNotes = field(default_factory=SourceNotes, init=False)
     started: float = field(default_factory=time.monotonic, init=False)
@@ -104,6 +107,16 @@ class BackupContext:
     def identities(self) -> dict[str, dict[str, JsonValue]]:
         """What tells each source from others of its kind."""
         return {name: self.plan.sources[name].identity() for name in self.views}
+
+    @cached_property
+    def outlook(self) -> Outlook:
+        """What the backups so far lead one to expect of this one."""
+        try:
+            return outlook_of(self.lineage)
+        except Exception as exc:  # whatever it is: nothing that is only compared may stop a backup
+            logger.warning("what is known of the backups of plan %s cannot be read: %s", self.plan.name, exc)
+            logger.debug("where it failed", exc_info=True)
+            return Outlook()
 
     @property
     def held(self) -> Lease:

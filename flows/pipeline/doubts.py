@@ -174,6 +174,16 @@ def accepted(repository: Repository, plan: str) -> list[Expiry]:
     return [expiry for expiry in repository.expiries(plan) if expiry.accepted is not None]
 
 
+def settled(repository: Repository, plan: str, backups: Sequence[BackupMetadata]) -> frozenset[str]:
+    """Return the ids of the suspicious ones of some backups that a person accepted; where none is, nothing is read."""
+    suspicious = {one.backup_id for one in backups if one.suspicions}
+    if not suspicious:
+        return frozenset()
+    # all of them: by the clock of this machine it may have been accepted before it was made
+    said = (one.accepted for one in accepted(repository, plan) if one.accepted)
+    return frozenset(suspicious & {backup_id for one in said for backup_id in one.suspicions})
+
+
 def belongs(backup: BackupMetadata, source: str, now: Identity, said: Sequence[Expiry]) -> bool:
     """Whether a backup is of a source as it is now, or a person said that it belongs to that.
 

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from blocks.errors import SourceGone
-from blocks.records import BackupMetadata, BackupType
+from blocks.plan.suspicion import family
+from blocks.records import BackupMetadata, BackupType, Collection
 from blocks.sources.source import StateSource
 from flows.pipeline.attempt import BackupAttempt
 from flows.pipeline.messages import spec_of
 
 
-def check_emptied(attempt: BackupAttempt) -> None:
-    """Fail a backup of which a source is gone as a whole, and warn of collections that hold nothing any more.
+def check_emptied(attempt: BackupAttempt) -> list[str]:
+    """Fail a backup of which a source is gone as a whole, and find the collections that hold nothing any more.
 
-    The backup before a restore is made of whatever is there: an emptied place is what people restore.
+    Of one that was emptied before, or held few rows, or may be empty, or whose place other partitions take, there is
+    only a warning. The backup before a restore is made of whatever is there: an emptied place is what people restore.
 
     Args:
         attempt: A backup whose parts are all stored, and that is not committed.
+
+    Returns:
+        A sentence for each of the others, which are suspicious.
 
     Raises:
         SourceGone: A source held records in the last backup and holds none, and its plan does not say that it may.
     """
     if attempt.backup_type is BackupType.EMERGENCY or (before := _before(attempt)) is None:
-        return
+        return []
     context, rows = attempt.context, _rows_now(attempt)
     sources = _by_source(rows)
+    suspicious: list[str] = []
     for name, had in _held(before).items():
         source = context.plan.sources.get(name)
         if source is None or had <= source.rows_of_nothing:
@@ -38,7 +45,15 @@ def check_emptied(attempt: BackupAttempt) -> None:
                 hint="Look whether it is what it was: a file that was emptied, a folder that is not mounted, a client "
                 "that answers nothing. If it may be empty, write `allow_empty: true` at the source.",
             )
-        context.notes.warn(name, _lost(source, before, rows, name))
+        may_be_empty = sources[name] <= source.rows_of_nothing
+        for collection in _lost(source, before, rows, name):
+            held, now = f"{collection.rows:,} rows in {before.backup_id}", _now(collection, rows)
+            sentence = f"{collection.name} held {held}, and {now}."
+            if not may_be_empty and _is_suspicious(attempt, collection, rows):
+                suspicious.append(sentence)
+            else:
+                context.notes.warn(name, [sentence])
+    return suspicious
 
 
 def _held(before: BackupMetadata) -> dict[str, int]:
@@ -67,15 +82,18 @@ def _before(attempt: BackupAttempt) -> BackupMetadata | None:
     return repository.newest(plan, repository.stock(plan, attempt.context.lease), types).backup
 
 
-def _lost(source: StateSource, before: BackupMetadata, rows: Counter[str], name: str) -> list[str]:
-    """Say which collections of a source hold nothing any more, of those that the plan covers."""
-    held = [c for c in before.collections if c.source == name and c.rows and not rows[c.name]]
-    return [
-        f"{c.name} held {c.rows} rows in {before.backup_id}, and {_now(c.name in rows)} now."
-        for c in held
-        if source.covers(spec_of(c))
-    ]
+def _lost(source: StateSource, before: BackupMetadata, rows: Mapping[str, int], name: str) -> Sequence[Collection]:
+    """Return the collections of a source that hold nothing any more, of those that the plan covers."""
+    held = (c for c in before.collections if c.source == name and c.rows and not rows.get(c.name))
+    return [collection for collection in held if source.covers(spec_of(collection))]
 
 
-def _now(there: bool) -> str:
-    return "holds none" if there else "is not there"
+def _is_suspicious(attempt: BackupAttempt, lost: Collection, rows: Mapping[str, int]) -> bool:
+    """Whether it is, seeing what it held, whether it was empty before, and whether it is a partition of many."""
+    if lost.name not in rows and family(lost.name) in map(family, rows):
+        return False
+    return attempt.context.outlook.emptied(lost.name, lost.rows)
+
+
+def _now(lost: Collection, rows: Mapping[str, int]) -> str:
+    return "holds none now" if lost.name in rows else "is not there now"

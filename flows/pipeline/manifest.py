@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import socket
 import time
 from collections.abc import Sequence
 
+from blocks.plan.suspicion import judged
 from blocks.records import BackupMetadata, Collection, Part, SourceState, StoredObject
 from blocks.repository.checksums import checksums_digest
 from blocks.sources.view import View
 from flows.pipeline.attempt import BackupAttempt
+from flows.pipeline.context import BackupContext
 from flows.pipeline.messages import SelectedCollection
 from flows.pipeline.tool_versions import tool_versions
 
+logger = logging.getLogger(__name__)
 
-def commit_attempt(attempt: BackupAttempt) -> BackupMetadata:
+
+def commit_attempt(attempt: BackupAttempt, lost: Sequence[str] = ()) -> BackupMetadata:
     """Let the sources have their last word, then commit the manifest.
+
+    Args:
+        attempt: The attempt.
+        lost: What is suspicious about collections that are emptied or gone.
 
     Raises:
         RepositoryLocked: The lease is lost; nothing was committed.
@@ -25,11 +34,20 @@ def commit_attempt(attempt: BackupAttempt) -> BackupMetadata:
     context = attempt.context
     context.finish()
     objects = attempt.packs.finish()
-    metadata = _manifest(attempt, objects)
+    metadata = _judged(context, _manifest(attempt, objects), lost)
     context.repository.commit(metadata, objects, context.held)
     if attempt.backup_type.can_be_base:
         context.release()
     return metadata
+
+
+def _judged(context: BackupContext, made: BackupMetadata, lost: Sequence[str]) -> BackupMetadata:
+    try:
+        return judged(made, context.lineage, context.outlook, lost)
+    except Exception as exc:  # whatever it is: nothing that is only compared may stop a backup
+        logger.warning("backup %s was not compared with those before: %s", made.backup_id, exc)
+        logger.debug("where it failed", exc_info=True)
+        return made.model_copy(update={"suspicions": tuple(lost)})
 
 
 def _manifest(attempt: BackupAttempt, objects: Sequence[StoredObject]) -> BackupMetadata:

@@ -62,7 +62,9 @@ def open_backup(
         with plan.hooks.around(plan.name, kind.value, plan.secret_variables), ExitStack() as opened:
             base, because = find_base(repository, plan.name, kind, stock)
             views = _views(opened, plan, tokens(base, kind), progress)
-            context = BackupContext(plan, repository, lease, views, kind, tuple(tags), doubt, progress=progress)
+            context = BackupContext(
+                plan, repository, lease, views, kind, tuple(tags), doubt, progress=progress, lineage=past.lineage
+            )
             for name, sentence in others(past, context.identities):
                 context.notes.warn(name, [f"{sentence[0].upper()}{sentence[1:]}."])
             base, because = _fitting(context, base, because)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 
-from blocks.records import BackupMetadata
+from blocks.errors import LastgoodError
+from blocks.records import BackupMetadata, BackupType
 from blocks.repository import names
 from blocks.repository.block import Repository
 from blocks.repository.stock import Stock
@@ -33,6 +34,21 @@ class Past:
     def backups(self) -> Sequence[BackupMetadata]:
         """All of them whose manifests open, in the order of their commits: every manifest is read."""
         return self._repository.survey(self._plan).backups
+
+    @cached_property
+    def lineage(self) -> Sequence[BackupMetadata]:
+        """The newest backup that others can depend on, last, and the chain that it depends on, full first.
+
+        Nothing where there is none, or where one of them does not open: what is compared with them is only compared.
+        """
+        bases = tuple(kind for kind in BackupType if kind.can_be_base)
+        newest = self._repository.newest(self._plan, self._stock, bases).backup
+        if newest is None:
+            return ()
+        try:
+            return self._repository.chain(newest, copies=True, stock=self._stock)
+        except LastgoodError:
+            return ()
 
     def begun_after(self, moment: datetime) -> bool:
         """Whether a backup was begun after an aware time, by its id, which has the time of the host that made it."""

@@ -1,4 +1,4 @@
-"""Whether all that a plan needs is there: sources, credential, repository, suites, hooks, places to prove restores in.
+"""Whether all that a plan needs is there: sources, credential, repository, suites, hooks, places for proofs, metrics.
 
 Each thing is looked at by itself, so that all that is missing is said at once. Nothing is written.
 """
@@ -73,6 +73,8 @@ def readiness(plan: BackupPlan) -> Iterator[Readiness]:
     yield from _suites(plan, opened.newest)
     for hook in (*plan.hooks.before, *plan.hooks.after):
         yield _tried(f"hook {hook.program}", partial(_hook, hook))
+    if plan.metrics.sends:
+        yield _tried("metrics", plan.metrics.reach)
     for name in reached:  # of others all is said
         yield from _scratch(f"scratch restore of {name}", plan.sources[name].scratch_need)
 

@@ -21,7 +21,7 @@ from flows.reporting.units import human_bytes, human_seconds, human_span
 MEASURED = 30
 """So many of the newest restores, and of the newest distances between backups, are looked at."""
 
-_LOOKED_AT = 100
+LOOKED_AT = 100
 """So many of the newest verifications are looked at for those that restored something."""
 
 
@@ -107,7 +107,7 @@ def recovery_of(
         statuses: What is known of backups by id; None where nobody asks for the age of the newest good one.
         now: The time to measure ages at.
     """
-    found = recovery(backups, repository.all_verifications(plan, _LOOKED_AT), statuses or {}, now)
+    found = recovery(backups, repository.all_verifications(plan, LOOKED_AT), statuses or {}, now)
     if statuses is None:
         found.rpo.age_seconds = None
     return found

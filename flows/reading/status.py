@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -13,9 +14,13 @@ from blocks.plan.objectives import backup_overdue_since, overdue_since
 from blocks.plan.plan import BackupPlan
 from blocks.plan.schedule_times import times_after
 from blocks.plan.schedules import Scheduled, Schedules
+from blocks.plan.suspicion import is_unsettled
 from blocks.records import BackupMetadata, BackupType
+from blocks.repository.block import Repository
+from blocks.repository.leases import LeaseRecord
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis
+from flows.pipeline.doubts import settled
 from flows.reporting.moments import ago, span
 
 _WEEK, _MONTH = timedelta(days=7), timedelta(days=30)
@@ -27,6 +32,7 @@ class Health(StrEnum):
 
     GOOD = "good"
     UNPROVED = "unproved"
+    SUSPICIOUS = "suspicious"
     STALE = "stale"
     DAMAGED = "damaged"
 
@@ -69,6 +75,18 @@ class SlotAge(BaseModel):
     held_bytes: int
 
 
+class SuspiciousBackup(BaseModel):
+    """A backup that departs from those before, and that nobody has accepted.
+
+    Attributes:
+        suspicions: What is suspicious about it, a sentence each.
+    """
+
+    backup_id: str
+    timestamp: datetime
+    suspicions: list[str]
+
+
 class Holder(BaseModel):
     """Who holds the plan now."""
 
@@ -87,6 +105,7 @@ class PlanStatus(BaseModel):
         overdue_since: The first of the times that passed without a good backup, where two did; where the plan sets
             an RPO, when the newest good backup became older.
         last_verified: The newest verification.
+        suspicious: Backups that are suspicious, and that nobody has accepted, oldest first.
         backups: How many backups there are.
         size_stored: What they take.
         grown_7_days, grown_30_days: What those of the last days take that are still there.
@@ -103,6 +122,7 @@ class PlanStatus(BaseModel):
     next_due: datetime | None
     overdue_since: datetime | None
     last_verified: ProofAge | None
+    suspicious: list[SuspiciousBackup]
     backups: int
     size_stored: int
     grown_7_days: int
@@ -114,55 +134,92 @@ class PlanStatus(BaseModel):
     to_do: str
 
 
-def plan_status(plan: BackupPlan, reference: str, now: datetime) -> PlanStatus:
+@dataclass(frozen=True)
+class Seen:
+    """What is on record of a plan, as it was read at one moment.
+
+    Attributes:
+        url: Where the repository is, without secrets.
+        backups: All committed backups whose manifests open, in the order of their commits.
+        verdicts: What is known of them, by id.
+        settled: Ids of the suspicious ones that a person accepted.
+        lease: Who holds the plan; None where nobody does.
+        findings: What is wrong with the repository, each a sentence.
+    """
+
+    url: str
+    backups: Sequence[BackupMetadata]
+    verdicts: Mapping[str, Verdict]
+    settled: frozenset[str]
+    lease: LeaseRecord | None
+    findings: list[str]
+
+
+def see(plan: str, repository: Repository) -> Seen:
+    """Read what is on record of a plan; no data are read, and no source is asked.
+
+    Args:
+        plan: Name of the plan.
+        repository: The unlocked repository.
+    """
+    survey = repository.survey(plan, shown=True)
+    verdicts = repository.verdicts(plan, survey.backups)
+    lease = repository.current_lease(plan)
+    findings = [*survey.findings, *repository.damaged_lease(plan)]
+    if lost := repository.rolled_back(plan):
+        findings.append(lost)
+    said = settled(repository, plan, survey.backups)
+    return Seen(repository.url, survey.backups, verdicts, said, lease, findings)
+
+
+def plan_status(plan: BackupPlan, reference: str, now: datetime, seen: Seen | None = None) -> PlanStatus:
     """Find out how a plan stands, from records alone: no data are read, and no source is asked.
 
     Args:
         plan: The plan, read and resolved.
         reference: What a person types for the plan, for what is to be done.
         now: The moment that ages are counted from, aware.
+        seen: What is on record of it; it is read where this is None.
     """
-    repository = plan.repository.unlock(plan.encryption)
-    survey = repository.survey(plan.name, shown=True)
-    verdicts = repository.verdicts(plan.name, survey.backups)
-    lease = repository.current_lease(plan.name)
-    findings = [*survey.findings, *repository.damaged_lease(plan.name)]
-    if lost := repository.rolled_back(plan.name):
-        findings.append(lost)
-
-    good = _last_good(survey.backups, verdicts)
-    proof = _last_proof(survey.backups, verdicts, now)
+    seen = seen or see(plan.name, plan.repository.unlock(plan.encryption))
+    backups, verdicts, findings = seen.backups, seen.verdicts, seen.findings
+    good = last_good(backups, verdicts)
+    proof = _last_proof(backups, verdicts, now)
     overdue = backup_overdue_since(plan.objectives, plan.schedules, good.timestamp, now) if good else None
     unproved = _unproved(plan.schedules, proof, verdicts, now)
-    bad = _bad(survey.backups, verdicts)
+    bad = _bad(backups, verdicts)
+    suspicious = _suspicious(backups, seen.settled)
     health = (
         Health.DAMAGED if findings or bad
         else Health.STALE if good is None or overdue
+        else Health.SUSPICIOUS if suspicious
         else Health.UNPROVED if unproved
         else Health.GOOD
     )  # fmt: skip
-    folder = plan.repository.folder
+    folder, lease = plan.repository.folder, seen.lease
     return PlanStatus(
         plan=plan.name,
-        repository=repository.url,
+        repository=seen.url,
         health=health,
         last_good=_aged(good, now) if good else None,
         next_due=_next(plan.schedules, now),
         overdue_since=overdue,
         last_verified=proof,
-        backups=len(survey.backups),
-        size_stored=sum(made.size_stored for made in survey.backups),
-        grown_7_days=_grown(survey.backups, now - _WEEK),
-        grown_30_days=_grown(survey.backups, now - _MONTH),
+        suspicious=suspicious,
+        backups=len(backups),
+        size_stored=sum(made.size_stored for made in backups),
+        grown_7_days=_grown(backups, now - _WEEK),
+        grown_30_days=_grown(backups, now - _MONTH),
         free_bytes=free_bytes(folder) if folder is not None else None,
-        slots=_slots(survey.backups),
+        slots=slots(backups),
         held_by=Holder(purpose=lease.purpose, holder=lease.holder, since=lease.acquired_at) if lease else None,
         findings=findings,
-        to_do=_to_do(reference, good, overdue, unproved, bad, bool(findings), now),
+        to_do=_to_do(reference, good, overdue, unproved, bad, suspicious, bool(findings), now),
     )
 
 
-def _last_good(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict]) -> BackupMetadata | None:
+def last_good(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict]) -> BackupMetadata | None:
+    """Return the newest backup that nothing is known against; an emergency backup, which may hold part, is none."""
     whole = [made for made in backups if made.backup_type is not BackupType.EMERGENCY]
     return next((made for made in reversed(whole) if not verdicts[made.backup_id].bad), None)
 
@@ -170,6 +227,14 @@ def _last_good(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict
 def _bad(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict]) -> BackupMetadata | None:
     """Return the newest backup, where something is known against it: what matters is whether the next one is good."""
     return backups[-1] if backups and verdicts[backups[-1].backup_id].bad else None
+
+
+def _suspicious(backups: Sequence[BackupMetadata], said: frozenset[str]) -> list[SuspiciousBackup]:
+    return [
+        SuspiciousBackup(backup_id=one.backup_id, timestamp=one.timestamp, suspicions=list(one.suspicions))
+        for one in backups
+        if is_unsettled(one, said)
+    ]
 
 
 def _aged(made: BackupMetadata, now: datetime) -> BackupAge:
@@ -217,7 +282,8 @@ def _grown(backups: Sequence[BackupMetadata], since: datetime) -> int:
     return sum(made.size_stored for made in backups if made.timestamp >= since)
 
 
-def _slots(backups: Sequence[BackupMetadata]) -> list[SlotAge]:
+def slots(backups: Sequence[BackupMetadata]) -> list[SlotAge]:
+    """Return the replication slots as the newest backup saw them."""
     found = []
     for source in backups[-1].sources if backups else ():
         match source.definition.get("slot"):
@@ -232,6 +298,7 @@ def _to_do(  # noqa: PLR0913  all that a sentence can be about
     overdue: datetime | None,
     unproved: bool,
     bad: BackupMetadata | None,
+    suspicious: Sequence[SuspiciousBackup],
     damaged: bool,
     now: datetime,
 ) -> str:
@@ -249,6 +316,12 @@ def _to_do(  # noqa: PLR0913  all that a sentence can be about
         return (
             f"No good backup was made for {span(now - good.timestamp)}: look why the scheduled runs fail, or run "
             f"`lastgood backup {reference}`."
+        )
+    if suspicious:
+        newest = suspicious[-1]
+        return (
+            f"Look at what is suspicious about {newest.backup_id}: {newest.suspicions[0]} If that is right, run "
+            f"`lastgood accept {reference} {newest.backup_id}`; until then the good backup before it is kept."
         )
     if unproved:
         return f"Prove that it can be restored: run `lastgood verify {reference} --deep`."

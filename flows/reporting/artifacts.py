@@ -16,7 +16,7 @@ from blocks.verification import Verification
 from flows.pipeline.prefect_compat import in_flow_run
 from flows.reporting.approval_markdown import approval_markdown, approved_line
 from flows.reporting.evidence import Evidence, plan_evidence
-from flows.reporting.page_files import keep_page, page_url
+from flows.reporting.page_files import keep_page, keep_report, page_url
 from flows.reporting.proof_page import proof_page
 from flows.reporting.run_lines import named_places
 from flows.reporting.units import human_bytes, human_seconds, human_time
@@ -33,6 +33,11 @@ if TYPE_CHECKING or not without_prefect():  # where there is no Prefect nothing 
     from prefect.utilities.urls import url_for
 
 logger = logging.getLogger(__name__)
+
+SETTLE = (
+    "Retention keeps the last good backup before it, whatever its age, until somebody says that this is right: "
+    "`lastgood accept {made.plan} {made.backup_id}`."
+)
 
 MOST_ARTIFACTS = 200
 """How many summaries of a plan's backups are searched for that of a base; the API gives no more at once."""
@@ -111,6 +116,8 @@ def backup_markdown(made: BackupMetadata) -> str:
         f"| took | {human_seconds(made.backup_duration_seconds)} |",
         f"| key | {made.encryption_key_id} |",
     ]
+    suspicions = [f"- {sentence}" for sentence in made.suspicions]
+    lines += ["", "## Suspicious", *suspicions, "", SETTLE.format(made=made)] if suspicions else []
     return "\n".join(lines + (["", "## Warnings", *warnings] if warnings else []))
 
 
@@ -236,6 +243,28 @@ def publish_retention(result: RetentionResult) -> None:
         ],
         description=f"{len(result.removed)} backups {verb}, {len(result.swept)} leftovers removed",
     )
+
+
+def publish_report(plan: str, description: str, markdown: str, page: str) -> None:
+    """Publish how a plan stands, and keep the page that tells all of it.
+
+    Args:
+        plan: Name of the plan.
+        description: How it stands, in a word or two.
+        markdown: The same in some lines.
+        page: The page.
+    """
+    path = keep_report(plan, page)
+    place = f"The page is `{path}` on {socket.gethostname()}; " if path is not None else ""
+    create_markdown_artifact(
+        key=_key("report", plan),
+        markdown=f"{markdown}\n\n{place}`lastgood report PLAN` makes it anywhere.",
+        description=description,
+    )
+    if path is not None and (url := page_url(path)):
+        create_link_artifact(
+            key=_key("page", plan), link=url, link_text=f"How {plan} stands", description="The page of the report"
+        )
 
 
 def publish_table(key: Sequence[str], table: Sequence[Mapping[str, object]], description: str) -> None:

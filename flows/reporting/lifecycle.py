@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from blocks.errors import LastgoodError
 from blocks.host.log_lines import LoggedRun, logged_as, without_secrets
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata
@@ -56,6 +57,7 @@ class Operation:
         result: What came of it; None while it is under way, and where it failed before there was a result.
         error: What ended it; None while it is under way, and where it did what it should. A verification that finds a
             backup bad, and a restore that leaves something out, have no error: their result says so.
+        shortfall: What is wrong although there is a result: what a verification found, what a restore left out.
         seconds: How long it took; None while it is under way.
         numbers: What it did: seconds by stage, calls of tiers, reads of sources, waits; empty while it is under way.
     """
@@ -68,6 +70,7 @@ class Operation:
     backup_id: str | None = None
     result: BackupMetadata | RestoreResult | Verification | RetentionResult | None = None
     error: BaseException | None = None
+    shortfall: LastgoodError | None = None
     seconds: float | None = None
     numbers: OperationNumbers = field(default_factory=OperationNumbers)
 
@@ -86,7 +89,14 @@ class Listener(Protocol):
 
 def listeners(plan: BackupPlan) -> Sequence[Listener]:
     """Return who is told of the operations of a plan, in this order."""
-    return ()
+    from flows.reporting.journal import Journal  # it knows what operations are
+
+    told: list[Listener] = [Journal()]
+    if plan.metrics.sends:
+        from flows.reporting.sent_metrics import SentMetrics  # and what it needs, for plans that have it
+
+        told.append(SentMetrics(plan))
+    return told
 
 
 @contextmanager

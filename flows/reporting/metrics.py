@@ -12,8 +12,11 @@ from typing import Protocol
 logger = logging.getLogger(__name__)
 
 
-class MetricsCollector(Protocol):
-    """What a manager tells its numbers to; whatever it raises is logged, and stops nothing."""
+class Collector(Protocol):
+    """What a manager tells its numbers to, `lastgood.MetricsCollector` for one.
+
+    Whatever it raises is logged, and stops nothing.
+    """
 
     def record_counter(self, name: str) -> object:
         """Count one, such as of `backup.operations.created_success`."""
@@ -31,7 +34,7 @@ class Numbers:
         collector: Is told all of it; None for nobody.
     """
 
-    def __init__(self, collector: MetricsCollector | None) -> None:
+    def __init__(self, collector: Collector | None) -> None:
         self._collector = collector
         self._guard = threading.Lock()
         self._counted: dict[str, int] = {}

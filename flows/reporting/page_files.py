@@ -15,7 +15,7 @@ from blocks.host.leftovers import owned_name
 from blocks.host.state_folder import state_folder
 from blocks.repository import names
 from blocks.verification import Verification
-from flows.reporting.proof_page import IS_OURS
+from flows.reporting.html_pages import IS_OURS
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,22 @@ def keep_page(result: Verification, page: str) -> Path | None:
         _remove_oldest(folder)
     except (OSError, RuntimeError) as exc:  # RuntimeError: there is no home
         logger.warning("the page of results of backup %s cannot be kept: %s", result.backup_id, exc)
+        return None
+    return path
+
+
+def keep_report(plan: str, page: str) -> Path | None:
+    """Keep the report of a plan beside those pages, as `<plan>/report.html`, in place of the one before.
+
+    Returns:
+        The file; None where it cannot be written, which is logged.
+    """
+    try:
+        path = reports_folder() / names.checked_plan(plan) / "report.html"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _replace(path, page.encode())
+    except (OSError, RuntimeError) as exc:  # RuntimeError: there is no home
+        logger.warning("the report of plan %s cannot be kept: %s", plan, exc)
         return None
     return path
 

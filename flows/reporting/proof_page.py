@@ -1,20 +1,15 @@
-"""One page of what was proved of a backup: HTML with all that it needs inside, made from records alone.
-
-It opens from a disk or a mail, without a network and without a script. What stands in records (names of collections,
-keys, sentences) may be anything: all of it is escaped, cut where it is long, and what turns text around is written out.
-"""
+"""One page of what was proved of a backup: HTML with all that it needs inside, made from records alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blocks.verification import Axis, CheckOutcome, RuleOutcome, Verification
-from blocks.version import VERSION
 from flows.reporting.charts import Chart, history_chart, line_chart
 from flows.reporting.evidence import CollectionTrend, Evidence, RuleHistory, collection_trends, compared, rule_histories
+from flows.reporting.html_pages import bounded, environment
 from flows.reporting.units import human_seconds, human_time
 from flows.reporting.wording import (
     AXES,
@@ -39,15 +34,8 @@ from flows.reporting.wording import (
     warnings,
 )
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
 MAX_BYTES = 300_000
 """A page is never larger: it is sent by mail, and kept for every run."""
-GENERATOR = f'<meta name="generator" content="lastgood {VERSION}">'
-IS_OURS = b'<meta name="generator" content="lastgood '
-"""What every page begins with, by which it is known again."""
-
 _TEMPLATE = "proof_page.html.jinja"
 _MARKS = {CheckOutcome.GOOD: "✓", CheckOutcome.BAD: "✗", CheckOutcome.UNPROVEN: "?", CheckOutcome.UNTRIED: "–"}
 _RULE_MARKS = {RuleOutcome.HOLDS: "✓", RuleOutcome.BROKEN: "✗", RuleOutcome.UNJUDGED: "?"}
@@ -69,37 +57,17 @@ class _Bounds:
 
 def proof_page(evidence: Evidence) -> str:
     """Make the page, of less than `MAX_BYTES` bytes in UTF-8."""
-    template = _environment().get_template(_TEMPLATE)
+    template = environment().get_template(_TEMPLATE)
     bounds = _Bounds()
     while len((page := template.render(_view(evidence, bounds))).encode()) >= MAX_BYTES:
         bounds = bounds.halved()
     return page
 
 
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # most commands make no page
-    from markupsafe import Markup
-
-    def shown(value: Any) -> Any:
-        if isinstance(value, Markup):
-            return value
-        return "" if value is None else clipped(str(value), 1_000)
-
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=shown,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
 def _view(evidence: Evidence, bounds: _Bounds) -> dict[str, Any]:
     """Return what the template shows."""
     backup, result, verdict = evidence.backup, evidence.result, evidence.verdict
     return {
-        "generator": GENERATOR,
         "backup": backup,
         "state_as_of": human_time(backup.timestamp),
         "result": result,
@@ -109,32 +77,16 @@ def _view(evidence: Evidence, bounds: _Bounds) -> dict[str, Any]:
         "headline": headline(verdict),
         "sentence": sentence(verdict),
         "axes": [_axis(axis, evidence) for axis in Axis],
-        "findings": _bounded(findings(result, verdict) if result else [], bounds.lines),
-        "warnings": _bounded(warnings(result) if result else [], bounds.lines),
-        "unproved": _bounded(unproved(result, verdict), bounds.lines),
-        "unwatched": _bounded(_unwatched(evidence), bounds.names),
-        "rules": _bounded([_rule(each) for each in _worst_first(rule_histories(evidence))], bounds.rules),
+        "findings": bounded(findings(result, verdict) if result else [], bounds.lines),
+        "warnings": bounded(warnings(result) if result else [], bounds.lines),
+        "unproved": bounded(unproved(result, verdict), bounds.lines),
+        "unwatched": bounded(_unwatched(evidence), bounds.names),
+        "rules": bounded([_rule(each) for each in _worst_first(rule_histories(evidence))], bounds.rules),
         "counts": _counts(result),
-        "collections": _bounded([_collection(one, bounds) for one in collection_trends(evidence)], bounds.collections),
+        "collections": bounded([_collection(one, bounds) for one in collection_trends(evidence)], bounds.collections),
         "history": [_verification(one) for one in reversed(evidence.history)],
         "numbers": _numbers(result) if result else [],
     }
-
-
-@dataclass(frozen=True)
-class _Bounded:
-    """The first of a list, and how many more there are."""
-
-    shown: Sequence[Any]
-    total: int
-
-    @property
-    def more(self) -> int:
-        return self.total - len(self.shown)
-
-
-def _bounded(values: Sequence[Any], most: int) -> _Bounded:
-    return _Bounded(values[:most], len(values))
 
 
 def _axis(axis: Axis, evidence: Evidence) -> dict[str, str]:
@@ -216,7 +168,7 @@ def _collection(trend: CollectionTrend, bounds: _Bounds) -> dict[str, Any]:
         "before": "" if trend.before is None else f"{trend.before:,}",
         "difference": "" if trend.before is None else f"{trend.rows - trend.before:+,}".replace("-", "−"),
         "chart": chart,
-        "changes": _bounded(trend.changes, bounds.changes),
+        "changes": bounded(trend.changes, bounds.changes),
     }
 
 

@@ -94,6 +94,7 @@ def backup_lines(plan: BackupPlan, made: BackupMetadata) -> list[str]:
         f"rows: {made.rows:,}, of which {made.upserts:,} written and {made.tombstones:,} deleted",
         f"bytes: {human_bytes(made.size_bytes)}, stored {human_bytes(made.size_stored)}",
         f"place: {without_password(plan.repository.url)}",
+        *(f"suspicious: {sentence}" for sentence in made.suspicions),
         f"took: {human_seconds(made.backup_duration_seconds)}",
     ]
 

@@ -48,7 +48,7 @@ def verification_markdown(result: Verification, evidence: Evidence | None, more:
     verdict = evidence.verdict if evidence else known(result)
     paragraphs = [
         f"# {headline(verdict)}: `{result.backup_id}`",
-        f"Of plan {_text(result.plan)}{as_of}: {sentence(verdict)}.",
+        f"Of plan {markdown_text(result.plan)}{as_of}: {sentence(verdict)}.",
         verified_text(result),
         *more,
         _axes_table(verdict),
@@ -109,7 +109,7 @@ def _observed(rule: RuleResult) -> str:
 
 
 def _list(sentences: Sequence[str]) -> str:
-    return "\n".join(f"- {_text(one, 1_000)}" for one in sentences[:MOST_LINES]) + _more(len(sentences))
+    return "\n".join(f"- {markdown_text(one, 1_000)}" for one in sentences[:MOST_LINES]) + _more(len(sentences))
 
 
 def _more(total: int) -> str:
@@ -137,10 +137,10 @@ def _trend(history: Sequence[Verification]) -> list[str]:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([_text(cell) for cell in row] for row in rows)]
+    lines = [header, ["---"] * len(header), *([markdown_text(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _text(text: str, most: int = 160) -> str:
+def markdown_text(text: str, most: int = 160) -> str:
     """Write text so that Markdown shows it as it is."""
     return clipped(text, most).translate(_MEANT)

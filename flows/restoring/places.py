@@ -19,6 +19,7 @@ from blocks.plan.plan import BackupPlan
 from blocks.repository.rollback_guard import memory_folder
 from blocks.sources.source import StateSource
 from blocks.storage.bucket_urls import bucket_location, is_bucket
+from flows.reporting.journal_files import chosen_folder
 
 
 def settle_places(plan: BackupPlan) -> BackupPlan:
@@ -70,12 +71,16 @@ def _settled(plan: BackupPlan, locations: Mapping[str, Location]) -> Iterator[tu
             continue
         folder = here.paths[0]
         others = [p for n, there in locations.items() if n != name and not there.same(here) for p in there.paths]
-        # what this machine remembers is written to while it is restored, and must never be what it was
         own = [there] if (there := plan.repository.folder) is not None else []
-        memory = [found] if (found := memory_folder()) is not None else []
-        left_out = [path for path in [*own, *memory, *others] if inside(path, folder)]
+        left_out = [path for path in [*own, *_remembered(), *others] if inside(path, folder)]
         protected = [path for path in [*plan.own_files, *_temporary_inside(folder)] if inside(path, folder)]
         yield name, source.around(left_out, protected)
+
+
+def _remembered() -> list[Path]:
+    """Return where this machine remembers: that is written to while it is restored, and must never be what it was."""
+    found = [memory_folder(), chosen_folder()]
+    return [folder for folder in found if folder is not None]
 
 
 def _temporary_inside(folder: Path) -> list[Path]:

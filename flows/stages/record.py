@@ -21,8 +21,7 @@ def record(attempt: BackupAttempt) -> BackupMetadata:
     Raises:
         SourceGone: A source held records in the last backup, and holds none now.
     """
-    check_emptied(attempt)
-    made = commit_attempt(attempt)
+    made = commit_attempt(attempt, check_emptied(attempt))
     tally(rows=made.rows, size_bytes=made.size_stored)
     return made
 

@@ -96,7 +96,13 @@ def test_verification_and_retention_leave_their_findings(prefect: Prefect, small
     made = backup(str(small_plan.path), "full")
     verify(str(small_plan.path), deep=False)
     found = prefect.artifacts(prefect.newest_run("verify", small_plan)["id"])
-    assert found.keys() == {"verification-shop"}
+    assert found.keys() == {"verification-shop", "report-shop"}
+    report = found["report-shop"]["data"]
+    assert (found["report-shop"]["description"], report.splitlines()[0]) == ("✓ good", "# shop: ✓ good")
+    [kept] = re.findall(r"The page is `([^`]*)`", report)
+    assert kept.endswith("/shop/report.html")
+    before = Path(kept).read_text()
+    assert made.backup_id in before
     told = found["verification-shop"]["data"]
     assert f"# Proved in part: `{made.backup_id}`" in told
     assert "| Stored bytes | good | every row compared |" in told
@@ -107,7 +113,10 @@ def test_verification_and_retention_leave_their_findings(prefect: Prefect, small
     assert f'"backup": "{made.backup_id}", "how": "whole"' in told["data"]
     assert "1 scratch restore: " in told["description"]
     retention(str(small_plan.path), dry_run=True)
-    table = prefect.artifacts(prefect.newest_run("retention", small_plan)["id"])["retention-shop"]["data"]
+    found = prefect.artifacts(prefect.newest_run("retention", small_plan)["id"])
+    assert "| goes at the next run | 0 backups |" in found["report-shop"]["data"]
+    assert Path(kept).read_text() != before
+    table = found["retention-shop"]["data"]
     assert f'"backup": "{made.backup_id}", "decision": "kept"' in table
 
 
@@ -125,10 +134,12 @@ def test_a_verification_that_fails_leaves_its_expectations_and_a_link_to_its_pag
         verify(str(small_plan.path), deep=False)
     found = prefect.artifacts(prefect.newest_run("verify", small_plan)["id"])
     assert f"# Not good: `{made.backup_id}`" in found["verification-shop"]["data"]
-    [page] = (small_plan.folder / "reports" / "shop").iterdir()
+    [page] = (small_plan.folder / "reports" / "shop").glob("FUL_*.html")
     assert "✗</span> Not good</h1>" in page.read_text()
     link = f"[What was proved of {made.backup_id}](https://desk.example/proofs/shop/{page.name})"
     assert found["proof-shop"]["data"] == link
+    assert found["page-shop"]["data"] == "[How shop stands](https://desk.example/proofs/shop/report.html)"
+    assert "## Open warnings" in found["report-shop"]["data"]
 
 
 def test_a_preview_leaves_what_it_counted(prefect: Prefect, small_plan: SmallPlan) -> None:

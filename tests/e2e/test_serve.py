@@ -22,6 +22,8 @@ from deployments.serve import plan_deployments, reachable_server, serve
 from deployments.server import LocalServer, answers, running_server, start_server, stop_server
 from tests.e2e.prefect_support import ROOT, Prefect, SmallPlan, end, wait_for
 from tests.e2e.shared_server import SharedServer
+from tests.flows.reading.exported import scraped
+from tests.object_servers import free_ports
 
 NAMES = [
     "full-shop",
@@ -49,7 +51,8 @@ from deployments.jobs import Timetable
 from deployments.serve import serve
 
 serve([sys.argv[1]], home=Path(sys.argv[2]), port=0,
-      timetable=Timetable({"backup/incremental": Interval(timedelta(seconds=6))}))
+      timetable=Timetable({"backup/incremental": Interval(timedelta(seconds=6))}),
+      metrics=("127.0.0.1", int(sys.argv[3])))
 """
 
 
@@ -59,10 +62,11 @@ def test_a_schedule_really_fires_on_an_embedded_server_where_the_configured_one_
 ) -> None:
     home, log, printed = tmp_path / "state" / "prefect", tmp_path / "serve.log", tmp_path / "serve.out"
     shared_server.prepare_home(home)
+    (port,) = free_ports(1)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     with log.open("wb") as err, printed.open("wb") as out:
         serving = subprocess.Popen(
-            [sys.executable, "-c", EVERY_FEW_SECONDS, str(small_plan.path), str(home)],
+            [sys.executable, "-c", EVERY_FEW_SECONDS, str(small_plan.path), str(home), str(port)],
             # elsewhere than the checkout: runs must find the flows all the same
             cwd=tmp_path,
             env=environment | {"PYTHONPATH": str(ROOT), "PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_API_URL": DEAD},
@@ -86,6 +90,10 @@ def test_a_schedule_really_fires_on_an_embedded_server_where_the_configured_one_
             return done if len(done) >= 2 else None
 
         runs = wait_for("two scheduled runs", fired)
+        # each of them was a process of its own
+        found = scraped(httpx.get(f"http://127.0.0.1:{port}/metrics").text)
+        assert (found("backup_operations_created_success") or 0) >= 2
+        assert found("lastgood_up", plan="shop") == 1
     finally:
         serving.send_signal(signal.SIGTERM)
         # a second signal while it shuts down would be another thing to test

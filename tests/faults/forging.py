@@ -167,7 +167,7 @@ class ForgedBackup:
             "objects": [],
         }
         if version == 1:
-            self.data["total_rows"] = None
+            self.data.update(total_rows=None, history={})
         self.data["collections"] = []
         self.data["sources"] = [found for found in self.data["sources"] if found["name"] == source]
         self._like = like

@@ -6,7 +6,8 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ import pytest
 from blocks.crypto.keyring import Credential, Keyring, NoEncryption, generate_key_file
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupStatus, BackupType, Blob, Segment
+from blocks.repository import repository
 from blocks.repository.block import BackupRepository, Repository
 from blocks.rows.selection import Selection
-from blocks.sources.files import FilesSource
-from blocks.sources.sqlite import SQLiteSource
+from blocks.sources.files import FilesSource, observed
+from blocks.sources.sqlite import SQLiteSource, view
 from blocks.sources.target import RestoreMode
 from flows.backup import make_backup
-from flows.pipeline import packs
+from flows.pipeline import attempt, open_backup, packs
 from flows.pipeline.progress import Progress
 from flows.pipeline.results import RestoreResult
 from flows.restore import make_restore
@@ -128,6 +130,26 @@ class Shop:
             path = Path(f"{self.database}{suffix}")
             if path.exists() and time.time_ns() - (touched := path.stat().st_mtime_ns) < HOUR_NS:
                 os.utime(path, ns=(touched - HOUR_NS, touched - HOUR_NS))
+
+
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], datetime]:
+    """Return what sets the clock of this machine, and that of a local folder, which is the same, ahead of the time."""
+    storage_time = Repository.storage_time
+
+    def ahead_by(ahead: timedelta) -> datetime:
+        class Ahead(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+                return datetime.now(tz) + ahead
+
+        for module in (view, observed, open_backup, attempt, repository):
+            monkeypatch.setattr(module, "datetime", Ahead)
+        monkeypatch.setattr(
+            Repository, "storage_time", lambda *args: moment + ahead if (moment := storage_time(*args)) else None
+        )
+        return Ahead.now(UTC)
+
+    return ahead_by
 
 
 def picture(database: Path, tree: Path) -> Picture:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from blocks.errors import NotConfirmed
-from blocks.repository import repository
 from blocks.repository.repository import Repository
-from blocks.sources.files import observed
-from blocks.sources.sqlite import view
-from flows.pipeline import attempt, open_backup
 from flows.retention import apply_retention
 from flows.verify import make_verification
-from tests.flows.flow_support import FULL, INCREMENTAL, Shop
+from tests.flows.flow_support import FULL, INCREMENTAL, Shop, clock
 
 TEN_YEARS = timedelta(days=3652)
 
@@ -32,22 +28,7 @@ def shop(tmp_path: Path) -> Shop:
 def jump(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], datetime]:
     """Let the clock of this machine, and that of a local folder, which is the same, be ahead of the time."""
 
-    def to(ahead: timedelta) -> datetime:
-        class Jumped(datetime):
-            @classmethod
-            def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
-                return datetime.now(tz) + ahead
-
-        for module in (view, observed, open_backup, attempt, repository):
-            monkeypatch.setattr(module, "datetime", Jumped)
-        real = storage_time
-        monkeypatch.setattr(
-            Repository, "storage_time", lambda *args: moment + ahead if (moment := real(*args)) else None
-        )
-        return Jumped.now(UTC)
-
-    storage_time = Repository.storage_time
-    return to
+    return clock(monkeypatch)
 
 
 def history(shop: Shop) -> list[str]:

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
-from opentelemetry import metrics
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
-from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, MetricExportResult
+from opentelemetry.metrics import Counter, Histogram
+from opentelemetry.sdk.metrics import Counter as SdkCounter
+from opentelemetry.sdk.metrics import Histogram as SdkHistogram
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    MetricExportResult,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.resources import Resource
 
 from blocks.telemetry.published import buckets_of
 from blocks.version import VERSION
 
-SEND_SECONDS = 3.0
-"""No attempt to send is made later than so long after the first one."""
+SEND_SECONDS = 2.0
+"""Attempts to send what was gathered take no longer than this: less than the end of an operation waits for them."""
 
 _PREFERENCE = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
 _UNITS = {"seconds": "s", "bytes": "By"}
+
+
+class _Exporter(OTLPMetricExporter):
+    """Sends, and remembers whether what it sent last was taken, which nobody else tells."""
+
+    taken = True
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float | None = None, **more: Any) -> MetricExportResult:
+        result = super().export(metrics_data, timeout_millis, **more)
+        self.taken = result is MetricExportResult.SUCCESS
+        return result
 
 
 class OtlpClient:
@@ -35,16 +58,19 @@ class OtlpClient:
     """
 
     def __init__(self, endpoint: str | None, tags: Mapping[str, str]) -> None:
-        deltas: dict[type, AggregationTemporality] = dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA)
-        self._exporter = OTLPMetricExporter(
+        deltas: dict[type, AggregationTemporality] = dict.fromkeys(
+            (SdkCounter, SdkHistogram), AggregationTemporality.DELTA
+        )
+        self._exporter = _Exporter(
             endpoint=endpoint,
             timeout=SEND_SECONDS,
             preferred_temporality=None if os.environ.get(_PREFERENCE) else deltas,
         )
-        self._reader = InMemoryMetricReader(self._exporter._preferred_temporality)
+        # without a thread of its own: ours says when
+        self._reader = PeriodicExportingMetricReader(self._exporter, export_interval_millis=math.inf)
         self._tags = dict(tags)
-        self._counters: dict[str, metrics.Counter] = {}
-        self._histograms: dict[str, metrics.Histogram] = {}
+        self._counters: dict[str, Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
         self._provider = MeterProvider((self._reader,), _resource(), shutdown_on_exit=False)
         self._meter = self._provider.get_meter("lastgood", VERSION)
 
@@ -69,14 +95,38 @@ class OtlpClient:
         Raises:
             ConnectionError: The collector did not take it.
         """
-        gathered = self._reader.get_metrics_data()
-        if gathered is not None and self._exporter.export(gathered) is not MetricExportResult.SUCCESS:
-            raise ConnectionError("the collector did not take them")
+        with _kept_from_the_log() as said:
+            self._reader.force_flush()
+        if not self._exporter.taken:
+            raise ConnectionError(said[0] if said else "the collector did not take them")
 
     def close(self) -> None:
         """Close the connection."""
         self._provider.shutdown()
-        self._exporter.shutdown()
+
+
+@contextmanager
+def _kept_from_the_log() -> Iterator[list[str]]:
+    """Keep what the exporter logs in this thread out of the log, each attempt and its end: it is said once, by us.
+
+    Yields:
+        What it said.
+    """
+    said: list[str] = []
+    here = threading.get_ident()
+
+    def kept(record: logging.LogRecord) -> bool:
+        if record.thread != here:
+            return True
+        said.append(record.getMessage())
+        return False
+
+    logger = logging.getLogger(OTLPMetricExporter.__module__)
+    logger.addFilter(kept)
+    try:
+        yield said
+    finally:
+        logger.removeFilter(kept)
 
 
 def _resource() -> Resource:

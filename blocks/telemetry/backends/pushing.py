@@ -21,7 +21,7 @@ REST_SECONDS = 30.0
 """For so long a backend is left alone that could not be told: what comes meanwhile is dropped."""
 BATCH_SECONDS = 5.0
 """A client that gathers numbers sends them after so long without another one."""
-EXIT_SECONDS = 2.0
+EXIT_SECONDS = 3.0
 """A process that ends waits at most so long for numbers that were not sent."""
 
 
@@ -64,6 +64,7 @@ class Pusher:
 
     def __init__(self, connect: Callable[[], Client], what: str, prefix: str = "") -> None:
         self._connect, self._what, self._prefix = connect, what, prefix
+        self._closed = False
         self._begin()
 
     def _begin(self) -> None:
@@ -71,7 +72,7 @@ class Pusher:
         self._guard = threading.Lock()
         self._waiting: Queue[_Task] = Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
-        self._dropped = self._closed = False
+        self._dropped = False
 
     def count(self, name: str) -> None:
         """Count one."""
@@ -85,12 +86,12 @@ class Pusher:
         """Send what was taken so far; return whether that was done within so many seconds."""
         if self._thread is None or self._pid != os.getpid():
             return True
-        done = threading.Event()
+        done, until = threading.Event(), time.monotonic() + seconds
         try:
             self._waiting.put(done, timeout=seconds)
         except Full:
             return False
-        return done.wait(seconds)
+        return done.wait(until - time.monotonic())
 
     def close(self, seconds: float) -> None:
         """Send what was taken, for so many seconds at most, and take nothing any more."""
@@ -103,6 +104,8 @@ class Pusher:
         except Full:
             return
         thread.join(seconds)
+        if thread.is_alive():
+            logger.warning("%s did not take all metrics within %g seconds", self._what, seconds)
 
     def _at_exit(self) -> None:
         self.close(EXIT_SECONDS)

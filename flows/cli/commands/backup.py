@@ -141,6 +141,8 @@ def _show(made: BackupMetadata, verdict: Verdict, json: bool) -> None:
 def _warn(made: BackupMetadata) -> None:
     if made.clock_doubt:
         warn(made.clock_doubt)
+    for sentence in made.suspicions:
+        warn(f"suspicious: {sentence}")
     for source in made.sources:
         for warning in source.warnings:
             warn(f"{source.name}: {warning}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
 from blocks.errors import CorruptionDetected
+from blocks.plan.suspicion import is_unsettled
 from blocks.records import BackupMetadata, BackupStatus, BackupType
 from blocks.repository.leases import LeaseRecord
 from blocks.repository.verdict import Verdict
@@ -16,6 +17,7 @@ from flows.cli.output import Column, Table, grid, note, say, say_json, say_lines
 from flows.cli.render import backup_json, chain_text, changed, lease_json, proof_letters, proof_text, status_text
 from flows.cli.running import open_plan
 from flows.cli.times import parse_time
+from flows.pipeline.doubts import settled
 from flows.reporting.moments import ago, local_time
 from flows.reporting.units import human_bytes
 
@@ -53,6 +55,7 @@ def list_backups(
     verdicts = repository.verdicts(opened.name, survey.backups)
     wanted = [made for made in survey.backups if _is_wanted(made, backup_type, tags, begin)]
     backups = [(made, verdicts[made.backup_id]) for made in wanted[-last if last is not None else None :]]
+    said = settled(repository, opened.name, [made for made, _ in backups])
     for sentence in repository.damaged_lease(opened.name):
         warn(sentence)
     if lost := repository.rolled_back(opened.name):
@@ -62,7 +65,7 @@ def list_backups(
             {
                 "plan": opened.name,
                 "repository": repository.url,
-                "backups": [backup_json(made, verdict) for made, verdict in backups],
+                "backups": [backup_json(made, verdict, said) for made, verdict in backups],
                 "in_progress": lease_json(lease) if lease is not None else None,
                 "findings": list(survey.findings),
             }
@@ -72,7 +75,7 @@ def list_backups(
     elif not backups and lease is None:
         note(f"none of the {len(survey.backups)} backups of plan {opened.name} is such a one")
     else:
-        say_lines(_wide_table(backups, lease, now), _short_table(backups, lease, now), wide)
+        say_lines(_wide_table(backups, said, lease, now), _short_table(backups, said, lease, now), wide)
         if lease is not None:
             say(f"\nin progress: {lease.purpose} by {lease.holder}, begun {ago(lease.acquired_at, now)}")
     if not json:
@@ -89,7 +92,7 @@ def _is_wanted(made: BackupMetadata, kind: BackupType | None, tags: Sequence[str
     )
 
 
-def _wide_table(backups: Sequence[Known], lease: LeaseRecord | None, now: datetime) -> Table:
+def _wide_table(backups: Sequence[Known], said: Container[str], lease: LeaseRecord | None, now: datetime) -> Table:
     """Show all of backups, oldest first, and the one in the making last."""
     table = grid(
         "id",
@@ -116,7 +119,7 @@ def _wide_table(backups: Sequence[Known], lease: LeaseRecord | None, now: dateti
             changed(made.upserts, made.tombstones),
             human_bytes(made.size_bytes),
             human_bytes(made.size_stored),
-            status_text(verdict.shown_status),
+            status_text(verdict.shown_status, is_unsettled(made, said)),
             proof_text(verdict),
             max((local_time(stands.verified_at) for stands in verdict.axes.values()), default=""),
             chain_text(made),
@@ -129,7 +132,7 @@ def _wide_table(backups: Sequence[Known], lease: LeaseRecord | None, now: dateti
     return table
 
 
-def _short_table(backups: Sequence[Known], lease: LeaseRecord | None, now: datetime) -> Table:
+def _short_table(backups: Sequence[Known], said: Container[str], lease: LeaseRecord | None, now: datetime) -> Table:
     """Show backups for a terminal: without what their ids say (type and time) and what `show` has."""
     table = Table(
         [
@@ -150,7 +153,7 @@ def _short_table(backups: Sequence[Known], lease: LeaseRecord | None, now: datet
             f"{made.rows:,}",
             human_bytes(made.size_bytes),
             human_bytes(made.size_stored),
-            status_text(verdict.shown_status),
+            status_text(verdict.shown_status, is_unsettled(made, said)),
             proof_letters(verdict),
             " ".join(made.tags),
         )

@@ -25,6 +25,7 @@ from flows.cli.render import (
     status_text,
 )
 from flows.cli.running import open_plan
+from flows.pipeline.doubts import settled
 from flows.reading.recovery import Recovery, recovery_of
 from flows.reporting.moments import local_time
 from flows.reporting.units import human_bytes, human_seconds
@@ -47,7 +48,7 @@ def show(plan: str, backup: str, *, json: bool) -> None:
         say_json(_show_json(repository, made))
         return
     verdict = repository.verdict(made)
-    say(_summary(made, verdict.shown_status))
+    say(_summary(made, verdict.shown_status, made.backup_id in settled(repository, opened.name, [made])))
     say("")
     say(collections_table(made))
     for source in made.sources:
@@ -74,7 +75,7 @@ def _recovery(repository: Repository, plan: str) -> Recovery:
     return recovery_of(repository, plan, repository.survey(plan, shown=True).backups, None, datetime.now(UTC))
 
 
-def _summary(made: BackupMetadata, status: BackupStatus) -> Table:
+def _summary(made: BackupMetadata, status: BackupStatus, accepted: bool) -> Table:
     promoted = f"asked for {made.requested_type.value}: {made.promoted_because}" if made.promoted_because else ""
     kept = "for ever" if made.retention_days is None else f"{made.retention_days:g} days"
     return fields(
@@ -86,6 +87,7 @@ def _summary(made: BackupMetadata, status: BackupStatus) -> Table:
             ("holds", "" if made.whole else "only what the plan calls critical"),
             ("state as of", local_time(made.timestamp)),
             ("warning", made.clock_doubt or ""),
+            *((f"suspicious{', accepted' if accepted else ''}", sentence) for sentence in made.suspicions),
             ("status", status_text(status)),
             ("chain", chain_text(made)),
             ("", " ← ".join(link.backup_id for link in reversed(made.chain))),
@@ -103,7 +105,7 @@ def _summary(made: BackupMetadata, status: BackupStatus) -> Table:
 
 
 def _show_json(repository: Repository, made: BackupMetadata) -> JsonValue:
-    head = backup_json(made, repository.verdict(made))
+    head = backup_json(made, repository.verdict(made), settled(repository, made.plan, [made]))
     return head | {
         "plan": made.plan,
         "sequence": made.sequence,

@@ -20,12 +20,21 @@ from flows.reporting.moments import ago, local_time
 from flows.reporting.units import human_bytes
 
 NOT_AS_PLANNED = 13
-"""Exit code where a plan is stale or unproved."""
+"""Exit code where a plan is stale, unproved or suspicious."""
 
-_CODES = {Health.DAMAGED: CorruptionDetected.exit_code, Health.STALE: NOT_AS_PLANNED, Health.UNPROVED: NOT_AS_PLANNED}
+_MOST_SUSPICIOUS = 5
+"""The newest suspicious backups, which are shown."""
+
+_CODES = {
+    Health.DAMAGED: CorruptionDetected.exit_code,
+    Health.STALE: NOT_AS_PLANNED,
+    Health.SUSPICIOUS: NOT_AS_PLANNED,
+    Health.UNPROVED: NOT_AS_PLANNED,
+}
 _STYLES = {
     Health.GOOD: "green",
     Health.UNPROVED: "yellow",
+    Health.SUSPICIOUS: "yellow",
     Health.STALE: "bold red",
     Health.DAMAGED: "bold red",
 }
@@ -45,8 +54,8 @@ def status_arguments(command: ArgumentParser) -> None:
 def status(plans: Sequence[str], *, json: bool) -> int:
     """Show how plans stand, and what to do now.
 
-    Exit code 13 where one is stale or unproved, 8 where something is wrong with one or its repository, that of the
-    error where one cannot be looked at; of several plans the worst.
+    Exit code 13 where one is stale, unproved or suspicious, 8 where something is wrong with one or its repository, that
+    of the error where one cannot be looked at; of several plans the worst.
     """
     now = datetime.now(UTC)
     found = [_looked_at(reference, now) for reference in plans or _plans_here(Path())]
@@ -117,6 +126,8 @@ def _say(one: PlanStatus, now: datetime) -> None:
         lines.append(("last good", "none"))
     lines.append(("next due", f"{ago(one.next_due, now)} ({local_time(one.next_due)})" if one.next_due else "by hand"))
     lines.append(("verified", _proof(one.last_verified, now)))
+    for suspicious in one.suspicious[-_MOST_SUSPICIOUS:]:
+        lines.append(("suspicious", f"{suspicious.backup_id}: {suspicious.suspicions[0]}"))
     grown = f"{human_bytes(one.grown_7_days)} in 7 days, {human_bytes(one.grown_30_days)} in 30 days"
     lines.append(("stored", f"{human_bytes(one.size_stored)} in {one.backups:,} backups; of that {grown}"))
     if one.free_bytes is not None:

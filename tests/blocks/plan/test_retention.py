@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from blocks.plan.retention import Duration, RetentionPolicy, Verdicts, decide
+from blocks.plan.retention import Duration, RetentionPolicy, Verdicts, decide, records_of
 from blocks.records import BackupMetadata, BackupStatus, BackupType, Collection, Link, Part, SourceState
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Depth, Standing
@@ -36,6 +36,7 @@ def backup(
     types: dict[str, str] | None = None,
     tags: tuple[str, ...] = (),
     whole: bool = True,
+    suspicious: bool = False,
 ) -> BackupMetadata:
     """Make a backup; `rows` are those of its sources by name, `types` what their sources are where it matters."""
     held, kinds = rows or {}, types or {}
@@ -49,7 +50,7 @@ def backup(
         collections=tuple(collection(i, n, count) for i, (n, count) in enumerate(held.items())),
         tags=tags, whole=whole, size_bytes=0, size_compressed=0, size_stored=0, checksum="", encryption_key_id="k",
         encapsulated_key=None, storage_tiers=(), retention_days=None, source_system="", backup_duration_seconds=0,
-        tool_versions={},
+        tool_versions={}, suspicions=("db/c holds nothing.",) if suspicious else (),
     )  # fmt: skip
 
 
@@ -227,10 +228,40 @@ OF_STATUS: dict[BackupStatus | None, Verdict | None] = {
 
 
 def gone(
-    backups: list[BackupMetadata], known: Mapping[str, BackupStatus | Verdict | None] | None = None, **fields: object
+    backups: list[BackupMetadata],
+    known: Mapping[str, BackupStatus | Verdict | None] | None = None,
+    settled: tuple[str, ...] = (),
+    **fields: object,
 ) -> list[str]:
     verdicts = {name: one if isinstance(one, Verdict) else OF_STATUS[one] for name, one in (known or {}).items()}
-    return [d.backup.backup_id for d in decide(backups, RetentionPolicy(**fields), NOW, verdicts) if d.remove]
+    return [d.backup.backup_id for d in decide(backups, RetentionPolicy(**fields), NOW, verdicts, settled) if d.remove]
+
+
+def test_the_last_good_backup_before_a_suspicious_one_stays_until_that_is_accepted() -> None:
+    old = [backup("ful1", 500), backup("inc1", 490, ("ful1",)), backup("inc2", 480, ("ful1", "inc1"))]
+    lost = [backup("inc3", 470, ("ful1", "inc1", "inc2"), suspicious=True), backup("inc4", 460, ("ful1",))]
+    after = [backup("ful2", 300), backup("ful3", 200), backup("ful4", 100)]
+    assert gone([*old, *lost, *after]) == ["inc4", "ful2", "ful3"], "those after it hold the same"
+    assert gone([*old, *lost, *after], settled=("inc3",)) == ["ful1", "inc1", "inc2", "inc3", "inc4", "ful2", "ful3"]
+    # verified is not accepted: a proof of half of the rows is a proof
+    assert gone([*old, *lost, *after], {"ful4": verdict("brdq"), "inc3": verdict("brdq")}) == ["inc4", "ful2", "ful3"]
+
+
+def test_each_of_several_suspicious_backups_keeps_the_one_before() -> None:
+    backups = [
+        backup("ful1", 900), backup("ful2", 800), backup("ful3", 700, suspicious=True),
+        backup("ful4", 600, suspicious=True), backup("ful5", 500), backup("ful6", 400),
+        backup("ful7", 300, suspicious=True), backup("ful8", 200), backup("ful9", 100),
+    ]  # fmt: skip
+    assert gone(backups) == ["ful1", "ful5", "ful8"]
+    assert gone(backups, settled=("ful4",)) == ["ful1", "ful4", "ful5", "ful8"]
+    assert gone(backups, settled=("ful3", "ful4")) == ["ful1", "ful2", "ful3", "ful4", "ful5", "ful8"]
+    assert gone(backups, {"ful2": CORRUPTED, "ful6": CORRUPTED}) == ["ful2", "ful6", "ful8"]
+    emergency = [backup("ful1", 900), backup("eme1", 800), backup("ful2", 700, suspicious=True), backup("ful3", 100)]
+    assert gone(emergency) == ["eme1"]
+    reasons = {d.backup.backup_id: d.reason for d in decide(emergency, RetentionPolicy(), NOW, {})}
+    assert reasons["ful1"] == "the newest good backup before ful2, which is suspicious"
+    assert reasons["ful2"] == "it is suspicious, and nobody has accepted it"
 
 
 def test_a_corrupted_newest_full_is_not_what_keeps_the_history() -> None:
@@ -305,6 +336,22 @@ def test_a_source_that_was_added_later_changes_nothing_for_the_others() -> None:
     assert gone(backups) == ["ful1"]
 
 
+def test_a_manifest_as_it_is_stored_holds_what_its_sources_say_it_holds() -> None:
+    whole = [backup("ful1", 200, rows={"s": 5, "t": 1}), backup("inc1", 199, ("ful1",), rows={"s": 5, "t": 0})]
+    # what is as in the base is not in it, and its sources are counted all the same
+    counted = [
+        one.model_copy(
+            update={
+                "collections": () if one.base else one.collections,
+                "sources": tuple(s.model_copy(update={"rows": records_of(one)[s.name]}) for s in one.sources),
+            }
+        )
+        for one in whole
+    ]
+    assert [records_of(one) for one in counted] == [{"s": 5, "t": 1}, {"s": 5, "t": 0}]
+    assert [d.reason for d in POLICY.decide(counted, NOW)] == [d.reason for d in POLICY.decide(whole, NOW)]
+
+
 def test_half_a_backup_does_not_count_for_a_source() -> None:
     backups = [
         backup("ful1", 300, rows={"a": 1, "b": 1}), backup("ful2", 250, rows={"b": 1}),
@@ -367,7 +414,7 @@ def _tags_of(draw: st.DrawFn, earlier: list[str]) -> tuple[str, ...]:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[list[BackupMetadata], dict[str, Verdict | None]]:
+def histories(draw: st.DrawFn) -> tuple[list[BackupMetadata], dict[str, Verdict | None], frozenset[str]]:
     made: list[BackupMetadata] = []
     for n in range(draw(st.integers(0, 14))):
         kind = draw(st.sampled_from(list(BackupType)))
@@ -385,15 +432,18 @@ def histories(draw: st.DrawFn) -> tuple[list[BackupMetadata], dict[str, Verdict 
                 types={"a": "files"},
                 tags=_tags_of(draw, [b.backup_id for b in made]) if emergency else (),
                 whole=not emergency or draw(st.booleans()),
+                suspicious=draw(st.integers(0, 3)) == 0,
             )
         )
-    return made, {b.backup_id: draw(_VERDICTS) for b in made if draw(st.booleans())}
+    settled = frozenset(b.backup_id for b in made if draw(st.booleans()))
+    return made, {b.backup_id: draw(_VERDICTS) for b in made if draw(st.booleans())}, settled
 
 
 def slowly_kept(
     backups: list[BackupMetadata],
     policy: RetentionPolicy,
     verdicts: Verdicts,
+    settled: frozenset[str],
     now: datetime = NOW,
 ) -> set[str]:
     """Say what is kept, backup by backup and rule by rule, without a thought of speed."""
@@ -433,6 +483,16 @@ def slowly_kept(
     def usable_ever(one: BackupMetadata) -> bool:
         return good(one) and one.backup_type is not BackupType.EMERGENCY
 
+    def doubted(one: BackupMetadata) -> bool:
+        return bool(one.suspicions) and one.backup_id not in settled
+
+    def before_suspicious(one: BackupMetadata) -> bool:
+        """Whether nothing usable stands between it and a later one that is suspicious."""
+        if not usable_ever(one) or doubted(one):
+            return False
+        between = [later(one).index(b) for b in later(one) if usable_ever(b) and not doubted(b)]
+        return any(doubted(b) for b in later(one)[: min(between, default=None)])
+
     def by_itself(one: BackupMetadata) -> bool:
         full, emergency = one.backup_type is BackupType.FULL, one.backup_type is BackupType.EMERGENCY
         usable = good(one) and not emergency
@@ -455,6 +515,8 @@ def slowly_kept(
         proved_since = any(status(b) is VERIFIED for b in newer_fulls)
         if emergency and "before-restore" in one.tags and not proved_since:
             return True
+        if doubted(one) or before_suspicious(one):
+            return True
         held = any(last_that(one, lambda b, s=s: holds(b, s)) for s in sources)
         return held or any(last_that(one, lambda b, s=s: records(b, s) > 0) for s in sources)
 
@@ -471,10 +533,10 @@ def slowly_kept(
 
 @given(histories(), st.integers(1, 3))
 def test_what_is_kept_is_what_a_slow_reading_of_the_rules_keeps(
-    history: tuple[list[BackupMetadata], dict[str, Verdict | None]], keep: int
+    history: tuple[list[BackupMetadata], dict[str, Verdict | None], frozenset[str]], keep: int
 ) -> None:
-    backups, verdicts = history
+    backups, verdicts, settled = history
     policy = RetentionPolicy(keep_last=keep)
-    decisions = decide(backups, policy, NOW, verdicts)
-    assert {d.backup.backup_id for d in decisions if not d.remove} == slowly_kept(backups, policy, verdicts)
+    decisions = decide(backups, policy, NOW, verdicts, settled)
+    assert {d.backup.backup_id for d in decisions if not d.remove} == slowly_kept(backups, policy, verdicts, settled)
     assert [d.backup for d in decisions] == backups

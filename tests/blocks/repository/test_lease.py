@@ -18,6 +18,8 @@ from blocks.repository.lease_watch import held_lease
 from blocks.repository.leases import Clock, Leases
 from blocks.storage.base import StorageTier
 from blocks.storage.local import LocalTier
+from blocks.telemetry.numbers import OperationNumbers
+from blocks.telemetry.recorder import recording
 from tests.blocks.repository_support import START, HostClock, StampedTier, TurnedClock
 
 
@@ -153,6 +155,17 @@ def test_a_renewed_lease_holds_for_its_full_length_from_then(leases, clock):
     lease.check()
     with pytest.raises(RepositoryLocked):
         take(leases, "host:2")
+
+
+def test_how_long_another_run_was_waited_for_is_counted_and_whether_in_vain(leases, clock):
+    with recording() as counted:
+        take(leases, "host:1")
+        assert counted.numbers() == OperationNumbers()
+        with pytest.raises(RepositoryLocked):
+            take(leases, "host:2", wait_seconds=100)
+        assert (counted.numbers().lease_wait_seconds, counted.numbers().leases_refused) == (100, 1)
+        take(leases, "host:2", wait_seconds=300)
+    assert (counted.numbers().lease_wait_seconds, counted.numbers().leases_refused) == (300, 1)
 
 
 def test_waiting_ends_when_the_other_run_dies_or_the_patience_does(leases, clock):

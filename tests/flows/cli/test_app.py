@@ -139,7 +139,7 @@ def test_what_follows_two_dashes_is_no_option() -> None:
     assert (said.keywords["plan"], said.keywords["backup"], said.keywords["yes"]) == ("-plan.yaml", "--yes", False)
     served = parse(["serve", "a.yaml", "--", "-b"])
     assert isinstance(served, partial)
-    assert served.keywords == {"plans": ["a.yaml", "-b"]}
+    assert served.keywords == {"plans": ["a.yaml", "-b"], "metrics": None}
 
 
 @pytest.mark.parametrize(

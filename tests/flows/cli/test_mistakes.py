@@ -145,6 +145,19 @@ MISTAKES = {
     "a job that there is not": plan("name:", "schedules: {daily: 1d}\nname:", "line 1: schedules.daily", "incremental"),
     "a word for verify_after_backup": plan("name:", "verify_after_backup: full\nname:", "line 1", "off, quick, deep"),
     "critical without a source": plan("name:", "critical: [orders]\nname:", "line 1: critical.0", "source/collection"),
+    "a backend that there is not": plan(
+        "name:", "metrics: {backend: statds}\nname:", "line 1: metrics.backend", "did you mean statsd?"
+    ),
+    "an address of metrics": plan(
+        "name:", "metrics: {backend: statsd, address: 'http://x'}\nname:", "line 1: metrics.address", "host:port"
+    ),
+    "tags of StatsD": plan(
+        "name:", "metrics: {backend: statsd, tags: {env: prod}}\nname:", "line 1: metrics.tags", "datadog and otlp have"
+    ),
+    "a host of metrics that is not known": plan(
+        "name:", "metrics: {backend: statsd, address: nowhere.invalid}\nname:",
+        "not ready  metrics: statsd at nowhere.invalid: the host is not known", words=CHECK,
+    ),
     "hooks misspelt": plan("name:", "hooks: {befor: [x]}\nname:", "line 1: hooks.befor", "did you mean before?"),
     "a name of a source that YAML takes for true": plan("  ledger:", "  yes:", "sources", "put it into quotes"),
     # secrets

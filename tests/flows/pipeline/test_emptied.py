@@ -1,4 +1,4 @@
-"""A source that held records and holds none now fails its backup; of a collection the backup says it as a warning."""
+"""A source that held records and holds none now fails its backup; of a collection that is suspicious, or a warning."""
 
 from __future__ import annotations
 
@@ -79,16 +79,38 @@ def test_a_source_that_never_held_anything_is_backed_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [FULL, INCREMENTAL])
-def test_one_collection_that_is_emptied_is_backed_up_with_a_warning(shop: Shop, kind: BackupType) -> None:
+def test_one_collection_that_is_emptied_is_backed_up_and_suspicious(shop: Shop, kind: BackupType) -> None:
     made = shop.back_up(FULL)
     shop.db.execute("DELETE FROM orders")
     emptied = shop.back_up(kind)
-    (warnings,) = (source.warnings for source in emptied.sources if source.name == "ledger")
-    assert warnings == (f"ledger/orders held 40 rows in {made.backup_id}, and holds none now.",)
+    assert emptied.suspicions == (f"ledger/orders held 40 rows in {made.backup_id}, and holds none now.",)
+    assert [source.warnings for source in emptied.sources] == [(), ()], "it is said once"
     shop.db.execute("DROP TABLE positions")
     shop.db.execute("INSERT INTO orders VALUES (1, 'S', 1)")
     gone = shop.back_up(kind)
     assert f"ledger/positions held 7 rows in {emptied.backup_id}, and is not there now." in gone.sources[0].warnings
+    assert gone.suspicions == (), "seven rows are few"
+
+
+def test_what_is_emptied_again_and_again_is_a_warning(shop: Shop) -> None:
+    shop.back_up(FULL)
+    shop.db.execute("CREATE TABLE kept AS SELECT * FROM orders")
+    shop.db.execute("DELETE FROM orders")
+    assert len(shop.back_up(FULL).suspicions) == 1
+    shop.db.execute("INSERT INTO orders SELECT * FROM kept")
+    assert shop.back_up(INCREMENTAL).suspicions == ()
+    shop.db.execute("DELETE FROM orders")
+    again = shop.back_up(INCREMENTAL)
+    assert (again.suspicions, len(again.sources[0].warnings)) == ((), 1)
+
+
+def test_a_partition_that_goes_while_others_stay_is_a_warning(shop: Shop) -> None:
+    shop.db.executescript("CREATE TABLE log_2026_01 AS SELECT * FROM orders; CREATE TABLE log_2026_02 (n)")
+    shop.back_up(FULL)
+    shop.db.executescript("DROP TABLE log_2026_01; DROP TABLE orders")
+    gone = shop.back_up(FULL)
+    assert [sentence.partition(" held")[0] for sentence in gone.suspicions] == ["ledger/orders"]
+    assert [sentence.partition(" held")[0] for sentence in gone.sources[0].warnings] == ["ledger/log_2026_01"]
 
 
 def test_an_emptied_source_can_be_restored_and_backed_up_before(shop: Shop) -> None:

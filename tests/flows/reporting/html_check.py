@@ -6,8 +6,8 @@ import re
 from html.parser import HTMLParser
 from itertools import pairwise
 
-VOID = {"br", "meta"}
-EMPTY_IN_SVG = {"path", "circle"}
+VOID = {"br", "meta", "input"}
+EMPTY_IN_SVG = {"path", "circle", "rect", "line", "use"}
 ATTRIBUTES_THAT_LOAD = {"src", "srcset", "href", "xlink:href", "data", "action", "poster", "background", "style"}
 
 
@@ -70,7 +70,12 @@ class Page(HTMLParser):
             self.faults.append(f"{tag} is closed at once")
 
     def _look(self, tag: str, given: dict[str, str | None]) -> None:
-        self.faults += [f"{tag} has {name}" for name in given if name in ATTRIBUTES_THAT_LOAD or name.startswith("on")]
+        for name, value in given.items():
+            within = name == "href" and (value or "").startswith("#")
+            if (name in ATTRIBUTES_THAT_LOAD and not within) or name.startswith("on"):
+                self.faults.append(f"{tag} has {name}")
+            if within or (name == "for" and value):
+                self._named.add((value or "").removeprefix("#"))
         if (found := given.get("id")) is not None:
             if found in self._ids:
                 self.faults.append(f"two elements have the id {found}")

@@ -9,7 +9,7 @@ import pytest
 
 from blocks.errors import ConfigurationError
 from flows.reporting import page_files
-from flows.reporting.page_files import check_page, keep_page, page_url, write_page
+from flows.reporting.page_files import check_page, keep_page, keep_report, page_url, write_page
 from flows.reporting.proof_page import proof_page
 from tests.flows.reporting.records import evidence, verification
 
@@ -99,6 +99,22 @@ def test_a_folder_that_cannot_be_written_stops_nothing(
     monkeypatch.setenv("LASTGOOD_REPORTS", str(tmp_path / "file"))
     assert keep_page(verification(), page) is None
     assert "the page of results of backup FUL_20260301_040000_9f3a cannot be kept" in caplog.text
+    assert keep_report("trading", page) is None
+    assert "the report of plan trading cannot be kept" in caplog.text
+
+
+def test_a_report_takes_the_place_of_the_one_before_and_is_none_of_the_pages_that_are_counted(
+    tmp_path: Path, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LASTGOOD_REPORTS", str(tmp_path))
+    monkeypatch.setattr(page_files, "MOST_PAGES", 1)
+    path = keep_report("trading", "the first")
+    assert path == tmp_path / "trading" / "report.html"
+    keep_report("trading", page)
+    keep_page(verification(0), page)
+    last = keep_page(verification(1), page)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == (page, 0o600)
+    assert {one.name for one in path.parent.iterdir()} == {"report.html", last.name if last else ""}
 
 
 @pytest.mark.parametrize(

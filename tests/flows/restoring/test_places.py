@@ -23,7 +23,7 @@ from flows.restoring.places import settle_places
 from flows.restoring.request import RestoreRequest
 from flows.undo import make_undo
 from flows.verify import make_verification
-from tests.flows.flow_support import EXACT, FULL, MERGE, PREVIEW, Shop, walk
+from tests.flows.flow_support import EXACT, FULL, INCREMENTAL, MERGE, PREVIEW, Shop, walk
 
 
 @pytest.fixture
@@ -44,6 +44,19 @@ def files(plan: BackupPlan) -> dict[str, bytes]:
     """Read every file of a plan's repository."""
     root = Path(plan.repository.url)
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_journal_inside_a_source_is_left_out_and_never_what_it_was(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = shop.tree / "deep" / "journal"
+    monkeypatch.setenv("LASTGOOD_JOURNAL", str(journal))
+    made = make_backup(shop.plan, FULL)
+    assert make_backup(shop.plan, INCREMENTAL).upserts == 0
+    assert not any("journal" in str(path) for path in restored_paths(shop.plan, made.backup_id, shop.folder / "look"))
+    noted = (journal / "00000001.jsonl").read_bytes()
+    make_restore(shop.plan, RestoreRequest(made.backup_id, mode=EXACT))
+    assert (journal / "00000001.jsonl").read_bytes().startswith(noted)
 
 
 def test_a_repository_inside_a_source_is_left_out_and_survives_an_exact_restore(shop: Shop) -> None:

@@ -1,0 +1,1 @@
+"""What watches backups: files for Prometheus, Alertmanager and Grafana."""

@@ -1,0 +1,57 @@
+"""The report command: how plans stand, as one page of HTML. It needs no Prefect server and no data key."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from blocks.errors import LastgoodError
+from flows.cli import options
+from flows.cli.output import note, say
+from flows.cli.running import open_plan
+from flows.reading.report import read_facts, unread
+from flows.reporting.page_files import check_page, write_page
+from flows.reporting.report_facts import PlanFacts
+from flows.reporting.report_page import headline, report_page
+
+DEFAULT_FILE = Path("lastgood-report.html")
+
+
+def report_arguments(command: ArgumentParser) -> None:
+    """Declare what `report` takes."""
+    command.add_argument(
+        "plans", metavar="PLAN", nargs="+", help="Paths of YAML plans, or names of saved Backup Plan blocks."
+    )
+    text = f"Where to write the page; {DEFAULT_FILE} in this folder where it is not given."
+    options.value(command, "--out", "FILE", text, default=DEFAULT_FILE, type=Path)
+
+
+def report(plans: Sequence[str], *, out: Path) -> int:
+    """Write how plans stand, what there is of them and what to do now as one page of HTML, from records alone.
+
+    A plan that cannot be looked at is on the page with the reason; the exit code is then that of its error.
+    """
+    check_page(out)
+    now = datetime.now(UTC)
+    found = [_looked_at(reference, now) for reference in plans]
+    facts = [one for one, _ in found]
+    write_page(out, report_page(facts, now))
+    say(headline(facts)[1])
+    say(f"all else is told in {out}")
+    return next((error.exit_code for _, error in found if error is not None), 0)
+
+
+def _looked_at(reference: str, now: datetime) -> tuple[PlanFacts, LastgoodError | None]:
+    """Return what is told of a plan, and why it could not be looked at: the others are told all the same."""
+    try:
+        return read_facts(open_plan(reference), reference, now), None
+    except LastgoodError as exc:
+        note(f"error: {reference}: {exc.message}")
+        if exc.hint:
+            note(f"hint: {exc.hint}")
+        return unread(reference, exc), exc
+
+
+COMMAND = options.Command("Write how plans stand as a page of HTML.", report_arguments, report)

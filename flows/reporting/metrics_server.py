@@ -1,0 +1,108 @@
+"""Serves metrics, and a page for people, over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import AF_INET6, getaddrinfo
+from typing import ClassVar
+
+from blocks.errors import ConfigurationError
+from blocks.version import VERSION
+
+logger = logging.getLogger(__name__)
+
+HTML = "text/html; charset=utf-8"
+PLAIN = "text/plain; charset=utf-8"
+
+Page = tuple[str, Callable[[], str]]
+"""Type of the content, and what makes it."""
+
+_PATIENCE = 10.0
+"""Seconds that a client may take to ask, and to take the answer."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], pages: Mapping[str, Page]) -> None:
+        self.pages = pages
+        found = getaddrinfo(*address)
+        self.address_family = found[0][0]
+        super().__init__(address, _Handler)
+
+    def handle_error(self, _request: object, _client: object) -> None:
+        """A client that goes away is no error of ours."""
+        logger.debug("a request failed", exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    server_version = f"lastgood/{VERSION}"
+    sys_version = ""
+    timeout = _PATIENCE
+    _BODY: ClassVar = {"GET": True, "HEAD": False}
+
+    def do_GET(self) -> None:
+        page = self.server.pages.get(self.path.partition("?")[0])
+        if page is None:
+            return self._answer(HTTPStatus.NOT_FOUND, PLAIN, "there is no such page\n")
+        kind, make = page
+        try:
+            text = make()
+        except Exception:
+            logger.exception("%s cannot be shown", self.path)
+            return self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, PLAIN, "it failed; the log says why\n")
+        return self._answer(HTTPStatus.OK, kind, text)
+
+    do_HEAD = do_GET
+
+    def _answer(self, status: HTTPStatus, kind: str, text: str) -> None:
+        body = text.encode("utf-8", "backslashreplace")
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        if self._BODY[self.command]:
+            self.wfile.write(body)
+
+    def log_message(self, form: str, *args: object) -> None:
+        logger.debug(form, *args)
+
+
+@contextmanager
+def serving(host: str, port: int, pages: Mapping[str, Page]) -> Iterator[str]:
+    """Serve pages in threads for as long as the context lasts.
+
+    Args:
+        host: Address to listen on.
+        port: Port to listen on; 0 for any that is free.
+        pages: By path.
+
+    Yields:
+        The address, as a URL.
+
+    Raises:
+        ConfigurationError: That address cannot be listened on.
+    """
+    try:
+        server = _Server((host, port), pages)
+    except (OSError, OverflowError) as exc:
+        raise ConfigurationError(
+            f"cannot listen on {host}, port {port}: {exc}", hint="Choose another port, or another --host."
+        ) from exc
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="metrics", daemon=True)
+    thread.start()
+    try:
+        shown = f"[{host}]" if server.address_family == AF_INET6 else host
+        yield f"http://{shown}:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()

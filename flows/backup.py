@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from blocks.errors import BaseUnusable, LastgoodError
 from blocks.host.leftovers import remove_abandoned_scratch
+from blocks.host.log_lines import working_on
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.records import BackupMetadata, BackupType
 from blocks.repository.verdict import Verdict, recorded_standing
@@ -22,7 +23,6 @@ from flows.proving.suite_warnings import warn_of_suites
 from flows.reporting.artifacts import publish_backup
 from flows.reporting.hooked import hooked
 from flows.reporting.lifecycle import Verb, operation
-from flows.reporting.run_lines import backup_lines, tell
 from flows.restoring.places import settle_places
 from flows.stages.collect import collect
 from flows.stages.compress import compress
@@ -55,7 +55,6 @@ def backup(
     """
     opened = load_plan(plan)
     made = make_backup(opened, backup_type, tags or [], wait_seconds)
-    tell(backup_lines(opened, made))
     publish_backup(made)
     # a run of its own inside of this one, with its stages and its artifacts
     verify_made(opened, made, lambda deep: verify(plan, made.backup_id, deep))
@@ -153,6 +152,7 @@ def _made(attempt: BackupAttempt, progress: Progress | None) -> BackupMetadata:
             stored = run_backup_stages(attempt, executor, progress)
         except BaseUnusable as error:
             attempt = attempt.without_base(error.message)
+            working_on(attempt.backup_id)
             stored = run_backup_stages(attempt, executor, progress)
         return commit(attempt, executor, stored)
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from blocks.errors import RepositoryUnavailable
 from blocks.host.leftovers import remove_abandoned_scratch
+from blocks.host.log_lines import working_on
 from blocks.plan.hooked_run import HookedRun
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.repository.block import Repository
@@ -29,8 +30,8 @@ from flows.pipeline.results import RestoreResult
 from flows.pipeline.run_names import named
 from flows.reporting.artifacts import publish_restore, with_places
 from flows.reporting.hooked import hooked
-from flows.reporting.lifecycle import Verb, operation
-from flows.reporting.run_lines import restore_lines, tell
+from flows.reporting.lifecycle import Verb, logged, operation
+from flows.reporting.run_lines import restore_lines, stage_lines, tell
 from flows.restoring.approval import approval_span, restore_when_approved
 from flows.restoring.change_list import ChangeList
 from flows.restoring.form import ALL, NONE_IS_ALL, headed
@@ -134,7 +135,6 @@ def restore(  # noqa: PLR0913  the parameters are the fields of the form in the 
     else:
         result = run_restore(loaded, wanted)
     named_places = with_places(loaded, result)
-    tell(restore_lines(named_places))
     publish_restore(named_places, plan)
     return check_whole(result)
 
@@ -165,7 +165,10 @@ def run_restore(
 ) -> RestoreResult:
     """Restore as `make_restore` does, but give back also what was restored in part."""
     if wanted.preview:
-        return _restored(plan, wanted, progress, undo)
+        with logged(plan, Verb.RESTORE):
+            result = _restored(plan, wanted, progress, undo)
+            tell([*restore_lines(result, plan), *stage_lines()])
+            return result
     with operation(plan, Verb.RESTORE, wanted.mode.value) as run, hooked(run, wanted.mode.value) as hooks:
         run.result = _restored(plan, wanted, progress, undo, hooks)
         run.backup_id, run.shortfall = run.result.backup_id, left_out(run.result)
@@ -188,6 +191,7 @@ def _restored(
     with open_executor() as executor:
         found = executor.submit(find, repository, plan.name, wanted.backup, at)
         chain: Chain = found.result()
+        working_on(chain.target.backup_id)
         chain.open_data(plan.sources)
         if undo is None:
             check_keys(plan, chain, wanted.selection)

@@ -22,6 +22,7 @@ from flows.pipeline.doubts import Doubts, doubts_of_retention, settled
 from flows.pipeline.executor import StageExecutor, open_executor
 from flows.pipeline.prefect_compat import RETRIED, flow, stage_runner, task
 from flows.pipeline.results import DecidedBackup, RetentionResult
+from flows.pipeline.run_log import tally
 from flows.pipeline.run_names import named
 from flows.reading.report_run import publish_plan
 from flows.reporting.artifacts import publish_retention
@@ -42,7 +43,8 @@ def retention(plan: str, dry_run: bool = False, accept_clock: bool = False, adop
     """
     loaded = load_plan(plan)
     result = apply_retention(loaded, dry_run, accept_clock=accept_clock, adopt=adopt)
-    tell(retention_lines(loaded, result))
+    if dry_run:
+        tell(retention_lines(loaded, result))
     publish_retention(result)
     publish_plan(loaded)
     return result
@@ -160,6 +162,7 @@ def decide(plan: BackupPlan, repository: Repository, now: datetime) -> list[Deci
             hint="Nothing was removed. Is its disk mounted as a whole? If it is gone for good: "
             "`lastgood check --accept-head`.",
         )
+    tally(backups=len(survey.backups))
     known = verdicts(repository, survey.backups)
     return plan.retention.decide(survey.backups, now, known, settled(repository, plan.name, survey.backups))
 
@@ -203,13 +206,17 @@ def explain(repository: Repository, decisions: list[Decision], record: Expiry | 
 @task(task_run_name="remove", tags=["retention"], **RETRIED)
 def remove(plan: BackupPlan, repository: Repository, decisions: list[Decision]) -> None:
     """Remove manifests first, newest first, then the rest."""
-    repository.remove(plan.name, [backup.backup_id for backup in reversed(_going(decisions))])
+    going = _going(decisions)
+    repository.remove(plan.name, [backup.backup_id for backup in reversed(going)])
+    tally(backups=len(going), size_bytes=sum(backup.size_stored for backup in going))
 
 
 @task(task_run_name="sweep", tags=["retention"], **RETRIED)
 def sweep(plan: BackupPlan, repository: Repository, now: datetime) -> list[str]:
     """Remove what unfinished backups left, after the grace time."""
-    return repository.collect_garbage(plan.name, plan.retention.sweep_grace, now)
+    swept = repository.collect_garbage(plan.name, plan.retention.sweep_grace, now)
+    tally(leftovers=len(swept))
+    return swept
 
 
 @contextmanager

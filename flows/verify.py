@@ -24,6 +24,7 @@ from blocks.errors import (
     UnsupportedState,
 )
 from blocks.host.leftovers import remove_abandoned_scratch
+from blocks.host.log_lines import working_on
 from blocks.plan.hooked_run import HookedRun
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.records import BackupMetadata
@@ -37,12 +38,13 @@ from flows.pipeline.executor import BoundedWindow, StageExecutor, open_executor
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.prefect_compat import PURE, flow, stage_runner, task
 from flows.pipeline.progress import Progress, expect
+from flows.pipeline.run_log import tally
 from flows.pipeline.run_names import named
 from flows.pipeline.tool_versions import tool_versions
 from flows.proving.damage import DamageOfChain
 from flows.proving.definitions import drift
 from flows.proving.due import DueResult, prove_due, worst
-from flows.proving.due_report import publish_due
+from flows.proving.due_report import due_lines, publish_due
 from flows.proving.failure import NOT_RECORDED, Reported, Unproved, failure, unproved
 from flows.proving.objects import verification_of_objects
 from flows.proving.parameters import Parameters
@@ -53,6 +55,7 @@ from flows.reading.report_run import publish_plan
 from flows.reporting.artifacts import publish_verification
 from flows.reporting.hooked import hooked
 from flows.reporting.lifecycle import Operation, Verb, operation
+from flows.reporting.run_lines import tell
 from flows.stages.compress import decompress
 from flows.stages.diff import merge
 from flows.stages.encrypt import decrypt
@@ -83,6 +86,7 @@ def verify(
         proved, wrong = make_due(opened, everything)
         for proof in proved.proofs[:1]:
             publish_verification(opened, proof.verification)  # of the newest backup
+        tell(due_lines(proved))
         publish_due(proved)
         publish_plan(opened)
         if wrong:
@@ -154,6 +158,7 @@ def _verified(
     proof = Proof(plan)
     target = repository.find(plan.name, backup)
     hooks.made(target)
+    working_on(target.backup_id)
     lost = repository.noticed_rollback(plan.name)
     proof[Axis.QUALITY].odd += row_drift(repository, target)
     damage = DamageOfChain(repository, target)
@@ -333,4 +338,5 @@ def prove(part: RestorePart, proof: Proof, scratch: ScratchRestore | None, merge
         if scratch is not None:
             scratch.apply(part, rows, expected)
     proof.count(len(expected))
+    tally(rows=len(expected), size_bytes=rows.nbytes)
     return len(expected)

@@ -94,6 +94,11 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
     return _SAID.sub(r"\1***", hidden)
 
 
+def without_settings(text: str) -> str:
+    """Return a sentence without the values of settings such as `password=...`."""
+    return _IN_SETTINGS.sub(r"\1***", text)
+
+
 def refuse_password(text: str, where: str) -> None:
     """Refuse a place that holds a password, without repeating any of it.
 

@@ -297,7 +297,9 @@ def read_plan(path: Path) -> BackupPlan:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as exc:
-        raise ConfigurationError(f"plan {path}: {exc.strerror}", hint="Give the path of a YAML plan.") from exc
+        other = path.with_suffix(".yml" if path.suffix == ".yaml" else ".yaml")
+        hint = f"There is {other}." if other != path and other.is_file() else "Give the path of a YAML plan."
+        raise ConfigurationError(f"plan {path}: {exc.strerror}", hint=hint) from exc
     except UnicodeDecodeError as exc:
         # the error holds all of the file
         raise ConfigurationError(

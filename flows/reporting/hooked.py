@@ -29,10 +29,7 @@ def hooked(run: Operation, mode: str = "") -> Iterator[HookedRun]:
 
     def record(one: HookRun) -> None:
         ran.append(one)
-        lines = hook_lines(one)
-        tell(lines)
-        for line in lines:
-            logger.info("%s", line)
+        tell(hook_lines(one))
 
     plan = run.plan
     kind = run.kind if run.verb is Verb.BACKUP else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +18,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from blocks.errors import LastgoodError
+from blocks.host.log_lines import LoggedRun, logged_as, without_secrets
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata
 from blocks.telemetry.numbers import OperationNumbers
-from blocks.telemetry.recorder import recording
+from blocks.telemetry.recorder import Recorder, recording
 from blocks.verification import Verification
 from flows.pipeline.prefect_compat import in_flow_run
+from flows.pipeline.run_log import stages_counted
 
 if TYPE_CHECKING:
     from flows.pipeline.results import RestoreResult, RetentionResult
@@ -50,7 +53,8 @@ class Operation:
             else nothing.
         operation_id: Names it, in all that is told of it.
         started_at: When it began, by this machine's clock.
-        backup_id: The backup that is made, restored or verified; None while it is not known, and for retention.
+        backup_id: The backup that is made, restored or verified; None while it is not known, and for retention. Of a
+            backup that failed it is the id that was drawn for it, which no backup has.
         result: What came of it; None while it is under way, and where it failed before there was a result.
         error: What ended it; None while it is under way, and where it did what it should. A verification that finds a
             backup bad, and a restore that leaves something out, have no error: their result says so.
@@ -118,23 +122,46 @@ def operation(plan: BackupPlan, verb: Verb, kind: str = "", backup_id: str | Non
     """
     told = listeners(plan)
     run, started = Operation(plan, verb, kind, backup_id=backup_id), time.monotonic()
-    for listener in told:
-        _tell(listener, "started", run)
-    try:
-        with recording() as recorder:
-            yield run
-    except BaseException as exc:
-        run.error = exc
-        raise
-    finally:
-        run.seconds, run.numbers = time.monotonic() - started, recorder.numbers()
+    with logged(plan, verb, run.operation_id, backup_id) as (log, recorder):
         for listener in told:
-            _tell(listener, "ended", run)
+            _tell(listener, "started", run)
+        try:
+            yield run
+        except BaseException as exc:
+            run.error = exc
+            raise
+        finally:
+            run.seconds, run.numbers = time.monotonic() - started, recorder.numbers()
+            run.backup_id = run.backup_id or log.backup_id
+            _tell_log(run)
+            for listener in told:
+                _tell(listener, "ended", run)
+
+
+@contextmanager
+def logged(
+    plan: BackupPlan, verb: Verb, operation_id: str | None = None, backup_id: str | None = None
+) -> Iterator[tuple[LoggedRun, Recorder]]:
+    """Let the lines of a block name a run of a plan, and what it does be recorded; of a preview nobody else is told."""
+    run = LoggedRun(plan.name, verb.value, operation_id or uuid.uuid4().hex, backup_id, plan.secret_variables)
+    with logged_as(run), stages_counted(), recording() as recorder:
+        yield run, recorder
+
+
+def _tell_log(run: Operation) -> None:
+    """Write into the log what came of a run, and what each of its stages did; of one that failed, how far it came."""
+    from flows.reporting.run_lines import result_lines, stage_lines, tell  # Prefect's artifacts are not needed before
+
+    try:
+        tell([*(result_lines(run.plan, run.result) if run.result is not None else ()), *stage_lines()])
+    except Exception as exc:  # noqa: BLE001  as of a listener
+        logger.warning("the lines of this run were not written: %s", without_secrets(str(exc)))
 
 
 def _tell(listener: Listener, moment: str, run: Operation) -> None:
     try:
         getattr(listener, moment)(run)
-    except Exception as exc:  # whatever it is: nothing that only reports may stop a backup
-        logger.warning("%s was not told that a %s %s: %s", type(listener).__name__, run.verb.value, moment, exc)
-        logger.debug("where it failed", exc_info=True)
+    except Exception as exc:  # noqa: BLE001  whatever it is: nothing that only reports may stop a backup
+        said = without_secrets(str(exc))
+        logger.warning("%s was not told that a %s %s: %s", type(listener).__name__, run.verb.value, moment, said)
+        logger.debug("where it failed: %s", without_secrets(traceback.format_exc()))

@@ -18,7 +18,6 @@ WAIT_SECONDS = 3.0
 """So long a collector is waited for. While a call of it takes longer, it is told nothing."""
 
 
-
 class Collector(Protocol):
     """What a manager tells its numbers to, `lastgood.MetricsCollector` for one.
 

@@ -17,7 +17,6 @@ from blocks.errors import LastgoodError
 from blocks.plan.notifications import Occasion, PingTarget, Target
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupType
-from flows.pipeline.prefect_compat import warn_in_run
 from flows.reporting.delivery import START, deliver, ping
 from flows.reporting.lifecycle import Operation, Verb
 from flows.reporting.messages import Message, message_of, trial_message
@@ -150,4 +149,3 @@ def _settle(telling: Sequence[Telling], seconds: float) -> None:
         if one.error is not None:
             text = f"the notification {one.target.shown} was not sent: {one.error.message}"
             logger.warning("%s", f"{text}. {one.error.hint}".strip(" ."))
-            warn_in_run(text)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from blocks.errors import LastgoodError
+    from blocks.plan.hooks import Call
     from blocks.plan.plan import BackupPlan
     from blocks.records import BackupMetadata, BackupType
     from blocks.repository.lease import Lease
@@ -394,13 +395,23 @@ class BackupManager:
         plan: Path of a YAML plan, name of a saved Backup Plan block, or a `BackupPlan`. It is read anew by each call.
         metrics_collector: Is told of each backup and each cleaning: a `MetricsCollector`, or any object with its
             `record_counter` and `record_histogram`.
+        before: Called in this process before each backup, restore, verification and retention run that this manager
+            makes, with one argument: what a hook of the plan is told. Where it raises, nothing is done.
+        after: Called in the same way afterwards, however it ended.
     """
 
-    def __init__(self, plan: PlanLike, metrics_collector: Collector | None = None) -> None:
+    def __init__(
+        self,
+        plan: PlanLike,
+        metrics_collector: Collector | None = None,
+        *,
+        before: Call | None = None,
+        after: Call | None = None,
+    ) -> None:
         _begin(plan)
         from flows.reporting.metrics import Numbers
 
-        self._plan = plan
+        self._plan, self._before, self._after = plan, before, after
         self._numbers = Numbers(metrics_collector)
         self._schedules: BackgroundSchedules | None = None
 
@@ -410,7 +421,7 @@ class BackupManager:
     ) -> BackupMetadata:
         """Make a backup, of the plan's live sources or of `state_data`; see `backup`."""
         with self._numbers.operation("backup.operations.created"), self._numbers.timed("backup.operations"):
-            made = backup(self._plan, backup_type, state_data=state_data)
+            made = backup(self._hooked(), backup_type, state_data=state_data)
         self._numbers.observe("backup.operations.size_bytes_total", made.size_stored)
         return made
 
@@ -422,20 +433,20 @@ class BackupManager:
             backup_id: Its id, or `latest`.
             apply_state: Where it is False, nothing is written, and the state is returned as `read_state` does.
         """
-        return restore(self._plan, backup_id) if apply_state else read_state(self._plan, backup_id)
+        return restore(self._hooked(), backup_id) if apply_state else read_state(self._plan, backup_id)
 
     @_either_way
     def restore_latest_backup(
         self, backup_type: BackupType | str | None = None, *, verified: bool = False
     ) -> RestoreResult:
         """Restore the newest backup, of one type or of any; see `restore_latest`."""
-        return restore_latest(self._plan, backup_type, verified=verified)
+        return restore_latest(self._hooked(), backup_type, verified=verified)
 
     @_either_way
     def cleanup_old_backups(self) -> RetentionResult:
         """Remove what the plan's policy no longer keeps; see `retention`."""
         with self._numbers.operation("backup.retention.cleaned"):
-            result = retention(self._plan)
+            result = retention(self._hooked())
         if result.removed:
             self._numbers.observe("backup.retention.removed_count", len(result.removed))
         return result
@@ -443,7 +454,7 @@ class BackupManager:
     @_either_way
     def test_restore(self) -> Verification:
         """Prove by a restore to a scratch folder that the latest backup is good; see `verify`, which raises else."""
-        return verify(self._plan)
+        return verify(self._hooked())
 
     @_either_way
     def get_backup_stats(self) -> dict[str, JsonValue]:
@@ -496,6 +507,13 @@ class BackupManager:
     def is_running(self) -> bool:
         """Whether the schedules run."""
         return self._schedules is not None and self._schedules.running
+
+    def _hooked(self) -> PlanLike:
+        """Return the plan with what this program has called around its verbs."""
+        if self._before is None and self._after is None:
+            return self._plan
+        opened = _opened(self._plan)
+        return opened.model_copy(update={"hooks": opened.hooks.calling(self._before, self._after)})
 
 
 def _restore_latest(plan: PlanLike, backup_type: BackupType | str | None, verified: bool) -> RestoreResult:

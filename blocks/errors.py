@@ -7,7 +7,8 @@ LastgoodError                     1
 │   ├── SourceChanged             3   it changed under the reader until the attempts ran out
 │   ├── SourceGone                3   it held records in the last backup, and now holds none at all
 │   ├── ServerUnusable            3   its server cannot be reached, went away, or is none that can be used
-│   └── SourceFull                3   no room is left where it is
+│   ├── SourceFull                3   no room is left where it is
+│   └── HookFailed                3   a hook before the work failed or took too long; the work was not begun
 ├── UnsupportedState              3   live state holds a value that cannot be kept exactly
 ├── CouldNotBeTried               3   a proof could not be tried, which says nothing of what was to be proved
 ├── TemporaryFolderUnusable       3   the folder for temporary data (TMPDIR) cannot be written
@@ -90,6 +91,10 @@ class ServerUnusable(SourceUnavailable):
 
 class SourceFull(SourceUnavailable):
     """No room is left where live state is."""
+
+
+class HookFailed(SourceUnavailable):
+    """A hook failed or took too long. One that runs before the work stops it: nothing was read or written."""
 
 
 class UnsupportedState(LastgoodError):

@@ -23,9 +23,11 @@ __all__ = [
     "LastgoodBlock",
     "document",
     "is_path",
+    "log_format",
     "needs_prefect",
     "prepare_prefect",
     "spare_prefect",
+    "without_common_options",
     "without_prefect",
 ]
 
@@ -33,8 +35,9 @@ _PROJECT = "lastgood/lastgood"
 _LOGO = f"https://raw.githubusercontent.com/{_PROJECT}/main/docs/images/logo.png"
 
 _SETTINGS = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME", "PREFECT_PROFILES_PATH")
+_SWITCHES = ("--debug", "--quiet", "--verbose")
+_LOG_FORMAT = "--log-format"
 _WITH_VALUES_OF_METRICS = ("--serve", "--host", "--prefix")
-_OF_ALL_COMMANDS = ("--debug", "--quiet", "--verbose")
 _FILES = ("prefect.toml", ".env", "~/.prefect/profiles.toml")
 """Where Prefect looks for the address of a server."""
 
@@ -73,7 +76,7 @@ def needs_prefect(words: Sequence[str]) -> bool:
     said = list(words[: words.index("--")] if "--" in words else words)
     if {"-h", "--help"}.intersection(said):
         return False
-    match [word for word in said if word not in _OF_ALL_COMMANDS]:
+    match without_common_options(said):
         case ["plan", "new", *_]:
             return False
         case ["plan" | "quality", "check", plan, *_]:
@@ -100,6 +103,34 @@ def needs_prefect(words: Sequence[str]) -> bool:
             return not is_path(plan) or ("--no-server" not in options and _may_have_server())
         case _:  # nothing is done with a plan
             return False
+
+
+def without_common_options(words: Sequence[str]) -> list[str]:
+    """Return the words after `lastgood` without the options of every command; what follows `--` is no option."""
+    kept: list[str] = []
+    before = ""
+    for number, word in enumerate(words):
+        if word == "--":
+            return [*kept, *words[number:]]
+        if before != _LOG_FORMAT and word not in (*_SWITCHES, _LOG_FORMAT) and not word.startswith(f"{_LOG_FORMAT}="):
+            kept.append(word)
+        before = "" if before == _LOG_FORMAT else word
+    return kept
+
+
+def log_format(words: Sequence[str]) -> str:
+    """Return the format of the log as it was asked for by `--log-format`, else by the environment; `text` by default.
+
+    Args:
+        words: The words after `lastgood`.
+    """
+    said = list(words[: list(words).index("--")] if "--" in words else words)
+    for number, word in enumerate(said):
+        if word == _LOG_FORMAT:
+            return said[number + 1] if number + 1 < len(said) else ""
+        if word.startswith(f"{_LOG_FORMAT}="):
+            return word.partition("=")[2]
+    return os.environ.get("LASTGOOD_LOG", "").strip().lower() or "text"
 
 
 def is_path(reference: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from blocks.errors import BaseUnusable, LastgoodError
 from blocks.host.leftovers import remove_abandoned_scratch
+from blocks.host.log_lines import working_on
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.records import BackupMetadata, BackupType
 from blocks.repository.verdict import Verdict, recorded_standing
@@ -20,8 +21,8 @@ from flows.pipeline.run_names import named
 from flows.proving.failure import Unproved, failure, unproved
 from flows.proving.suite_warnings import warn_of_suites
 from flows.reporting.artifacts import publish_backup
+from flows.reporting.hooked import hooked
 from flows.reporting.lifecycle import Verb, operation
-from flows.reporting.run_lines import backup_lines, tell
 from flows.restoring.places import settle_places
 from flows.stages.collect import collect
 from flows.stages.compress import compress
@@ -54,7 +55,6 @@ def backup(
     """
     opened = load_plan(plan)
     made = make_backup(opened, backup_type, tags or [], wait_seconds)
-    tell(backup_lines(opened, made))
     publish_backup(made)
     # a run of its own inside of this one, with its stages and its artifacts
     verify_made(opened, made, lambda deep: verify(plan, made.backup_id, deep))
@@ -136,22 +136,23 @@ def make_backup(
 ) -> BackupMetadata:
     """Make one backup, inside a flow run or without any Prefect server."""
     remove_abandoned_scratch()
-    with operation(plan, Verb.BACKUP, backup_type.value) as run:
-        run.result = _made(plan, backup_type, tags, wait_seconds, progress)
-        run.backup_id = run.result.backup_id
-        return run.result
+    with operation(plan, Verb.BACKUP, backup_type.value) as run, hooked(run) as hooks:
+        plan = settle_places(plan)
+        warn_of_suites(plan)
+        with open_backup(plan, backup_type, tags, wait_seconds, progress, hooks) as attempt:
+            run.result = made = _made(attempt, progress)
+            run.backup_id = made.backup_id
+            hooks.made(made)
+        return made
 
 
-def _made(
-    plan: BackupPlan, backup_type: BackupType, tags: Sequence[str], wait_seconds: float, progress: Progress | None
-) -> BackupMetadata:
-    plan = settle_places(plan)
-    warn_of_suites(plan)
-    with open_backup(plan, backup_type, tags, wait_seconds, progress) as attempt, open_executor() as executor:
+def _made(attempt: BackupAttempt, progress: Progress | None) -> BackupMetadata:
+    with open_executor() as executor:
         try:
             stored = run_backup_stages(attempt, executor, progress)
         except BaseUnusable as error:
             attempt = attempt.without_base(error.message)
+            working_on(attempt.backup_id)
             stored = run_backup_stages(attempt, executor, progress)
         return commit(attempt, executor, stored)
 

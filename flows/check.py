@@ -25,7 +25,7 @@ from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Depth, Verification
 from flows.pipeline.progress import Progress, expect, moved
 from flows.proving.objects import ObjectReader, Wrong, objects_to_check, sample, verification_of_objects
-from flows.reporting.units import human_time
+from flows.reporting.moments import local_time
 
 READERS = 2
 """Objects that are read at once; each needs memory for its sealed and its opened bytes."""
@@ -215,7 +215,7 @@ class _Check:
         notes = [*self._not_proved, *self._marked_nothing]
         notes += [note for source in self._plan.sources.values() for note in source.notes()]
         if lease := self._repository.current_lease(self._plan.name):
-            since = human_time(lease.acquired_at)
+            since = local_time(lease.acquired_at)
             notes.append(f"{lease.holder} holds the plan for {lease.purpose} since {since}")
         grace = self._plan.retention.sweep_grace
         notes += [
@@ -310,7 +310,7 @@ def _known_before(backup_id: str, verdict: Verdict, read: bool) -> list[str]:
     """
     told = [] if read or verdict.bad_base else [Axis.BYTES]
     return [
-        f"{backup_id} failed its verification of {human_time(stands.verified_at)}: {stands.findings[0]}"
+        f"{backup_id} failed its verification of {local_time(stands.verified_at)}: {stands.findings[0]}"
         for axis in (*told, Axis.RESTORABLE)
         if verdict.outcome(axis) is CheckOutcome.BAD and (stands := verdict.axes[axis]).findings
     ]

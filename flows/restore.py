@@ -12,6 +12,8 @@ from typing import Annotated
 
 from blocks.errors import RepositoryUnavailable
 from blocks.host.leftovers import remove_abandoned_scratch
+from blocks.host.log_lines import working_on
+from blocks.plan.hooked_run import HookedRun
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.repository.block import Repository
 from blocks.repository.lease import Lease
@@ -27,14 +29,15 @@ from flows.pipeline.progress import Progress, doing, expect
 from flows.pipeline.results import RestoreResult
 from flows.pipeline.run_names import named
 from flows.reporting.artifacts import publish_restore, with_places
-from flows.reporting.lifecycle import Verb, operation
-from flows.reporting.run_lines import restore_lines, tell
+from flows.reporting.hooked import hooked
+from flows.reporting.lifecycle import Verb, logged, operation
+from flows.reporting.run_lines import restore_lines, stage_lines, tell
 from flows.restoring.approval import approval_span, restore_when_approved
 from flows.restoring.change_list import ChangeList
 from flows.restoring.form import ALL, NONE_IS_ALL, headed
 from flows.restoring.keys import check_keys
 from flows.restoring.known_bad import known_against
-from flows.restoring.not_rebuilt import check_whole
+from flows.restoring.not_rebuilt import check_whole, left_out
 from flows.restoring.origin import Origin, marks_of
 from flows.restoring.other_place import VARIABLE_ONLY, WITHOUT_PASSWORD, check_parameters, restoring_to, without_roles
 from flows.restoring.places import settle_places
@@ -132,7 +135,6 @@ def restore(  # noqa: PLR0913  the parameters are the fields of the form in the 
     else:
         result = run_restore(loaded, wanted)
     named_places = with_places(loaded, result)
-    tell(restore_lines(named_places))
     publish_restore(named_places, plan)
     return check_whole(result)
 
@@ -163,14 +165,23 @@ def run_restore(
 ) -> RestoreResult:
     """Restore as `make_restore` does, but give back also what was restored in part."""
     if wanted.preview:
-        return _restored(plan, wanted, progress, undo)
-    with operation(plan, Verb.RESTORE, wanted.mode.value) as run:
-        run.result = _restored(plan, wanted, progress, undo)
-        run.backup_id = run.result.backup_id
+        with logged(plan, Verb.RESTORE):
+            result = _restored(plan, wanted, progress, undo)
+            tell([*restore_lines(result, plan), *stage_lines()])
+            return result
+    with operation(plan, Verb.RESTORE, wanted.mode.value) as run, hooked(run, wanted.mode.value) as hooks:
+        run.result = _restored(plan, wanted, progress, undo, hooks)
+        run.backup_id, run.shortfall = run.result.backup_id, left_out(run.result)
         return run.result
 
 
-def _restored(plan: BackupPlan, wanted: RestoreRequest, progress: Progress | None, undo: Undo | None) -> RestoreResult:
+def _restored(
+    plan: BackupPlan,
+    wanted: RestoreRequest,
+    progress: Progress | None,
+    undo: Undo | None,
+    hooks: HookedRun | None = None,
+) -> RestoreResult:
     at = checked_moment(wanted.at, datetime.now(UTC))
     plan = without_roles(restoring_to(plan, wanted.to, wanted.to_password_env), wanted)
     started = time.monotonic()
@@ -180,6 +191,7 @@ def _restored(plan: BackupPlan, wanted: RestoreRequest, progress: Progress | Non
     with open_executor() as executor:
         found = executor.submit(find, repository, plan.name, wanted.backup, at)
         chain: Chain = found.result()
+        working_on(chain.target.backup_id)
         chain.open_data(plan.sources)
         if undo is None:
             check_keys(plan, chain, wanted.selection)
@@ -190,6 +202,8 @@ def _restored(plan: BackupPlan, wanted: RestoreRequest, progress: Progress | Non
         with (
             open_targets(changes) as targets,
             _kept_from_others(repository, targets) as lease,
+            _hooked(hooks, targets),
+            _taken_back(targets),
             _remembered(repository, targets),
             explained(targets),
         ):
@@ -204,7 +218,10 @@ def _restored(plan: BackupPlan, wanted: RestoreRequest, progress: Progress | Non
             doing(progress, "putting what is restored into place")
             targets.commit()
             targets.write_scripts()
-            return targets.result(started)
+            result = targets.result(started)
+            if hooks is not None:
+                hooks.found = left_out(result)
+            return result
 
 
 def _origin(targets: Targets, selection: Selection) -> Origin:
@@ -260,11 +277,29 @@ def _kept_from_others(repository: Repository, targets: Targets) -> Iterator[Leas
                 if not targets.changes.wanted.without_emergency_backup:
                     raise RepositoryUnavailable(exc.message, hint=f"{exc.hint} {_WITHOUT}".strip()) from exc
                 targets.notes.append(f"other runs are not kept away: {exc.message}")
-        try:
-            yield lease
-        except BaseException:
-            targets.abort()  # what is taken back is live state, too
-            raise
+        yield lease
+
+
+@contextmanager
+def _hooked(hooks: HookedRun | None, targets: Targets) -> Iterator[None]:
+    """Run hooks before anything is written, its backup included, and when all is written or taken back."""
+    if hooks is None:
+        yield
+        return
+    hooks.made(targets.changes.chain.target)
+    hooks.context.place = "live" if targets.in_place else "other"
+    with hooks.around_verb():
+        yield
+
+
+@contextmanager
+def _taken_back(targets: Targets) -> Iterator[None]:
+    """Take back what was written where the restore fails, while others are kept away: it is live state, too."""
+    try:
+        yield
+    except BaseException:
+        targets.abort()
+        raise
 
 
 _WITHOUT = "--without-emergency-backup restores all the same; what is there now cannot be had back then."

@@ -22,9 +22,11 @@ from flows.pipeline.doubts import Doubts, doubts_of_retention, settled
 from flows.pipeline.executor import StageExecutor, open_executor
 from flows.pipeline.prefect_compat import RETRIED, flow, stage_runner, task
 from flows.pipeline.results import DecidedBackup, RetentionResult
+from flows.pipeline.run_log import tally
 from flows.pipeline.run_names import named
 from flows.reading.report_run import publish_plan
 from flows.reporting.artifacts import publish_retention
+from flows.reporting.hooked import hooked
 from flows.reporting.lifecycle import Verb, operation
 from flows.reporting.run_lines import retention_lines, tell
 
@@ -41,7 +43,8 @@ def retention(plan: str, dry_run: bool = False, accept_clock: bool = False, adop
     """
     loaded = load_plan(plan)
     result = apply_retention(loaded, dry_run, accept_clock=accept_clock, adopt=adopt)
-    tell(retention_lines(loaded, result))
+    if dry_run:
+        tell(retention_lines(loaded, result))
     publish_retention(result)
     publish_plan(loaded)
     return result
@@ -108,7 +111,8 @@ def apply_retention(
         NotConfirmed: The clock, or the backups, are in doubt, and nobody accepted that. Nothing was removed.
         RepositoryLocked: Another run holds the plan.
         RepositoryUnavailable: The storage failed or refused. Then nothing is removed by what is not known of backups.
-        Partial: Some objects could not be removed, or the removal could not be recorded.
+        HookFailed: A hook before it failed; nothing was removed.
+        Partial: Some objects could not be removed, or the removal could not be recorded, or a hook after it failed.
     """
     now = now or datetime.now(UTC)
     if dry_run:
@@ -116,9 +120,9 @@ def apply_retention(
         with open_executor() as executor:
             decisions = executor.submit(decide, plan, run.repository, now).result()
         return _result(plan, decisions, [], run.doubts(decisions).refusals, dry_run)
-    with operation(plan, Verb.RETENTION) as told:
+    with operation(plan, Verb.RETENTION) as told, hooked(told) as hooks:
         run = _Run(plan, plan.repository.unlock(plan.encryption), now, accept_clock, adopt)
-        with open_executor() as executor, _held(run) as (storage, swept, notes):
+        with open_executor() as executor, _held(run) as (storage, swept, notes), hooks.around_verb():
             told.result = _remove(run, executor, storage, swept, notes)
         return told.result
 
@@ -158,6 +162,7 @@ def decide(plan: BackupPlan, repository: Repository, now: datetime) -> list[Deci
             hint="Nothing was removed. Is its disk mounted as a whole? If it is gone for good: "
             "`lastgood check --accept-head`.",
         )
+    tally(backups=len(survey.backups))
     known = verdicts(repository, survey.backups)
     return plan.retention.decide(survey.backups, now, known, settled(repository, plan.name, survey.backups))
 
@@ -201,13 +206,17 @@ def explain(repository: Repository, decisions: list[Decision], record: Expiry | 
 @task(task_run_name="remove", tags=["retention"], **RETRIED)
 def remove(plan: BackupPlan, repository: Repository, decisions: list[Decision]) -> None:
     """Remove manifests first, newest first, then the rest."""
-    repository.remove(plan.name, [backup.backup_id for backup in reversed(_going(decisions))])
+    going = _going(decisions)
+    repository.remove(plan.name, [backup.backup_id for backup in reversed(going)])
+    tally(backups=len(going), size_bytes=sum(backup.size_stored for backup in going))
 
 
 @task(task_run_name="sweep", tags=["retention"], **RETRIED)
 def sweep(plan: BackupPlan, repository: Repository, now: datetime) -> list[str]:
     """Remove what unfinished backups left, after the grace time."""
-    return repository.collect_garbage(plan.name, plan.retention.sweep_grace, now)
+    swept = repository.collect_garbage(plan.name, plan.retention.sweep_grace, now)
+    tally(leftovers=len(swept))
+    return swept
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from flows.pipeline.progress import Progress
 from flows.pipeline.results import RestoreResult
 from flows.pipeline.run_names import named
 from flows.reporting.artifacts import publish_restore, with_places
-from flows.reporting.run_lines import restore_lines, tell
+from flows.reporting.moments import local_time
 from flows.restore import WAIT_SECONDS, run_restore
 from flows.restoring.absent import put_away_absent
 from flows.restoring.approval import approval_span, restore_when_approved
@@ -73,7 +73,6 @@ def undo(  # noqa: PLR0913  the parameters are the fields of the form in the Pre
         publish_restore(with_places(loaded, exc.result), plan)
         raise
     named_places = with_places(loaded, result)
-    tell(restore_lines(named_places))
     publish_restore(named_places, plan)
     return result
 
@@ -121,7 +120,5 @@ def make_undo(  # noqa: PLR0913  what a person says in one command
     if found.origin.absent and not preview:
         with repository.lease(plan.name, "undo", WAIT_SECONDS):
             notes += put_away_absent(settle_places(plan), repository, found.origin)
-    taken_back = (
-        f"this takes back the restore of {found.origin.restored} at {found.before.timestamp:%Y-%m-%d %H:%M:%S} UTC"
-    )
+    taken_back = f"this takes back the restore of {found.origin.restored} at {local_time(found.before.timestamp)}"
     return check_whole(result.model_copy(update={"notes": [taken_back, *notes]}))

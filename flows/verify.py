@@ -11,7 +11,7 @@ and a restore that fails is a finding.
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -24,6 +24,8 @@ from blocks.errors import (
     UnsupportedState,
 )
 from blocks.host.leftovers import remove_abandoned_scratch
+from blocks.host.log_lines import working_on
+from blocks.plan.hooked_run import HookedRun
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.records import BackupMetadata
 from blocks.repository.block import Repository
@@ -36,13 +38,14 @@ from flows.pipeline.executor import BoundedWindow, StageExecutor, open_executor
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.prefect_compat import PURE, flow, stage_runner, task
 from flows.pipeline.progress import Progress, expect
+from flows.pipeline.run_log import tally
 from flows.pipeline.run_names import named
 from flows.pipeline.tool_versions import tool_versions
 from flows.proving.damage import DamageOfChain
 from flows.proving.definitions import drift
 from flows.proving.due import DueResult, prove_due, worst
-from flows.proving.due_report import publish_due
-from flows.proving.failure import NOT_RECORDED, Reported, failure
+from flows.proving.due_report import due_lines, publish_due
+from flows.proving.failure import NOT_RECORDED, Reported, Unproved, failure, unproved
 from flows.proving.objects import verification_of_objects
 from flows.proving.parameters import Parameters
 from flows.proving.proof import Proof, proved_index
@@ -50,12 +53,17 @@ from flows.proving.row_drift import row_drift
 from flows.proving.scratch_restore import ScratchRestore, open_scratch
 from flows.reading.report_run import publish_plan
 from flows.reporting.artifacts import publish_verification
-from flows.reporting.lifecycle import Verb, operation
+from flows.reporting.hooked import hooked
+from flows.reporting.lifecycle import Operation, Verb, operation
+from flows.reporting.run_lines import tell
 from flows.stages.compress import decompress
 from flows.stages.diff import merge
 from flows.stages.encrypt import decrypt
 from flows.stages.record import find
 from flows.stages.store import fetch
+
+_DUE = "due"
+"""The mode of a run that proves several backups, as hooks are told it."""
 
 _WRONG = (CorruptionDetected, UnsupportedState)
 
@@ -78,12 +86,18 @@ def verify(
         proved, wrong = make_due(opened, everything)
         for proof in proved.proofs[:1]:
             publish_verification(opened, proof.verification)  # of the newest backup
+        tell(due_lines(proved))
         publish_due(proved)
         publish_plan(opened)
         if wrong:
             raise wrong
         return proved
-    result = make_verification(opened, backup, deep)
+    try:
+        result = make_verification(opened, backup, deep)
+    except LastgoodError as exc:
+        if (verified := unproved(exc)) is not None:  # and then a hook failed
+            publish_verification(opened, verified)
+        raise
     publish_verification(opened, result)
     publish_plan(opened)
     if error := failure(result):
@@ -109,22 +123,42 @@ def make_verification(
         backup: Id of the backup, or `latest`.
         deep: Also restore to a scratch folder and read the restored state back.
         progress: Told of parts.
-        run_at: When the run of `verify --due` began that this is part of.
+        run_at: When the run of `verify --due` began that this is part of; that run has the hooks.
+
+    Raises:
+        HookFailed: A hook before it failed; nothing was verified.
+        LastgoodError: It is recorded, and then a hook failed: `unproved` gives the result.
     """
-    with operation(plan, Verb.VERIFICATION, "deep" if deep else "quick") as run:
-        run.result = _verified(plan, backup, deep, progress, run_at)
-        run.backup_id, run.shortfall = run.result.backup_id, failure(run.result)
-        return run.result
+    mode = "deep" if deep else "quick"
+    with operation(plan, Verb.VERIFICATION, mode) as run, hooked(run, mode) as hooks:
+        result: Verification | None = None
+        try:
+            with hooks.around_verb() if run_at is None else nullcontext():
+                run.result = result = _verified(plan, backup, deep, progress, run_at, hooks)
+                run.backup_id = result.backup_id
+                run.shortfall = hooks.found = failure(result)
+        except LastgoodError as exc:
+            if result is not None and exc.__cause__ is None:
+                raise exc from Unproved(result)
+            raise
+        return result
 
 
 def _verified(
-    plan: BackupPlan, backup: str, deep: bool, progress: Progress | None, run_at: datetime | None
+    plan: BackupPlan,
+    backup: str,
+    deep: bool,
+    progress: Progress | None,
+    run_at: datetime | None,
+    hooks: HookedRun,
 ) -> Verification:
     started = time.monotonic()
     remove_abandoned_scratch()
     repository = plan.repository.unlock(plan.encryption)
     proof = Proof(plan)
     target = repository.find(plan.name, backup)
+    hooks.made(target)
+    working_on(target.backup_id)
     lost = repository.noticed_rollback(plan.name)
     proof[Axis.QUALITY].odd += row_drift(repository, target)
     damage = DamageOfChain(repository, target)
@@ -196,6 +230,7 @@ def make_due(
 
     Raises:
         BackupNotFound: The plan has no backup.
+        HookFailed: A hook before it failed; nothing was proved.
     """
 
     def verify_one(plan: BackupPlan, backup: str, run_at: datetime, progress: Progress | None) -> Verification:
@@ -204,9 +239,18 @@ def make_due(
     def record(repository: Repository, result: Verification) -> Verification:
         return _recorded(repository, result)
 
-    result, wrong = prove_due(plan, verify_one, record, everything, progress, now)
-    found = [error for proof in result.proofs if (error := failure(proof.verification))]
-    return result, worst([*found, *wrong], result)
+    result: DueResult | None = None
+    with hooked(Operation(plan, Verb.VERIFICATION, _DUE), _DUE) as hooks:  # once, around all
+        try:
+            with hooks.around_verb():
+                result, wrong = prove_due(plan, verify_one, record, everything, progress, now)
+                found = [error for proof in result.proofs if (error := failure(proof.verification))]
+                hooks.found = worst([*found, *wrong], result)
+        except LastgoodError as exc:
+            if result is None:
+                raise
+            return result, worst([exc], result)
+        return result, hooks.found
 
 
 def _recorded(
@@ -294,4 +338,5 @@ def prove(part: RestorePart, proof: Proof, scratch: ScratchRestore | None, merge
         if scratch is not None:
             scratch.apply(part, rows, expected)
     proof.count(len(expected))
+    tally(rows=len(expected), size_bytes=rows.nbytes)
     return len(expected)

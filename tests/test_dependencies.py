@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROGRAM, TESTS = ("blocks", "flows", "deployments", "lastgood"), ("tests", "benchmarks")
+EXAMPLE = "lastgood_example"
+"""The package in docs/examples, which tests take from there."""
 
 NOT_IMPORTED = {"whenever": "the Prefect server needs this much of it to compute the times of cron schedules"}
 """Declared although nothing imports it yet, and why."""
@@ -71,7 +73,7 @@ def imported(tops: Iterable[str]) -> set[str]:
     """Names of the distributions that some of our packages and modules import."""
     files = [file for top in tops for file in (*ROOT.glob(f"{top}.py"), *(ROOT / top).rglob("*.py"))]
     names = {name for file in files for name in modules(ast.parse(file.read_bytes()))}
-    own = {*PROGRAM, *TESTS} | sys.stdlib_module_names
+    own = {*PROGRAM, *TESTS, EXAMPLE} | sys.stdlib_module_names
     strange = {(top, part) for top, part in names if top not in own}
     distributions = packages_distributions()
     assert {top for top, _ in strange} <= distributions.keys()

@@ -1,26 +1,33 @@
 """Makes the pictures of the Prefect UI in the documents from a real run: `python -m tests.ui_pictures`.
 
 A ledger is backed up, some of it is lost, and a restore is asked for in the form of its deployment and waits for a
-person. Chromium takes the pictures.
+person. Then a backup is damaged, and the runs tell of it. Chromium takes the pictures.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from prefect.settings import temporary_settings
 
+from blocks.errors import CorruptionDetected
 from blocks.records import BackupType
-from deployments.server import local_server
+from deployments.server import LocalServer, deliver, local_server
+from flows import backup, retention, verify
 from flows.backup import make_backup
 from tests.e2e.browser import Browser, browser
 from tests.e2e.prefect_support import Prefect, SmallPlan, wait_for
 from tests.e2e.restore_form import ask_for_orders, damage, deployed, say
+from tests.faults.damage import flip
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 MOST_BYTES = 200_000
+_RESOURCE = quote('["lastgood.plan.trading"]')
 
 
 def make_pictures(folder: Path) -> None:
@@ -43,6 +50,24 @@ def make_pictures(folder: Path) -> None:
             page.see("Some of the records")
             page.scroll_to("What would change")
             _take(page, "approval.png")
+            _take_events(plan, page, server)
+
+
+def _take_events(plan: SmallPlan, page: Browser, server: LocalServer) -> None:
+    """Take a picture of what runs told of backups, good and bad ones."""
+    backup(str(plan.path), BackupType.FULL)
+    verify(str(plan.path), deep=False)
+    for path in (plan.folder / "backups" / "backups").rglob("*.pack"):
+        flip(-1)(path)
+    with suppress(CorruptionDetected):
+        verify(str(plan.path), deep=False)
+    retention(str(plan.path))
+    deliver()
+    time.sleep(60)  # the page shows whole minutes that have passed
+    page.open(f"{server.ui_url}/v2/events?resource={_RESOURCE}")
+    page.see("lastgood.backup.corrupted")
+    page.run("document.querySelectorAll('main *').forEach(one => one.scrollTop = 560); window.scrollTo(0, 560)")
+    _take(page, "events.png")
 
 
 def _take(page: Browser, name: str) -> None:

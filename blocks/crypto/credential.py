@@ -133,7 +133,7 @@ class Credential(BaseModel):
         if self.passphrase_file is not None:
             return _stretchable(passphrase_at(self.passphrase_file))
         if self.passphrase_secret is not None:
-            text = _prefect_secret(self.passphrase_secret)
+            text = prefect_secret(self.passphrase_secret)
             return _stretchable(passphrase_of(text, f"Secret block {self.passphrase_secret}"))
         if self.key_file is not None:
             text = text_at(self.key_file, private=True)
@@ -255,7 +255,12 @@ def _mistyped(place: str) -> ConfigurationError:
     )
 
 
-def _prefect_secret(name: str) -> str:
+def prefect_secret(name: str) -> str:
+    """Read a Prefect Secret block.
+
+    Raises:
+        ConfigurationError: It cannot be loaded, or does not hold text.
+    """
     # only needed by plans that use it; importing all of Prefect's own blocks costs start-up time
     import httpx
     from prefect.blocks.system import Secret

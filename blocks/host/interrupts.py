@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that end a process."""
 
 INTERRUPTED = 128 + signal.SIGINT
 """The exit code, as shells have it."""
@@ -35,7 +39,7 @@ class Interrupts:
         """Take over Ctrl-C, SIGTERM and SIGHUP, unless somebody decided otherwise (nohup, a background job)."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in ENDING:
             if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
                 signal.signal(number, self._interrupt)
 
@@ -63,3 +67,65 @@ def hangup_terminates() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+class Postponed:
+    """Signals that arrived while nothing may be raised.
+
+    Args:
+        patience: How many of them `deliver` leaves for the end.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self._arrived: deque[tuple[int, FrameType | None]] = deque()
+        self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
+        self._over = False
+
+    def deliver(self) -> None:
+        """Do what those that arrived would have done: as a rule the first one raises."""
+        while len(self._arrived) > self._patience:
+            number, frame = self._arrived.popleft()
+            self._handlers[number](number, frame)
+
+    def begin(self) -> None:
+        """Take over the signals that something in Python handles."""
+        for number in ENDING:
+            handler = signal.getsignal(number)
+            if callable(handler):
+                self._handlers[number] = handler
+                signal.signal(number, self._arrive)
+
+    def end(self) -> None:
+        """Give them back, and deliver all that arrived."""
+        self._over, self._patience = True, 0
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self.deliver()
+
+    def _arrive(self, number: int, frame: FrameType | None) -> None:
+        if self._over:  # in the middle of giving them back
+            self._handlers[number](number, frame)
+        else:
+            self._arrived.append((number, frame))
+
+
+@contextmanager
+def postponed(patience: int = 0) -> Iterator[Postponed]:
+    """Let Ctrl-C, SIGTERM and SIGHUP raise nothing in a block but where it calls `deliver`, and at its end.
+
+    Python lets a handler raise between any two steps: between the start of a process and the moment when somebody knows
+    of it, for one. Elsewhere than in the main thread handlers never run, and nothing is done.
+
+    Args:
+        patience: How many signals wait for the end of the block even where it calls `deliver`.
+    """
+    waiting = Postponed(patience)
+    if threading.current_thread() is not threading.main_thread():
+        yield waiting
+        return
+    try:
+        waiting.begin()
+        yield waiting
+    finally:
+        waiting.end()

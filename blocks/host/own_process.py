@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blocks.host.interrupts import Interrupts
+from blocks.host.log_lines import speak_json
 from blocks.host.memory import settle_allocators
-from blocks.prefect_compat import needs_prefect, prepare_prefect, spare_prefect
+from blocks.prefect_compat import log_format, needs_prefect, prepare_prefect, spare_prefect
 
 _LASTING = ("serve", "demo")
 
@@ -30,6 +31,8 @@ def begin_process(words: Sequence[str]) -> Interrupts:
     if not lasts(words):
         interrupts.watch()
     settle_allocators()
+    if log_format(words) == "json":
+        speak_json()
     prepare_prefect(quiet=not lasts(words))
     if not needs_prefect(words):
         spare_prefect()

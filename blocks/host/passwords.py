@@ -58,6 +58,10 @@ _QUERY = re.compile(r"[?&][^=&]*=([^&#]*)")
 _IN_URL = re.compile(rf"{_BEFORE}({_KEYWORD}\s*=\s*){_NOT_EMPTY}('(?:[^'\\]|\\.)*'?|[^\s&]+)")
 _IN_SETTINGS = re.compile(rf"{_BEFORE}({_KEYWORD}\s*=\s*){_NOT_EMPTY}('(?:[^'\\]|\\.)*'?|(?:[^\s\\]|\\.)+)")
 
+_WORD = re.compile(r"[^\s'\"]+")
+_SAID = re.compile(rf"({_BEFORE}{_KEYWORD}['\"]?\s*=\s*['\"]?|['\"]{_KEYWORD}['\"]\s*:\s*['\"])(?!\*\*\*)[^\s'\",;&]+")
+_SHORTEST_SECRET = 4
+
 
 def has_password(text: str) -> bool:
     """Return whether a place holds a password, in any spelling of a URL or of settings; `password_env=NAME` is none."""
@@ -75,6 +79,24 @@ def without_password(text: str) -> str:
     hidden = (_IN_URL if "://" in hidden else _IN_SETTINGS).sub(r"\1***", hidden)
     # what is left is spelled so oddly that no one knows where it ends
     return "***" if has_password(hidden.replace("***", "''")) else hidden
+
+
+def masked(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return what a program said as people may see it.
+
+    Args:
+        text: Any text.
+        secrets: Values that it must not show. Those of less than four characters are left: they are in any text.
+    """
+    for secret in sorted({one for one in secrets if len(one) >= _SHORTEST_SECRET}, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    hidden = _WORD.sub(lambda word: without_password(word[0]), text)
+    return _SAID.sub(r"\1***", hidden)
+
+
+def without_settings(text: str) -> str:
+    """Return a sentence without the values of settings such as `password=...`."""
+    return _IN_SETTINGS.sub(r"\1***", text)
 
 
 def refuse_password(text: str, where: str) -> None:

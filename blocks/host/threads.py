@@ -27,7 +27,7 @@ def worker_thread(work: Callable[..., object], *args: object, name: str) -> Thre
 
 
 class ShortCalls:
-    """Calls of what may not answer, a file server or somebody else's object: nobody waits long. Not thread-safe.
+    """Calls of what may not answer (a file server, somebody else's object): nobody waits long for it. Not thread-safe.
 
     Args:
         name: What the threads are called.
@@ -56,7 +56,7 @@ class ShortCalls:
         def attempt() -> None:
             try:
                 work()
-            except Exception as exc:  # noqa: BLE001  it is raised where it was called
+            except Exception as exc:  # noqa: BLE001  it is raised below
                 failures.append(exc)
 
         self._under_way = worker_thread(attempt, name=self._name)

@@ -61,6 +61,9 @@ encryption:
 # Commands around the reading of state, to let writers pause.
 # hooks: {{before: ["./pause.sh"], after: ["./resume.sh"]}}
 
+# Who is told of failures and of bad backups: email, slack, webhook, a block of Prefect, a dead man's switch (ping).
+# notifications: [{{type: slack, url_env: SLACK_URL}}]
+
 # Files with what restored state has to satisfy; `lastgood quality suggest` writes a first one after a backup.
 # quality: [./quality/{first}.yaml]
 """

@@ -6,8 +6,16 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from blocks.plan.wrong_fields import wrong_at
-from blocks.telemetry.collector import TAGGED, BackendKind, MetricsCollector, check_backend, check_reached
+from blocks.plan.wrong_fields import near, wrong_at
+from blocks.telemetry.collector import (
+    TAGGED,
+    BackendKind,
+    MetricsCollector,
+    backend_kind,
+    backend_names,
+    check_backend,
+    check_reached,
+)
 from blocks.telemetry.published import checked_prefix
 
 _Tag = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -18,10 +26,10 @@ class Metrics(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    backend: BackendKind | None = Field(
+    backend: str | None = Field(
         default=None,
-        description="What numbers are sent to: `statsd`, `datadog` or `otlp`. Prometheus fetches them from "
-        "`lastgood metrics`, whatever stands here.",
+        description="What numbers are sent to: `statsd`, `datadog`, `otlp`, or what another package adds. Prometheus "
+        "fetches them from `lastgood metrics`, whatever stands here.",
     )
     address: str | None = Field(
         default=None,
@@ -35,6 +43,15 @@ class Metrics(BaseModel):
         default_factory=dict,
         description="Tags of Datadog, or attributes of OTLP, by name, beside the plan's name; others have none.",
     )
+
+    @field_validator("backend")
+    @classmethod
+    def _is_there(cls, backend: str | None) -> str | None:
+        try:
+            return backend if backend is None else backend_kind(backend)
+        except ValueError:
+            known = backend_names()
+            raise ValueError(f"write one of {', '.join(known)}{near(backend, known)}") from None
 
     @field_validator("prefix")
     @classmethod
@@ -73,5 +90,6 @@ class Metrics(BaseModel):
         Raises:
             ConfigurationError: The client of the backend is not installed.
         """
-        tags = {"plan": plan, **self.tags} if self.backend in TAGGED else {}
+        tagged = self.backend in TAGGED or not isinstance(self.backend, BackendKind)
+        tags = {"plan": plan, **self.tags} if tagged else {}
         return MetricsCollector(self.backend, self.prefix, self.address, tags)

@@ -15,6 +15,9 @@ from blocks.plan.schedules import Scheduled, Schedules
 MISSED = 2
 """How many times of a schedule have to pass without a result: after the first one a run may be at work, or wait."""
 
+_LOOKED_AT = 500
+"""So many times of a schedule show how far apart they can be: more than a year of days."""
+
 _BACKUPS = (Scheduled.FULL, Scheduled.DIFFERENTIAL, Scheduled.INCREMENTAL)
 
 
@@ -71,3 +74,21 @@ def rpo_target(objectives: Objectives, schedules: Schedules, since: datetime) ->
         return objectives.rpo
     times = (list(islice(times_after(schedule, since), MISSED)) for job in _BACKUPS if (schedule := schedules.of(job)))
     return min((found[-1] - since for found in times if len(found) == MISSED), default=None)
+
+
+def widest_rpo_target(objectives: Objectives, schedules: Schedules, since: datetime) -> timedelta | None:
+    """Return the most that `rpo_target` comes to, for a watch that knows no calendar; None where there is no target.
+
+    Args:
+        objectives: Of the plan.
+        schedules: Of the plan, which count where no RPO is set.
+        since: From when the times of schedules are looked at; the same moment always gives the same answer.
+    """
+    if objectives.rpo is not None:
+        return objectives.rpo
+    found = []
+    for job in _BACKUPS:
+        if schedule := schedules.of(job):
+            times = list(islice(times_after(schedule, since), _LOOKED_AT))
+            found += [max((b - a for a, b in zip(times, times[MISSED:], strict=False)), default=None)]
+    return min((span for span in found if span is not None), default=None)

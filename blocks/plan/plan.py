@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from blocks.host.passwords import HINT
 from blocks.plan.durations import Window
 from blocks.plan.hooks import Hooks
 from blocks.plan.metrics import Metrics
+from blocks.plan.notifications import Notifications
 from blocks.plan.objectives import Objectives
 from blocks.plan.proof import Budget, ProofPolicy
 from blocks.plan.retention import RetentionPolicy
@@ -25,7 +27,8 @@ from blocks.prefect_compat import LastgoodBlock, is_path, without_prefect
 from blocks.records import BackupType
 from blocks.repository.block import BackupRepository
 from blocks.rows.selection import Selection
-from blocks.sources.kinds import source_of
+from blocks.sources.kinds import OWN_TYPES, added_source, added_sources, source_of
+from blocks.sources.source import StateSource
 
 if TYPE_CHECKING or not without_prefect():
     from blocks.sources.kinds import Source
@@ -37,6 +40,22 @@ _ONE_AT_A_TIME = threading.Lock()
 """Without Prefect the model knows the sources of the plan that is read, and no others."""
 _BETWEEN_WORDS = re.compile("(?<=[a-z])(?=[A-Z])")
 _SOURCE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+
+
+def _source(value: Any, read: Callable[[Any], Any]) -> Any:
+    """Validate a source; where its type is added by a package that cannot be used, say that.
+
+    What a program gives is a source already, maybe of a class of its own.
+    """
+    if isinstance(value, StateSource):
+        return value
+
+    def known(given: Any) -> Any:
+        if isinstance(given, Mapping):
+            added_source(given.get("type"))
+        return read(given)
+
+    return told(value, known)
 
 
 class Compression(BaseModel):
@@ -65,7 +84,7 @@ class BackupPlan(LastgoodBlock):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     name: str = Field(pattern=_PLAN_NAME, description="Name of the plan; its backups are kept under it.")
-    sources: dict[str, Annotated[Source, WrapValidator(told)]] = Field(
+    sources: dict[str, Annotated[Source, WrapValidator(_source)]] = Field(
         min_length=1, description="The places where state lives, by name."
     )
     repository: Annotated[BackupRepository, WrapValidator(told)] = Field(description="Where the backups are kept.")
@@ -82,7 +101,10 @@ class BackupPlan(LastgoodBlock):
         description="How old the newest good backup may be, and how long a restore may take.",
     )
     metrics: Metrics = Field(default_factory=Metrics, description="What the numbers of each run are sent to.")
-    hooks: Hooks = Field(default_factory=Hooks, description="Commands that run before and after state is read.")
+    hooks: Hooks = Field(default_factory=Hooks, description="What runs before and after state is read, and each verb.")
+    notifications: Notifications = Field(
+        default=(), description="Who is told of failures, of bad backups, or that all is well; and dead man's switches."
+    )
     quality: list[str] = Field(default_factory=list, description="Files with the quality suites of restored state.")
     verify_after_backup: Literal["off", "quick", "deep"] = Field(
         default="off",
@@ -154,6 +176,7 @@ class BackupPlan(LastgoodBlock):
             "repository": self.repository.anchored(folder),
             "encryption": self.encryption.anchored(folder),
             "hooks": self.hooks.anchored(folder.absolute()),
+            "notifications": tuple(target.anchored(folder) for target in self.notifications),
             "quality": [str((folder / path).absolute()) for path in self.quality],
         }
         return self.model_copy(update=update)
@@ -180,6 +203,8 @@ class BackupPlan(LastgoodBlock):
         Raises:
             ConfigurationError: A source holds a password itself: within a plan it would be kept in clear.
         """
+        # the form of a saved plan offers all types of sources
+        _know_sources(source_of(()))
         for name, source in self.sources.items():
             if getattr(source, "password", None) is not None and source._block_document_id is None:
                 raise ConfigurationError(
@@ -212,6 +237,7 @@ class BackupPlan(LastgoodBlock):
     def secret_variables(self) -> frozenset[str]:
         """Names of the environment variables that hold a secret of the plan, for hooks to be kept from."""
         own = self.credential_variables | self.repository.secret_variables
+        own = own.union(*(target.variables for target in self.notifications))
         return own.union(*(source.secret_variables for source in self.sources.values()))
 
     @property
@@ -238,7 +264,7 @@ def load_plan(reference: str) -> BackupPlan:
             hint="Import prefect before lastgood is first used in this process, or give the path of a YAML plan.",
         )
     try:
-        loaded = BackupPlan.load(reference, _sync=True)  # type: ignore[call-arg]
+        loaded = _load(reference)
     except ValueError as exc:
         raise ConfigurationError(
             f"no saved plan named {reference!r}",
@@ -251,7 +277,19 @@ def load_plan(reference: str) -> BackupPlan:
             described(f"the saved plan {reference!r}", mistakes(BackupPlan, None, exc.__cause__)),
             hint="Save it again with `lastgood plan save PLAN.yaml`.",
         ) from None
-    return loaded  # type: ignore[return-value]
+    return loaded
+
+
+def _load(reference: str) -> BackupPlan:
+    """Load a saved plan; where it does not fit what is known, it may be of sources that other packages add."""
+    try:
+        return BackupPlan.load(reference, _sync=True)  # type: ignore[call-arg, return-value]
+    except RuntimeError:
+        if not added_sources():
+            raise
+        with _ONE_AT_A_TIME:
+            _know_sources(source_of(()))
+        return BackupPlan.load(reference, _sync=True)  # type: ignore[call-arg, return-value]
 
 
 def read_plan(path: Path) -> BackupPlan:
@@ -259,7 +297,9 @@ def read_plan(path: Path) -> BackupPlan:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as exc:
-        raise ConfigurationError(f"plan {path}: {exc.strerror}", hint="Give the path of a YAML plan.") from exc
+        other = path.with_suffix(".yml" if path.suffix == ".yaml" else ".yaml")
+        hint = f"There is {other}." if other != path and other.is_file() else "Give the path of a YAML plan."
+        raise ConfigurationError(f"plan {path}: {exc.strerror}", hint=hint) from exc
     except UnicodeDecodeError as exc:
         # the error holds all of the file
         raise ConfigurationError(
@@ -291,8 +331,11 @@ def parse_plan(raw: dict[str, Any], where: str, lines: Lines | None = None) -> B
         ConfigurationError: A field is unknown, missing or wrong; all of them are named.
     """
     with _ONE_AT_A_TIME:
+        kinds = _kinds(raw)
         if without_prefect():
-            _know_sources(source_of(_kinds(raw)))
+            _know_sources(source_of(kinds))
+        elif not OWN_TYPES.issuperset(kind for kind in kinds if isinstance(kind, str)):
+            _know_sources(source_of(()))
         plan, error = None, None
         try:
             plan = BackupPlan.model_validate(raw)
@@ -308,7 +351,7 @@ def parse_plan(raw: dict[str, Any], where: str, lines: Lines | None = None) -> B
 def _know_sources(source: Any) -> None:
     """Make the model know the sources of one plan; those of another plan, which it knew before, are forgotten."""
     if BackupPlan.__pydantic_complete__:
-        BackupPlan.model_fields["sources"].annotation = dict[str, Annotated[source, WrapValidator(told)]]
+        BackupPlan.model_fields["sources"].annotation = dict[str, Annotated[source, WrapValidator(_source)]]
     BackupPlan.model_rebuild(force=True, _types_namespace={"Source": source})
 
 

@@ -28,6 +28,9 @@ them, but no more than a year has."""
 FEWEST_STEPS, FEWEST_WEEKS, FEWEST_SAMPLES = 10, 3, 3
 """What has to be known before anything is compared: one whole week at least, with its weekend."""
 
+CLOSE_SECONDS = 300
+"""Where no more time lies between two backups, the hours of the day and the days of the week need not be known."""
+
 FEWEST_EMPTIED, FEWEST_LOST, FEWEST_GAINED, FEWEST_CHANGED = 10, 100, 200, 1000
 """Rows that a collection held before, or holds, for its steps to say anything: small tables jump."""
 
@@ -264,7 +267,8 @@ class _Look:
         object.__setattr__(self, "known", known)
 
     def sentences(self) -> Iterator[str]:
-        if self.known.steps >= FEWEST_STEPS and len(self.weeks) >= FEWEST_WEEKS:
+        close = max(self.known.seconds, self.seconds) <= CLOSE_SECONDS
+        if self.known.steps >= FEWEST_STEPS and (close or len(self.weeks) >= FEWEST_WEEKS):
             yield from self._rows()
             yield from self._changes()
         if self.known.samples >= FEWEST_SAMPLES and self.last.shape == self.now.shape:
@@ -296,10 +300,11 @@ class _Look:
         if replaced is None or replaced < FEWEST_CHANGED or replaced < CHANGED * rows:
             return
         if self._beyond(replaced / rows, self.known.changed / 1000):
-            share = _percent(round(1000 * replaced / rows))
+            # of a row that another one took the place of, both were counted
+            share, most = _percent(min(1000, round(1000 * replaced / rows))), _percent(min(1000, self.known.changed))
             yield (
                 f"{self.name}: {share} of {rows:,} rows were changed or replaced since {self.before_id}; "
-                f"in the {self.known.steps:,} backups before at most {_percent(self.known.changed)}."
+                f"in the {self.known.steps:,} backups before at most {most}."
             )
 
     def _values(self) -> Iterator[str]:
@@ -386,7 +391,6 @@ def _range(least: int, greatest: int, unit: str) -> str:
 REMEMBERED = 64
 """Backups of a chain after which one more keeps a history: the next one looks at no more than these."""
 
-
 MOST_SAID = 20
 """Sentences that a backup keeps; of a database that was exchanged as a whole each collection would say the same."""
 
@@ -438,13 +442,13 @@ def keeps_history(backup: BackupMetadata, lineage: Sequence[BackupMetadata]) -> 
     """Whether a backup is one that keeps a history: those after it do not see the ones before."""
     if not backup.backup_type.can_be_base:
         return False
-    if backup.base is None or backup.base != lineage[-1].backup_id:
+    if backup.base is None or not lineage or backup.base != lineage[-1].backup_id:
         return True
     return not any(one.history for one in lineage[-REMEMBERED:])
 
 
 def census_of(backup: BackupMetadata, lineage: Sequence[BackupMetadata]) -> Census:
-    """Tally a backup that is made after those of a lineage.
+    """Count a backup that is made after those of a lineage.
 
     Args:
         backup: The backup; it names all of its collections.

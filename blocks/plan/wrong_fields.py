@@ -27,6 +27,7 @@ _PATTERNS = {
     "all, and a letter or a digit first",
     "^[a-z0-9_]{1,63}$": "write lower-case letters, digits and underscores, at most 63",
     r"^[^/]+/.+$": "write source/collection, such as ledger/orders",
+    r"^[a-z0-9-]+/[a-z0-9-]+$": "write the type and the name of a block, such as slack-webhook/ops",
 }
 _WANTED = {
     "string": "text",

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from blocks.errors import AlreadyExists, LastgoodError, RepositoryFull, RepositoryLocked
+from blocks.host.local_time import local_time
 from blocks.host.threads import worker_thread
 from blocks.repository.lease_watch import LeaseWatch
 from blocks.repository.leases import DEFAULT_SECONDS, FoundLease, LeaseRecord, Leases
@@ -313,7 +314,7 @@ def _changed(plan: str) -> RepositoryLocked:
 def _incredible(plan: str, found: FoundLease, remaining: float) -> str:
     return (
         f"the lease of plan {plan}, held by {found.record.holder}, was written at "
-        f"{found.modified_at:%Y-%m-%d %H:%M:%S} UTC, which is still to come: waiting {remaining:.0f} s to see whether "
+        f"{local_time(found.modified_at)}, which is still to come: waiting {remaining:.0f} s to see whether "
         "it is renewed"
     )
 
@@ -322,7 +323,7 @@ def _locked(leases: Leases, record: LeaseRecord, remaining: float) -> Repository
     plan = leases.plan
     what = f"{record.purpose} {record.backup_id}" if record.backup_id else record.purpose
     expires_at = leases.clock.now() + timedelta(seconds=remaining)
-    since, until = (f"{moment:%Y-%m-%d %H:%M:%S} UTC" for moment in (record.acquired_at, expires_at))
+    since, until = map(local_time, (record.acquired_at, expires_at))
     return RepositoryLocked(
         f"plan {plan} is locked by {record.holder} for {what} since {since}; "
         f"the lease expires at {until} unless it is renewed",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 
 from blocks.errors import BackupNotFound, ConfigurationError, CorruptionDetected
+from blocks.host.local_time import local_time
 from blocks.records import BackupMetadata, BackupType
 from blocks.repository import names
 from blocks.repository.catalogue import Catalogue, Survey
@@ -128,7 +130,7 @@ def _in_order(survey: Survey, at: datetime | None) -> list[BackupMetadata]:
 
 
 def _as_old_as(at: datetime | None) -> str:
-    return f" as old as {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if at else ""
+    return f" as old as {local_time(at)}" if at else ""
 
 
 def _end_of(at: datetime) -> datetime:
@@ -157,7 +159,9 @@ def _by_part_of_id(catalogue: Catalogue, survey: Survey, plan: str, wanted: str)
         raise BackupNotFound(
             f"{wanted!r} fits {len(matches)} backups of plan {plan}", hint=f"Write more of the id: {shown}."
         )
-    raise BackupNotFound(f"plan {plan} has no backup {wanted!r}", hint=_what_there_is(survey, plan))
+    near = get_close_matches(wanted.lower(), [LATEST, LATEST_VERIFIED], 1, 0.75)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    raise BackupNotFound(f"plan {plan} has no backup {wanted!r}{meant}", hint=_what_there_is(survey, plan))
 
 
 def _what_there_is(survey: Survey, plan: str) -> str:

@@ -111,6 +111,19 @@ class Unread:
 
 
 @runtime_checkable
+class Estimating(Protocol):
+    """A view that knows about how much there is before anything is read, and is not asked for it by hard work."""
+
+    def estimated_bytes(self) -> int | None:
+        """Return about how many bytes a reading of all gives; None where that is not known.
+
+        Raises:
+            SourceUnavailable: The source went away.
+        """
+        ...
+
+
+@runtime_checkable
 class Salvaging(Protocol):
     """A view that goes on past what it cannot read; `unread` is complete once all parts were read."""
 

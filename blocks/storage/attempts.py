@@ -123,9 +123,9 @@ class Breaker:
         """
         failures, until = self._read()
         if self._holds(failures, until):
-            when = datetime.fromtimestamp(until, UTC)
+            when = datetime.fromtimestamp(until, UTC).astimezone()
             raise StorageUnreachable(
-                f"{self._place} failed {failures} times in a row, and is left alone until {when:%H:%M:%S} UTC",
+                f"{self._place} failed {failures} times in a row, and is left alone until {when:%H:%M:%S %Z}",
                 hint="See whether the storage works and can be reached from this machine.",
             )
 

@@ -9,10 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from blocks.errors import ConfigurationError, LastgoodError, ObjectMissing, RepositoryUnavailable
 from blocks.storage.fsync import Buffer, DurableHook, unobserved
+
+if TYPE_CHECKING:
+    from blocks.storage.settings import StorageSettings
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 _NAMED = 20
@@ -60,8 +63,28 @@ class StorageTier(ABC):
     remote: bool = False
     """Whether each call is a request over a network, so that fewer calls, and many at once, are worth something."""
 
+    settings: ClassVar[frozenset[str]] = frozenset()
+    """Of a tier that another package adds: the fields of `StorageSettings` that mean something to it."""
+
+    variables: ClassVar[frozenset[str]] = frozenset()
+    """Of such a tier: environment variables that let it in where no others are named, which hooks are kept from."""
+
     def __init__(self, url: str) -> None:
         self.url = url
+
+    @classmethod
+    def opened(cls, url: str, settings: StorageSettings, single_writer: bool) -> StorageTier:
+        """Open such a tier.
+
+        Args:
+            url: Where the objects are.
+            settings: How it is reached; only fields that it names are set.
+            single_writer: Whether nobody else ever writes there, so that exclusive creation need not be the storage's.
+
+        Raises:
+            ConfigurationError: The URL or a setting is wrong.
+        """
+        return cls(url)
 
     @property
     @abstractmethod

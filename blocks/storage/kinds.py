@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import threading
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from blocks.errors import ConfigurationError
 from blocks.host.passwords import has_password
+from blocks.host.plugins import Group, plugin
 from blocks.storage.base import StorageTier
 from blocks.storage.fsync import SCHEME, local_path
 from blocks.storage.local import LocalTier
@@ -63,7 +65,7 @@ def scheme_of(url: str) -> str:
             "repository.url: there are credentials in it, where they would be kept and shown",
             hint="Take them out of the URL; set them in the environment, or name them under `storage`.",
         )
-    if scheme not in _SETTINGS or found[2] != "://":
+    if found[2] != "://" or (scheme not in _SETTINGS and _added(scheme) is None):
         known = ", ".join(f"{one}://" for one in _SETTINGS if one != "memory")
         raise ConfigurationError(
             f"repository.url: backups cannot be kept at {found[0]}…", hint=f"Give a path, or a URL of {known}."
@@ -83,9 +85,10 @@ def check_settings(url: str, settings: StorageSettings) -> None:
     # a block that was loaded has all of its fields set
     fields = type(settings).model_fields
     given = {name for name, field in fields.items() if getattr(settings, name) != field.get_default()}
-    foreign = sorted(given - _SETTINGS[scheme] - _FOR_ALL)
+    meant = _SETTINGS[scheme] if scheme in _SETTINGS else _of_package(scheme).settings
+    foreign = sorted(given - meant - _FOR_ALL)
     if foreign:
-        allowed = ", ".join(sorted(_SETTINGS[scheme] | _FOR_ALL))
+        allowed = ", ".join(sorted(meant | _FOR_ALL))
         raise ConfigurationError(
             f"repository.storage: {', '.join(foreign)} means nothing to {scheme}://", hint=f"It knows {allowed}."
         )
@@ -95,7 +98,9 @@ def secret_variables(url: str, settings: StorageSettings) -> frozenset[str]:
     """Return the names of the environment variables that let lastgood into a storage."""
     if any(getattr(settings, field) for field in _NAMES_CREDENTIALS):
         return settings.variables
-    return settings.variables | _BY_DEFAULT.get(scheme_of(url), frozenset())
+    scheme = scheme_of(url)
+    by_default = _BY_DEFAULT.get(scheme, frozenset()) if scheme in _SETTINGS else _of_package(scheme).variables
+    return settings.variables | by_default
 
 
 def open_tier(url: str, settings: StorageSettings, single_writer: bool = False) -> StorageTier:
@@ -116,6 +121,8 @@ def open_tier(url: str, settings: StorageSettings, single_writer: bool = False) 
 
 
 def _connected(scheme: str, url: str, settings: StorageSettings, single_writer: bool) -> StorageTier:
+    if scheme not in _SETTINGS:
+        return _of_package(scheme).opened(url, settings, single_writer)
     # what local repositories do without is imported only where it is used
     if scheme == "sftp":
         from blocks.storage.sftp import open_sftp_tier
@@ -124,6 +131,29 @@ def _connected(scheme: str, url: str, settings: StorageSettings, single_writer: 
     from blocks.storage.object_stores import open_object_tier
 
     return open_object_tier(url, settings, single_writer)
+
+
+def _added(scheme: str) -> type[StorageTier] | None:
+    """Return the tier of a scheme that another package adds; None where none does.
+
+    Raises:
+        PluginUnusable: One does, and it cannot be used.
+    """
+    return plugin(Group.TIERS, scheme, _checked)
+
+
+def _of_package(scheme: str) -> type[StorageTier]:
+    found = _added(scheme)
+    assert found is not None, scheme  # whoever asks has its scheme from `scheme_of`
+    return found
+
+
+def _checked(_scheme: str, one: object) -> type[StorageTier]:
+    if not (isinstance(one, type) and issubclass(one, StorageTier)):
+        raise TypeError("it is no class that derives from StorageTier")
+    if inspect.isabstract(one):
+        raise ValueError(f"it lacks {', '.join(sorted(one.__abstractmethods__))}")
+    return one
 
 
 os.register_at_fork(after_in_child=_opened.clear)

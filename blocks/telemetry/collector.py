@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from blocks.errors import ConfigurationError
+from blocks.host.plugins import Group, names, plugin
 from blocks.telemetry.address import UNIX, socket_address, web_address
 from blocks.telemetry.backends.base import Backend, Nobody
 from blocks.telemetry.published import checked_prefix
@@ -53,7 +54,8 @@ class MetricsCollector:
     Whatever becomes of a backend, nothing is raised here: what cannot be sent is dropped, and a warning logged, once.
 
     Args:
-        backend: `prometheus`, `statsd`, `datadog` or `otlp`; None for nobody, which imports nothing.
+        backend: `prometheus`, `statsd`, `datadog` or `otlp`, or what another package adds (docs/plugins.md); None for
+            nobody, which imports nothing.
         prefix: Stands before each name, with a dot (in Prometheus an underscore) between.
         address: Where it listens: `host:port` of StatsD and Datadog (8125 of this machine where it is None), or
             `unix:///path` of Datadog; a URL of OTLP over HTTP (None for what the environment says, and else for
@@ -72,9 +74,9 @@ class MetricsCollector:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         try:
-            kind = BackendKind(backend) if backend is not None else None
+            kind = backend_kind(backend) if backend is not None else None
         except ValueError:
-            raise ConfigurationError(f"{backend!r} is none of {', '.join(BackendKind)}") from None
+            raise ConfigurationError(f"{backend!r} is none of {', '.join(backend_names())}") from None
         try:
             before = checked_prefix(prefix)
             check_backend(kind, address, tags or {})
@@ -90,7 +92,7 @@ class MetricsCollector:
             from blocks.telemetry.backends.pushing import Pusher
 
             _check_installed(kind)
-            shown = f"{kind.value} at {address}" if address else kind.value
+            shown = f"{kind} at {address}" if address else str(kind)
             self._backend = Pusher(connector(kind, address, dict(tags or {})), shown, before)
 
     def record_counter(self, name: str) -> None:
@@ -163,7 +165,26 @@ class MetricsCollector:
         return self._scraped
 
 
-def check_backend(kind: BackendKind | None, address: str | None, tags: Mapping[str, str]) -> None:
+def backend_names() -> list[str]:
+    """Return the names of all backends, our own first."""
+    return [*BackendKind, *(name for name in names(Group.COLLECTORS) if name not in set(BackendKind))]
+
+
+def backend_kind(name: str) -> BackendKind | str:
+    """Return a backend of ours by its name, or the name of one that another package adds; that is not imported.
+
+    Raises:
+        ValueError: There is none.
+    """
+    try:
+        return BackendKind(name)
+    except ValueError:
+        if name in names(Group.COLLECTORS):
+            return name
+        raise
+
+
+def check_backend(kind: BackendKind | str | None, address: str | None, tags: Mapping[str, str]) -> None:
     """Make sure that an address, and tags, are what a backend can have.
 
     Raises:
@@ -171,8 +192,10 @@ def check_backend(kind: BackendKind | None, address: str | None, tags: Mapping[s
     """
     if kind is None:
         if address is not None or tags:
-            raise ValueError(f"name the backend, one of {', '.join(BackendKind)}")
+            raise ValueError(f"name the backend, one of {', '.join(backend_names())}")
         return
+    if not isinstance(kind, BackendKind):
+        return  # who adds it says what it takes
     if tags and kind not in TAGGED:
         raise ValueError(f"{kind.value} has no tags; {' and '.join(TAGGED)} have")
     if address is None:
@@ -185,7 +208,7 @@ def check_backend(kind: BackendKind | None, address: str | None, tags: Mapping[s
         socket_address(address, _STATSD_PORT)
 
 
-def check_reached(kind: BackendKind, address: str | None) -> str:
+def check_reached(kind: BackendKind | str, address: str | None) -> str:
     """Return where a backend is, in words, where its client is installed and its host has an address.
 
     Nothing is sent: whether anybody listens is not known of UDP.
@@ -194,6 +217,8 @@ def check_reached(kind: BackendKind, address: str | None) -> str:
         ConfigurationError: It is not so.
     """
     _check_installed(kind)
+    if not isinstance(kind, BackendKind):
+        return f"{kind} at {address}" if address else kind
     if kind is BackendKind.OTLP:
         place = address or "where the environment says"
         host = urlsplit(address).hostname if address else None
@@ -213,12 +238,15 @@ def check_reached(kind: BackendKind, address: str | None) -> str:
     return f"{kind.value} at {place}"
 
 
-def _check_installed(kind: BackendKind) -> None:
-    """Make sure that the client of a backend is there, without importing it.
+def _check_installed(kind: BackendKind | str) -> None:
+    """Make sure that the client of a backend is there, without importing it; one of another package is imported.
 
     Raises:
         ConfigurationError: It is not.
     """
+    if not isinstance(kind, BackendKind):
+        _added(kind)
+        return
     try:
         found = find_spec(_MODULES[kind]) is not None
     except ModuleNotFoundError:  # of what it is in
@@ -229,8 +257,28 @@ def _check_installed(kind: BackendKind) -> None:
         )
 
 
-def connector(kind: BackendKind, address: str | None, tags: Mapping[str, str]) -> Callable[[], Client]:
+def _added(name: str) -> Callable[[str | None, Mapping[str, str]], Client]:
+    """Return what makes the client of a backend that another package adds.
+
+    Raises:
+        PluginUnusable: It cannot be used.
+    """
+    made = plugin(Group.COLLECTORS, name, _callable)
+    assert made is not None, name  # whoever asks has its name from `backend_kind`
+    return made
+
+
+def _callable(_name: str, one: object) -> Callable[[str | None, Mapping[str, str]], Client]:
+    if not callable(one):
+        raise TypeError("it cannot be called with an address and tags")
+    return one
+
+
+def connector(kind: BackendKind | str, address: str | None, tags: Mapping[str, str]) -> Callable[[], Client]:
     """Return what makes the client of a backend to which metrics are sent; only that imports it."""
+    if not isinstance(kind, BackendKind):
+        added = _added(kind)
+        return lambda: added(address, tags)
 
     def connect() -> Client:
         if kind is BackendKind.OTLP:

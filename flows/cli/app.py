@@ -8,13 +8,16 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
+from blocks.errors import ConfigurationError
 from blocks.host.interrupts import Interrupts
+from blocks.host.log_lines import FORMATS
 from blocks.host.own_process import begin_process, lasts
-from blocks.prefect_compat import prepare_prefect
+from blocks.prefect_compat import log_format, prepare_prefect, without_common_options
 from blocks.rows.without_pandas import spare_pandas
 from flows.cli.exit import guarded
-from flows.cli.manner import speak, without_options
-from flows.cli.output import warn
+from flows.cli.manner import speak
+from flows.cli.options import meant
+from flows.cli.output import log_record
 from flows.cli.tree import parse
 
 
@@ -40,11 +43,16 @@ def _perform(typed: Sequence[str], working: Callable[[], None]) -> int:
         typed: The words after `lastgood`.
         working: Called when it is known what is to be done, before anything is.
     """
-    words = _spelled_out(without_options(typed))
+    words = _spelled_out(without_common_options(typed))
     speak(typed)
     debug = "--debug" in typed or os.environ.get("LASTGOOD_DEBUG", "") not in ("", "0")
 
     def work() -> object:
+        if (form := log_format(typed)) not in FORMATS:
+            raise ConfigurationError(
+                f"{form!r} is no format of the log{meant(form, FORMATS)}",
+                hint=f"`--log-format` and LASTGOOD_LOG say {' or '.join(FORMATS)}.",
+            )
         command = parse(words)
         working()
         return command()
@@ -55,7 +63,7 @@ def _perform(typed: Sequence[str], working: Callable[[], None]) -> int:
 
 
 def prepare_process(quiet: bool) -> None:
-    """Set what Prefect must know, and send our own warnings to stderr.
+    """Set what Prefect must know, and send what our own layers log to stderr.
 
     Args:
         quiet: Keep the log of runs off the terminal, where it would drown the result; the UI has it.
@@ -65,14 +73,15 @@ def prepare_process(quiet: bool) -> None:
         if hasattr(stream, "reconfigure"):  # names of files need not be text that the terminal can show
             stream.reconfigure(errors="backslashreplace")
     for name in ("blocks", "flows"):
-        logging.getLogger(name).handlers = [_Warnings(logging.WARNING)] if quiet else []
+        logging.getLogger(name).handlers = [_Said(logging.INFO)] if quiet else []
+        logging.getLogger(name).setLevel(logging.INFO if quiet else logging.NOTSET)
 
 
-class _Warnings(logging.Handler):
-    """Prints what the layers below log as warnings the way a command says things."""
+class _Said(logging.Handler):
+    """Prints what the layers below log the way a command says things."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        warn(record.getMessage())
+        log_record(record)
 
 
 def _spelled_out(words: list[str]) -> list[str]:

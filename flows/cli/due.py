@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from blocks.errors import ConfigurationError, LastgoodError
 from blocks.plan.plan import BackupPlan
 from blocks.verification import Verification
-from flows.cli.output import fields, grid, say, say_json, warn
+from flows.cli.output import fields, grid, say, say_json, say_sentence, warn
 from flows.cli.render import recovery_rows, status_text
 from flows.cli.running import open_plan, run_reference, run_verb
 from flows.pipeline.progress import Progress
@@ -65,9 +65,9 @@ def _show(result: DueResult, json: bool) -> None:
     say(fields(recovery_rows(result.recovery)))
     for proof in result.proofs:
         for finding in proof.verification.findings:
-            say(f"found: {proof.backup_id}: {finding}")
+            say_sentence(f"found: {proof.backup_id}: {finding}")
     for finding in result.findings:
-        say(f"found: {finding}")
+        say_sentence(f"found: {finding}")
     for backup_id in result.overdue:
         say(f"overdue: {backup_id}")
     for warning in result.warnings:

@@ -10,8 +10,9 @@ from pydantic import JsonValue
 
 from blocks.errors import LastgoodError
 from blocks.host.interrupts import INTERRUPTED, Ended
+from blocks.host.log_lines import without_secrets
 from flows.cli.manner import manner
-from flows.cli.output import drop_unprinted, note, note_json
+from flows.cli.output import drop_unprinted, note, note_failure, note_json
 from flows.pipeline.hints import as_typed
 
 UNEXPECTED = 1
@@ -48,17 +49,17 @@ def guarded(work: Callable[[], object], debug: bool, reference: str | None = Non
         return BROKEN_PIPE
     except KeyboardInterrupt as exc:
         code = exc.code if isinstance(exc, Ended) else INTERRUPTED
-        if manner().json:
+        if manner().json or manner().logs_json:
             more = [as_typed(line, reference) for line in getattr(exc, "__notes__", ())]
-            _note_error(code, "Interrupted", "interrupted", " ".join(more))
+            _note_error(exc, code, "Interrupted", "interrupted", " ".join(more))
         else:
             note("interrupted")
             _say_more(exc, reference)
         return code
     except Exception as exc:  # noqa: BLE001  the last line of defence: a person sees one line, not a traceback
-        if debug:
+        if debug and not manner().logs_json:
             traceback.print_exception(exc)
-        code = explain(exc, reference)
+        code = explain(exc, reference, debug)
         _end_output()
         return code
     else:
@@ -82,7 +83,7 @@ def _done(work: Callable[[], object]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def explain(error: Exception, reference: str | None = None) -> int:
+def explain(error: Exception, reference: str | None = None, debug: bool = False) -> int:
     """Print what went wrong and what to do next; return the exit code."""
     match error:
         case LastgoodError():
@@ -90,9 +91,10 @@ def explain(error: Exception, reference: str | None = None) -> int:
         case Misused():
             code, message, hint = USAGE, str(error), f"`{error.called} --help` shows how it is written."
         case _:
-            code, message, hint = UNEXPECTED, f"unexpected {type(error).__name__}: {_first_line(error)}", _FAULT
-    if manner().json:
-        _note_error(code, type(error).__name__, message, hint)
+            code, hint = UNEXPECTED, _FAULT
+            message = f"unexpected {type(error).__name__}: {without_secrets(_first_line(error))}"
+    if manner().json or manner().logs_json:
+        _note_error(error, code, type(error).__name__, message, hint, debug)
         return code
     note(f"error: {message}")
     if code == UNEXPECTED:
@@ -105,10 +107,16 @@ def explain(error: Exception, reference: str | None = None) -> int:
 _FAULT = "This is a fault in lastgood or below it. Run the command again with --debug for the traceback."
 
 
-def _note_error(code: int, kind: str, message: str, hint: str) -> None:
-    """Print an error as JSON, with the warnings that no result has taken along."""
+def _note_error(error: BaseException, code: int, kind: str, message: str, hint: str, debug: bool = False) -> None:
+    """Print an error as JSON, with the warnings that no result has taken along; in a log also with its traceback."""
     told: dict[str, JsonValue] = {"code": code, "kind": kind, "message": message, "hint": hint}
-    note_json({"error": told, "warnings": [*manner().take()]})
+    more: dict[str, JsonValue] = {"error": told, "warnings": [*manner().take()]}
+    if not manner().logs_json:
+        note_json(more)
+        return
+    if debug:
+        more["exception"] = without_secrets("".join(traceback.format_exception(error)))
+    note_failure(message, error, more)
 
 
 def error_json(error: LastgoodError) -> dict[str, JsonValue]:

@@ -1,4 +1,4 @@
-"""How a command was asked to speak: `--quiet`, `--verbose`, `--json`; and the warnings that wait for its result."""
+"""How a command was asked to speak (`--quiet`, `--verbose`, `--json`, `--log-format`), and what waits for a result."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-OPTIONS = ("--debug", "--quiet", "--verbose")
-"""Options that every command takes, anywhere after its name."""
-
-
-def without_options(words: Sequence[str]) -> list[str]:
-    """Return the words after `lastgood` without the options of every command; what follows `--` is no option."""
-    end = list(words).index("--") if "--" in words else len(words)
-    return [*(word for word in words[:end] if word not in OPTIONS), *words[end:]]
+from blocks.prefect_compat import log_format
 
 
 @dataclass
@@ -25,11 +18,13 @@ class Manner:
         quiet: Whether only warnings and errors are printed, and JSON that was asked for.
         verbose: Whether all is, also where nobody looks on.
         json: Whether results, warnings and errors are printed as JSON.
+        logs_json: Whether all that goes to stderr is lines of JSON.
     """
 
     quiet: bool = False
     verbose: bool = False
     json: bool = False
+    logs_json: bool = False
     _warnings: list[str] = field(default_factory=list)
     _delivered: bool = False
     _guard: threading.Lock = field(default_factory=threading.Lock)
@@ -37,8 +32,12 @@ class Manner:
     @property
     def watched(self) -> bool:
         """Whether what is only of passing interest is printed: progress, and what is done on the way."""
-        looks_on = sys.stderr is not None and sys.stderr.isatty()
-        return not self.quiet and (self.verbose or looks_on)
+        return not self.quiet and (self.verbose or self.moving)
+
+    @property
+    def moving(self) -> bool:
+        """Whether a person looks on at lines that may move."""
+        return not self.logs_json and sys.stderr is not None and sys.stderr.isatty()
 
     def keep(self, warning: str) -> bool:
         """Keep a warning for the result; False where that is printed already, or is not JSON."""
@@ -75,4 +74,5 @@ def speak(words: Sequence[str]) -> None:
         words: The words after `lastgood`.
     """
     said = words[: list(words).index("--")] if "--" in words else words
-    _Process.manner = Manner("--quiet" in said, "--verbose" in said, "--json" in said)
+    logs_json = log_format(words) == "json"
+    _Process.manner = Manner("--quiet" in said, "--verbose" in said, "--json" in said, logs_json)

@@ -6,6 +6,7 @@ from argparse import Action, ArgumentError, ArgumentParser, ArgumentTypeError, N
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isfinite
 from typing import Any, TypeVar
 
 Kind = TypeVar("Kind", bound=StrEnum)
@@ -77,6 +78,24 @@ def count(word: str) -> int:
     if not (word.isdecimal() and int(word)):
         raise ArgumentTypeError(f"{word!r} is no number from 1 on")
     return int(word)
+
+
+def seconds(word: str) -> float:
+    """Read a length of time in seconds, none at least."""
+    try:
+        number = float(word)
+    except ValueError:
+        number = -1.0
+    if not (number >= 0 and isfinite(number)):
+        raise ArgumentTypeError(f"{word!r} is no number of seconds")
+    return number
+
+
+def word(text: str) -> str:
+    """Read a word that is not empty."""
+    if not text.strip():
+        raise ArgumentTypeError("it is empty")
+    return text
 
 
 def port(word: str) -> int:

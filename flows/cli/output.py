@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
+import re
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, TextIO
 from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError
+from blocks.host.log_lines import json_line, of_record, run_of, without_secrets
 from flows.cli.manner import manner
 
 if TYPE_CHECKING:
@@ -31,6 +35,9 @@ WIDTH_WITHOUT_TERMINAL = 200
 """Columns of what rich prints to a file or a pipe: nothing may be cut off there."""
 
 _GAP = "  "
+_USUAL_COLUMNS = 80
+_NO_BREAK = "\ufffc"
+"""Stands for a blank where a line may not end; no text has it."""
 _LEAST = 12
 """Places that the last column of a table has before another one is left out for it."""
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -238,6 +245,11 @@ def asks(question: str) -> bool:
         note(f"{answer!r} is neither yes nor no")
 
 
+def fits(table: Table) -> bool:
+    """Return whether all of a table is shown, one line a row: a terminal may have no room for it."""
+    return sys.stdout is None or not sys.stdout.isatty() or table.width <= _columns(sys.stdout)
+
+
 def say_lines(table: Table, short: Table, wide: bool = False) -> None:
     """Print a table, one line a row, also on a terminal that has no room for it.
 
@@ -246,12 +258,50 @@ def say_lines(table: Table, short: Table, wide: bool = False) -> None:
         short: What is shown on a terminal that is too narrow, as far as that has room.
         wide: All of it there, too; the terminal breaks what it cannot show.
     """
-    if sys.stdout is None or not sys.stdout.isatty() or table.width <= (columns := stdout().width):
+    if fits(table):
         say(table)
     elif wide:
         print(table.plain())
     else:
-        say(short.fitted(columns))
+        say(short.fitted(stdout().width))
+
+
+def say_sentence(text: str) -> None:
+    """Print a sentence of a result; a terminal's lines end between words."""
+    print(folded(visible(text), sys.stdout))
+
+
+def folded(text: str, stream: TextIO | None, indent: int = 2) -> str:
+    """Break lines that are too long for a terminal between words; a long id, and a command in backticks, stay whole.
+
+    Args:
+        text: What is printed.
+        stream: Where to; only what a terminal shows is broken.
+        indent: By how many places the rest of a line is indented, beyond what the line itself is.
+    """
+    if stream is None or not stream.isatty():
+        return text
+    columns = _columns(stream)
+    lines = text.split("\n")
+    return "\n".join(line if _width(line) <= columns else _between_words(line, columns, indent) for line in lines)
+
+
+def _between_words(line: str, columns: int, indent: int) -> str:
+    rest = " " * (len(line) - len(line.lstrip()) + indent)
+    kept = re.sub(r"`[^`]*`", lambda command: command[0].replace(" ", _NO_BREAK), line)
+    broken = textwrap.fill(kept, columns, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False)
+    return broken.replace(_NO_BREAK, " ")
+
+
+def _columns(stream: TextIO) -> int:
+    """Return how wide a terminal is; `COLUMNS` says it to rich, too."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_COLUMNS
+    except (OSError, ValueError):
+        return _USUAL_COLUMNS
 
 
 def say(what: str | Styled | Table | RenderableType) -> None:
@@ -267,21 +317,59 @@ def say(what: str | Styled | Table | RenderableType) -> None:
             stdout().print(what)
 
 
-def note(text: str) -> None:
-    """Print a line that is not the result, after what was printed of that."""
+def note(text: str, level: int = logging.INFO, *, whole: bool = False) -> None:
+    """Print a line that is not the result, after what was printed of that.
+
+    Args:
+        text: What is said.
+        level: How grave it is, which only lines of JSON say.
+        whole: Leave the line as it is on a terminal, too: it is a command to be copied.
+    """
+    if manner().logs_json:
+        _to_stderr(json_line(level, text))
+    else:
+        _to_stderr(visible(text) if whole else folded(visible(text), sys.stderr))
+
+
+def note_failure(text: str, error: BaseException, more: dict[str, JsonValue]) -> None:
+    """Print a line of JSON of the log that says what went wrong, with the run that it ended and further keys."""
+    _to_stderr(json_line(logging.ERROR, text, run_of(error), **more))
+
+
+def log_record(record: logging.LogRecord) -> None:
+    """Print what was logged below, as the command says things: warnings, with `--verbose` also what was done."""
+    if manner().logs_json:
+        if record.levelno >= logging.WARNING:
+            manner().keep(without_secrets(record.getMessage()))
+        _to_stderr(of_record(record))
+    elif record.levelno >= logging.WARNING:
+        warn(without_secrets(record.getMessage()))
+    elif manner().verbose and not manner().quiet:
+        note(without_secrets(record.getMessage()))
+
+
+def _to_stderr(line: str) -> None:
     if sys.stderr is None:
         return
     if sys.stdout is not None:
         with suppress(OSError):  # the reader is gone, which is reported at the end
             sys.stdout.flush()
-    print(visible(text), file=sys.stderr, flush=True)
+    print(line, file=sys.stderr, flush=True)
+
+
+def say_note(text: str) -> None:
+    """Print a sentence that belongs to the result, and is none of its numbers."""
+    note(text if manner().logs_json else f"note: {text}")
 
 
 def warn(text: str) -> None:
     """Say what a person should know although all was done; with `--json` it is among the `warnings` of the result."""
-    if manner().keep(text):
+    kept = manner().keep(text)
+    if manner().logs_json:
+        note(text, logging.WARNING)
+    elif kept:
         return
-    if manner().json:
+    elif manner().json:
         note_json({"warning": text})
     else:
         note(f"warning: {text}")
@@ -306,12 +394,13 @@ def say_data(value: JsonValue) -> None:
     """Print what a backup holds as JSON, as it is: nothing is added to it, and warnings are lines on stderr."""
     print(json.dumps(value, indent=2))
     for warning in manner().take():
-        note_json({"warning": warning})
+        if not manner().logs_json:  # else it is said already
+            note_json({"warning": warning})
 
 
 def note_json(value: dict[str, JsonValue]) -> None:
     """Print an error, or a warning that comes after the result, as a line of JSON on stderr."""
-    note(json.dumps(value))
+    _to_stderr(json.dumps(value))
 
 
 def deliver(print_it: Callable[[], None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,7 +67,7 @@ class ShownProgress:
         """What is known by now: percents, count, bytes, rate, time left, and what is in flight."""
         said = self._bytes_said() if self._bytes else []
         if self._done or not self._doing:
-            said.append(f"{self._done:,} {self._unit} done")
+            said.append(f"{self._done:,} {self._unit.removesuffix('s') if self._done == 1 else self._unit} done")
         return ", ".join([*said, *([self._doing] if self._doing else self._on_line)])
 
     def _bytes_said(self) -> list[str]:
@@ -108,7 +107,7 @@ def open_progress(what: str, unit: str = "parts") -> Iterator[Measured]:
     if not manner().watched:
         yield ShownProgress(unit, lambda _: None, time.monotonic)
         return
-    if sys.stderr is None or not sys.stderr.isatty():
+    if not manner().moving:
         yield ShownProgress(unit, PlainLines(what).show, time.monotonic)
         return
     # only a terminal has something that moves
@@ -126,7 +125,7 @@ def open_progress(what: str, unit: str = "parts") -> Iterator[Measured]:
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """Show that something is being worked on, of which no progress is known here."""
-    if manner().watched and sys.stderr is not None and sys.stderr.isatty():
+    if manner().watched and manner().moving:
         with stderr().status(what):
             yield
     else:

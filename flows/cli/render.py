@@ -56,7 +56,7 @@ def proof_letters(verdict: Verdict) -> str:
 
 def proof_table(verdict: Verdict) -> Table:
     """Show what is known of a backup, an axis a line."""
-    table = grid("proof", "outcome", "how deep", "when", ">verification")
+    table = grid("proof", "outcome", "how deep", "when", ">number")
     for axis in Axis:
         if (stands := verdict.axes.get(axis)) is None:
             table.add_row(AXES[axis], "not tried")

@@ -80,10 +80,13 @@ GROUPS: Mapping[str, tuple[Mapping[str, Command], str]] = {
 
 _HELP = "Back up application state, restore it, and prove that it can be restored."
 _EPILOGUE = """PLAN is the path of a YAML plan, or the name of a saved Backup Plan block.
-Every command that prints a table prints JSON with --json. With --debug (or LASTGOOD_DEBUG=1) errors show a traceback;
---quiet prints warnings and errors only, --verbose all also where nobody looks on.
-Exit codes: 0 done, 1 unexpected, 2 usage or plan, 3 source, 4 repository, 5 locked, 6 no such backup, 7 key, 8 damage,
-9 quality, 10 refused, 11 partial, 12 not restorable, 13 stale or unproved, 130 interrupted."""
+Every command that prints a table prints JSON with --json. With --debug (or
+LASTGOOD_DEBUG=1) errors show a traceback; --quiet prints warnings and errors
+only, --verbose all also where nobody looks on, and the log; with --log-format
+json (or LASTGOOD_LOG=json) all of stderr is lines of JSON.
+Exit codes: 0 done, 1 unexpected, 2 usage or plan, 3 source, 4 repository,
+5 locked, 6 no such backup, 7 key, 8 damage, 9 quality, 10 refused, 11 partial,
+12 not restorable, 13 stale or unproved, 130 interrupted."""
 
 
 def parse(words: Sequence[str]) -> Callable[[], object]:
@@ -156,7 +159,9 @@ class _Parser(ArgumentParser):
         said, unknown = self.parse_known_intermixed_args([*words[:place], *after])
         if unknown:
             shown = ", ".join(repr(without_password(after.get(word, word))) for word in unknown)
-            raise Misused(f"not known here: {shown}", self.prog)
+            option = unknown[0].partition("=")[0]
+            near = meant(option, self._option_string_actions) if option.startswith("--") else ""
+            raise Misused(f"not known here: {shown}{near}", self.prog)
         return {name: _restored(value, after) for name, value in vars(said).items()}
 
     def error(self, message: str) -> NoReturn:

@@ -203,6 +203,11 @@ class Opened:
     name: str
     place: Range | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of what is the part's, in bytes."""
+        return self.data.size if self.place is None else self.place[1]
+
     def rows(self) -> pa.Table:
         """Read the rows: `_key` (large_binary; set for tombstones only) and the canonical columns.
 

@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from functools import partial
 
 from blocks.errors import LastgoodError, SourceUnavailable, TemporaryFolderUnusable, UnsupportedState
+from blocks.host.log_lines import working_on
+from blocks.plan.hooked_run import HookedRun
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupType
 from blocks.repository.block import Repository
 from blocks.sources.source import StateSource
-from blocks.sources.view import View
+from blocks.sources.view import Estimating, View
 from blocks.telemetry.recorder import recorder
 from flows.pipeline.attempt import BackupAttempt, Rehearsal
 from flows.pipeline.base_selection import find_base, other_source, schema_change, tokens
@@ -31,6 +33,7 @@ def open_backup(
     tags: Sequence[str] = (),
     wait_seconds: float = 0,
     progress: Progress | None = None,
+    hooks: HookedRun | None = None,
 ) -> Iterator[BackupAttempt]:
     """Take the plan's lease, open a view of every source, and begin the attempt that type and base make possible.
 
@@ -40,6 +43,7 @@ def open_backup(
         tags: Words that the manifest keeps.
         wait_seconds: How long to wait for another run on the same plan.
         progress: Told of what is done before there are parts, and how large they are.
+        hooks: What runs before and after; nothing where it is left out.
 
     Raises:
         RepositoryLocked: Another run holds the lease.
@@ -52,11 +56,13 @@ def open_backup(
         ended_in_good_order(),
         repository.lease(plan.name, f"{kind.value} backup", wait_seconds, kind=kind) as lease,
     ):
+        if lease.record.backup_id:
+            working_on(lease.record.backup_id)
         # before hooks, which may take long
         storage, stock = repository.storage_time(lease), repository.stock(plan.name, lease)
         past = Past(repository, plan.name, stock)
         doubt = doubt_of_backup(plan, repository, past, datetime.now(UTC), storage)
-        with plan.hooks.around(plan.name, kind.value, plan.secret_variables), ExitStack() as opened:
+        with _hooked(hooks), ExitStack() as opened:
             base, because = find_base(repository, plan.name, kind, stock)
             views = _views(opened, plan, tokens(base, kind), progress)
             context = BackupContext(
@@ -66,8 +72,10 @@ def open_backup(
                 context.notes.warn(name, [f"{sentence[0].upper()}{sentence[1:]}."])
             base, because = _fitting(context, base, because)
             if base is None:
-                expect(progress, _size_before(repository, past))
-            yield BackupAttempt(context, base, because, drawn=lease.record.backup_id)
+                expect(progress, _size_before(repository, past) or _size_now(context))
+            attempt = BackupAttempt(context, base, because, drawn=lease.record.backup_id)
+            working_on(attempt.backup_id)
+            yield attempt
 
 
 @contextmanager
@@ -93,6 +101,15 @@ def open_rehearsal(plan: BackupPlan, kind: BackupType, progress: Progress | None
         context = BackupContext(plan, repository, None, views, kind, progress=progress)
         base, because = _fitting(context, base, because)
         yield Rehearsal(context, base, because)
+
+
+@contextmanager
+def _hooked(hooks: HookedRun | None) -> Iterator[None]:
+    if hooks is None:
+        yield
+        return
+    with hooks.around_verb(), hooks.around_reading():
+        yield
 
 
 def _fitting(context: BackupContext, base: Chain | None, because: str | None) -> tuple[Chain | None, str | None]:
@@ -125,6 +142,18 @@ def _size_before(repository: Repository, past: Past) -> int:
         return repository.manifest(newest.plan, newest.chain[0].backup_id).size_bytes
     except LastgoodError:  # it is only for what is shown
         return 0
+
+
+def _size_now(context: BackupContext) -> int:
+    """Return about how large all is that the sources hold, in bytes; 0 where one cannot say it, or not all is taken."""
+    if not context.whole:
+        return 0
+    try:
+        sizes = [view.estimated_bytes() if isinstance(view, Estimating) else None for view in context.views.values()]
+    except LastgoodError:  # it is only for what is shown: who reads it will say what is wrong
+        return 0
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else 0
 
 
 def _open_view(opened: ExitStack, name: str, source: StateSource, since: str | None) -> View:

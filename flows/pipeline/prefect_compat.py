@@ -21,6 +21,7 @@ from blocks.errors import (
     TemporaryFolderFull,
     TemporaryFolderUnusable,
 )
+from blocks.host.log_lines import of_backup, run_of, without_secrets
 from blocks.prefect_compat import without_prefect
 from flows.pipeline.run_log import in_words, timed, told_in_prefect
 
@@ -36,7 +37,6 @@ __all__ = [
     "is_retryable",
     "stage_runner",
     "task",
-    "warn_in_run",
 ]
 
 P = ParamSpec("P")
@@ -115,7 +115,14 @@ if TYPE_CHECKING or not without_prefect():
                         raise
                     plan = signature(fn).bind(*args, **kwargs).arguments.get("plan")
                     words = in_words(exc, plan if isinstance(plan, str) else None)
-                    get_run_logger().error(words)
+                    get_run_logger().error("%s", of_backup(words, run_of(exc)))
+                    return Failed(message=words, data=exc)
+                except Exception as exc:
+                    if not of_run:
+                        raise
+                    # Prefect would keep it as it is, with all that a driver may repeat of what it was given
+                    words = without_secrets(f"unexpected {type(exc).__name__}: {exc}")
+                    get_run_logger().error("%s", of_backup(words, run_of(exc)), exc_info=True)
                     return Failed(message=words, data=exc)
 
         # types, and not their names: Prefect looks these up where the function that it is given was defined, here
@@ -174,11 +181,6 @@ if TYPE_CHECKING or not without_prefect():
         """Return whether this runs inside a flow run, whose task runner runs the stages."""
         return FlowRunContext.get() is not None and not _apart.get()
 
-    def warn_in_run(text: str) -> None:
-        """Write a warning into the log of the flow run, where this runs inside of one."""
-        if in_flow_run():
-            get_run_logger().warning("%s", text)
-
     @contextmanager
     def apart_from_flow_run() -> Iterator[None]:
         """Run stages in threads of their own even inside a flow run: somebody else's may have a runner of few threads.
@@ -212,9 +214,6 @@ else:
     def in_flow_run() -> bool:
         """Return whether this runs inside a flow run: never."""
         return False
-
-    def warn_in_run(text: str) -> None:
-        """Write a warning into the log of the flow run: there is none."""
 
     def apart_from_flow_run() -> AbstractContextManager[None]:
         """Run stages in threads of their own, as always."""

@@ -7,6 +7,17 @@ from flows.reporting.artifacts import publish_table
 from flows.reporting.units import human_seconds
 
 
+def due_lines(result: DueResult) -> list[str]:
+    """Say what a run proved, and what it left."""
+    bad = sum(bool(proof.verification.findings) for proof in result.proofs)
+    return [
+        f"plan: {result.plan}, {len(result.proofs):,} backups proved, {bad:,} with findings, "
+        f"{len(result.overdue):,} overdue",
+        *(f"found: {finding}" for finding in result.findings),
+        f"took: {human_seconds(result.seconds)}",
+    ]
+
+
 def publish_due(result: DueResult) -> None:
     """Publish what a run proved, and what it left, as a table; what recovery costs stands below it."""
     rows = [

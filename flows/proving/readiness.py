@@ -5,7 +5,9 @@ Each thing is looked at by itself, so that all that is missing is said at once. 
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -55,8 +57,13 @@ class Readiness:
         return not self.exit_code
 
 
-def readiness(plan: BackupPlan) -> Iterator[Readiness]:
-    """Look at all that a plan needs, one after another; a server that does not answer is waited for."""
+def readiness(plan: BackupPlan, notify: bool = False) -> Iterator[Readiness]:
+    """Look at all that a plan needs, one after another; a server that does not answer is waited for.
+
+    Args:
+        plan: The plan.
+        notify: Also send a test message to all that the plan's `notifications` name.
+    """
     yield _tried("places", lambda: _places(plan))
     reached = []
     for name, source in plan.sources.items():
@@ -71,10 +78,11 @@ def readiness(plan: BackupPlan) -> Iterator[Readiness]:
     if opened.repository is not None:
         yield _tried("room", opened.room)
     yield from _suites(plan, opened.newest)
-    for hook in (*plan.hooks.before, *plan.hooks.after):
-        yield _tried(f"hook {hook.program}", partial(_hook, hook))
+    for hook in plan.hooks.all():
+        yield _tried(f"hook {hook.name}", partial(_hook, hook))
     if plan.metrics.sends:
         yield _tried("metrics", plan.metrics.reach)
+    yield from _notified(plan) if notify else _notifications(plan)
     for name in reached:  # of others all is said
         yield from _scratch(f"scratch restore of {name}", plan.sources[name].scratch_need)
 
@@ -172,11 +180,30 @@ def _suites(plan: BackupPlan, newest: BackupMetadata | None) -> Iterator[Readine
             yield Readiness(f"suite {suite.name}", f"{len(suite.expectations)} expectations, {seen}")
 
 
+def _notifications(plan: BackupPlan) -> Iterator[Readiness]:
+    for target in plan.notifications:
+        yield _tried(f"notification {target.shown}", target.check)
+
+
+def _notified(plan: BackupPlan) -> Iterator[Readiness]:
+    from flows.reporting.notifications import try_targets  # few plans are tried so
+
+    for told in try_targets(plan):
+        what, error = f"notification {told.target.shown}", told.error
+        if error is not None:
+            yield Readiness(what, f"the test was not sent: {error.message}", error.hint, error.exit_code)
+        else:
+            yield Readiness(what, "a test was sent")
+
+
 def _hook(hook: Hook) -> str:
     """Find the program as `Popen` would: a path counts from the folder that the hook runs in."""
-    program = hook.command[0]
+    hook.additions(os.environ)
     if hook.folder is not None and not hook.folder.is_dir():
         raise ConfigurationError(f"its folder {hook.folder} is not there", hint="Check `hooks` in the plan.")
+    if hook.python is not None:
+        return _package(hook.python)
+    program = hook.command[0]
     there = str((hook.folder or Path()) / program) if os.sep in program else program
     found = shutil.which(there)
     if found is None:
@@ -184,3 +211,14 @@ def _hook(hook: Hook) -> str:
             f"there is no program {program} that this user may start", hint="Install it, or check `hooks` in the plan."
         )
     return found
+
+
+def _package(function: str) -> str:
+    """Find the package of a function without importing it, which would run its code."""
+    package = re.split("[.:]", function)[0]
+    found = importlib.util.find_spec(package)
+    if found is None:
+        raise ConfigurationError(
+            f"there is no Python package {package} here", hint="Install it, or check `hooks` in the plan."
+        )
+    return f"{function}, of {found.origin or package}"

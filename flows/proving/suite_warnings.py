@@ -11,7 +11,6 @@ from blocks.errors import BackupNotFound, LastgoodError
 from blocks.host.state_folder import cache_folder
 from blocks.plan.plan import BackupPlan
 from blocks.version import VERSION
-from flows.pipeline.prefect_compat import warn_in_run
 from flows.proving.suite_check import check_suites
 
 logger = logging.getLogger(__name__)
@@ -67,4 +66,3 @@ def _remembered(plan: BackupPlan) -> Path | None:
 
 def _warn(text: str) -> None:
     logger.warning("%s", text)
-    warn_in_run(text)

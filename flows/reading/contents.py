@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import pyarrow as pa
 
@@ -15,6 +14,7 @@ from blocks.rows.normalize import from_normal
 from blocks.rows.selection import Selection
 from flows.pipeline.chain import Chain, RestorePart
 from flows.pipeline.executor import retried
+from flows.pipeline.hints import nearest
 
 
 @dataclass(frozen=True)
@@ -113,15 +113,6 @@ class Contents:
             f"backup {self.backup.backup_id} has no collection {name!r}{nearest(name, names)}",
             hint="`lastgood ls PLAN BACKUP` shows what a backup holds.",
         )
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """Say which known name is like one that is not known, for the end of a message; nothing where none is."""
-    lower = {known.lower(): known for known in reversed(names)}
-    near = get_close_matches(name.lower().strip("*"), list(lower), 1, 0.5)
-    short = [known for known in names if known.partition("/")[2].casefold() == name.casefold()]
-    found = short[0] if short else lower[near[0]] if near else None
-    return f"; did you mean {found}?" if found else ""
 
 
 def load(part: RestorePart) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from blocks.errors import BackupNotFound
+from blocks.host.local_time import local_time
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupStatus, BackupType
 
@@ -35,7 +36,7 @@ def newest_of_type(plan: BackupPlan, kind: BackupType, *, verified: bool = False
         if verdict.restored or (not verified and verdict.status is not BackupStatus.CORRUPTED):
             return made.backup_id
     wanted = "was restored and found good" if verified else "is not known to be corrupted"
-    of_then = f" as of {at:%Y-%m-%d %H:%M:%S %Z}" if at is not None else ""
+    of_then = f" as of {local_time(at)}" if at is not None else ""
     raise BackupNotFound(
         f"plan {plan.name} has no {kind.value} backup{of_then} that {wanted}",
         hint=f"`lastgood list {plan.name}` shows what there is.",

@@ -19,7 +19,8 @@ from blocks.errors import ConfigurationError
 from blocks.plan.quality.column_types import quoted
 from blocks.plan.quality.table import CheckedColumn
 from blocks.records import Collection
-from flows.reading.contents import Contents, nearest
+from flows.pipeline.hints import nearest
+from flows.reading.contents import Contents
 from flows.reading.readable import columns_of, tables
 from flows.reading.tables import RestoredTables
 

@@ -81,7 +81,7 @@ class Recovery(BaseModel):
             size = "" if rto.last_size_bytes is None else f", {human_bytes(rto.last_size_bytes)}"
             text = f"{human_seconds(rto.median_seconds)} in the middle, {human_seconds(rto.worst_seconds)} at worst"
             last = f"the last one {human_seconds(rto.last_seconds)} for {rto.last_rows:,} rows{size}"
-            told.append((f"{rto.restores} scratch restores", f"{text}; {last}"))
+            told.append((f"{rto.restores} scratch restore{'s' if rto.restores != 1 else ''}", f"{text}; {last}"))
         rpo = self.rpo
         if rpo.median_seconds is not None and rpo.worst_seconds is not None:
             middle, worst = timedelta(seconds=rpo.median_seconds), timedelta(seconds=rpo.worst_seconds)

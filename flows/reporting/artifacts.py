@@ -18,6 +18,7 @@ from flows.reporting.approval_markdown import approval_markdown, approved_line
 from flows.reporting.evidence import Evidence, plan_evidence
 from flows.reporting.page_files import keep_page, keep_report, page_url
 from flows.reporting.proof_page import proof_page
+from flows.reporting.run_lines import named_places
 from flows.reporting.units import human_bytes, human_seconds, human_time
 from flows.reporting.verification_markdown import expectation_rows, verification_markdown
 
@@ -136,11 +137,7 @@ def publish_approval(preview: RestoreResult, kept: bool) -> None:
 
 def with_places(plan: BackupPlan, result: RestoreResult) -> RestoreResult:
     """Return what a restore gave back, with live places by their names, for people who see only that."""
-    places = {
-        source: f"live, {plan.sources[source].location().shown}" if place == "live" else place
-        for source, place in result.places.items()
-    }
-    return result.model_copy(update={"places": places})
+    return result.model_copy(update={"places": named_places(plan, result)})
 
 
 def publish_restore(result: RestoreResult, plan: str) -> None:

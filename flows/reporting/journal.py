@@ -99,7 +99,8 @@ def _append_end(operation: Operation) -> None:
 
 def outcome(operation: Operation) -> str:
     """Return how an operation ended, one of `OUTCOMES`."""
-    if operation.error is not None:
+    # what a verification found is its error, too, where a hook after it failed
+    if operation.error is not None and operation.error is not operation.shortfall:
         return PARTIAL if isinstance(operation.error, Partial) else FAILED
     if isinstance(operation.shortfall, _BAD):
         return BAD

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from blocks.host.local_time import local_time
+
+__all__ = ["ago", "local_time", "span"]
+
 _UNITS = (
     ("d", timedelta(days=1)),
     ("h", timedelta(hours=1)),
@@ -12,11 +16,6 @@ _UNITS = (
 )
 _DAYS_BEFORE_HOURS = 2
 """From so many days on hours are no longer counted in them."""
-
-
-def local_time(moment: datetime) -> str:
-    """Write an aware time by the clock of this machine's zone, to the second, with the zone."""
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def span(length: timedelta) -> str:

@@ -18,6 +18,7 @@ from blocks.rows.selection import Selection
 from blocks.sources.source import StateSource
 from blocks.sources.target import RestoreMode, RestoreScope
 from flows.pipeline.chain import Chain
+from flows.pipeline.hints import nearest
 from flows.pipeline.messages import spec_of
 from flows.restoring.folders import folder_of
 from flows.restoring.request import RestoreRequest, TakenBack
@@ -211,7 +212,7 @@ def _selected(chain: Chain, selection: Selection) -> list[Collection]:
     """Return the selected collections of a backup; none where all of an empty state is."""
     for glob in selection.collections:
         if not any(Selection((glob,)).has_collection(c.name) for c in chain.target.collections):
-            raise _holds_no(chain, f"collection {glob}")
+            raise _holds_no(chain, f"collection {glob}{nearest(glob, [c.name for c in chain.target.collections])}")
     found = [c for c in chain.target.collections if selection.has_collection(c.name)]
     if not found and not (selection.everything and chain.target.whole):
         raise _holds_no(chain, "collection")

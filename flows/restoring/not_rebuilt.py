@@ -58,9 +58,14 @@ def check_whole(result: RestoreResult) -> RestoreResult:
     Raises:
         RestoredInPart: It left something out.
     """
-    if result.not_rebuilt:
-        raise RestoredInPart(result)
+    if error := left_out(result):
+        raise error
     return result
+
+
+def left_out(result: RestoreResult) -> RestoredInPart | None:
+    """Return the error that names what a restore left out; None where it brought back everything."""
+    return RestoredInPart(result) if result.not_rebuilt else None
 
 
 def write_script(backup: BackupMetadata, source: str, objects: Sequence[NotRebuilt]) -> Path | None:

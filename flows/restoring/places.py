@@ -127,6 +127,32 @@ def check_targets(plan: BackupPlan, places: Mapping[str, str | None]) -> set[str
     return in_place
 
 
+def check_output(plan: BackupPlan, path: Path) -> None:
+    """Refuse to write what is looked at into the repository, or into live state, which the next backup would take.
+
+    Args:
+        plan: The plan.
+        path: The file or folder that is to be written.
+
+    Raises:
+        ConfigurationError: It lies in one of them; nothing was written.
+    """
+    folder = plan.repository.folder
+    if folder is not None and inside(path, folder):
+        raise ConfigurationError(
+            f"{path} is in the repository of plan {plan.name}, {folder}", hint="Name a place beside the repository."
+        )
+    for name, source in plan.sources.items():
+        if not source.local:
+            continue
+        location = source.location()
+        within = location.tree and inside(path, location.paths[0])
+        if within or any(resolved(path) == resolved(own) for own in location.paths):
+            raise ConfigurationError(
+                f"{path} is in the live state of source {name}, {location.shown}", hint="Name a place beside it."
+            )
+
+
 def _check_one_file(one: str, here: Location, other: str, there: Location) -> None:
     """Refuse to restore two sources of one file at once: one would wait for the other, or replace what that wrote."""
     if here.paths and not here.tree and not there.tree and here.same(there):

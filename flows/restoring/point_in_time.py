@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from blocks.errors import ConfigurationError
-from flows.reporting.units import human_time
+from flows.reporting.moments import local_time
 
 
 def checked_moment(at: datetime | None, now: datetime) -> datetime | None:
@@ -28,7 +28,7 @@ def checked_moment(at: datetime | None, now: datetime) -> datetime | None:
         raise ConfigurationError(f"{at.isoformat()} is a moment that no clock can show") from exc
     if moment > now:
         raise ConfigurationError(
-            f"{human_time(moment)} is in the future: it is {human_time(now.astimezone(UTC))} now",
+            f"{local_time(moment)} is in the future: it is {local_time(now)} now",
             hint="Look at the year and the zone of the time; `now` stands for the newest backup.",
         )
     return moment

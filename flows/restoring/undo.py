@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from blocks.errors import BackupNotFound, RestoreRefused
+from blocks.host.local_time import local_time
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, Collection
 from blocks.repository.block import Repository
@@ -143,10 +144,10 @@ def find_undo(plan: BackupPlan, repository: Repository) -> Undo:
         if origin is not None and backup.backup_id not in nothing_done:
             if lost is not None and lost > backup.timestamp:
                 raise RestoreRefused(
-                    f"the last restore of plan {plan.name} in place, at {lost:%Y-%m-%d %H:%M:%S} UTC, was made without "
+                    f"the last restore of plan {plan.name} in place, at {local_time(lost)}, was made without "
                     "an emergency backup, so it cannot be taken back",
                     hint=f"`lastgood restore {plan.name} {backup.backup_id}` brings back what was there before the one "
-                    f"before it, as of {backup.timestamp:%Y-%m-%d %H:%M:%S} UTC.",
+                    f"before it, as of {local_time(backup.timestamp)}.",
                 )
             _check_places(plan, backup, origin)
             restored = _restored(repository, backup, origin)

@@ -17,6 +17,7 @@ from flows.pipeline.attempt import BackupPart
 from flows.pipeline.chain import RestorePart
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.prefect_compat import PURE, RETRIED, task
+from flows.pipeline.run_log import tally
 
 
 @task(task_run_name="collect {part}", tags=["stage"], **RETRIED)
@@ -26,6 +27,10 @@ def collect(part: BackupPart) -> OneShot[Reading]:
     if isinstance(reading, FullRead):
         part.read_bytes = reading.rows.nbytes
     part.attempt.context.notes.warn(part.source, reading.warnings)
+    if isinstance(reading, Unchanged):
+        tally(unread=part.base_rows)
+    else:
+        tally(rows=reading.rows.num_rows, size_bytes=reading.rows.nbytes)
     return OneShot(reading)
 
 
@@ -63,4 +68,5 @@ def apply(part: RestorePart, target: Target, rows: OneShot[pa.Table]) -> int:
     applied = target.apply(part.spec, restored)
     if applied == restored.num_rows and isinstance(target, LeavesOut):  # else it has counted what it took
         applied -= pc.sum(target.left_out(part.spec, restored)).as_py() or 0
+    tally(rows=applied, size_bytes=restored.nbytes)
     return applied

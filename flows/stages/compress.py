@@ -11,6 +11,7 @@ from flows.pipeline.messages import CompressedParts, FoundRows, Opened
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.packing import packed_alone, packed_together
 from flows.pipeline.prefect_compat import PURE, task
+from flows.pipeline.run_log import tally
 from flows.pipeline.small_parts import SMALL_BYTES, SharedParts, size
 
 
@@ -22,16 +23,21 @@ def compress(part: BackupPart | SharedParts, changes: OneShot[Changes | None]) -
     left at the end come as one, with their changes.
     """
     if isinstance(part, SharedParts):
-        return OneShot(packed_together(part))
+        return OneShot(_counted(packed_together(part)))
     what = changes.take()
     if what is None:
         return OneShot(None)
     if size(what) <= SMALL_BYTES:
         shared = part.attempt.small.add(part, what)
-        return OneShot(packed_together(shared) if shared else CompressedParts(b"", b"", []))
+        return OneShot(_counted(packed_together(shared)) if shared else CompressedParts(b"", b"", []))
     held = [what]
     del what  # so that its rows are let go of while they are packed
-    return OneShot(packed_alone(part, held))
+    return OneShot(_counted(packed_alone(part, held)))
+
+
+def _counted(packed: CompressedParts) -> CompressedParts:
+    tally(parts=len(packed.members), size_bytes=len(memoryview(packed.data)) + len(memoryview(packed.index)))
+    return packed
 
 
 @task(task_run_name="decompress {part}", tags=["stage"], **PURE)
@@ -39,6 +45,7 @@ def decompress(part: RestorePart, packed: OneShot[list[Opened | FoundRows]]) -> 
     """Unpack the rows of a chain's segments, oldest first."""
     opened = packed.take()
     tables = part.tables(opened)
+    tally(rows=sum(table.num_rows for table in tables), size_bytes=sum(table.nbytes for table in tables))
     if part.chain.proving:
         part.check_lookups([one for one in opened if isinstance(one, Opened)], tables)
     return OneShot(tables)

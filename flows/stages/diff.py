@@ -21,6 +21,7 @@ from flows.pipeline.executor import retried
 from flows.pipeline.messages import NormalizedPart
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.prefect_compat import PURE, task
+from flows.pipeline.run_log import tally
 
 
 @task(task_run_name="diff {part}", tags=["stage"], **PURE)
@@ -37,7 +38,10 @@ def diff(part: BackupPart, normal: OneShot[NormalizedPart]) -> OneShot[Changes |
             changes = changes_since(part.base(), now)
             changes = part.attempt.once.referring(part.collection_name, part.number, part.spec, now, changes)
     part.drop_base()  # also where only the source has looked into it
-    return OneShot(None if changes is None or changes.is_empty else changes)
+    if changes is None or changes.is_empty:
+        return OneShot(None)
+    tally(written=changes.upserts, deleted=changes.tombstones, size_bytes=changes.rows.nbytes)
+    return OneShot(changes)
 
 
 @task(task_run_name="merge {part}", tags=["stage"], **PURE)
@@ -49,6 +53,8 @@ def merge(part: RestorePart, tables: OneShot[list[pa.Table]]) -> OneShot[pa.Tabl
     """
     try:
         rows = as_it_was(tables.take(), part.spec.key)
-        return OneShot(retried(partial(part.filled, rows)))  # which may have to fetch what other parts hold
+        whole = retried(partial(part.filled, rows))  # which may have to fetch what other parts hold
+        tally(rows=whole.num_rows, size_bytes=whole.nbytes)
+        return OneShot(whole)
     except CorruptionDetected as exc:
         raise CorruptionDetected(f"{part}: {exc.message}", hint=exc.hint) from exc

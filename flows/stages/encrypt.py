@@ -8,6 +8,7 @@ from flows.pipeline.chain import RestorePart
 from flows.pipeline.messages import AnyPiece, CompressedParts, FoundRows, Opened, SealedParts
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.prefect_compat import PURE, task
+from flows.pipeline.run_log import tally
 from flows.pipeline.small_parts import SharedParts
 
 
@@ -21,16 +22,18 @@ def encrypt(part: BackupPart | SharedParts, packed: OneShot[CompressedParts | No
         return OneShot(SealedParts((0, b""), (0, b""), []))
     data, index = attempt.packs.new_number(), attempt.packs.new_number()
     catalogue_key = attempt.context.repository.keys.catalogue_key
-    return OneShot(
-        SealedParts(
-            (data, seal(what.data, attempt.data_key, attempt.object_context(ObjectKind.SEGMENT, data))),
-            (index, seal(what.index, catalogue_key, attempt.object_context(ObjectKind.INDEX, index))),
-            what.members,
-        )
+    sealed = SealedParts(
+        (data, seal(what.data, attempt.data_key, attempt.object_context(ObjectKind.SEGMENT, data))),
+        (index, seal(what.index, catalogue_key, attempt.object_context(ObjectKind.INDEX, index))),
+        what.members,
     )
+    tally(parts=len(what.members), size_bytes=len(sealed.data[1]) + len(sealed.index[1]))
+    return OneShot(sealed)
 
 
 @task(task_run_name="decrypt {part}", tags=["stage"], **PURE)
 def decrypt(part: RestorePart, pieces: OneShot[list[AnyPiece]]) -> OneShot[list[Opened | FoundRows]]:
     """Open the sealed blobs of one part's chain."""
-    return OneShot([piece.open() for piece in pieces.take()])
+    opened = [piece.open() for piece in pieces.take()]
+    tally(blobs=len(opened), size_bytes=sum(one.size_bytes for one in opened if isinstance(one, Opened)))
+    return OneShot(opened)

@@ -14,6 +14,7 @@ from flows.pipeline.chain import RestorePart
 from flows.pipeline.messages import NormalizedPart
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.prefect_compat import PURE, task
+from flows.pipeline.run_log import tally
 
 
 @task(task_run_name="normalize {part}", tags=["stage"], **PURE)
@@ -27,6 +28,7 @@ def normalize(part: BackupPart, reading: OneShot[Reading]) -> OneShot[Normalized
         rows = to_normal(selected, part.spec.key, part.digest)
     except UnsupportedState as exc:
         raise UnsupportedState(f"{part}: {exc.message}", hint=exc.hint) from exc
+    tally(rows=rows.num_rows, size_bytes=rows.nbytes)
     return OneShot(NormalizedPart(replace(what, rows=rows)))
 
 
@@ -43,4 +45,6 @@ def denormalize(part: RestorePart, rows: OneShot[pa.Table]) -> OneShot[pa.Table]
             f"{part}: its chain holds {restored.num_rows} rows, the manifest counts {part.part.rows}",
             hint="Restore a backup that does not depend on this one.",
         )
-    return OneShot(part.narrowed(restored))
+    narrowed = part.narrowed(restored)
+    tally(rows=narrowed.num_rows, size_bytes=narrowed.nbytes)
+    return OneShot(narrowed)

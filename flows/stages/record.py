@@ -11,6 +11,7 @@ from flows.pipeline.chain import Chain
 from flows.pipeline.emptied import check_emptied
 from flows.pipeline.manifest import commit_attempt
 from flows.pipeline.prefect_compat import RETRIED, task
+from flows.pipeline.run_log import tally
 
 
 @task(task_run_name="record {attempt}", tags=["stage"], **RETRIED)
@@ -20,10 +21,14 @@ def record(attempt: BackupAttempt) -> BackupMetadata:
     Raises:
         SourceGone: A source held records in the last backup, and holds none now.
     """
-    return commit_attempt(attempt, check_emptied(attempt))
+    made = commit_attempt(attempt, check_emptied(attempt))
+    tally(rows=made.rows, size_bytes=made.size_stored)
+    return made
 
 
 @task(task_run_name="find {backup}", tags=["stage"], **RETRIED)
 def find(repository: Repository, plan: str, backup: str, at: datetime | None = None) -> Chain:
     """Find a backup by id, by `latest` or by time, and the chain it depends on."""
-    return Chain(repository, repository.find(plan, backup, at))
+    chain = Chain(repository, repository.find(plan, backup, at))
+    tally(backups=len(chain.backups))
+    return chain

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from flows.pipeline.attempt import BackupPart
 from flows.pipeline.chain import RestorePart
-from flows.pipeline.messages import AnyPiece, SealedParts, Stored
+from flows.pipeline.messages import AnyPiece, Piece, SealedParts, Stored
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.prefect_compat import RETRIED, task
+from flows.pipeline.run_log import tally
 from flows.pipeline.small_parts import SharedParts
 
 
@@ -21,6 +22,7 @@ def store(part: BackupPart | SharedParts, sealed: OneShot[SealedParts | None]) -
     data, index = packs.add(*what.data), packs.add(*what.index)
     context = part.attempt.context
     context.repository.keep_index(context.plan.name, part.attempt.backup_id, what.index[1])
+    tally(parts=len(what.members), size_bytes=len(what.data[1]) + len(what.index[1]))
     sealed.empty()
     return [(member.part, Stored(member.segment(data, index), member.count)) for member in what.members]
 
@@ -31,4 +33,6 @@ def fetch(part: RestorePart) -> OneShot[list[AnyPiece]]:
 
     Where keys are written out, only what can hold them is fetched, and comes as rows.
     """
-    return OneShot(part.pieces())
+    pieces = part.pieces()
+    tally(blobs=len(pieces), size_bytes=sum(len(one.sealed) for one in pieces if isinstance(one, Piece)))
+    return OneShot(pieces)

@@ -13,7 +13,7 @@ from blocks.rows.canonical import to_canonical
 from blocks.rows.selection import Selection
 from blocks.rows.variant import to_variant, variant_field
 from blocks.sources.target import RestoreMode
-from blocks.sources.view import View
+from blocks.sources.view import Estimating, View, read_whole
 from tests.conformance.chains import apply_all, back_up, content_of, follow_up, index_of, restore
 from tests.conformance.suite import SourceAdapter, beside, selected
 
@@ -28,6 +28,15 @@ def test_a_state_is_several_parts_that_hold_every_row_once(filled: SourceAdapter
     kept = back_up(filled.source)
     assert sum(len(pieces) for pieces in kept.pieces.values()) > 1
     kept.content()  # asserts that no key is in two parts
+
+
+def test_a_view_that_says_how_much_there_is_says_about_what_is_read(filled: SourceAdapter) -> None:
+    with filled.source.view() as view:
+        estimated = view.estimated_bytes() if isinstance(view, Estimating) else None
+        read = sum(
+            read_whole(view, spec, bounds).rows.nbytes for spec in view.collections() for bounds in view.partition(spec)
+        )
+    assert estimated is None or estimated > read / 4
 
 
 def test_old_bounds_cover_what_came_and_moved_since(filled: SourceAdapter, rng: random.Random) -> None:

@@ -111,10 +111,17 @@ class Browser:
         return self.wait(what, script)
 
     def fill(self, selector: str, text: str) -> None:
-        """Replace what a field holds."""
-        self.click_on(selector)
-        self.run("document.activeElement.select?.()")
-        self.call("Input.insertText", text=text)
+        """Replace what a field holds, again where a page that still loads puts back what was there."""
+        value = f"return [document.querySelector({json.dumps(selector)})?.value ?? null]"
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            self.click_on(selector)
+            before = self.run(value)[0]
+            self.run("document.activeElement.select?.()")
+            self.call("Input.insertText", text=text)
+            if before in (None, text) or self._later(selector, value)[0] != before:
+                return
+            assert time.monotonic() < deadline, f"{selector} still holds {before!r}"
 
     def fill_labelled(self, label: str, text: str, number: int = 0) -> None:
         """Replace what the field of a label holds; of several such labels, that of the one of that number."""

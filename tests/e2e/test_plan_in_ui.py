@@ -24,7 +24,11 @@ UNUSUAL = {
         "incremental": False,
         "verify": {"rrule": "FREQ=WEEKLY;BYDAY=SU;BYHOUR=4"},
     },
-    "hooks": {"before": ["true --all"], "after": [{"command": ["true"], "timeout_seconds": 5}]},
+    "hooks": {
+        "before": ["true --all"],
+        "after": [{"command": ["true"], "timeout_seconds": 5}],
+        "restore": {"before": [{"python": "shop.ops:stop", "env": {"MODE": "drain", "WORD": "$SHOP_WORD"}}]},
+    },
 }
 """What no form may lose: hardly a value that a plan would have without being told."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from blocks.sources.sqlite import SQLiteSource
 from blocks.storage.s3 import s3_credentials
 from blocks.storage.settings import StorageSettings
 from flows import backup, restore
-from tests.e2e.prefect_support import Prefect, SmallPlan
+from tests.e2e.prefect_support import ROOT, Prefect, SmallPlan
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -107,3 +109,30 @@ def test_a_block_without_keys_is_said_by_field() -> None:
     AwsCredentials(region_name="eu-west-1").save("empty", overwrite=True, _sync=True)
     with pytest.raises(ConfigurationError, match="aws-credentials/empty holds no access key"):
         s3_credentials(StorageSettings(credentials_block="aws-credentials/empty"))
+
+
+def test_a_plan_with_a_source_of_another_package_is_saved_and_run_by_its_name(prefect: Prefect, tmp_path: Path) -> None:
+    """As processes of their own: what is saved, is loaded by one that has not read the plan's file."""
+    example, said = ROOT / "docs" / "examples" / "lastgood-example", tmp_path / "site" / "example-1.0.dist-info"
+    said.mkdir(parents=True)
+    (said / "METADATA").write_text("Metadata-Version: 2.1\nName: example\nVersion: 1.0\n")
+    added = "[lastgood.sources]\njsonlines = lastgood_example.source:JSONLinesSource\n"
+    (said / "entry_points.txt").write_text(added)
+    (tmp_path / "lines.jsonl").write_text('{"key": "a"}\n')
+    plan = tmp_path / "plan.yaml"
+    sources = "{lines: {type: jsonlines, path: lines.jsonl}}"
+    plan.write_text(f"name: lines\nsources: {sources}\nrepository: {{url: backups}}\nencryption: none\n")
+    environment = prefect.environment() | {"PYTHONPATH": f"{said.parent}:{example}:{ROOT}"}
+
+    def run(*words: str) -> str:
+        script = "import sys; from lastgood import main; sys.exit(main())"
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("init", str(plan))
+    run("plan", "save", str(plan))
+    made = json.loads(run("backup", "lines", "--type", "full", "--json"))
+    assert made["rows"] == 1

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from contextvars import copy_context
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from prefect import flow, task
 
-from blocks.errors import CorruptionDetected, QualityFailed, RepositoryLocked
+from blocks.errors import CorruptionDetected, HookFailed, QualityFailed, RepositoryLocked
 from blocks.records import BackupMetadata
 from flows import backup, restore, retention, undo, verify
 from flows.reporting.units import human_bytes
@@ -52,6 +53,28 @@ def test_a_backup_leaves_its_numbers_its_collections_and_a_link_to_its_base(
 
     link = found["base-shop"]["data"]
     assert link == f"[{made.backup_id} depends on {full.backup_id}]({prefect.server.ui_url}/runs/flow-run/{full_run})"
+
+
+@pytest.mark.usefixtures("logged")
+@pytest.mark.parametrize("failing", [False, True])
+def test_what_the_hooks_of_a_run_say_is_in_its_log_and_a_table(
+    prefect: Prefect, small_plan: SmallPlan, failing: bool
+) -> None:
+    end = "exit 7" if failing else "true"
+    tell = [["sh", "-c", "echo $LASTGOOD_OUTCOME"]]
+    hooks = {"backup": {"before": [["sh", "-c", f"echo flushed; {end}"]], "after": tell}}
+    small_plan.path.write_text(f"{small_plan.path.read_text()}\nhooks: {json.dumps(hooks)}\n")
+    with pytest.raises(HookFailed) if failing else nullcontext():
+        backup(str(small_plan.path), "full")
+    run = prefect.newest_run("backup", small_plan)
+    table = json.loads(prefect.artifacts(run["id"])["hooks-shop"]["data"])
+    assert [(row["in the plan"], row["exit code"], row["output"]) for row in table] == [
+        ("hooks.backup.before", 7 if failing else 0, "flushed"),
+        ("hooks.backup.after", 0, "failed" if failing else "completed"),
+    ]
+    lines = said(prefect, run["id"])
+    assert "hook sh: flushed" in lines
+    assert any(line.startswith(f"hook sh (hooks.backup.before): exit code {7 if failing else 0}") for line in lines)
 
 
 def test_a_plan_that_says_so_is_verified_in_a_run_inside_of_that_of_the_backup(
@@ -111,7 +134,7 @@ def test_verification_and_retention_leave_their_findings(prefect: Prefect, small
     verify(str(small_plan.path), due=True)
     told = prefect.artifacts(prefect.newest_run("verify", small_plan)["id"])["proofs-shop"]
     assert f'"backup": "{made.backup_id}", "how": "whole"' in told["data"]
-    assert "1 scratch restores: " in told["description"]
+    assert "1 scratch restore: " in told["description"]
     retention(str(small_plan.path), dry_run=True)
     found = prefect.artifacts(prefect.newest_run("retention", small_plan)["id"])
     assert "| goes at the next run | 0 backups |" in found["report-shop"]["data"]
@@ -225,7 +248,7 @@ def test_a_command_has_sent_all_of_its_run_when_it_ends(prefect: Prefect, small_
         return done if len(done) == TASKS else None
 
     assert f"record {made}" in wait_for("the record of all stages", recorded)
-    lines = [log["message"] for log in prefect.post("/logs/filter", logs=of_run)]
+    lines = [log["message"].removeprefix(f"{made}: ") for log in prefect.post("/logs/filter", logs=of_run)]
     assert [line for line in lines if "Finished in state" in line] == ["Finished in state Completed()"]
     assert {line.partition(":")[0] for line in lines if ": " in line} >= {
         "plan",
@@ -262,20 +285,46 @@ def test_the_log_of_a_run_says_what_it_did_and_nothing_of_each_task(prefect: Pre
     small_plan.execute("DELETE FROM orders WHERE id <= 3")
     made = backup(str(small_plan.path), "incremental")
     lines = said(prefect, prefect.newest_run("backup", small_plan)["id"])
-    assert lines[1:-2] == [
-        f"plan: shop, incremental backup {made.backup_id}",
+    assert all(line.startswith(f"{made.backup_id}: ") for line in lines[1:-1])
+    lines = [line.removeprefix(f"{made.backup_id}: ") for line in lines]
+    assert lines[1:6] == [
+        "plan: shop, incremental backup",
         f"base: {full.backup_id}",
         f"rows: {made.rows}, of which 0 written and 3 deleted",
         f"bytes: {human_bytes(made.size_bytes)}, stored {human_bytes(made.size_stored)}",
         f"place: {small_plan.folder / 'backups'}",
     ]
-    stages = re.findall(r"(\w+) [0-9.]+", lines[-2].partition("seconds by stage: ")[2])
-    assert set(stages) == {*STAGES, "record"}
+    assert lines[6].startswith("took: ")
+    assert [line.partition(":")[0] for line in lines[7:-1]] == [*STAGES, "record"]
+    assert re.fullmatch(r"collect: 98 rows, [\d.]+ KiB, \d\.\d s", lines[7])
     assert "Finished in state Completed()" in lines[-1]
     restore(str(small_plan.path), mode="merge", collections=["ledger/*"])
     lines = said(prefect, prefect.newest_run("restore", small_plan)["id"])
-    assert f"place: ledger at live, {small_plan.ledger}" in lines
-    assert "rows: 97 restored" in lines
+    assert f"{made.backup_id}: place: ledger at live, {small_plan.ledger}" in lines
+    assert f"{made.backup_id}: rows: 97 restored" in lines
+    verify(str(small_plan.path), deep=False)
+    lines = said(prefect, prefect.newest_run("verify", small_plan)["id"])
+    assert f"{made.backup_id}: plan: shop, quick verification: verified" in lines
+    assert f"{made.backup_id}: stored bytes: good, every row compared" in lines
+
+
+@pytest.mark.usefixtures("logged")
+def test_what_the_layers_below_warn_of_is_in_the_log_of_the_run_without_secrets(
+    prefect: Prefect, small_plan: SmallPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        logging.getLogger("blocks.planted").warning("the disk of redis://:geheim@cache makes noises")
+        raise RuntimeError("postgresql://bot:geheim@db.example/books does not answer")
+
+    monkeypatch.setattr(type(small_plan.plan.sources["ledger"]), "view", fails)
+    with pytest.raises(RuntimeError):
+        backup(str(small_plan.path), "full")
+    run = prefect.newest_run("backup", small_plan)
+    assert run["state"]["message"] == "unexpected RuntimeError: postgresql://bot@db.example/books does not answer"
+    lines = said(prefect, run["id"])
+    assert any(re.fullmatch(r"FUL_\w+: the disk of redis://@cache makes noises", line) for line in lines)
+    assert "postgresql://bot@db.example/books does not answer" in "\n".join(lines)
+    assert "geheim" not in "\n".join(lines)
 
 
 @pytest.mark.usefixtures("logged")

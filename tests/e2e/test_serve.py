@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -40,6 +41,10 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+from blocks.host.own_process import begin_process
+
+begin_process(["serve", "--log-format", "json"])  # as the command does
+
 from prefect.schedules import Interval
 
 from deployments.jobs import Timetable
@@ -55,18 +60,18 @@ serve([sys.argv[1]], home=Path(sys.argv[2]), port=0,
 def test_a_schedule_really_fires_on_an_embedded_server_where_the_configured_one_does_not_answer(
     shared_server: SharedServer, small_plan: SmallPlan, tmp_path: Path
 ) -> None:
-    home, log = tmp_path / "state" / "prefect", tmp_path / "serve.log"
+    home, log, printed = tmp_path / "state" / "prefect", tmp_path / "serve.log", tmp_path / "serve.out"
     shared_server.prepare_home(home)
     (port,) = free_ports(1)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    with log.open("wb") as out:
+    with log.open("wb") as err, printed.open("wb") as out:
         serving = subprocess.Popen(
             [sys.executable, "-c", EVERY_FEW_SECONDS, str(small_plan.path), str(home), str(port)],
             # elsewhere than the checkout: runs must find the flows all the same
             cwd=tmp_path,
             env=environment | {"PYTHONPATH": str(ROOT), "PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_API_URL": DEAD},
             stdout=out,
-            stderr=subprocess.STDOUT,
+            stderr=err,
         )
     try:
 
@@ -101,6 +106,11 @@ def test_a_schedule_really_fires_on_an_embedded_server_where_the_configured_one_
     assert [m.backup_type for m in made[:2]] == [BackupType.FULL, BackupType.INCREMENTAL]
     assert made[1].base == made[0].backup_id
     assert running_server(home) is None
+    # all of its log, and of the processes of its runs, is lines of JSON that name the run
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    stages = {line["message"].partition(":")[0]: line for line in lines if line["backup_id"] == made[1].backup_id}
+    assert {"collect", "normalize", "diff", "compress", "encrypt", "store", "record"} <= stages.keys()
+    assert (stages["record"]["plan"], stages["record"]["verb"]) == ("shop", "backup")
 
 
 def test_each_plan_has_deployments_of_its_own_names(small_plan: SmallPlan, tmp_path: Path) -> None:

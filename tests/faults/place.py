@@ -33,8 +33,9 @@ class Place:
         return make_plan(LiveState(self.folder), self.root, key)
 
     def around(self) -> dict[str, bytes]:
-        """Everything that no restore to `target` may touch."""
-        return {name: data for name, data in files_of(self.folder).items() if not name.startswith("target/")}
+        """Everything that no restore to `target` may touch; the journal tells of the restore itself."""
+        written = ("target/", "state/lastgood/journal/")
+        return {name: data for name, data in files_of(self.folder).items() if not name.startswith(written)}
 
 
 def make_place(folder: Path) -> Place:

@@ -234,7 +234,7 @@ class FilesSource(StateSource):
                 count = sum(1 for _ in entries)
         except OSError as exc:
             raise self._unreadable(exc) from exc
-        return f"folder {self.root}, {count:,} entries"
+        return f"folder {self.root}, {count:,} {'entry' if count == 1 else 'entries'}"
 
     def _unreadable(self, error: OSError) -> SourceUnavailable:
         return SourceUnavailable(

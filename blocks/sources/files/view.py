@@ -49,6 +49,12 @@ class FilesView(ObservedTree):
         """Return the one collection, `tree`."""
         return [TREE]
 
+    def estimated_bytes(self) -> int | None:
+        """Return the size of the files, holes included, and of their entries."""
+        regular = (self.listing.stats[:, 0] & 0o170000) == stat.S_IFREG
+        content = int(np.where(regular, self.listing.stats[:, _SIZE], 0).sum())
+        return content + _ENTRY_BYTES * len(self.listing.paths)
+
     def partition(self, collection: CollectionSpec) -> Sequence[Bounds]:
         """Partition into ranges of about `part_size_bytes` and at most 50,000 rows; large files are cut at chunks."""
         edges = self._edges()

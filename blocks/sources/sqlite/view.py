@@ -150,6 +150,15 @@ class SQLiteView:
         """Return all tables, shadow tables of virtual ones included, in the order of the schema."""
         return self._specs
 
+    def estimated_bytes(self) -> int | None:
+        """Return the size of the database without its free pages; indexes and what is left out are in it, too."""
+        with translated(self._path, "cannot measure"), self._lock:
+            size, pages, free = (
+                self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_size", "page_count", "freelist_count")
+            )
+        return int(size * (pages - free))
+
     def partition(self, collection: CollectionSpec) -> Sequence[Bounds]:
         """Partition into ranges of the rowid, or of the primary key of a WITHOUT ROWID table."""
         if self._order_unknown(collection):

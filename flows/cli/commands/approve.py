@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from blocks.errors import BackupNotFound, ConfigurationError, RestoreRefused
 from flows.cli import options
-from flows.cli.output import grid, say, say_json
+from flows.cli.output import Table, fits, grid, say, say_json, say_sentence
 from flows.cli.running import answering_server
-from flows.reporting.units import human_time
+from flows.reporting.moments import local_time
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _WAITING = ("restore", "undo")
 """The flows that wait for an approval."""
 _PAGE = 200
+
+_WHOLE_ID, _BEGINNING = 36, 8
+"""Characters of the id of a run: all, and as many as a narrow terminal shows; `approve` takes the beginning, too."""
 
 
 def approve_arguments(command: ArgumentParser) -> None:
@@ -54,7 +57,7 @@ def approve(run: str | None, *, reject: bool, note: str, by: str | None, json: b
     if json:
         say_json({"run": str(found.id), "name": found.name, "approved": not reject, "by": who, "note": note})
     else:
-        say(f"{'rejected' if reject else 'approved'}: run {found.name} ({found.id}) goes on in Prefect")
+        say_sentence(f"{'rejected' if reject else 'approved'}: run {found.name} ({found.id}) goes on in Prefect")
 
 
 def _waiting(client: SyncPrefectClient) -> list[FlowRun]:
@@ -85,10 +88,17 @@ def _list(waiting: Sequence[FlowRun], json: bool) -> None:
     if not waiting:
         say("no restore waits for an approval")
         return
+    table = _table(waiting, _WHOLE_ID)
+    say(table if fits(table) else _table(waiting, _BEGINNING))
+
+
+def _table(waiting: Sequence[FlowRun], characters: int) -> Table:
+    """Show runs with so many characters of their ids."""
     table = grid("run", "name", "waits since")
+    table.columns[0].whole = table.columns[2].whole = True
     for run in waiting:
-        table.add_row(str(run.id), run.name, human_time(_since(run)))
-    say(table)
+        table.add_row(str(run.id)[:characters], run.name, local_time(_since(run)))
+    return table
 
 
 def _since(run: FlowRun) -> datetime:

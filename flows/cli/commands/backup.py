@@ -35,9 +35,14 @@ def backup_arguments(command: ArgumentParser) -> None:
         dest="backup_type",
         default=BackupType.INCREMENTAL,
     )
-    options.values(command, "--tag", "WORD", "A word to keep with it; may be repeated.", dest="tags")
+    options.values(command, "--tag", "WORD", "A word to keep with it; may be repeated.", dest="tags", type=options.word)
     options.value(
-        command, "--wait", "SECONDS", "How long to wait where another run holds the plan.", type=float, default=0.0
+        command,
+        "--wait",
+        "SECONDS",
+        "How long to wait where another run holds the plan.",
+        type=options.seconds,
+        default=0.0,
     )
     options.value(
         command, "--state", "FILE", "State to back up in place of the live sources: a JSON object, or - for stdin."

@@ -17,7 +17,7 @@ from flows.cli import options
 from flows.cli.output import Styled, grid, note, say, say_json
 from flows.cli.running import open_plan
 from flows.pipeline.chain import Chain
-from flows.reading.contents import nearest
+from flows.pipeline.hints import nearest
 from flows.reading.diff import Absent, CollectionDiff, FieldChange, RowChange, compare_backups
 from flows.reading.diff_rows import ChangeKind
 from flows.reading.file_changes import ENTRY, FileChange, FileChanges, FileState

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from blocks.errors import ConfigurationError
 from flows.cli import options
-from flows.cli.output import grid, note, say, say_json
+from flows.cli.output import grid, say, say_json, say_note
 from flows.cli.running import open_plan
 from flows.reading.contents import Contents
 from flows.reading.export import ExportRequest, Format, export
 from flows.reporting.units import human_bytes
+from flows.restoring.places import check_output
 
 
 def export_arguments(command: ArgumentParser) -> None:
@@ -44,13 +45,15 @@ def export_collections(
     if not to:
         raise ConfigurationError("--to names no folder")
     opened = open_plan(plan)
+    folder = Path(to).expanduser()
+    check_output(opened, folder)
     contents = Contents(opened, backup)
-    request = ExportRequest(Path(to).expanduser(), format, tuple(collection), tuple(key), overwrite)
+    request = ExportRequest(folder, format, tuple(collection), tuple(key), overwrite)
     files = []
     for one in export(contents, request):
         files.append(one)
         for text in one.notes:
-            note(f"note: {text}")
+            say_note(text)
     if json:
         say_json(
             {

@@ -41,7 +41,7 @@ def init(plan: str, *, json: bool) -> None:
     if seen is not None:
         warn(f"this machine has seen repository {seen} at this place before; is its disk not mounted?")
     if not json:
-        note(f"next: lastgood backup {plan}")
+        note(f"next: lastgood backup {plan}", whole=True)
 
 
 def _hand_over(kit: RecoveryKit, json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from blocks.plan.draft import draft
 from blocks.plan.plan import parse_plan, read_plan
 from blocks.plan.strict_yaml import load_yaml
 from flows.cli import options
-from flows.cli.output import Styled, note, say, say_json
+from flows.cli.output import Styled, folded, note, say, say_json, say_sentence
 from flows.cli.running import answering_server, open_plan
 from flows.proving.readiness import Readiness, readiness
 
@@ -45,24 +46,25 @@ def save_plan(plan: str, *, name: str | None, json: bool) -> None:
     if json:
         say_json({"block": f"backup-plan/{block}", "plan": opened.name, "server": server})
     else:
-        say(f"plan {opened.name} is saved as the block backup-plan/{block} at {server}")
+        say_sentence(f"plan {opened.name} is saved as the block backup-plan/{block} at {server}")
 
 
 def check_plan_arguments(command: ArgumentParser) -> None:
     """Declare what `plan check` takes."""
     options.plan(command)
+    options.flag(command, "--notify", "Also send a test message to all that the plan's notifications name.")
     options.json(command)
 
 
-def check_plan(plan: str, *, json: bool) -> int:
-    """See whether all that a plan needs is there: sources, credential, repository, room, suites, hooks, programs.
+def check_plan(plan: str, *, notify: bool, json: bool) -> int:
+    """See whether all that a plan needs is there: sources, credential, repository, suites, hooks, notifications.
 
-    Everything is tried, nothing is written. The exit code is 0 where all is ready, else that of the first thing that is
-    not.
+    Everything is tried, nothing is written, and nobody is told anything unless `--notify` says so. The exit code is 0
+    where all is ready, else that of the first thing that is not.
     """
     opened = open_plan(plan)
     found = []
-    for one in readiness(opened):
+    for one in readiness(opened, notify):
         found.append(one)
         if not json:
             _show_readiness(one)
@@ -76,9 +78,10 @@ def check_plan(plan: str, *, json: bool) -> int:
 
 def _show_readiness(one: Readiness) -> None:
     mark = Styled("ready      ", "green") if one.ready else Styled("not ready  ", "bold red")
-    say(Styled(f"{mark.text}{one.what}: {one.sentence}", mark.style))
+    room = len(mark.text)
+    say(Styled(folded(f"{mark.text}{one.what}: {one.sentence}", sys.stdout, room), mark.style))
     if one.hint and not one.ready:
-        say(f"           {one.hint}")
+        say(folded(f"{' ' * room}{one.hint}", sys.stdout, 0))
 
 
 def _readiness_json(one: Readiness) -> JsonValue:
@@ -138,7 +141,7 @@ def new_plan(
     if passphrase_file is None:
         note("put a passphrase into the environment variable LASTGOOD_PASSPHRASE, and keep a copy of it elsewhere")
     if out is not None:
-        note(f"next: lastgood init {out}, then lastgood plan check {out}")
+        note(f"next: lastgood init {out}, then lastgood plan check {out}", whole=True)
 
 
 def _check_new(path: Path) -> None:

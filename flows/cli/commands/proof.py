@@ -11,6 +11,7 @@ from flows.cli.running import open_plan
 from flows.reporting.evidence import plan_evidence
 from flows.reporting.page_files import check_page, write_page
 from flows.reporting.proof_page import proof_page
+from flows.restoring.places import check_output
 
 
 def proof_arguments(command: ArgumentParser) -> None:
@@ -23,7 +24,9 @@ def proof_arguments(command: ArgumentParser) -> None:
 def proof(plan: str, backup: str, *, out: Path) -> None:
     """Write what was proved of a backup as one page of HTML, from the records of its verifications; nothing is read."""
     check_page(out)
-    evidence = plan_evidence(open_plan(plan), backup)
+    opened = open_plan(plan)
+    check_output(opened, out)
+    evidence = plan_evidence(opened, backup)
     write_page(out, proof_page(evidence))
     say(f"what was proved of {evidence.backup.backup_id} is told in {out}")
 

@@ -8,7 +8,7 @@ from argparse import ArgumentParser
 
 from blocks.errors import ConfigurationError
 from flows.cli import options
-from flows.cli.output import Column, Table, note, say
+from flows.cli.output import Column, Table, note, say, say_note
 from flows.cli.running import open_plan
 from flows.reading.contents import Contents
 from flows.reading.query import Answer, answer
@@ -43,7 +43,7 @@ def query(plan: str, backup: str, sql: str, *, limit: int, timeout: float, csv: 
     contents = Contents(opened, backup)
     with answer(contents, sql, timeout) as found:
         for text in found.notes:
-            note(f"note: {text}")
+            say_note(text)
         if json:
             _say_json(found, opened.name, contents.backup.backup_id)
         elif csv:

@@ -17,7 +17,7 @@ from blocks.rows.selection import Selection
 from blocks.sources.target import RestoreMode
 from flows.cli import options
 from flows.cli.manner import manner
-from flows.cli.output import asks, fields, grid, interactive, note, remark, say, say_json
+from flows.cli.output import asks, fields, grid, interactive, remark, say, say_json, say_note
 from flows.cli.progress import open_progress
 from flows.cli.running import open_plan, run_reference, run_verb
 from flows.cli.times import parse_time
@@ -219,8 +219,8 @@ def _moment(at: str | None) -> datetime | None:
         return None
     now = datetime.now(UTC)
     moment = parse_time(at, now)
-    local = moment.astimezone()
-    remark(f"as of {local:%Y-%m-%d %H:%M:%S %Z} (local time), which is {human_time(moment)}")
+    here, utc = local_time(moment), human_time(moment)
+    remark(f"as of {here}" if here == utc else f"as of {here} (local time), which is {utc}")
     return checked_moment(moment, now)
 
 
@@ -259,7 +259,7 @@ def _show(result: RestoreResult, json: bool) -> None:
     if preview or not manner().quiet:
         _say_result(result, preview)
     for text in result.notes:
-        note(f"note: {text}")
+        say_note(text)
     if result.undo and not manner().quiet:
         say(f"\nTo undo this restore: {result.undo}")
 

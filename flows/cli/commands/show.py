@@ -13,7 +13,7 @@ from blocks.repository.block import Repository
 from blocks.repository.verdict import Verdict
 from blocks.verification import Verification
 from flows.cli import options
-from flows.cli.output import Table, fields, grid, say, say_json
+from flows.cli.output import Table, fields, grid, say, say_json, say_sentence
 from flows.cli.render import (
     backup_json,
     chain_text,
@@ -52,20 +52,20 @@ def show(plan: str, backup: str, *, json: bool) -> None:
     say("")
     say(collections_table(made))
     for source in made.sources:
-        say(f"\n{source.name} ({source.type}): {source.system}, seen {local_time(source.taken_at)}")
+        say_sentence(f"\n{source.name} ({source.type}): {source.system}, seen {local_time(source.taken_at)}")
         if held := held_log(source):
             say(f"  {held}")
         for warning in source.warnings:
-            say(f"  warning: {warning}")
+            say_sentence(f"  warning: {warning}")
     say("")
     say(proof_table(verdict))
     if verdict.doubt is not None:
-        say(f"not all is known: {verdict.doubt}")
+        say_sentence(f"not all is known: {verdict.doubt}")
     verifications = repository.verifications(opened.name, made.backup_id)
     say("")
     say(_verifications_table(verifications) if verifications else "never verified")
     for finding in _findings(verdict, verifications):
-        say(f"found: {finding}")
+        say_sentence(f"found: {finding}")
     if rows := recovery_rows(_recovery(repository, opened.name)):
         say("")
         say(fields(rows))
@@ -148,11 +148,11 @@ def _show_json(repository: Repository, made: BackupMetadata) -> JsonValue:
 
 def _verifications_table(verifications: Sequence[Verification]) -> Table:
     """Show the verifications of a backup, oldest first."""
-    table = grid(">number", "verified (UTC)", "how", "status", ">rows", ">rules", ">took", ">findings")
+    table = grid(">number", "verified", "how", "status", ">rows", ">rules", ">took", ">findings")
     for one in verifications:
         table.add_row(
             f"{one.sequence or ''}",
-            f"{one.verified_at:%Y-%m-%d %H:%M:%S}",
+            local_time(one.verified_at),
             "deep" if one.deep else "compared",
             status_text(one.status),
             f"{one.rows:,}",

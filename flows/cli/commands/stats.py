@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from datetime import datetime
+
+from pydantic import JsonValue
 
 from flows.cli import options
-from flows.cli.output import fields, grid, note, say, say_json
+from flows.cli.output import fields, grid, note, say, say_json, say_lines
 from flows.cli.running import open_plan
 from flows.reading.stats import TypeNumbers, backup_stats, numbers_by_type
+from flows.reporting.moments import local_time
 from flows.reporting.units import human_bytes, human_seconds
 
 
@@ -30,23 +34,28 @@ def stats(plan: str, *, json: bool) -> None:
     table = grid(
         "type", ">backups", ">stored", ">mean stored", ">mean size", ">mean time", ">longest", ">looked at", ">good"
     )
+    table.columns[4].spare, table.columns[6].spare = 2, 1  # on a terminal that is too narrow
     for kind, one in types.items():
         table.add_row(kind, *_cells(one))
-    say(table)
+    say_lines(table, table)
     say("")
     say(
         fields(
             [
                 ("backups", f"{told['total_backups']}"),
-                ("oldest", str(told["oldest"] or "")),
-                ("newest", str(told["newest"] or "")),
-                ("verified", str(told["newest_verified"] or "never")),
+                ("oldest", _moment(told["oldest"], "")),
+                ("newest", _moment(told["newest"], "")),
+                ("verified", _moment(told["newest_verified"], "never")),
             ]
         )
     )
     findings = told["findings"]
     for finding in findings if isinstance(findings, list) else []:
         note(f"damaged: {finding}")
+
+
+def _moment(text: JsonValue, absent: str) -> str:
+    return local_time(datetime.fromisoformat(text)) if isinstance(text, str) else absent
 
 
 def _cells(one: TypeNumbers) -> list[str]:

@@ -12,16 +12,18 @@ from blocks.verification import Axis, CheckOutcome, Verification
 from flows.cli import options
 from flows.cli.due import verify_due
 from flows.cli.manner import manner
-from flows.cli.output import Styled, fields, note, say, say_json, warn
+from flows.cli.output import Styled, fields, note, say, say_json, say_sentence, warn
 from flows.cli.render import outcome_text, status_text
 from flows.cli.running import open_plan, run_reference, run_verb
 from flows.pipeline.progress import Progress
 from flows.proving.failure import failure, unproved
 from flows.reporting.evidence import plan_evidence
+from flows.reporting.moments import local_time
 from flows.reporting.page_files import check_page, write_page
 from flows.reporting.proof_page import proof_page
-from flows.reporting.units import human_seconds, human_time
+from flows.reporting.units import human_seconds
 from flows.reporting.wording import AXES, DEPTHS, known
+from flows.restoring.places import check_output
 from flows.verify import make_verification
 from flows.verify import verify as verify_flow
 
@@ -55,6 +57,8 @@ def verify(
     if report is not None:
         check_page(report)
     opened = open_plan(plan)
+    if report is not None:
+        check_output(opened, report)
     parameters = {"plan": run_reference(plan), "backup": backup, "deep": deep}
     try:
         result = run_verb(verify_flow, lambda progress: _proved(opened, backup, deep, progress), no_server, parameters)
@@ -112,7 +116,7 @@ def _show(result: Verification, json: bool) -> None:
         )
     )
     for finding in result.findings:
-        say(f"found: {finding}")
+        say_sentence(f"found: {finding}")
 
 
 def _warn(result: Verification, json: bool) -> None:
@@ -130,7 +134,7 @@ def _found(result: Verification, axis: Axis, stands: Verdict) -> str | Styled:
     before = stands.axes.get(axis)
     if before is None or before.sequence == (result.sequence or 0) or before.outcome is outcome:
         return Styled(said, outcome_text(outcome).style)
-    when, how = human_time(before.verified_at), DEPTHS.get(before.depth, "")
+    when, how = local_time(before.verified_at), DEPTHS.get(before.depth, "")
     more = f"{said}; {before.outcome.value} by verification {before.sequence} of {when}{how and f' ({how})'}"
     return Styled(more, outcome_text(before.outcome).style)
 

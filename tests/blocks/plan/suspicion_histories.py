@@ -251,6 +251,8 @@ def _office(random: Random) -> Iterator[tuple[datetime, Kind]]:
             made += 1
 
 
+CLOSE = "every four minutes, a full a day"
+
 SCHEDULES: dict[str, Callable[[Random], Iterator[tuple[datetime, Kind]]]] = {
     "hourly, a full a week": _every(HOUR, lambda n: "incremental" if n % 168 else "full"),
     "daily, a full a week": _every(DAY, lambda n: "incremental" if n % 7 else "full"),
@@ -261,6 +263,7 @@ SCHEDULES: dict[str, Callable[[Random], Iterator[tuple[datetime, Kind]]]] = {
     "a full a week": _every(7 * DAY, lambda _: "full"),
     "hourly while people work": _office,
 }
+ALL_SCHEDULES = SCHEDULES | {CLOSE: _every(timedelta(minutes=4), lambda n: "incremental" if n % 360 else "full")}
 
 
 Fault = Callable[[State], State | None]
@@ -286,7 +289,7 @@ class Simulated:
     def begin(cls, schedule: str, seed: int) -> Simulated:
         random = Random(f"{schedule} {seed}")
         tables = {name: kind(random) for name, kind in TABLES.items()}
-        return cls(tables, Outlook(), SCHEDULES[schedule](random))
+        return cls(tables, Outlook(), ALL_SCHEDULES[schedule](random))
 
     def back_up(self, hit: str | None = None, fault: Fault | None = None, learn: bool = True) -> list[str]:
         """Let the tables live until the next backup, and return what is suspicious about it.

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import subprocess
 import sys
 import traceback
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager as Around
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
-from blocks.errors import ConfigurationError, Partial, SourceUnavailable
-from blocks.plan.hooks import Hook, Hooks
+from blocks.errors import ConfigurationError, HookFailed, Partial, SourceUnavailable
+from blocks.host.interrupts import Ended
+from blocks.plan.hook_context import VARIABLES, HookContext
+from blocks.plan.hooked_run import OUTPUT_BYTES, HookedRun, HookRun
+from blocks.plan.hooks import VERBS, Hook, Hooks
 from blocks.plan.plan import parse_plan
 
 
@@ -25,6 +37,11 @@ def script(folder: Path, name: str, text: str) -> str:
 def notes(folder: Path) -> list[str]:
     path = folder / "notes"
     return path.read_text().split() if path.exists() else []
+
+
+def around(hooks: Hooks, plan: str = "p", kind: str = "full", private: Collection[str] = ()) -> Around:
+    """Run hooks around the reading of state."""
+    return HookedRun(hooks, HookContext(plan, "backup", backup_type=kind), private).around_reading()
 
 
 def note(word: str) -> list[str]:
@@ -61,7 +78,7 @@ def test_a_misspelt_hook_is_refused_by_the_plan() -> None:
 
 def test_hooks_run_in_order_in_the_folder_of_the_plan(tmp_path: Path) -> None:
     hooks = Hooks(before=(note("one"), note("two")), after=(note("four"), note("five"))).anchored(tmp_path)
-    with hooks.around("trading", "full"):
+    with around(hooks, "trading"):
         note_file = tmp_path / "notes"
         note_file.write_text(note_file.read_text() + "three\n")
     assert notes(tmp_path) == ["one", "two", "three", "four", "five"]
@@ -71,7 +88,7 @@ def test_a_relative_program_and_folder_count_from_the_plan(tmp_path: Path) -> No
     (tmp_path / "ops").mkdir()
     script(tmp_path / "ops", "pause.sh", "pwd >> notes")
     hooks = Hooks(before=("./ops/pause.sh", Hook(command="./pause.sh", folder="ops"))).anchored(tmp_path)
-    with hooks.around("trading", "full"):
+    with around(hooks, "trading"):
         pass
     assert notes(tmp_path) == [str(tmp_path)]
     assert notes(tmp_path / "ops") == [str(tmp_path / "ops")]
@@ -83,7 +100,8 @@ def test_a_hook_knows_what_it_is_run_for_and_not_the_passphrase(
     monkeypatch.setenv("SECRET_WORD", "hunter2")
     monkeypatch.setenv("OTHER", "kept")
     show = 'echo "$LASTGOOD_PLAN $LASTGOOD_BACKUP_TYPE $OTHER ${SECRET_WORD-unset}" >> notes'
-    with Hooks(before=(["sh", "-c", show],)).anchored(tmp_path).around("trading", "incremental", ["SECRET_WORD"]):
+    hooks = Hooks(before=(["sh", "-c", show],)).anchored(tmp_path)
+    with around(hooks, "trading", "incremental", ["SECRET_WORD"]):
         pass
     assert notes(tmp_path) == ["trading", "incremental", "kept", "unset"]
 
@@ -92,36 +110,37 @@ def test_a_failing_hook_stops_before_the_block_and_still_lets_the_writers_go_on(
     failing = ["sh", "-c", "echo out; echo the app is busy >&2; exit 3"]
     hooks = Hooks(before=(note("one"), failing, note("never")), after=(note("resumed"),)).anchored(tmp_path)
     told = pytest.raises(SourceUnavailable, match=r"hook sh ended with exit code 3: out\nthe app is busy")
-    with told, hooks.around("trading", "full"):
+    with told, around(hooks, "trading"):
         (tmp_path / "notes").write_text("block")
     assert notes(tmp_path) == ["one", "resumed"]
 
 
 def test_only_the_end_of_what_a_hook_said_is_shown(tmp_path: Path) -> None:
     talk = "import sys; sys.stderr.write('x' * 10**6 + 'the end'); sys.exit(1)"
-    with pytest.raises(SourceUnavailable) as caught, Hooks(before=([sys.executable, "-c", talk],)).around("p", "full"):
+    with pytest.raises(SourceUnavailable) as caught, around(Hooks(before=([sys.executable, "-c", talk],))):
         pass
     assert caught.value.message.endswith("the end")
     assert len(caught.value.message) < 2200
 
 
 def test_arguments_are_not_shown(tmp_path: Path) -> None:
-    with pytest.raises(SourceUnavailable) as caught, Hooks(before=("sh -c 'exit 1' hunter2",)).around("p", "full"):
+    with pytest.raises(SourceUnavailable) as caught, around(Hooks(before=("sh -c 'exit 1' hunter2",))):
         pass
     assert "hunter2" not in caught.value.message
 
 
 @pytest.mark.parametrize("command", ["no-such-program-anywhere", "/dev/null"])
 def test_what_cannot_be_started_is_a_mistake_in_the_plan(command: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be started"), Hooks(before=(command,)).around("p", "full"):
+    with pytest.raises(ConfigurationError, match="cannot be started"), around(Hooks(before=(command,))):
         pass
 
 
 def test_a_hook_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
     forks = "sleep 600 & echo $! > child; echo waiting; wait"
     hook = Hook(command=("sh", "-c", forks), timeout_seconds=2, folder=tmp_path)
-    with pytest.raises(SourceUnavailable, match=r"longer than 2 seconds and was killed: waiting"):
-        hook.run(os.environ)
+    told = pytest.raises(SourceUnavailable, match=r"longer than 2 seconds and was killed: waiting")
+    with told, around(Hooks(before=(hook,))):
+        pass
     child = int((tmp_path / "child").read_text())
     while running(child):
         os.sched_yield()
@@ -136,7 +155,7 @@ def running(process: int) -> bool:
 
 
 def test_a_service_that_a_hook_starts_does_not_hold_it_up(tmp_path: Path) -> None:
-    with Hooks(before=(["sh", "-c", "sleep 600 & echo $! > child"],)).anchored(tmp_path).around("p", "full"):
+    with around(Hooks(before=(["sh", "-c", "sleep 600 & echo $! > child"],)).anchored(tmp_path)):
         child = int((tmp_path / "child").read_text())
         assert running(child)
     os.kill(child, 9)
@@ -145,7 +164,7 @@ def test_a_service_that_a_hook_starts_does_not_hold_it_up(tmp_path: Path) -> Non
 def test_a_failure_at_the_end_is_partial_and_the_other_hooks_still_run(tmp_path: Path) -> None:
     hooks = Hooks(after=("sh -c 'echo broken; exit 1'", note("resumed"), "false")).anchored(tmp_path)
     told = pytest.raises(Partial, match=r"plan trading: the backup is made, but .*: broken; the hook false")
-    with told, hooks.around("trading", "full"):
+    with told, around(hooks, "trading"):
         pass
     assert notes(tmp_path) == ["resumed"]
 
@@ -153,10 +172,10 @@ def test_a_failure_at_the_end_is_partial_and_the_other_hooks_still_run(tmp_path:
 def test_the_first_failure_is_told_with_the_later_one(tmp_path: Path) -> None:
     hooks = Hooks(after=("false",))
     told = pytest.raises(ConfigurationError, match="the plan is wrong; and afterwards the hook false ended")
-    with told as caught, hooks.around("trading", "full"):
+    with told as caught, around(hooks, "trading"):
         raise ConfigurationError("the plan is wrong", hint="Right it.")
     assert caught.value.hint == "Right it."
-    with pytest.raises(ZeroDivisionError) as other, hooks.around("trading", "full"):
+    with pytest.raises(ZeroDivisionError) as other, around(hooks, "trading"):
         _ = 1 / 0
     assert "the hook false" in other.value.__notes__[0]
 
@@ -186,7 +205,7 @@ def test_hooks_see_no_secret_of_the_plan_and_all_else(tmp_path: Path, monkeypatc
         },
         "p",
     )
-    with plan.hooks.anchored(tmp_path).around("p", "full", plan.secret_variables):
+    with around(plan.hooks.anchored(tmp_path), private=plan.secret_variables):
         pass
     seen = (tmp_path / "seen").read_text()
     assert "hunter2" not in seen
@@ -238,6 +257,217 @@ def test_a_hook_that_takes_its_password_from_a_variable_is_none_of_those(command
 
 def test_what_a_hook_was_started_with_is_in_no_traceback(tmp_path: Path) -> None:
     hook = Hook(command=("sh", "-c", "sleep 600", "hunter2"), timeout_seconds=0.1, folder=tmp_path)
-    with pytest.raises(SourceUnavailable) as caught:
-        hook.run(os.environ)
+    with pytest.raises(SourceUnavailable) as caught, around(Hooks(before=(hook,))):
+        pass
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_signal_in_the_middle_of_starting_a_hook_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the process is there, and nobody knows of it yet."""
+
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Popen(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    with handled(signal.SIGTERM, end), pytest.raises(Ended), around(Hooks(before=("sleep 600",))):
+        raise AssertionError("the block was begun")
+    assert len(started) == 1
+    assert not running(started[0].pid)
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_the_end_of_a_run_waits_for_hooks_after_it_unless_it_is_asked_for_twice(tmp_path: Path, signals: int) -> None:
+    ask = f"for n in $(seq {signals}); do kill -TERM {os.getpid()}; sleep 0.3; done; echo slow >> notes"
+    hooks = Hooks(after=(["sh", "-c", ask], note("resumed"))).anchored(tmp_path)
+    with handled(signal.SIGTERM, end), pytest.raises(Ended), around(hooks):
+        pass
+    assert notes(tmp_path) == (["slow", "resumed"] if signals == 1 else [])
+
+
+def test_hooks_after_run_when_the_run_is_ended(tmp_path: Path) -> None:
+    tell = ["sh", "-c", "echo $LASTGOOD_OUTCOME $LASTGOOD_ERROR >> notes"]
+    with pytest.raises(Ended), around(Hooks(after=(tell,)).anchored(tmp_path)):
+        raise Ended(signal.SIGTERM)
+    assert notes(tmp_path) == ["failed", "interrupted"]
+
+
+def test_a_handler_that_does_not_raise_ends_no_hook(tmp_path: Path) -> None:
+    ask = ["sh", "-c", f"kill -HUP {os.getpid()}; sleep 0.3; echo done >> notes"]
+    arrived: list[int] = []
+    noting = handled(signal.SIGHUP, lambda number, _frame: arrived.append(number))
+    with noting, around(Hooks(before=(ask,)).anchored(tmp_path)):
+        assert arrived == [signal.SIGHUP]
+    assert notes(tmp_path) == ["done"]
+
+
+@contextmanager
+def handled(number: signal.Signals, handler: Any) -> Iterator[None]:
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        assert signal.getsignal(number) is handler
+        signal.signal(number, before)
+
+
+def end(number: int, _frame: object) -> None:
+    raise Ended(number)
+
+
+def test_what_hooks_say_is_kept_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHRASE", "correct horse")
+    monkeypatch.setenv("TOKEN_OF_APP", "hunter2")
+    talk = 'echo "$APP correct horse postgresql://me:s3cret@h/x PGPASSWORD=s3cret"; echo \'{"token": "s3cret"}\' >&2'
+    ran: list[HookRun] = []
+    hook = Hook(command=(script(tmp_path, "talk", talk),), env={"APP": "$TOKEN_OF_APP"})
+    failing = Hook(command=(script(tmp_path, "fail", f"{talk}; exit 1"),), env={"APP": "${TOKEN_OF_APP}"})
+    hooks = HookedRun(Hooks(before=(hook, failing)), HookContext("p", "backup"), ["PHRASE"], ran.append)
+    with pytest.raises(HookFailed) as caught, hooks.around_reading():
+        pass
+    said = '*** *** postgresql://me@h/x PGPASSWORD=***\n{"token": "***"}'
+    assert [(run.where, run.name, run.exit_code, run.output) for run in ran] == [
+        ("hooks.before", "talk", 0, said),
+        ("hooks.before", "fail", 1, said),
+    ]
+    assert caught.value.message == f"the hook fail ended with exit code 1: {said}"
+    assert [run.error for run in ran] == ["", "ended with exit code 1"]
+
+
+def test_a_secret_that_is_cut_is_not_shown_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "s3cret" * 10
+    monkeypatch.setenv("PHRASE", secret)
+    ran: list[HookRun] = []
+    talk = f"import os; print('x' * {OUTPUT_BYTES} + {secret!r} + 'y' * {OUTPUT_BYTES - 30})"
+    hooks = Hooks(before=([sys.executable, "-c", talk],))
+    with HookedRun(hooks, HookContext("p", "backup"), ["PHRASE"], ran.append).around_reading():
+        pass
+    assert "s3cret" not in ran[0].output
+    assert len(ran[0].output) == OUTPUT_BYTES
+
+
+def test_a_hook_is_given_variables_and_also_those_that_others_do_not_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_WORD", "hunter2")
+    monkeypatch.setenv("LASTGOOD_OUTCOME", "of an outer run")
+    show = 'echo "$MODE ${WORD-none} ${SECRET_WORD-none} ${LASTGOOD_OUTCOME-none}" >> notes'
+    given = {"MODE": "drain", "WORD": "$SECRET_WORD"}
+    hooks = Hooks.model_validate({"before": [{"command": ["sh", "-c", show], "env": given}, ["sh", "-c", show]]})
+    with around(hooks.anchored(tmp_path), private=["SECRET_WORD"]):
+        pass
+    assert notes(tmp_path) == ["drain", "hunter2", "none", "none", "none", "none", "none"]
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        ({"PGPASSWORD": "hunter2"}, "there is a secret in PGPASSWORD"),
+        ({"DB": "postgresql://me:hunter2@h/x"}, "there is a secret in DB"),
+        ({"API_TOKEN": "x$HOME hunter2"}, "there is a secret in API_TOKEN"),
+        ({"LASTGOOD_OUTCOME": "hunter2"}, "LASTGOOD_OUTCOME is set by lastgood"),
+        ({"A=B": "hunter2"}, "letters, digits and underscores"),
+        ({"A": "hunter2\0"}, "the value of A cannot be"),
+    ],
+)
+def test_variables_that_hold_a_secret_are_refused(env: dict[str, str], told: str) -> None:
+    with pytest.raises(ValidationError, match=told) as caught:
+        Hook.model_validate({"command": ["true"], "env": env})
+    assert "hunter2" not in str(caught.value)
+
+
+FUNCTIONS = """
+import os, time
+
+def note(run):
+    with open("notes", "a") as file:
+        print(run.plan, run.verb, run.moment, run.backup_type, run.outcome or "-", os.getcwd(), file=file)
+
+def refuse(run):
+    raise ValueError(f"not {run.verb}")
+
+def hang(run):
+    print("waiting", flush=True)
+    open("child", "w").write(str(os.getpid()))
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package that is installed, as far as Python knows, with functions."""
+    folder = tmp_path / "installed" / "shop_ops"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    (folder / "hooks.py").write_text(FUNCTIONS)
+    monkeypatch.setenv("PYTHONPATH", str(folder.parent))
+    return "shop_ops.hooks"
+
+
+def test_a_function_is_told_what_the_run_is(tmp_path: Path, functions: str) -> None:
+    hook = {"python": f"{functions}:note"}
+    with around(Hooks.model_validate({"before": [hook], "after": [hook]}).anchored(tmp_path), "shop"):
+        pass
+    place = str(tmp_path)
+    assert notes(tmp_path) == [
+        *("shop", "backup", "before", "full", "-", place),
+        *("shop", "backup", "after", "full", "completed", place),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (":refuse", "ended with exit code 1.*ValueError: not backup"),
+        (":missing", "has no attribute 'missing'"),
+        ("x:note", "No module named 'shop_ops.hooksx'"),
+    ],
+)
+def test_a_function_that_fails_is_a_hook_that_fails(tmp_path: Path, functions: str, name: str, told: str) -> None:
+    hooks = Hooks.model_validate({"before": [{"python": f"{functions}{name}"}]}).anchored(tmp_path)
+    with pytest.raises(HookFailed, match=f"(?s)^the hook {functions}{name} .*{told}"), around(hooks):
+        pass
+
+
+def test_a_function_that_hangs_is_killed(tmp_path: Path, functions: str) -> None:
+    hooks = Hooks.model_validate({"before": [{"python": f"{functions}:hang", "timeout_seconds": 3}]})
+    with (
+        pytest.raises(HookFailed, match="longer than 3 seconds and was killed: waiting"),
+        around(hooks.anchored(tmp_path)),
+    ):
+        pass
+    assert not running(int((tmp_path / "child").read_text()))
+
+
+def test_a_module_beside_the_plan_is_not_imported(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("def note(run): pass")
+    hooks = Hooks.model_validate({"before": [{"python": "beside:note"}]}).anchored(tmp_path)
+    with pytest.raises(HookFailed, match="No module named 'beside'"), around(hooks):
+        pass
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"python": "a:b", "command": "x"}, {"python": "a"}, {"python": "a b:c"}, {"timeout_seconds": 3}]
+)
+def test_a_hook_is_one_command_or_one_function(wrong: object) -> None:
+    with pytest.raises(ValidationError):
+        Hook.model_validate(wrong)
+
+
+def test_the_document_shows_hooks_as_a_plan_has_them_and_all_that_they_are_told() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "hooks.md").read_text()
+    examples = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    shown = [Hooks.model_validate(yaml.safe_load(example)["hooks"]) for example in examples]
+    assert len(shown) == 2
+    assert all(shown[0].of(verb) for verb in VERBS)
+    told = re.findall(r"^\| `(LASTGOOD_\w+)` \| `(\w+)` \|", text, re.MULTILINE)
+    assert {field for _, field in told} == {one.name for one in fields(HookContext)}
+    assert {name for name, _ in told} == VARIABLES
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|$", text, re.MULTILINE)
+    assert {"command", "python", *rows} == set(Hook.model_fields)

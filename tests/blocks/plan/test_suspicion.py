@@ -26,7 +26,7 @@ from blocks.plan.suspicion import (
     outlook_of,
 )
 from blocks.records import BackupMetadata, BackupType, Blob, Collection, Link, Part, Segment
-from tests.blocks.plan.suspicion_histories import FAULTS, SCHEDULES, SEEN_BY_CHANGES, Simulated, State
+from tests.blocks.plan.suspicion_histories import CLOSE, FAULTS, SCHEDULES, SEEN_BY_CHANGES, Simulated, State
 from tests.blocks.plan.test_retention import backup
 
 BEGIN = datetime(2026, 1, 5, 2, tzinfo=UTC)
@@ -76,6 +76,13 @@ SENTENCES = {
             "2.0 %."
         ],
     ),
+    "all replaced by others": (
+        tally(42_900, 85_800),
+        [
+            "db/orders: 100 % of 42,900 rows were changed or replaced since B29; in the 29 backups before at most "
+            "2.0 %."
+        ],
+    ),
     "values twice as long": (
         tally(43_000, width=200, full=True),
         [
@@ -112,6 +119,14 @@ def test_before_a_whole_week_and_ten_steps_are_known_nothing_is_compared() -> No
     # an hour apart they say nothing of a night or a weekend
     assert said(known(150, step=timedelta(hours=1)), lost) == []
     assert said(known(400, step=timedelta(hours=1)), lost) != []
+
+
+def test_of_backups_that_are_minutes_apart_ten_steps_are_enough() -> None:
+    minute, lost = timedelta(minutes=1), tally(12, 40_000)
+    assert [bool(said(known(n, step=minute), lost, minute)) for n in (10, 11)] == [False, True]
+    assert said(known(30, step=minute), tally(42_900, 42_900), minute) != []
+    assert said(known(30, step=minute), lost, timedelta(hours=8)) == [], "a night lies between"
+    assert said(known(30, step=10 * minute), lost, minute) == []
 
 
 def test_small_tables_jump() -> None:
@@ -317,6 +332,11 @@ def test_a_database_that_was_exchanged_is_not_said_a_thousand_times() -> None:
     assert one.suspicions[-1] == "p: the same may be said 980 times more."
 
 
+def test_a_backup_on_a_chain_that_is_not_known_begins_a_history() -> None:
+    one = judged(made("inc1", 1, 5000, (5, 0), ["ful0"]), (), Outlook(), lost=["db/jobs is empty."])
+    assert (steps(one), one.suspicions) == ([0], ("db/jobs is empty.",))
+
+
 def test_a_manifest_without_a_history_is_the_beginning_of_one() -> None:
     link = Link(backup_id="ful0", manifest_sha256="")
     old = made("ful0", 0, 5000, (5000, 0))
@@ -332,10 +352,12 @@ MADE = {"a full a week": 104}
 """Backups of a simulated history, where they are not 500."""
 
 
-def wrongly_marked(seeds: Sequence[int], length: int = 500) -> tuple[Counter[str], Counter[str], list[str]]:
+def wrongly_marked(
+    seeds: Sequence[int], length: int = 500, schedules: Sequence[str] = tuple(SCHEDULES)
+) -> tuple[Counter[str], Counter[str], list[str]]:
     """Simulate histories without any fault; return backups and suspicious ones by schedule, and what was said."""
     total, marked, sentences = Counter[str](), Counter[str](), list[str]()
-    for schedule in SCHEDULES:
+    for schedule in schedules:
         for seed in seeds:
             plan = Simulated.begin(schedule, seed)
             for _ in range(MADE.get(schedule, length)):
@@ -358,6 +380,12 @@ def test_at_most_one_of_a_thousand_of_very_many_backups_is_marked_wrongly() -> N
     total, marked, sentences = wrongly_marked(range(100, 125), 2000)
     assert total.total() > 250_000
     assert marked.total() <= total.total() / 1000, (marked, sentences)
+
+
+@pytest.mark.long
+def test_minutes_apart_at_most_one_of_a_thousand_is_marked_wrongly_from_the_first_day_on() -> None:
+    total, marked, sentences = wrongly_marked(range(4), 4000, [CLOSE])
+    assert marked.total() <= total.total() / 1000, sentences
 
 
 QUIET = ("growing", "appending", "ledger", "rolling", "prices")

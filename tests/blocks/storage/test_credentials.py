@@ -17,6 +17,8 @@ import pytest
 from pydantic import ValidationError
 
 from blocks.errors import ConfigurationError, LastgoodError, StorageRefused
+from blocks.plan.hook_context import HookContext
+from blocks.plan.hooked_run import HookedRun
 from blocks.plan.plan import BackupPlan, parse_plan
 from blocks.storage.kinds import open_tier, secret_variables
 from blocks.storage.s3 import s3_credentials, s3_region
@@ -335,7 +337,8 @@ def test_what_lets_into_the_storage_is_kept_from_hooks(
     for name in variables:
         monkeypatch.setenv(name, "hunter2")
     monkeypatch.setenv("OTHER", "kept")
-    with plan.hooks.anchored(tmp_path).around("p", "full", plan.secret_variables):
+    hooks = plan.hooks.anchored(tmp_path)
+    with HookedRun(hooks, HookContext("p", "backup"), plan.secret_variables).around_reading():
         pass
     seen = (tmp_path / "seen").read_text()
     assert "hunter2" not in seen

@@ -10,6 +10,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.crypto.keyring import generate_key_file
+from flows.cli.manner import speak
 from tests.flows.cli.desk import PASSPHRASE, Desk
 
 
@@ -19,8 +20,10 @@ def _own_process_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
     monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     yield
+    speak([])
     for name in ("blocks", "flows"):
         logging.getLogger(name).handlers = []
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture

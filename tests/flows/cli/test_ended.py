@@ -40,7 +40,9 @@ class Running:
         self.begun, self.go_on = desk.folder / "begun", desk.folder / "go on"
         plan = yaml.safe_load(desk.plan.read_text())
         command = [sys.executable, "-c", HOOK, str(self.begun), str(self.go_on)]
-        plan["hooks"] = {"before": [{"command": command, "timeout_seconds": 600}]}
+        tell = "$LASTGOOD_MOMENT $LASTGOOD_VERB $LASTGOOD_OUTCOME $LASTGOOD_ERROR"
+        after = ["sh", "-c", f'echo "{tell}" > told; cat backups/locks/trading/* >> told']
+        plan["hooks"] = {"before": [{"command": command, "timeout_seconds": 600}], "backup": {"after": [after]}}
         plan["repository"]["lease_seconds"] = lease_seconds
         desk.plan.write_text(yaml.safe_dump(plan))
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
@@ -144,6 +146,19 @@ def test_a_backup_that_is_told_to_end_gives_its_lease_back(
     while hook.exists() and hook.read_text().rpartition(") ")[2][0] != "Z":  # nobody may have taken note of its end
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("running", [300], indirect=True)
+def test_a_backup_that_is_told_to_end_runs_its_hooks_after_it_before_it_gives_its_lease_back(
+    desk: Desk, running: Running
+) -> None:
+    running.process.send_signal(signal.SIGTERM)
+    said = running.process.communicate(timeout=DEADLINE_SECONDS)[1]
+    assert (running.process.returncode, said) == (128 + signal.SIGTERM, "interrupted\n")
+    told, lease = (desk.folder / "told").read_text().splitlines()
+    assert told == "after backup failed interrupted"
+    assert not json.loads(lease)["released"]
+    assert running.lease()["released"]
 
 
 @pytest.mark.parametrize("running", [300], indirect=True)

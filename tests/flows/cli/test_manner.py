@@ -8,9 +8,9 @@ import logging
 import pytest
 
 from blocks import errors
-from blocks.prefect_compat import needs_prefect
+from blocks.prefect_compat import log_format, needs_prefect, without_common_options
 from flows.cli.exit import guarded
-from flows.cli.manner import speak, without_options
+from flows.cli.manner import speak
 from flows.cli.output import note, remark, say_json, warn
 from tests.flows.cli.desk import Desk
 
@@ -54,7 +54,9 @@ def test_verbose_says_all_of_it_also_to_a_log(desk: Desk) -> None:
 
 
 def test_the_options_of_every_command_stand_anywhere_after_it_and_do_not_hide_the_plan() -> None:
-    assert without_options(["--quiet", "list", "--verbose", "p", "--", "--quiet"]) == ["list", "p", "--", "--quiet"]
+    words = ["--quiet", "list", "--log-format", "json", "--verbose", "p", "--log-format=text", "--", "--quiet"]
+    assert without_common_options(words) == ["list", "p", "--", "--quiet"]
+    assert log_format(words) == "json"
     assert needs_prefect(["list", "--quiet", "saved"])
     assert not needs_prefect(["list", "--verbose", "p.yaml"])
 

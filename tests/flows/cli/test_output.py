@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.cli.output import Column, Styled, Table, fields, grid
+from flows.cli.output import Column, Styled, Table, fields, folded, grid
 
 
 def shown(table: Table, width: int) -> list[str]:
@@ -55,3 +55,32 @@ def test_a_narrow_terminal_folds_all_but_what_has_to_be_whole() -> None:
     lines = shown(table, 32)
     assert lines[1].startswith("FUL_20260101_000000  because")
     assert len(lines) > 2
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+LONG = "FUL_20260102_030405_9f3a" * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("short", ["short"]),
+        ("found: " + "word " * 8, ["found: word word word word word word", "  word word"]),
+        ("  warning: " + "word " * 7, ["  warning: word word word word word word", "    word"]),
+        (f"found: {LONG} is damaged", ["found:", f"  {LONG}", "  is damaged"]),
+        ("one\ntwo", ["one", "two"]),
+        (
+            "hint: Look at it: `lastgood undo trading.yaml --preview`.",
+            ["hint: Look at it:", "  `lastgood undo trading.yaml --preview`."],
+        ),
+        ("a-name-with-dashes " * 3, ["a-name-with-dashes a-name-with-dashes", "  a-name-with-dashes"]),
+    ],
+)
+def test_a_terminal_s_lines_end_between_words(text: str, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert [line.rstrip() for line in folded(text, _Terminal()).splitlines()] == lines
+    assert folded(text, io.StringIO()) == text

@@ -100,8 +100,11 @@ def test_failures_are_told_with_their_error(plan: BackupPlan, told: Told, tmp_pa
     shutil.rmtree(tmp_path / "repository")
     with pytest.raises(LastgoodError):
         apply_retention(plan)
-    assert [one for one in told.heard if one[0] == "ended"] == [
-        ("ended", "backup", "full", None, True),
+    ended = [one for one in told.heard if one[0] == "ended"]
+    drawn = str(ended[0][3])
+    assert drawn.startswith("FUL_")
+    assert ended == [
+        ("ended", "backup", "full", drawn, True),
         ("ended", "verification", "deep", None, True),
         ("ended", "retention", "", None, True),
     ]

@@ -126,6 +126,10 @@ class PostgresView:
         """Return the tables that hold rows (of a partitioned one, its partitions), by name."""
         return [table.spec for table in self._tables.values()]
 
+    def estimated_bytes(self) -> int | None:
+        """Return the size of the tables as the catalogue has it, without indexes."""
+        return sum(table.size_bytes for table in self._tables.values())
+
     def partition(self, collection: CollectionSpec) -> Sequence[Bounds]:
         """Partition into ranges of the primary key, or as shares by a hash."""
         with translated(self._place, f"cannot partition {collection.name} in"), self._lock:

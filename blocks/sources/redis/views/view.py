@@ -192,6 +192,13 @@ class RedisView:
         """Return the databases."""
         return [spec_of(name, self._patterns) for name in self._databases]
 
+    def estimated_bytes(self) -> int | None:
+        """Return what the servers hold in memory of data; None where not all of it is taken."""
+        if self.definition.get("narrowed") or list(self._patterns) != ["*"]:
+            return None
+        held = [node.info("memory").get("used_memory_dataset", "") for node in self._server.nodes()]
+        return sum(map(int, held)) if all(map(str.isdecimal, held)) else None
+
     def partition(self, collection: CollectionSpec) -> Sequence[Bounds]:
         """Partition into ranges of hash slots; within a slot, as ranges of the CRC of the key.
 

@@ -123,3 +123,29 @@ def test_times_are_those_of_the_persons_zone(desk: Desk, monkeypatch: pytest.Mon
         time.tzset()
     moment = desk.manifest(line.split()[0]).timestamp + timedelta(hours=5, minutes=30)
     assert f"{moment:%Y-%m-%d %H:%M:%S} XYZ" in line
+
+
+def test_what_people_read_is_in_the_zone_of_the_machine_and_what_programs_read_in_utc(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = desk.backup()
+    desk.done("verify", "PLAN")
+    utc = datetime.fromisoformat(desk.done("list", "PLAN", "--json").json["backups"][0]["timestamp"])
+    monkeypatch.setenv("TZ", "XYZ-5:30")
+    time.tzset()
+    try:
+        local = f"{utc + timedelta(hours=5, minutes=30):%Y-%m-%d %H:%M}"
+        ran = desk.done("stats", "PLAN")
+        assert re.search(rf"newest +{local}:\d\d XYZ", ran.out)
+        assert re.search(r"deep|compared", shown := desk.done("show", "PLAN", made).out)
+        assert "UTC" not in shown
+        assert re.search(rf"\d +{local[:10]} \d\d:\d\d:\d\d XYZ", shown)
+        assert desk.done("stats", "PLAN", "--json").json["newest"].endswith("+00:00")
+        told = desk.run("restore", "PLAN", "--at", "2001-01-01T00:00:00Z", "--yes")
+        assert "as old as 2001-01-01 05:30:00 XYZ" in told.err
+        desk.done("restore", "PLAN", "--yes")
+        undone = desk.done("undo", "PLAN", "--yes")
+        assert re.search(rf"this takes back the restore of {made} at {local[:10]} [\d:]+ XYZ", undone.out + undone.err)
+    finally:
+        monkeypatch.undo()
+        time.tzset()

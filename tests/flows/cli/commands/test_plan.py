@@ -14,6 +14,7 @@ from blocks.sources.postgres import PostgresSource
 from blocks.sources.redis import RedisSource
 from blocks.sources.sqlite import SQLiteSource
 from tests.flows.cli.desk import Desk
+from tests.receivers import closed_port, http_receiver
 
 
 def picture(folder: Path) -> dict[str, tuple[int, bytes | None]]:
@@ -35,7 +36,15 @@ def test_a_new_plan_is_ready_after_init_and_its_comments_are_true(desk: Desk) ->
     desk.done("backup", "new.yaml", "--no-server")
     plain = read_plan(desk.folder / "new.yaml")
     text = (desk.folder / "new.yaml").read_text()
-    named = ("# critical:", "# retention:", "# schedules:", "# verify_after_backup:", "# hooks:", "# quality:")
+    named = (
+        "# critical:",
+        "# retention:",
+        "# schedules:",
+        "# verify_after_backup:",
+        "# hooks:",
+        "# notifications:",
+        "# quality:",
+    )
     shown = "\n".join(line.removeprefix("# ") if line.startswith(named) else line for line in text.splitlines())
     (desk.folder / "shown.yaml").write_text(shown)
     plan = read_plan(desk.folder / "shown.yaml")
@@ -104,6 +113,10 @@ def _no_hook(desk: Desk) -> None:
     desk.plan.write_text(desk.plan.read_text() + "hooks: {before: [./pause.sh], after: ['true']}\n")
 
 
+def _no_url(desk: Desk) -> None:
+    desk.plan.write_text(desk.plan.read_text() + "notifications: [{type: slack, url_env: LASTGOOD_NO_URL}]\n")
+
+
 @pytest.mark.parametrize(
     ("spoil", "what", "code"),
     [
@@ -111,6 +124,7 @@ def _no_hook(desk: Desk) -> None:
         (_no_key, "credential", 2),
         (_bad_suite, "suite", 2),
         (_no_hook, "hook pause.sh", 2),
+        (_no_url, "notification slack", 2),
     ],
 )
 def test_check_says_what_is_missing_and_writes_nothing(
@@ -125,6 +139,27 @@ def test_check_says_what_is_missing_and_writes_nothing(
     assert ran.json["ready"] is False
     assert [one["what"] for one in ran.json["findings"] if not one["ready"]] == [what]
     assert f"not ready  {what}: " in desk.run("plan", "check", "PLAN").out
+
+
+def test_a_test_is_sent_to_all_that_a_plan_names_where_that_is_asked_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.backup()
+    targets = "[{type: slack, url_env: SLACK_URL}, {type: ping, url_file: ping}, {type: webhook, url_env: CLOSED_URL}]"
+    desk.plan.write_text(f"{desk.plan.read_text()}notifications: {targets}\n")
+    with http_receiver() as told:
+        monkeypatch.setenv("SLACK_URL", f"{told.url}/slack")
+        monkeypatch.setenv("CLOSED_URL", f"http://127.0.0.1:{closed_port()}/x")
+        (desk.folder / "ping").write_text(f"{told.url}/switch\n")
+        said = desk.done("plan", "check", "PLAN").out
+        assert "notification slack: its URL can be read" in said
+        assert not told.requests
+        ran = desk.run("plan", "check", "PLAN", "--notify")
+        assert sorted(told.paths) == ["/slack", "/switch/log"]
+        assert "This is a test" in told.requests[0].body
+    assert ran.code == 2
+    assert "ready      notification ping: a test was sent" in ran.out
+    assert "not ready  notification webhook: the test was not sent: it cannot be reached" in ran.out
 
 
 def test_all_that_is_there_is_named(desk: Desk) -> None:

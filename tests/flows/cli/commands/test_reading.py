@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -331,3 +332,32 @@ def test_a_key_with_a_line_break_is_one_line(desk: Desk) -> None:
     assert any(
         line.endswith("  new\\nline") for line in desk.done("ls", "PLAN", "latest", "conf/tree").out.splitlines()
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        *(("export", place) for place in ("backups", "backups/tables", "state/conf", "state/conf/new", "link/new")),
+        *((command, place) for command in ("proof", "verify") for place in ("backups/backups", "link")),
+    ],
+)
+def test_nothing_is_written_into_the_repository_or_into_live_state(desk: Desk, command: str, place: str) -> None:
+    desk.backup()
+    (desk.folder / "link").symlink_to(desk.conf)
+    before = sorted(desk.folder.rglob("*"))
+    words = {
+        "export": ["export", "PLAN", "latest", "ledger/orders", "--format", "csv", "--to", f"./{place}"],
+        "proof": ["proof", "PLAN", "--out", f"./{place}/page.html"],
+        "verify": ["verify", "PLAN", "--report", f"./{place}/page.html"],
+    }[command]
+    ran = desk.run(*words)
+    assert ran.code == 2
+    assert re.search("is in the (repository of plan trading|live state of source conf)", ran.err)
+    assert sorted(desk.folder.rglob("*")) == before
+
+
+def test_an_export_over_a_database_of_the_plan_is_refused(desk: Desk) -> None:
+    desk.backup()
+    for place in (desk.database, f"{desk.database}-wal"):
+        ran = desk.run("export", "PLAN", "latest", "ledger/orders", "--format", "csv", "--to", str(place))
+        assert (ran.code, "in the live state of source ledger" in ran.err) == (2, True)

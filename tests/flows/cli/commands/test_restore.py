@@ -178,3 +178,17 @@ def test_a_copied_plan_restores_over_its_own_state_only_by_a_word(desk: Desk) ->
     assert desk.run("retention", "PLAN").code == 0
     (ledger, _) = desk.done("show", "PLAN", production, "--json").json["sources"]
     assert str(desk.database) in ledger["identity"]["place"][0]
+
+
+@pytest.mark.parametrize(
+    ("glob", "meant"),
+    [("ledger/ordrs", "ledger/orders"), ("ledgr/*", "ledger/orders"), ("positions", "ledger/positions"), ("zzz", None)],
+)
+def test_a_collection_that_is_not_there_is_refused_with_the_nearest_name(
+    desk: Desk, glob: str, meant: str | None
+) -> None:
+    desk.backup()
+    ran = desk.run("restore", "PLAN", "--yes", "--collection", glob)
+    assert ran.code == 6
+    assert f"holds no collection {glob}" in ran.err
+    assert (f"did you mean {meant}?" in ran.err) if meant else ("did you mean" not in ran.err)

@@ -23,10 +23,10 @@ def test_what_was_proved_and_what_recovery_costs_is_printed(desk: Desk) -> None:
     assert second in told
     assert first not in told
     assert "the newest backup" in told
-    assert "1 scratch restores" in told
+    assert "1 scratch restore" in told
     assert "between backups" in told
     shown = desk.done("show", "PLAN", "latest").out
-    assert "1 scratch restores" in shown
+    assert "1 scratch restore" in shown
     all_of_them = desk.done("verify", "PLAN", "--all", "--json").json
     assert [(one["backup_id"], one["kind"], one["status"]) for one in all_of_them["proofs"]] == [
         (second, "whole", "verified"),

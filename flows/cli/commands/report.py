@@ -13,6 +13,7 @@ from flows.cli import options
 from flows.cli.output import note, say
 from flows.cli.running import open_plan
 from flows.reporting.page_files import check_page, write_page
+from flows.restoring.places import check_output
 
 if TYPE_CHECKING:  # no other command waits for what makes the page
     from flows.reporting.report_facts import PlanFacts
@@ -38,7 +39,7 @@ def report(plans: Sequence[str], *, out: Path) -> int:
     from flows.reporting.report_page import headline, report_page
 
     now = datetime.now(UTC)
-    found = [_looked_at(reference, now) for reference in plans]
+    found = [_looked_at(reference, out, now) for reference in plans]
     facts = [one for one, _ in found]
     write_page(out, report_page(facts, now))
     say(headline(facts)[1])
@@ -46,17 +47,29 @@ def report(plans: Sequence[str], *, out: Path) -> int:
     return next((error.exit_code for _, error in found if error is not None), 0)
 
 
-def _looked_at(reference: str, now: datetime) -> tuple[PlanFacts, LastgoodError | None]:
-    """Return what is told of a plan, and why it could not be looked at: the others are told all the same."""
+def _looked_at(reference: str, out: Path, now: datetime) -> tuple[PlanFacts, LastgoodError | None]:
+    """Return what is told of a plan, and why it could not be looked at: the others are told all the same.
+
+    Raises:
+        ConfigurationError: The page would lie in the plan's repository or live state.
+    """
     from flows.reading.report import read_facts, unread
 
+    plan = None
     try:
-        return read_facts(open_plan(reference), reference, now), None
+        plan = open_plan(reference)
     except LastgoodError as exc:
-        note(f"error: {reference}: {exc.message}")
-        if exc.hint:
-            note(f"hint: {exc.hint}")
-        return unread(reference, exc), exc
+        failed = exc
+    if plan is not None:
+        check_output(plan, out)
+        try:
+            return read_facts(plan, reference, now), None
+        except LastgoodError as exc:
+            failed = exc
+    note(f"error: {reference}: {failed.message}")
+    if failed.hint:
+        note(f"hint: {failed.hint}")
+    return unread(reference, failed), failed
 
 
 COMMAND = options.Command("Write how plans stand as a page of HTML.", report_arguments, report)

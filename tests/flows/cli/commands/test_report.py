@@ -57,6 +57,15 @@ def test_one_plan_that_cannot_be_read_hides_no_other_and_is_the_exit_code(desk: 
     assert told.row(made)[2] == "full"
 
 
+def test_no_page_is_written_into_the_repository_of_a_plan(desk: Desk) -> None:
+    desk.backup()
+    inside = desk.folder / "backups" / "report.html"
+    ran = desk.run("report", "PLAN", "--out", str(inside))
+    assert ran.code == 2
+    assert "is in the repository of plan trading" in ran.err
+    assert not inside.exists()
+
+
 def test_the_page_is_written_here_and_never_over_what_is_no_page(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(desk.folder)
     desk.done("report", "PLAN")

@@ -68,8 +68,8 @@ def _emit(name: str, run: Operation, payload: dict[str, JsonValue], occasion: Oc
         labels[TOLD] = YES if _all_told(plan, run, occasion) else NO
     if occasion is Occasion.COMPLETED and run.verb is Verb.BACKUP and run.kind != BackupType.EMERGENCY:
         labels[COUNTS] = YES
-    of_backup = run.backup_id is not None and run.verb in (Verb.BACKUP, Verb.VERIFICATION)
-    resource = backup_resource(str(run.backup_id)) if of_backup else plan_resource(plan.name)
+    of_backup = run.backup_there is not None and run.verb in (Verb.BACKUP, Verb.VERIFICATION)
+    resource = backup_resource(str(run.backup_there)) if of_backup else plan_resource(plan.name)
     related = _related(run)
     emit_event(
         name,
@@ -112,7 +112,7 @@ def _related(run: Operation) -> list[Labels]:
             "prefect.resource.role": "repository",
         },
     ]
-    roles = {"backup": run.backup_id}
+    roles = {"backup": run.backup_there}
     if isinstance(run.result, BackupMetadata):
         roles["base"] = run.result.base
     if isinstance(run.result, RestoreResult):
@@ -124,7 +124,7 @@ def _related(run: Operation) -> list[Labels]:
 
 def payload_of(run: Operation) -> dict[str, JsonValue]:
     """Return the numbers of an operation, and what went wrong."""
-    numbers: dict[str, JsonValue] = {"seconds": round(run.seconds or 0.0, 3), "backup_id": run.backup_id}
+    numbers: dict[str, JsonValue] = {"seconds": round(run.seconds or 0.0, 3), "backup_id": run.backup_there}
     match run.result:
         case BackupMetadata() as made:
             numbers |= {

@@ -77,6 +77,11 @@ class Operation:
     numbers: OperationNumbers = field(default_factory=OperationNumbers)
     told: tuple[str, ...] = ()
 
+    @property
+    def backup_there(self) -> str | None:
+        """The id of the backup that it is about, where there is one: a backup that failed left none behind."""
+        return None if self.verb is Verb.BACKUP and self.result is None else self.backup_id
+
 
 class Listener(Protocol):
     """Is told of operations. What it raises is logged; it must not take long, since the verb waits for it."""

@@ -57,7 +57,7 @@ def message_of(run: Operation, occasion: Occasion) -> Message:
     host, plan = socket.gethostname(), run.plan
     lines = [
         f"plan: {plan.name}" + (f" ({plan.reference})" if plan.reference else ""),
-        *([f"backup: {run.backup_id}"] if run.backup_id else []),
+        *([f"backup: {run.backup_there}"] if run.backup_there else []),
         f"began: {local_time(run.started_at)}, took {human_seconds(run.seconds or 0.0)}",
         f"host: {host}",
         *([f"run: {url}"] if (url := _run_url()) else []),
@@ -74,7 +74,7 @@ def message_of(run: Operation, occasion: Occasion) -> Message:
         "plan": plan.name,
         "verb": run.verb.value,
         "type": run.kind,
-        "backup_id": run.backup_id,
+        "backup_id": run.backup_there,
         "started_at": run.started_at.isoformat(),
         "ended_at": ended.isoformat(),
         "seconds": round(run.seconds or 0.0, 3),
@@ -134,7 +134,7 @@ def _numbers(run: Operation) -> list[str]:
 
 def _to_do(run: Operation, occasion: Occasion) -> str:
     plan = shlex.quote(run.plan.reference or run.plan.name)
-    backup = run.backup_id or "latest"
+    backup = run.backup_there or "latest"
     if occasion is Occasion.CORRUPTED:
         return (
             f"make a full backup (`lastgood backup {plan} --type full`), then see what is wrong "

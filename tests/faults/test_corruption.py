@@ -57,6 +57,7 @@ GROWN = {"a byte added", "doubled", "an empty chunk added", "the first chunk rep
     + cases(ALL_SEALED, (DIF, TREE, 0))
     + cases(EVERYWHERE, (DIF, ORDERS, 0), (INC1, MODELS, 2), (SNA, TREE, 0)),
 )
+@pytest.mark.share(4)
 def test_a_damaged_segment_is_never_restored(kept, copy, backup, collection, part, damage):
     name = kept.object_of(backup, collection, part, "data")
     in_blob(kept.blob_of(backup, collection, part, "data"), ALL_DAMAGES[damage])(copy / name)
@@ -68,6 +69,7 @@ def test_a_damaged_segment_is_never_restored(kept, copy, backup, collection, par
     ("backup", "collection", "part", "damage"),
     cases(ALL_SEALED, (FULL, ORDERS, 0), (INC2, TREE, 0)) + cases(EVERYWHERE, (FULL, CURVES, 0)),
 )
+@pytest.mark.share(2)
 def test_a_damaged_index_is_found_and_restores_do_without_it(kept, copy, backup, collection, part, damage):
     name = kept.object_of(backup, collection, part, "index")
     in_blob(kept.blob_of(backup, collection, part, "index"), ALL_DAMAGES[damage])(copy / name)
@@ -78,6 +80,7 @@ def test_a_damaged_index_is_found_and_restores_do_without_it(kept, copy, backup,
 @pytest.mark.parametrize("border", BORDERS.values(), ids=BORDERS.keys())
 @pytest.mark.parametrize("which", ["first", "middle", "last"])
 @pytest.mark.parametrize("backup", [FULL, DIF, INC2])
+@pytest.mark.share(2)
 def test_a_flipped_bit_in_any_blob_of_a_pack_harms_that_blob_alone_and_is_found(kept, copy, backup, which, border):
     packs = [blob.name for blob, _ in kept.blobs(backup)]
     fullest = max(packs, key=packs.count)

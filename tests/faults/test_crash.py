@@ -90,6 +90,7 @@ def kill_at_all(zygotes: list[Zygote], scenario: str, seed: Path, folder: Path) 
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.share(2)
 def test_killed_at_any_durable_operation_nothing_is_lost_and_nothing_half_made_is_seen(
     scenario, zygotes, seeds, tmp_path, monkeypatch
 ):

@@ -45,6 +45,7 @@ LOST = {
 
 
 @pytest.mark.parametrize("lost", LOST)
+@pytest.mark.share(2)
 def test_a_lost_table_comes_back_with_all_that_belongs_to_it(books: Books, lost: str) -> None:
     tables, more = LOST[lost]
     # a new table would get these, but the lost one did not have them

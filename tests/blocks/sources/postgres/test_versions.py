@@ -57,6 +57,7 @@ def only(*versions: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("any_server", versions, indirect=True)
 
 
+@pytest.mark.share(3)
 def test_a_chain_comes_back_into_a_missing_database_and_is_verified(books: Books, any_server: PostgresServer) -> None:
     books.back_up(BackupType.FULL)
     books.run(
@@ -172,6 +173,7 @@ def test_rows_of_a_merge_find_their_own(books: Books) -> None:
 
 
 @only(0, *(release.version for release in RELEASES if release.version < NEWEST))
+@pytest.mark.share(2)
 def test_a_later_version_of_the_server_goes_on_with_a_full_of_what_is_another_cluster(
     books: Books, newer: PostgresServer
 ) -> None:

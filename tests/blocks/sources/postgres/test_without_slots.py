@@ -87,6 +87,7 @@ def test_everything_else_is_imported_without_it() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.share(2)
 def test_an_incremental_finds_what_changed_without_it(plan: Plan) -> None:
     plan.run("backup", "--type", "full")
     plan.change()

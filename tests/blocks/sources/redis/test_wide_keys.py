@@ -83,6 +83,7 @@ def peak_of(work: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("kind", ["hash", "set", "zset", "list"])
+@pytest.mark.share(2)
 def test_a_wide_key_is_read_and_written_without_an_object_for_each_element(live: RedisServer, kind: str) -> None:
     fill(live, 100_000)
     connections, found = (live.connection(), live.connection()), list[pa.Table]()

@@ -459,6 +459,7 @@ def test_a_wrong_plan_has_no_schedules(tmp_path: Path) -> None:
     assert manager.is_running is False
 
 
+@pytest.mark.share(3)
 def test_modules_are_found_beside_the_face() -> None:
     assert Path(lastgood.__file__).parent == ROOT
     assert sys.modules["flows"].__file__ == str(ROOT / "flows" / "__init__.py")

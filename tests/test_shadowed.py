@@ -110,6 +110,7 @@ def test_a_project_that_is_installed_over_ours_is_named(package: str, site: Path
 
 
 @pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.share(2)
 def test_the_functions_raise_what_the_command_says(package: str, tmp_path: Path) -> None:
     place = foreign(tmp_path, package)
     script = """

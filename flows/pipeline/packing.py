@@ -15,6 +15,7 @@ from blocks.rows.parquet import Grouping, index_to_parquet, write_parquet
 from blocks.rows.shared import join_indexes, join_rows
 from flows.pipeline.attempt import BackupPart
 from flows.pipeline.messages import CompressedParts, StoredPart
+from flows.pipeline.run_log import tally
 from flows.pipeline.small_parts import SharedParts, size
 
 _LARGE_BYTES = 256 * 1024 * 1024
@@ -36,6 +37,7 @@ def packed_alone(part: BackupPart, held: list[Changes]) -> CompressedParts:
     del changes
     data = packed_rows(rows, groups, part.attempt.context.plan.compression.level)
     stored.size_compressed = len(data) + len(index)
+    tally(parts=1, size_bytes=len(data) + len(index))
     return CompressedParts(data, index, [stored])
 
 
@@ -66,6 +68,7 @@ def packed_together(shared: SharedParts) -> CompressedParts:
         stored.rows_at, stored.index_at = rows_at[n], index_at[n]
         stored.size_compressed = packed * size(changes) // max(plain, 1)
         members.append(stored)
+    tally(parts=len(members), size_bytes=packed)
     return CompressedParts(data, index, members)
 
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import time
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.sources.comparing import LeavesOut
-from blocks.sources.reading import FullRead, Reading, Unchanged, UnprovenLookup
+from blocks.sources.reading import FullRead, Reading, Unchanged
 from blocks.sources.target import Target
-from blocks.sources.view import Skipping, read_whole
-from blocks.telemetry.numbers import Outcome, SourceReads
-from blocks.telemetry.recorder import recorder
 from flows.pipeline.attempt import BackupPart
 from flows.pipeline.chain import RestorePart
 from flows.pipeline.one_shot import OneShot
 from flows.pipeline.prefect_compat import PURE, RETRIED, task
+from flows.pipeline.read_part import read_part
 from flows.pipeline.run_log import tally
 
 
 @task(task_run_name="collect {part}", tags=["stage"], **RETRIED)
 def collect(part: BackupPart) -> OneShot[Reading]:
     """Read one part from its source's view; with native change tracking, only what may have changed."""
-    reading = _recorded(part)
+    reading = read_part(part)
     if isinstance(reading, FullRead):
         part.read_bytes = reading.rows.nbytes
     part.attempt.context.notes.warn(part.source, reading.warnings)
@@ -32,28 +28,6 @@ def collect(part: BackupPart) -> OneShot[Reading]:
     else:
         tally(rows=reading.rows.num_rows, size_bytes=reading.rows.nbytes)
     return OneShot(reading)
-
-
-def _recorded(part: BackupPart) -> Reading:
-    if (recorded := recorder()) is None:
-        return _read(part)
-    started = time.monotonic()
-    try:
-        reading = _read(part)
-    except BaseException:
-        recorded.read_failed(part.source, time.monotonic() - started)
-        raise
-    rows, size = (0, 0) if isinstance(reading, Unchanged) else (reading.rows.num_rows, reading.rows.nbytes)
-    recorded.read(SourceReads(part.source, Outcome.OK.value, 1, time.monotonic() - started, rows, size))
-    return reading
-
-
-def _read(part: BackupPart) -> Reading:
-    if part.attempt.tracks_changes:
-        return part.view.read(part.spec, part.bounds, part.known())
-    if part.attempt.base is not None and isinstance(part.view, Skipping) and part.view.skips:
-        return part.view.read(part.spec, part.bounds, UnprovenLookup(part.known()))
-    return read_whole(part.view, part.spec, part.bounds)
 
 
 @task(task_run_name="apply {part}", tags=["stage"], **PURE)

@@ -23,21 +23,16 @@ def compress(part: BackupPart | SharedParts, changes: OneShot[Changes | None]) -
     left at the end come as one, with their changes.
     """
     if isinstance(part, SharedParts):
-        return OneShot(_counted(packed_together(part)))
+        return OneShot(packed_together(part))
     what = changes.take()
     if what is None:
         return OneShot(None)
     if size(what) <= SMALL_BYTES:
         shared = part.attempt.small.add(part, what)
-        return OneShot(_counted(packed_together(shared)) if shared else CompressedParts(b"", b"", []))
+        return OneShot(packed_together(shared) if shared else CompressedParts(b"", b"", []))
     held = [what]
     del what  # so that its rows are let go of while they are packed
-    return OneShot(_counted(packed_alone(part, held)))
-
-
-def _counted(packed: CompressedParts) -> CompressedParts:
-    tally(parts=len(packed.members), size_bytes=len(memoryview(packed.data)) + len(memoryview(packed.index)))
-    return packed
+    return OneShot(packed_alone(part, held))
 
 
 @task(task_run_name="decompress {part}", tags=["stage"], **PURE)

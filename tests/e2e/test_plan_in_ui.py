@@ -63,7 +63,8 @@ def test_a_saved_plan_is_edited_and_nothing_else_of_it_changes(
 
 def test_a_plan_is_made_in_the_ui_and_run(prefect: Prefect, small_plan: SmallPlan, tmp_path: Path) -> None:
     sources = {"ledger": {"type": "sqlite", "path": str(small_plan.ledger)}}
-    with browser(tmp_path / "chromium") as page:
+
+    def type_plan() -> dict[str, object]:
         page.open(f"{prefect.server.ui_url}/v2/blocks/catalog/backup-plan/create")
         page.see("Lease Seconds")
         page.fill("input[name=blockName]", "typed")
@@ -72,7 +73,13 @@ def test_a_plan_is_made_in_the_ui_and_run(prefect: Prefect, small_plan: SmallPla
         page.fill_labelled("Url", str(tmp_path / "typed"))
         page.click("No Encryption", "button")
         page.click("Save", "button")
-        found = wait_for("the saved plan", lambda: saved(prefect, "typed"))
+        return wait_for("the saved plan", lambda: saved(prefect, "typed"), within=30)
+
+    with browser(tmp_path / "chromium") as page:
+        try:
+            found = type_plan()
+        except AssertionError:  # a busy machine: the page still loaded while it was typed into, and lost some of that
+            found = type_plan()
     assert found["data"]["sources"] == sources
     plan = load_plan("typed")
     assert (plan.encryption.type, plan.retention.full.days, str(plan.schedules.full)) == ("none", 90, "every day")

@@ -34,6 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dying]:
     ("command", "upload", "moment"),
     [("full", 3, Fault.HALF_UPLOAD), ("incremental", 5, Fault.LOST_REPLY), ("retention", 2, Fault.CUT_REQUEST)],
 )
+@pytest.mark.share(2)
 def test_a_server_killed_during_an_upload_loses_nothing_that_was_committed(server, command, upload, moment):
     _, problems = server.run(command, upload, moment)
     assert problems == []

@@ -175,6 +175,7 @@ def is_literal(text: str) -> bool:
 @pytest.mark.parametrize("how", ["shared", "alone", "groups"])
 @settings(max_examples=3, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(planned=steps())
+@pytest.mark.share(2)
 def test_what_is_looked_up_is_what_a_whole_reading_finds(how: str, planned: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as home, stored(how):
         shop = Shop(Path(home), encrypted=how != "alone", part_size_bytes=1500)

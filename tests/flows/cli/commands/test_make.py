@@ -198,6 +198,7 @@ def as_child(words: list[str], out: int | None) -> int:
 
 @pytest.mark.parametrize(("run", "json"), [(as_process, []), (as_child, ["--json"])], ids=["text", "json"])
 @pytest.mark.parametrize("seen_by", ["nobody", "a full disk", "a reader that went away"])
+@pytest.mark.share(2)
 def test_where_nobody_sees_the_kit_there_is_no_repository_and_init_can_be_repeated(
     empty_desk: Desk, seen_by: str, run: Callable[[list[str], int | None], int], json: list[str]
 ) -> None:

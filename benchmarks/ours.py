@@ -34,7 +34,7 @@ class Lastgood:
         repository: Mapping[str, object] | None = None,
     ) -> None:
         self._bench, self._remote, self._made = bench, repository, 0
-        self.repository = bench.folder / f"lastgood-{name}"
+        self.name, self.repository = name, bench.folder / f"lastgood-{name}"
         self.plan = bench.folder / f"{name}.yaml"
         self._content: dict[str, object] = {
             "name": name,
@@ -48,7 +48,7 @@ class Lastgood:
     def _write(self) -> None:
         if self._remote is not None:
             self._made += 1
-            self._content["repository"] = {**self._remote, "url": f"{self._remote['url']}-{self._made}"}
+            self._content["repository"] = {**self._remote, "url": f"{self._remote['url']}-{self.name}-{self._made}"}
         self.plan.write_text(json.dumps(self._content))  # JSON is YAML
 
     def __call__(self, command: str, *words: str, **env: str) -> Run:

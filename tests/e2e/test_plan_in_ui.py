@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import yaml
@@ -14,6 +16,8 @@ from tests.e2e.browser import browser
 from tests.e2e.prefect_support import Prefect, SmallPlan, wait_for
 
 pytestmark = pytest.mark.timeout(300)
+
+T = TypeVar("T")
 
 UNUSUAL = {
     "retention": {"full": "60d", "keep_last": 5, "sweep_grace": "2d"},
@@ -49,12 +53,17 @@ def test_a_saved_plan_is_edited_and_nothing_else_of_it_changes(
     name = f"edited-{version.strip('/') or 'v1'}"
     plan = unusual(small_plan, name)
     document = plan.save(name, overwrite=True, _sync=True)
-    with browser(tmp_path / "chromium") as page:
+
+    def edit() -> None:
         page.open(f"{prefect.server.ui_url}/{version}blocks/block/{document}/edit")
         page.see("Lease Seconds")
         page.fill_labelled("Level", "7")
         page.click("Save", "button")
         page.wait("the saved plan", f"return location.pathname.endsWith({json.dumps(str(document))})")
+        assert load_plan(name).compression.level == 7
+
+    with browser(tmp_path / "chromium") as page:
+        twice_if_busy(edit)
     compression = plan.compression.model_copy(update={"level": 7})
     assert load_plan(name).model_dump() == plan.model_copy(update={"compression": compression}).model_dump()
     made = backup(name, "full")
@@ -76,15 +85,20 @@ def test_a_plan_is_made_in_the_ui_and_run(prefect: Prefect, small_plan: SmallPla
         return wait_for("the saved plan", lambda: saved(prefect, "typed"), within=30)
 
     with browser(tmp_path / "chromium") as page:
-        try:
-            found = type_plan()
-        except AssertionError:  # a busy machine: the page still loaded while it was typed into, and lost some of that
-            found = type_plan()
+        found = twice_if_busy(type_plan)
     assert found["data"]["sources"] == sources
     plan = load_plan("typed")
     assert (plan.encryption.type, plan.retention.full.days, str(plan.schedules.full)) == ("none", 90, "every day")
     plan.repository.initialize(plan.encryption)
     assert backup("typed", "full").rows == 100
+
+
+def twice_if_busy(work: Callable[[], T]) -> T:
+    """Do something in a page, again where it failed: on a busy machine one that still loads loses what is typed."""
+    try:
+        return work()
+    except AssertionError:
+        return work()
 
 
 def saved(prefect: Prefect, name: str) -> dict[str, object] | None:

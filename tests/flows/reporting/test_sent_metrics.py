@@ -19,13 +19,13 @@ from blocks.records import BackupType
 from blocks.rows.selection import Selection
 from blocks.sources.target import RestoreMode
 from flows.backup import make_backup
+from flows.pipeline import read_part as stage
 from flows.pipeline.progress import Progress
 from flows.reporting import lifecycle
 from flows.reporting.sent_metrics import SentMetrics
 from flows.restore import make_restore
 from flows.restoring.request import RestoreRequest
 from flows.retention import apply_retention
-from flows.stages import collect as stage
 from flows.verify import make_verification
 from tests.flows.flow_support import Shop
 from tests.metric_servers import otlp_collector, packets, silent_server

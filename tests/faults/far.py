@@ -157,6 +157,8 @@ class History:
         if not home.exists():
             shutil.copytree(self.folder / "state", home)
         os.environ["XDG_STATE_HOME"] = str(home)
+        # what an earlier run has read is not asked for again
+        os.environ["XDG_CACHE_HOME"] = str(home / "cache")
 
     def close_breakers(self) -> None:
         shutil.rmtree(Path(os.environ["XDG_STATE_HOME"]) / "lastgood" / "breakers", ignore_errors=True)

@@ -53,23 +53,26 @@ def _looked_at(reference: str, out: Path, now: datetime) -> tuple[PlanFacts, Las
     Raises:
         ConfigurationError: The page would lie in the plan's repository or live state.
     """
-    from flows.reading.report import read_facts, unread
+    from flows.reading.report import read_facts
 
-    plan = None
     try:
         plan = open_plan(reference)
     except LastgoodError as exc:
-        failed = exc
-    if plan is not None:
-        check_output(plan, out)
-        try:
-            return read_facts(plan, reference, now), None
-        except LastgoodError as exc:
-            failed = exc
-    note(f"error: {reference}: {failed.message}")
-    if failed.hint:
-        note(f"hint: {failed.hint}")
-    return unread(reference, failed), failed
+        return _unread(reference, exc)
+    check_output(plan, out)
+    try:
+        return read_facts(plan, reference, now), None
+    except LastgoodError as exc:
+        return _unread(reference, exc)
+
+
+def _unread(reference: str, error: LastgoodError) -> tuple[PlanFacts, LastgoodError]:
+    from flows.reading.report import unread
+
+    note(f"error: {reference}: {error.message}")
+    if error.hint:
+        note(f"hint: {error.hint}")
+    return unread(reference, error), error
 
 
 COMMAND = options.Command("Write how plans stand as a page of HTML.", report_arguments, report)

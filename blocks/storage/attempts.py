@@ -145,6 +145,8 @@ class Breaker:
     def succeeded(self) -> None:
         """Close the breaker."""
         failures, _ = self._read()
+        if not failures:  # as nearly always: there is nothing to remove
+            return
         try:
             self._path().unlink()
         except FileNotFoundError:

@@ -16,6 +16,7 @@ from obstore.store import S3Store
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupStatus, BackupType
 from blocks.repository.block import BackupRepository
+from blocks.repository.capabilities import Capabilities
 from blocks.storage import kinds
 from blocks.storage.settings import StorageSettings
 from flows.backup import make_backup
@@ -28,6 +29,21 @@ from tests.object_servers import KEY_ID, SECRET, Seaweed
 
 LONG_AFTER = timedelta(days=100)
 FULL, INCREMENTAL = BackupType.FULL, BackupType.INCREMENTAL
+
+
+class _Witnessed(LaterRepository):
+    """Looked at when a case is over: what a fault does to the proof of a storage is a case of its own.
+
+    Of writers that race for one object SeaweedFS lets some wait for whole seconds.
+    """
+
+    _block_type_name = "Witnessed Repository"
+    _block_type_slug = "witnessed-repository"
+
+    def prove(self) -> Capabilities:
+        proved = self.read_config().capabilities
+        assert proved is not None
+        return proved
 
 
 @dataclass(frozen=True)
@@ -138,7 +154,7 @@ class History:
         """Return a plan whose repository is at a prefix; `later` as of an hour later, `direct` past the proxy."""
         changed = settings if direct or self.endpoint is None else {"endpoint": self.endpoint} | settings
         storage = self.place.settings.model_copy(update=changed)
-        kind = LaterRepository if later else BackupRepository
+        kind = _Witnessed if later else BackupRepository
         plan = make_plan(self.state, self.folder, self.key)
         return plan.model_copy(update={"repository": kind(url=self.place.url(prefix), storage=storage)})
 

@@ -34,6 +34,8 @@ _LOCKED = {"LeaseIdMissing", "BlobImmutableDueToPolicy", "BlobImmutableDueToLega
 _PASSING_CODES = {"BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "RequestTimeout", "Md5Mismatch"}
 """Said with the status 400 of what was spoiled on its way."""
 _PERMISSIONS = "Check the credentials, and that they may list, read, write and delete there (see docs/storage.md)."
+_UNSAID = "The storage does not say why: the credentials have expired, or may not do that (see docs/storage.md)."
+"""Of what is only looked at: such answers have no text."""
 _UNREACHED = "Check that the storage works and can be reached from this machine."
 _NO_SUCH_PATH = "Check the endpoint: it is the server's address alone; the bucket is in `url`."
 _BUSY_CODES = {"InternalError", "SlowDown", "ServiceUnavailable", "OperationTimedOut", "ServerBusy"}
@@ -105,7 +107,7 @@ def classified(error: Exception, verb: str, name: str, place: str) -> LastgoodEr
         )
     refused = isinstance(error, (said.PermissionDeniedError, said.UnauthenticatedError)) or status in (401, 403)
     if refused or code in _CREDENTIALS:
-        return StorageRefused(what, hint=_CREDENTIALS.get(code, _PERMISSIONS))
+        return StorageRefused(what, hint=_CREDENTIALS.get(code, _PERMISSIONS if code else _UNSAID))
     problem = RepositoryUnavailable(what, hint=_NO_SUCH_PATH if status == 404 else _UNREACHED)
     passing = status in PASSING or code in _CONFLICT | _PASSING_CODES | _BUSY_CODES or (status is None and not code)
     return Transient(problem) if passing else problem

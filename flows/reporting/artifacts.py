@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blocks.host.passwords import without_password
 from blocks.plan.plan import BackupPlan
 from blocks.prefect_compat import without_prefect
 from blocks.records import BackupMetadata
 from blocks.verification import Verification
 from flows.pipeline.prefect_compat import in_flow_run
-from flows.reporting.approval_markdown import approval_markdown, approved_line
+from flows.reporting.approval_markdown import approval_markdown, approved_line, plain
 from flows.reporting.evidence import Evidence, plan_evidence
 from flows.reporting.page_files import keep_page, keep_report, page_url
 from flows.reporting.proof_page import proof_page
@@ -47,11 +48,15 @@ def _key(*words: str) -> str:
     return "-".join(words).lower().replace("_", "-").replace(".", "-")
 
 
-def publish_backup(made: BackupMetadata) -> None:
+def publish_backup(made: BackupMetadata, plan: BackupPlan) -> None:
     """Publish a summary of a backup, a table of its collections, and a link to its base."""
     if not in_flow_run():
         return
-    create_markdown_artifact(key=_key("backup", made.plan), markdown=backup_markdown(made), description=made.backup_id)
+    create_markdown_artifact(
+        key=_key("backup", made.plan),
+        markdown=backup_markdown(made, without_password(plan.repository.url)),
+        description=made.backup_id,
+    )
     create_table_artifact(
         key=_key("collections", made.plan),
         table=[
@@ -92,8 +97,8 @@ def _page_of(plan: str, backup_id: str) -> str:
     return f"/artifacts/key/{key}"
 
 
-def backup_markdown(made: BackupMetadata) -> str:
-    """Describe a backup in Markdown."""
+def backup_markdown(made: BackupMetadata, repository: str) -> str:
+    """Describe a backup in Markdown; `repository` is where it is."""
     promoted = (
         f"\n> Asked for {made.requested_type.value}, made full: {made.promoted_because}\n"
         if made.promoted_because
@@ -107,6 +112,7 @@ def backup_markdown(made: BackupMetadata) -> str:
         promoted,
         f"| plan | {made.plan} |",
         "|---|---|",
+        f"| repository | {plain(repository)} |",
         f"| state as of | {human_time(made.timestamp)} |",
         f"| base | {made.base or 'none, it stands alone'} |",
         f"| rows | {made.rows:,} |",

@@ -261,6 +261,13 @@ def test_a_redirect_that_leads_nowhere_is_another_region(tier: StorageTier, prox
         tier.size("object")
 
 
+def test_a_refusal_without_words_may_be_of_credentials_that_expired(tier: StorageTier, proxy: FaultProxy) -> None:
+    proxy.faults.append(Fault("answer", "HEAD", reply=Reply(403, {})))
+    with pytest.raises(StorageRefused, match="403$") as caught:
+        tier.size("object")
+    assert "expired" in caught.value.hint
+
+
 def azure(status: str, code: str, message: str) -> str:
     """What obstore says of an answer of Azure."""
     body = f"<Error>\n  <Code>{code}</Code>\n  <Message>{message}\nRequestId:1\nTime:2</Message>\n</Error>"

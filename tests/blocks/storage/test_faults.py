@@ -263,7 +263,7 @@ def test_a_redirect_that_leads_nowhere_is_another_region(tier: StorageTier, prox
 
 def test_a_refusal_without_words_may_be_of_credentials_that_expired(tier: StorageTier, proxy: FaultProxy) -> None:
     proxy.faults.append(Fault("answer", "HEAD", reply=Reply(403, {})))
-    with pytest.raises(StorageRefused, match="403$") as caught:
+    with pytest.raises(StorageRefused, match=r"403$") as caught:
         tier.size("object")
     assert "expired" in caught.value.hint
 

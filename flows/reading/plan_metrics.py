@@ -1,4 +1,4 @@
-"""Which metrics there are, what each of them means, and its series for plans.
+"""Which metrics lastgood has of its own, what each of them means, and its series for plans.
 
 All series of counters that can be known before are there from the beginning, with 0: what first appears with 1 is no
 increase to Prometheus.
@@ -7,7 +7,6 @@ increase to Prometheus.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,20 +16,11 @@ from blocks.records import BackupStatus, BackupType
 from blocks.sources.target import RestoreMode
 from blocks.storage.attempts import Breaker
 from blocks.telemetry.numbers import Outcome
-from blocks.telemetry.published import (
-    CLEANED,
-    CREATED,
-    OPERATIONS,
-    REMOVED,
-    SECONDS,
-    SIZE,
-    buckets_of,
-    underscored,
-)
+from blocks.telemetry.published import SECONDS
 from flows.reading.repository_numbers import RepositoryNumbers
 from flows.reporting.exposition import Family
 from flows.reporting.journal import BAD, COMPLETED, FAILED, PARTIAL
-from flows.reporting.journal_totals import Made, PlanTotals
+from flows.reporting.plan_totals import MICRO, Counts, Made, PlanTotals, buckets, total
 
 BACKUP, RESTORE, VERIFICATION, RETENTION = "backup", "restore", "verification", "retention"
 _BACKUP_TYPES = tuple(kind.value for kind in BackupType)
@@ -59,7 +49,6 @@ _CALLS = ("put", "get", "size", "list", "remove", "prepare")
 _CALL_OUTCOMES = tuple(outcome.value for outcome in Outcome)
 _DIRECTIONS = ("written", "read")
 _READ_OUTCOMES = (Outcome.OK.value, Outcome.FAILED.value)
-_MICRO = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -84,45 +73,6 @@ class PlanState:
 
 
 Known = Sequence[tuple[PlanState, PlanTotals]]
-
-
-def published(totals: Sequence[PlanTotals], prefix: str = "") -> Iterator[Family]:
-    """Return the metrics of the system that lastgood replaces: without labels, of all plans together.
-
-    Args:
-        totals: What the operations of each plan add up to.
-        prefix: What stands before each name.
-    """
-    counts = Counter[tuple[str, ...]]()
-    for one in totals:
-        counts.update(one.counts)
-
-    def counter(name: str, meaning: str, value: int) -> Family:
-        family = Family(underscored(name, prefix), "counter", meaning)
-        family.add(value)
-        return family
-
-    def histogram(name: str, meaning: str, key: tuple[str, ...], unit: int = 1) -> Family:
-        family = Family(underscored(name, prefix), "histogram", meaning)
-        family.add_histogram(_buckets(counts, key), _total(counts, key) / unit, buckets_of(name))
-        return family
-
-    made, failed = _ended(counts, BACKUP, COMPLETED), _ended(counts, BACKUP, FAILED, PARTIAL)
-    yield counter(f"{CREATED}_total", "Backups that were begun.", _total(counts, ("started", BACKUP)))
-    yield counter(f"{CREATED}_success", "Backups that were made and committed.", made)
-    yield counter(f"{CREATED}_failed", "Backups that failed, those of killed processes among them.", failed)
-    duration = f"{OPERATIONS}.duration_seconds"
-    yield histogram(duration, "How long backups took that ended, well or not.", ("took", BACKUP), _MICRO)
-    yield histogram(SIZE, "What each backup that was made takes in the repository.", ("size",))
-    cleaned, wrong = _ended(counts, RETENTION, COMPLETED), _ended(counts, RETENTION, FAILED, PARTIAL)
-    yield counter(f"{CLEANED}_total", "Retention runs that were begun.", _total(counts, ("started", RETENTION)))
-    yield counter(f"{CLEANED}_success", "Retention runs that did all they should.", cleaned)
-    yield counter(f"{CLEANED}_failed", "Retention runs that failed, or removed only a part.", wrong)
-    yield histogram(REMOVED, "How many backups a retention run removed, of those that removed any.", ("removed",))
-
-
-def _ended(counts: Counter[tuple[str, ...]], verb: str, *outcomes: str) -> int:
-    return sum(count for name, count in counts.items() if name[:2] == ("ended", verb) and name[3] in outcomes)
 
 
 def series(known: Known, now: datetime) -> Iterator[Family]:
@@ -165,12 +115,12 @@ def _operations(known: Known) -> Iterator[Family]:
             for outcome in dict.fromkeys([*_OUTCOMES[verb], *sorted(seen)]):
                 ended.add(counts["ended", verb, kind, outcome], plan=plan, verb=verb, type=kind, outcome=outcome)
             key = ("took", verb, kind)
-            total = _total(counts, key) / _MICRO
-            took.add_histogram(_buckets(counts, key), total, SECONDS, plan=plan, verb=verb, type=kind)
+            seconds = total(counts, *key) / MICRO
+            took.add_histogram(buckets(counts, *key), seconds, SECONDS, plan=plan, verb=verb, type=kind)
     yield from (started, ended, took)
 
 
-def _kinds(counts: Counter[tuple[str, ...]]) -> Sequence[tuple[str, str]]:
+def _kinds(counts: Counts) -> Sequence[tuple[str, str]]:
     """Return verbs and types: those that there are, and others that a journal names."""
     known = [(verb, kind) for verb, kinds in TYPES.items() for kind in kinds]
     seen = {(name[1], name[2]) for name in counts if name[0] in ("started", "ended")}
@@ -363,8 +313,8 @@ def _work(known: Known) -> Iterator[Family]:
         plan, counts = state.plan.name, totals.counts
         expected = [(verb, stage) for verb, names in _STAGES.items() for stage in names]
         for verb, stage in _and_seen(expected, counts, "stage"):
-            stages.add(counts["stage", verb, stage] / _MICRO, plan=plan, verb=verb, stage=stage)
-        waited.add(counts["lease_wait",] / _MICRO, plan=plan)
+            stages.add(counts["stage", verb, stage] / MICRO, plan=plan, verb=verb, stage=stage)
+        waited.add(counts["lease_wait",] / MICRO, plan=plan)
         refused.add(counts["leases_refused",], plan=plan)
     yield from (stages, waited, refused)
 
@@ -394,7 +344,7 @@ def _tiers(known: Known) -> Iterator[Family]:
         for tier, call, outcome in _and_seen(expected, counts, "calls"):
             calls.add(counts["calls", tier, call, outcome], plan=plan, tier=tier, call=call, outcome=outcome)
         for tier, call in _and_seen([(tier, call) for tier in tiers for call in _CALLS], counts, "call_seconds"):
-            seconds.add(counts["call_seconds", tier, call] / _MICRO, plan=plan, tier=tier, call=call)
+            seconds.add(counts["call_seconds", tier, call] / MICRO, plan=plan, tier=tier, call=call)
         for tier, way in _and_seen([(tier, way) for tier in tiers for way in _DIRECTIONS], counts, "moved"):
             moved.add(counts["moved", tier, way], plan=plan, tier=tier, direction=way)
     breakers = {state.place: state.breaker for state, _ in known if state.breaker is not None}
@@ -428,7 +378,7 @@ def _sources(known: Known) -> Iterator[Family]:
         for source, outcome in _and_seen(expected, counts, "reads"):
             reads.add(counts["reads", source, outcome], plan=plan, source=source, outcome=outcome)
         for (source,) in _and_seen([(source,) for source in named], counts, "read_seconds"):
-            seconds.add(counts["read_seconds", source] / _MICRO, plan=plan, source=source)
+            seconds.add(counts["read_seconds", source] / MICRO, plan=plan, source=source)
             rows.add(counts["read_rows", source], plan=plan, source=source)
             size.add(counts["read_bytes", source], plan=plan, source=source)
         if state.up and state.numbers is not None:
@@ -437,22 +387,7 @@ def _sources(known: Known) -> Iterator[Family]:
     yield from (reads, seconds, rows, size, held)
 
 
-def _and_seen(
-    expected: Sequence[tuple[str, ...]], counts: Counter[tuple[str, ...]], name: str
-) -> Sequence[tuple[str, ...]]:
+def _and_seen(expected: Sequence[tuple[str, ...]], counts: Counts, name: str) -> Sequence[tuple[str, ...]]:
     """Return labels: those that are expected, and then what others a journal names."""
     seen = {labels[1:] for labels in counts if labels[0] == name}
     return [*expected, *sorted(seen - set(expected))]
-
-
-def _buckets(counts: Counter[tuple[str, ...]], key: tuple[str, ...]) -> Mapping[float, int]:
-    """Return how many values lie below each upper bound, of all series of a histogram that begin with some labels."""
-    name, found = (f"{key[0]}_le", *key[1:]), Counter[float]()
-    for labels, count in counts.items():
-        if labels[: len(name)] == name:
-            found[float(labels[-1])] += count
-    return found
-
-
-def _total(counts: Counter[tuple[str, ...]], key: tuple[str, ...]) -> int:
-    return sum(count for labels, count in counts.items() if labels[: len(key)] == key)

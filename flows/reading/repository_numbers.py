@@ -19,7 +19,7 @@ from blocks.storage.attempts import Breaker
 from flows.pipeline.doubts import settled
 from flows.reading.recovery import recovery_of
 from flows.reading.status import last_good, slots
-from flows.reporting.journal_totals import Made
+from flows.reporting.plan_totals import Made
 
 
 @dataclass(frozen=True)

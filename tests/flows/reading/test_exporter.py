@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -30,6 +31,7 @@ from flows.reading.exporter import Exporter, exporter_of
 from flows.reading.plan_metrics import TYPES
 from flows.reading.repository_numbers import RepositoryReader
 from flows.reporting import journal, journal_files
+from flows.reporting.journal import BEAT_SECONDS
 from flows.reporting.journal_files import journal_folder, segment
 from flows.reporting.journal_reader import JournalReader
 from flows.reporting.journal_totals import GONE_AFTER
@@ -258,7 +260,7 @@ def test_a_killed_backup_has_failed_once_its_process_is_gone(plan: BackupPlan) -
     assert text.count('"lost"') == 1, "others who read the journal are told, too"
 
 
-def test_a_killed_backup_of_another_machine_has_failed_after_a_day(plan: BackupPlan) -> None:
+def test_a_killed_backup_of_another_machine_has_failed_after_hours(plan: BackupPlan) -> None:
     folder, now = journal_folder(), datetime.now(UTC)
     elsewhere = {"process": "other:7 [00000000-123]", "host": ["another", "boot"]}
     note(folder, started("young", now - GONE_AFTER + timedelta(minutes=5), **elsewhere))
@@ -271,6 +273,46 @@ def test_a_killed_backup_of_another_machine_has_failed_after_a_day(plan: BackupP
     assert counts["started", "backup", "incremental"] == 2
     assert counts["ended", "backup", "incremental", "failed"] == 1
     assert counts["ended", "backup", "incremental", "completed"] == 1
+
+
+def test_an_operation_of_another_machine_that_says_that_it_runs_has_not_failed_however_long_it_takes(
+    plan: BackupPlan,
+) -> None:
+    folder, now = journal_folder(), datetime.now(UTC)
+    note(folder, started("long", now - 5 * GONE_AFTER, process="other:7 [00000000-123]", host=["another", "boot"]))
+    note(folder, {"event": "runs", "id": "long", "at": (now - GONE_AFTER / 2).isoformat()})
+    reader = JournalReader(folder)
+    assert list(reader.read().pending) == ["long"]
+    note(folder, ended("long", now))
+    counts = reader.read().of("", "r" * 32, "books").counts
+    assert counts["ended", "backup", "incremental", "failed"] == 0
+    assert counts["ended", "backup", "incremental", "completed"] == 1
+
+
+def test_an_operation_says_now_and_then_that_it_runs_and_not_after_its_end(
+    plan: BackupPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "BEAT_SECONDS", 0.01)
+    noted, text = threading.Event(), segment(journal_folder(), 1)
+    real = journal.append
+
+    def append(folder: Path, line: Any, *more: Any) -> bool:
+        done = real(folder, line, *more)
+        if line["event"] == "runs":
+            noted.set()
+        return done
+
+    monkeypatch.setattr(journal, "append", append)
+    with operation(plan, Verb.RETENTION) as run:
+        assert noted.wait(60)
+    beats = [thread for thread in threading.enumerate() if thread.name == "journal-beat"]
+    for thread in beats:
+        thread.join(60)
+        assert not thread.is_alive()
+    lines = [json.loads(line) for line in text.read_text().splitlines()]
+    assert {line["id"] for line in lines} == {run.operation_id}
+    assert [lines[0]["event"], lines[1]["event"]] == ["started", "runs"]
+    assert GONE_AFTER.total_seconds() >= BEAT_SECONDS * 3, "one that is missed does no harm"
 
 
 def test_an_operation_of_a_process_that_runs_has_not_failed_however_far_the_clock_jumped(plan: BackupPlan) -> None:

@@ -7,10 +7,11 @@ increase to Prometheus.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
+from blocks.plan.clock import is_ahead
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupStatus, BackupType
 from blocks.sources.target import RestoreMode
@@ -20,30 +21,30 @@ from blocks.telemetry.published import SECONDS
 from flows.reading.repository_numbers import RepositoryNumbers
 from flows.reporting.exposition import Family
 from flows.reporting.journal import BAD, COMPLETED, FAILED, PARTIAL
+from flows.reporting.lifecycle import Verb
 from flows.reporting.plan_totals import MICRO, Counts, Made, PlanTotals, buckets, total
 
-BACKUP, RESTORE, VERIFICATION, RETENTION = "backup", "restore", "verification", "retention"
 _BACKUP_TYPES = tuple(kind.value for kind in BackupType)
 _MODES = tuple(mode.value for mode in RestoreMode if mode is not RestoreMode.PREVIEW)
 TYPES: Mapping[str, Sequence[str]] = {
-    BACKUP: _BACKUP_TYPES,
-    RESTORE: _MODES,
-    VERIFICATION: ("quick", "deep"),
-    RETENTION: ("",),
+    Verb.BACKUP: _BACKUP_TYPES,
+    Verb.RESTORE: _MODES,
+    Verb.VERIFICATION: ("quick", "deep"),
+    Verb.RETENTION: ("",),
 }
 """The types of each verb: what a backup is asked to be, the mode of a restore, the depth of a verification."""
 _OUTCOMES: Mapping[str, Sequence[str]] = {
-    BACKUP: (COMPLETED, FAILED),
-    RESTORE: (COMPLETED, FAILED, PARTIAL),
-    VERIFICATION: (COMPLETED, FAILED, PARTIAL, BAD),
-    RETENTION: (COMPLETED, FAILED, PARTIAL),
+    Verb.BACKUP: (COMPLETED, FAILED),
+    Verb.RESTORE: (COMPLETED, FAILED, PARTIAL),
+    Verb.VERIFICATION: (COMPLETED, FAILED, PARTIAL, BAD),
+    Verb.RETENTION: (COMPLETED, FAILED, PARTIAL),
 }
 _STATUSES = (BackupStatus.COMPLETED.value, BackupStatus.VERIFIED.value, BackupStatus.CORRUPTED.value)
 _STAGES: Mapping[str, Sequence[str]] = {
-    BACKUP: ("collect", "normalize", "diff", "compress", "encrypt", "store", "record"),
-    RESTORE: ("find", "fetch", "decrypt", "decompress", "merge", "denormalize", "apply"),
-    VERIFICATION: ("find", "fetch", "decrypt", "decompress", "merge", "prove"),
-    RETENTION: ("decide", "explain", "remove", "sweep"),
+    Verb.BACKUP: ("collect", "normalize", "diff", "compress", "encrypt", "store", "record"),
+    Verb.RESTORE: ("find", "fetch", "decrypt", "decompress", "merge", "denormalize", "apply"),
+    Verb.VERIFICATION: ("find", "fetch", "decrypt", "decompress", "merge", "prove"),
+    Verb.RETENTION: ("decide", "explain", "remove", "sweep"),
 }
 _CALLS = ("put", "get", "size", "list", "remove", "prepare")
 _CALL_OUTCOMES = tuple(outcome.value for outcome in Outcome)
@@ -86,7 +87,7 @@ def series(known: Known, now: datetime) -> Iterator[Family]:
     yield from _moments(known)
     yield from _newest_backups(known)
     yield from _repositories(known)
-    yield from _proofs(known)
+    yield from _proofs(known, now)
     yield from _objectives(known, now)
     yield from _work(known)
     yield from _tiers(known)
@@ -221,7 +222,7 @@ def _repositories(known: Known) -> Iterator[Family]:
     yield from (up, backups, stored, free, committed)
 
 
-def _proofs(known: Known) -> Iterator[Family]:
+def _proofs(known: Known, now: datetime) -> Iterator[Family]:
     verified = Family(
         "lastgood_newest_verified_backup_timestamp_seconds",
         "gauge",
@@ -237,23 +238,26 @@ def _proofs(known: Known) -> Iterator[Family]:
     )
     for state, totals in known:
         plan, numbers = state.plan.name, state.numbers
-        regular = [made for made in totals.backups if made.regular]
-        told = max((made.timestamp for made in regular if made.verified and not made.bad), default=None)
-        seen = (numbers.newest_verified, numbers.last_verification) if numbers is not None else (None, None)
-        _add_later(verified, plan, seen[0], None if state.up else told)
-        _add_later(last, plan, seen[1], totals.latest.get(("verification",)))
+        proved = () if state.up else [made.timestamp for made in totals.backups if made.regular and made.verified]
+        _add_latest(verified, plan, numbers.newest_verified if numbers else None, proved, now)
+        told = totals.latest.get(("verification",))
+        tried = numbers.last_verification if numbers else None
+        _add_latest(last, plan, tried, () if told is None else (told,), now)
         for status in _STATUSES:
             counted.add(totals.counts["verified", status], plan=plan, status=status)
     yield from (verified, last, counted)
 
 
-def _add_later(family: Family, plan: str, seen: datetime | None, told: float | None) -> float | None:
-    """Add the later one of what was seen in a repository and what the journal tells, and return it."""
-    moments = [seen.timestamp()] if seen is not None else []
-    later = max([*moments, told] if told is not None else moments, default=None)
-    if later is not None:
-        family.add(later, plan=plan)
-    return later
+def _add_latest(family: Family, plan: str, seen: datetime | None, told: Iterable[float], now: datetime) -> float | None:
+    """Add the latest of what was seen in a repository and of what the journal tells, and return it.
+
+    What is still to come is left out: a clock that was ahead said it, and it would hide all that does not come.
+    """
+    moments = [*told] if seen is None else [*told, seen.timestamp()]
+    latest = max((one for one in moments if not is_ahead(datetime.fromtimestamp(one, UTC), now)), default=None)
+    if latest is not None:
+        family.add(latest, plan=plan)
+    return latest
 
 
 def _objectives(known: Known, now: datetime) -> Iterator[Family]:
@@ -261,12 +265,12 @@ def _objectives(known: Known, now: datetime) -> Iterator[Family]:
         "lastgood_newest_good_backup_timestamp_seconds",
         "gauge",
         "The point in time that the newest backup restores to that nothing is known against, emergency backups left "
-        "out, since 1970; not there where there is none.",
+        "out, since 1970; not there where there is none. One that is dated ahead does not count before that time.",
     )
     rpo = Family(
         "lastgood_rpo_seconds",
         "gauge",
-        "Age of that state: what would be lost now. Infinite where the repository holds no good backup.",
+        "Age of that state: what would be lost now. Infinite where the repository holds no such backup.",
     )
     rpo_target_ = Family(
         "lastgood_rpo_target_seconds",
@@ -279,9 +283,8 @@ def _objectives(known: Known, now: datetime) -> Iterator[Family]:
     rto_target = Family("lastgood_rto_target_seconds", "gauge", "How long it may take, where the plan says so.")
     for state, totals in known:
         plan, numbers = state.plan.name, state.numbers
-        told = max((made.timestamp for made in totals.backups if made.regular and not made.bad), default=None)
-        seen = numbers.newest_good if numbers is not None else None
-        newest = _add_later(good, plan, seen, None if state.up else told)
+        told = () if state.up else [made.timestamp for made in totals.backups if made.regular and not made.bad]
+        newest = _add_latest(good, plan, numbers.newest_good if numbers else None, told, now)
         if newest is not None:
             rpo.add(max(0.0, now.timestamp() - newest), plan=plan)
         elif state.up:

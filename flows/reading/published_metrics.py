@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from blocks.telemetry.published import CLEANED, CREATED, OPERATIONS, REMOVED, SIZE, buckets_of, underscored
 from flows.reporting.exposition import Family
 from flows.reporting.journal import COMPLETED, FAILED, PARTIAL
+from flows.reporting.lifecycle import Verb
 from flows.reporting.plan_totals import MICRO, Counts, PlanTotals, buckets, total
-
-BACKUP, RETENTION = "backup", "retention"
 
 
 def published(totals: Sequence[PlanTotals], prefix: str = "") -> Iterator[Family]:
@@ -34,15 +33,15 @@ def published(totals: Sequence[PlanTotals], prefix: str = "") -> Iterator[Family
         family.add_histogram(buckets(counts, *key), total(counts, *key) / unit, buckets_of(name))
         return family
 
-    made, failed = _ended(counts, BACKUP, COMPLETED), _ended(counts, BACKUP, FAILED, PARTIAL)
-    yield counter(f"{CREATED}_total", "Backups that were begun.", total(counts, "started", BACKUP))
+    made, failed = _ended(counts, Verb.BACKUP, COMPLETED), _ended(counts, Verb.BACKUP, FAILED, PARTIAL)
+    yield counter(f"{CREATED}_total", "Backups that were begun.", total(counts, "started", Verb.BACKUP))
     yield counter(f"{CREATED}_success", "Backups that were made and committed.", made)
     yield counter(f"{CREATED}_failed", "Backups that failed, those of killed processes among them.", failed)
     duration = f"{OPERATIONS}.duration_seconds"
-    yield histogram(duration, "How long backups took that ended, well or not.", ("took", BACKUP), MICRO)
+    yield histogram(duration, "How long backups took that ended, well or not.", ("took", Verb.BACKUP), MICRO)
     yield histogram(SIZE, "What each backup that was made takes in the repository.", ("size",))
-    cleaned, wrong = _ended(counts, RETENTION, COMPLETED), _ended(counts, RETENTION, FAILED, PARTIAL)
-    yield counter(f"{CLEANED}_total", "Retention runs that were begun.", total(counts, "started", RETENTION))
+    cleaned, wrong = _ended(counts, Verb.RETENTION, COMPLETED), _ended(counts, Verb.RETENTION, FAILED, PARTIAL)
+    yield counter(f"{CLEANED}_total", "Retention runs that were begun.", total(counts, "started", Verb.RETENTION))
     yield counter(f"{CLEANED}_success", "Retention runs that did all they should.", cleaned)
     yield counter(f"{CLEANED}_failed", "Retention runs that failed, or removed only a part.", wrong)
     yield histogram(REMOVED, "How many backups a retention run removed, of those that removed any.", ("removed",))

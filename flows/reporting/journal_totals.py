@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,9 @@ from pydantic import JsonValue
 
 from blocks.host.leftovers import running_host, runs
 from blocks.telemetry.published import BYTES, COUNTS, SECONDS
+from flows.reporting.journal import BAD, COMPLETED, FAILED, OUTCOMES
 from flows.reporting.journal_files import through, totals_text
+from flows.reporting.lifecycle import Verb
 from flows.reporting.plan_totals import MICRO, Made, PlanTotals
 
 logger = logging.getLogger(__name__)
@@ -33,8 +35,7 @@ _MOST_PENDING = 1000
 _MOST_SETTLED = 1000
 _MOST_COUNT = 2**62
 _MOST_PLACE = 4096
-_OUTCOMES = frozenset({"completed", "failed", "partial", "bad"})
-_VERBS = frozenset({"backup", "restore", "verification", "retention"})
+_VERBS = frozenset(Verb)
 
 
 class Pending(NamedTuple):
@@ -135,7 +136,7 @@ class Totals:
 
     def _ended(self, said: Mapping[str, Any]) -> None:
         operation, verb, kind = str(said["id"]), _one_of(said["verb"], _VERBS), _label(said["type"])
-        how, at = _one_of(said["outcome"], _OUTCOMES), _seconds(said["at"])
+        how, at = _one_of(said["outcome"], OUTCOMES), _seconds(said["at"])
         found = _result(said)
         counted = list(_counted(verb, said.get("numbers") or {}))
         seconds = _micro(said["seconds"])
@@ -154,10 +155,10 @@ class Totals:
             self._settle(operation)
         plan.counts["ended", verb, kind, how] += 1
         plan.observe("took", (verb, kind), seconds, _bucket(SECONDS, seconds / MICRO))
-        plan.saw(("success" if how == "completed" else "failure", verb, kind), at)
+        plan.saw(("success" if how == COMPLETED else "failure", verb, kind), at)
         for name, number in counted:
             plan.counts[name] += number
-        found(plan, at, how == "bad")
+        found(plan, at, how == BAD)
 
     def lost(self, operation: str, at: float) -> None:
         """Count an operation without an end as failed."""
@@ -165,7 +166,7 @@ class Totals:
         if begun is None:
             return
         plan = self._of(begun)
-        plan.counts["ended", begun.verb, begun.type, "failed"] += 1
+        plan.counts["ended", begun.verb, begun.type, FAILED] += 1
         plan.saw(("failure", begun.verb, begun.type), at)
         self._settle(operation)
 
@@ -251,7 +252,7 @@ def _count(number: Any) -> int:
     return number
 
 
-def _one_of(word: Any, words: frozenset[str]) -> str:
+def _one_of(word: Any, words: Collection[str]) -> str:
     if word not in words:
         raise ValueError(f"{word!r} is unknown")
     return str(word)

@@ -116,6 +116,7 @@ def test_it_listens_on_this_machine_alone_unless_told_otherwise(desk: Desk) -> N
         (["--serve", "65536"], "is no port"),
         (["--serve", "0", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
         (["--serve", "0", "--host", "no such host.invalid"], "cannot listen on"),
+        (["--host", "0.0.0.0"], "Add --serve PORT"),
         (["--prefix", "9 lives"], "cannot be the prefix of a metric"),
         (["PLAN"], "are both named 'trading'"),
     ],

@@ -22,6 +22,7 @@ from blocks.errors import LastgoodError
 from blocks.plan.objectives import Objectives
 from blocks.plan.plan import BackupPlan, read_plan
 from blocks.records import BackupType, Expiry
+from blocks.repository import names
 from blocks.repository.block import BackupRepository
 from blocks.rows.selection import Selection
 from blocks.sources.target import RestoreMode
@@ -600,6 +601,31 @@ def test_a_repository_in_a_network_is_seen_as_it_is_now(plan: BackupPlan, s3: Se
         assert found("lastgood_backups", type="full", status="verified") == number
         assert found("lastgood_backups", type="full", status="completed") == 1, status
     assert found.of("lastgood_tier_breaker_open") == {frozenset({("tier", there.repository.tier.place)}): 0.0}
+
+
+def test_a_repository_in_a_network_that_is_made_anew_begins_at_zero(plan: BackupPlan, s3: Seaweed) -> None:
+    """Only lines of backups that were made know which one they are of."""
+    there = plan.model_copy(
+        update={"repository": BackupRepository(url=f"s3://{s3.bucket()}/repository", storage=s3.settings)}
+    )
+    elsewhere = BackupRepository(url=f"s3://{s3.bucket()}/repository", storage=s3.settings)
+    for one in (there.repository, elsewhere):
+        one.initialize(there.encryption, lambda kit: None)
+    exporter, tier = exporter_of([there]), there.repository.tier
+    for _ in range(2):
+        exporter.look()
+        make_backup(there, BackupType.FULL)
+        make_verification(there, deep=False)
+        for each in (exporter, exporter_of([there])):
+            each.look()
+            found = scraped(each.text())
+            assert found("lastgood_backups", type="full", status="verified") == 1
+            assert found("lastgood_backups_committed_total") == 1
+            assert found("backup_operations_created_total") == found("backup_operations_created_success") == 1
+            assert found("lastgood_operations_started_total", verb="verification", type="quick") == 1
+            assert found("lastgood_verifications_total", status="verified") == 1
+        tier.remove([stored.name for stored in tier.list("")])
+        tier.put(names.CONFIG, elsewhere.tier.get(names.CONFIG))
 
 
 def test_the_counter_of_commits_does_not_go_back_where_the_newest_backup_goes(plan: BackupPlan) -> None:

@@ -188,8 +188,8 @@ def _repositories(known: Known) -> Iterator[Family]:
     up = Family(
         "lastgood_up",
         "gauge",
-        "1 where the repository could be read when it was last looked at; where it is 0, all other numbers of the plan "
-        "are those of the journal alone.",
+        "1 where the repository could be read when it was last looked at; where it is 0, what is told of backups is "
+        "what the journal knows, and what was seen before.",
     )
     backups = Family(
         "lastgood_backups",

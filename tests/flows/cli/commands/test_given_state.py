@@ -128,7 +128,7 @@ def test_the_share_of_runs_that_succeeded(desk: Desk, monkeypatch: pytest.Monkey
     monkeypatch.setenv("LASTGOOD_JOURNAL", "/dev/null/journal")
     desk.backup()
     ran = desk.done("stats", "PLAN")
-    assert "how many runs succeeded is not known" in ran.err
+    assert "which runs failed is not known" in ran.err
     assert types() == {"full": (1, 0, None)}
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from blocks.plan.clock import is_ahead
+from blocks.plan.clock import TOLERANCE
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupStatus, BackupType
 from blocks.sources.target import RestoreMode
@@ -238,7 +238,8 @@ def _proofs(known: Known, now: datetime) -> Iterator[Family]:
     )
     for state, totals in known:
         plan, numbers = state.plan.name, state.numbers
-        proved = () if state.up else [made.timestamp for made in totals.backups if made.regular and made.verified]
+        regular = [] if state.up else [made for made in totals.backups if made.regular]
+        proved = [made.timestamp for made in regular if made.verified and not made.bad]
         _add_latest(verified, plan, numbers.newest_verified if numbers else None, proved, now)
         told = totals.latest.get(("verification",))
         tried = numbers.last_verification if numbers else None
@@ -254,7 +255,8 @@ def _add_latest(family: Family, plan: str, seen: datetime | None, told: Iterable
     What is still to come is left out: a clock that was ahead said it, and it would hide all that does not come.
     """
     moments = [*told] if seen is None else [*told, seen.timestamp()]
-    latest = max((one for one in moments if not is_ahead(datetime.fromtimestamp(one, UTC), now)), default=None)
+    most = (now + TOLERANCE).timestamp()
+    latest = max((one for one in moments if one <= most), default=None)
     if latest is not None:
         family.add(latest, plan=plan)
     return latest

@@ -19,7 +19,7 @@ from blocks.repository.verdict import Verdict
 from blocks.storage.attempts import Breaker
 from flows.pipeline.doubts import settled
 from flows.reading.recovery import recovery_of
-from flows.reading.status import slots
+from flows.reading.status import last_good, slots
 from flows.reporting.plan_totals import Made
 
 
@@ -126,7 +126,7 @@ def _numbers(repository: Repository, plan: str, survey: Survey, stock: Stock) ->
     backups, now = survey.backups, datetime.now(UTC)
     verdicts = repository.verdicts(plan, backups)
     regular = [made for made in backups if made.backup_type is not BackupType.EMERGENCY]
-    good = [made.timestamp for made in regular if not verdicts[made.backup_id].bad]
+    good = last_good(backups, verdicts, now)
     verified = [made.timestamp for made in regular if verdicts[made.backup_id].good]
     verifications = _verified_at(verdicts)
     rto = recovery_of(repository, plan, backups, None, now).rto
@@ -138,10 +138,10 @@ def _numbers(repository: Repository, plan: str, survey: Survey, stock: Stock) ->
         sequence=repository.next_position(plan, stock)[0] - 1,
         stored_bytes=sum(made.size_stored for made in backups),
         free_bytes=None,
-        newest_good=_latest(good, now),
+        newest_good=_latest([good.timestamp] if good else [], now),
         newest_verified=_latest(verified, now),
         last_verification=_latest(verifications, now),
-        ahead=any(is_ahead(moment, now) for moment in (*good, *verified, *verifications)),
+        ahead=any(is_ahead(moment, now) for moment in (*(made.timestamp for made in regular), *verifications)),
         rto_seconds=rto.worst_seconds if rto is not None else None,
         slots={slot.source: slot.held_bytes for slot in slots(backups)},
         suspicious=False,

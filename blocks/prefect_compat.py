@@ -146,6 +146,8 @@ def prepare_prefect(*, quiet: bool) -> None:
     """
     # a command never starts a server behind the user's back
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
+    # nor sends usage data of people who did not choose Prefect, which would say so among the command's own lines
+    os.environ.setdefault("DO_NOT_TRACK", "1")
     if quiet:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 

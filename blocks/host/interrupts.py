@@ -30,10 +30,15 @@ class Ended(KeyboardInterrupt):
 
 
 class Interrupts:
-    """How often somebody interrupted. A thread may wait for a server that is silent, and cannot be ended."""
+    """How often somebody interrupted. A thread may wait for a server that is silent, and cannot be ended.
 
-    def __init__(self) -> None:
+    Args:
+        line: Makes the line that is said where it ends at once, of the exit code.
+    """
+
+    def __init__(self, line: Callable[[int], str] = lambda _: "interrupted") -> None:
         self._working = self._interrupted = False
+        self._line = line
 
     def watch(self) -> None:
         """Take over Ctrl-C, SIGTERM and SIGHUP, unless somebody decided otherwise (nohup, a background job)."""
@@ -51,8 +56,10 @@ class Interrupts:
         if self._working and not self._interrupted:
             self._interrupted = True
             raise KeyboardInterrupt if number == signal.SIGINT else Ended(number)
-        os.write(2, b"interrupted\n")
-        os._exit(128 + number)
+        try:
+            os.write(2, f"{self._line(128 + number)}\n".encode())
+        finally:
+            os._exit(128 + number)
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def _perform(typed: Sequence[str], working: Callable[[], None]) -> int:
     def work() -> object:
         if (form := log_format(typed)) not in FORMATS:
             raise ConfigurationError(
-                f"{form!r} is no format of the log{meant(form, FORMATS)}",
+                f"{form!r} is no format of the log{meant(form, FORMATS)}" if form else "--log-format has no value",
                 hint=f"`--log-format` and LASTGOOD_LOG say {' or '.join(FORMATS)}.",
             )
         command = parse(words)

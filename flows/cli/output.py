@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import textwrap
+import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, TextIO
 from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError
-from blocks.host.log_lines import json_line, of_record, run_of, without_secrets
+from blocks.host.log_lines import json_line, of_record, run_of, said_in, without_secrets
 from flows.cli.manner import manner
 
 if TYPE_CHECKING:
@@ -223,8 +224,8 @@ def stderr() -> Console:
 
 
 def interactive() -> bool:
-    """Return whether a person can be asked."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    """Return whether a person can be asked: there is one who types, and who sees the question and what it is about."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def asks(question: str) -> bool:
@@ -328,7 +329,8 @@ def note(text: str, level: int = logging.INFO, *, whole: bool = False) -> None:
     if manner().logs_json:
         _to_stderr(json_line(level, text))
     else:
-        _to_stderr(visible(text) if whole else folded(visible(text), sys.stderr))
+        said = visible(without_secrets(text))
+        _to_stderr(said if whole else folded(said, sys.stderr))
 
 
 def note_failure(text: str, error: BaseException, more: dict[str, JsonValue]) -> None:
@@ -338,23 +340,37 @@ def note_failure(text: str, error: BaseException, more: dict[str, JsonValue]) ->
 
 def log_record(record: logging.LogRecord) -> None:
     """Print what was logged below, as the command says things: warnings, with `--verbose` also what was done."""
+    if record.levelno < logging.WARNING and manner().quiet:
+        return
     if manner().logs_json:
         if record.levelno >= logging.WARNING:
-            manner().keep(without_secrets(record.getMessage()))
+            manner().keep(without_secrets(said_in(record)))
         _to_stderr(of_record(record))
     elif record.levelno >= logging.WARNING:
-        warn(without_secrets(record.getMessage()))
-    elif manner().verbose and not manner().quiet:
-        note(without_secrets(record.getMessage()))
+        warn(said_in(record))
+    elif manner().verbose:
+        note(said_in(record))
+
+
+_one_line = threading.RLock()
+"""Held while a line is written: threads log, too, and a signal may come in the middle of one."""
 
 
 def _to_stderr(line: str) -> None:
-    if sys.stderr is None:
+    """Write a line. Where nobody takes it (a full disk, a reader that is gone) the work goes on, and says nothing."""
+    if (stream := sys.stderr) is None:
         return
     if sys.stdout is not None:
         with suppress(OSError):  # the reader is gone, which is reported at the end
             sys.stdout.flush()
-    print(line, file=sys.stderr, flush=True)
+    with _one_line:
+        try:
+            stream.write(f"{line}\n")
+            stream.flush()
+        except OSError:
+            # what is left in its buffer would fail again when the process ends
+            with suppress(OSError, ValueError):
+                _to_nowhere(stream)
 
 
 def say_note(text: str) -> None:
@@ -364,6 +380,7 @@ def say_note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Say what a person should know although all was done; with `--json` it is among the `warnings` of the result."""
+    text = without_secrets(text)
     kept = manner().keep(text)
     if manner().logs_json:
         note(text, logging.WARNING)
@@ -427,7 +444,15 @@ def deliver(print_it: Callable[[], None]) -> None:
 
 def drop_unprinted() -> None:
     """Let what is left in the buffer of stdout go nowhere, since nobody takes it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _to_nowhere(sys.stdout)
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, stream.fileno())
+    finally:
+        os.close(nowhere)
 
 
 _UNSEEN = "nothing can be printed to stdout, so nothing was made"

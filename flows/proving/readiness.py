@@ -186,6 +186,9 @@ def _notifications(plan: BackupPlan) -> Iterator[Readiness]:
 
 
 def _notified(plan: BackupPlan) -> Iterator[Readiness]:
+    if not plan.notifications:
+        yield Readiness("notifications", "the plan names nobody who is told, so no test was sent")
+        return
     from flows.reporting.notifications import try_targets  # few plans are tried so
 
     for told in try_targets(plan):

@@ -124,7 +124,8 @@ def serving(host: str, port: int, pages: Mapping[str, Page]) -> Iterator[str]:
         server = _Server((host, port), pages)
     except (OSError, OverflowError, ValueError) as exc:  # ValueError: no name of a host can be like that
         raise ConfigurationError(
-            f"cannot listen on {host}, port {port}: {exc}", hint="Choose another port, or another --host."
+            f"cannot listen on {host}, port {port}: {getattr(exc, 'strerror', None) or exc}",
+            hint="Choose another port, or another address of this machine.",
         ) from exc
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="metrics", daemon=True)
     thread.start()

@@ -17,7 +17,11 @@ def accept_arguments(command: ArgumentParser) -> None:
     """Declare what `accept` takes."""
     options.plan(command)
     command.add_argument(
-        "backups", metavar="BACKUP", nargs="*", help="Ids of suspicious backups, or their ends; all of them if none."
+        "backups",
+        metavar="BACKUP",
+        nargs="*",
+        default=(),  # else one that misses the plan is told that these are missing, too
+        help="Ids of suspicious backups, or their ends; all of them if none.",
     )
     options.json(command)
 

@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from blocks.errors import LastgoodError
+from blocks.host.log_lines import told_of
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupType
 from blocks.repository.verdict import Verdict
@@ -139,13 +140,14 @@ def _show(made: BackupMetadata, verdict: Verdict, json: bool) -> None:
 
 
 def _warn(made: BackupMetadata) -> None:
-    if made.clock_doubt:
-        warn(made.clock_doubt)
-    for sentence in made.suspicions:
-        warn(f"suspicious: {sentence}")
-    for source in made.sources:
-        for warning in source.warnings:
-            warn(f"{source.name}: {warning}")
+    with told_of("backup", made.backup_id):
+        if made.clock_doubt:
+            warn(made.clock_doubt)
+        for sentence in made.suspicions:
+            warn(f"suspicious: {sentence}")
+        for source in made.sources:
+            for warning in source.warnings:
+                warn(f"{source.name}: {warning}")
 
 
 def _say_briefly(made: BackupMetadata, verdict: Verdict) -> None:

@@ -33,7 +33,9 @@ def metrics(plans: Sequence[str], *, serve: int | None, host: str | None, prefix
     With --serve there are /metrics for Prometheus, the report of the plans at /, and /healthz. SIGTERM ends it.
     """
     if host is not None and serve is None:
-        raise ConfigurationError("--host says where --serve listens", hint="Add --serve PORT, or leave --host out.")
+        raise ConfigurationError(
+            "--host says where --serve listens, and nothing is to be served", hint="Add --serve PORT, or leave it out."
+        )
     opened = _opened(plans)
     # no other command waits for them
     from flows.reading.exporter import exporter_of
@@ -61,7 +63,8 @@ def _opened(references: Sequence[str]) -> list[BackupPlan]:
         if plan.name in found:
             raise ConfigurationError(
                 f"{found[plan.name]} and {reference} are both named {plan.name!r}",
-                hint="Metrics tell plans apart by their names: serve them on ports of their own.",
+                hint="Metrics tell plans apart by their names: give each a name of its own, or serve each on a port of "
+                "its own.",
             )
         found[plan.name] = reference
         plans.append(plan)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from blocks.errors import LastgoodError
 from flows.cli import options
-from flows.cli.exit import explain_plan
+from flows.cli.exit import note_error_of
 from flows.cli.output import say
 from flows.cli.running import open_plan
 from flows.reporting.page_files import check_page, write_page
@@ -70,7 +70,7 @@ def _looked_at(reference: str, out: Path, now: datetime) -> tuple[PlanFacts, Las
 def _unread(reference: str, error: LastgoodError) -> tuple[PlanFacts, LastgoodError]:
     from flows.reading.report import unread
 
-    explain_plan(reference, error)
+    note_error_of(reference, error)
     return unread(reference, error), error
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from blocks.errors import ConfigurationError, RestoreRefused
+from blocks.host.log_lines import told_of
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupType
 from blocks.repository.lookup import LATEST, LATEST_VERIFIED
@@ -258,8 +259,9 @@ def _show(result: RestoreResult, json: bool) -> None:
     preview = result.mode is RestoreMode.PREVIEW
     if preview or not manner().quiet:
         _say_result(result, preview)
-    for text in result.notes:
-        say_note(text)
+    with told_of("restore", result.backup_id):
+        for text in result.notes:
+            say_note(text)
     if result.undo and not manner().quiet:
         say(f"\nTo undo this restore: {result.undo}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
+from blocks.host.log_lines import told_of
 from flows.cli import options
 from flows.cli.manner import manner
 from flows.cli.output import Table, grid, say, say_json, warn
@@ -41,8 +42,9 @@ def retention(plan: str, *, dry_run: bool, accept_clock: bool, adopt: bool, no_s
     if not manner().quiet or result.dry_run:
         say(_retention_table(result))
         _say_retention(result)
-    for one in result.notes:
-        warn(one)
+    with told_of("retention"):
+        for one in result.notes:
+            warn(one)
 
 
 def _retention_table(result: RetentionResult) -> Table:

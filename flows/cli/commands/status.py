@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError
 from blocks.plan.strict_yaml import load_yaml
 from flows.cli import options
-from flows.cli.exit import error_json, explain_plan
+from flows.cli.exit import error_json, note_error_of
 from flows.cli.output import Styled, fields, say, say_json
 from flows.cli.running import open_plan
 from flows.reading.status import Health, PlanStatus, ProofAge, plan_status
@@ -63,7 +63,7 @@ def status(plans: Sequence[str], *, json: bool) -> int:
         say_json({"plans": [_json(reference, one) for reference, one in found]})
     for number, (reference, one) in enumerate(found):
         if isinstance(one, LastgoodError):
-            explain_plan(reference, one)
+            note_error_of(reference, one)
         elif not json:
             if number:
                 say("")

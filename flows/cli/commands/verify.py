@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from blocks.errors import LastgoodError
+from blocks.host.log_lines import told_of
 from blocks.plan.plan import BackupPlan
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Verification
@@ -121,8 +122,9 @@ def _show(result: Verification, json: bool) -> None:
 
 def _warn(result: Verification, json: bool) -> None:
     """Print the warnings, which JSON has already."""
-    for warning in () if json else result.warnings:
-        warn(warning)
+    with told_of("verification", result.backup_id):
+        for warning in () if json else result.warnings:
+            warn(warning)
 
 
 def _found(result: Verification, axis: Axis, stands: Verdict) -> str | Styled:

@@ -129,6 +129,7 @@ def test_it_listens_on_this_machine_alone_unless_told_otherwise(desk: Desk) -> N
         (["--host", "0.0.0.0"], "Add --serve PORT"),
         (["--prefix", "9 lives"], "cannot be the prefix of a metric"),
         (["PLAN"], "are both named 'trading'"),
+        (["--host", "0.0.0.0"], "nothing is to be served"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is(desk: Desk, words: list[str], said: str) -> None:
@@ -143,7 +144,7 @@ def test_a_port_that_is_taken_is_named(desk: Desk) -> None:
         port = str(taken.getsockname()[1])
         ran = desk.run("metrics", "PLAN", "--serve", port)
     assert ran.code == 2
-    assert f"cannot listen on 127.0.0.1, port {port}" in ran.err
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use\n" in ran.err
 
 
 def test_the_prefix_is_that_of_the_plans_unless_another_one_is_given(desk: Desk) -> None:

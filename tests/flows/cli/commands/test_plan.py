@@ -162,6 +162,11 @@ def test_a_test_is_sent_to_all_that_a_plan_names_where_that_is_asked_for(
     assert "not ready  notification webhook: the test was not sent: it cannot be reached" in ran.out
 
 
+def test_a_test_that_nobody_is_sent_is_said(desk: Desk) -> None:
+    assert "notifications: the plan names nobody who is told" in desk.done("plan", "check", "PLAN", "--notify").out
+    assert "notifications" not in desk.done("plan", "check", "PLAN").out
+
+
 def test_all_that_is_there_is_named(desk: Desk) -> None:
     desk.backup()
     ran = desk.done("plan", "check", "PLAN", "--json").json

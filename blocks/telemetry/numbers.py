@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import JsonValue
 
@@ -153,31 +153,6 @@ class OperationNumbers:
             "leases_refused": self.leases_refused,
         }
         return {name: value for name, value in found.items() if value}
-
-    @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> OperationNumbers:
-        """Return what `as_json` kept.
-
-        Raises:
-            ValueError: It is something else.
-        """
-        try:
-            return cls(
-                stages={str(stage): float(seconds) for stage, seconds in dict(kept.get("stages", {})).items()},
-                calls=tuple(
-                    TierCalls(str(t), str(c), str(o), int(n), float(s)) for t, c, o, n, s in kept.get("calls", ())
-                ),
-                moved=tuple(TierBytes(str(tier), str(way), int(size)) for tier, way, size in kept.get("moved", ())),
-                reads=tuple(
-                    SourceReads(str(name), str(o), int(n), float(s), int(rows), int(size))
-                    for name, o, n, s, rows, size in kept.get("reads", ())
-                ),
-                breakers=tuple(BreakerTurns(str(tier), int(o), int(c)) for tier, o, c in kept.get("breakers", ())),
-                lease_wait_seconds=float(kept.get("lease_wait_seconds", 0.0)),
-                leases_refused=int(kept.get("leases_refused", 0)),
-            )
-        except (TypeError, AttributeError) as exc:
-            raise ValueError(f"these are no numbers of an operation: {exc}") from exc
 
 
 def _row(one: tuple[JsonValue, ...]) -> list[JsonValue]:

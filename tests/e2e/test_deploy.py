@@ -17,7 +17,7 @@ import yaml
 
 from blocks.host.passwords import PATTERN
 from deployments.deploy import MARK
-from deployments.watch import LOST_RUNS
+from deployments.watch import LOST_RUNS, lost_runs
 from tests.e2e.prefect_support import ROOT, Prefect, SmallPlan, wait_for
 from tests.e2e.prefect_yaml import EVERY, written
 
@@ -131,6 +131,13 @@ def processes_of(flow_run: str) -> list[int]:
     return found
 
 
+def differ(one: dict[str, Any], other: dict[str, Any], of_trigger: str) -> bool:
+    """Whether the triggers of two automations differ in something; what is listed has no order."""
+    values = (automation["trigger"][of_trigger] for automation in (one, other))
+    left, right = (sorted(value) if isinstance(value, list) else value for value in values)
+    return bool(left != right)
+
+
 def test_a_run_whose_worker_was_killed_with_it_is_ended(prefect_server: Prefect, tmp_path: Path) -> None:
     plan, pool = SmallPlan(tmp_path / "lost", name="lost"), "pool-of-lost"
     text = yaml.safe_load(plan.path.read_text())
@@ -141,6 +148,14 @@ def test_a_run_whose_worker_was_killed_with_it_is_ended(prefect_server: Prefect,
     assert automation["trigger"]["within"] == 90
     of_full = there(prefect_server, pool)["backup/full-lost"]
     asked = prefect_server.post(f"/deployments/{of_full['id']}/create_flow_run")
+    # the same for this run alone, and sooner: runs of other tests say that they live every half minute
+    soon = lost_runs(timedelta(seconds=10)).model_dump(mode="json", exclude_unset=True)
+    of_this_run = {"match": {"prefect.resource.id": f"prefect.flow-run.{asked['id']}"}}
+    narrowed = prefect_server.post(
+        "/automations/", **soon | {"name": f"of {asked['id']}", "trigger": soon["trigger"] | of_this_run}
+    )
+    assert {one for one in automation["trigger"] if differ(narrowed, automation, one)} == {"id", "match", "within"}
+    assert narrowed["actions"][0].keys() == automation["actions"][0].keys()
     worker = subprocess.Popen(
         [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool],
         cwd=tmp_path, env=prefect_server.environment(),
@@ -161,6 +176,7 @@ def test_a_run_whose_worker_was_killed_with_it_is_ended(prefect_server: Prefect,
             os.kill(process, signal.SIGKILL)
         worker.wait()
     ended = prefect_server.finished(asked["id"], within=240)
+    prefect_server.delete(f"/automations/{narrowed['id']}")
     assert (ended["state_type"], "its process is gone" in ended["state"]["message"]) == ("CRASHED", True)
 
 

@@ -56,7 +56,7 @@ def read_facts(plan: BackupPlan, reference: str, now: datetime) -> PlanFacts:
         WrongKey: No key opens them.
     """
     repository = plan.repository.unlock(plan.encryption)
-    seen = see(plan.name, repository)
+    seen = see(plan, repository, now)
     expiries, newest = repository.expiries(plan.name), repository.all_verifications(plan.name, LOOKED_AT)
     return facts_of(plan, reference, Recorded(seen, expiries, newest), now)
 

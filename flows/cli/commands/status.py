@@ -125,6 +125,8 @@ def _say(one: PlanStatus, now: datetime) -> None:
         )
     else:
         lines.append(("last good", "none"))
+    if failed := one.last_failed:
+        lines.append(("failed", f"{ago(failed.failed_at, now)}: {failed.type} backup ({local_time(failed.failed_at)})"))
     lines.append(("next due", f"{ago(one.next_due, now)} ({local_time(one.next_due)})" if one.next_due else "by hand"))
     lines.append(("verified", _proof(one.last_verified, now)))
     for suspicious in one.suspicious[-_MOST_SUSPICIOUS:]:

@@ -21,7 +21,10 @@ from blocks.errors import (
 
 
 class Outcome(StrEnum):
-    """How a call of a tier, or a read of a source, ended. The first three are answers, the others are failures."""
+    """How a call of a tier, or a read of a source, ended.
+
+    The first three are those of a tier that works: that there is no such object is an answer, too.
+    """
 
     OK = "ok"
     MISSING = "missing"
@@ -33,8 +36,23 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-ANSWERS = frozenset({Outcome.OK, Outcome.MISSING, Outcome.EXISTS})
-"""Outcomes of a tier that works: that there is no such object is an answer."""
+class Call(StrEnum):
+    """What a tier is asked for."""
+
+    PUT = "put"
+    GET = "get"
+    SIZE = "size"
+    LIST = "list"
+    REMOVE = "remove"
+    PREPARE = "prepare"
+
+
+class Direction(StrEnum):
+    """Which way content goes: to a tier, or from it."""
+
+    WRITTEN = "written"
+    READ = "read"
+
 
 _OUTCOMES: tuple[tuple[type[Exception], Outcome], ...] = (
     (ObjectMissing, Outcome.MISSING),
@@ -57,7 +75,7 @@ class TierCalls(NamedTuple):
 
     Attributes:
         tier: Its place, without secrets.
-        call: `put`, `get`, `size`, `list`, `remove` or `prepare`.
+        call: What it was asked for, one of `Call`.
         outcome: How they ended, one of `Outcome`.
         calls: How many there were. A call that was tried again counts once.
         seconds: How long they took together, with all attempts.
@@ -75,7 +93,7 @@ class TierBytes(NamedTuple):
 
     Attributes:
         tier: Its place, without secrets.
-        direction: `written` or `read`.
+        direction: One of `Direction`.
         size_bytes: How much.
     """
 

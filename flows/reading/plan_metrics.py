@@ -16,10 +16,12 @@ from blocks.plan.plan import BackupPlan
 from blocks.records import BackupStatus, BackupType
 from blocks.sources.target import RestoreMode
 from blocks.storage.attempts import Breaker
-from blocks.telemetry.numbers import Outcome
+from blocks.telemetry.numbers import Call, Direction, Outcome
 from blocks.telemetry.published import (
     CLEANED,
+    COUNTERS,
     CREATED,
+    HISTOGRAMS,
     OPERATIONS,
     REMOVED,
     SECONDS,
@@ -55,9 +57,9 @@ _STAGES: Mapping[str, Sequence[str]] = {
     VERIFICATION: ("find", "fetch", "decrypt", "decompress", "merge", "prove"),
     RETENTION: ("decide", "explain", "remove", "sweep"),
 }
-_CALLS = ("put", "get", "size", "list", "remove", "prepare")
+_CALLS = tuple(call.value for call in Call)
 _CALL_OUTCOMES = tuple(outcome.value for outcome in Outcome)
-_DIRECTIONS = ("written", "read")
+_DIRECTIONS = tuple(direction.value for direction in Direction)
 _READ_OUTCOMES = (Outcome.OK.value, Outcome.FAILED.value)
 _MICRO = 1_000_000
 
@@ -97,28 +99,27 @@ def published(totals: Sequence[PlanTotals], prefix: str = "") -> Iterator[Family
     for one in totals:
         counts.update(one.counts)
 
-    def counter(name: str, meaning: str, value: int) -> Family:
-        family = Family(underscored(name, prefix), "counter", meaning)
+    def counter(name: str, value: int) -> Family:
+        family = Family(underscored(name, prefix), "counter", COUNTERS[name])
         family.add(value)
         return family
 
-    def histogram(name: str, meaning: str, key: tuple[str, ...], unit: int = 1) -> Family:
-        family = Family(underscored(name, prefix), "histogram", meaning)
+    def histogram(name: str, key: tuple[str, ...], unit: int = 1) -> Family:
+        family = Family(underscored(name, prefix), "histogram", HISTOGRAMS[name])
         family.add_histogram(_buckets(counts, key), _total(counts, key) / unit, buckets_of(name))
         return family
 
     made, failed = _ended(counts, BACKUP, COMPLETED), _ended(counts, BACKUP, FAILED, PARTIAL)
-    yield counter(f"{CREATED}_total", "Backups that were begun.", _total(counts, ("started", BACKUP)))
-    yield counter(f"{CREATED}_success", "Backups that were made and committed.", made)
-    yield counter(f"{CREATED}_failed", "Backups that failed, those of killed processes among them.", failed)
-    duration = f"{OPERATIONS}.duration_seconds"
-    yield histogram(duration, "How long backups took that ended, well or not.", ("took", BACKUP), _MICRO)
-    yield histogram(SIZE, "What each backup that was made takes in the repository.", ("size",))
+    yield counter(f"{CREATED}_total", _total(counts, ("started", BACKUP)))
+    yield counter(f"{CREATED}_success", made)
+    yield counter(f"{CREATED}_failed", failed)
+    yield histogram(f"{OPERATIONS}.duration_seconds", ("took", BACKUP), _MICRO)
+    yield histogram(SIZE, ("size",))
     cleaned, wrong = _ended(counts, RETENTION, COMPLETED), _ended(counts, RETENTION, FAILED, PARTIAL)
-    yield counter(f"{CLEANED}_total", "Retention runs that were begun.", _total(counts, ("started", RETENTION)))
-    yield counter(f"{CLEANED}_success", "Retention runs that did all they should.", cleaned)
-    yield counter(f"{CLEANED}_failed", "Retention runs that failed, or removed only a part.", wrong)
-    yield histogram(REMOVED, "How many backups a retention run removed, of those that removed any.", ("removed",))
+    yield counter(f"{CLEANED}_total", _total(counts, ("started", RETENTION)))
+    yield counter(f"{CLEANED}_success", cleaned)
+    yield counter(f"{CLEANED}_failed", wrong)
+    yield histogram(REMOVED, ("removed",))
 
 
 def _ended(counts: Counter[tuple[str, ...]], verb: str, *outcomes: str) -> int:

@@ -13,8 +13,8 @@ from blocks.plan.plan import BackupPlan
 from flows.reporting.journal import COMPLETED, place_key
 from flows.reporting.journal_files import journal_folder
 from flows.reporting.journal_reader import JournalReader
-from flows.reporting.journal_totals import PlanTotals
 from flows.reporting.lifecycle import Verb
+from flows.reporting.plan_totals import PlanTotals
 
 logger = logging.getLogger(__name__)
 

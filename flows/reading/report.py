@@ -140,7 +140,7 @@ def _marked(made: BackupMetadata, verdict: Verdict, settled: frozenset[str]) -> 
 
 
 def _rpo(plan: BackupPlan, seen: Seen, recovery: Recovery, now: datetime) -> Objective:
-    good = last_good(seen.backups, seen.verdicts)
+    good = last_good(seen.backups, seen.verdicts, now)
     target = rpo_target(plan.objectives, plan.schedules, good.timestamp if good else now)
     said, apart = "", recovery.rpo
     if apart.worst_seconds is not None:

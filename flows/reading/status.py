@@ -10,6 +10,7 @@ from enum import StrEnum
 from pydantic import BaseModel
 
 from blocks.host.room import free_bytes
+from blocks.plan.clock import is_ahead
 from blocks.plan.objectives import backup_overdue_since, overdue_since
 from blocks.plan.plan import BackupPlan
 from blocks.plan.schedule_times import times_after
@@ -101,7 +102,7 @@ class PlanStatus(BaseModel):
 
     Attributes:
         health: What it amounts to.
-        last_good: The newest backup that nothing is known against; an emergency backup, which may hold part, is none.
+        last_good: The newest backup that nothing is known against, as `last_good` returns it.
         next_due: When the next backup is due by the plan's schedules; None where all are made by hand.
         overdue_since: The first of the times that passed without a good backup, where two did; where the plan sets
             an RPO, when the newest good backup became older.
@@ -190,7 +191,7 @@ def plan_status(plan: BackupPlan, reference: str, now: datetime, seen: Seen | No
     """
     seen = seen or see(plan, plan.repository.unlock(plan.encryption), now)
     backups, verdicts, findings = seen.backups, seen.verdicts, seen.findings
-    good = last_good(backups, verdicts)
+    good = last_good(backups, verdicts, now)
     proof = _last_proof(backups, verdicts, now)
     overdue = backup_overdue_since(plan.objectives, plan.schedules, good.timestamp, now) if good else None
     unproved = _unproved(plan.schedules, proof, verdicts, now)
@@ -226,10 +227,16 @@ def plan_status(plan: BackupPlan, reference: str, now: datetime, seen: Seen | No
     )
 
 
-def last_good(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict]) -> BackupMetadata | None:
-    """Return the newest backup that nothing is known against; an emergency backup, which may hold part, is none."""
-    whole = [made for made in backups if made.backup_type is not BackupType.EMERGENCY]
-    return next((made for made in reversed(whole) if not verdicts[made.backup_id].bad), None)
+def last_good(
+    backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict], now: datetime
+) -> BackupMetadata | None:
+    """Return the newest backup that nothing is known against; an emergency backup, which may hold part, is none.
+
+    Of one that a clock dated ahead it is not known how old it is: one before it counts, where there is one.
+    """
+    whole = [made for made in reversed(backups) if made.backup_type is not BackupType.EMERGENCY]
+    good = [made for made in whole if not verdicts[made.backup_id].bad]
+    return next((made for made in good if not is_ahead(made.timestamp, now)), next(iter(good), None))
 
 
 def _bad(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict]) -> BackupMetadata | None:

@@ -12,8 +12,8 @@ from pydantic import JsonValue
 from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError
 from blocks.plan.strict_yaml import load_yaml
 from flows.cli import options
-from flows.cli.exit import error_json
-from flows.cli.output import note, say, say_json
+from flows.cli.exit import error_json, explain_plan
+from flows.cli.output import say, say_json
 from flows.cli.running import open_plan
 from flows.cli.tables import Styled, fields
 from flows.reading.status import Health, PlanStatus, ProofAge, plan_status
@@ -64,9 +64,7 @@ def status(plans: Sequence[str], *, json: bool) -> int:
         say_json({"plans": [_json(reference, one) for reference, one in found]})
     for number, (reference, one) in enumerate(found):
         if isinstance(one, LastgoodError):
-            note(f"error: {reference}: {one.message}")
-            if one.hint:
-                note(f"hint: {one.hint}")
+            explain_plan(reference, one)
         elif not json:
             if number:
                 say("")

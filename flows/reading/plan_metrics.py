@@ -16,7 +16,7 @@ from blocks.plan.plan import BackupPlan
 from blocks.records import BackupStatus, BackupType
 from blocks.sources.target import RestoreMode
 from blocks.storage.attempts import Breaker
-from blocks.telemetry.numbers import Outcome
+from blocks.telemetry.numbers import Call, Direction, Outcome
 from blocks.telemetry.published import SECONDS
 from flows.reading.repository_numbers import RepositoryNumbers
 from flows.reporting.exposition import Family
@@ -46,9 +46,9 @@ _STAGES: Mapping[str, Sequence[str]] = {
     Verb.VERIFICATION: ("find", "fetch", "decrypt", "decompress", "merge", "prove"),
     Verb.RETENTION: ("decide", "explain", "remove", "sweep"),
 }
-_CALLS = ("put", "get", "size", "list", "remove", "prepare")
+_CALLS = tuple(call.value for call in Call)
 _CALL_OUTCOMES = tuple(outcome.value for outcome in Outcome)
-_DIRECTIONS = ("written", "read")
+_DIRECTIONS = tuple(direction.value for direction in Direction)
 _READ_OUTCOMES = (Outcome.OK.value, Outcome.FAILED.value)
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from blocks.telemetry.published import CLEANED, CREATED, OPERATIONS, REMOVED, SIZE, buckets_of, underscored
+from blocks.telemetry.published import (
+    CLEANED,
+    COUNTERS,
+    CREATED,
+    HISTOGRAMS,
+    OPERATIONS,
+    REMOVED,
+    SIZE,
+    buckets_of,
+    underscored,
+)
 from flows.reporting.exposition import Family
 from flows.reporting.journal import COMPLETED, FAILED, PARTIAL
 from flows.reporting.lifecycle import Verb
@@ -23,28 +33,27 @@ def published(totals: Sequence[PlanTotals], prefix: str = "") -> Iterator[Family
     for one in totals:
         counts.update(one.counts)
 
-    def counter(name: str, meaning: str, value: int) -> Family:
-        family = Family(underscored(name, prefix), "counter", meaning)
+    def counter(name: str, value: int) -> Family:
+        family = Family(underscored(name, prefix), "counter", COUNTERS[name])
         family.add(value)
         return family
 
-    def histogram(name: str, meaning: str, key: tuple[str, ...], unit: int = 1) -> Family:
-        family = Family(underscored(name, prefix), "histogram", meaning)
+    def histogram(name: str, key: tuple[str, ...], unit: int = 1) -> Family:
+        family = Family(underscored(name, prefix), "histogram", HISTOGRAMS[name])
         family.add_histogram(buckets(counts, *key), total(counts, *key) / unit, buckets_of(name))
         return family
 
     made, failed = _ended(counts, Verb.BACKUP, COMPLETED), _ended(counts, Verb.BACKUP, FAILED, PARTIAL)
-    yield counter(f"{CREATED}_total", "Backups that were begun.", total(counts, "started", Verb.BACKUP))
-    yield counter(f"{CREATED}_success", "Backups that were made and committed.", made)
-    yield counter(f"{CREATED}_failed", "Backups that failed, those of killed processes among them.", failed)
-    duration = f"{OPERATIONS}.duration_seconds"
-    yield histogram(duration, "How long backups took that ended, well or not.", ("took", Verb.BACKUP), MICRO)
-    yield histogram(SIZE, "What each backup that was made takes in the repository.", ("size",))
+    yield counter(f"{CREATED}_total", total(counts, "started", Verb.BACKUP))
+    yield counter(f"{CREATED}_success", made)
+    yield counter(f"{CREATED}_failed", failed)
+    yield histogram(f"{OPERATIONS}.duration_seconds", ("took", Verb.BACKUP), MICRO)
+    yield histogram(SIZE, ("size",))
     cleaned, wrong = _ended(counts, Verb.RETENTION, COMPLETED), _ended(counts, Verb.RETENTION, FAILED, PARTIAL)
-    yield counter(f"{CLEANED}_total", "Retention runs that were begun.", total(counts, "started", Verb.RETENTION))
-    yield counter(f"{CLEANED}_success", "Retention runs that did all they should.", cleaned)
-    yield counter(f"{CLEANED}_failed", "Retention runs that failed, or removed only a part.", wrong)
-    yield histogram(REMOVED, "How many backups a retention run removed, of those that removed any.", ("removed",))
+    yield counter(f"{CLEANED}_total", total(counts, "started", Verb.RETENTION))
+    yield counter(f"{CLEANED}_success", cleaned)
+    yield counter(f"{CLEANED}_failed", wrong)
+    yield histogram(REMOVED, ("removed",))
 
 
 def _ended(counts: Counts, verb: str, *outcomes: str) -> int:

@@ -15,10 +15,11 @@ from flows.backup import backup_and_verify, made_unproved
 from flows.cli import options
 from flows.cli.given_state import read_given_state
 from flows.cli.manner import manner
-from flows.cli.output import fields, grid, remark, say, say_json, warn
+from flows.cli.output import remark, say, say_json, warn
 from flows.cli.progress import open_progress
 from flows.cli.render import backup_json, changed, collections_table, held_log, proof_text
 from flows.cli.running import open_plan, run_reference, run_verb
+from flows.cli.tables import fields, grid
 from flows.reading.state import plan_of_given
 from flows.rehearsal import rehearse
 from flows.reporting.moments import local_time

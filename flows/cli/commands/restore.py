@@ -18,9 +18,10 @@ from blocks.rows.selection import Selection
 from blocks.sources.target import RestoreMode
 from flows.cli import options
 from flows.cli.manner import manner
-from flows.cli.output import asks, fields, grid, interactive, remark, say, say_json, say_note
+from flows.cli.output import asks, interactive, remark, say, say_json, say_note
 from flows.cli.progress import open_progress
 from flows.cli.running import open_plan, run_reference, run_verb
+from flows.cli.tables import fields, grid
 from flows.cli.times import parse_time
 from flows.pipeline.results import RestoreResult
 from flows.reading.newest_of_type import newest_of_type

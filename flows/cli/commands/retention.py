@@ -7,8 +7,9 @@ from argparse import ArgumentParser
 from blocks.host.log_lines import told_of
 from flows.cli import options
 from flows.cli.manner import manner
-from flows.cli.output import Table, grid, say, say_json, warn
+from flows.cli.output import say, say_json, warn
 from flows.cli.running import open_plan, run_reference, run_verb
+from flows.cli.tables import Table, grid
 from flows.pipeline.results import RetentionResult
 from flows.reporting.units import human_bytes
 from flows.retention import apply_retention

@@ -9,8 +9,9 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from flows.cli import options
-from flows.cli.output import fields, grid, note, say, say_json, say_lines
+from flows.cli.output import note, say, say_json, say_lines
 from flows.cli.running import open_plan
+from flows.cli.tables import fields, grid
 from flows.reading.stats import TypeNumbers, backup_stats, numbers_by_type
 from flows.reporting.moments import local_time
 from flows.reporting.units import human_bytes, human_seconds

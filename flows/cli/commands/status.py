@@ -13,8 +13,9 @@ from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError
 from blocks.plan.strict_yaml import load_yaml
 from flows.cli import options
 from flows.cli.exit import error_json, note_error_of
-from flows.cli.output import Styled, fields, say, say_json
+from flows.cli.output import say, say_json
 from flows.cli.running import open_plan
+from flows.cli.tables import Styled, fields
 from flows.reading.status import Health, PlanStatus, ProofAge, plan_status
 from flows.reporting.moments import ago, local_time
 from flows.reporting.units import human_bytes

@@ -13,9 +13,10 @@ from blocks.verification import Axis, CheckOutcome, Verification
 from flows.cli import options
 from flows.cli.due import verify_due
 from flows.cli.manner import manner
-from flows.cli.output import Styled, fields, note, say, say_json, say_sentence, warn
+from flows.cli.output import note, say, say_json, say_sentence, warn
 from flows.cli.render import outcome_text, status_text
 from flows.cli.running import open_plan, run_reference, run_verb
+from flows.cli.tables import Styled, fields
 from flows.pipeline.progress import Progress
 from flows.proving.failure import failure, unproved
 from flows.reporting.evidence import plan_evidence

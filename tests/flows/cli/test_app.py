@@ -19,7 +19,8 @@ from blocks import errors
 from flows.cli import app
 from flows.cli.exit import guarded
 from flows.cli.options import Command
-from flows.cli.output import Styled, note, say
+from flows.cli.output import note, say
+from flows.cli.tables import Styled
 from flows.cli.times import parse_time
 from flows.cli.tree import COMMANDS, GROUPS, parse
 from lastgood import main

@@ -23,6 +23,7 @@ __all__ = [
     "LastgoodBlock",
     "document",
     "is_path",
+    "keep_registered",
     "log_format",
     "needs_prefect",
     "prepare_prefect",
@@ -163,6 +164,18 @@ def _project_has_settings() -> bool:
         return b"[tool.prefect" in Path("pyproject.toml").read_bytes()
     except OSError:
         return False
+
+
+def keep_registered(block: type[Any]) -> None:
+    """Let Prefect know a block by its slug although another class has taken that."""
+    if without_prefect():
+        return
+    import warnings
+
+    from prefect.utilities.dispatch import register_type
+
+    with warnings.catch_warnings(action="ignore"):  # that the other one goes
+        register_type(block)
 
 
 def document(path: str) -> str:

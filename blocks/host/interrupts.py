@@ -81,13 +81,19 @@ class Postponed:
 
     Args:
         patience: How many of them `deliver` leaves for the end.
+        ended: Whether somebody ended what this is the end of.
     """
 
-    def __init__(self, patience: int) -> None:
-        self._patience = patience
+    def __init__(self, patience: int, ended: bool = False) -> None:
+        self._patience, self._ended = patience, ended
         self._arrived: deque[tuple[int, FrameType | None]] = deque()
         self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
         self._over = False
+
+    @property
+    def asked_again(self) -> bool:
+        """Whether what was ended is to end once more: whom `deliver` tells may end the process at once."""
+        return self._ended and len(self._arrived) > self._patience
 
     def deliver(self) -> None:
         """Do what those that arrived would have done: as a rule the first one raises."""
@@ -118,7 +124,7 @@ class Postponed:
 
 
 @contextmanager
-def postponed(patience: int = 0) -> Iterator[Postponed]:
+def postponed(patience: int = 0, ended: bool = False) -> Iterator[Postponed]:
     """Let Ctrl-C, SIGTERM and SIGHUP raise nothing in a block but where it calls `deliver`, and at its end.
 
     Python lets a handler raise between any two steps: between the start of a process and the moment when somebody knows
@@ -126,8 +132,9 @@ def postponed(patience: int = 0) -> Iterator[Postponed]:
 
     Args:
         patience: How many signals wait for the end of the block even where it calls `deliver`.
+        ended: Whether somebody ended what the block is the end of.
     """
-    waiting = Postponed(patience)
+    waiting = Postponed(patience, ended)
     if threading.current_thread() is not threading.main_thread():
         yield waiting
         return

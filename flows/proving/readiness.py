@@ -219,7 +219,9 @@ def _hook(hook: Hook) -> str:
 def _package(function: str) -> str:
     """Find the package of a function without importing it, which would run its code."""
     package = re.split("[.:]", function)[0]
-    found = importlib.util.find_spec(package)
+    found = None
+    with suppress(ValueError):  # what is no package of its own, such as __main__
+        found = importlib.util.find_spec(package)
     if found is None:
         raise ConfigurationError(
             f"there is no Python package {package} here", hint="Install it, or check `hooks` in the plan."

@@ -199,7 +199,7 @@ class _Sender:
     def _tried(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as exc:  # whatever it is: nothing that only reports may end the thread
+        except (Exception, SystemExit) as exc:  # whatever it is: nothing that only reports may end the thread
             # once: a backend that is away for a night says nothing new each minute
             level = logging.DEBUG if self._told else logging.WARNING
             logger.log(level, "%s was not told metrics: %s", self._what, exc)

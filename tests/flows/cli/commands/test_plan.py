@@ -109,6 +109,10 @@ def _bad_suite(desk: Desk) -> None:
     desk.plan.write_text(desk.plan.read_text() + "quality: [q.json]\n")
 
 
+def _no_package(desk: Desk) -> None:
+    desk.plan.write_text(desk.plan.read_text() + "hooks: {before: [{python: '__main__:pause'}]}\n")
+
+
 def _no_hook(desk: Desk) -> None:
     desk.plan.write_text(desk.plan.read_text() + "hooks: {before: [./pause.sh], after: ['true']}\n")
 
@@ -124,6 +128,7 @@ def _no_url(desk: Desk) -> None:
         (_no_key, "credential", 2),
         (_bad_suite, "suite", 2),
         (_no_hook, "hook pause.sh", 2),
+        (_no_package, "hook __main__:pause", 2),
         (_no_url, "notification slack", 2),
     ],
 )

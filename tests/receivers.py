@@ -91,6 +91,27 @@ def http_receiver() -> Iterator[HttpReceiver]:
 
 
 @contextmanager
+def endless_port() -> Iterator[int]:
+    """Answer HTTP with 200, and a body that does not end until nobody reads it."""
+
+    def talk(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while True:
+                connection.sendall(b"x" * 65536)
+
+    def take(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=talk, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=take, args=(server,), daemon=True).start()
+        yield server.getsockname()[1]
+
+
+@contextmanager
 def silent_port() -> Iterator[int]:
     """Listen on a port, and never answer."""
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -31,6 +32,7 @@ from tests.receivers import (
     HttpReceiver,
     certificate,
     closed_port,
+    endless_port,
     http_receiver,
     mail_receiver,
     silent_port,
@@ -279,6 +281,41 @@ def test_secrets_that_an_error_repeats_are_left_out(books: Books, told: HttpRece
     notifications.PlanNotifications(plan).ended(bug)
     assert "it failed unexpectedly (RuntimeError)" in told.requests[1].json["text"]
     assert TOKEN not in told.requests[1].body
+
+
+def test_a_secret_is_left_out_however_an_error_writes_it(
+    books: Books, told: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLACK_URL", f"{told.url}/a b/{TOKEN}".replace(" ", "?"))
+    plan = books.with_targets(SLACK)
+    said = f"GET {quote(os.environ['SLACK_URL'], safe='')} and postgresql://me:pa55word@db.example/books"
+    notifications.PlanNotifications(plan).ended(
+        Operation(plan, Verb.BACKUP, "full", error=LastgoodError(said), seconds=1)
+    )
+    (told_of,) = told.requests
+    assert TOKEN not in told_of.body
+    assert "pa55word" not in told_of.body
+
+
+def test_names_that_are_no_text_are_told_all_the_same(books: Books, told: HttpReceiver) -> None:
+    with mail_receiver() as mailed:
+        mail = {"type": "email", "to": "a@b.example", "sender": "c@d.example", "server": f"localhost:{mailed.port}"}
+        plan = books.with_targets(SLACK, PING, {"type": "webhook", "url": told.url}, {**mail, "security": "none"})
+        error = LastgoodError("caf\udce9 cannot be read", hint="Look at caf\udce9.")
+        run = Operation(plan, Verb.BACKUP, "full", error=error, seconds=1.0)
+        notifications.PlanNotifications(plan).ended(run)
+    assert len(run.told) == 4
+    assert all(r"caf\xe9 cannot be read" in one.body.replace(r"\\", "\\") for one in told.requests)
+    assert r"caf\xe9 cannot be read" in mailed.letters[0][1].get_content()
+    assert payload_of(run)["message"] == r"caf\xe9 cannot be read"
+
+
+def test_an_answer_without_an_end_is_not_read(books: Books) -> None:
+    with endless_port() as port:
+        plan = books.with_targets({"type": "webhook", "url": f"http://127.0.0.1:{port}/hook"})
+        run = Operation(plan, Verb.BACKUP, "full", error=LastgoodError("it failed"), seconds=1.0)
+        notifications.PlanNotifications(plan).ended(run)
+    assert run.told == ("webhook 127.0.0.1",)
 
 
 # aiosmtpd does not see that the connection is TLS from the start

@@ -24,49 +24,43 @@ def relay(to: int, ends: Path, how: Literal["gone", "silent"]) -> Iterator[int]:
     Yields:
         The port of the relay.
     """
-    loop, ready = asyncio.new_event_loop(), threading.Event()
-    ports: list[int] = []
+    ready = threading.Event()
+    running: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     async def over() -> None:
         while not ends.exists():
             await asyncio.sleep(LOOK_SECONDS)
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            if ends.exists():
-                return
-            writer.write(data)
-            await writer.drain()
-        writer.close()
+        with suppress(OSError):
+            while (data := await reader.read(65536)) and not ends.exists():
+                writer.write(data)
+                await writer.drain()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            if not ends.exists():
-                server, to_server = await asyncio.open_connection("127.0.0.1", to)
-                ways = [asyncio.create_task(pass_on(reader, to_server)), asyncio.create_task(pass_on(server, writer))]
-                both, end = asyncio.gather(*ways, return_exceptions=True), asyncio.create_task(over())
-                await asyncio.wait([both, end], return_when=asyncio.FIRST_COMPLETED)
-                both.cancel()
-            if how == "silent" and ends.exists():
-                await asyncio.Event().wait()
-            writer.transport.abort()
+        if not ends.exists():
+            server, to_server = await asyncio.open_connection("127.0.0.1", to)
+            ways = [asyncio.create_task(pass_on(reader, to_server)), asyncio.create_task(pass_on(server, writer))]
+            await asyncio.wait([*ways, asyncio.create_task(over())], return_when=asyncio.FIRST_COMPLETED)
+            for way in ways:
+                way.cancel()
+            to_server.close()
+        if ends.exists() and how == "silent":
+            await asyncio.Event().wait()
+        writer.close()
 
     async def run() -> None:
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        ports.append(server.sockets[0].getsockname()[1])
+        server, stop = await asyncio.start_server(connected, "127.0.0.1", 0), asyncio.Event()
+        running.append((server.sockets[0].getsockname()[1], asyncio.get_running_loop(), stop))
         ready.set()
-        await server.serve_forever()
+        await stop.wait()
 
-    def work() -> None:
-        with suppress(asyncio.CancelledError):
-            loop.run_until_complete(task)
-
-    task = loop.create_task(run())
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
     thread.start()
     ready.wait()
+    port, loop, stop = running[0]
     try:
-        yield ports[0]
+        yield port
     finally:
-        loop.call_soon_threadsafe(task.cancel)
+        loop.call_soon_threadsafe(stop.set)
         thread.join()

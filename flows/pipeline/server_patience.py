@@ -58,6 +58,7 @@ def end_prefect(seconds: float = LAST_SECONDS) -> None:
     """Send what is left of events and logs, for so long; Prefect would wait for minutes when the process ends."""
     if "prefect" not in sys.modules:
         return
+    from prefect._internal.concurrency import logger as told
     from prefect._internal.concurrency.services import QueueService
 
     # nothing public ends a service that is at work
@@ -65,8 +66,8 @@ def end_prefect(seconds: float = LAST_SECONDS) -> None:
     left = [(service._loop, service._task) for service in running.values()]
     QueueService.drain_all(timeout=seconds)
     for loop, task in left:
-        logging.getLogger("prefect._internal.concurrency").setLevel(logging.CRITICAL)  # it is on purpose
         if loop is not None and task is not None and not task.done():
+            told.setLevel(logging.CRITICAL)  # it would be an error there
             loop.call_soon_threadsafe(task.cancel)
 
 

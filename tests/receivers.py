@@ -132,11 +132,21 @@ class MailReceiver:
         port: Where it listens.
         letters: What came, with who it was for.
         logins: Who logged in.
+        refused: Addresses that it takes nothing for.
     """
 
     port: int = 0
     letters: list[tuple[list[str], EmailMessage]] = field(default_factory=list)
     logins: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    async def handle_RCPT(
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        if address in self.refused:
+            return "550 no such user"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
         letter = message_from_bytes(envelope.content or b"", policy=policy.default)  # type: ignore[arg-type]

@@ -247,7 +247,7 @@ class EmailTarget(_Choosing):
     @classmethod
     def _addresses(cls, given: str | Sequence[str]) -> str | Sequence[str]:
         for address in (given,) if isinstance(given, str) else given:
-            if not re.fullmatch(r"[^@\s<>,;]+@[^@\s<>,;]+", address):
+            if not re.fullmatch(r'[^@\s<>,;:()"\\]+@[^@\s<>,;]+', address):
                 raise ValueError("write an address such as ops@example.com")
         return given
 

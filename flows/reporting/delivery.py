@@ -147,7 +147,9 @@ def _mail(target: EmailTarget, message: Message) -> None:
             with _connected(target) as server:
                 if target.user is not None and password is not None:
                     server.login(target.user, password)
-                server.send_message(letter)
+                refused = server.send_message(letter)
+            if refused:
+                raise NotTold(f"the mail server {target.server} refused {', '.join(refused)}, and took the others")
         except (smtplib.SMTPServerDisconnected, smtplib.SMTPConnectError, TimeoutError) as exc:
             raise _Passing(f"the mail server {target.server} does not answer") from exc
         except smtplib.SMTPRecipientsRefused as exc:

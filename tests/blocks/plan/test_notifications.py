@@ -41,6 +41,7 @@ def plan_with(*targets: object) -> BackupPlan:
         ({"type": "webhook", "url": "https://["}, "it is no URL"),
         ({"type": "webhook", "url": "https://h:99999/"}, "it is no URL"),
         ({**MAIL, "to": "ops"}, "an address such as ops@example.com"),
+        ({**MAIL, "to": "team:a@b"}, "an address such as ops@example.com"),
         ({**MAIL, "sender": "a@b, c@d"}, "an address such as ops@example.com"),
         ({**MAIL, "server": "smtp://mail.example"}, "host or host:port"),
         ({**MAIL, "server": "mail.example:99999"}, "host or host:port"),

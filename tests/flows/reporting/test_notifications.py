@@ -310,6 +310,20 @@ def test_names_that_are_no_text_are_told_all_the_same(books: Books, told: HttpRe
     assert payload_of(run)["message"] == r"caf\xe9 cannot be read"
 
 
+def test_an_address_that_is_refused_is_said_though_others_are_told(
+    books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    with mail_receiver() as mailed:
+        mailed.refused = ["gone@b.example"]
+        mail = {"type": "email", "to": ["gone@b.example", "me@b.example"], "sender": "c@d.example", "security": "none"}
+        plan = books.with_targets(mail | {"server": f"localhost:{mailed.port}"})
+        run = Operation(plan, Verb.BACKUP, "full", error=LastgoodError("it failed"), seconds=1.0)
+        notifications.PlanNotifications(plan).ended(run)
+    assert [recipients for recipients, _ in mailed.letters] == [["me@b.example"]]
+    assert "refused gone@b.example, and took the others" in caplog.text
+    assert run.told == ()
+
+
 def test_an_answer_without_an_end_is_not_read(books: Books) -> None:
     with endless_port() as port:
         plan = books.with_targets({"type": "webhook", "url": f"http://127.0.0.1:{port}/hook"})

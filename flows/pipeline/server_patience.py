@@ -42,21 +42,28 @@ def published(what: str) -> Iterator[None]:
     Args:
         what: What messages call it.
     """
-    hooks, limit = _client().event_hooks["request"], _Limit(PATIENCE_SECONDS)
-    hooks.append(limit)
     try:
-        yield
+        with _limited(PATIENCE_SECONDS):
+            yield
     except Exception as exc:  # whatever it is: what only reports stops nothing
         said = without_secrets(str(exc)) or type(exc).__name__
         logger.warning("%s is not in the Prefect run: %s", what, said)
         logger.debug("where it failed", exc_info=True)
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    hooks, limit = _client().event_hooks["request"], _Limit(seconds)
+    hooks.append(limit)
+    try:
+        yield
     finally:
         hooks.remove(limit)
 
 
 def end_prefect(seconds: float = LAST_SECONDS) -> None:
     """Send what is left of events and logs, for so long; Prefect would wait for minutes when the process ends."""
-    if "prefect" not in sys.modules:
+    if "prefect._internal.concurrency.services" not in sys.modules:
         return
     from prefect._internal.concurrency import logger as told
     from prefect._internal.concurrency.services import QueueService

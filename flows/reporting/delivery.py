@@ -19,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from blocks.errors import ConfigurationError, LastgoodError
 from blocks.plan.notifications import BlockTarget, EmailTarget, Occasion, PingTarget, SlackTarget, Target
+from blocks.prefect_compat import import_blocks
 from flows.reporting.messages import Message
 
 if TYPE_CHECKING:
@@ -189,6 +190,7 @@ def _connected(target: EmailTarget) -> smtplib.SMTP:
 
 def _notify(target: BlockTarget, message: Message) -> None:
     # what is not told through Prefect does without it
+    import_blocks()
     import httpx as http
     from prefect.blocks.abstract import NotificationBlock
     from prefect.blocks.core import Block

@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -322,6 +324,26 @@ def test_an_address_that_is_refused_is_said_though_others_are_told(
     assert [recipients for recipients, _ in mailed.letters] == [["me@b.example"]]
     assert "refused gone@b.example, and took the others" in caplog.text
     assert run.told == ()
+
+
+def test_a_process_without_prefect_tells_through_all_that_needs_it(books: Books, tmp_path: Path) -> None:
+    plan = books.with_targets(
+        *({"type": "block", "block": f"slack-webhook/{name}", "when": ["completed"]} for name in "abc"),
+        *({"type": "slack", "url_secret": name, "when": ["completed"]} for name in "abc"),
+    )
+    ended = subprocess.run(
+        [sys.executable, "lastgood.py", "backup", str(plan.reference), "--no-server"],
+        cwd=Path(__file__).parents[3],
+        env=os.environ | {"PREFECT_API_URL": f"http://127.0.0.1:{closed_port()}/api", "PREFECT_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    told = [line.split(" was not sent: ")[1].split(".")[0] for line in ended.stderr.splitlines()]
+    assert told == [
+        *(f"the block slack-webhook/{name} cannot be loaded: ConnectError" for name in "abc"),
+        *(f"The Prefect Secret block {name} cannot be loaded" for name in "abc"),
+    ]
 
 
 def test_an_answer_without_an_end_is_not_read(books: Books) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -102,6 +103,13 @@ def explain(error: Exception, reference: str | None = None, debug: bool = False)
     if hint:
         note(f"hint: {hint}")
     return code
+
+
+def explain_plan(reference: str, error: LastgoodError) -> None:
+    """Print what is wrong with one of several plans, and what to do next: the command goes on with the others."""
+    note(f"error: {reference}: {error.message}", logging.ERROR)
+    if error.hint:
+        note(f"hint: {error.hint}")
 
 
 _FAULT = "This is a fault in lastgood or below it. Run the command again with --debug for the traceback."

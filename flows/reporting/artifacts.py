@@ -17,6 +17,7 @@ from flows.pipeline.prefect_compat import in_flow_run
 from flows.pipeline.server_patience import published
 from flows.reporting.approval_markdown import approval_markdown, approved_line
 from flows.reporting.evidence import Evidence, plan_evidence
+from flows.reporting.markdown import plain, table
 from flows.reporting.page_files import keep_page, keep_report, page_url
 from flows.reporting.proof_page import proof_page
 from flows.reporting.run_lines import named_places
@@ -101,11 +102,11 @@ def _page_of(plan: str, backup_id: str) -> str:
 def backup_markdown(made: BackupMetadata) -> str:
     """Describe a backup in Markdown."""
     promoted = (
-        f"\n> Asked for {made.requested_type.value}, made full: {made.promoted_because}\n"
+        f"\n> Asked for {made.requested_type.value}, made full: {plain(made.promoted_because)}\n"
         if made.promoted_because
         else ""
     )
-    warnings = [f"- {s.name}: {w}" for s in made.sources for w in s.warnings]
+    warnings = [f"- {plain(s.name)}: {plain(w)}" for s in made.sources for w in s.warnings]
     warnings += [f"- {made.clock_doubt}"] if made.clock_doubt else []
     ratio = made.size_bytes / made.size_stored if made.size_stored else 0
     lines = [
@@ -122,7 +123,7 @@ def backup_markdown(made: BackupMetadata) -> str:
         f"| took | {human_seconds(made.backup_duration_seconds)} |",
         f"| key | {made.encryption_key_id} |",
     ]
-    suspicions = [f"- {sentence}" for sentence in made.suspicions]
+    suspicions = [f"- {plain(sentence)}" for sentence in made.suspicions]
     lines += ["", "## Suspicious", *suspicions, "", SETTLE.format(made=made)] if suspicions else []
     return "\n".join(lines + (["", "## Warnings", *warnings] if warnings else []))
 
@@ -163,7 +164,7 @@ def publish_restore(result: RestoreResult, plan: str) -> None:
 
 def restore_markdown(result: RestoreResult, plan: str) -> str:
     """Describe a restore in Markdown; `plan` is what the run knows the plan by."""
-    places = ", ".join(f"{source}: {place}" for source, place in result.places.items())
+    places = plain(", ".join(f"{source}: {place}" for source, place in result.places.items()))
     lines = [
         f"# Restore of `{result.backup_id}` ({result.mode.value})",
         f"State as of {human_time(result.timestamp)}, to {places}; took {human_seconds(result.seconds)}.",
@@ -175,20 +176,21 @@ def restore_markdown(result: RestoreResult, plan: str) -> str:
         lines += [f"What was there before is in the backup `{result.rescue_id}`.", ""]
     if result.undo:
         lines += [f"Undo with `{result.undo.replace('PLAN', shlex.quote(plan))}`", ""]
-    left = [f"- {each.source}: {each.name}: {' '.join(each.reason.split())}" for each in result.not_rebuilt]
+    left = [plain(f"{each.source}: {each.name}: {' '.join(each.reason.split())}") for each in result.not_rebuilt]
     if left:
-        lines += ["## Not rebuilt", "All else was restored.", "", *left, ""]
+        lines += ["## Not rebuilt", "All else was restored.", "", *(f"- {one}" for one in left), ""]
         lines += [f"The statements for {source} are in `{path}`.\n" for source, path in result.scripts.items()]
-    return "\n".join([*lines, *_collections(result), "", *(f"- {note}" for note in result.notes)])
+    return "\n".join([*lines, _collections(result), "", *(f"- {plain(note)}" for note in result.notes)])
 
 
-def _collections(result: RestoreResult) -> list[str]:
+def _collections(result: RestoreResult) -> str:
     """Make a table of the collections; of what only a preview counts, where something was counted."""
     numbers = [c.model_dump(include={"added", "changed", "removed"}) for c in result.collections]
     counted = list(dict.fromkeys(name for each in numbers for name, value in each.items() if value is not None))
-    rows = [["collection", "rows", *counted], ["---"] * (2 + len(counted))]
-    rows += [[c.collection, f"{c.rows:,}", *(_n(getattr(c, name)) for name in counted)] for c in result.collections]
-    return [f"| {' | '.join(row)} |" for row in rows]
+    rows = [
+        [plain(c.collection), f"{c.rows:,}", *(_n(getattr(c, name)) for name in counted)] for c in result.collections
+    ]
+    return table(["collection", "rows", *counted], rows)
 
 
 def _n(value: int | None) -> str:

@@ -38,7 +38,7 @@ def accept(plan: str, backups: Sequence[str], *, json: bool) -> None:
         for sentence in one.suspicions:
             say(f"  {sentence}")
     if not found:
-        note(f"no backup of plan {opened.name} is suspicious")
+        note(f"no {'such ' if backups else ''}backup of plan {opened.name} is suspicious and not accepted yet")
 
 
 COMMAND = options.Command("Say that what is suspicious about backups is right.", accept_arguments, accept)

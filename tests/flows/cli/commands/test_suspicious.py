@@ -46,4 +46,6 @@ def test_what_is_accepted_is_named(desk: Desk) -> None:
     assert desk.run("accept", "PLAN", "INC_20000101_000000_0000").code == 6
     told = desk.done("accept", "PLAN").out
     assert f"accepted: {made}" in told
+    again = desk.done("accept", "PLAN", made)
+    assert (again.out, "no such backup of plan trading is suspicious and not accepted yet" in again.err) == ("", True)
     assert "ledger/orders held 200 rows" in told

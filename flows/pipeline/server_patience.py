@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from blocks.host.log_lines import without_secrets
@@ -71,7 +71,8 @@ def end_prefect(seconds: float = LAST_SECONDS) -> None:
     # nothing public ends a service that is at work
     running: dict[int, QueueService[Any]] = QueueService._instances  # type: ignore[misc]  # those of all kinds
     left = [(service._loop, service._task) for service in running.values()]
-    QueueService.drain_all(timeout=seconds)
+    with suppress(KeyboardInterrupt):  # it ends
+        QueueService.drain_all(timeout=seconds)
     for loop, task in left:
         if loop is not None and task is not None and not task.done():
             told.setLevel(logging.CRITICAL)  # it would be an error there

@@ -143,7 +143,8 @@ def _moments(known: Known) -> Iterator[Family]:
         latest = dict(totals.latest)
         # another machine may have made it, whose journal is not known here
         for kind, made in (state.numbers.made_at if state.numbers is not None else {}).items():
-            latest["success", BACKUP, kind] = max(made.timestamp(), latest.get(("success", BACKUP, kind), 0.0))
+            success_of = ("success", Verb.BACKUP.value, kind)
+            latest[success_of] = max(made.timestamp(), latest.get(success_of, 0.0))
         for name, moment in sorted(latest.items()):
             if name[0] in ("success", "failure"):
                 family = success if name[0] == "success" else failure

@@ -136,7 +136,7 @@ def _numbers(repository: Repository, plan: str, survey: Survey, stock: Stock) ->
         repository_id=repository.repository_id,
         backups=_counted(backups, verdicts, survey.damaged),
         newest={made.backup_type.value: _made(made) for made in backups},
-        made_at={made.requested_type.value: made.timestamp for made in backups},
+        made_at={m.requested_type.value: m.timestamp for m in backups if not is_ahead(m.timestamp, now)},
         # retention may have removed the newest one
         sequence=repository.next_position(plan, stock)[0] - 1,
         stored_bytes=sum(made.size_stored for made in backups),

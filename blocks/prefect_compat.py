@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 __all__ = [
     "LastgoodBlock",
     "document",
+    "import_blocks",
     "is_path",
     "keep_registered",
     "log_format",
@@ -49,6 +50,7 @@ class _Process:
     without_prefect: bool | None = None
     block: type[Any] | None = None
     making = Lock()
+    importing = Lock()
 
 
 def spare_prefect() -> None:
@@ -66,6 +68,16 @@ def without_prefect() -> bool:
     if _Process.without_prefect is None:
         _Process.without_prefect = False
     return _Process.without_prefect
+
+
+def import_blocks() -> None:
+    """Import Prefect's blocks into a process that may have done without, one thread after the other.
+
+    Its modules import each other in circles, at which several threads at once fail.
+    """
+    with _Process.importing:
+        import prefect.blocks.abstract
+        import prefect.blocks.system  # noqa: F401  it is imported elsewhere, too
 
 
 def needs_prefect(words: Sequence[str]) -> bool:

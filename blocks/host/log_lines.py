@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -150,9 +150,15 @@ def of_backup(text: str, run: LoggedRun | None = None) -> str:
     return f"{run.backup_id}: {text}" if run is not None and run.backup_id else text
 
 
-def without_secrets(text: str) -> str:
-    """Return a line without passwords of URLs and settings, and without what this process's runs know as secrets."""
-    values = {value for name in _Runs.secrets if len(value := os.environ.get(name, "").strip()) >= _SHORTEST}
+def without_secrets(text: str, variables: Iterable[str] = ()) -> str:
+    """Return a line without passwords of URLs and settings, and without what this process's runs know as secrets.
+
+    Args:
+        text: The line.
+        variables: Names of more environment variables that hold secrets.
+    """
+    names = {*_Runs.secrets, *variables}
+    values = {value for name in names if len(value := os.environ.get(name, "").strip()) >= _SHORTEST}
     for value in sorted(values, key=len, reverse=True):
         text = _as_written(value).sub("***", text)
     if "://" in text:

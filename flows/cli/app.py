@@ -19,6 +19,7 @@ from flows.cli.manner import speak
 from flows.cli.options import meant
 from flows.cli.output import log_record
 from flows.cli.tree import parse
+from flows.pipeline.server_patience import end_prefect
 
 
 def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None) -> int:
@@ -33,7 +34,10 @@ def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
         interrupts = interrupts or begin_process(words)
         spare_pandas()
     prepare_process(quiet=not lasts(words))
-    return _perform(words, interrupts.working if interrupts is not None else lambda: None)
+    code = _perform(words, interrupts.working if interrupts is not None else lambda: None)
+    if argv is None:
+        end_prefect()
+    return code
 
 
 def _perform(typed: Sequence[str], working: Callable[[], None]) -> int:

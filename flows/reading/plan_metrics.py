@@ -132,7 +132,7 @@ def _moments(known: Known) -> Iterator[Family]:
     success = Family(
         "lastgood_last_success_timestamp_seconds",
         "gauge",
-        "When an operation last ended well, since 1970; not there where none has.",
+        "When an operation last ended well, since 1970, of backups on any machine; not there where none has.",
     )
     failure = Family(
         "lastgood_last_failure_timestamp_seconds",
@@ -140,7 +140,12 @@ def _moments(known: Known) -> Iterator[Family]:
         "When an operation last ended otherwise (failed, partial or bad), since 1970; not there where none has.",
     )
     for state, totals in known:
-        for name, moment in sorted(totals.latest.items()):
+        latest = dict(totals.latest)
+        # another machine may have made it, whose journal is not known here
+        for kind, made in (state.numbers.made_at if state.numbers is not None else {}).items():
+            success_of = ("success", Verb.BACKUP.value, kind)
+            latest[success_of] = max(made.timestamp(), latest.get(success_of, 0.0))
+        for name, moment in sorted(latest.items()):
             if name[0] in ("success", "failure"):
                 family = success if name[0] == "success" else failure
                 family.add(moment, plan=state.plan.name, verb=name[1], type=name[2])

@@ -31,6 +31,7 @@ class RepositoryNumbers:
         repository_id: Id of the repository.
         backups: How many there are, by type and status.
         newest: The newest one, by type.
+        made_at: The point in time that the newest one restores to, by the type that was asked for.
         sequence: How many were ever committed.
         stored_bytes: What all of them take.
         free_bytes: Room that is left; None where that is not known.
@@ -47,6 +48,7 @@ class RepositoryNumbers:
     repository_id: str
     backups: Mapping[tuple[str, str], int]
     newest: Mapping[str, Made]
+    made_at: Mapping[str, datetime]
     sequence: int
     stored_bytes: int
     free_bytes: int | None
@@ -134,6 +136,7 @@ def _numbers(repository: Repository, plan: str, survey: Survey, stock: Stock) ->
         repository_id=repository.repository_id,
         backups=_counted(backups, verdicts, survey.damaged),
         newest={made.backup_type.value: _made(made) for made in backups},
+        made_at={m.requested_type.value: m.timestamp for m in backups if not is_ahead(m.timestamp, now)},
         # retention may have removed the newest one
         sequence=repository.next_position(plan, stock)[0] - 1,
         stored_bytes=sum(made.size_stored for made in backups),

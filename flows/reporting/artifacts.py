@@ -14,6 +14,7 @@ from blocks.prefect_compat import without_prefect
 from blocks.records import BackupMetadata
 from blocks.verification import Verification
 from flows.pipeline.prefect_compat import in_flow_run
+from flows.pipeline.server_patience import published
 from flows.reporting.approval_markdown import approval_markdown, approved_line
 from flows.reporting.evidence import Evidence, plan_evidence
 from flows.reporting.markdown import plain, table
@@ -52,6 +53,11 @@ def publish_backup(made: BackupMetadata) -> None:
     """Publish a summary of a backup, a table of its collections, and a link to its base."""
     if not in_flow_run():
         return
+    with published("the summary of the backup"):
+        _publish_backup(made)
+
+
+def _publish_backup(made: BackupMetadata) -> None:
     create_markdown_artifact(key=_key("backup", made.plan), markdown=backup_markdown(made), description=made.backup_id)
     create_table_artifact(
         key=_key("collections", made.plan),
@@ -150,9 +156,10 @@ def publish_restore(result: RestoreResult, plan: str) -> None:
     """
     if not in_flow_run():
         return
-    create_markdown_artifact(
-        key=_key("restore", result.plan), markdown=restore_markdown(result, plan), description=result.backup_id
-    )
+    with published("the summary of the restore"):
+        create_markdown_artifact(
+            key=_key("restore", result.plan), markdown=restore_markdown(result, plan), description=result.backup_id
+        )
 
 
 def restore_markdown(result: RestoreResult, plan: str) -> str:
@@ -200,6 +207,11 @@ def publish_verification(plan: BackupPlan, result: Verification) -> None:
     if not in_flow_run():
         return
     evidence, page = _told(plan, result)
+    with published("the result of the verification"):
+        _publish_verification(result, evidence, page)
+
+
+def _publish_verification(result: Verification, evidence: Evidence | None, page: Path | None) -> None:
     again = f"`lastgood proof PLAN {result.backup_id} --out FILE`"
     more = f"The page of results is `{page}` on {socket.gethostname()}; {again} makes it anywhere." if page else ""
     create_markdown_artifact(
@@ -237,14 +249,20 @@ def publish_retention(result: RetentionResult) -> None:
     if not in_flow_run():
         return
     verb = "would go" if result.dry_run else "went"
-    create_table_artifact(
-        key=_key("retention", result.plan),
-        table=[
-            {"backup": d.backup_id, "decision": verb if d.remove else "kept", "why": d.reason, "bytes": d.size_stored}
-            for d in result.decisions
-        ],
-        description=f"{len(result.removed)} backups {verb}, {len(result.swept)} leftovers removed",
-    )
+    with published("what retention removed"):
+        create_table_artifact(
+            key=_key("retention", result.plan),
+            table=[
+                {
+                    "backup": d.backup_id,
+                    "decision": verb if d.remove else "kept",
+                    "why": d.reason,
+                    "bytes": d.size_stored,
+                }
+                for d in result.decisions
+            ],
+            description=f"{len(result.removed)} backups {verb}, {len(result.swept)} leftovers removed",
+        )
 
 
 def publish_report(plan: str, description: str, markdown: str, page: str) -> None:
@@ -258,15 +276,19 @@ def publish_report(plan: str, description: str, markdown: str, page: str) -> Non
     """
     path = keep_report(plan, page)
     place = f"The page is `{path}` on {socket.gethostname()}; " if path is not None else ""
-    create_markdown_artifact(
-        key=_key("report", plan),
-        markdown=f"{markdown}\n\n{place}`lastgood report PLAN` makes it anywhere.",
-        description=description,
-    )
-    if path is not None and (url := page_url(path)):
-        create_link_artifact(
-            key=_key("page", plan), link=url, link_text=f"How {plan} stands", description="The page of the report"
+    with published("the report of the plan"):
+        create_markdown_artifact(
+            key=_key("report", plan),
+            markdown=f"{markdown}\n\n{place}`lastgood report PLAN` makes it anywhere.",
+            description=description,
         )
+        if path is not None and (url := page_url(path)):
+            create_link_artifact(
+                key=_key("page", plan),
+                link=url,
+                link_text=f"How {plan} stands",
+                description="The page of the report",
+            )
 
 
 def publish_table(key: Sequence[str], table: Sequence[Mapping[str, object]], description: str) -> None:
@@ -277,5 +299,7 @@ def publish_table(key: Sequence[str], table: Sequence[Mapping[str, object]], des
         table: Its rows, by column.
         description: What stands beside it.
     """
-    if in_flow_run():
+    if not in_flow_run():
+        return
+    with published(f"the table of {key[0]}"):
         create_table_artifact(key=_key(*key), table=[dict(row) for row in table], description=description)

@@ -127,6 +127,24 @@ def test_buckets_fit_what_backups_are(plan: BackupPlan, name: str, least: float,
     assert (bounds[0], bounds[-2], bounds[-1]) == (least, most, math.inf)
 
 
+def test_a_backup_of_another_machine_is_a_success_here_too(
+    plan: BackupPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = tmp_path / "desk" / "ledger.sqlite"
+    ledger.rename(tmp_path / "aside")
+    with pytest.raises(LastgoodError):
+        make_backup(plan, BackupType.FULL)
+    (tmp_path / "aside").rename(ledger)
+    with monkeypatch.context() as another:
+        another.setenv("LASTGOOD_JOURNAL", str(tmp_path / "another"))
+        made = make_backup(plan, BackupType.FULL)
+    found, labels = scrape(plan), {"plan": "books", "verb": "backup", "type": "full"}
+    failed, succeeded = (found(f"lastgood_last_{end}_timestamp_seconds", **labels) for end in ("failure", "success"))
+    assert succeeded == pytest.approx(made.timestamp.timestamp())
+    assert failed is not None
+    assert failed < made.timestamp.timestamp()
+
+
 def test_each_verb_is_counted_in_whatever_process_it_ran(plan: BackupPlan, tmp_path: Path) -> None:
     forked(lambda: make_backup(plan, BackupType.FULL))
     forked(lambda: make_backup(plan, BackupType.INCREMENTAL))

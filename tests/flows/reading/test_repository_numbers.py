@@ -67,6 +67,8 @@ def test_what_a_clock_that_was_ahead_dated_hides_nothing_that_does_not_come(
     for name in ("newest_good_backup", "newest_verified_backup"):
         moment = found(f"lastgood_{name}_timestamp_seconds", plan="trading")
         assert moment == pytest.approx(before.timestamp.timestamp(), abs=0.01)
+    made = RepositoryReader(shop.plan).read().made_at if readable else {"full": before.timestamp}
+    assert made == {"full": before.timestamp}
     age = found("lastgood_rpo_seconds", plan="trading")
     assert age == pytest.approx((datetime.now(UTC) - before.timestamp).total_seconds(), abs=60)
     verified = found("lastgood_last_verification_timestamp_seconds", plan="trading")

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 3.0
+PATIENCE_SECONDS = 5.0
 """For so long a server is waited for, in all that is asked of it at once."""
+STATE_SECONDS = 15.0
+"""For so long where it is told that the run is done: one that is only busy must not have it at work for ever."""
 LAST_SECONDS = 3.0
 """For so long a process that ends sends what is left of events and logs."""
 
@@ -30,7 +32,7 @@ class ServerSilent(Exception):
     """The Prefect server did not answer in time."""
 
 
-def hasten(seconds: float = PATIENCE_SECONDS) -> None:
+def hasten(seconds: float = STATE_SECONDS) -> None:
     """Let the server that records this run have so long, altogether, for all that is asked of it from now on."""
     _client().event_hooks["request"].append(_Limit(seconds))
 

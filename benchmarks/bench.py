@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,9 +55,9 @@ class Bench:
             **self.secrets,
         }
 
-    def run(self, argv: Sequence[str], cwd: Path | None = None, **more: str) -> Run:
-        """Run and measure a command."""
-        return run(argv, self.env | more, self.folder / "output.log", cwd)
+    def run(self, argv: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Run:
+        """Run and measure a command; `env` is what its environment has besides."""
+        return run(argv, self.env | {**(env or {})}, self.folder / "output.log", cwd)
 
     def make(self, module: str, *words: object) -> None:
         """Run one of our own modules in a child, so that this process stays small."""

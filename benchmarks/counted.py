@@ -28,7 +28,7 @@ class Counter:
                 self.bytes += len(data)
             return data
 
-        LocalTier.get = get  # type: ignore[method-assign]
+        LocalTier.get = get  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":

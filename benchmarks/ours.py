@@ -55,7 +55,7 @@ class Lastgood:
         """Run a command of the plan."""
         script = Path(sys.executable).with_name("lastgood")
         start = [str(script)] if script.exists() else [sys.executable, "-c", _MAIN]
-        return self._bench.run([*start, command, str(self.plan), *words], **env)
+        return self._bench.run([*start, command, str(self.plan), *words], env=env)
 
     def init(self) -> None:
         """Make a new repository."""

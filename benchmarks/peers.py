@@ -108,7 +108,7 @@ class PgBackRest:
         """Run a command."""
         who = ["runuser", "-u", self._account, "--"] if self._account else []
         secret = {"PGBACKREST_REPO1_CIPHER_PASS": PASSPHRASE}
-        return self._bench.run([*who, "pgbackrest", *self._options, *words, command], self.repository.parent, **secret)
+        return self._bench.run([*who, "pgbackrest", *self._options, *words, command], self.repository.parent, secret)
 
     def init(self) -> None:
         """Make a new repository."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blocks.plan.plan import load_plan
 from blocks.rows.selection import Selection
-from flows.backup import open_executor
 from flows.pipeline.chain import Chain, RestorePart
-from flows.pipeline.executor import BoundedWindow
+from flows.pipeline.executor import BoundedWindow, open_executor
 from flows.pipeline.one_shot import OneShot
 from flows.stages.compress import decompress
 from flows.stages.diff import merge
@@ -27,7 +27,7 @@ def main(plan_path: str, folder: str) -> None:
     chain = Chain(repository, repository.find(plan.name))
     out.mkdir()
 
-    def write(part: RestorePart, one_shot: OneShot) -> None:
+    def write(part: RestorePart, one_shot: OneShot[pa.Table]) -> None:
         pq.write_table(one_shot.take(), out / f"{str(part).replace('/', '-')}.parquet", compression="zstd")
 
     with open_executor() as executor:

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 __all__ = [
     "LastgoodBlock",
     "document",
+    "import_blocks",
     "is_path",
+    "keep_registered",
     "log_format",
     "needs_prefect",
     "prepare_prefect",
@@ -48,6 +50,7 @@ class _Process:
     without_prefect: bool | None = None
     block: type[Any] | None = None
     making = Lock()
+    importing = Lock()
 
 
 def spare_prefect() -> None:
@@ -65,6 +68,16 @@ def without_prefect() -> bool:
     if _Process.without_prefect is None:
         _Process.without_prefect = False
     return _Process.without_prefect
+
+
+def import_blocks() -> None:
+    """Import Prefect's blocks into a process that may have done without, one thread after the other.
+
+    Its modules import each other in circles, at which several threads at once fail.
+    """
+    with _Process.importing:
+        import prefect.blocks.abstract
+        import prefect.blocks.system  # noqa: F401  it is imported elsewhere, too
 
 
 def needs_prefect(words: Sequence[str]) -> bool:
@@ -146,6 +159,8 @@ def prepare_prefect(*, quiet: bool) -> None:
     """
     # a command never starts a server behind the user's back
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
+    # nor sends usage data of people who did not choose Prefect, which would say so among the command's own lines
+    os.environ.setdefault("DO_NOT_TRACK", "1")
     if quiet:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
@@ -161,6 +176,18 @@ def _project_has_settings() -> bool:
         return b"[tool.prefect" in Path("pyproject.toml").read_bytes()
     except OSError:
         return False
+
+
+def keep_registered(block: type[Any]) -> None:
+    """Let Prefect know a block by its slug although another class has taken that."""
+    if without_prefect():
+        return
+    import warnings
+
+    from prefect.utilities.dispatch import register_type
+
+    with warnings.catch_warnings(action="ignore"):  # that the other one goes
+        register_type(block)
 
 
 def document(path: str) -> str:

@@ -298,8 +298,8 @@ class BackupMetadata(Record):
     nothing is. Such a backup is as good as any other; retention keeps the last one before it until a person settled
     it."""
     history: dict[str, str] = {}
-    """What the plan's backups up to this one counted, by collection, as `blocks.plan.suspicion` writes and reads it;
-    empty where the chain tells. A text: it is read with every manifest, and looked at once for a new backup."""
+    """What the plan's backups up to this one counted, by collection, as `blocks.plan.suspicion_history` writes and
+    reads it; empty where the chain tells. A text: it is read with every manifest, and looked at once for a new one."""
     tool_versions: dict[str, str]
 
     def source(self, name: str) -> SourceState:

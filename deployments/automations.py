@@ -43,6 +43,9 @@ AT_MOST_EVERY = timedelta(days=1)
 QUIET = timedelta(minutes=5)
 """What fails again within it is not told again: one failure is several events."""
 
+_NOTIFY = "notify"
+"""What Prefect says that blocks can do which send notifications."""
+
 _MADE = "Made by `lastgood deploy`."
 
 
@@ -65,19 +68,23 @@ def blocks_of(client: SyncPrefectClient, plan: BackupPlan) -> dict[str, UUID]:
     """Return the ids of a plan's notification blocks, by type/name.
 
     Raises:
-        ConfigurationError: The server has no such block.
+        ConfigurationError: The server has no such block, or it sends no notifications.
     """
     found = {}
     for target in plan.notifications:
         if isinstance(target, BlockTarget):
             slug, _, name = target.block.partition("/")
             try:
-                found[target.block] = client.read_block_document_by_name(name, slug).id
+                document = client.read_block_document_by_name(name, slug)
             except ObjectNotFound:
                 raise ConfigurationError(
                     f"plan {plan.name}: the Prefect server has no block {target.block}",
                     hint="Make it in the Prefect UI, or look at `notifications` in the plan.",
                 ) from None
+            schema = document.block_schema
+            if schema is not None and _NOTIFY not in schema.capabilities:
+                raise ConfigurationError(f"plan {plan.name}: the block {target.block} sends no notifications")
+            found[target.block] = document.id
     return found
 
 

@@ -46,6 +46,6 @@ def accept_suspicions(plan: BackupPlan, wanted: Sequence[str] = ()) -> list[Back
 def _suspicious(backup: BackupMetadata) -> BackupMetadata:
     if not backup.suspicions:
         raise ConfigurationError(
-            f"nothing is suspicious about {backup.backup_id}", hint="`lastgood status` names what is."
+            f"nothing is suspicious about {backup.backup_id}", hint=f"`lastgood status {backup.plan}` names what is."
         )
     return backup

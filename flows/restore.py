@@ -39,7 +39,14 @@ from flows.restoring.keys import check_keys
 from flows.restoring.known_bad import known_against
 from flows.restoring.not_rebuilt import check_whole, left_out
 from flows.restoring.origin import Origin, marks_of
-from flows.restoring.other_place import VARIABLE_ONLY, WITHOUT_PASSWORD, check_parameters, restoring_to, without_roles
+from flows.restoring.other_place import (
+    VARIABLE_ONLY,
+    WITHOUT_PASSWORD,
+    check_parameters,
+    restoring_to,
+    variables_of,
+    without_roles,
+)
 from flows.restoring.places import settle_places
 from flows.restoring.point_in_time import checked_moment
 from flows.restoring.pre_restore_backup import PreRestoreBackupMaker
@@ -287,6 +294,7 @@ def _hooked(hooks: HookedRun | None, targets: Targets) -> Iterator[None]:
         yield
         return
     hooks.made(targets.changes.chain.target)
+    hooks.keep_from(variables_of(targets.changes.wanted.to, targets.changes.wanted.to_password_env))
     hooks.context.place = "live" if targets.in_place else "other"
     with hooks.around_verb():
         yield

@@ -91,6 +91,27 @@ def http_receiver() -> Iterator[HttpReceiver]:
 
 
 @contextmanager
+def endless_port() -> Iterator[int]:
+    """Answer HTTP with 200, and a body that does not end until nobody reads it."""
+
+    def talk(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while True:
+                connection.sendall(b"x" * 65536)
+
+    def take(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=talk, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=take, args=(server,), daemon=True).start()
+        yield server.getsockname()[1]
+
+
+@contextmanager
 def silent_port() -> Iterator[int]:
     """Listen on a port, and never answer."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -111,11 +132,21 @@ class MailReceiver:
         port: Where it listens.
         letters: What came, with who it was for.
         logins: Who logged in.
+        refused: Addresses that it takes nothing for.
     """
 
     port: int = 0
     letters: list[tuple[list[str], EmailMessage]] = field(default_factory=list)
     logins: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    async def handle_RCPT(
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        if address in self.refused:
+            return "550 no such user"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
         letter = message_from_bytes(envelope.content or b"", policy=policy.default)  # type: ignore[arg-type]

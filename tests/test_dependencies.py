@@ -109,3 +109,13 @@ def test_tools_are_used_where_it_is_said(tool: str) -> None:
 def test_all_that_is_needed_is_locked() -> None:
     locked = declared(line for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line)
     assert declared(PROJECT["dependencies"]) | declared(PROJECT["optional-dependencies"]["dev"]) <= locked
+
+
+def test_every_module_of_both_rooms_is_of_a_layer():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    named = {name.strip("() ") for layer in layers for name in re.split("[:|]", layer)}
+    modules = [path for room in ("blocks", "flows") for path in (ROOT / room).glob("[a-z]*")]
+    there = {f"{path.parent.name}.{path.stem}" for path in modules if path.is_dir() or path.suffix == ".py"}
+    assert there - named == set()
+    assert {"blocks.plan", "flows.accept"} <= there

@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -16,14 +17,19 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from prefect.utilities.dispatch import lookup_type
 
 from blocks.errors import ConfigurationError
 from blocks.host import plugins
 from blocks.host.plugins import Group, PluginUnusable, plugin
 from blocks.plan.plan import parse_plan, read_plan
+from blocks.records import BackupType
 from blocks.sources.kinds import added_sources
+from blocks.sources.source import StateSource
+from blocks.sources.sqlite import SQLiteSource
 from blocks.storage.kinds import scheme_of
 from blocks.telemetry.collector import MetricsCollector
+from flows.backup import make_backup
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs" / "examples" / "lastgood-example"
@@ -114,7 +120,7 @@ def test_the_source_is_found_by_its_plugin_alone(tmp_path: Path, installed: Path
     done = lastgood(tmp_path, tmp_path / "nothing", ["list", str(plan)])
     assert done.returncode == 2
     for said in (
-        "there is no type 'jsonlines'; it is one of files, mapping, postgres, redis, sqlite",
+        "it is one of files, mapping, postgres, redis, sqlite; if a package adds it, that is to be installed here",
         "repository.url: backups cannot be kept at shelf://…",
         "metrics.backend: write one of prometheus, statsd, datadog, otlp",
     ):
@@ -250,6 +256,76 @@ def test_so_is_one_with_a_collector(site: Site, caplog: pytest.LogCaptureFixture
     assert parse_plan(raw("sqlite") | {"metrics": {"backend": "odd"}}, "p").metrics.backend == "odd"
     with pytest.raises(ConfigurationError, match="'other' is none of prometheus, statsd, datadog, otlp, odd"):
         MetricsCollector("other")
+
+
+def test_a_tier_names_its_settings_and_variables_in_sets(site: Site) -> None:
+    code = "from blocks.storage.local import LocalTier\nclass Thing(LocalTier): variables = 'ODD_TOKEN'"
+    site.add("odd-one", TIERS, "odd", code)
+    with pytest.raises(ConfigurationError, match="cannot be used: its `variables` is no set of names"):
+        parse_plan(raw("sqlite", "odd://x"), "p")
+
+
+SUBCLASS = """
+from __future__ import annotations
+from typing import Literal
+from blocks.sources.sqlite import SQLiteSource
+
+class Thing(SQLiteSource):
+    type: Literal["odd"] = "odd"
+    {}
+"""
+
+
+def test_a_source_whose_fields_cannot_be_understood_is_named(site: Site, tmp_path: Path) -> None:
+    """Without Prefect: with it such a package cannot be imported."""
+    site.add("odd-one", SOURCES, "odd", SUBCLASS.format("_block_type_slug = 'odd'; later: NotThere | None = None"))
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(json.dumps(raw("odd")))
+    words = [sys.executable, "-P", "-c", f"import lastgood; lastgood.list_backups({str(plan)!r})"]
+    path = {"PYTHONPATH": f"{site.folder}:{ROOT}"}
+    done = subprocess.run(words, env=os.environ | path, capture_output=True, text=True)
+    assert "from odd-one 1.0, cannot be used: its fields cannot be understood: name 'NotThere'" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:Type 'Thing'")
+def test_a_source_with_the_slug_of_ours_is_left_out_and_ours_stays(site: Site) -> None:
+    site.add("odd-one", SOURCES, "odd", SUBCLASS.format(""))
+    with pytest.raises(ConfigurationError, match="its `_block_type_slug` is that of SQLiteSource, and has to be its"):
+        parse_plan(raw("odd"), "p")
+    assert lookup_type(StateSource, SQLiteSource.get_block_type_slug()) is SQLiteSource
+
+
+RAISING = """
+    @contextmanager
+    def view(self, since=None):
+        if self.path.endswith("closed"):
+            raise KeyError("odd")
+        with super().view(since) as made:
+            made.read = lambda *_: {}["odd"]
+            yield made
+"""
+
+
+@pytest.mark.parametrize(("path", "said"), [("closed", "it was opened"), ("lines", "one/lines#0 was read")])
+def test_what_a_source_raises_says_which_it_was(site: Site, tmp_path: Path, path: str, said: str) -> None:
+    even = another()
+    code = GOOD.format(example=str(EXAMPLE), kind=even) + RAISING
+    site.add(f"one-{even}", SOURCES, even, f"from contextlib import contextmanager\n{code}")
+    (tmp_path / "lines").write_text('{"key": "a"}\n')
+    source = {"type": even, "path": str(tmp_path / path)}
+    plan = parse_plan(raw(even, str(tmp_path / "repository")) | {"sources": {"one": source}}, "p")
+    plan.repository.initialize(plan.encryption)
+    with pytest.raises(KeyError, match="odd") as caught:
+        make_backup(plan, BackupType.FULL)
+    assert caught.value.__notes__ == [f"source one raised it when {said}"]
+
+
+def test_a_collector_that_would_end_its_thread_is_told_of(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.add("odd-one", COLLECTORS, "odd", "def Thing(address, tags): raise SystemExit(4)")
+    collector = MetricsCollector("odd")
+    collector.record_counter("a")
+    collector.flush(60)
+    assert "odd was not told metrics: 4" in caplog.messages
 
 
 def test_a_source_is_of_the_type_that_it_is_found_by(site: Site) -> None:

@@ -29,12 +29,13 @@ def _measured(bench: Bench, server: Seaweed, count: int) -> Outcome:
     env = server.environment | {"XDG_CACHE_HOME": str(copies)}
 
     def command(*words: str) -> Run:
-        return bench.run([sys.executable, "-c", _MAIN, *words], **env)
+        return bench.run([sys.executable, "-c", _MAIN, *words], env=env)
 
     bench.say(f"  making {count:,} backups")
     # no copies are made here: /dev/null holds none
     bench.run(
-        [sys.executable, "-m", "benchmarks.many_backups", str(plan), str(count)], **env | {"XDG_CACHE_HOME": os.devnull}
+        [sys.executable, "-m", "benchmarks.many_backups", str(plan), str(count)],
+        env=env | {"XDG_CACHE_HOME": os.devnull},
     )
 
     def listed() -> Run:

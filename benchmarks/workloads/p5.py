@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from benchmarks.bench import Bench
 from benchmarks.measure import Contestant, compete
 from benchmarks.ours import Lastgood
@@ -61,10 +63,7 @@ def run(bench: Bench) -> Outcome:
                 one.change(changes)
 
         def both(kind: str) -> list[Contestant]:
-            return [
-                Contestant(f"{kind}, {one.rows:,} rows", lambda one=one: one.ours.backup(kind))
-                for one in (large, small)
-            ]
+            return [Contestant(f"{kind}, {one.rows:,} rows", partial(one.ours.backup, kind)) for one in (large, small)]
 
         fulls = compete(both("full"), bench.pairs, bench.say)
         incrementals = compete(both("incremental"), bench.pairs, bench.say, change)

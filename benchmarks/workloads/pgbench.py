@@ -92,5 +92,5 @@ class Accounts:
 @contextmanager
 def accounts(bench: Bench, scale: int = SCALE, **settings: str) -> Iterator[Accounts]:
     """Start a server with fsync off, for both sides alike, and with settings."""
-    with postgres_server(autovacuum="off", **settings) as server:
+    with postgres_server(None, autovacuum="off", **settings) as server:
         yield Accounts(bench, server, scale)

@@ -69,7 +69,7 @@ class _Ledger:
 
     def _copy_and_store(self) -> Run:
         script = 'sqlite3 "$1" ".backup $2/copy.db" && cd "$2" && restic --repo "$3" backup copy.db'
-        places: list[Path] = [self.path, self._copy, self._restic.repository]
+        places: list[Path | str] = [self.path, self._copy, self._restic.repository]
         return self._bench.run(["sh", "-c", script, "sh", *map(str, places)])
 
     def check(self) -> None:

@@ -23,6 +23,7 @@ from blocks.crypto.encoding import KEY_BYTES
 from blocks.crypto.passphrase import passphrase_at, passphrase_in, passphrase_of, text_at, text_in
 from blocks.errors import ConfigurationError
 from blocks.host.folders import sync_folder
+from blocks.prefect_compat import import_blocks
 
 _KEY_PREFIX = "LASTGOOD-KEY-1"
 _CHECKSUM_BYTES = 3
@@ -262,6 +263,7 @@ def prefect_secret(name: str) -> str:
         ConfigurationError: It cannot be loaded, or does not hold text.
     """
     # only needed by plans that use it; importing all of Prefect's own blocks costs start-up time
+    import_blocks()
     import httpx
     from prefect.blocks.system import Secret
     from prefect.exceptions import PrefectException

@@ -30,10 +30,15 @@ class Ended(KeyboardInterrupt):
 
 
 class Interrupts:
-    """How often somebody interrupted. A thread may wait for a server that is silent, and cannot be ended."""
+    """How often somebody interrupted. A thread may wait for a server that is silent, and cannot be ended.
 
-    def __init__(self) -> None:
+    Args:
+        line: Makes the line that is said where it ends at once, of the exit code.
+    """
+
+    def __init__(self, line: Callable[[int], str] = lambda _: "interrupted") -> None:
         self._working = self._interrupted = False
+        self._line = line
 
     def watch(self) -> None:
         """Take over Ctrl-C, SIGTERM and SIGHUP, unless somebody decided otherwise (nohup, a background job)."""
@@ -51,8 +56,10 @@ class Interrupts:
         if self._working and not self._interrupted:
             self._interrupted = True
             raise KeyboardInterrupt if number == signal.SIGINT else Ended(number)
-        os.write(2, b"interrupted\n")
-        os._exit(128 + number)
+        try:
+            os.write(2, f"{self._line(128 + number)}\n".encode())
+        finally:
+            os._exit(128 + number)
 
 
 @contextmanager
@@ -74,13 +81,19 @@ class Postponed:
 
     Args:
         patience: How many of them `deliver` leaves for the end.
+        ended: Whether somebody ended what this is the end of.
     """
 
-    def __init__(self, patience: int) -> None:
-        self._patience = patience
+    def __init__(self, patience: int, ended: bool = False) -> None:
+        self._patience, self._ended = patience, ended
         self._arrived: deque[tuple[int, FrameType | None]] = deque()
         self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
         self._over = False
+
+    @property
+    def asked_again(self) -> bool:
+        """Whether what was ended is to end once more: whom `deliver` tells may end the process at once."""
+        return self._ended and len(self._arrived) > self._patience
 
     def deliver(self) -> None:
         """Do what those that arrived would have done: as a rule the first one raises."""
@@ -111,7 +124,7 @@ class Postponed:
 
 
 @contextmanager
-def postponed(patience: int = 0) -> Iterator[Postponed]:
+def postponed(patience: int = 0, ended: bool = False) -> Iterator[Postponed]:
     """Let Ctrl-C, SIGTERM and SIGHUP raise nothing in a block but where it calls `deliver`, and at its end.
 
     Python lets a handler raise between any two steps: between the start of a process and the moment when somebody knows
@@ -119,8 +132,9 @@ def postponed(patience: int = 0) -> Iterator[Postponed]:
 
     Args:
         patience: How many signals wait for the end of the block even where it calls `deliver`.
+        ended: Whether somebody ended what the block is the end of.
     """
-    waiting = Postponed(patience)
+    waiting = Postponed(patience, ended)
     if threading.current_thread() is not threading.main_thread():
         yield waiting
         return

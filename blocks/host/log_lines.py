@@ -13,11 +13,13 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import ClassVar, TextIO
 from urllib.parse import quote
 
@@ -28,6 +30,14 @@ FORMATS = ("text", "json")
 
 _SHORTEST = 4
 """Characters of a secret that is looked for in a line: a shorter one would be found in any word."""
+
+_LEVELS = (
+    (logging.CRITICAL, "critical"),
+    (logging.ERROR, "error"),
+    (logging.WARNING, "warning"),
+    (logging.INFO, "info"),
+)
+"""The words for levels in lines of JSON, for all from a number on; below it is `debug`, whatever others call it."""
 
 
 @dataclass
@@ -57,13 +67,14 @@ _run: ContextVar[LoggedRun | None] = ContextVar("lastgood_run", default=None)
 
 
 class _Runs:
-    """The runs of this process that are under way, and what may stand in no line of any.
+    """The runs of this process that are under way or ended last, and what may stand in no line of any.
 
     The process's own, as its loggers are.
     """
 
-    guard = threading.Lock()
+    guard = threading.RLock()  # a signal may say a line in the middle of anything
     now: ClassVar[list[LoggedRun]] = []
+    ended: ClassVar[deque[LoggedRun]] = deque(maxlen=16)
     secrets: ClassVar[frozenset[str]] = frozenset()
 
 
@@ -84,9 +95,9 @@ def run_of(error: BaseException) -> LoggedRun | None:
 def logged_as(run: LoggedRun) -> Iterator[LoggedRun]:
     """Let the lines of a block be those of a run."""
     token = _run.set(run)
+    keep_out(run.secrets)
     with _Runs.guard:
         _Runs.now.append(run)
-        _Runs.secrets |= run.secrets
     try:
         yield run
     except BaseException as exc:
@@ -97,6 +108,34 @@ def logged_as(run: LoggedRun) -> Iterator[LoggedRun]:
         _run.reset(token)
         with _Runs.guard:
             _Runs.now[:] = [one for one in _Runs.now if one is not run]
+            _Runs.ended.append(run)
+
+
+def keep_out(variables: Collection[str]) -> None:
+    """Let what environment variables hold stand in no line of this process from now on.
+
+    Args:
+        variables: Their names.
+    """
+    with _Runs.guard:
+        _Runs.secrets |= frozenset(variables)
+
+
+@contextmanager
+def told_of(verb: str, backup_id: str | None = None) -> Iterator[None]:
+    """Let the lines of a block be those of a run that has ended in this process: they say what came of it.
+
+    Args:
+        verb: What was done, as `LoggedRun` has it.
+        backup_id: The backup that it was about; None for retention.
+    """
+    with _Runs.guard:
+        found = [run for run in _Runs.ended if (run.verb, run.backup_id) == (verb, backup_id)]
+    token = _run.set(found[-1] if found else None)
+    try:
+        yield
+    finally:
+        _run.reset(token)
 
 
 def working_on(backup_id: str) -> None:
@@ -111,15 +150,38 @@ def of_backup(text: str, run: LoggedRun | None = None) -> str:
     return f"{run.backup_id}: {text}" if run is not None and run.backup_id else text
 
 
-def without_secrets(text: str) -> str:
-    """Return a line without passwords of URLs and settings, and without what this process's runs know as secrets."""
-    values = {value for name in _Runs.secrets if len(value := os.environ.get(name, "").strip()) >= _SHORTEST}
+def without_secrets(text: str, variables: Iterable[str] = ()) -> str:
+    """Return a line without passwords of URLs and settings, and without what this process's runs know as secrets.
+
+    Args:
+        text: The line.
+        variables: Names of more environment variables that hold secrets.
+    """
+    names = {*_Runs.secrets, *variables}
+    values = {value for name in names if len(value := os.environ.get(name, "").strip()) >= _SHORTEST}
     for value in sorted(values, key=len, reverse=True):
-        for written in (value, quote(value, safe=""), repr(value)[1:-1], json.dumps(value)[1:-1]):
-            text = text.replace(written, "***")
+        text = _as_written(value).sub("***", text)
     if "://" in text:
         text = re.sub(r"[^\s'\"<>()]*://[^\s'\"<>]*", lambda found: without_password(found[0]), text)
-    return without_settings(text) if "=" in text else text
+    return without_settings(text) if "=" in text or ":" in text else text
+
+
+@lru_cache
+def _as_written(value: str) -> re.Pattern[str]:
+    """Return a pattern for a value as it may stand in a line: as it is, as Python or JSON writes it, and in URLs.
+
+    Programs do not agree on which characters of a URL they write as `%2F`, nor on `%2f`.
+    """
+    in_url = "".join(_in_url(character) for character in value)
+    escaped = {repr(value)[1:-1], json.dumps(value)[1:-1]}
+    return re.compile("|".join([*map(re.escape, sorted(escaped, key=len, reverse=True)), in_url]))
+
+
+def _in_url(character: str) -> str:
+    if (coded := quote(character, safe="", errors="surrogateescape")) == character:
+        return re.escape(character)
+    either = [f"(?i:{coded})", re.escape(character), *([r"\+"] if character == " " else [])]
+    return f"(?:{'|'.join(either)})"
 
 
 def json_line(level: int, message: str, run: LoggedRun | None = None, **more: object) -> str:
@@ -137,14 +199,27 @@ def json_line(level: int, message: str, run: LoggedRun | None = None, **more: ob
         said = said.removeprefix(f"{run.backup_id}: ")
     line = {
         "time": _now(),
-        "level": logging.getLevelName(level).lower(),
+        "level": next((word for least, word in _LEVELS if level >= least), "debug"),
         "message": said,
         "plan": run.plan if run else None,
         "verb": run.verb if run else None,
         "backup_id": run.backup_id if run else None,
         "operation_id": run.operation_id if run else None,
     }
-    return json.dumps(line | more, default=str)
+    return json.dumps(_as_text(line | more), default=str)
+
+
+def _as_text(value: object) -> object:
+    """Return a value with bytes of names that are no text written out: many readers of JSON refuse half of a pair."""
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {name: _as_text(one) for name, one in value.items()}
+        case list():
+            return [_as_text(one) for one in value]
+        case _:
+            return value
 
 
 def of_record(record: logging.LogRecord) -> str:
@@ -152,7 +227,15 @@ def of_record(record: logging.LogRecord) -> str:
     more: dict[str, object] = {"time": _time(record.created), "logger": record.name}
     if record.exc_info and record.exc_info[1] is not None:
         more["exception"] = without_secrets("".join(traceback.format_exception(record.exc_info[1])))
-    return json_line(record.levelno, record.getMessage(), None, **more)
+    return json_line(record.levelno, said_in(record), None, **more)
+
+
+def said_in(record: logging.LogRecord) -> str:
+    """Return what a record says; where it is given what does not fit into it, both apart."""
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError, KeyError):
+        return f"{record.msg} {record.args}"
 
 
 class JsonStderr(logging.StreamHandler[TextIO]):
@@ -180,8 +263,17 @@ def speak_json() -> None:
     To be called before Prefect is imported. Processes that this one starts get the variables.
     """
     logging.captureWarnings(capture=True)
+    threading.excepthook = _thread_failed
     logging.lastResort = JsonStderr()
     logging.lastResort.setLevel(logging.WARNING)
     handler = f"{JsonStderr.__module__}.{JsonStderr.__qualname__}"
     for name in ("CONSOLE", "DEBUG"):
         os.environ[f"PREFECT_LOGGING_HANDLERS_{name}_CLASS"] = handler
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """Say what ended a thread that nobody waits for; Python would print a traceback between the lines."""
+    if failed.exc_value is None or isinstance(failed.exc_value, SystemExit):
+        return
+    name = failed.thread.name if failed.thread is not None else "?"
+    logging.getLogger(__name__).error("the thread %s failed", name, exc_info=failed.exc_value)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from blocks.host.interrupts import Interrupts
-from blocks.host.log_lines import speak_json
+from blocks.host.log_lines import json_line, speak_json
 from blocks.host.memory import settle_allocators
 from blocks.prefect_compat import log_format, needs_prefect, prepare_prefect, spare_prefect
 
@@ -27,13 +28,19 @@ def begin_process(words: Sequence[str]) -> Interrupts:
     Args:
         words: The words after `lastgood`.
     """
-    interrupts = Interrupts()
+    as_json = log_format(words) == "json"
+    interrupts = Interrupts(_interrupted) if as_json else Interrupts()
     if not lasts(words):
         interrupts.watch()
     settle_allocators()
-    if log_format(words) == "json":
+    if as_json:
         speak_json()
     prepare_prefect(quiet=not lasts(words))
     if not needs_prefect(words):
         spare_prefect()
     return interrupts
+
+
+def _interrupted(code: int) -> str:
+    told = {"code": code, "kind": "Interrupted", "message": "interrupted", "hint": ""}
+    return json_line(logging.ERROR, "interrupted", error=told, warnings=[])

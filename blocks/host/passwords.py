@@ -60,6 +60,13 @@ _IN_SETTINGS = re.compile(rf"{_BEFORE}({_KEYWORD}\s*=\s*){_NOT_EMPTY}('(?:[^'\\]
 
 _WORD = re.compile(r"[^\s'\"]+")
 _SAID = re.compile(rf"({_BEFORE}{_KEYWORD}['\"]?\s*=\s*['\"]?|['\"]{_KEYWORD}['\"]\s*:\s*['\"])(?!\*\*\*)[^\s'\",;&]+")
+_SIGNATURE = re.compile(
+    r"(?i)((?<![\w-])(?:sig|accountkey|sharedaccess(?:key|signature)|x-(?:amz|goog)-(?:signature|security-token))\s*=)"
+    r"(?!\*\*\*)[^\s&;,'\"]+"
+)
+_HEADER = re.compile(
+    r"(?i)(authorization['\"]?\s*[:=]\s*b?['\"]?(?:basic|bearer|digest|negotiate|sharedkey|token)\s+)[^\s,;'\"]+"
+)
 _SHORTEST_SECRET = 4
 
 
@@ -95,8 +102,9 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def without_settings(text: str) -> str:
-    """Return a sentence without the values of settings such as `password=...`."""
-    return _IN_SETTINGS.sub(r"\1***", text)
+    """Return a sentence without the values of settings such as `password=...`, of signatures and of headers."""
+    hidden = _SAID.sub(r"\1***", _IN_SETTINGS.sub(r"\1***", text))
+    return _HEADER.sub(r"\1***", _SIGNATURE.sub(r"\1***", hidden))
 
 
 def refuse_password(text: str, where: str) -> None:

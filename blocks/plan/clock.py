@@ -74,6 +74,11 @@ def silence_doubt(
     )
 
 
+def is_ahead(moment: datetime, now: datetime) -> bool:
+    """Whether a time on record is still to come, by more than two clocks may differ: of what age it is is not known."""
+    return moment - now > TOLERANCE
+
+
 def _of_clocks(accepted: Sequence[Expiry]) -> list[Acceptance]:
     return [one.accepted for one in accepted if one.accepted is not None and one.accepted.newest is not None]
 

@@ -9,7 +9,8 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 _PREFIX = "LASTGOOD_"
@@ -77,5 +78,18 @@ def imported(path: str) -> Callable[[HookContext], object]:
     return function
 
 
+def call(function: Callable[[HookContext], object], context: HookContext) -> None:
+    """Call a function with a context of its own, which it may keep.
+
+    Raises:
+        TypeError: Nothing of it ran: it is a coroutine function, or a generator.
+    """
+    returned = function(replace(context))
+    if isinstance(returned, CoroutineType | GeneratorType | AsyncGeneratorType):
+        if isinstance(returned, CoroutineType):
+            returned.close()  # or Python warns of it, too
+        raise TypeError("nothing of it ran, since it is async or a generator; write a plain function")
+
+
 if __name__ == "__main__":
-    imported(sys.argv[1])(context_of(os.environ))
+    call(imported(sys.argv[1]), context_of(os.environ))

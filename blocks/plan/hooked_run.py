@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -23,13 +24,19 @@ from blocks.errors import (
 )
 from blocks.host.interrupts import Postponed, postponed
 from blocks.host.passwords import masked
-from blocks.plan.hook_context import VARIABLES, HookContext
+from blocks.plan.hook_context import VARIABLES, HookContext, call
 from blocks.plan.hooks import NO_CALLS, Call, Calls, Hook, HookPair, Hooks
 from blocks.records import BackupMetadata
 
 OUTPUT_BYTES = 8 * 1024
 """How much of what a hook said is kept: the end of it."""
 
+_KEPT_BYTES = 2 * OUTPUT_BYTES
+"""How much of it is read: from less, half of a secret could be left."""
+
+_MOST_BYTES = 16 * 1024 * 1024
+"""How much room on disk what it said may take while it runs, about."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _TAIL_CHARACTERS = 2000
 """How much of that an error shows."""
 _LOOK_SECONDS = 0.1
@@ -84,7 +91,7 @@ class HookedRun:
         record: Callable[[HookRun], None] = lambda _: None,
         calls: Calls | None = None,
     ) -> None:
-        self._hooks, self._private, self._record, self._calls = hooks, private, record, calls or NO_CALLS
+        self._hooks, self._private, self._record, self._calls = hooks, set(private), record, calls or NO_CALLS
         self.context = context
         self.found: LastgoodError | None = None
         """What the verb amounts to, where it ends well and its result is not good."""
@@ -92,6 +99,10 @@ class HookedRun:
     def made(self, backup: BackupMetadata) -> None:
         """Tell hooks from now on which backup it is."""
         self.context.backup_id, self.context.backup_type = backup.backup_id, backup.backup_type.value
+
+    def keep_from(self, variables: Collection[str]) -> None:
+        """Let hooks not see some more environment variables."""
+        self._private |= set(variables)
 
     def around_verb(self) -> AbstractContextManager[None]:
         """Run the hooks of the verb around a block, and what a program has called outside of them.
@@ -145,12 +156,12 @@ class HookedRun:
         told.error = "" if error is None else self._masked(_sentence(error), [])
         failures = []
         ended = error is not None and not isinstance(error, Exception)
-        with postponed(patience=0 if ended else 1) as interrupts:
+        with postponed(patience=0 if ended else 1, ended=ended) as interrupts:
             for hook in pair.after:
                 try:
                     self._run(f"{where}.after", hook, interrupts)
-                except LastgoodError as exc:
-                    failures.append(exc.message)
+                except Exception as exc:  # noqa: BLE001  whatever it is: the others run all the same
+                    failures.append(_sentence(exc))
         if calls.after is not None:
             try:
                 self._call(f"{where}.after", calls.after)
@@ -164,7 +175,7 @@ class HookedRun:
         environment = inherited | hook.additions(os.environ) | self.context.environment
         started, code, output, error = time.monotonic(), None, "", "was interrupted"
         # a file, and no pipe: a service that the command leaves behind may hold its output open for ever
-        with tempfile.TemporaryFile() as said:
+        with _output_file() as said:
             try:
                 code = _exit_code(hook, environment, said, interrupts)
                 error = _failure(hook, code)
@@ -177,12 +188,12 @@ class HookedRun:
         if error:
             raise HookFailed(f"the hook {hook.name} {error}{f': {output[-_TAIL_CHARACTERS:]}' if output else ''}")
 
-    def _call(self, where: str, call: Call) -> None:
+    def _call(self, where: str, function: Call) -> None:
         """Call a function of the program. It has no timeout: nobody can end a thread."""
-        name = f"{getattr(call, '__module__', '')}:{getattr(call, '__qualname__', type(call).__name__)}"
+        name = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
         started, error = time.monotonic(), ""
         try:
-            call(self.context)
+            call(function, self.context)
         except Exception as exc:
             error = self._masked(f"{type(exc).__name__}: {exc}", [])
             raise HookFailed(f"the hook {name} failed: {error}") from exc
@@ -192,9 +203,10 @@ class HookedRun:
     def _said(self, said: IO[bytes], hook: Hook) -> str:
         """Return the end of what a hook said, without secrets; more is read than kept, or half of one could be."""
         end = said.seek(0, os.SEEK_END)
-        said.seek(max(0, end - 2 * OUTPUT_BYTES))
-        text = said.read().decode(errors="replace")
-        return self._masked(text, hook.passed(os.environ)).strip()[-OUTPUT_BYTES:]
+        said.seek(max(0, end - _KEPT_BYTES))
+        # bytes that are no UTF-8 stay what they are until secrets were looked for, which may hold some
+        text = self._masked(said.read().decode(errors="surrogateescape"), hook.passed(os.environ))
+        return _readable(text).strip()[-OUTPUT_BYTES:]
 
     def _masked(self, text: str, more: Collection[str]) -> str:
         return masked(text, [*(os.environ.get(name, "") for name in self._private), *more])
@@ -230,7 +242,10 @@ def _exit_code(hook: Hook, environment: Mapping[str, str], said: IO[bytes], inte
     deadline = time.monotonic() + hook.timeout_seconds
     try:
         while True:
+            if interrupts.asked_again:
+                _end(child)  # who is told may end this process at once
             interrupts.deliver()
+            _shorten(said)
             left = deadline - time.monotonic()
             with suppress(subprocess.TimeoutExpired):
                 return child.wait(min(_LOOK_SECONDS, max(left, 0)))
@@ -238,6 +253,36 @@ def _exit_code(hook: Hook, environment: Mapping[str, str], said: IO[bytes], inte
                 return None
     finally:
         _end(child)
+
+
+def _output_file() -> IO[bytes]:
+    """Return where a hook's output goes; where no file can be made, it is lost, and the hook runs all the same."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "w+b")
+
+
+def _shorten(said: IO[bytes]) -> None:
+    """Give back the room of all but the end of what a hook said so far: it may say anything, for as long as it runs.
+
+    The position that the hook writes at stays: before the end the file is a hole then.
+    """
+    status = os.fstat(said.fileno())
+    if status.st_blocks * 512 <= _MOST_BYTES:
+        return
+    start = max(0, status.st_size - _KEPT_BYTES)
+    end = os.pread(said.fileno(), _KEPT_BYTES, start)
+    with suppress(OSError):  # no room: then it is lost
+        os.ftruncate(said.fileno(), 0)
+        os.pwrite(said.fileno(), end, start)
+
+
+def _readable(text: str) -> str:
+    """Return a text without what would do something to a terminal, or what a database does not take."""
+    known = text.encode(errors="surrogateescape").decode(errors="replace")
+    lines = known.replace("\r\n", "\n").replace("\r", "\n")
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", lines)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

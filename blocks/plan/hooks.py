@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
 import shlex
 import sys
@@ -53,7 +55,10 @@ class Hook(BaseModel):
         "is called in a process of its own, with an object that says what the run is and what came of it.",
     )
     timeout_seconds: float = Field(
-        default=60.0, gt=0, description="After how long, in seconds, it is killed and counts as failed."
+        default=60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="After how long, in seconds, it is killed and counts as failed.",
     )
     folder: Path | None = Field(default=None, description="Where it runs: the plan's folder unless set otherwise.")
     env: dict[str, str] = Field(
@@ -71,6 +76,22 @@ class Hook(BaseModel):
     @classmethod
     def _split(cls, command: Any) -> Any:
         return shlex.split(command) if isinstance(command, str) else command
+
+    @field_validator("command")
+    @classmethod
+    def _can_be_started(cls, command: tuple[str, ...]) -> tuple[str, ...]:
+        if command and not command[0].strip():
+            raise ValueError("the program has no name")
+        if not all(map(_can_be_given, command)):
+            raise ValueError("there is a character in it that no program can be given")
+        return command
+
+    @field_validator("folder")
+    @classmethod
+    def _can_be_a_folder(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not _can_be_given(str(folder)):
+            raise ValueError("there is a character in it that no folder has")
+        return folder
 
     @field_validator("command")
     @classmethod
@@ -97,7 +118,7 @@ class Hook(BaseModel):
                 raise ValueError("names of variables are letters, digits and underscores")
             if name in hook_context.VARIABLES:
                 raise ValueError(f"{name} is set by lastgood")
-            if "\0" in value:
+            if not _can_be_given(value):
                 raise ValueError(f"the value of {name} cannot be that of a variable")
             if _PASSED.fullmatch(value) is None and (has_password(f"{name}={value}") or has_password(value)):
                 raise ValueError(
@@ -158,6 +179,14 @@ class Hook(BaseModel):
         return given[variable]
 
 
+def _can_be_given(text: str) -> bool:
+    """Whether the system can give a text to a program."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 class HookPair(BaseModel):
     """What runs before something, and after it."""
 
@@ -210,7 +239,17 @@ class Hooks(BaseModel):
         return self._calls
 
     def calling(self, before: Call | None, after: Call | None) -> Hooks:
-        """Return a copy with functions of this program, which are called outside of all other hooks."""
+        """Return a copy with functions of this program, which are called outside of all other hooks.
+
+        Raises:
+            ConfigurationError: One cannot be called, or is a coroutine function.
+        """
+        for name, call in (("before", before), ("after", after)):
+            if call is not None and (not callable(call) or inspect.iscoroutinefunction(call)):
+                raise ConfigurationError(
+                    f"what is to be called {name} is {call!r}, and no plain function",
+                    hint="Give a function with one argument; `asyncio.run` calls a coroutine function in it.",
+                )
         made = self.model_copy()
         made._calls = Calls(before, after)
         return made

@@ -90,6 +90,7 @@ class Metrics(BaseModel):
         Raises:
             ConfigurationError: The client of the backend is not installed.
         """
+        assert self.backend is not None, "nothing is sent"
         tagged = self.backend in TAGGED or not isinstance(self.backend, BackendKind)
         tags = {"plan": plan, **self.tags} if tagged else {}
         return MetricsCollector(self.backend, self.prefix, self.address, tags)

@@ -180,6 +180,7 @@ class WebhookTarget(_WithSecretUrl, _Choosing):
             return None
         try:
             parts = urlsplit(url)
+            _ = parts.port
             refused = bool(parts.username or parts.password or parts.query) or has_password(url)
         except ValueError:
             raise ValueError("it is no URL") from None
@@ -246,14 +247,19 @@ class EmailTarget(_Choosing):
     @classmethod
     def _addresses(cls, given: str | Sequence[str]) -> str | Sequence[str]:
         for address in (given,) if isinstance(given, str) else given:
-            if not re.fullmatch(r"[^@\s<>,;]+@[^@\s<>,;]+", address):
+            if not re.fullmatch(r'[^@\s<>,;:()"\\]+@[^@\s<>,;]+', address):
                 raise ValueError("write an address such as ops@example.com")
         return given
 
     @field_validator("server")
     @classmethod
     def _host(cls, server: str) -> str:
-        if not _SERVER.fullmatch(server):
+        try:
+            parts = urlsplit(f"//{server}")
+            usable = _SERVER.fullmatch(server) and parts.port != 0 and (parts.hostname or "").encode("idna")
+        except ValueError:
+            usable = False
+        if not usable:
             raise ValueError("write host or host:port, such as mail.example.com:587")
         return server
 
@@ -282,9 +288,17 @@ class EmailTarget(_Choosing):
         """Return the password; None where nobody logs in.
 
         Raises:
-            ConfigurationError: It cannot be read.
+            ConfigurationError: It cannot be read, or no login takes it.
         """
-        return self._read() if self.user is not None else None
+        if self.user is None:
+            return None
+        password = self._read()
+        if not (self.user + password).isascii():
+            raise ConfigurationError(
+                "the user or the password of a mail server has characters beyond ASCII",
+                hint="A login at a mail server takes none: let its administrator give you others.",
+            )
+        return password
 
     def check(self) -> str:
         """Read its password."""
@@ -323,7 +337,11 @@ Notifications = tuple[Annotated[Target, Field(discriminator="type")], ...]
 
 
 def _checked(url: str, what: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or any(c.isspace() for c in url):
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or any(c.isspace() for c in url):
         raise ConfigurationError(f"what is named as the URL of `{what}` is none of http or https")
     return url

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from blocks.crypto.keyring import Encryption, Keyring
 from blocks.errors import ConfigurationError
+from blocks.host.log_lines import keep_out
 from blocks.host.passwords import HINT
 from blocks.plan.durations import Window
 from blocks.plan.hooks import Hooks
@@ -251,13 +252,17 @@ class BackupPlan(LastgoodBlock):
 
 
 def load_plan(reference: str) -> BackupPlan:
-    """Load a plan from a YAML file, or by the name of a saved `Backup Plan` block.
+    """Load a plan from a YAML file, or by the name of a saved `Backup Plan` block; no line of a log holds its secrets.
 
     Raises:
         ConfigurationError: There is no such plan, or it is wrong; the field is named.
     """
-    if is_path(reference):
-        return read_plan(Path(reference).expanduser())
+    plan = read_plan(Path(reference).expanduser()) if is_path(reference) else _saved(reference)
+    keep_out(plan.secret_variables)
+    return plan
+
+
+def _saved(reference: str) -> BackupPlan:
     if without_prefect():
         raise ConfigurationError(
             f"{reference!r} is not the path of a plan, and this process does without Prefect, which keeps saved plans",

@@ -167,7 +167,10 @@ def _sentence(model: type[BaseModel], raw: Any, error: ErrorDetails, path: Path)
     if kind == "union_tag_invalid":
         allowed = re.findall(r"'([^']*)'", str(context["expected_tags"]))
         tag = str(context["tag"])
-        return f"there is no type {tag!r}; it is one of {', '.join(allowed)}{near(tag, allowed)}"
+        meant = near(tag, allowed)
+        if not meant and path[:1] == ("sources",):
+            meant = "; if a package adds it, that is to be installed here"
+        return f"there is no type {tag!r}; it is one of {', '.join(allowed)}{meant}"
     if kind == "union_tag_not_found":
         if not isinstance(given, Mapping):
             return f"write {_WANTED['model']}"

@@ -19,6 +19,7 @@ from blocks.errors import (
     LastgoodError,
     ObjectMissing,
     ObjectUnreadable,
+    PlaceMissing,
 )
 from blocks.host.leftovers import process_name
 from blocks.host.threads import WorkerThreads
@@ -38,7 +39,7 @@ from blocks.repository.cache import Kind, SealedCache
 from blocks.repository.catalogue import READERS, READERS_OF_FOLDERS, Catalogue, Survey
 from blocks.repository.checksums import objects_of
 from blocks.repository.commit import Committer
-from blocks.repository.config import RepositoryConfig
+from blocks.repository.config import MAX_CONFIG_BYTES, RepositoryConfig, parse_config
 from blocks.repository.garbage import GarbageCollector
 from blocks.repository.history import History
 from blocks.repository.lease import Lease, acquire, break_lease, held
@@ -93,6 +94,18 @@ class Repository:
     def repository_id(self) -> str:
         """Id of the repository from lastgood.json."""
         return self.config.repository_id
+
+    def is_there(self) -> bool:
+        """Whether lastgood.json is as it was when this was opened: no other repository is there, with no other slots.
+
+        Raises:
+            RepositoryUnavailable: It cannot be read.
+            CorruptionDetected: It is damaged.
+        """
+        try:
+            return parse_config(self._tier.get(names.CONFIG, limit=MAX_CONFIG_BYTES), self.url) == self.config
+        except (ObjectMissing, PlaceMissing):
+            return False
 
     # Making a backup
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from pydantic import Field
 
 from blocks.host.plugins import Group, PluginUnusable, plugin, plugins
-from blocks.prefect_compat import without_prefect
+from blocks.prefect_compat import keep_registered, without_prefect
 
 _KINDS = {
     "files": "FilesSource",
@@ -96,4 +96,18 @@ def _checked(kind: str, one: object) -> type[Any]:
     field = one.model_fields.get("type")
     if field is None or get_args(field.annotation) != (kind,):
         raise ValueError(f"its field `type` is not Literal[{kind!r}]")
+    bases = [base for base in one.__mro__[1:] if issubclass(base, StateSource)]
+    if (base := next((base for base in bases if _slug(base) and _slug(base) == _slug(one)), None)) is not None:
+        keep_registered(base)  # Prefect would take the one for the other
+        raise ValueError(f"its `_block_type_slug` is that of {base.__name__}, and has to be its own")
+    try:
+        one.model_rebuild()
+    except NameError as exc:
+        raise ValueError(f"its fields cannot be understood: {exc}") from exc
     return one
+
+
+def _slug(kind: type[Any]) -> str | None:
+    own = kind.__private_attributes__.get("_block_type_slug")  # without Prefect
+    slug: str | None = own.default if own is not None else getattr(kind, "_block_type_slug", None)
+    return slug

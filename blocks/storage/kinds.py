@@ -6,6 +6,7 @@ import inspect
 import os
 import re
 import threading
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 from blocks.errors import ConfigurationError
@@ -72,7 +73,8 @@ def scheme_of(url: str) -> str:
     if found[2] != "://" or (scheme not in _SETTINGS and _added(scheme) is None):
         known = ", ".join(f"{one}://" for one in _SETTINGS if one != "memory")
         raise ConfigurationError(
-            f"repository.url: backups cannot be kept at {found[0]}…", hint=f"Give a path, or a URL of {known}."
+            f"repository.url: backups cannot be kept at {found[0]}…",
+            hint=f"Give a path, or a URL of {known}. A package that adds another kind is to be installed here.",
         )
     if scheme == "file":
         local_path(url)
@@ -171,6 +173,10 @@ def _checked(_scheme: str, one: object) -> type[StorageTier]:
         raise TypeError("it is no class that derives from StorageTier")
     if inspect.isabstract(one):
         raise ValueError(f"it lacks {', '.join(sorted(one.__abstractmethods__))}")
+    for field in ("settings", "variables"):
+        names = getattr(one, field)
+        if not (isinstance(names, Set) and all(isinstance(name, str) for name in names)):
+            raise ValueError(f"its `{field}` is no set of names")
     return one
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from blocks.errors import ConfigurationError
+from blocks.host.passwords import has_password
 from blocks.host.plugins import Group, names, plugin
 from blocks.telemetry.address import UNIX, socket_address, web_address
 from blocks.telemetry.backends.base import Backend, Nobody
@@ -115,7 +116,8 @@ class MetricsCollector:
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
         """Send what was recorded so far; return whether that was done within so many seconds.
 
-        That is done by itself, too, soon and when the process ends.
+        It is done, too, where the backend took nothing; a warning says that. Without being asked it is done soon, and
+        when the process ends.
         """
         return self._backend.flush(seconds)
 
@@ -195,7 +197,10 @@ def check_backend(kind: BackendKind | str | None, address: str | None, tags: Map
             raise ValueError(f"name the backend, one of {', '.join(backend_names())}")
         return
     if not isinstance(kind, BackendKind):
-        return  # who adds it says what it takes
+        # who adds it says what it takes; but it is kept with the plan, and shown
+        if address is not None and has_password(address):
+            raise ValueError("no credentials stand in it: set them in the environment, as its package says")
+        return
     if tags and kind not in TAGGED:
         raise ValueError(f"{kind.value} has no tags; {' and '.join(TAGGED)} have")
     if address is None:
@@ -230,9 +235,10 @@ def check_reached(kind: BackendKind | str, address: str | None) -> str:
     if host is not None:
         try:
             socket.getaddrinfo(host, None)
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:  # the latter of what cannot be a name
+            why = exc.strerror if isinstance(exc, OSError) else "it cannot be one"
             raise ConfigurationError(
-                f"{kind.value} at {address}: the host is not known: {exc.strerror}",
+                f"{kind.value} at {address}: the host is not known: {why}",
                 hint="Correct `metrics.address` in the plan. Backups are made all the same.",
             ) from None
     return f"{kind.value} at {place}"

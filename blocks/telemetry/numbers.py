@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import JsonValue
 
@@ -21,7 +21,10 @@ from blocks.errors import (
 
 
 class Outcome(StrEnum):
-    """How a call of a tier, or a read of a source, ended. The first three are answers, the others are failures."""
+    """How a call of a tier, or a read of a source, ended.
+
+    The first three are those of a tier that works: that there is no such object is an answer, too.
+    """
 
     OK = "ok"
     MISSING = "missing"
@@ -33,8 +36,23 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-ANSWERS = frozenset({Outcome.OK, Outcome.MISSING, Outcome.EXISTS})
-"""Outcomes of a tier that works: that there is no such object is an answer."""
+class Call(StrEnum):
+    """What a tier is asked for."""
+
+    PUT = "put"
+    GET = "get"
+    SIZE = "size"
+    LIST = "list"
+    REMOVE = "remove"
+    PREPARE = "prepare"
+
+
+class Direction(StrEnum):
+    """Which way content goes: to a tier, or from it."""
+
+    WRITTEN = "written"
+    READ = "read"
+
 
 _OUTCOMES: tuple[tuple[type[Exception], Outcome], ...] = (
     (ObjectMissing, Outcome.MISSING),
@@ -57,7 +75,7 @@ class TierCalls(NamedTuple):
 
     Attributes:
         tier: Its place, without secrets.
-        call: `put`, `get`, `size`, `list`, `remove` or `prepare`.
+        call: What it was asked for, one of `Call`.
         outcome: How they ended, one of `Outcome`.
         calls: How many there were. A call that was tried again counts once.
         seconds: How long they took together, with all attempts.
@@ -75,7 +93,7 @@ class TierBytes(NamedTuple):
 
     Attributes:
         tier: Its place, without secrets.
-        direction: `written` or `read`.
+        direction: One of `Direction`.
         size_bytes: How much.
     """
 
@@ -153,31 +171,6 @@ class OperationNumbers:
             "leases_refused": self.leases_refused,
         }
         return {name: value for name, value in found.items() if value}
-
-    @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> OperationNumbers:
-        """Return what `as_json` kept.
-
-        Raises:
-            ValueError: It is something else.
-        """
-        try:
-            return cls(
-                stages={str(stage): float(seconds) for stage, seconds in dict(kept.get("stages", {})).items()},
-                calls=tuple(
-                    TierCalls(str(t), str(c), str(o), int(n), float(s)) for t, c, o, n, s in kept.get("calls", ())
-                ),
-                moved=tuple(TierBytes(str(tier), str(way), int(size)) for tier, way, size in kept.get("moved", ())),
-                reads=tuple(
-                    SourceReads(str(name), str(o), int(n), float(s), int(rows), int(size))
-                    for name, o, n, s, rows, size in kept.get("reads", ())
-                ),
-                breakers=tuple(BreakerTurns(str(tier), int(o), int(c)) for tier, o, c in kept.get("breakers", ())),
-                lease_wait_seconds=float(kept.get("lease_wait_seconds", 0.0)),
-                leases_refused=int(kept.get("leases_refused", 0)),
-            )
-        except (TypeError, AttributeError) as exc:
-            raise ValueError(f"these are no numbers of an operation: {exc}") from exc
 
 
 def _row(one: tuple[JsonValue, ...]) -> list[JsonValue]:

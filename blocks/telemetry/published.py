@@ -10,18 +10,18 @@ SIZE, REMOVED = "backup.operations.size_bytes_total", "backup.retention.removed_
 
 COUNTERS: dict[str, str] = {
     f"{CREATED}_total": "Backups that were begun.",
-    f"{CREATED}_success": "Backups that were made.",
+    f"{CREATED}_success": "Backups that were made and committed.",
     f"{CREATED}_failed": "Backups that failed.",
     f"{CLEANED}_total": "Retention runs that were begun.",
-    f"{CLEANED}_success": "Retention runs that did what they should.",
-    f"{CLEANED}_failed": "Retention runs that failed.",
+    f"{CLEANED}_success": "Retention runs that did all they should.",
+    f"{CLEANED}_failed": "Retention runs that failed, or removed only a part.",
 }
 """Counters and what they count."""
 
 HISTOGRAMS: dict[str, str] = {
-    f"{OPERATIONS}.duration_seconds": "How long backups took, in seconds, also failed ones.",
-    SIZE: "Stored bytes of each backup that was made.",
-    REMOVED: "Backups that a retention run removed, where it removed any.",
+    f"{OPERATIONS}.duration_seconds": "How long backups took that ended, well or not.",
+    SIZE: "What each backup that was made takes in the repository.",
+    REMOVED: "How many backups a retention run removed, of those that removed any.",
 }
 """Histograms and what they observe."""
 

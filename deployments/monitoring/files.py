@@ -19,7 +19,8 @@ NAMES = ("prometheus.yml", ALERTS, "alertmanager.yml", DASHBOARD)
 
 _PUBLISHED = re.compile(r"\bbackup_(?=operations_|retention_)")
 """How the names begin that a prefix comes before; all other names say `lastgood` already."""
-_TARGET = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+):[0-9]{1,5}")
+_TARGET = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+):([0-9]{1,5})")
+_MOST_PORT = 65_535
 _SCRAPED = '["localhost:9817"]'
 
 
@@ -40,8 +41,10 @@ def monitoring_files(prefix: str = "", targets: Sequence[str] = ()) -> Mapping[s
             f"{prefix!r} cannot be the prefix of a metric: {exc}", hint="Give that of the metrics."
         ) from None
     for target in targets:
-        if not _TARGET.fullmatch(target):
-            raise ConfigurationError(f"{target!r} is no place to scrape", hint="Write it as host:port.")
+        if not (found := _TARGET.fullmatch(target)) or not 0 < int(found[2]) <= _MOST_PORT:
+            raise ConfigurationError(
+                f"{target!r} is no place to scrape", hint="Write it as host:port, such as backup1:9817."
+            )
     scraped = json.dumps(list(targets)) if targets else _SCRAPED
     texts = {name: files(__package__).joinpath(name).read_text("utf-8") for name in NAMES}
     return {name: _PUBLISHED.sub(f"{before}backup_", text).replace(_SCRAPED, scraped) for name, text in texts.items()}
@@ -51,20 +54,27 @@ def write_monitoring_files(folder: Path, prefix: str = "", targets: Sequence[str
     """Write the files into a folder, which is made where it is missing, and return their paths.
 
     Raises:
-        ConfigurationError: As above; or one of them is there already, or cannot be written. What is there is left.
+        ConfigurationError: As above; or one of them is there already, or cannot be written. What was there is left, and
+            nothing else is.
     """
     contents = {folder / name: text for name, text in monitoring_files(prefix, targets).items()}
-    for path in contents:
-        if path.exists() or path.is_symlink():
-            raise ConfigurationError(
-                f"{path} exists; it is not written over", hint="Name another folder, or move it away."
-            )
+    made: list[Path] = []
     try:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigurationError(f"{folder} is a file, and no folder", hint="Name a folder for the files.")
+        for path in contents:
+            if path.exists() or path.is_symlink():
+                raise ConfigurationError(
+                    f"{path} exists; it is not written over", hint="Name another folder, or move it away."
+                )
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in contents.items():
             with path.open("x", encoding="utf-8") as file:
+                made.append(path)
                 file.write(text)
     except OSError as exc:
+        for path in made:
+            path.unlink(missing_ok=True)
         raise ConfigurationError(
             f"the files cannot be written into {folder}: {exc.strerror}", hint="Name another folder."
         ) from exc

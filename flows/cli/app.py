@@ -19,6 +19,7 @@ from flows.cli.manner import speak
 from flows.cli.options import meant
 from flows.cli.output import log_record
 from flows.cli.tree import parse
+from flows.pipeline.server_patience import end_prefect
 
 
 def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None) -> int:
@@ -33,7 +34,10 @@ def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
         interrupts = interrupts or begin_process(words)
         spare_pandas()
     prepare_process(quiet=not lasts(words))
-    return _perform(words, interrupts.working if interrupts is not None else lambda: None)
+    code = _perform(words, interrupts.working if interrupts is not None else lambda: None)
+    if argv is None:
+        end_prefect()
+    return code
 
 
 def _perform(typed: Sequence[str], working: Callable[[], None]) -> int:
@@ -50,7 +54,7 @@ def _perform(typed: Sequence[str], working: Callable[[], None]) -> int:
     def work() -> object:
         if (form := log_format(typed)) not in FORMATS:
             raise ConfigurationError(
-                f"{form!r} is no format of the log{meant(form, FORMATS)}",
+                f"{form!r} is no format of the log{meant(form, FORMATS)}" if form else "--log-format has no value",
                 hint=f"`--log-format` and LASTGOOD_LOG say {' or '.join(FORMATS)}.",
             )
         command = parse(words)

@@ -9,9 +9,10 @@ from pydantic import JsonValue
 from blocks.errors import ConfigurationError, LastgoodError
 from blocks.plan.plan import BackupPlan
 from blocks.verification import Verification
-from flows.cli.output import fields, grid, say, say_json, say_sentence, warn
+from flows.cli.output import say, say_json, say_sentence, warn
 from flows.cli.render import recovery_rows, status_text
 from flows.cli.running import open_plan, run_reference, run_verb
+from flows.cli.tables import fields, grid
 from flows.pipeline.progress import Progress
 from flows.proving.due import DueResult, MadeProof, NotAllProved
 from flows.reporting.units import human_seconds

@@ -58,7 +58,7 @@ def guarded(work: Callable[[], object], debug: bool, reference: str | None = Non
         return code
     except Exception as exc:  # noqa: BLE001  the last line of defence: a person sees one line, not a traceback
         if debug and not manner().logs_json:
-            traceback.print_exception(exc)
+            note("".join(traceback.format_exception(exc)).rstrip("\n"), whole=True)
         code = explain(exc, reference, debug)
         _end_output()
         return code
@@ -94,7 +94,8 @@ def explain(error: Exception, reference: str | None = None, debug: bool = False)
             code, hint = UNEXPECTED, _FAULT
             message = f"unexpected {type(error).__name__}: {without_secrets(_first_line(error))}"
     if manner().json or manner().logs_json:
-        _note_error(error, code, type(error).__name__, message, hint, debug)
+        left = [as_typed(line, reference) for line in getattr(error, "__notes__", ())] if code == UNEXPECTED else []
+        _note_error(error, code, type(error).__name__, message, " ".join([*left, hint]).strip(), debug)
         return code
     note(f"error: {message}")
     if code == UNEXPECTED:
@@ -109,7 +110,7 @@ _FAULT = "This is a fault in lastgood or below it. Run the command again with --
 
 def _note_error(error: BaseException, code: int, kind: str, message: str, hint: str, debug: bool = False) -> None:
     """Print an error as JSON, with the warnings that no result has taken along; in a log also with its traceback."""
-    told: dict[str, JsonValue] = {"code": code, "kind": kind, "message": message, "hint": hint}
+    told = _told(code, kind, message, hint)
     more: dict[str, JsonValue] = {"error": told, "warnings": [*manner().take()]}
     if not manner().logs_json:
         note_json(more)
@@ -119,10 +120,29 @@ def _note_error(error: BaseException, code: int, kind: str, message: str, hint: 
     note_failure(message, error, more)
 
 
+def note_error_of(reference: str, error: LastgoodError) -> None:
+    """Print what is wrong with one of several plans; the command goes on with the others.
+
+    Args:
+        reference: The plan as it was typed.
+        error: What is wrong with it.
+    """
+    message = error.message if reference in error.message else f"{reference}: {error.message}"
+    if manner().logs_json:
+        note_failure(message, error, error_json(error))
+        return
+    note(f"error: {message}")
+    if error.hint:
+        note(f"hint: {error.hint}")
+
+
 def error_json(error: LastgoodError) -> dict[str, JsonValue]:
     """Return an error as `--json` prints it."""
-    told: dict[str, JsonValue] = {"code": error.exit_code, "kind": type(error).__name__, "message": error.message}
-    return {"error": told | {"hint": error.hint}}
+    return {"error": _told(error.exit_code, type(error).__name__, error.message, error.hint)}
+
+
+def _told(code: int, kind: str, message: str, hint: str) -> dict[str, JsonValue]:
+    return {"code": code, "kind": kind, "message": without_secrets(message), "hint": without_secrets(hint)}
 
 
 def _say_more(error: BaseException, reference: str | None) -> None:

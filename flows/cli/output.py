@@ -1,7 +1,6 @@
 """Where output goes, and how: results to stdout, everything said along the way to stderr.
 
-Tables are aligned text for files and pipes, and rich's, which fold and have colours, for terminals. A command that
-prints to no terminal does not wait for rich to be imported.
+A command that prints to no terminal does not wait for rich to be imported. What tables are made of is in `tables.py`.
 """
 
 from __future__ import annotations
@@ -13,203 +12,27 @@ import os
 import re
 import sys
 import textwrap
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from itertools import zip_longest
 from typing import TYPE_CHECKING, TextIO
 
 from pydantic import JsonValue
 
 from blocks.errors import ConfigurationError
-from blocks.host.log_lines import json_line, of_record, run_of, without_secrets
+from blocks.host.log_lines import json_line, of_record, run_of, said_in, without_secrets
 from flows.cli.manner import manner
+from flows.cli.tables import Styled, Table, visible, width_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table as RichTable
-    from rich.text import Text
 
 WIDTH_WITHOUT_TERMINAL = 200
 """Columns of what rich prints to a file or a pipe: nothing may be cut off there."""
 
-_GAP = "  "
 _USUAL_COLUMNS = 80
 _NO_BREAK = "\ufffc"
 """Stands for a blank where a line may not end; no text has it."""
-_LEAST = 12
-"""Places that the last column of a table has before another one is left out for it."""
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-
-
-@dataclass(frozen=True)
-class Styled:
-    """Text with a style of rich's, which only terminals show."""
-
-    text: str
-    style: str = ""
-
-    def plain(self) -> str:
-        """Return the text."""
-        return visible(self.text)
-
-    def on_terminal(self) -> Text:
-        """Return it as rich has it."""
-        from rich.text import Text
-
-        return Text(self.plain(), style=self.style)
-
-
-@dataclass
-class Column:
-    """How the cells of a column stand.
-
-    Attributes:
-        header: The header of the column.
-        number: Whether they are aligned to the right.
-        whole: Whether a narrow terminal may not fold them.
-        style: Of those that have none of their own.
-        spare: When `fitted` leaves the column out: the one with the highest number first, those without one never.
-    """
-
-    header: str = ""
-    number: bool = False
-    whole: bool = False
-    style: str = ""
-    spare: int = 0
-
-
-@dataclass
-class Table:
-    """Rows of cells.
-
-    Attributes:
-        columns: The columns, in order.
-        headed: Whether headers are printed.
-        rows: The cells; a cell may be of several lines.
-    """
-
-    columns: Sequence[Column]
-    headed: bool = True
-    rows: list[tuple[str | Styled, ...]] = field(default_factory=list)
-
-    def add_row(self, *cells: str | Styled) -> None:
-        """Add a row; cells that are left out are empty."""
-        assert len(cells) <= len(self.columns), "more cells than columns"
-        self.rows.append(cells)
-
-    def fitted(self, width: int) -> Table:
-        """Return it with one line a row for a terminal: columns that can be spared are left out until a line fits.
-
-        What is still too long is cut in the last column, with an ellipsis; nothing is folded.
-
-        Args:
-            width: Columns of the terminal.
-        """
-        natural = self._widths()
-        widths = [*natural[:-1], min(natural[-1], _LEAST)]
-        kept = list(range(len(self.columns)))
-        while _line_width([widths[n] for n in kept]) > width:
-            spare = max(kept, key=lambda n: self.columns[n].spare)
-            if not self.columns[spare].spare:
-                break
-            kept.remove(spare)
-        room = width - sum(widths[n] + len(_GAP) for n in kept[:-1])
-        rows = [[row[n] if n < len(row) else "" for n in kept] for row in self.rows]
-        for row in rows:
-            row[-1] = _cut(row[-1], room)
-        columns = [replace(self.columns[n], whole=True) for n in kept]
-        return Table(columns, self.headed, [tuple(row) for row in rows])
-
-    @property
-    def width(self) -> int:
-        """How many places the longest line takes that `plain` writes."""
-        return _line_width(self._widths())
-
-    def _widths(self) -> list[int]:
-        lines = self._lines()
-        return [max(map(_width, cells)) for cells in zip_longest(*lines, fillvalue="")]
-
-    def _lines(self) -> list[tuple[str, ...]]:
-        lines = [tuple(column.header for column in self.columns)] if self.headed else []
-        for row in self.rows:
-            lines += zip_longest(*(_text(cell).expandtabs().split("\n") for cell in row), fillvalue="")
-        return lines
-
-    def plain(self) -> str:
-        """Write it as lines, each as long as it has to be."""
-        widths = self._widths()
-        return "\n".join(self._line(line, widths) for line in self._lines())
-
-    def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
-        padded = []
-        for cell, column, width in zip(cells, self.columns, widths, strict=False):
-            room = " " * (width - _width(cell))
-            padded.append(room + cell if column.number else cell + room)
-        return _GAP.join(padded).rstrip()
-
-    def on_terminal(self) -> RichTable:
-        """Return it as rich has it."""
-        from rich.table import Table as RichTable
-
-        table = RichTable(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold", show_header=self.headed)
-        for column in self.columns:
-            table.add_column(
-                column.header,
-                justify="right" if column.number else "left",
-                overflow="fold",
-                no_wrap=column.whole,
-                style=column.style,
-            )
-        for row in self.rows:
-            table.add_row(*(cell.on_terminal() if isinstance(cell, Styled) else visible(cell) for cell in row))
-        return table
-
-
-def grid(*headers: str) -> Table:
-    """Make a table; a header that begins with `>` is that of a column of numbers."""
-    return Table([Column(header.removeprefix(">"), number=header.startswith(">")) for header in headers])
-
-
-def fields(rows: Iterable[tuple[str, str | Styled]]) -> Table:
-    """Make a table of names and values; a row without a value is left out."""
-    table = Table([Column(style="bold", whole=True), Column()], headed=False)
-    for name, value in rows:
-        if value:
-            table.add_row(name, value)
-    return table
-
-
-def visible(text: str) -> str:
-    """Write out what would move the cursor, ring, or command a terminal; lines and tabs stay."""
-    return text.translate(_CONTROLS)
-
-
-def _text(cell: str | Styled) -> str:
-    return cell.plain() if isinstance(cell, Styled) else visible(cell)
-
-
-def _line_width(widths: Sequence[int]) -> int:
-    return sum(widths) + len(_GAP) * max(0, len(widths) - 1)
-
-
-def _cut(cell: str | Styled, room: int) -> str | Styled:
-    """Shorten a cell to so many places of a line."""
-    text = _text(cell)
-    if _width(text) <= room:
-        return cell
-    while text and _width(text) >= room:
-        text = text[:-1]
-    return replace(cell, text=f"{text}…") if isinstance(cell, Styled) else f"{text}…"
-
-
-def _width(text: str) -> int:
-    """Return how many places of a line text takes."""
-    if text.isascii():
-        return len(text)
-    seen = [character for character in text if unicodedata.category(character) not in ("Mn", "Me", "Cf")]
-    return len(seen) + sum(unicodedata.east_asian_width(character) in "WF" for character in seen)
 
 
 def stdout() -> Console:
@@ -223,8 +46,8 @@ def stderr() -> Console:
 
 
 def interactive() -> bool:
-    """Return whether a person can be asked."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    """Return whether a person can be asked: there is one who types, and who sees the question and what it is about."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def asks(question: str) -> bool:
@@ -283,7 +106,7 @@ def folded(text: str, stream: TextIO | None, indent: int = 2) -> str:
         return text
     columns = _columns(stream)
     lines = text.split("\n")
-    return "\n".join(line if _width(line) <= columns else _between_words(line, columns, indent) for line in lines)
+    return "\n".join(line if width_of(line) <= columns else _between_words(line, columns, indent) for line in lines)
 
 
 def _between_words(line: str, columns: int, indent: int) -> str:
@@ -328,7 +151,8 @@ def note(text: str, level: int = logging.INFO, *, whole: bool = False) -> None:
     if manner().logs_json:
         _to_stderr(json_line(level, text))
     else:
-        _to_stderr(visible(text) if whole else folded(visible(text), sys.stderr))
+        said = visible(without_secrets(text))
+        _to_stderr(said if whole else folded(said, sys.stderr))
 
 
 def note_failure(text: str, error: BaseException, more: dict[str, JsonValue]) -> None:
@@ -338,23 +162,37 @@ def note_failure(text: str, error: BaseException, more: dict[str, JsonValue]) ->
 
 def log_record(record: logging.LogRecord) -> None:
     """Print what was logged below, as the command says things: warnings, with `--verbose` also what was done."""
+    if record.levelno < logging.WARNING and manner().quiet:
+        return
     if manner().logs_json:
         if record.levelno >= logging.WARNING:
-            manner().keep(without_secrets(record.getMessage()))
+            manner().keep(without_secrets(said_in(record)))
         _to_stderr(of_record(record))
     elif record.levelno >= logging.WARNING:
-        warn(without_secrets(record.getMessage()))
-    elif manner().verbose and not manner().quiet:
-        note(without_secrets(record.getMessage()))
+        warn(said_in(record))
+    elif manner().verbose:
+        note(said_in(record))
+
+
+_one_line = threading.RLock()
+"""Held while a line is written: threads log, too, and a signal may come in the middle of one."""
 
 
 def _to_stderr(line: str) -> None:
-    if sys.stderr is None:
+    """Write a line. Where nobody takes it (a full disk, a reader that is gone) the work goes on, and says nothing."""
+    if (stream := sys.stderr) is None:
         return
     if sys.stdout is not None:
         with suppress(OSError):  # the reader is gone, which is reported at the end
             sys.stdout.flush()
-    print(line, file=sys.stderr, flush=True)
+    with _one_line:
+        try:
+            stream.write(f"{line}\n")
+            stream.flush()
+        except OSError:
+            # what is left in its buffer would fail again when the process ends
+            with suppress(OSError, ValueError):
+                _to_nowhere(stream)
 
 
 def say_note(text: str) -> None:
@@ -364,6 +202,7 @@ def say_note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Say what a person should know although all was done; with `--json` it is among the `warnings` of the result."""
+    text = without_secrets(text)
     kept = manner().keep(text)
     if manner().logs_json:
         note(text, logging.WARNING)
@@ -427,7 +266,15 @@ def deliver(print_it: Callable[[], None]) -> None:
 
 def drop_unprinted() -> None:
     """Let what is left in the buffer of stdout go nowhere, since nobody takes it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _to_nowhere(sys.stdout)
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, stream.fileno())
+    finally:
+        os.close(nowhere)
 
 
 _UNSEEN = "nothing can be printed to stdout, so nothing was made"

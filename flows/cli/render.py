@@ -11,7 +11,7 @@ from blocks.records import BackupMetadata, BackupStatus, SourceState
 from blocks.repository.leases import LeaseRecord
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Depth
-from flows.cli.output import Styled, Table, grid
+from flows.cli.tables import Styled, Table, grid
 from flows.reading.recovery import Recovery
 from flows.reporting.moments import local_time
 from flows.reporting.units import human_bytes

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from blocks.errors import ConfigurationError
 from blocks.host.leftovers import remove_abandoned_scratch
+from blocks.host.log_lines import without_secrets
 from blocks.plan.plan import BackupPlan, load_plan
 from blocks.prefect_compat import is_path, without_prefect
 from flows.cli.output import remark
 from flows.cli.progress import open_progress, working
 from flows.pipeline.prefect_compat import Flow
 from flows.pipeline.progress import Progress
+from flows.pipeline.server_patience import hasten
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
+
+logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -89,9 +95,52 @@ def run_verb(verb: Flow[..., R], plain: Callable[[Progress], R], no_server: bool
         with open_progress(name) as progress:
             return plain(progress)
     announced = verb.with_options(on_running=[_announce])
+    work = _Work(announced.fn)
+    announced.fn = work.run
     with working(f"{name} is running in Prefect"):
-        result: R = announced(**parameters)
+        try:
+            result: R = announced(**parameters)
+        except Exception as exc:  # noqa: BLE001  whatever Prefect says then: the work is done
+            return work.outcome(exc)
         return result
+
+
+class _Work(Generic[R]):
+    """The work of a flow; what it came to holds whatever becomes of the server that records the run.
+
+    Args:
+        fn: The function of the flow.
+    """
+
+    def __init__(self, fn: Callable[..., R]) -> None:
+        self._results: list[R] = []
+        self._error: BaseException | None = None
+
+        @wraps(fn)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            try:
+                result: Any = fn(*args, **kwargs)
+            except BaseException as exc:
+                self._error = exc
+                raise
+            else:
+                failed = getattr(result, "data", None)  # of a state, in which a flow ends an expected failure
+                if isinstance(failed, BaseException):
+                    self._error = failed
+                else:
+                    self._results = [result]
+                return result
+            finally:
+                hasten()
+
+        self.run = run
+
+    def outcome(self, error: Exception) -> R:
+        """Return or raise what the work came to, where running the flow raised an error."""
+        for result in self._results:
+            logger.warning("the Prefect server was not told that the run is done: %s", without_secrets(str(error)))
+            return result
+        raise self._error or error
 
 
 def _announce(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # names that Prefect asks for

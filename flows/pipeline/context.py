@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from blocks.errors import LastgoodError
 from blocks.plan.plan import BackupPlan
-from blocks.plan.suspicion import Outlook, outlook_of
+from blocks.plan.suspicion_history import History, history_of
 from blocks.records import BackupMetadata, BackupType
 from blocks.repository.block import Repository
 from blocks.repository.lease import Lease
@@ -109,14 +109,14 @@ class BackupContext:
         return {name: self.plan.sources[name].identity() for name in self.views}
 
     @cached_property
-    def outlook(self) -> Outlook:
-        """What the backups so far lead one to expect of this one."""
+    def history(self) -> History:
+        """What is known of the backups so far."""
         try:
-            return outlook_of(self.lineage)
+            return history_of(self.lineage)
         except Exception as exc:  # whatever it is: nothing that is only compared may stop a backup
             logger.warning("what is known of the backups of plan %s cannot be read: %s", self.plan.name, exc)
             logger.debug("where it failed", exc_info=True)
-            return Outlook()
+            return History()
 
     @property
     def held(self) -> Lease:

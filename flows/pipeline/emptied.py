@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from blocks.errors import SourceGone
-from blocks.plan.suspicion import family
+from blocks.plan.suspicion import is_emptying_suspicious
+from blocks.plan.suspicion_history import family
 from blocks.records import BackupMetadata, BackupType, Collection
 from blocks.sources.source import StateSource
 from flows.pipeline.attempt import BackupAttempt
@@ -92,7 +93,7 @@ def _is_suspicious(attempt: BackupAttempt, lost: Collection, rows: Mapping[str, 
     """Whether it is, seeing what it held, whether it was empty before, and whether it is a partition of many."""
     if lost.name not in rows and family(lost.name) in map(family, rows):
         return False
-    return attempt.context.outlook.emptied(lost.name, lost.rows)
+    return is_emptying_suspicious(attempt.context.history, lost.name, lost.rows)
 
 
 def _now(lost: Collection, rows: Mapping[str, int]) -> str:

@@ -7,6 +7,7 @@ of each part in the window, because a stage that waits for the one before it hol
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from blocks.errors import LastgoodError
 from blocks.host.interrupts import hangup_terminates
+from blocks.host.log_lines import of_backup, without_secrets
 from blocks.host.memory import give_back
 from blocks.host.threads import WorkerThreads
 from flows.pipeline.prefect_compat import PARTS_IN_FLIGHT, RETRIES, STAGES, Task, in_flow_run, is_retryable
@@ -23,6 +25,8 @@ from flows.pipeline.progress import Progress, Sized, moved
 
 R = TypeVar("R")
 P = TypeVar("P")
+
+logger = logging.getLogger(__name__)
 
 
 class Outcome(Protocol):
@@ -79,7 +83,9 @@ def retried(work: Callable[[], R], retries: int = RETRIES) -> R:
         except (LastgoodError, OSError) as error:
             if not is_retryable(error):
                 raise
-            time.sleep(2**attempt * random.uniform(0.5, 1.5))  # noqa: S311  jitter needs no secrecy
+            pause = 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311  jitter needs no secrecy
+            logger.info("%s", of_backup(without_secrets(f"tried again in {pause:.1f} s: {error}")))
+            time.sleep(pause)
     return work()
 
 

@@ -16,7 +16,7 @@ def as_typed(hint: str, reference: str | None) -> str:
     """
     if reference is None:
         return hint
-    plan_by_name = r"`lastgood (list|backup|unlock|verify) (?!-)[a-z0-9._-]+(?=[` ])"
+    plan_by_name = r"`lastgood (list|status|backup|unlock|verify) (?!-)[a-z0-9._-]+(?=[` ])"
     hint = re.sub(plan_by_name, lambda m: f"`lastgood {m[1]} {reference}", hint)
     return hint.replace("`lastgood undo PLAN", f"`lastgood undo {shlex.quote(reference)}")
 

@@ -43,7 +43,7 @@ def commit_attempt(attempt: BackupAttempt, lost: Sequence[str] = ()) -> BackupMe
 
 def _judged(context: BackupContext, made: BackupMetadata, lost: Sequence[str]) -> BackupMetadata:
     try:
-        return judged(made, context.lineage, context.outlook, lost)
+        return judged(made, context.lineage, context.history, lost)
     except Exception as exc:  # whatever it is: nothing that is only compared may stop a backup
         logger.warning("backup %s was not compared with those before: %s", made.backup_id, exc)
         logger.debug("where it failed", exc_info=True)

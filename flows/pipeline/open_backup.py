@@ -163,3 +163,6 @@ def _open_view(opened: ExitStack, name: str, source: StateSource, since: str | N
         if (recorded := recorder()) is not None:
             recorded.read_failed(name)
         raise type(exc)(f"source {name}: {exc.message}", hint=exc.hint) from exc
+    except Exception as exc:
+        exc.add_note(f"source {name} raised it when it was opened")  # what is no error of ours does not say that
+        raise

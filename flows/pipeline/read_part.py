@@ -27,6 +27,14 @@ def read_part(part: BackupPart) -> Reading:
 
 
 def _read(part: BackupPart) -> Reading:
+    try:
+        return _reading(part)
+    except Exception as exc:
+        exc.add_note(f"source {part.source} raised it when {part} was read")  # what is no error of ours does not say it
+        raise
+
+
+def _reading(part: BackupPart) -> Reading:
     if part.attempt.tracks_changes:
         return part.view.read(part.spec, part.bounds, part.known())
     if part.attempt.base is not None and isinstance(part.view, Skipping) and part.view.skips:

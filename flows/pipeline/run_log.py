@@ -12,7 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -111,7 +111,7 @@ class _OfOurRuns(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.runs: set[str] = set()
+        self.runs: dict[str, Context] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a record is kept; the traceback of an expected failure is taken from it."""
@@ -145,12 +145,16 @@ class _WarningsIntoRun(logging.Handler):
 
         flow, task = FlowRunContext.get(), TaskRunContext.get()
         run = task.task_run.flow_run_id if task is not None else flow.flow_run.id if flow and flow.flow_run else None
-        if str(run) not in _FILTER.runs:
+        context = copy_context() if str(run) in _FILTER.runs else None
+        if run is None and len(_FILTER.runs) == 1:
+            # a thread that nobody told whose run it works for works for the only one there is
+            context = next(iter(_FILTER.runs.values())).copy()
+        if context is None:
             return
         said = logging.makeLogRecord({**record.__dict__, "args": (), "exc_info": None, "exc_text": None})
         said.msg = of_backup(without_secrets(record.getMessage()))
         try:
-            APILogHandler().emit(said)
+            context.run(APILogHandler().emit, said)
         except MissingContextError:
             return
 
@@ -168,11 +172,11 @@ def told_in_prefect(flow_run_id: str) -> Iterator[None]:
     for name in ("blocks", "flows"):
         if _INTO_RUN not in logging.getLogger(name).handlers:
             logging.getLogger(name).addHandler(_INTO_RUN)
-    _FILTER.runs.add(flow_run_id)
+    _FILTER.runs[flow_run_id] = copy_context()
     try:
         yield
     finally:
-        _FILTER.runs.discard(flow_run_id)
+        _FILTER.runs.pop(flow_run_id, None)
 
 
 def in_words(error: LastgoodError, reference: str | None) -> str:

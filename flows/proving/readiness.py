@@ -186,6 +186,9 @@ def _notifications(plan: BackupPlan) -> Iterator[Readiness]:
 
 
 def _notified(plan: BackupPlan) -> Iterator[Readiness]:
+    if not plan.notifications:
+        yield Readiness("notifications", "the plan names nobody who is told, so no test was sent")
+        return
     from flows.reporting.notifications import try_targets  # few plans are tried so
 
     for told in try_targets(plan):
@@ -216,7 +219,9 @@ def _hook(hook: Hook) -> str:
 def _package(function: str) -> str:
     """Find the package of a function without importing it, which would run its code."""
     package = re.split("[.:]", function)[0]
-    found = importlib.util.find_spec(package)
+    found = None
+    with suppress(ValueError):  # what is no package of its own, such as __main__
+        found = importlib.util.find_spec(package)
     if found is None:
         raise ConfigurationError(
             f"there is no Python package {package} here", hint="Install it, or check `hooks` in the plan."

@@ -19,13 +19,15 @@ from blocks.errors import ConfigurationError, LastgoodError
 from blocks.plan.objectives import rpo_target
 from blocks.plan.plan import BackupPlan
 from blocks.telemetry.published import checked_prefix
-from flows.reading.plan_metrics import PlanState, published, series
+from flows.reading.plan_metrics import PlanState, series
+from flows.reading.published_metrics import published
 from flows.reading.repository_numbers import RepositoryReader
 from flows.reporting.exposition import exposition
 from flows.reporting.journal import local_repository_id, place_key
 from flows.reporting.journal_files import journal_folder
 from flows.reporting.journal_reader import JournalReader
-from flows.reporting.journal_totals import PlanTotals, Totals
+from flows.reporting.journal_totals import Totals
+from flows.reporting.plan_totals import PlanTotals
 
 logger = logging.getLogger(__name__)
 
@@ -122,8 +124,7 @@ class Exporter:
             totals = self._read_journal()
             now = datetime.now(UTC)
             known = [one.current(totals) for one in self._watched]
-            replaced = published([totals for _, totals in known], self._prefix)
-            told = [*replaced, *series(known, now)]
+            told = [*published([found for _, found in known], self._prefix), *series(known, now)]
             # counters that begin at zero, and have their count later, would pass for all of that happening then
             return exposition(told if self._known else [one for one in told if one.kind == "gauge"])
 

@@ -1,4 +1,4 @@
-"""Which metrics there are, what each of them means, and its series for plans.
+"""Which metrics lastgood has of its own, what each of them means, and its series for plans.
 
 All series of counters that can be known before are there from the beginning, with 0: what first appears with 1 is no
 increase to Prometheus.
@@ -7,59 +7,49 @@ increase to Prometheus.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from blocks.plan.clock import TOLERANCE
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupStatus, BackupType
 from blocks.sources.target import RestoreMode
 from blocks.storage.attempts import Breaker
-from blocks.telemetry.numbers import Outcome
-from blocks.telemetry.published import (
-    CLEANED,
-    CREATED,
-    OPERATIONS,
-    REMOVED,
-    SECONDS,
-    SIZE,
-    buckets_of,
-    underscored,
-)
+from blocks.telemetry.numbers import Call, Direction, Outcome
+from blocks.telemetry.published import SECONDS
 from flows.reading.repository_numbers import RepositoryNumbers
 from flows.reporting.exposition import Family
 from flows.reporting.journal import BAD, COMPLETED, FAILED, PARTIAL
-from flows.reporting.journal_totals import Made, PlanTotals
+from flows.reporting.lifecycle import Verb
+from flows.reporting.plan_totals import MICRO, Counts, Made, PlanTotals, buckets, total
 
-BACKUP, RESTORE, VERIFICATION, RETENTION = "backup", "restore", "verification", "retention"
 _BACKUP_TYPES = tuple(kind.value for kind in BackupType)
 _MODES = tuple(mode.value for mode in RestoreMode if mode is not RestoreMode.PREVIEW)
 TYPES: Mapping[str, Sequence[str]] = {
-    BACKUP: _BACKUP_TYPES,
-    RESTORE: _MODES,
-    VERIFICATION: ("quick", "deep"),
-    RETENTION: ("",),
+    Verb.BACKUP: _BACKUP_TYPES,
+    Verb.RESTORE: _MODES,
+    Verb.VERIFICATION: ("quick", "deep"),
+    Verb.RETENTION: ("",),
 }
 """The types of each verb: what a backup is asked to be, the mode of a restore, the depth of a verification."""
 _OUTCOMES: Mapping[str, Sequence[str]] = {
-    BACKUP: (COMPLETED, FAILED),
-    RESTORE: (COMPLETED, FAILED, PARTIAL),
-    VERIFICATION: (COMPLETED, FAILED, PARTIAL, BAD),
-    RETENTION: (COMPLETED, FAILED, PARTIAL),
+    Verb.BACKUP: (COMPLETED, FAILED),
+    Verb.RESTORE: (COMPLETED, FAILED, PARTIAL),
+    Verb.VERIFICATION: (COMPLETED, FAILED, PARTIAL, BAD),
+    Verb.RETENTION: (COMPLETED, FAILED, PARTIAL),
 }
 _STATUSES = (BackupStatus.COMPLETED.value, BackupStatus.VERIFIED.value, BackupStatus.CORRUPTED.value)
 _STAGES: Mapping[str, Sequence[str]] = {
-    BACKUP: ("collect", "normalize", "diff", "compress", "encrypt", "store", "record"),
-    RESTORE: ("find", "fetch", "decrypt", "decompress", "merge", "denormalize", "apply"),
-    VERIFICATION: ("find", "fetch", "decrypt", "decompress", "merge", "prove"),
-    RETENTION: ("decide", "explain", "remove", "sweep"),
+    Verb.BACKUP: ("collect", "normalize", "diff", "compress", "encrypt", "store", "record"),
+    Verb.RESTORE: ("find", "fetch", "decrypt", "decompress", "merge", "denormalize", "apply"),
+    Verb.VERIFICATION: ("find", "fetch", "decrypt", "decompress", "merge", "prove"),
+    Verb.RETENTION: ("decide", "explain", "remove", "sweep"),
 }
-_CALLS = ("put", "get", "size", "list", "remove", "prepare")
+_CALLS = tuple(call.value for call in Call)
 _CALL_OUTCOMES = tuple(outcome.value for outcome in Outcome)
-_DIRECTIONS = ("written", "read")
+_DIRECTIONS = tuple(direction.value for direction in Direction)
 _READ_OUTCOMES = (Outcome.OK.value, Outcome.FAILED.value)
-_MICRO = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -86,45 +76,6 @@ class PlanState:
 Known = Sequence[tuple[PlanState, PlanTotals]]
 
 
-def published(totals: Sequence[PlanTotals], prefix: str = "") -> Iterator[Family]:
-    """Return the metrics of the system that lastgood replaces: without labels, of all plans together.
-
-    Args:
-        totals: What the operations of each plan add up to.
-        prefix: What stands before each name.
-    """
-    counts = Counter[tuple[str, ...]]()
-    for one in totals:
-        counts.update(one.counts)
-
-    def counter(name: str, meaning: str, value: int) -> Family:
-        family = Family(underscored(name, prefix), "counter", meaning)
-        family.add(value)
-        return family
-
-    def histogram(name: str, meaning: str, key: tuple[str, ...], unit: int = 1) -> Family:
-        family = Family(underscored(name, prefix), "histogram", meaning)
-        family.add_histogram(_buckets(counts, key), _total(counts, key) / unit, buckets_of(name))
-        return family
-
-    made, failed = _ended(counts, BACKUP, COMPLETED), _ended(counts, BACKUP, FAILED, PARTIAL)
-    yield counter(f"{CREATED}_total", "Backups that were begun.", _total(counts, ("started", BACKUP)))
-    yield counter(f"{CREATED}_success", "Backups that were made and committed.", made)
-    yield counter(f"{CREATED}_failed", "Backups that failed, those of killed processes among them.", failed)
-    duration = f"{OPERATIONS}.duration_seconds"
-    yield histogram(duration, "How long backups took that ended, well or not.", ("took", BACKUP), _MICRO)
-    yield histogram(SIZE, "What each backup that was made takes in the repository.", ("size",))
-    cleaned, wrong = _ended(counts, RETENTION, COMPLETED), _ended(counts, RETENTION, FAILED, PARTIAL)
-    yield counter(f"{CLEANED}_total", "Retention runs that were begun.", _total(counts, ("started", RETENTION)))
-    yield counter(f"{CLEANED}_success", "Retention runs that did all they should.", cleaned)
-    yield counter(f"{CLEANED}_failed", "Retention runs that failed, or removed only a part.", wrong)
-    yield histogram(REMOVED, "How many backups a retention run removed, of those that removed any.", ("removed",))
-
-
-def _ended(counts: Counter[tuple[str, ...]], verb: str, *outcomes: str) -> int:
-    return sum(count for name, count in counts.items() if name[:2] == ("ended", verb) and name[3] in outcomes)
-
-
 def series(known: Known, now: datetime) -> Iterator[Family]:
     """Return lastgood's own metrics, labelled by plan.
 
@@ -136,7 +87,7 @@ def series(known: Known, now: datetime) -> Iterator[Family]:
     yield from _moments(known)
     yield from _newest_backups(known)
     yield from _repositories(known)
-    yield from _proofs(known)
+    yield from _proofs(known, now)
     yield from _objectives(known, now)
     yield from _work(known)
     yield from _tiers(known)
@@ -165,12 +116,12 @@ def _operations(known: Known) -> Iterator[Family]:
             for outcome in dict.fromkeys([*_OUTCOMES[verb], *sorted(seen)]):
                 ended.add(counts["ended", verb, kind, outcome], plan=plan, verb=verb, type=kind, outcome=outcome)
             key = ("took", verb, kind)
-            total = _total(counts, key) / _MICRO
-            took.add_histogram(_buckets(counts, key), total, SECONDS, plan=plan, verb=verb, type=kind)
+            seconds = total(counts, *key) / MICRO
+            took.add_histogram(buckets(counts, *key), seconds, SECONDS, plan=plan, verb=verb, type=kind)
     yield from (started, ended, took)
 
 
-def _kinds(counts: Counter[tuple[str, ...]]) -> Sequence[tuple[str, str]]:
+def _kinds(counts: Counts) -> Sequence[tuple[str, str]]:
     """Return verbs and types: those that there are, and others that a journal names."""
     known = [(verb, kind) for verb, kinds in TYPES.items() for kind in kinds]
     seen = {(name[1], name[2]) for name in counts if name[0] in ("started", "ended")}
@@ -181,7 +132,7 @@ def _moments(known: Known) -> Iterator[Family]:
     success = Family(
         "lastgood_last_success_timestamp_seconds",
         "gauge",
-        "When an operation last ended well, since 1970; not there where none has.",
+        "When an operation last ended well, since 1970, of backups on any machine; not there where none has.",
     )
     failure = Family(
         "lastgood_last_failure_timestamp_seconds",
@@ -189,7 +140,12 @@ def _moments(known: Known) -> Iterator[Family]:
         "When an operation last ended otherwise (failed, partial or bad), since 1970; not there where none has.",
     )
     for state, totals in known:
-        for name, moment in sorted(totals.latest.items()):
+        latest = dict(totals.latest)
+        # another machine may have made it, whose journal is not known here
+        for kind, made in (state.numbers.made_at if state.numbers is not None else {}).items():
+            success_of = ("success", Verb.BACKUP.value, kind)
+            latest[success_of] = max(made.timestamp(), latest.get(success_of, 0.0))
+        for name, moment in sorted(latest.items()):
             if name[0] in ("success", "failure"):
                 family = success if name[0] == "success" else failure
                 family.add(moment, plan=state.plan.name, verb=name[1], type=name[2])
@@ -237,8 +193,8 @@ def _repositories(known: Known) -> Iterator[Family]:
     up = Family(
         "lastgood_up",
         "gauge",
-        "1 where the repository could be read when it was last looked at; where it is 0, all other numbers of the plan "
-        "are those of the journal alone.",
+        "1 where the repository could be read when it was last looked at; where it is 0, what is told of backups is "
+        "what the journal knows, and what was seen before.",
     )
     backups = Family(
         "lastgood_backups",
@@ -271,7 +227,7 @@ def _repositories(known: Known) -> Iterator[Family]:
     yield from (up, backups, stored, free, committed)
 
 
-def _proofs(known: Known) -> Iterator[Family]:
+def _proofs(known: Known, now: datetime) -> Iterator[Family]:
     verified = Family(
         "lastgood_newest_verified_backup_timestamp_seconds",
         "gauge",
@@ -287,23 +243,28 @@ def _proofs(known: Known) -> Iterator[Family]:
     )
     for state, totals in known:
         plan, numbers = state.plan.name, state.numbers
-        regular = [made for made in totals.backups if made.regular]
-        told = max((made.timestamp for made in regular if made.verified and not made.bad), default=None)
-        seen = (numbers.newest_verified, numbers.last_verification) if numbers is not None else (None, None)
-        _add_later(verified, plan, seen[0], None if state.up else told)
-        _add_later(last, plan, seen[1], totals.latest.get(("verification",)))
+        regular = [] if state.up else [made for made in totals.backups if made.regular]
+        proved = [made.timestamp for made in regular if made.verified and not made.bad]
+        _add_latest(verified, plan, numbers.newest_verified if numbers else None, proved, now)
+        told = totals.latest.get(("verification",))
+        tried = numbers.last_verification if numbers else None
+        _add_latest(last, plan, tried, () if told is None else (told,), now)
         for status in _STATUSES:
             counted.add(totals.counts["verified", status], plan=plan, status=status)
     yield from (verified, last, counted)
 
 
-def _add_later(family: Family, plan: str, seen: datetime | None, told: float | None) -> float | None:
-    """Add the later one of what was seen in a repository and what the journal tells, and return it."""
-    moments = [seen.timestamp()] if seen is not None else []
-    later = max([*moments, told] if told is not None else moments, default=None)
-    if later is not None:
-        family.add(later, plan=plan)
-    return later
+def _add_latest(family: Family, plan: str, seen: datetime | None, told: Iterable[float], now: datetime) -> float | None:
+    """Add the latest of what was seen in a repository and of what the journal tells, and return it.
+
+    What is still to come is left out: a clock that was ahead said it, and it would hide all that does not come.
+    """
+    moments = [*told] if seen is None else [*told, seen.timestamp()]
+    most = (now + TOLERANCE).timestamp()
+    latest = max((one for one in moments if one <= most), default=None)
+    if latest is not None:
+        family.add(latest, plan=plan)
+    return latest
 
 
 def _objectives(known: Known, now: datetime) -> Iterator[Family]:
@@ -311,12 +272,12 @@ def _objectives(known: Known, now: datetime) -> Iterator[Family]:
         "lastgood_newest_good_backup_timestamp_seconds",
         "gauge",
         "The point in time that the newest backup restores to that nothing is known against, emergency backups left "
-        "out, since 1970; not there where there is none.",
+        "out, since 1970; not there where there is none. One that is dated ahead does not count before that time.",
     )
     rpo = Family(
         "lastgood_rpo_seconds",
         "gauge",
-        "Age of that state: what would be lost now. Infinite where the repository holds no good backup.",
+        "Age of that state: what would be lost now. Infinite where the repository holds no such backup.",
     )
     rpo_target_ = Family(
         "lastgood_rpo_target_seconds",
@@ -329,9 +290,8 @@ def _objectives(known: Known, now: datetime) -> Iterator[Family]:
     rto_target = Family("lastgood_rto_target_seconds", "gauge", "How long it may take, where the plan says so.")
     for state, totals in known:
         plan, numbers = state.plan.name, state.numbers
-        told = max((made.timestamp for made in totals.backups if made.regular and not made.bad), default=None)
-        seen = numbers.newest_good if numbers is not None else None
-        newest = _add_later(good, plan, seen, None if state.up else told)
+        told = () if state.up else [made.timestamp for made in totals.backups if made.regular and not made.bad]
+        newest = _add_latest(good, plan, numbers.newest_good if numbers else None, told, now)
         if newest is not None:
             rpo.add(max(0.0, now.timestamp() - newest), plan=plan)
         elif state.up:
@@ -363,8 +323,8 @@ def _work(known: Known) -> Iterator[Family]:
         plan, counts = state.plan.name, totals.counts
         expected = [(verb, stage) for verb, names in _STAGES.items() for stage in names]
         for verb, stage in _and_seen(expected, counts, "stage"):
-            stages.add(counts["stage", verb, stage] / _MICRO, plan=plan, verb=verb, stage=stage)
-        waited.add(counts["lease_wait",] / _MICRO, plan=plan)
+            stages.add(counts["stage", verb, stage] / MICRO, plan=plan, verb=verb, stage=stage)
+        waited.add(counts["lease_wait",] / MICRO, plan=plan)
         refused.add(counts["leases_refused",], plan=plan)
     yield from (stages, waited, refused)
 
@@ -394,7 +354,7 @@ def _tiers(known: Known) -> Iterator[Family]:
         for tier, call, outcome in _and_seen(expected, counts, "calls"):
             calls.add(counts["calls", tier, call, outcome], plan=plan, tier=tier, call=call, outcome=outcome)
         for tier, call in _and_seen([(tier, call) for tier in tiers for call in _CALLS], counts, "call_seconds"):
-            seconds.add(counts["call_seconds", tier, call] / _MICRO, plan=plan, tier=tier, call=call)
+            seconds.add(counts["call_seconds", tier, call] / MICRO, plan=plan, tier=tier, call=call)
         for tier, way in _and_seen([(tier, way) for tier in tiers for way in _DIRECTIONS], counts, "moved"):
             moved.add(counts["moved", tier, way], plan=plan, tier=tier, direction=way)
     breakers = {state.place: state.breaker for state, _ in known if state.breaker is not None}
@@ -428,7 +388,7 @@ def _sources(known: Known) -> Iterator[Family]:
         for source, outcome in _and_seen(expected, counts, "reads"):
             reads.add(counts["reads", source, outcome], plan=plan, source=source, outcome=outcome)
         for (source,) in _and_seen([(source,) for source in named], counts, "read_seconds"):
-            seconds.add(counts["read_seconds", source] / _MICRO, plan=plan, source=source)
+            seconds.add(counts["read_seconds", source] / MICRO, plan=plan, source=source)
             rows.add(counts["read_rows", source], plan=plan, source=source)
             size.add(counts["read_bytes", source], plan=plan, source=source)
         if state.up and state.numbers is not None:
@@ -437,22 +397,7 @@ def _sources(known: Known) -> Iterator[Family]:
     yield from (reads, seconds, rows, size, held)
 
 
-def _and_seen(
-    expected: Sequence[tuple[str, ...]], counts: Counter[tuple[str, ...]], name: str
-) -> Sequence[tuple[str, ...]]:
+def _and_seen(expected: Sequence[tuple[str, ...]], counts: Counts, name: str) -> Sequence[tuple[str, ...]]:
     """Return labels: those that are expected, and then what others a journal names."""
     seen = {labels[1:] for labels in counts if labels[0] == name}
     return [*expected, *sorted(seen - set(expected))]
-
-
-def _buckets(counts: Counter[tuple[str, ...]], key: tuple[str, ...]) -> Mapping[float, int]:
-    """Return how many values lie below each upper bound, of all series of a histogram that begin with some labels."""
-    name, found = (f"{key[0]}_le", *key[1:]), Counter[float]()
-    for labels, count in counts.items():
-        if labels[: len(name)] == name:
-            found[float(labels[-1])] += count
-    return found
-
-
-def _total(counts: Counter[tuple[str, ...]], key: tuple[str, ...]) -> int:
-    return sum(count for labels, count in counts.items() if labels[: len(key)] == key)

@@ -13,6 +13,7 @@ from statistics import median
 
 from pydantic import BaseModel
 
+from blocks.plan.clock import is_ahead
 from blocks.records import BackupMetadata, BackupStatus, BackupType
 from blocks.repository.block import Repository
 from blocks.verification import Verification
@@ -50,7 +51,8 @@ class Distances(BaseModel):
         backups: Between how many pairs of backups that follow each other.
         median_seconds: None where there are no two backups.
         worst_seconds: Likewise.
-        age_seconds: Age of the newest backup that is not known to be bad; None where there is none, or nobody asked.
+        age_seconds: Age of the newest backup that is not known to be bad, nor dated ahead; None where there is none, or
+            nobody asked.
     """
 
     backups: int
@@ -158,7 +160,8 @@ def _distances(
     regular = [b for b in backups if b.backup_type is not BackupType.EMERGENCY]
     good = [b for b in regular if statuses.get(b.backup_id, BackupStatus.COMPLETED) is not BackupStatus.CORRUPTED]
     moments = sorted(b.timestamp for b in good)
-    age = max(0.0, (now - moments[-1]).total_seconds()) if moments else None
+    past = [moment for moment in moments if not is_ahead(moment, now)]
+    age = max(0.0, (now - past[-1]).total_seconds()) if past else None
     apart = [(later - one).total_seconds() for one, later in pairwise(moments)][-MEASURED:]
     if not apart:
         return Distances(backups=0, age_seconds=age)

@@ -56,7 +56,7 @@ def read_facts(plan: BackupPlan, reference: str, now: datetime) -> PlanFacts:
         WrongKey: No key opens them.
     """
     repository = plan.repository.unlock(plan.encryption)
-    seen = see(plan.name, repository)
+    seen = see(plan, repository, now)
     expiries, newest = repository.expiries(plan.name), repository.all_verifications(plan.name, LOOKED_AT)
     return facts_of(plan, reference, Recorded(seen, expiries, newest), now)
 
@@ -140,7 +140,7 @@ def _marked(made: BackupMetadata, verdict: Verdict, settled: frozenset[str]) -> 
 
 
 def _rpo(plan: BackupPlan, seen: Seen, recovery: Recovery, now: datetime) -> Objective:
-    good = last_good(seen.backups, seen.verdicts)
+    good = last_good(seen.backups, seen.verdicts, now)
     target = rpo_target(plan.objectives, plan.schedules, good.timestamp if good else now)
     said, apart = "", recovery.rpo
     if apart.worst_seconds is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from blocks.host.room import free_bytes
+from blocks.plan.clock import is_ahead
 from blocks.plan.plan import BackupPlan
 from blocks.plan.suspicion import is_unsettled
 from blocks.records import BackupMetadata, BackupStatus, BackupType
@@ -19,7 +20,7 @@ from blocks.storage.attempts import Breaker
 from flows.pipeline.doubts import settled
 from flows.reading.recovery import recovery_of
 from flows.reading.status import last_good, slots
-from flows.reporting.journal_totals import Made
+from flows.reporting.plan_totals import Made
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,15 @@ class RepositoryNumbers:
         repository_id: Id of the repository.
         backups: How many there are, by type and status.
         newest: The newest one, by type.
+        made_at: The point in time that the newest one restores to, by the type that was asked for.
         sequence: How many were ever committed.
         stored_bytes: What all of them take.
         free_bytes: Room that is left; None where that is not known.
-        newest_good: The point in time that the newest backup restores to that nothing is known against.
+        newest_good: The point in time that the newest backup restores to that nothing is known against. Times that are
+            still to come are left out here and below: they are those of a clock that was ahead.
         newest_verified: The same of the newest one that is verified.
         last_verification: When a backup that is still there was last verified.
+        ahead: Whether any time was left out.
         rto_seconds: The longest of the newest scratch restores.
         slots: By source the log that a replication slot held back when it was last backed up.
         suspicious: Whether a backup that is there departs from the history, and no person accepted that.
@@ -44,12 +48,14 @@ class RepositoryNumbers:
     repository_id: str
     backups: Mapping[tuple[str, str], int]
     newest: Mapping[str, Made]
+    made_at: Mapping[str, datetime]
     sequence: int
     stored_bytes: int
     free_bytes: int | None
     newest_good: datetime | None
     newest_verified: datetime | None
     last_verification: datetime | None
+    ahead: bool
     rto_seconds: float | None
     slots: Mapping[str, int]
     suspicious: bool
@@ -96,13 +102,14 @@ class RepositoryReader:
         if not self.place:
             tier = self._plan.repository.tier
             self.place, self.breaker = tier.place, Breaker(tier.place) if tier.remote else None
-        if self._repository is None:
-            self._repository = self._plan.repository.unlock(self._plan.encryption)
+        # another repository may have been made in its place since, or the keys of this one changed
+        if self._repository is None or not self._repository.is_there():
+            self._repository, self._listed = self._plan.repository.unlock(self._plan.encryption), None
         repository, folder = self._repository, self._plan.repository.folder
         free = free_bytes(folder) if folder is not None else None
         stock = repository.stock(self._plan.name)
         listed = _listing(stock)
-        if self._known is None or listed != self._listed:
+        if self._known is None or self._known.ahead or listed != self._listed:
             survey = repository.survey(self._plan.name, shown=True)
             self._marked = [one for one in survey.backups if one.suspicions]
             self._known, self._listed = _numbers(repository, self._plan.name, survey, stock), listed
@@ -118,26 +125,34 @@ def _listing(stock: Stock) -> _Listed:
 
 def _numbers(repository: Repository, plan: str, survey: Survey, stock: Stock) -> RepositoryNumbers:
     """Return all but what may change while the listing stays the same: room, and what is accepted."""
-    backups = survey.backups
+    backups, now = survey.backups, datetime.now(UTC)
     verdicts = repository.verdicts(plan, backups)
-    verified = [made for made in _regular(backups) if verdicts[made.backup_id].good]
-    good = last_good(backups, verdicts)
-    rto = recovery_of(repository, plan, backups, None, datetime.now(UTC)).rto
+    regular = [made for made in backups if made.backup_type is not BackupType.EMERGENCY]
+    good = last_good(backups, verdicts, now)
+    verified = [made.timestamp for made in regular if verdicts[made.backup_id].good]
+    verifications = _verified_at(verdicts)
+    rto = recovery_of(repository, plan, backups, None, now).rto
     return RepositoryNumbers(
         repository_id=repository.repository_id,
         backups=_counted(backups, verdicts, survey.damaged),
         newest={made.backup_type.value: _made(made) for made in backups},
+        made_at={m.requested_type.value: m.timestamp for m in backups if not is_ahead(m.timestamp, now)},
         # retention may have removed the newest one
         sequence=repository.next_position(plan, stock)[0] - 1,
         stored_bytes=sum(made.size_stored for made in backups),
         free_bytes=None,
-        newest_good=good.timestamp if good is not None else None,
-        newest_verified=max((made.timestamp for made in verified), default=None),
-        last_verification=_last_verification(verdicts),
+        newest_good=_latest([good.timestamp] if good else [], now),
+        newest_verified=_latest(verified, now),
+        last_verification=_latest(verifications, now),
+        ahead=any(is_ahead(moment, now) for moment in (*(made.timestamp for made in regular), *verifications)),
         rto_seconds=rto.worst_seconds if rto is not None else None,
         slots={slot.source: slot.held_bytes for slot in slots(backups)},
         suspicious=False,
     )
+
+
+def _latest(moments: Iterable[datetime], now: datetime) -> datetime | None:
+    return max((moment for moment in moments if not is_ahead(moment, now)), default=None)
 
 
 def _made(made: BackupMetadata) -> Made:
@@ -153,10 +168,6 @@ def _made(made: BackupMetadata) -> Made:
     )
 
 
-def _regular(backups: Sequence[BackupMetadata]) -> list[BackupMetadata]:
-    return [made for made in backups if made.backup_type is not BackupType.EMERGENCY]
-
-
 def _counted(
     backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict], damaged: Sequence[str]
 ) -> Mapping[tuple[str, str], int]:
@@ -167,6 +178,6 @@ def _counted(
     return found
 
 
-def _last_verification(verdicts: Mapping[str, Verdict]) -> datetime | None:
+def _verified_at(verdicts: Mapping[str, Verdict]) -> list[datetime]:
     own = (verdict for verdict in verdicts.values() if verdict.bad_base is None)
-    return max((stands.verified_at for verdict in own for stands in verdict.axes.values()), default=None)
+    return [stands.verified_at for verdict in own for stands in verdict.axes.values()]

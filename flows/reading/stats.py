@@ -11,7 +11,10 @@ from pydantic import BaseModel, JsonValue
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupStatus, BackupType
 from blocks.repository.verdict import Verdict
+from flows.reading.attempts import Attempts, backup_attempts
 from flows.reading.recovery import recovery_of
+
+_NO_ATTEMPTS = Attempts(0, 0)
 
 
 def backup_stats(plan: BackupPlan) -> dict[str, JsonValue]:
@@ -51,31 +54,35 @@ def performance(plan: BackupPlan) -> dict[str, JsonValue]:
         plan: The plan, read and resolved.
     """
     told = {"backups", "mean_seconds", "max_seconds", "mean_size_bytes", "mean_size_stored"}
-    return {kind: one.model_dump(include=told) for kind, one in numbers_by_type(plan).items()}
+    return {kind: one.model_dump(include=told) for kind, one in numbers_by_type(plan).items() if one.backups}
 
 
 class TypeNumbers(BaseModel):
-    """Numbers of a plan's backups of one type; sizes in bytes.
+    """Numbers of a plan's backups of one type; sizes in bytes. Means are None where there are no backups.
 
     Attributes:
         backups: How many there are.
         looked_at: Of how many of these anything was tried.
         good_share: The share of these that nothing is known against; None where none was looked at.
+        runs: How many runs ended that should make one, as the journal of this machine has them.
+        success_share: The share of these that did all that they should; None where there are none.
     """
 
     backups: int
     size_bytes: int
     size_stored: int
-    mean_seconds: float
-    max_seconds: float
-    mean_size_bytes: float
-    mean_size_stored: float
+    mean_seconds: float | None
+    max_seconds: float | None
+    mean_size_bytes: float | None
+    mean_size_stored: float | None
     looked_at: int
     good_share: float | None
+    runs: int
+    success_share: float | None
 
 
 def numbers_by_type(plan: BackupPlan) -> dict[str, TypeNumbers]:
-    """Return numbers of each type of which there are backups.
+    """Return numbers of each type of which there are backups, or were runs.
 
     Args:
         plan: The plan, read and resolved.
@@ -83,24 +90,35 @@ def numbers_by_type(plan: BackupPlan) -> dict[str, TypeNumbers]:
     repository = plan.repository.unlock(plan.encryption)
     backups = repository.survey(plan.name, shown=True).backups
     verdicts = repository.verdicts(plan.name, backups)
+    attempts = backup_attempts(plan, repository.repository_id)
     of_kind = {kind: [made for made in backups if made.backup_type is kind] for kind in BackupType}
-    return {kind.value: _numbers(made, verdicts) for kind, made in of_kind.items() if made}
+    return {
+        kind.value: _numbers(made, verdicts, attempts.get(kind.value, _NO_ATTEMPTS))
+        for kind, made in of_kind.items()
+        if made or kind.value in attempts
+    }
 
 
-def _numbers(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict]) -> TypeNumbers:
+def _numbers(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict], attempts: Attempts) -> TypeNumbers:
     seconds = [made.backup_duration_seconds for made in backups]
     tried = [verdict for made in backups if (verdict := verdicts[made.backup_id]).axes]
     return TypeNumbers(
         backups=len(backups),
         size_bytes=sum(made.size_bytes for made in backups),
         size_stored=sum(made.size_stored for made in backups),
-        mean_seconds=fmean(seconds),
-        max_seconds=max(seconds),
-        mean_size_bytes=fmean(made.size_bytes for made in backups),
-        mean_size_stored=fmean(made.size_stored for made in backups),
+        mean_seconds=_mean(seconds),
+        max_seconds=max(seconds, default=None),
+        mean_size_bytes=_mean([made.size_bytes for made in backups]),
+        mean_size_stored=_mean([made.size_stored for made in backups]),
         looked_at=len(tried),
-        good_share=fmean(not verdict.bad for verdict in tried) if tried else None,
+        good_share=_mean([not verdict.bad for verdict in tried]),
+        runs=attempts.ended,
+        success_share=attempts.succeeded / attempts.ended if attempts.ended else None,
     )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
 
 
 def _text(moment: datetime | None) -> str | None:

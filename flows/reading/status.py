@@ -10,6 +10,7 @@ from enum import StrEnum
 from pydantic import BaseModel
 
 from blocks.host.room import free_bytes
+from blocks.plan.clock import is_ahead
 from blocks.plan.objectives import backup_overdue_since, overdue_since
 from blocks.plan.plan import BackupPlan
 from blocks.plan.schedule_times import times_after
@@ -21,6 +22,7 @@ from blocks.repository.leases import LeaseRecord
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis
 from flows.pipeline.doubts import settled
+from flows.reading.attempts import FailedRun, last_failed
 from flows.reporting.moments import ago, span
 
 _WEEK, _MONTH = timedelta(days=7), timedelta(days=30)
@@ -100,10 +102,11 @@ class PlanStatus(BaseModel):
 
     Attributes:
         health: What it amounts to.
-        last_good: The newest backup that nothing is known against; an emergency backup, which may hold part, is none.
+        last_good: The newest backup that nothing is known against, as `last_good` returns it.
         next_due: When the next backup is due by the plan's schedules; None where all are made by hand.
         overdue_since: The first of the times that passed without a good backup, where two did; where the plan sets
             an RPO, when the newest good backup became older.
+        last_failed: The newest backup run that failed in the last days, where none of its type succeeded since.
         last_verified: The newest verification.
         suspicious: Backups that are suspicious, and that nobody has accepted, oldest first.
         backups: How many backups there are.
@@ -121,6 +124,7 @@ class PlanStatus(BaseModel):
     last_good: BackupAge | None
     next_due: datetime | None
     overdue_since: datetime | None
+    last_failed: FailedRun | None
     last_verified: ProofAge | None
     suspicious: list[SuspiciousBackup]
     backups: int
@@ -145,6 +149,7 @@ class Seen:
         settled: Ids of the suspicious ones that a person accepted.
         lease: Who holds the plan; None where nobody does.
         findings: What is wrong with the repository, each a sentence.
+        failed: The newest backup run that failed, where none of its type succeeded since.
     """
 
     url: str
@@ -153,23 +158,26 @@ class Seen:
     settled: frozenset[str]
     lease: LeaseRecord | None
     findings: list[str]
+    failed: FailedRun | None = None
 
 
-def see(plan: str, repository: Repository) -> Seen:
+def see(plan: BackupPlan, repository: Repository, now: datetime) -> Seen:
     """Read what is on record of a plan; no data are read, and no source is asked.
 
     Args:
-        plan: Name of the plan.
-        repository: The unlocked repository.
+        plan: The plan, read and resolved.
+        repository: Its unlocked repository.
+        now: The moment that ages are counted from, aware.
     """
-    survey = repository.survey(plan, shown=True)
-    verdicts = repository.verdicts(plan, survey.backups)
-    lease = repository.current_lease(plan)
-    findings = [*survey.findings, *repository.damaged_lease(plan)]
-    if lost := repository.rolled_back(plan):
+    survey = repository.survey(plan.name, shown=True)
+    verdicts = repository.verdicts(plan.name, survey.backups)
+    lease = repository.current_lease(plan.name)
+    findings = [*survey.findings, *repository.damaged_lease(plan.name)]
+    if lost := repository.rolled_back(plan.name):
         findings.append(lost)
-    said = settled(repository, plan, survey.backups)
-    return Seen(repository.url, survey.backups, verdicts, said, lease, findings)
+    said = settled(repository, plan.name, survey.backups)
+    failed = last_failed(plan, repository.repository_id, now)
+    return Seen(repository.url, survey.backups, verdicts, said, lease, findings, failed)
 
 
 def plan_status(plan: BackupPlan, reference: str, now: datetime, seen: Seen | None = None) -> PlanStatus:
@@ -181,9 +189,9 @@ def plan_status(plan: BackupPlan, reference: str, now: datetime, seen: Seen | No
         now: The moment that ages are counted from, aware.
         seen: What is on record of it; it is read where this is None.
     """
-    seen = seen or see(plan.name, plan.repository.unlock(plan.encryption))
+    seen = seen or see(plan, plan.repository.unlock(plan.encryption), now)
     backups, verdicts, findings = seen.backups, seen.verdicts, seen.findings
-    good = last_good(backups, verdicts)
+    good = last_good(backups, verdicts, now)
     proof = _last_proof(backups, verdicts, now)
     overdue = backup_overdue_since(plan.objectives, plan.schedules, good.timestamp, now) if good else None
     unproved = _unproved(plan.schedules, proof, verdicts, now)
@@ -204,6 +212,7 @@ def plan_status(plan: BackupPlan, reference: str, now: datetime, seen: Seen | No
         last_good=_aged(good, now) if good else None,
         next_due=_next(plan.schedules, now),
         overdue_since=overdue,
+        last_failed=seen.failed,
         last_verified=proof,
         suspicious=suspicious,
         backups=len(backups),
@@ -214,14 +223,20 @@ def plan_status(plan: BackupPlan, reference: str, now: datetime, seen: Seen | No
         slots=slots(backups),
         held_by=Holder(purpose=lease.purpose, holder=lease.holder, since=lease.acquired_at) if lease else None,
         findings=findings,
-        to_do=_to_do(reference, good, overdue, unproved, bad, suspicious, bool(findings), now),
+        to_do=_to_do(reference, good, overdue, unproved, bad, suspicious, bool(findings), seen.failed, now),
     )
 
 
-def last_good(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict]) -> BackupMetadata | None:
-    """Return the newest backup that nothing is known against; an emergency backup, which may hold part, is none."""
-    whole = [made for made in backups if made.backup_type is not BackupType.EMERGENCY]
-    return next((made for made in reversed(whole) if not verdicts[made.backup_id].bad), None)
+def last_good(
+    backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict], now: datetime
+) -> BackupMetadata | None:
+    """Return the newest backup that nothing is known against; an emergency backup, which may hold part, is none.
+
+    Of one that a clock dated ahead it is not known how old it is: one before it counts, where there is one.
+    """
+    whole = [made for made in reversed(backups) if made.backup_type is not BackupType.EMERGENCY]
+    good = [made for made in whole if not verdicts[made.backup_id].bad]
+    return next((made for made in good if not is_ahead(made.timestamp, now)), next(iter(good), None))
 
 
 def _bad(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict]) -> BackupMetadata | None:
@@ -300,6 +315,7 @@ def _to_do(  # noqa: PLR0913  all that a sentence can be about
     bad: BackupMetadata | None,
     suspicious: Sequence[SuspiciousBackup],
     damaged: bool,
+    failed: FailedRun | None,
     now: datetime,
 ) -> str:
     """Say what is most urgent, in one sentence."""
@@ -325,4 +341,9 @@ def _to_do(  # noqa: PLR0913  all that a sentence can be about
         )
     if unproved:
         return f"Prove that it can be restored: run `lastgood verify {reference} --deep`."
+    if failed is not None:
+        return (
+            f"Look why the {failed.type} backup of {ago(failed.failed_at, now)} failed: its log says so. The last good "
+            f"one is from {ago(good.timestamp, now)}."
+        )
     return f"Nothing: the last good backup is from {ago(good.timestamp, now)}."

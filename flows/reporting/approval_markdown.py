@@ -6,22 +6,10 @@ from collections.abc import Sequence
 
 from blocks.sources.target import RestoreMode
 from flows.pipeline.results import Approved, CollectionResult, RecordSample, RestoreResult
+from flows.reporting.markdown import plain, table
 from flows.reporting.units import human_time
 
 _OTHER = ("gets other values", "get other values")
-_MEANT = str.maketrans({c: f"\\{c}" for c in "\\`*_[]<>|#~$"} | {"\n": " ", "\r": " ", "\t": " "})
-"""What Markdown would take for its own."""
-
-
-def plain(text: str) -> str:
-    """Write text so that Markdown shows it as it is."""
-    return text.translate(_MEANT)
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a table of cells that are Markdown already."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def summary(preview: RestoreResult) -> str:

@@ -15,8 +15,10 @@ from blocks.prefect_compat import without_prefect
 from blocks.records import BackupMetadata
 from blocks.verification import Verification
 from flows.pipeline.prefect_compat import in_flow_run
-from flows.reporting.approval_markdown import approval_markdown, approved_line, plain
+from flows.pipeline.server_patience import published
+from flows.reporting.approval_markdown import approval_markdown, approved_line
 from flows.reporting.evidence import Evidence, plan_evidence
+from flows.reporting.markdown import plain, table
 from flows.reporting.page_files import keep_page, keep_report, page_url
 from flows.reporting.proof_page import proof_page
 from flows.reporting.run_lines import named_places
@@ -52,10 +54,13 @@ def publish_backup(made: BackupMetadata, plan: BackupPlan) -> None:
     """Publish a summary of a backup, a table of its collections, and a link to its base."""
     if not in_flow_run():
         return
+    with published("the summary of the backup"):
+        _publish_backup(made, without_password(plan.repository.url))
+
+
+def _publish_backup(made: BackupMetadata, repository: str) -> None:
     create_markdown_artifact(
-        key=_key("backup", made.plan),
-        markdown=backup_markdown(made, without_password(plan.repository.url)),
-        description=made.backup_id,
+        key=_key("backup", made.plan), markdown=backup_markdown(made, repository), description=made.backup_id
     )
     create_table_artifact(
         key=_key("collections", made.plan),
@@ -100,11 +105,11 @@ def _page_of(plan: str, backup_id: str) -> str:
 def backup_markdown(made: BackupMetadata, repository: str) -> str:
     """Describe a backup in Markdown; `repository` is where it is."""
     promoted = (
-        f"\n> Asked for {made.requested_type.value}, made full: {made.promoted_because}\n"
+        f"\n> Asked for {made.requested_type.value}, made full: {plain(made.promoted_because)}\n"
         if made.promoted_because
         else ""
     )
-    warnings = [f"- {s.name}: {w}" for s in made.sources for w in s.warnings]
+    warnings = [f"- {plain(s.name)}: {plain(w)}" for s in made.sources for w in s.warnings]
     warnings += [f"- {made.clock_doubt}"] if made.clock_doubt else []
     ratio = made.size_bytes / made.size_stored if made.size_stored else 0
     lines = [
@@ -122,7 +127,7 @@ def backup_markdown(made: BackupMetadata, repository: str) -> str:
         f"| took | {human_seconds(made.backup_duration_seconds)} |",
         f"| key | {made.encryption_key_id} |",
     ]
-    suspicions = [f"- {sentence}" for sentence in made.suspicions]
+    suspicions = [f"- {plain(sentence)}" for sentence in made.suspicions]
     lines += ["", "## Suspicious", *suspicions, "", SETTLE.format(made=made)] if suspicions else []
     return "\n".join(lines + (["", "## Warnings", *warnings] if warnings else []))
 
@@ -155,14 +160,15 @@ def publish_restore(result: RestoreResult, plan: str) -> None:
     """
     if not in_flow_run():
         return
-    create_markdown_artifact(
-        key=_key("restore", result.plan), markdown=restore_markdown(result, plan), description=result.backup_id
-    )
+    with published("the summary of the restore"):
+        create_markdown_artifact(
+            key=_key("restore", result.plan), markdown=restore_markdown(result, plan), description=result.backup_id
+        )
 
 
 def restore_markdown(result: RestoreResult, plan: str) -> str:
     """Describe a restore in Markdown; `plan` is what the run knows the plan by."""
-    places = ", ".join(f"{source}: {place}" for source, place in result.places.items())
+    places = plain(", ".join(f"{source}: {place}" for source, place in result.places.items()))
     lines = [
         f"# Restore of `{result.backup_id}` ({result.mode.value})",
         f"State as of {human_time(result.timestamp)}, to {places}; took {human_seconds(result.seconds)}.",
@@ -174,20 +180,21 @@ def restore_markdown(result: RestoreResult, plan: str) -> str:
         lines += [f"What was there before is in the backup `{result.rescue_id}`.", ""]
     if result.undo:
         lines += [f"Undo with `{result.undo.replace('PLAN', shlex.quote(plan))}`", ""]
-    left = [f"- {each.source}: {each.name}: {' '.join(each.reason.split())}" for each in result.not_rebuilt]
+    left = [plain(f"{each.source}: {each.name}: {' '.join(each.reason.split())}") for each in result.not_rebuilt]
     if left:
-        lines += ["## Not rebuilt", "All else was restored.", "", *left, ""]
+        lines += ["## Not rebuilt", "All else was restored.", "", *(f"- {one}" for one in left), ""]
         lines += [f"The statements for {source} are in `{path}`.\n" for source, path in result.scripts.items()]
-    return "\n".join([*lines, *_collections(result), "", *(f"- {note}" for note in result.notes)])
+    return "\n".join([*lines, _collections(result), "", *(f"- {plain(note)}" for note in result.notes)])
 
 
-def _collections(result: RestoreResult) -> list[str]:
+def _collections(result: RestoreResult) -> str:
     """Make a table of the collections; of what only a preview counts, where something was counted."""
     numbers = [c.model_dump(include={"added", "changed", "removed"}) for c in result.collections]
     counted = list(dict.fromkeys(name for each in numbers for name, value in each.items() if value is not None))
-    rows = [["collection", "rows", *counted], ["---"] * (2 + len(counted))]
-    rows += [[c.collection, f"{c.rows:,}", *(_n(getattr(c, name)) for name in counted)] for c in result.collections]
-    return [f"| {' | '.join(row)} |" for row in rows]
+    rows = [
+        [plain(c.collection), f"{c.rows:,}", *(_n(getattr(c, name)) for name in counted)] for c in result.collections
+    ]
+    return table(["collection", "rows", *counted], rows)
 
 
 def _n(value: int | None) -> str:
@@ -204,6 +211,11 @@ def publish_verification(plan: BackupPlan, result: Verification) -> None:
     if not in_flow_run():
         return
     evidence, page = _told(plan, result)
+    with published("the result of the verification"):
+        _publish_verification(result, evidence, page)
+
+
+def _publish_verification(result: Verification, evidence: Evidence | None, page: Path | None) -> None:
     again = f"`lastgood proof PLAN {result.backup_id} --out FILE`"
     more = f"The page of results is `{page}` on {socket.gethostname()}; {again} makes it anywhere." if page else ""
     create_markdown_artifact(
@@ -241,14 +253,20 @@ def publish_retention(result: RetentionResult) -> None:
     if not in_flow_run():
         return
     verb = "would go" if result.dry_run else "went"
-    create_table_artifact(
-        key=_key("retention", result.plan),
-        table=[
-            {"backup": d.backup_id, "decision": verb if d.remove else "kept", "why": d.reason, "bytes": d.size_stored}
-            for d in result.decisions
-        ],
-        description=f"{len(result.removed)} backups {verb}, {len(result.swept)} leftovers removed",
-    )
+    with published("what retention removed"):
+        create_table_artifact(
+            key=_key("retention", result.plan),
+            table=[
+                {
+                    "backup": d.backup_id,
+                    "decision": verb if d.remove else "kept",
+                    "why": d.reason,
+                    "bytes": d.size_stored,
+                }
+                for d in result.decisions
+            ],
+            description=f"{len(result.removed)} backups {verb}, {len(result.swept)} leftovers removed",
+        )
 
 
 def publish_report(plan: str, description: str, markdown: str, page: str) -> None:
@@ -262,15 +280,19 @@ def publish_report(plan: str, description: str, markdown: str, page: str) -> Non
     """
     path = keep_report(plan, page)
     place = f"The page is `{path}` on {socket.gethostname()}; " if path is not None else ""
-    create_markdown_artifact(
-        key=_key("report", plan),
-        markdown=f"{markdown}\n\n{place}`lastgood report PLAN` makes it anywhere.",
-        description=description,
-    )
-    if path is not None and (url := page_url(path)):
-        create_link_artifact(
-            key=_key("page", plan), link=url, link_text=f"How {plan} stands", description="The page of the report"
+    with published("the report of the plan"):
+        create_markdown_artifact(
+            key=_key("report", plan),
+            markdown=f"{markdown}\n\n{place}`lastgood report PLAN` makes it anywhere.",
+            description=description,
         )
+        if path is not None and (url := page_url(path)):
+            create_link_artifact(
+                key=_key("page", plan),
+                link=url,
+                link_text=f"How {plan} stands",
+                description="The page of the report",
+            )
 
 
 def publish_table(key: Sequence[str], table: Sequence[Mapping[str, object]], description: str) -> None:
@@ -281,5 +303,7 @@ def publish_table(key: Sequence[str], table: Sequence[Mapping[str, object]], des
         table: Its rows, by column.
         description: What stands beside it.
     """
-    if in_flow_run():
+    if not in_flow_run():
+        return
+    with published(f"the table of {key[0]}"):
         create_table_artifact(key=_key(*key), table=[dict(row) for row in table], description=description)

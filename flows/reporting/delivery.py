@@ -19,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from blocks.errors import ConfigurationError, LastgoodError
 from blocks.plan.notifications import BlockTarget, EmailTarget, Occasion, PingTarget, SlackTarget, Target
+from blocks.prefect_compat import import_blocks
 from flows.reporting.messages import Message
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ TIMEOUT_SECONDS = 3.0
 ATTEMPTS = 2
 PAUSE_SECONDS = 0.5
 """Between the attempts."""
+_HEADERS = {"User-Agent": "lastgood"}
 START, SUCCESS, FAIL, LOG = "start", "", "fail", "log"
 """What is added to the URL of a dead man's switch; what is sent to the last one changes nothing there."""
 
@@ -90,8 +92,9 @@ def _post(url: str, **content: Any) -> None:
 
     def once() -> None:
         try:
-            with _unlogged():
-                answer = httpx.post(url, timeout=TIMEOUT_SECONDS, headers={"User-Agent": "lastgood"}, **content)
+            # a stream: what it says beside its code is not read, and may have no end
+            with _unlogged(), httpx.stream("POST", url, timeout=TIMEOUT_SECONDS, headers=_HEADERS, **content) as answer:
+                pass
         except httpx.TransportError as exc:
             raise _Passing(_why(exc)) from None
         except (httpx.HTTPError, httpx.InvalidURL):
@@ -145,7 +148,9 @@ def _mail(target: EmailTarget, message: Message) -> None:
             with _connected(target) as server:
                 if target.user is not None and password is not None:
                     server.login(target.user, password)
-                server.send_message(letter)
+                refused = server.send_message(letter)
+            if refused:
+                raise NotTold(f"the mail server {target.server} refused {', '.join(refused)}, and took the others")
         except (smtplib.SMTPServerDisconnected, smtplib.SMTPConnectError, TimeoutError) as exc:
             raise _Passing(f"the mail server {target.server} does not answer") from exc
         except smtplib.SMTPRecipientsRefused as exc:
@@ -185,6 +190,7 @@ def _connected(target: EmailTarget) -> smtplib.SMTP:
 
 def _notify(target: BlockTarget, message: Message) -> None:
     # what is not told through Prefect does without it
+    import_blocks()
     import httpx as http
     from prefect.blocks.abstract import NotificationBlock
     from prefect.blocks.core import Block

@@ -17,6 +17,7 @@ from blocks.host.passwords import without_password
 from blocks.plan.notifications import BlockTarget, Occasion
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupType
+from blocks.rows.selection import printed
 from blocks.verification import Verification
 from flows.pipeline.results import RestoreResult, RetentionResult
 from flows.reporting.event_names import COUNTS, NO, PLAN, TOLD, YES, backup_resource, plan_resource
@@ -103,7 +104,7 @@ def _all_told(plan: BackupPlan, run: Operation, occasion: Occasion) -> bool:
 
 def _related(run: Operation) -> list[Labels]:
     """Return what else an event is about; the run, its deployment and its tags are added by Prefect."""
-    url = without_password(run.plan.repository.url)
+    url = printed(without_password(run.plan.repository.url))
     found = [
         plan_resource(run.plan.name) | {"prefect.resource.role": "plan"},
         {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,8 +12,6 @@ from flows.reporting.artifacts import publish_table
 from flows.reporting.lifecycle import Operation, Verb
 from flows.reporting.run_lines import tell
 from flows.reporting.units import human_seconds
-
-logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -67,7 +64,4 @@ def _publish(plan: BackupPlan, ran: list[HookRun]) -> None:
         for run in ran
     ]
     failed = sum(bool(run.error) for run in ran)
-    try:
-        publish_table(("hooks", plan.name), table, f"{len(ran)} hooks, {failed} failed")
-    except Exception:  # whatever it is: what only reports stops nothing
-        logger.warning("what the hooks of plan %s said was not published", plan.name, exc_info=True)
+    publish_table(("hooks", plan.name), table, f"{len(ran)} hooks, {failed} failed")

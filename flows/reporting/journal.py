@@ -2,6 +2,7 @@
 
     {"event": "started", "id": ..., "at": ..., "plan": ..., "place": ..., "verb": ..., "type": ..., "process": ...}
     {"event": "ended", "id": ..., "at": ..., ..., "outcome": ..., "seconds": ..., "made": {...}, "numbers": {...}}
+    {"event": "runs", "id": ..., "at": ...}     each hour, for those who cannot know whether its process is there
     {"event": "lost", "id": ..., "at": ...}     an exporter found that its process is gone, without having ended
 
 Two repositories may have plans of one name. So a line says which one it is of: its id, where that is in a folder and
@@ -14,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -37,6 +39,9 @@ logger = logging.getLogger(__name__)
 WAIT_SECONDS = 3.0
 """So long an operation waits until a line is written, and then goes on without."""
 
+BEAT_SECONDS = 3600.0
+"""How often it is noted that an operation runs, while it does; an exporter waits for several of these."""
+
 _MOST_CONFIG = 64 * 1024
 
 COMPLETED, FAILED, PARTIAL, BAD = "completed", "failed", "partial", "bad"
@@ -47,19 +52,29 @@ _BAD = (CorruptionDetected, NotRestorable, QualityFailed)
 
 
 class Journal:
-    """Notes operations. Where that fails, or takes long, a warning is all that comes of it."""
+    """Notes one operation. Where that fails, or takes long, a warning is all that comes of it."""
 
     def __init__(self) -> None:
         self._calls = ShortCalls("journal")
         self._warned = False
+        self._over = threading.Event()
 
     def started(self, operation: Operation) -> None:
-        """Append the line of the start."""
+        """Append the line of the start, and from then on that it runs, until the end."""
         self._note(operation, lambda: append(journal_folder(), _start(operation)))
+        threading.Thread(target=self._beat, args=(operation.operation_id,), name="journal-beat", daemon=True).start()
 
     def ended(self, operation: Operation) -> None:
         """Append the line of the end."""
+        self._over.set()
         self._note(operation, lambda: _append_end(operation))
+
+    def _beat(self, operation_id: str) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            try:
+                append(journal_folder(), {"event": "runs", "id": operation_id, "at": _moment(datetime.now(UTC))})
+            except (OSError, RuntimeError) as exc:  # as below; that it is missing is told at the end
+                logger.debug("that an operation runs cannot be noted: %s", exc)
 
     def _note(self, operation: Operation, note: Callable[[], object]) -> None:
         try:
@@ -92,7 +107,7 @@ def _append_end(operation: Operation) -> None:
         line["backup"] = operation.backup_id
     folder = journal_folder()
     if append(folder, line | _result(operation), {"numbers": operation.numbers.as_json()}):
-        from flows.reporting.journal_totals import compact  # once in hundreds of operations
+        from flows.reporting.journal_compaction import compact  # once in hundreds of operations
 
         compact(folder)
 

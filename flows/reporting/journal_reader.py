@@ -42,6 +42,8 @@ class JournalReader:
         """By number of a segment its inode, and how many bytes of it were read."""
         self._told: set[str] = set()
         """Operations that were noted as lost by this reader."""
+        self._left_out: set[int] = set()
+        """Segments that could not be opened, which was said."""
 
     def read(self) -> Totals:
         """Return what all lines add up to; it must not be changed, and changes with the next call.
@@ -113,7 +115,9 @@ class JournalReader:
         except FileNotFoundError:
             raise _Moved from None
         except OSError as exc:
-            logger.debug("a segment of the journal is left out: %s", exc)
+            if number not in self._left_out:
+                logger.warning("metrics miss a part of the journal, which cannot be read: %s", exc)
+                self._left_out.add(number)
             return
         with open(fd, "rb", buffering=0) as file:
             seen = os.fstat(fd)
@@ -126,6 +130,6 @@ class JournalReader:
             data = file.read(_MOST_AT_ONCE)
         # what is not whole yet is read again
         whole = data.rfind(b"\n") + 1
-        for line in data[:whole].splitlines():
+        for line in data[:whole].split(b"\n"):
             totals.feed(line)
         self._read[number] = inode, offset + whole

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from blocks.plan.notifications import Occasion
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata
+from blocks.rows.selection import printed
 from flows.pipeline.hints import as_typed
 from flows.pipeline.prefect_compat import in_flow_run
 from flows.reporting.lifecycle import Operation, Verb
@@ -56,7 +57,7 @@ def message_of(run: Operation, occasion: Occasion) -> Message:
     problem, suspicions = problem_of(run), suspicions_of(run)
     host, plan = socket.gethostname(), run.plan
     lines = [
-        f"plan: {plan.name}" + (f" ({plan.reference})" if plan.reference else ""),
+        f"plan: {plan.name}" + (f" ({printed(plan.reference)})" if plan.reference else ""),
         *([f"backup: {run.backup_there}"] if run.backup_there else []),
         f"began: {local_time(run.started_at)}, took {human_seconds(run.seconds or 0.0)}",
         f"host: {host}",
@@ -67,7 +68,7 @@ def message_of(run: Operation, occasion: Occasion) -> Message:
         lines += ["", "suspicious:", *(f"- {one}" for one in suspicions)]
     if problem is not None:
         error, hint = problem
-        lines += ["", f"error: {error}", *([f"hint: {as_typed(hint, plan.reference)}"] if hint else [])]
+        lines += ["", f"error: {error}", *([f"hint: {printed(as_typed(hint, plan.reference))}"] if hint else [])]
     if occasion not in (Occasion.COMPLETED, Occasion.VERIFIED):
         lines += ["", f"What to do: {_to_do(run, occasion)}"]
     facts: dict[str, JsonValue] = {
@@ -97,7 +98,7 @@ def trial_message(plan: BackupPlan, now: datetime | None = None) -> Message:
     now = now or datetime.now(UTC)
     host = socket.gethostname()
     lines = (
-        f"plan: {plan.name}" + (f" ({plan.reference})" if plan.reference else ""),
+        f"plan: {plan.name}" + (f" ({printed(plan.reference)})" if plan.reference else ""),
         f"at: {local_time(now)}",
         f"host: {host}",
         "",
@@ -133,7 +134,7 @@ def _numbers(run: Operation) -> list[str]:
 
 
 def _to_do(run: Operation, occasion: Occasion) -> str:
-    plan = shlex.quote(run.plan.reference or run.plan.name)
+    plan = shlex.quote(printed(run.plan.reference or run.plan.name))
     backup = run.backup_there or "latest"
     if occasion is Occasion.CORRUPTED:
         return (

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET6, SHUT_RDWR, getaddrinfo
+from socketserver import TCPServer
 from typing import Any, ClassVar
 
 from blocks.errors import ConfigurationError
@@ -40,6 +41,10 @@ class _Server(ThreadingHTTPServer):
         found = getaddrinfo(*address)
         self.address_family = found[0][0]
         super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Listen; nobody asks a name server first what this machine is called, as HTTPServer does."""
+        TCPServer.server_bind(self)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread."""
@@ -117,9 +122,10 @@ def serving(host: str, port: int, pages: Mapping[str, Page]) -> Iterator[str]:
     """
     try:
         server = _Server((host, port), pages)
-    except (OSError, OverflowError) as exc:
+    except (OSError, OverflowError, ValueError) as exc:  # ValueError: no name of a host can be like that
         raise ConfigurationError(
-            f"cannot listen on {host}, port {port}: {exc}", hint="Choose another port, or another --host."
+            f"cannot listen on {host}, port {port}: {getattr(exc, 'strerror', None) or exc}",
+            hint="Choose another port, or another address of this machine.",
         ) from exc
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="metrics", daemon=True)
     thread.start()

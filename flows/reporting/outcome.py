@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-
 from blocks.errors import LastgoodError
+from blocks.host.log_lines import without_secrets
 from blocks.plan.notifications import Occasion
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupStatus
 from blocks.repository.verdict import Verdict, recorded_standing
+from blocks.rows.selection import printed
 from blocks.verification import Verification
 from flows.reporting.lifecycle import Operation
 
 MOST_CHARACTERS = 3000
 """How much of an error is told; Slack takes no more in one message."""
-SHORTEST_SECRET = 4
-"""What is shorter would be found in any text."""
 
 
 def occasion_of(run: Operation) -> Occasion:
@@ -32,7 +30,7 @@ def occasion_of(run: Operation) -> Occasion:
 
 def suspicions_of(run: Operation) -> tuple[str, ...]:
     """Return what is suspicious about the backup that was made, in sentences."""
-    return run.result.suspicions if isinstance(run.result, BackupMetadata) else ()
+    return tuple(map(printed, run.result.suspicions)) if isinstance(run.result, BackupMetadata) else ()
 
 
 def problem_of(run: Operation) -> tuple[str, str] | None:
@@ -49,11 +47,8 @@ def problem_of(run: Operation) -> tuple[str, str] | None:
 
 
 def _without_secrets(plan: BackupPlan, text: str) -> str:
-    """Leave out what variables of the plan hold: what a hook or a server said may repeat it."""
-    for name in plan.secret_variables:
-        secret = os.environ.get(name, "")
-        if len(secret) >= SHORTEST_SECRET:
-            text = text.replace(secret, "***")
+    """Leave out what variables of the plan hold, which a hook or a server may repeat, and what is no UTF-8."""
+    text = printed(without_secrets(text, plan.secret_variables))
     if len(text) > MOST_CHARACTERS:
         return f"{text[:MOST_CHARACTERS]} …"
     return text

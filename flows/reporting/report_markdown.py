@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from flows.reporting.markdown import markdown_text
 from flows.reporting.report_facts import PlanFacts
 from flows.reporting.report_page import growth_words, health_words, objective_words, pieces, verified_words
 from flows.reporting.units import human_time
-from flows.reporting.verification_markdown import markdown_text
 
 MOST_LINES = 10
 """So many warnings are told; the rest is counted."""

@@ -40,7 +40,8 @@ _COUNTED = {
 
 def tell(lines: Iterable[str]) -> None:
     """Write lines into the log of the run that this is in: Prefect's, where there is one, and Python's."""
-    said = [of_backup(without_secrets(line)) for line in lines]
+    # of several lines (an error of a server, say) each begins with the backup, so that none can be taken for another's
+    said = [of_backup(one) for line in lines for one in without_secrets(line).splitlines()]
     for line in said:
         logger.info("%s", line)
     if without_prefect() or not in_flow_run():

@@ -8,6 +8,7 @@ from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, RuleOutcome, RuleResult, Verification
 from flows.reporting.charts import image
 from flows.reporting.evidence import Evidence, compared
+from flows.reporting.markdown import markdown_text, table
 from flows.reporting.units import human_seconds, human_time
 from flows.reporting.wording import (
     AXES,
@@ -31,9 +32,6 @@ MOST_LINES = 50
 MOST_RULES = 1_000
 MOST_TRENDED = 10
 """How many verifications the table of the trend has."""
-
-# what Markdown or HTML would make something else of
-_MEANT = {ord(sign): f"\\{sign}" for sign in "\\`*[]|~"} | {ord("<"): "&lt;", ord(">"): "&gt;", ord("&"): "&amp;"}
 
 
 def verification_markdown(result: Verification, evidence: Evidence | None, more: Sequence[str] = ()) -> str:
@@ -131,16 +129,9 @@ def _trend(history: Sequence[Verification]) -> list[str]:
         for one, count in list(zip(history, wrong, strict=True))[: -MOST_TRENDED - 1 : -1]
     ]
     told = f"Rows (line) and findings (bars) of the last {len(history)} verifications, in the order of their backups"
-    header = "| backup | verdict | findings | rows | restored in |\n|---|---|---|---|---|"
-    table = "\n".join([header, *(f"| {' | '.join(cells)} |" for cells in shown)])
-    return [f"![{told}]({image(rows, wrong)})", f"{told}.", table] if len(history) > 1 else [table]
+    trend = table(("backup", "verdict", "findings", "rows", "restored in"), shown)
+    return [f"![{told}]({image(rows, wrong)})", f"{told}.", trend] if len(history) > 1 else [trend]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([markdown_text(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def markdown_text(text: str, most: int = 160) -> str:
-    """Write text so that Markdown shows it as it is."""
-    return clipped(text, most).translate(_MEANT)
+    return table(header, [[markdown_text(cell) for cell in row] for row in rows])

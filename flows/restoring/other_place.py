@@ -51,6 +51,11 @@ def without_roles(plan: BackupPlan, wanted: RestoreRequest) -> BackupPlan:
     return plan.model_copy(update={"sources": sources})
 
 
+def variables_of(to: str | None, to_password_env: str | None) -> frozenset[str]:
+    """Return the names of the environment variables that let lastgood in at another place."""
+    return frozenset({*_NAMED_IN_URL.findall(to or ""), *([to_password_env] if to_password_env else [])})
+
+
 def restoring_to(plan: BackupPlan, to: str | None, to_password_env: str | None) -> BackupPlan:
     """Return the plan as it is restored to a place, which may ask for a password of its own.
 
@@ -63,8 +68,7 @@ def restoring_to(plan: BackupPlan, to: str | None, to_password_env: str | None) 
         ConfigurationError: A password stands in the place; or the variable is not set, or is that of the credential.
     """
     check_parameters({"to": to, "to_password_env": to_password_env})
-    named = {to_password_env, *_NAMED_IN_URL.findall(to or "")} - {None}
-    if secret := named & plan.credential_variables:
+    if secret := variables_of(to, to_password_env) & plan.credential_variables:
         raise ConfigurationError(
             f"{', '.join(map(str, secret))} opens the repository of plan {plan.name}, and is sent to no other server",
             hint="Name the variable that holds the password of the place.",

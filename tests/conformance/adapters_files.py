@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from blocks.sources.files import FilesSource
-from tests.conformance.suite import Cause, Fault, Picture, SourceAdapter, Unbuildable
+from tests.conformance.suite import Cause, Fault, PathAdapter, Picture, Unbuildable
 
 
-class FilesAdapter(SourceAdapter):
+class FilesAdapter(PathAdapter):
     """A tree: put records are files at its top; `deep` holds folders, links, holes and a name that is no text."""
 
     name = "files"
@@ -87,11 +87,6 @@ class FilesAdapter(SourceAdapter):
 
     def narrowed(self) -> tuple[FilesSource, Callable[[tuple[str, str]], bool]]:
         return self.source.model_copy(update={"exclude": ["b:*"]}), lambda key: key[1].startswith("b:")
-
-    def stranger(self) -> str:
-        path = self.folder / "stranger"
-        path.write_text("precious")
-        return str(path)
 
     def put_unbuildable(self) -> Unbuildable:
         path = self._root / "unbuildable"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.conformance.suite import Cause, Fault, Picture, SourceAdapter, Unbuildable
+from tests.conformance.suite import Cause, Fault, PathAdapter, Picture, Unbuildable
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "lastgood-example"
 sys.path.append(str(EXAMPLE))
@@ -17,7 +17,7 @@ sys.path.append(str(EXAMPLE))
 from lastgood_example.source import JSONLinesSource  # noqa: E402  where it is was only just said
 
 
-class JSONLinesAdapter(SourceAdapter):
+class JSONLinesAdapter(PathAdapter):
     """A file of JSON lines."""
 
     name = "jsonlines"
@@ -68,11 +68,6 @@ class JSONLinesAdapter(SourceAdapter):
 
     def narrowed(self) -> tuple[JSONLinesSource, Callable[[tuple[str, str]], bool]]:
         return self.source.model_copy(update={"exclude": ["b:*"]}), lambda key: key[1].startswith("b:")
-
-    def stranger(self) -> str:
-        path = self.folder / "stranger"
-        path.write_text("precious")
-        return str(path)
 
     def put_unbuildable(self) -> Unbuildable:
         self._longest = 500

@@ -13,14 +13,14 @@ from typing import Any
 from blocks.sources.mapping import MappingSource
 from tests.conformance import mapping_states
 from tests.conformance.mapping_states import AsyncStateManager, Order, Side, StateManager
-from tests.conformance.suite import Cause, Fault, Picture, SourceAdapter, Unbuildable
+from tests.conformance.suite import Cause, Fault, PathAdapter, Picture, Unbuildable
 from tests.tiered_manager import StateCategory
 from tests.tiered_manager import StateManager as TieredStateManager
 
 MOMENT = datetime(2024, 2, 29, 23, 59, 59, 999_999, UTC)
 
 
-class MappingAdapter(SourceAdapter):
+class MappingAdapter(PathAdapter):
     """A plain object."""
 
     name = "mapping"
@@ -80,11 +80,6 @@ class MappingAdapter(SourceAdapter):
 
     def narrowed(self) -> tuple[MappingSource, Callable[[tuple[str, str]], bool]]:
         return self.source.model_copy(update={"patterns": ["[ka]:*"]}), lambda key: key[1][:2] not in ("k:", "a:")
-
-    def stranger(self) -> str:
-        path = self.folder / "stranger"
-        path.write_text("precious")
-        return str(path)
 
     def put_unbuildable(self) -> Unbuildable:
         self._values()["unbuildable"] = mapping_states.passing()

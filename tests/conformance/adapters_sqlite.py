@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from blocks.sources.sqlite import SQLiteSource
-from tests.conformance.suite import Cause, Fault, Picture, SourceAdapter, Unbuildable
+from tests.conformance.suite import Cause, Fault, PathAdapter, Picture, Unbuildable
 
 HOUR_NS = 3_600_000_000_000
 
 
-class SQLiteAdapter(SourceAdapter):
+class SQLiteAdapter(PathAdapter):
     """A database with one table of put records and one of rows without a key."""
 
     name = "sqlite"
@@ -79,11 +79,6 @@ class SQLiteAdapter(SourceAdapter):
 
     def narrowed(self) -> tuple[SQLiteSource, Callable[[tuple[str, str]], bool]]:
         return self.source.model_copy(update={"exclude": ["log"]}), lambda key: key[0] == "log"
-
-    def stranger(self) -> str:
-        path = self.folder / "stranger"
-        path.write_text("precious")
-        return str(path)
 
     def add_collection(self) -> str:
         self._db.executescript("CREATE TABLE more (id INTEGER PRIMARY KEY); INSERT INTO more VALUES (1), (2)")

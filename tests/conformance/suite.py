@@ -227,6 +227,15 @@ class SourceAdapter(ABC):
         return [key for _, key in self.picture() if key[1:2] == ":" and key[2:].isdigit()]
 
 
+class PathAdapter(SourceAdapter):
+    """Adapts a source whose places are paths of files or folders, where anything may be."""
+
+    def stranger(self) -> str:
+        path = self.folder / "stranger"
+        path.write_text("precious")
+        return str(path)
+
+
 def adapters() -> Iterator[type[SourceAdapter]]:
     """Find the adapters of all sources."""
     for path in sorted(Path(__file__).parent.glob("adapters_*.py")):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,21 +18,23 @@ import yaml
 
 from blocks.host.passwords import PATTERN
 from deployments.deploy import MARK
-from deployments.watch import LOST_RUNS
-from tests.e2e.prefect_support import ROOT, Prefect, SmallPlan, wait_for
+from deployments.watch import LOST_RUNS, lost_runs
+from tests.e2e.prefect_support import Prefect, SmallPlan, wait_for
 from tests.e2e.prefect_yaml import EVERY, written
+from tests.e2e.warm import Warm
 
 pytestmark = pytest.mark.timeout(400)
 
 
-def run(prefect: Prefect, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "lastgood", *words], cwd=ROOT, env=prefect.environment(), capture_output=True, text=True
-    )
+@pytest.fixture(scope="module")
+def warm(prefect_server: Prefect, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """Runs commands of this server's clients."""
+    with Warm(tmp_path_factory.mktemp("warm"), prefect_server.environment()) as made:
+        yield made
 
 
-def deployed(prefect: Prefect, plan: SmallPlan, pool: str) -> dict[str, dict[str, Any]]:
-    done = run(prefect, "deploy", str(plan.path), "--pool", pool, "--json")
+def deployed(warm: Warm, plan: SmallPlan, pool: str) -> dict[str, dict[str, Any]]:
+    done = warm.done("lastgood", "deploy", str(plan.path), "--pool", pool, "--json")
     assert done.returncode == 0, done.stderr
     return {one["deployment"]: one for one in json.loads(done.stdout)["deployments"]}
 
@@ -49,11 +52,11 @@ def there(prefect: Prefect, pool: str) -> dict[str, dict[str, Any]]:
 
 
 def test_it_makes_what_the_plan_says_and_removes_what_it_does_not_say_any_more(
-    prefect_server: Prefect, tmp_path: Path
+    prefect_server: Prefect, warm: Warm, tmp_path: Path
 ) -> None:
     plan, pool = SmallPlan(tmp_path / "mill", name="mill"), "pool-of-mill"
     said(plan, full={"cron": "30 2 * * *", "timezone": "Europe/Berlin"}, incremental=False, differential="2h")
-    made = deployed(prefect_server, plan, pool)
+    made = deployed(warm, plan, pool)
     assert made["backup/full-mill"]["schedule"] == "30 2 * * * (Europe/Berlin)"
     following = datetime.fromisoformat(made["backup/full-mill"]["next_run"])
     assert timedelta(0) < following - datetime.now(UTC) <= timedelta(days=1)
@@ -72,17 +75,17 @@ def test_it_makes_what_the_plan_says_and_removes_what_it_does_not_say_any_more(
     assert of_full["schedule"] == {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "day_or": True}
 
     said(plan, full="12h")
-    again = deployed(prefect_server, plan, pool)
+    again = deployed(warm, plan, pool)
     assert {one["change"] for one in again.values()} == {"updated"}
     now = there(prefect_server, pool)
     assert [s["schedule"]["interval"] for s in now["backup/full-mill"]["schedules"]] == [43200]
     assert [s["schedule"]["interval"] for s in now["backup/incremental-mill"]["schedules"]] == [900]
     said(plan, full=False)
-    deployed(prefect_server, plan, pool)
+    deployed(warm, plan, pool)
     assert there(prefect_server, pool)["backup/full-mill"]["schedules"] == []
 
     said(plan, name="windmill")
-    renamed = deployed(prefect_server, plan, pool)
+    renamed = deployed(warm, plan, pool)
     assert {one["change"] for address, one in renamed.items() if address.endswith("-mill")} == {"removed"}
     assert all(address.endswith("-windmill") for address in there(prefect_server, pool))
     of_lost = [one for one in prefect_server.post("/automations/filter") if one["name"] == LOST_RUNS]
@@ -98,20 +101,20 @@ def test_it_makes_what_the_plan_says_and_removes_what_it_does_not_say_any_more(
     ],
 )
 def test_a_wrong_schedule_is_refused_before_anything_is_made(
-    prefect_server: Prefect, tmp_path: Path, schedules: dict[str, object], words: list[str]
+    prefect_server: Prefect, warm: Warm, tmp_path: Path, schedules: dict[str, object], words: list[str]
 ) -> None:
     plan = SmallPlan(tmp_path / "sick", name="sick")
     said(plan, **schedules)
-    done = run(prefect_server, "deploy", str(plan.path), "--pool", "pool-of-sick")
+    done = warm.done("lastgood", "deploy", str(plan.path), "--pool", "pool-of-sick")
     assert done.returncode == 2
     assert all(word in done.stderr for word in words), done.stderr
     assert not there(prefect_server, "pool-of-sick")
 
 
-def test_a_cron_schedule_really_has_times_on_the_server(prefect_server: Prefect, tmp_path: Path) -> None:
+def test_a_cron_schedule_really_has_times_on_the_server(prefect_server: Prefect, warm: Warm, tmp_path: Path) -> None:
     plan, pool = SmallPlan(tmp_path / "clock", name="clock"), "pool-of-clock"
     said(plan, full={"cron": "*/20 * * * *", "timezone": "Asia/Kolkata"}, incremental=False, differential=False)
-    deployed(prefect_server, plan, pool)
+    deployed(warm, plan, pool)
 
     def scheduled() -> list[dict[str, Any]] | None:
         return prefect_server.runs_of("full-clock") or None
@@ -131,16 +134,31 @@ def processes_of(flow_run: str) -> list[int]:
     return found
 
 
-def test_a_run_whose_worker_was_killed_with_it_is_ended(prefect_server: Prefect, tmp_path: Path) -> None:
+def differ(one: dict[str, Any], other: dict[str, Any], of_trigger: str) -> bool:
+    """Whether the triggers of two automations differ in something; what is listed has no order."""
+    values = (automation["trigger"][of_trigger] for automation in (one, other))
+    left, right = (sorted(value) if isinstance(value, list) else value for value in values)
+    return bool(left != right)
+
+
+def test_a_run_whose_worker_was_killed_with_it_is_ended(prefect_server: Prefect, warm: Warm, tmp_path: Path) -> None:
     plan, pool = SmallPlan(tmp_path / "lost", name="lost"), "pool-of-lost"
     text = yaml.safe_load(plan.path.read_text())
     text |= {"hooks": {"before": [{"command": ["sleep", "600"], "timeout_seconds": 900}]}}
     plan.path.write_text(yaml.safe_dump(text))
-    deployed(prefect_server, plan, pool)
+    deployed(warm, plan, pool)
     (automation,) = (one for one in prefect_server.post("/automations/filter") if one["name"] == LOST_RUNS)
     assert automation["trigger"]["within"] == 90
     of_full = there(prefect_server, pool)["backup/full-lost"]
     asked = prefect_server.post(f"/deployments/{of_full['id']}/create_flow_run")
+    # the same for this run alone, and sooner: runs of other tests say that they live every half minute
+    soon = lost_runs(timedelta(seconds=10)).model_dump(mode="json", exclude_unset=True)
+    of_this_run = {"match": {"prefect.resource.id": f"prefect.flow-run.{asked['id']}"}}
+    narrowed = prefect_server.post(
+        "/automations/", **soon | {"name": f"of {asked['id']}", "trigger": soon["trigger"] | of_this_run}
+    )
+    assert {one for one in automation["trigger"] if differ(narrowed, automation, one)} == {"id", "match", "within"}
+    assert narrowed["actions"][0].keys() == automation["actions"][0].keys()
     worker = subprocess.Popen(
         [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool],
         cwd=tmp_path, env=prefect_server.environment(),
@@ -161,6 +179,7 @@ def test_a_run_whose_worker_was_killed_with_it_is_ended(prefect_server: Prefect,
             os.kill(process, signal.SIGKILL)
         worker.wait()
     ended = prefect_server.finished(asked["id"], within=240)
+    prefect_server.delete(f"/automations/{narrowed['id']}")
     assert (ended["state_type"], "its process is gone" in ended["state"]["message"]) == ("CRASHED", True)
 
 

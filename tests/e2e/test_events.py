@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.blocks.system import Secret
 
 from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError
 from blocks.plan.plan import load_plan, read_plan
@@ -247,6 +248,16 @@ def test_a_block_that_is_not_there_is_said_before_anything_is_made(prefect: Pref
     with pytest.raises(ConfigurationError, match="no block slack-webhook/nobody"):
         deployed(plan)
     assert not there(prefect, "pool-of-blockless")
+
+
+def test_a_block_of_another_kind_is_said_before_anything_is_made(prefect: Prefect, tmp_path: Path) -> None:
+    plan = SmallPlan(tmp_path / "misblocked", name="misblocked")
+    say(plan, notifications=[{"type": "block", "block": "secret/no-channel"}])
+    document = Secret(value="x").save("no-channel", overwrite=True, _sync=True)
+    with pytest.raises(ConfigurationError, match="secret/no-channel sends no notifications"):
+        deployed(plan)
+    assert not there(prefect, "pool-of-misblocked")
+    prefect.delete(f"/block_documents/{document}")
 
 
 SILENT = """

@@ -7,6 +7,7 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from contextvars import copy_context
@@ -19,7 +20,7 @@ from prefect import flow, task
 from blocks.errors import CorruptionDetected, HookFailed, QualityFailed, RepositoryLocked
 from blocks.records import BackupMetadata
 from flows import backup, restore, retention, undo, verify
-from flows.reporting.approval_markdown import plain
+from flows.reporting.markdown import plain
 from flows.reporting.units import human_bytes
 from tests.e2e.prefect_support import Prefect, SmallPlan, wait_for
 
@@ -316,6 +317,10 @@ def test_what_the_layers_below_warn_of_is_in_the_log_of_the_run_without_secrets(
 ) -> None:
     def fails(*_: object) -> None:
         logging.getLogger("blocks.planted").warning("the disk of redis://:geheim@cache makes noises")
+        # of a pool, say, that was not told whose work it does
+        beside = threading.Thread(target=logging.getLogger("blocks.planted").warning, args=("a server is slow",))
+        beside.start()
+        beside.join()
         raise RuntimeError("postgresql://bot:geheim@db.example/books does not answer")
 
     monkeypatch.setattr(type(small_plan.plan.sources["ledger"]), "view", fails)
@@ -325,6 +330,7 @@ def test_what_the_layers_below_warn_of_is_in_the_log_of_the_run_without_secrets(
     assert run["state"]["message"] == "unexpected RuntimeError: postgresql://bot@db.example/books does not answer"
     lines = said(prefect, run["id"])
     assert any(re.fullmatch(r"FUL_\w+: the disk of redis://@cache makes noises", line) for line in lines)
+    assert any(re.fullmatch(r"FUL_\w+: a server is slow", line) for line in lines)
     assert "postgresql://bot@db.example/books does not answer" in "\n".join(lines)
     assert "geheim" not in "\n".join(lines)
 

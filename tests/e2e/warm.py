@@ -3,8 +3,8 @@
 To import Prefect takes longer than what most commands do. So one process imports everything, starts no thread, and
 forks a child for each command.
 
-    request  {"words": ["lastgood", "list", "trading.yaml"], "output": "/tmp/x"}   one line of JSON
-    reply    0                                                                       the exit code
+    request  {"words": ["lastgood", "list", "trading.yaml"], "output": "/tmp/x", "errors": "/tmp/y"}   one line of JSON
+    reply    0                                                                                         the exit code
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -33,7 +33,7 @@ class Warm:
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self._output = folder / "output of the command"
+        self._output, self._errors = folder / "output of the command", folder / "errors of the command"
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.e2e.warm", str(folder)],
             cwd=ROOT,
@@ -45,12 +45,19 @@ class Warm:
 
     def run(self, *words: str) -> tuple[int, str]:
         """Run a command line; return its exit code and all that it printed."""
+        return self._asked(words, self._output), self._output.read_text()
+
+    def done(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command line; return what became of it, with what it printed as a result and beside it."""
+        code = self._asked(words, self._errors)
+        return subprocess.CompletedProcess(words, code, self._output.read_text(), self._errors.read_text())
+
+    def _asked(self, words: Sequence[str], errors: Path) -> int:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        request = {"words": words, "output": str(self._output)}
+        request = {"words": words, "output": str(self._output), "errors": str(errors)}
         print(json.dumps(request), file=self._process.stdin, flush=True)
-        code = int(self._process.stdout.readline())
-        return code, self._output.read_text()
+        return int(self._process.stdout.readline())
 
     def __enter__(self) -> Warm:
         return self
@@ -73,16 +80,19 @@ def main() -> None:
         request = json.loads(line)
         child = os.fork()
         if child == 0:
-            _become(request["words"], request["output"])
+            _become(request["words"], request["output"], request["errors"])
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
-def _become(words: list[str], output: str) -> None:
-    for number, name, flags in ((0, os.devnull, os.O_RDONLY), (1, output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)):
+def _become(words: list[str], output: str, errors: str) -> None:
+    written = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    for number, name, flags in ((0, os.devnull, os.O_RDONLY), (1, output, written), (2, errors, written)):
+        if number == 2 and errors == output:
+            os.dup2(1, 2)
+            continue
         opened = os.open(name, flags, 0o600)
         os.dup2(opened, number)
         os.close(opened)
-    os.dup2(1, 2)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  it is the process's own from now on
     sys.argv = words
     if words[0] == "lastgood":

@@ -251,6 +251,16 @@ def test_a_restore_to_another_place_says_so(app: App) -> None:
     assert app.notes == ["before restore full exact other -", "after restore full exact other completed"]
 
 
+def test_hooks_do_not_see_the_password_of_another_place(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_THE_OTHER", "hunter2")
+    show = ["sh", "-c", 'echo "${OF_THE_OTHER-none}" >> notes']
+    other = str(app.folder / "other.db")
+    make_restore(
+        app.plan(restore={"before": [show]}), RestoreRequest(mode=EXACT, to=other, to_password_env="OF_THE_OTHER")
+    )
+    assert app.notes == ["none"]
+
+
 def test_an_undo_is_a_restore(app: App) -> None:
     restored(app.plan())
     make_undo(app.plan(restore={"before": [NOTE], "after": [NOTE]}), preview=False)
@@ -349,6 +359,29 @@ def test_a_program_is_called_around_the_verbs_of_its_manager(app: App) -> None:
         ("after", "retention", "completed", False),
     ]
     assert len(app.notes) == 2
+
+
+def test_what_a_function_was_told_stays_what_it_was(app: App) -> None:
+    told: list[HookContext] = []
+    lastgood.BackupManager(app.plan(), before=told.append, after=told.append).create_backup("full")
+    assert [(run.moment, run.outcome) for run in told] == [("before", ""), ("after", "completed")]
+
+
+async def _later(_run: HookContext) -> None: ...
+
+
+@pytest.mark.parametrize("wrong", [_later, "shop.ops:tell", 7])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_what_is_no_plain_function_is_refused_before_anything_is_done(app: App, moment: str, wrong: Any) -> None:
+    manager = lastgood.BackupManager(app.plan(), **{moment: wrong})
+    with pytest.raises(ConfigurationError, match=f"what is to be called {moment} is .*, and no plain function"):
+        manager.create_backup("full")
+    assert len(app.ids) == 1
+
+
+def test_a_function_that_only_begins_a_coroutine_has_failed(app: App) -> None:
+    with pytest.raises(HookFailed, match="nothing of it ran"):
+        lastgood.BackupManager(app.plan(), before=lambda run: _later(run)).create_backup("full")
 
 
 def test_a_function_that_raises_stops_the_work_before_and_is_told_after(app: App) -> None:

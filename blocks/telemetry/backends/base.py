@@ -17,7 +17,7 @@ class Backend(Protocol):
         ...
 
     def flush(self, seconds: float) -> bool:
-        """Send what was taken so far; return whether that was done within so many seconds."""
+        """Send what was taken so far; return whether that was done within so many seconds, whoever took it."""
         ...
 
     def close(self, seconds: float) -> None:

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, Full, Queue
 from typing import Protocol
 
@@ -20,7 +21,7 @@ MOST_WAITING = 10_000
 REST_SECONDS = 30.0
 """For so long a backend is left alone that could not be told: what comes meanwhile is dropped."""
 BATCH_SECONDS = 5.0
-"""A client that gathers numbers sends them after so long without another one."""
+"""A client that gathers numbers sends them so long after the first of them."""
 EXIT_SECONDS = 3.0
 """A process that ends waits at most so long for numbers that were not sent."""
 
@@ -83,8 +84,9 @@ class Pusher:
         self._take((dotted(name, self._prefix), value))
 
     def flush(self, seconds: float) -> bool:
-        """Send what was taken so far; return whether that was done within so many seconds."""
-        if self._thread is None or self._pid != os.getpid():
+        """Send what was taken so far; return whether that was done within so many seconds, whoever took it."""
+        # in a process that was forked there is no thread yet, and after the end there is nothing to wait for
+        if self._thread is None or not self._thread.is_alive():
             return True
         done, until = threading.Event(), time.monotonic() + seconds
         try:
@@ -99,10 +101,8 @@ class Pusher:
         atexit.unregister(self._at_exit)
         if (thread := self._thread) is None or self._pid != os.getpid():
             return
-        try:
+        with suppress(Full):  # then the thread ends when it has sent all that waits
             self._waiting.put_nowait(_End())
-        except Full:
-            return
         thread.join(seconds)
         if thread.is_alive():
             logger.warning("%s did not take all metrics within %g seconds", self._what, seconds)
@@ -135,10 +135,12 @@ class Pusher:
     def _run(self) -> None:
         sender = _Sender(self._connect, self._what)
         while True:
-            try:
-                task = self._waiting.get(timeout=BATCH_SECONDS if sender.gathered else None)
-            except Empty:
+            if (rest := sender.rest()) == 0:
                 sender.flush()
+                continue
+            try:
+                task = self._waiting.get(timeout=rest)
+            except Empty:
                 continue
             if isinstance(task, _End):
                 return sender.close()
@@ -152,17 +154,21 @@ class Pusher:
 
 
 class _Sender:
-    """Uses a client, and leaves it alone for a while after it failed. Used by one thread.
-
-    Attributes:
-        gathered: Whether the client may hold what it has not sent.
-    """
+    """Uses a client, and leaves it alone for a while after it failed. Used by one thread."""
 
     def __init__(self, connect: Callable[[], Client], what: str) -> None:
         self._connect, self._what = connect, what
         self._client: Client | None = None
         self._rests_until = 0.0
-        self._told = self.gathered = False
+        self._told = False
+        self._gathered_since: float | None = None
+        """When the client took the first of what it may hold and has not sent; None where it holds nothing."""
+
+    def rest(self) -> float | None:
+        """Return for how many seconds the client may keep what it gathered; None where it gathered nothing."""
+        if self._gathered_since is None:
+            return None
+        return max(0.0, self._gathered_since + BATCH_SECONDS - time.monotonic())
 
     def send(self, name: str, value: float | None) -> None:
         """Count a name, or observe its value."""
@@ -171,8 +177,8 @@ class _Sender:
 
     def flush(self) -> None:
         """Have the client send what it gathered."""
-        if self._client is not None and self.gathered:
-            self.gathered = False
+        if self._client is not None and self._gathered_since is not None:
+            self._gathered_since = None
             self._tried(self._client.flush)
 
     def close(self) -> None:
@@ -187,12 +193,13 @@ class _Sender:
             client.count(name)
         else:
             client.observe(name, value)
-        self.gathered = True
+        if self._gathered_since is None:
+            self._gathered_since = time.monotonic()
 
     def _tried(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as exc:  # whatever it is: nothing that only reports may end the thread
+        except (Exception, SystemExit) as exc:  # whatever it is: nothing that only reports may end the thread
             # once: a backend that is away for a night says nothing new each minute
             level = logging.DEBUG if self._told else logging.WARNING
             logger.log(level, "%s was not told metrics: %s", self._what, exc)

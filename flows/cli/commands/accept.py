@@ -17,7 +17,11 @@ def accept_arguments(command: ArgumentParser) -> None:
     """Declare what `accept` takes."""
     options.plan(command)
     command.add_argument(
-        "backups", metavar="BACKUP", nargs="*", help="Ids of suspicious backups, or their ends; all of them if none."
+        "backups",
+        metavar="BACKUP",
+        nargs="*",
+        default=(),  # else one that misses the plan is told that these are missing, too
+        help="Ids of suspicious backups, or their ends; all of them if none.",
     )
     options.json(command)
 
@@ -38,7 +42,7 @@ def accept(plan: str, backups: Sequence[str], *, json: bool) -> None:
         for sentence in one.suspicions:
             say(f"  {sentence}")
     if not found:
-        note(f"no backup of plan {opened.name} is suspicious")
+        note(f"no {'such ' if backups else ''}backup of plan {opened.name} is suspicious and not accepted yet")
 
 
 COMMAND = options.Command("Say that what is suspicious about backups is right.", accept_arguments, accept)

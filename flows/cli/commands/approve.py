@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from blocks.errors import BackupNotFound, ConfigurationError, RestoreRefused
 from flows.cli import options
-from flows.cli.output import Table, fits, grid, say, say_json, say_sentence
+from flows.cli.output import fits, say, say_json, say_sentence
 from flows.cli.running import answering_server
+from flows.cli.tables import Table, grid
 from flows.reporting.moments import local_time
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from blocks.errors import LastgoodError
+from blocks.host.log_lines import told_of
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupType
 from blocks.repository.verdict import Verdict
@@ -14,10 +15,11 @@ from flows.backup import backup_and_verify, made_unproved
 from flows.cli import options
 from flows.cli.given_state import read_given_state
 from flows.cli.manner import manner
-from flows.cli.output import fields, grid, remark, say, say_json, warn
+from flows.cli.output import remark, say, say_json, warn
 from flows.cli.progress import open_progress
 from flows.cli.render import backup_json, changed, collections_table, held_log, proof_text
 from flows.cli.running import open_plan, run_reference, run_verb
+from flows.cli.tables import fields, grid
 from flows.reading.state import plan_of_given
 from flows.rehearsal import rehearse
 from flows.reporting.moments import local_time
@@ -139,13 +141,14 @@ def _show(made: BackupMetadata, verdict: Verdict, json: bool) -> None:
 
 
 def _warn(made: BackupMetadata) -> None:
-    if made.clock_doubt:
-        warn(made.clock_doubt)
-    for sentence in made.suspicions:
-        warn(f"suspicious: {sentence}")
-    for source in made.sources:
-        for warning in source.warnings:
-            warn(f"{source.name}: {warning}")
+    with told_of("backup", made.backup_id):
+        if made.clock_doubt:
+            warn(made.clock_doubt)
+        for sentence in made.suspicions:
+            warn(f"suspicious: {sentence}")
+        for source in made.sources:
+            for warning in source.warnings:
+                warn(f"{source.name}: {warning}")
 
 
 def _say_briefly(made: BackupMetadata, verdict: Verdict) -> None:

@@ -10,9 +10,10 @@ from blocks.repository.capabilities import Capabilities
 from flows.check import CheckResult, check_repository
 from flows.cli import options
 from flows.cli.manner import manner
-from flows.cli.output import fields, note, say, say_json
+from flows.cli.output import note, say, say_json
 from flows.cli.progress import open_progress
 from flows.cli.running import open_plan
+from flows.cli.tables import fields
 from flows.reporting.units import human_bytes, human_seconds
 
 

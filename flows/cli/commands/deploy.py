@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from blocks.errors import ConfigurationError
 from blocks.prefect_compat import is_path
 from flows.cli import options
-from flows.cli.output import Table, fits, grid, say, say_json, say_sentence
+from flows.cli.output import fits, say, say_json, say_sentence
 from flows.cli.running import answering_server, open_plan
+from flows.cli.tables import Table, grid
 from flows.reporting.moments import local_time
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from pydantic import JsonValue
 from blocks.errors import BackupNotFound
 from blocks.rows.selection import Selection
 from flows.cli import options
-from flows.cli.output import Styled, grid, note, say, say_json
+from flows.cli.output import note, say, say_json
 from flows.cli.running import open_plan
+from flows.cli.tables import Styled, grid
 from flows.pipeline.chain import Chain
 from flows.pipeline.hints import nearest
 from flows.reading.diff import Absent, CollectionDiff, FieldChange, RowChange, compare_backups

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from blocks.errors import ConfigurationError
 from flows.cli import options
-from flows.cli.output import grid, say, say_json, say_note
+from flows.cli.output import say, say_json, say_note
 from flows.cli.running import open_plan
+from flows.cli.tables import grid
 from flows.reading.contents import Contents
 from flows.reading.export import ExportRequest, Format, export
 from flows.reporting.units import human_bytes

@@ -9,8 +9,9 @@ from pydantic import JsonValue
 
 from blocks.repository.block import RecoveryKit
 from flows.cli import options
-from flows.cli.output import deliver, fields, note, say, say_json, stdout, warn
+from flows.cli.output import deliver, note, say, say_json, stdout, warn
 from flows.cli.running import open_plan
+from flows.cli.tables import fields
 
 if TYPE_CHECKING:
     from rich.panel import Panel

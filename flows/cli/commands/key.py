@@ -17,8 +17,9 @@ from blocks.errors import ConfigurationError, LastgoodError, NotConfirmed
 from blocks.plan.plan import BackupPlan
 from blocks.repository.block import Repository
 from flows.cli import options
-from flows.cli.output import asks, grid, interactive, note, say, say_json
+from flows.cli.output import asks, interactive, note, say, say_json
 from flows.cli.running import open_plan
+from flows.cli.tables import grid
 
 
 def list_keys_arguments(command: ArgumentParser) -> None:

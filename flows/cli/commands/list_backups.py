@@ -13,9 +13,10 @@ from blocks.records import BackupMetadata, BackupStatus, BackupType
 from blocks.repository.leases import LeaseRecord
 from blocks.repository.verdict import Verdict
 from flows.cli import options
-from flows.cli.output import Column, Table, grid, note, say, say_json, say_lines, warn
+from flows.cli.output import note, say, say_json, say_lines, warn
 from flows.cli.render import backup_json, chain_text, changed, lease_json, proof_letters, proof_text, status_text
 from flows.cli.running import open_plan
+from flows.cli.tables import Column, Table, grid
 from flows.cli.times import parse_time
 from flows.pipeline.doubts import settled
 from flows.reporting.moments import ago, local_time

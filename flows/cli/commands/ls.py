@@ -12,8 +12,9 @@ from pydantic import JsonValue
 from blocks.errors import ConfigurationError
 from blocks.records import Collection
 from flows.cli import options
-from flows.cli.output import grid, note, say, say_json
+from flows.cli.output import note, say, say_json
 from flows.cli.running import open_plan
+from flows.cli.tables import grid
 from flows.reading.contents import Contents
 from flows.reading.readable import columns_of
 from flows.reading.records import keys_of

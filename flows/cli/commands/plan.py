@@ -14,8 +14,9 @@ from blocks.plan.draft import draft
 from blocks.plan.plan import parse_plan, read_plan
 from blocks.plan.strict_yaml import load_yaml
 from flows.cli import options
-from flows.cli.output import Styled, folded, note, say, say_json, say_sentence
+from flows.cli.output import folded, note, say, say_json, say_sentence
 from flows.cli.running import answering_server, open_plan
+from flows.cli.tables import Styled
 from flows.proving.readiness import Readiness, readiness
 
 

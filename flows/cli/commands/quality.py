@@ -16,8 +16,9 @@ from blocks.plan.quality.suite import Format
 from blocks.records import BackupMetadata, Collection
 from flows.cli import options
 from flows.cli.options import meant
-from flows.cli.output import grid, note, say, say_json
+from flows.cli.output import note, say, say_json
 from flows.cli.running import open_plan
+from flows.cli.tables import grid
 from flows.proving.evidence import draft, gather
 from flows.proving.suggest import suggested
 from flows.proving.suite_check import SuiteCheck, check_suites

@@ -8,8 +8,9 @@ from argparse import ArgumentParser
 
 from blocks.errors import ConfigurationError
 from flows.cli import options
-from flows.cli.output import Column, Table, note, say, say_note
+from flows.cli.output import note, say, say_note
 from flows.cli.running import open_plan
+from flows.cli.tables import Column, Table
 from flows.reading.contents import Contents
 from flows.reading.query import Answer, answer
 from flows.reading.values import csv_line, csv_lines, csv_texts, json_rows

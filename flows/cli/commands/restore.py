@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from blocks.errors import ConfigurationError, RestoreRefused
+from blocks.host.log_lines import told_of
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupType
 from blocks.repository.lookup import LATEST, LATEST_VERIFIED
@@ -17,9 +18,10 @@ from blocks.rows.selection import Selection
 from blocks.sources.target import RestoreMode
 from flows.cli import options
 from flows.cli.manner import manner
-from flows.cli.output import asks, fields, grid, interactive, remark, say, say_json, say_note
+from flows.cli.output import asks, interactive, remark, say, say_json, say_note
 from flows.cli.progress import open_progress
 from flows.cli.running import open_plan, run_reference, run_verb
+from flows.cli.tables import fields, grid
 from flows.cli.times import parse_time
 from flows.pipeline.results import RestoreResult
 from flows.reading.newest_of_type import newest_of_type
@@ -258,8 +260,9 @@ def _show(result: RestoreResult, json: bool) -> None:
     preview = result.mode is RestoreMode.PREVIEW
     if preview or not manner().quiet:
         _say_result(result, preview)
-    for text in result.notes:
-        say_note(text)
+    with told_of("restore", result.backup_id):
+        for text in result.notes:
+            say_note(text)
     if result.undo and not manner().quiet:
         say(f"\nTo undo this restore: {result.undo}")
 

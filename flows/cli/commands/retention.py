@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
+from blocks.host.log_lines import told_of
 from flows.cli import options
 from flows.cli.manner import manner
-from flows.cli.output import Table, grid, say, say_json, warn
+from flows.cli.output import say, say_json, warn
 from flows.cli.running import open_plan, run_reference, run_verb
+from flows.cli.tables import Table, grid
 from flows.pipeline.results import RetentionResult
 from flows.reporting.units import human_bytes
 from flows.retention import apply_retention
@@ -41,8 +43,9 @@ def retention(plan: str, *, dry_run: bool, accept_clock: bool, adopt: bool, no_s
     if not manner().quiet or result.dry_run:
         say(_retention_table(result))
         _say_retention(result)
-    for one in result.notes:
-        warn(one)
+    with told_of("retention"):
+        for one in result.notes:
+            warn(one)
 
 
 def _retention_table(result: RetentionResult) -> Table:

@@ -13,7 +13,7 @@ from blocks.repository.block import Repository
 from blocks.repository.verdict import Verdict
 from blocks.verification import Verification
 from flows.cli import options
-from flows.cli.output import Table, fields, grid, say, say_json, say_sentence
+from flows.cli.output import say, say_json, say_sentence
 from flows.cli.render import (
     backup_json,
     chain_text,
@@ -25,6 +25,7 @@ from flows.cli.render import (
     status_text,
 )
 from flows.cli.running import open_plan
+from flows.cli.tables import Table, fields, grid
 from flows.pipeline.doubts import settled
 from flows.reading.recovery import Recovery, recovery_of
 from flows.reporting.moments import local_time

@@ -12,9 +12,10 @@ from pydantic import JsonValue
 from blocks.errors import ConfigurationError, CorruptionDetected, LastgoodError
 from blocks.plan.strict_yaml import load_yaml
 from flows.cli import options
-from flows.cli.exit import error_json
-from flows.cli.output import Styled, fields, note, say, say_json
+from flows.cli.exit import error_json, note_error_of
+from flows.cli.output import say, say_json
 from flows.cli.running import open_plan
+from flows.cli.tables import Styled, fields
 from flows.reading.status import Health, PlanStatus, ProofAge, plan_status
 from flows.reporting.moments import ago, local_time
 from flows.reporting.units import human_bytes
@@ -63,9 +64,7 @@ def status(plans: Sequence[str], *, json: bool) -> int:
         say_json({"plans": [_json(reference, one) for reference, one in found]})
     for number, (reference, one) in enumerate(found):
         if isinstance(one, LastgoodError):
-            note(f"error: {reference}: {one.message}")
-            if one.hint:
-                note(f"hint: {one.hint}")
+            note_error_of(reference, one)
         elif not json:
             if number:
                 say("")
@@ -124,6 +123,8 @@ def _say(one: PlanStatus, now: datetime) -> None:
         )
     else:
         lines.append(("last good", "none"))
+    if failed := one.last_failed:
+        lines.append(("failed", f"{ago(failed.failed_at, now)}: {failed.type} backup ({local_time(failed.failed_at)})"))
     lines.append(("next due", f"{ago(one.next_due, now)} ({local_time(one.next_due)})" if one.next_due else "by hand"))
     lines.append(("verified", _proof(one.last_verified, now)))
     for suspicious in one.suspicious[-_MOST_SUSPICIOUS:]:

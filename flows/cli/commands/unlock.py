@@ -10,9 +10,10 @@ from blocks.errors import NotConfirmed
 from blocks.host.leftovers import runs
 from blocks.repository.leases import LeaseRecord
 from flows.cli import options
-from flows.cli.output import asks, fields, interactive, note, say, say_json
+from flows.cli.output import asks, interactive, note, say, say_json
 from flows.cli.render import lease_json
 from flows.cli.running import open_plan
+from flows.cli.tables import fields
 from flows.reporting.moments import local_time
 
 _PROCESS = {True: "running", False: "ended", None: "unknown"}

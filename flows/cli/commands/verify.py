@@ -6,15 +6,17 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from blocks.errors import LastgoodError
+from blocks.host.log_lines import told_of
 from blocks.plan.plan import BackupPlan
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Verification
 from flows.cli import options
 from flows.cli.due import verify_due
 from flows.cli.manner import manner
-from flows.cli.output import Styled, fields, note, say, say_json, say_sentence, warn
+from flows.cli.output import note, say, say_json, say_sentence, warn
 from flows.cli.render import outcome_text, status_text
 from flows.cli.running import open_plan, run_reference, run_verb
+from flows.cli.tables import Styled, fields
 from flows.pipeline.progress import Progress
 from flows.proving.failure import failure, unproved
 from flows.reporting.evidence import plan_evidence
@@ -121,8 +123,9 @@ def _show(result: Verification, json: bool) -> None:
 
 def _warn(result: Verification, json: bool) -> None:
     """Print the warnings, which JSON has already."""
-    for warning in () if json else result.warnings:
-        warn(warning)
+    with told_of("verification", result.backup_id):
+        for warning in () if json else result.warnings:
+            warn(warning)
 
 
 def _found(result: Verification, axis: Axis, stands: Verdict) -> str | Styled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -31,8 +32,13 @@ except KeyboardInterrupt:
 """
 
 
-def started(working: bool) -> subprocess.Popen[str]:
-    script = SCRIPT.replace("WORKING", str(working))
+IN_JSON = SCRIPT.replace("interrupts import Interrupts", "own_process import begin_process").replace(
+    "interrupts = Interrupts()\ninterrupts.watch()", 'interrupts = begin_process(["backup", "--log-format=json"])'
+)
+
+
+def started(working: bool, text: str = SCRIPT) -> subprocess.Popen[str]:
+    script = text.replace("WORKING", str(working))
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -51,6 +57,19 @@ def test_the_first_begins_to_end_and_the_second_ends(first: signal.Signals, seco
     process.send_signal(second)
     assert process.communicate()[1] == "interrupted\n"
     assert process.returncode == 128 + second
+
+
+@pytest.mark.parametrize("working", [True, False])
+def test_a_log_of_json_has_a_line_of_json_of_it(working: bool) -> None:
+    process = started(working, IN_JSON)
+    process.send_signal(signal.SIGTERM)
+    if working:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in good order\n"
+        process.send_signal(signal.SIGINT)
+    said = json.loads(process.communicate()[1])
+    assert process.returncode == said["error"]["code"] == (130 if working else 143)
+    assert (said["level"], said["message"], said["warnings"]) == ("error", "interrupted", [])
 
 
 def test_before_there_is_anything_to_end_the_first_ends() -> None:

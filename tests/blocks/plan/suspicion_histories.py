@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from blocks.plan.suspicion import Census, Outlook, Tally, family
+from blocks.plan.census import Census, Tally
+from blocks.plan.suspicion import is_emptying_suspicious, suspicions
+from blocks.plan.suspicion_history import History, family
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -276,11 +278,11 @@ class Simulated:
 
     Attributes:
         tables: By name.
-        outlook: What is known of its backups.
+        history: What is known of its backups.
     """
 
     tables: dict[str, Table]
-    outlook: Outlook
+    history: History
     schedule: Iterator[tuple[datetime, Kind]]
     at: datetime | None = None
     number: int = 0
@@ -289,7 +291,7 @@ class Simulated:
     def begin(cls, schedule: str, seed: int) -> Simulated:
         random = Random(f"{schedule} {seed}")
         tables = {name: kind(random) for name, kind in TABLES.items()}
-        return cls(tables, Outlook(), ALL_SCHEDULES[schedule](random))
+        return cls(tables, History(), ALL_SCHEDULES[schedule](random))
 
     def back_up(self, hit: str | None = None, fault: Fault | None = None, learn: bool = True) -> list[str]:
         """Let the tables live until the next backup, and return what is suspicious about it.
@@ -310,17 +312,17 @@ class Simulated:
             if state is not None:
                 counts[name] = _tally(state, kind, first=self.at is None)
         census = Census(f"{kind[:3].upper()}_{self.number}", at, counts)
-        found = [*self._emptied(census), *self.outlook.suspicions(census)]
+        found = [*self._emptied(census), *suspicions(self.history, census)]
         self.at, self.number = at, self.number + 1
         if learn:
-            self.outlook.add(census)
+            self.history.add(census)
         return found
 
     def _emptied(self, census: Census) -> Iterator[str]:
-        before = self.outlook.newest.counts if self.outlook.newest is not None else {}
+        before = self.history.newest.counts if self.history.newest is not None else {}
         for name, last in before.items():
             now = census.counts.get(name)
-            if (now is None or not now.rows) and self.outlook.emptied(name, last.rows):
+            if (now is None or not now.rows) and is_emptying_suspicious(self.history, name, last.rows):
                 yield f"{name} is empty" if now is not None else f"{name} is gone ({family(name)})"
 
 

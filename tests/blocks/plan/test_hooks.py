@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager as Around
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 
 from blocks.errors import ConfigurationError, HookFailed, Partial, SourceUnavailable
 from blocks.host.interrupts import Ended
+from blocks.plan import hooked_run
 from blocks.plan.hook_context import VARIABLES, HookContext
 from blocks.plan.hooked_run import OUTPUT_BYTES, HookedRun, HookRun
 from blocks.plan.hooks import VERBS, Hook, Hooks
@@ -57,7 +59,12 @@ def test_commands_are_lists_or_text_without_a_shell() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [[], "", {"command": []}, {"command": "a", "timeout_seconds": 0}, {"comand": "a"}, "unclosed 'quote", 7]
+    "wrong",
+    [
+        *([], "", {"command": []}, {"command": "a", "timeout_seconds": 0}, {"comand": "a"}, "unclosed 'quote", 7),
+        *([""], ["a", "\0"], ["a", "\ud800"], {"command": "a", "folder": "b\0"}),
+        {"command": "a", "timeout_seconds": float("inf")},
+    ],
 )
 def test_what_is_no_command_is_refused(wrong: object) -> None:
     with pytest.raises(ValidationError):
@@ -167,6 +174,39 @@ def test_a_failure_at_the_end_is_partial_and_the_other_hooks_still_run(tmp_path:
     with told, around(hooks, "trading"):
         pass
     assert notes(tmp_path) == ["resumed"]
+
+
+def test_hooks_after_run_also_where_no_file_takes_what_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    say = ["sh", "-c", "echo loud; echo resumed >> notes"]
+    with around(Hooks(after=(say, note("told"))).anchored(tmp_path)):
+        pass
+    assert notes(tmp_path) == ["resumed", "told"]
+
+
+def test_the_other_hooks_run_whatever_went_wrong_with_one(tmp_path: Path) -> None:
+    def record(run: HookRun) -> None:
+        raise OSError(f"no room to write of {run.name}")
+
+    hooks = Hooks(after=(note("one"), note("two"))).anchored(tmp_path)
+    told = pytest.raises(Partial, match="afterwards OSError: no room to write of sh; OSError: no room")
+    with told, HookedRun(hooks, HookContext("p", "backup"), record=record).around_reading():
+        pass
+    assert notes(tmp_path) == ["one", "two"]
+
+
+def test_what_a_hook_says_without_end_takes_little_room() -> None:
+    with tempfile.TemporaryFile() as said:
+        for _ in range(5):
+            said.write(b"x" * 8 * 2**20 + b"the end\n")
+            said.flush()
+            hooked_run._shorten(said)
+            assert os.fstat(said.fileno()).st_blocks * 512 < 20 * 2**20
+        said.write(b"and more\n")
+        said.seek(-30, os.SEEK_END)
+        assert said.read() == b"x" * 13 + b"the end\nand more\n"
 
 
 def test_the_first_failure_is_told_with_the_later_one(tmp_path: Path) -> None:
@@ -291,6 +331,20 @@ def test_the_end_of_a_run_waits_for_hooks_after_it_unless_it_is_asked_for_twice(
     assert notes(tmp_path) == (["slow", "resumed"] if signals == 1 else [])
 
 
+def test_who_ends_an_ended_run_at_once_leaves_no_hook(tmp_path: Path) -> None:
+    """The command ends its process at the second signal, without any `finally`."""
+    there: list[bool] = []
+
+    def leave(number: int, _frame: object) -> None:
+        there.append(running(int((tmp_path / "child").read_text())))
+        raise Ended(number)
+
+    ask = ["sh", "-c", f"echo $$ > child; kill -TERM {os.getpid()}; sleep 600"]
+    with handled(signal.SIGTERM, leave), pytest.raises(Ended), around(Hooks(after=(ask,)).anchored(tmp_path)):
+        raise Ended(signal.SIGTERM)
+    assert there == [False]
+
+
 def test_hooks_after_run_when_the_run_is_ended(tmp_path: Path) -> None:
     tell = ["sh", "-c", "echo $LASTGOOD_OUTCOME $LASTGOOD_ERROR >> notes"]
     with pytest.raises(Ended), around(Hooks(after=(tell,)).anchored(tmp_path)):
@@ -340,6 +394,23 @@ def test_what_hooks_say_is_kept_without_secrets(tmp_path: Path, monkeypatch: pyt
     assert [run.error for run in ran] == ["", "ended with exit code 1"]
 
 
+def test_what_hooks_say_does_nothing_to_terminals_and_databases(tmp_path: Path) -> None:
+    ran: list[HookRun] = []
+    talk = script(tmp_path, "talk", r"printf 'a\033[31mb\000c\r\nten\rall\377\tdone'")
+    with HookedRun(Hooks(before=(talk,)), HookContext("p", "backup"), record=ran.append).around_reading():
+        pass
+    assert ran[0].output == "a\\x1b[31mb\\x00c\nten\nall\ufffd\tdone"
+
+
+def test_a_secret_that_is_no_text_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHRASE", os.fsdecode(b"hunter\xff2"))
+    ran: list[HookRun] = []
+    hook = Hook(command=(script(tmp_path, "talk", 'echo "$WORD"'),), env={"WORD": "$PHRASE"})
+    with HookedRun(Hooks(before=(hook,)), HookContext("p", "backup"), record=ran.append).around_reading():
+        pass
+    assert ran[0].output == "***"
+
+
 def test_a_secret_that_is_cut_is_not_shown_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "s3cret" * 10
     monkeypatch.setenv("PHRASE", secret)
@@ -374,6 +445,7 @@ def test_a_hook_is_given_variables_and_also_those_that_others_do_not_see(
         ({"LASTGOOD_OUTCOME": "hunter2"}, "LASTGOOD_OUTCOME is set by lastgood"),
         ({"A=B": "hunter2"}, "letters, digits and underscores"),
         ({"A": "hunter2\0"}, "the value of A cannot be"),
+        ({"A": "hunter2\ud800"}, "the value of A cannot be"),
     ],
 )
 def test_variables_that_hold_a_secret_are_refused(env: dict[str, str], told: str) -> None:
@@ -391,6 +463,12 @@ def note(run):
 
 def refuse(run):
     raise ValueError(f"not {run.verb}")
+
+async def later(run):
+    note(run)
+
+def each(run):
+    yield note(run)
 
 def hang(run):
     print("waiting", flush=True)
@@ -426,6 +504,8 @@ def test_a_function_is_told_what_the_run_is(tmp_path: Path, functions: str) -> N
     [
         (":refuse", "ended with exit code 1.*ValueError: not backup"),
         (":missing", "has no attribute 'missing'"),
+        (":later", "nothing of it ran"),
+        (":each", "nothing of it ran"),
         ("x:note", "No module named 'shop_ops.hooksx'"),
     ],
 )

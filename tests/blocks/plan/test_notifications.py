@@ -39,9 +39,15 @@ def plan_with(*targets: object) -> BackupPlan:
         ({"type": "webhook", "url": f"https://h/x/{SECRET}-4b1c-9f60-77aa12"}, "there may be a secret in it"),
         ({"type": "webhook", "url": "ftp://h"}, "a URL of http or https"),
         ({"type": "webhook", "url": "https://["}, "it is no URL"),
+        ({"type": "webhook", "url": "https://h:99999/"}, "it is no URL"),
         ({**MAIL, "to": "ops"}, "an address such as ops@example.com"),
+        ({**MAIL, "to": "team:a@b"}, "an address such as ops@example.com"),
         ({**MAIL, "sender": "a@b, c@d"}, "an address such as ops@example.com"),
         ({**MAIL, "server": "smtp://mail.example"}, "host or host:port"),
+        ({**MAIL, "server": "mail.example:99999"}, "host or host:port"),
+        ({**MAIL, "server": "2001:db8::1"}, "host or host:port"),
+        ({**MAIL, "server": "[::1"}, "host or host:port"),
+        ({**MAIL, "server": "mail..example"}, "host or host:port"),
         ({**MAIL, "user": "me"}, "exactly one of password_env, password_file, password_secret"),
         ({**MAIL, "password_env": "P"}, "exactly one of password_env, password_file, password_secret"),
         ({**MAIL, "user": "me", "password": SECRET}, "did you mean password_env?"),
@@ -90,10 +96,14 @@ def test_what_cannot_be_read_names_the_field_and_not_what_it_holds(
 ) -> None:
     monkeypatch.setenv("EMPTY", " \n")
     monkeypatch.setenv("NO_URL", f"ftp://{SECRET}")
+    monkeypatch.setenv("NO_HOST", f"https://[{SECRET}")
+    monkeypatch.setenv("NO_PORT", f"https://h:{SECRET}/")
     for field, place, said in (
         ("url_env", "NOBODY_SET_IT", "NOBODY_SET_IT is not set"),
         ("url_env", "EMPTY", "what `url_env` of `notifications` names is empty"),
         ("url_env", "NO_URL", "none of http or https"),
+        ("url_env", "NO_HOST", "none of http or https"),
+        ("url_env", "NO_PORT", "none of http or https"),
         ("url_file", tmp_path / "nothing", "cannot be read"),
     ):
         with pytest.raises(ConfigurationError) as caught:
@@ -101,3 +111,11 @@ def test_what_cannot_be_read_names_the_field_and_not_what_it_holds(
         assert said in caught.value.message
         assert SECRET not in caught.value.message
     assert WebhookTarget(type="webhook", url="http://h/x").read_url() == "http://h/x"
+
+
+def test_a_password_that_no_mail_server_takes_is_said_when_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("P", "schlüssel")
+    target = EmailTarget.model_validate(MAIL | {"user": "me", "password_env": "P"})
+    with pytest.raises(ConfigurationError, match="beyond ASCII") as caught:
+        target.check()
+    assert "schl" not in caught.value.message

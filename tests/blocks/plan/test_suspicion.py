@@ -10,20 +10,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from blocks.plan.suspicion import (
+from blocks.plan.census import Census, Tally, census_of
+from blocks.plan.suspicion import MOST_SAID, is_emptying_suspicious, judged, suspicions
+from blocks.plan.suspicion_history import (
     GONE_WEEKS,
     MOST_GONE,
-    MOST_SAID,
     MOST_WEEKS,
     REMEMBERED,
     WEEKS,
-    Census,
-    Outlook,
-    Tally,
-    census_of,
+    History,
     family,
-    judged,
-    outlook_of,
+    history_of,
 )
 from blocks.records import BackupMetadata, BackupType, Blob, Collection, Link, Part, Segment
 from tests.blocks.plan.suspicion_histories import CLOSE, FAULTS, SCHEDULES, SEEN_BY_CHANGES, Simulated, State
@@ -40,18 +37,18 @@ def tally(rows: int, changed: int | None = 0, width: float = 100, ratio: float =
     return Tally(rows, None if full else changed, stored, size, round(size * ratio), "columns")
 
 
-def known(days: int, rows: int = 40_000, step: timedelta = DAY, growth: int = 100, changed: int = 800) -> Outlook:
+def known(days: int, rows: int = 40_000, step: timedelta = DAY, growth: int = 100, changed: int = 800) -> History:
     """Know backups of a table that grows a little; every seventh is a full one."""
-    outlook = Outlook()
+    history = History()
     for n in range(days):
         one = tally(rows + n * growth, changed + growth, full=n % 7 == 0)
-        outlook.add(Census(f"B{n}", BEGIN + n * step, {"db/orders": one}))
-    return outlook
+        history.add(Census(f"B{n}", BEGIN + n * step, {"db/orders": one}))
+    return history
 
 
-def said(outlook: Outlook, now: Tally, later: timedelta = DAY) -> list[str]:
-    assert outlook.newest is not None
-    return list(outlook.suspicions(Census("NEW", outlook.newest.at + later, {"db/orders": now})))
+def said(history: History, now: Tally, later: timedelta = DAY) -> list[str]:
+    assert history.newest is not None
+    return list(suspicions(history, Census("NEW", history.newest.at + later, {"db/orders": now})))
 
 
 SENTENCES = {
@@ -144,75 +141,75 @@ def test_a_step_is_compared_with_those_of_as_much_time() -> None:
 
 def test_other_columns_make_rows_of_another_width() -> None:
     wider = tally(43_000, width=300, full=True)._replace(shape="other columns")
-    outlook = known(30)
-    assert said(outlook, wider) == []
-    outlook.add(Census("B30", BEGIN + 30 * DAY, {"db/orders": wider}))
-    assert said(outlook, tally(43_000, width=200, full=True)._replace(shape="other columns")) == []
+    history = known(30)
+    assert said(history, wider) == []
+    history.add(Census("B30", BEGIN + 30 * DAY, {"db/orders": wider}))
+    assert said(history, tally(43_000, width=200, full=True)._replace(shape="other columns")) == []
 
 
 def test_what_happened_once_is_expected_for_a_quarter_of_a_year() -> None:
-    outlook, lost = known(30), tally(15_000, 28_000)
-    assert said(outlook, lost) != []
-    outlook.add(Census("B30", BEGIN + 30 * DAY, {"db/orders": lost}))
-    assert said(outlook, tally(5_250, 9_750)) == []
+    history, lost = known(30), tally(15_000, 28_000)
+    assert said(history, lost) != []
+    history.add(Census("B30", BEGIN + 30 * DAY, {"db/orders": lost}))
+    assert said(history, tally(5_250, 9_750)) == []
     for n in range(31, 31 + 7 * (WEEKS + 1)):
-        outlook.add(Census(f"B{n}", BEGIN + n * DAY, {"db/orders": tally(15_000, 300)}))
-    assert said(outlook, tally(5_250, 9_750)) != []
+        history.add(Census(f"B{n}", BEGIN + n * DAY, {"db/orders": tally(15_000, 300)}))
+    assert said(history, tally(5_250, 9_750)) != []
 
 
 @pytest.mark.parametrize(("rows", "suspicious"), [(1, False), (9, False), (10, True), (4000, True)])
 def test_a_collection_that_is_emptied_is_suspicious_at_once(rows: int, suspicious: bool) -> None:
-    outlook = Outlook()
-    assert outlook.emptied("db/orders", rows) is suspicious
-    outlook.add(Census("B0", BEGIN, {"db/orders": tally(rows)}))
-    assert outlook.emptied("db/orders", rows) is suspicious
+    history = History()
+    assert is_emptying_suspicious(history, "db/orders", rows) is suspicious
+    history.add(Census("B0", BEGIN, {"db/orders": tally(rows)}))
+    assert is_emptying_suspicious(history, "db/orders", rows) is suspicious
 
 
 def test_a_queue_that_was_drained_before_is_not_suspicious() -> None:
-    outlook = Outlook()
+    history = History()
     for n, rows in enumerate((50, 60, 5, 40)):
-        outlook.add(Census(f"B{n}", BEGIN + n * DAY, {"db/jobs": tally(rows, rows)}))
-    assert not outlook.emptied("db/jobs", 40)
-    young = Outlook()
+        history.add(Census(f"B{n}", BEGIN + n * DAY, {"db/jobs": tally(rows, rows)}))
+    assert not is_emptying_suspicious(history, "db/jobs", 40)
+    young = History()
     for n, rows in enumerate((0, 30)):
         young.add(Census(f"B{n}", BEGIN + n * DAY, {"db/jobs": tally(rows, rows)}))
-    assert not young.emptied("db/jobs", 30)
+    assert not is_emptying_suspicious(young, "db/jobs", 30)
     filled = known(20)
     filled.add(Census("B20", BEGIN + 20 * DAY, {"db/orders": tally(0), "db/late": tally(0)}))
     for n in range(21, 40):
         filled.add(Census(f"B{n}", BEGIN + n * DAY, {"db/late": tally(900, 900)}))
-    assert filled.emptied("db/late", 900), "an empty table that was filled once is no queue"
+    assert is_emptying_suspicious(filled, "db/late", 900), "an empty table that was filled once is no queue"
 
 
 def test_a_table_that_comes_and_goes_is_suspicious_once() -> None:
-    outlook, said, every = Outlook(), [], 7
+    history, said, every = History(), [], 7
     for n in range(20 * every):
         here = {} if n % every == every - 1 else {"db/import": tally(5_000 + n, 100)}
         census = Census(f"B{n}", BEGIN + n * DAY, {"db/orders": tally(900), **here})
         if not here:
-            said.append(outlook.emptied("db/import", 5_000))
-        outlook.add(census)
-        outlook = Outlook(outlook.history, outlook.newest)
+            said.append(is_emptying_suspicious(history, "db/import", 5_000))
+        history.add(census)
+        history = History(history.kept, history.newest)
     assert said == [True] + [False] * 19
 
 
 def test_what_is_gone_for_long_and_partitions_are_not_remembered() -> None:
-    outlook, late = Outlook(), BEGIN + (GONE_WEEKS + 2) * 7 * DAY
-    outlook.add(Census("B0", BEGIN, {name: tally(900) for name in ("db/orders", "db/import", "db/log_2026_01")}))
-    outlook.add(Census("B1", BEGIN + DAY, {name: tally(900) for name in ("db/orders", "db/log_2026_02")}))
-    assert set(outlook.history) == {"db/orders", "db/log_2026_02", "db/import"}
-    outlook.add(Census("B2", late, {"db/orders": tally(900)}))
-    assert "db/import" not in outlook.history
+    history, late = History(), BEGIN + (GONE_WEEKS + 2) * 7 * DAY
+    history.add(Census("B0", BEGIN, {name: tally(900) for name in ("db/orders", "db/import", "db/log_2026_01")}))
+    history.add(Census("B1", BEGIN + DAY, {name: tally(900) for name in ("db/orders", "db/log_2026_02")}))
+    assert set(history.kept) == {"db/orders", "db/log_2026_02", "db/import"}
+    history.add(Census("B2", late, {"db/orders": tally(900)}))
+    assert "db/import" not in history.kept
     many = {f"db/{'x' * n}": tally(900) for n in range(1, 2 * MOST_GONE)}
-    outlook.add(Census("B3", late + DAY, {"db/orders": tally(900), **many}))
-    outlook.add(Census("B4", late + 2 * DAY, {"db/orders": tally(900)}))
-    assert len(outlook.history) == 1 + MOST_GONE
+    history.add(Census("B3", late + DAY, {"db/orders": tally(900), **many}))
+    history.add(Census("B4", late + 2 * DAY, {"db/orders": tally(900)}))
+    assert len(history.kept) == 1 + MOST_GONE
 
 
 def test_no_more_weeks_are_remembered_than_say_something() -> None:
     def weeks(step: timedelta) -> int:
-        outlook = known(420, step=step)
-        return len(outlook.history["db/orders"].split())
+        history = known(420, step=step)
+        return len(history.kept["db/orders"].split())
 
     assert weeks(DAY) == WEEKS
     assert weeks(2 * DAY) == 19, "as many as hold sixty backups"
@@ -221,19 +218,19 @@ def test_no_more_weeks_are_remembered_than_say_something() -> None:
 
 
 def test_a_clock_that_jumps_loses_nothing_of_what_is_known() -> None:
-    outlook = known(30)
-    outlook.add(Census("JUMPED", BEGIN + 5000 * DAY, {"db/orders": tally(43_000, 900)}))
-    outlook.add(Census("BACK", BEGIN + 31 * DAY, {"db/orders": tally(43_100, 900)}))
-    assert said(outlook, tally(43_200, 900)) == []
-    assert said(outlook, tally(12, 43_088)) != []
+    history = known(30)
+    history.add(Census("JUMPED", BEGIN + 5000 * DAY, {"db/orders": tally(43_000, 900)}))
+    history.add(Census("BACK", BEGIN + 31 * DAY, {"db/orders": tally(43_100, 900)}))
+    assert said(history, tally(43_200, 900)) == []
+    assert said(history, tally(12, 43_088)) != []
 
 
 def test_a_history_survives_its_manifest_and_may_have_more_numbers_in_later_versions() -> None:
-    outlook = known(30)
-    again = Outlook(outlook.history, outlook.newest)
-    assert again.history == outlook.history
-    longer = {name: " ".join(f"{week},17" for week in weeks.split()) for name, weeks in outlook.history.items()}
-    assert Outlook(longer, outlook.newest).history == outlook.history
+    history = known(30)
+    again = History(history.kept, history.newest)
+    assert again.kept == history.kept
+    longer = {name: " ".join(f"{week},17" for week in weeks.split()) for name, weeks in history.kept.items()}
+    assert History(longer, history.newest).kept == history.kept
 
 
 @pytest.mark.parametrize(
@@ -276,30 +273,30 @@ def chain_of(lineage: Sequence[BackupMetadata]) -> list[str]:
 
 
 def test_fulls_carry_what_the_chain_before_them_showed() -> None:
-    lineage = [judged(made("ful0", 0, 5000, (5000, 0)), (), Outlook())]
+    lineage = [judged(made("ful0", 0, 5000, (5000, 0)), (), History())]
     assert lineage[0].history == {"db/orders": "2922,0,0,0,0,0,5000,1,100,100,200,200"}
     for n in range(1, 12):
         new = made(f"inc{n}", n, 5000 + n, (21, 10), chain_of(lineage))
-        lineage.append(judged(new, lineage, outlook_of(lineage)))
+        lineage.append(judged(new, lineage, history_of(lineage)))
     assert [bool(one.history) for one in lineage] == [True, *[False] * 11]
-    full = judged(made("ful1", 12, 5020, (5020, 0)), lineage, outlook_of(lineage))
+    full = judged(made("ful1", 12, 5020, (5020, 0)), lineage, history_of(lineage))
     assert steps(full) == [2, 7, 3], "weeks begin on Thursdays"
     assert full.history["db/orders"].split()[1] == "2923,7,86400,0,1,6,5003,0,0,0,0,0"
     # the chain of the next ones begins with it, and what is known is the same
     half = made("inc13", 13, 2500, (0, 2520), ["ful1"])
-    assert judged(half, [full], outlook_of([full])).suspicions == (
+    assert judged(half, [full], history_of([full])).suspicions == (
         "db/orders holds 2,500 rows, and held 5,020 in ful1; the 12 backups before lost at most 0.0 %.",
     )
 
 
 def test_what_a_differential_stores_again_did_not_change_again() -> None:
-    full = judged(made("ful0", 0, 5000, (5000, 0)), (), Outlook())
+    full = judged(made("ful0", 0, 5000, (5000, 0)), (), History())
     lineage = [full]
     for n in range(1, 4):
-        lineage.append(judged(made(f"inc{n}", n, 5000, (700, 0), chain_of(lineage)), lineage, outlook_of(lineage)))
+        lineage.append(judged(made(f"inc{n}", n, 5000, (700, 0), chain_of(lineage)), lineage, history_of(lineage)))
     differential = made("dif4", 4, 5000, (2300, 0), ["ful0"])
     assert census_of(differential, lineage).counts["db/orders"].changed == 200
-    kept = judged(differential, lineage, outlook_of(lineage))
+    kept = judged(differential, lineage, history_of(lineage))
     assert kept.history, "the chain of those after it is without the incrementals"
     assert sum(steps(kept)) == 4
     assert census_of(made("inc5", 5, 5000, (50, 3), ["ful0", "dif4"]), [full, kept]).counts["db/orders"].changed == 53
@@ -307,40 +304,40 @@ def test_what_a_differential_stores_again_did_not_change_again() -> None:
 
 
 def test_of_a_long_chain_only_so_many_are_looked_at() -> None:
-    lineage = [judged(made("ful0", 0, 5000, (5000, 0)), (), Outlook())]
+    lineage = [judged(made("ful0", 0, 5000, (5000, 0)), (), History())]
     for n in range(1, 3 * REMEMBERED):
-        lineage.append(judged(made(f"inc{n}", n, 5000 + n, (21, 10), chain_of(lineage)), lineage, outlook_of(lineage)))
+        lineage.append(judged(made(f"inc{n}", n, 5000 + n, (21, 10), chain_of(lineage)), lineage, history_of(lineage)))
     kept = [n for n, one in enumerate(lineage) if one.history]
     assert kept == [0, REMEMBERED + 1, 2 * REMEMBERED + 2]
     # and what is known is what all of them say
     bare = [one.model_copy(update={"history": {}}) for one in lineage]
-    assert outlook_of(lineage).history == outlook_of(bare).history
+    assert history_of(lineage).kept == history_of(bare).kept
 
 
 def test_snapshots_are_judged_and_not_learned_from_and_emergency_backups_are_neither() -> None:
-    lineage = [judged(made("ful0", 0, 5000, (5000, 0)), (), Outlook())]
+    lineage = [judged(made("ful0", 0, 5000, (5000, 0)), (), History())]
     for n in range(1, 20):
-        lineage.append(judged(made(f"inc{n}", n, 5000 + n, (21, 10), chain_of(lineage)), lineage, outlook_of(lineage)))
+        lineage.append(judged(made(f"inc{n}", n, 5000 + n, (21, 10), chain_of(lineage)), lineage, history_of(lineage)))
     for name, suspicious in (("sna1", True), ("eme1", False)):
-        one = judged(made(name, 20, 2000, (2000, 0)), lineage, outlook_of(lineage), lost=["db/jobs is empty."])
+        one = judged(made(name, 20, 2000, (2000, 0)), lineage, history_of(lineage), lost=["db/jobs is empty."])
         assert (len(one.suspicions), one.history) == (2 if suspicious else 0, {})
 
 
 def test_a_database_that_was_exchanged_is_not_said_a_thousand_times() -> None:
-    one = judged(made("ful0", 0, 5000, (5000, 0)), (), Outlook(), lost=[f"db/t{n} is empty." for n in range(1000)])
+    one = judged(made("ful0", 0, 5000, (5000, 0)), (), History(), lost=[f"db/t{n} is empty." for n in range(1000)])
     assert len(one.suspicions) == MOST_SAID + 1
     assert one.suspicions[-1] == "p: the same may be said 980 times more."
 
 
 def test_a_backup_on_a_chain_that_is_not_known_begins_a_history() -> None:
-    one = judged(made("inc1", 1, 5000, (5, 0), ["ful0"]), (), Outlook(), lost=["db/jobs is empty."])
+    one = judged(made("inc1", 1, 5000, (5, 0), ["ful0"]), (), History(), lost=["db/jobs is empty."])
     assert (steps(one), one.suspicions) == ([0], ("db/jobs is empty.",))
 
 
 def test_a_manifest_without_a_history_is_the_beginning_of_one() -> None:
     link = Link(backup_id="ful0", manifest_sha256="")
     old = made("ful0", 0, 5000, (5000, 0))
-    new = judged(made("inc1", 1, 5000, (5, 0), ["ful0"]), [old], outlook_of([old]))
+    new = judged(made("inc1", 1, 5000, (5, 0), ["ful0"]), [old], history_of([old]))
     assert new.chain == (link,)
     assert steps(new) == [1]
 

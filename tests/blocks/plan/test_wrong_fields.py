@@ -66,7 +66,7 @@ def wrong(tmp_path: Path, text: str) -> list[str]:
         ("none", "none\ncritical: [ledger/a, ledger]", ", line 9: critical.1: pattern 'ledger': write source/collection"
          " or source/collection:key"),
         ("./backups}", "'ftp://h/x'}", ", line 7: repository.url: backups cannot be kept at ftp://…. Give a path, or a"
-         " URL of file://, s3://, gs://, az://, sftp://."),
+         " URL of file://, s3://, gs://, az://, sftp://. A package that adds another kind is to be installed here."),
         ("url: ./conf", "url: 'ftp://h/x'", ", line 4: sources.conf: files at ftp:// cannot be backed up: only local"
          " folders and buckets (s3://) are supported. Give a path or a file:// URL, for example of a mounted disk, or"
          " s3://bucket/prefix."),

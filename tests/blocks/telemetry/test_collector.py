@@ -19,7 +19,7 @@ from blocks.errors import ConfigurationError
 from blocks.telemetry.address import Address, socket_address, web_address
 from blocks.telemetry.backends import pushing
 from blocks.telemetry.backends.statsd import StatsdClient
-from blocks.telemetry.collector import MetricsCollector
+from blocks.telemetry.collector import BackendKind, MetricsCollector, check_backend, check_reached
 from blocks.telemetry.published import BYTES, COUNTERS, COUNTS, HISTOGRAMS, SECONDS, buckets_of
 from tests.metric_servers import otlp_collector, packets, silent_server
 
@@ -268,6 +268,92 @@ def test_of_a_backend_that_is_too_slow_no_more_waits_than_there_is_room_for(
         assert server.lines(4) == ["first:1|c", "n0:1|c", "n1:1|c", "n2:1|c"]
         pusher.close(30)
         assert server.silent()
+
+
+class Gathering:
+    """A client that takes its time, and holds what it took until it is told to send it."""
+
+    def __init__(self) -> None:
+        self.may, self.flushed = threading.Event(), threading.Event()
+        self.held: list[str] = []
+        self.sent: list[str] = []
+
+    def count(self, name: str) -> None:
+        self.may.wait()
+        self.held.append(name)
+
+    def observe(self, name: str, value: float) -> None:
+        self.count(name)
+
+    def flush(self) -> None:
+        self.sent, self.held = self.sent + self.held, []
+        self.flushed.set()
+
+    def close(self) -> None:
+        self.sent.append("closed")
+
+
+def test_the_end_waits_for_a_queue_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushing, "MOST_WAITING", 3)
+    client, connected = Gathering(), threading.Event()
+
+    def connect() -> Gathering:
+        connected.set()
+        return client
+
+    pusher = pushing.Pusher(connect, "a slow one")
+    pusher.count("first")
+    connected.wait()
+    for number in range(3):
+        pusher.count(f"n{number}")
+    threading.Timer(0.1, client.may.set).start()
+    pusher.close(60)
+    assert client.sent == ["first", "n0", "n1", "n2", "closed"]
+
+
+def test_after_the_end_nobody_waits_for_anything() -> None:
+    client = Gathering()
+    client.may.set()
+    pusher = pushing.Pusher(lambda: client, "one")
+    pusher.count("first")
+    pusher.close(60)
+    pusher.count("late")
+    began = time.monotonic()
+    assert pusher.flush(60)
+    assert time.monotonic() - began < 30
+    assert client.sent == ["first", "closed"]
+
+
+def test_what_is_gathered_is_sent_soon_also_where_numbers_never_cease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushing, "BATCH_SECONDS", 0.05)
+    enough = threading.Event()
+
+    class Fed(Gathering):
+        def count(self, name: str) -> None:
+            super().count(name)
+            if not enough.is_set():
+                pusher.count("again")
+
+    client = Fed()
+    client.may.set()
+    pusher = pushing.Pusher(lambda: client, "a busy one")
+    pusher.count("first")
+    sent = client.flushed.wait(30)
+    enough.set()
+    pusher.close(60)
+    assert sent
+
+
+def test_a_host_that_cannot_be_one_is_said() -> None:
+    for host in ("a..b", "x" * 70):
+        with pytest.raises(ConfigurationError, match="the host is not known: it cannot be one"):
+            check_reached(BackendKind.STATSD, f"{host}:8125")
+
+
+def test_the_address_of_another_package_s_backend_holds_no_password_either() -> None:
+    with pytest.raises(ValueError, match="no credentials"):
+        check_backend("graphite", "https://me:pw@graphite.example.org", {})
+    check_backend("graphite", "https://graphite.example.org", {"env": "prod"})
 
 
 def test_a_process_that_ends_sends_what_is_left_and_a_disabled_collector_imports_no_client() -> None:

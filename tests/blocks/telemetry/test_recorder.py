@@ -45,21 +45,19 @@ ALL = OperationNumbers(
 )
 
 
-def test_numbers_are_kept_as_json_and_read_again():
+def test_numbers_are_kept_as_json():
     kept = json.loads(json.dumps(ALL.as_json()))
-    assert OperationNumbers.from_json(kept) == ALL
+    assert kept == {
+        "stages": {"collect": 1.25, "apply": 0.5},
+        "calls": [["s3://b/x", "get", "missing", 2, 0.25], ["s3://b/x", "put", "ok", 1, 0.5]],
+        "moved": [["s3://b/x", "read", 10], ["s3://b/x", "written", 20]],
+        "reads": [["ledger", "failed", 1, 0.5, 0, 0], ["ledger", "ok", 3, 1.5, 100, 4000]],
+        "breakers": [["s3://b/x", 1, 0]],
+        "lease_wait_seconds": 2.5,
+        "leases_refused": 1,
+    }
     assert list(kept["stages"]) == ["collect", "apply"]
     assert OperationNumbers().as_json() == {}
-    assert OperationNumbers.from_json({}) == OperationNumbers()
-    assert len(json.dumps(kept)) < 500
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"stages": 3}, {"calls": [[1]]}, {"reads": 7}, {"moved": ["abc", "x"]}, {"stages": {"a": "b"}}]
-)
-def test_what_is_no_numbers_is_refused(wrong: dict[str, object]):
-    with pytest.raises(ValueError, match=r".+"):
-        OperationNumbers.from_json(wrong)
 
 
 def test_what_a_recorder_adds_up_is_twice_as_much_after_the_same_again():
@@ -120,6 +118,12 @@ def test_calls_of_a_tier_are_counted_with_their_bytes_and_how_they_ended(tier: S
     assert {one.tier for one in found.calls} == {tier.place}
     assert found.moved == (TierBytes(tier.place, "read", 4), TierBytes(tier.place, "written", 8))
     assert all(one.seconds >= 0 for one in found.calls)
+
+
+def test_no_call_of_a_tier_goes_another_way():
+    calls = {name for name, one in vars(StorageTier).items() if not name.startswith("_") and callable(one)}
+    assert {"get", "put", "prune"} < calls
+    assert calls <= vars(CountedTier).keys() | {"durable", "opened"}
 
 
 def test_operations_at_the_same_time_do_not_mix_and_their_threads_count_for_them(tier: StorageTier):

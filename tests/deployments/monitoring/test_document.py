@@ -11,7 +11,8 @@ import yaml
 
 from deployments.monitoring.files import ALERTS, DASHBOARD, NAMES, monitoring_files
 from flows.cli.tree import COMMANDS, GROUPS
-from flows.reading.plan_metrics import published, series
+from flows.reading.plan_metrics import series
+from flows.reading.published_metrics import published
 from flows.reporting.exposition import Family
 from tests.deployments.monitoring.promtool import rules_of
 from tests.deployments.monitoring.test_live import PUBLISHED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +64,9 @@ def test_what_cannot_be_a_prefix_is_refused(prefix: str) -> None:
         monitoring_files(prefix)
 
 
-@pytest.mark.parametrize("target", ["backup1", "http://backup1:9817", "backup1:port", 'a":1', "", "a b:1", "a:1\n"])
+@pytest.mark.parametrize(
+    "target", ["backup1", "http://backup1:9817", "backup1:port", 'a":1', "", "a b:1", "a:1\n", "a:0", "a:65536"]
+)
 def test_what_is_no_place_to_scrape_is_refused(target: str) -> None:
     with pytest.raises(ConfigurationError, match="no place to scrape"):
         monitoring_files(targets=[target])
@@ -85,7 +88,20 @@ def test_what_is_there_is_left_and_nothing_is_written(make: Callable[[Path], Non
     assert [path.name for path in tmp_path.iterdir()] == ["dashboard.json"]
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["file/folder", "long" * 100])
+def test_a_folder_that_cannot_be_made_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be written into"):
-        write_monitoring_files(tmp_path / "file" / "folder")
+        write_monitoring_files(tmp_path / name)
+
+
+def test_where_one_of_them_cannot_be_written_none_is_left(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(ConfigurationError, match="File too large"):
+            write_monitoring_files(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+    assert len(write_monitoring_files(tmp_path)) == len(NAMES)

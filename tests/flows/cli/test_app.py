@@ -19,7 +19,8 @@ from blocks import errors
 from flows.cli import app
 from flows.cli.exit import guarded
 from flows.cli.options import Command
-from flows.cli.output import Styled, note, say
+from flows.cli.output import note, say
+from flows.cli.tables import Styled
 from flows.cli.times import parse_time
 from flows.cli.tree import COMMANDS, GROUPS, parse
 from lastgood import main
@@ -310,6 +311,27 @@ def test_on_a_terminal_a_restore_asks_and_shows_progress(desk: Desk) -> None:
     assert b"parts done" in seen
     assert b"To undo this restore" in seen
     assert desk.sql("select count(*) from orders") == [(200,)]
+
+
+def test_a_new_users_terminal_has_no_notice_of_prefects_usage_data(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    # as on a machine of a person, where no variable speaks of tracking, nor of a service that builds software
+    env = environment(PREFECT_HOME=str(tmp_path), PREFECT_API_URL="http://127.0.0.1:1/api")
+    ci = ("CI", "DO_NOT_TRACK", "BUILD_NUMBER", "BUILD_ID", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "TF_BUILD")
+    process = subprocess.Popen(
+        [*COMMAND, "approve"], stdout=theirs, stderr=theirs, env={k: v for k, v in env.items() if k not in ci}
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while piece := os.read(ours, 1024):
+            seen += piece
+    except OSError:  # the terminal's other end is closed
+        pass
+    assert process.wait() == 2
+    os.close(ours)
+    assert b"no Prefect server answers" in seen
+    assert b"usage data" not in seen
 
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=timezone(timedelta(hours=2)))

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import re
-from typing import Any
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 
-from blocks.errors import SourceUnavailable
+from blocks.errors import RepositoryUnavailable, SourceUnavailable
+from blocks.host.log_lines import LoggedRun, logged_as
 from blocks.sources.sqlite.source import SQLiteSource
+from flows.cli.app import prepare_process
+from flows.cli.commands import list_backups
+from flows.cli.exit import guarded
+from flows.cli.manner import speak
+from flows.cli.output import interactive, note
 from flows.reporting import lifecycle
+from flows.reporting.run_lines import tell
 from tests.flows.cli.desk import Desk, Ran
 
 DOWN = ["collect", "normalize", "diff", "compress", "encrypt", "store", "record"]
@@ -157,3 +169,166 @@ def test_no_line_of_any_level_holds_a_secret(
     assert all(words in said for words in ("no answer of", "cannot log in", "sent ***"))
     for secret in (SECRET, "hunter2", "geheim99"):
         assert secret not in said
+
+
+@pytest.mark.parametrize("error", [_Planted, RepositoryUnavailable], ids=["unexpected", "expected"])
+@pytest.mark.parametrize(
+    "options", [[], ["--debug"], ["--json"], ["--log-format", "json", "--json", "--debug"]], ids=" ".join
+)
+def test_commands_that_make_no_run_say_no_secret_either(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, options: list[str], error: type[Exception]
+) -> None:
+    monkeypatch.setenv("DESK_PASSWORD", SECRET)
+    cache = "  cache: {type: redis, url: 'redis://localhost:1/0', password_env: DESK_PASSWORD}\n  conf:"
+    desk.plan.write_text(desk.plan.read_text().replace("  conf:", cache))
+
+    def fails(*_: object) -> None:
+        logging.getLogger("blocks.planted").warning("tried %s", SECRET)
+        raise error(f"no answer to {SECRET} of postgresql://bot:geheim99@db/books")
+
+    monkeypatch.setattr(list_backups, "settled", fails)
+    monkeypatch.setattr("blocks.repository.block.BackupRepository.unlock", fails)
+    ran = desk.run("list", "PLAN", *options)
+    assert ran.code in (1, 4)
+    assert "no answer to ***" in ran.err
+    for secret in ("hunter2", "geheim99"):
+        assert secret not in ran.out + ran.err
+
+
+@pytest.mark.parametrize("options", [["--verbose"], ["--log-format", "json"]], ids=" ".join)
+@pytest.mark.parametrize("gone", ["a full disk", "a reader that went away"])
+def test_a_log_that_nobody_takes_stops_no_backup(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, options: list[str], gone: str
+) -> None:
+    if gone == "a full disk":
+        stream = Path("/dev/full").open("w")  # noqa: SIM115  closed below
+    else:
+        reader, writer = os.pipe()
+        os.close(reader)
+        stream = os.fdopen(writer, "w")
+    monkeypatch.setattr(sys, "stderr", stream)
+    ran = desk.run("backup", "PLAN", "--no-server", *options)
+    failed = desk.run("show", "PLAN", "nothing", *options)
+    stream.close()  # nothing is left in it that could not be written
+    assert (ran.code, failed.code) == (0, 6)
+    assert "FUL_" in ran.out
+
+
+def test_quiet_leaves_warnings_and_errors_of_a_log_of_json(desk: Desk) -> None:
+    os.mkfifo(desk.conf / "fifo")
+    ran = desk.done("backup", "PLAN", "--no-server", "--quiet", "--log-format", "json")
+    (warned,) = lines(ran)
+    assert ran.out == ""
+    assert (warned["level"], "is a FIFO" in warned["message"]) == ("warning", True)
+
+
+def test_what_is_said_of_a_result_names_the_run_that_it_is_of(desk: Desk) -> None:
+    os.mkfifo(desk.conf / "fifo\nFUL_20260101_000000_0000: rows: 1")
+    made = desk.run("backup", "PLAN", "--no-server", "--log-format", "json")
+    restored = desk.run("restore", "PLAN", "--no-server", "--yes", "--log-format", "json")
+    for ran, verb in ((made, "backup"), (restored, "restore")):
+        (run,) = {one["operation_id"] for one in lines(ran)}
+        (backup_id,) = {one["backup_id"] for one in lines(ran) if one["message"].startswith("took")}
+        assert run
+        said = [one for one in lines(ran) if "logger" not in one]
+        assert {(one["verb"], one["backup_id"]) for one in said} == {(verb, backup_id)}
+    assert "is a FIFO" in made.err
+
+
+class _Writes(io.StringIO):
+    """Keeps what each call writes: between two of them another thread may write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.calls.append(text)
+        return super().write(text)
+
+
+@pytest.mark.parametrize("options", [[], ["--log-format", "json"]], ids=" ".join)
+def test_each_line_is_written_at_once(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
+    writes = _Writes()
+    monkeypatch.setattr(sys, "stderr", writes)
+    speak(["list", *options])
+    note("one")
+    prepare_process(quiet=True)
+    logging.getLogger("blocks.somewhere").warning("two")
+    speak([])
+    assert len(writes.calls) == 2
+    assert all(call.endswith("\n") and call.count("\n") == 1 for call in writes.calls)
+
+
+def test_in_what_state_things_were_left_is_in_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        error = RuntimeError("one")
+        error.add_note("the old rows are in orders_before")
+        raise error
+
+    for words in (["--json"], ["--log-format", "json"]):
+        speak(["restore", *words])
+        assert guarded(work, debug=False) == 1
+        told = json.loads(capsys.readouterr().err)["error"]
+        speak([])
+        assert told["hint"].startswith("the old rows are in orders_before This is a fault")
+
+
+def test_what_is_tried_again_is_said(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    view, failures = SQLiteSource.view, ["the file is locked"]
+
+    def fails_once(*args: Any) -> Any:
+        if failures:
+            raise SourceUnavailable(failures.pop())
+        return view(*args)
+
+    monkeypatch.setattr(SQLiteSource, "view", fails_once)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    ran = desk.done("backup", "PLAN", "--no-server", "--log-format", "json")
+    (again,) = [one for one in lines(ran) if one["message"].startswith("tried again")]
+    assert re.fullmatch(r"tried again in \d\.\d s: source ledger: the file is locked", again["message"])
+    assert (again["level"], again["verb"]) == ("info", "backup")
+
+
+def test_of_text_of_several_lines_each_begins_with_the_backup(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "flows")
+    with logged_as(LoggedRun("p", "verification", "1", "FUL_1")):
+        tell(["found: it is bad\nINC_2: rows: 7\u2028and more"])
+    assert [one.getMessage() for one in caplog.records] == [
+        "FUL_1: found: it is bad",
+        "FUL_1: INC_2: rows: 7",
+        "FUL_1: and more",
+    ]
+
+
+@pytest.mark.parametrize("away", ["stdin", "stdout", "stderr"])
+def test_nobody_is_asked_who_does_not_see_the_question(monkeypatch: pytest.MonkeyPatch, away: str) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    streams: dict[str, TextIO] = {name: Terminal() for name in ("stdin", "stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    assert interactive()
+    monkeypatch.setattr(sys, away, io.StringIO())
+    assert not interactive()
+
+
+def test_a_format_that_is_missing_is_asked_for(desk: Desk) -> None:
+    ran = desk.run("list", "PLAN", "--log-format")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--log-format has no value" in ran.err
+
+
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_a_plan_of_several_that_is_wrong_is_one_line_with_its_error(desk: Desk, command: str) -> None:
+    ran = desk.run(command, "nope.yaml", *(["--out", str(desk.folder / "r.html")] if command == "report" else []))
+    assert "error: plan nope.yaml: No such file" in ran.err
+    ran = desk.run(
+        command, "nope.yaml", "--log-format", "json",
+        *(["--out", str(desk.folder / "r.html")] if command == "report" else []),
+    )  # fmt: skip
+    (failed,) = lines(ran)
+    assert (failed["level"], failed["error"]["code"]) == ("error", 2)
+    assert failed["message"] == failed["error"]["message"] == "plan nope.yaml: No such file or directory"

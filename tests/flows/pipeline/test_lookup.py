@@ -211,17 +211,29 @@ def check_table(chain: Chain, name: str, texts: Sequence[str]) -> None:
     )
 
 
-def large_shop(tmp_path: Path, rows: int = 100_000) -> tuple[Shop, list[BackupMetadata]]:
-    """Make a full backup of a large table, and five incrementals that each change a few rows of it."""
-    shop = Shop(tmp_path, part_size_bytes=64 << 20)
-    chance = random.Random(7)
-    shop.db.execute("CREATE TABLE ticks (id INTEGER PRIMARY KEY, note TEXT)")
-    shop.db.executemany("INSERT INTO ticks VALUES (?, ?)", [(n, chance.randbytes(20).hex()) for n in range(rows)])
-    made = [shop.back_up(FULL)]
-    for number in range(5):
-        shop.db.execute("UPDATE ticks SET note = ? WHERE id % 1000 = ?", [f"changed {number}", number])
-        shop.db.execute("DELETE FROM ticks WHERE id = ?", [12_000 + number])
-        made.append(shop.back_up(INCREMENTAL))
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shop, list[BackupMetadata]]:
+    """A full backup of a large table, five incrementals that each change a few rows of it, and another full.
+
+    Tests read it, and change nothing there.
+    """
+    folder = tmp_path_factory.mktemp("large")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder / "states"))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        shop, chance = Shop(folder, part_size_bytes=64 << 20), random.Random(7)
+        shop.db.execute("CREATE TABLE ticks (id INTEGER PRIMARY KEY, note TEXT)")
+        notes = [(n, chance.randbytes(20).hex()) for n in range(100_000)]
+        shop.db.execute("BEGIN")
+        shop.db.executemany("INSERT INTO ticks VALUES (?, ?)", notes)
+        shop.db.execute("COMMIT")
+        made = [shop.back_up(FULL)]
+        for number in range(5):
+            shop.db.execute("UPDATE ticks SET note = ? WHERE id % 1000 = ?", [f"changed {number}", number])
+            shop.db.execute("DELETE FROM ticks WHERE id = ?", [12_000 + number])
+            made.append(shop.back_up(INCREMENTAL))
+        shop.db.execute("UPDATE ticks SET note = 'at last' WHERE id IN (5, 60000)")
+        made.append(shop.back_up(FULL))
     return shop, made
 
 
@@ -240,14 +252,14 @@ def read_bytes(patch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_one_record_of_a_chain_is_read_without_most_of_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    large: tuple[Shop, list[BackupMetadata]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop, made = large_shop(tmp_path)
+    shop, made = large
     repository = shop.repository
     for key, note in (("3", "changed 3"), ("17500", None), ("2004", "changed 4"), ("12001", ""), ("100000", "")):
         with monkeypatch.context() as patch:
             count = read_bytes(patch)
-            (part,) = parts_of(Chain(repository, made[-1]), "ledger/ticks", key)
+            (part,) = parts_of(Chain(repository, made[5]), "ledger/ticks", key)
             found, looked_up = part.load(), count.total()
             whole = part.whole().load()
             everything = count.total() - looked_up
@@ -261,18 +273,22 @@ def test_one_record_of_a_chain_is_read_without_most_of_the_others(
         assert (note in (None, "")) or looked_up < everything / 20
 
 
-def test_what_is_said_to_be_nowhere_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop, made = large_shop(tmp_path, 13_000)
-    (part,) = parts_of(Chain(shop.repository, made[-1]), "ledger/ticks", "999999", "text", "-1")
+def test_what_is_said_to_be_nowhere_is_not_looked_for(
+    large: tuple[Shop, list[BackupMetadata]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, made = large
+    (part,) = parts_of(Chain(shop.repository, made[5]), "ledger/ticks", "999999", "text", "-1")
     with monkeypatch.context() as patch:
         count = read_bytes(patch)
         assert part.load().num_rows == 0
         assert count.total() == 0
 
 
-def test_of_a_blob_nothing_is_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop, made = large_shop(tmp_path)
-    (part,) = parts_of(Chain(shop.repository, made[-1]), "ledger/ticks", "17500")
+def test_of_a_blob_nothing_is_read_twice(
+    large: tuple[Shop, list[BackupMetadata]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, made = large
+    (part,) = parts_of(Chain(shop.repository, made[5]), "ledger/ticks", "17500")
     reads, get = [], LocalTier.get
 
     def counted(self: LocalTier, name: str, *args: Any, **kwargs: Any) -> bytes:
@@ -286,14 +302,16 @@ def test_of_a_blob_nothing_is_read_twice(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(reads) > 2
     assert len(set(reads)) == len(reads)
     reads.clear()
-    shop.restore(made[-1], collections=["ledger/ticks"], keys=["17500"], to=str(tmp_path / "one.db"))
+    shop.restore(made[5], collections=["ledger/ticks"], keys=["17500"], to=str(tmp_path / "one.db"))
     packs = [read for read in reads if str(read[0]).endswith(".pack")]
     assert len(set(packs)) == len(packs) > 2
 
 
-def test_many_keys_are_read_without_most_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop, made = large_shop(tmp_path)
-    (part,) = parts_of(Chain(shop.repository, made[-1]), "ledger/ticks", *map(str, range(30_000, 31_000)))
+def test_many_keys_are_read_without_most_of_the_others(
+    large: tuple[Shop, list[BackupMetadata]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, made = large
+    (part,) = parts_of(Chain(shop.repository, made[5]), "ledger/ticks", *map(str, range(30_000, 31_000)))
     with monkeypatch.context() as patch:
         count = read_bytes(patch)
         found, looked_up = part.load(), count.total()
@@ -422,11 +440,9 @@ def compared(
 
 
 def test_a_difference_of_single_keys_is_found_without_reading_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    large: tuple[Shop, list[BackupMetadata]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop, made = large_shop(tmp_path)
-    shop.db.execute("UPDATE ticks SET note = 'at last' WHERE id IN (5, 60000)")
-    made.append(shop.back_up(FULL))
+    shop, made = large
     cases: list[tuple[BackupMetadata, BackupMetadata, tuple[str, ...], int]] = [
         (made[0], made[5], ("3",), 1),
         (made[2], made[5], ("17500",), 0),

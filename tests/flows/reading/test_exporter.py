@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -21,6 +22,7 @@ from blocks.errors import LastgoodError
 from blocks.plan.objectives import Objectives
 from blocks.plan.plan import BackupPlan, read_plan
 from blocks.records import BackupType, Expiry
+from blocks.repository import names
 from blocks.repository.block import BackupRepository
 from blocks.rows.selection import Selection
 from blocks.sources.target import RestoreMode
@@ -30,6 +32,7 @@ from flows.reading.exporter import Exporter, exporter_of
 from flows.reading.plan_metrics import TYPES
 from flows.reading.repository_numbers import RepositoryReader
 from flows.reporting import journal, journal_files
+from flows.reporting.journal import BEAT_SECONDS
 from flows.reporting.journal_files import journal_folder, segment
 from flows.reporting.journal_reader import JournalReader
 from flows.reporting.journal_totals import GONE_AFTER
@@ -122,6 +125,24 @@ def test_the_published_names_and_types_are_those_of_the_original(plan: BackupPla
 def test_buckets_fit_what_backups_are(plan: BackupPlan, name: str, least: float, most: float) -> None:
     bounds = sorted(float(dict(labels)["le"]) for labels in scrape(plan).of(f"{name}_bucket"))
     assert (bounds[0], bounds[-2], bounds[-1]) == (least, most, math.inf)
+
+
+def test_a_backup_of_another_machine_is_a_success_here_too(
+    plan: BackupPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = tmp_path / "desk" / "ledger.sqlite"
+    ledger.rename(tmp_path / "aside")
+    with pytest.raises(LastgoodError):
+        make_backup(plan, BackupType.FULL)
+    (tmp_path / "aside").rename(ledger)
+    with monkeypatch.context() as another:
+        another.setenv("LASTGOOD_JOURNAL", str(tmp_path / "another"))
+        made = make_backup(plan, BackupType.FULL)
+    found, labels = scrape(plan), {"plan": "books", "verb": "backup", "type": "full"}
+    failed, succeeded = (found(f"lastgood_last_{end}_timestamp_seconds", **labels) for end in ("failure", "success"))
+    assert succeeded == pytest.approx(made.timestamp.timestamp())
+    assert failed is not None
+    assert failed < made.timestamp.timestamp()
 
 
 def test_each_verb_is_counted_in_whatever_process_it_ran(plan: BackupPlan, tmp_path: Path) -> None:
@@ -258,7 +279,7 @@ def test_a_killed_backup_has_failed_once_its_process_is_gone(plan: BackupPlan) -
     assert text.count('"lost"') == 1, "others who read the journal are told, too"
 
 
-def test_a_killed_backup_of_another_machine_has_failed_after_a_day(plan: BackupPlan) -> None:
+def test_a_killed_backup_of_another_machine_has_failed_after_hours(plan: BackupPlan) -> None:
     folder, now = journal_folder(), datetime.now(UTC)
     elsewhere = {"process": "other:7 [00000000-123]", "host": ["another", "boot"]}
     note(folder, started("young", now - GONE_AFTER + timedelta(minutes=5), **elsewhere))
@@ -271,6 +292,46 @@ def test_a_killed_backup_of_another_machine_has_failed_after_a_day(plan: BackupP
     assert counts["started", "backup", "incremental"] == 2
     assert counts["ended", "backup", "incremental", "failed"] == 1
     assert counts["ended", "backup", "incremental", "completed"] == 1
+
+
+def test_an_operation_of_another_machine_that_says_that_it_runs_has_not_failed_however_long_it_takes(
+    plan: BackupPlan,
+) -> None:
+    folder, now = journal_folder(), datetime.now(UTC)
+    note(folder, started("long", now - 5 * GONE_AFTER, process="other:7 [00000000-123]", host=["another", "boot"]))
+    note(folder, {"event": "runs", "id": "long", "at": (now - GONE_AFTER / 2).isoformat()})
+    reader = JournalReader(folder)
+    assert list(reader.read().pending) == ["long"]
+    note(folder, ended("long", now))
+    counts = reader.read().of("", "r" * 32, "books").counts
+    assert counts["ended", "backup", "incremental", "failed"] == 0
+    assert counts["ended", "backup", "incremental", "completed"] == 1
+
+
+def test_an_operation_says_now_and_then_that_it_runs_and_not_after_its_end(
+    plan: BackupPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "BEAT_SECONDS", 0.01)
+    noted, text = threading.Event(), segment(journal_folder(), 1)
+    real = journal.append
+
+    def append(folder: Path, line: Any, *more: Any) -> bool:
+        done = real(folder, line, *more)
+        if line["event"] == "runs":
+            noted.set()
+        return done
+
+    monkeypatch.setattr(journal, "append", append)
+    with operation(plan, Verb.RETENTION) as run:
+        assert noted.wait(60)
+    beats = [thread for thread in threading.enumerate() if thread.name == "journal-beat"]
+    for thread in beats:
+        thread.join(60)
+        assert not thread.is_alive()
+    lines = [json.loads(line) for line in text.read_text().splitlines()]
+    assert {line["id"] for line in lines} == {run.operation_id}
+    assert [lines[0]["event"], lines[1]["event"]] == ["started", "runs"]
+    assert GONE_AFTER.total_seconds() >= BEAT_SECONDS * 3, "one that is missed does no harm"
 
 
 def test_an_operation_of_a_process_that_runs_has_not_failed_however_far_the_clock_jumped(plan: BackupPlan) -> None:
@@ -558,6 +619,31 @@ def test_a_repository_in_a_network_is_seen_as_it_is_now(plan: BackupPlan, s3: Se
         assert found("lastgood_backups", type="full", status="verified") == number
         assert found("lastgood_backups", type="full", status="completed") == 1, status
     assert found.of("lastgood_tier_breaker_open") == {frozenset({("tier", there.repository.tier.place)}): 0.0}
+
+
+def test_a_repository_in_a_network_that_is_made_anew_begins_at_zero(plan: BackupPlan, s3: Seaweed) -> None:
+    """Only lines of backups that were made know which one they are of."""
+    there = plan.model_copy(
+        update={"repository": BackupRepository(url=f"s3://{s3.bucket()}/repository", storage=s3.settings)}
+    )
+    elsewhere = BackupRepository(url=f"s3://{s3.bucket()}/repository", storage=s3.settings)
+    for one in (there.repository, elsewhere):
+        one.initialize(there.encryption, lambda kit: None)
+    exporter, tier = exporter_of([there]), there.repository.tier
+    for _ in range(2):
+        exporter.look()
+        make_backup(there, BackupType.FULL)
+        make_verification(there, deep=False)
+        for each in (exporter, exporter_of([there])):
+            each.look()
+            found = scraped(each.text())
+            assert found("lastgood_backups", type="full", status="verified") == 1
+            assert found("lastgood_backups_committed_total") == 1
+            assert found("backup_operations_created_total") == found("backup_operations_created_success") == 1
+            assert found("lastgood_operations_started_total", verb="verification", type="quick") == 1
+            assert found("lastgood_verifications_total", status="verified") == 1
+        tier.remove([stored.name for stored in tier.list("")])
+        tier.put(names.CONFIG, elsewhere.tier.get(names.CONFIG))
 
 
 def test_the_counter_of_commits_does_not_go_back_where_the_newest_backup_goes(plan: BackupPlan) -> None:

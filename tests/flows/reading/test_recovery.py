@@ -79,3 +79,10 @@ def test_the_size_of_a_restore_whose_base_is_gone_is_not_known() -> None:
     found = recovery([backup("inc4", 5, "ful1")], [restored("inc4", 1, 20.0)], {}, NOW)
     assert found.rto is not None
     assert found.rto.last_size_bytes is None
+
+
+@pytest.mark.parametrize(("ahead", "age_hours"), [(0.2, 0.0), (24, 5.0)])
+def test_a_backup_that_is_dated_ahead_does_not_make_the_newest_state_young(ahead: float, age_hours: float) -> None:
+    found = recovery([backup("ful1", 5), backup("ful2", -ahead)], [], {}, NOW)
+    assert found.rpo.age_seconds == age_hours * 3600
+    assert recovery([backup("ful2", -24)], [], {}, NOW).rpo.age_seconds is None

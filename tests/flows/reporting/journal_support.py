@@ -11,8 +11,9 @@ from zlib import crc32
 from pydantic import JsonValue
 
 from blocks.host.leftovers import process_name, running_host
+from flows.reporting.journal_compaction import compact
 from flows.reporting.journal_files import append
-from flows.reporting.journal_totals import Totals, compact
+from flows.reporting.journal_totals import Totals
 
 NOW = datetime.now(UTC)
 """When they were; what began more than a day before has failed."""
@@ -91,9 +92,9 @@ def counts(totals: Totals, plan: str = "books") -> dict[tuple[str, ...], int]:
     return dict(totals.of(PLACE, REPOSITORY, plan).counts)
 
 
-def numbers_of(totals: Totals, plan: str = "books") -> tuple[int, int, int]:
+def numbers_of(totals: Totals, plan: str = "books", repository: str = REPOSITORY) -> tuple[int, int, int]:
     """How many backups were begun, made, and failed."""
-    found = totals.of(PLACE, REPOSITORY, plan).counts
+    found = totals.of(PLACE, repository, plan).counts
     return (
         found["started", "backup", "incremental"],
         found["ended", "backup", "incremental", "completed"],

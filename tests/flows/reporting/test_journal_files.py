@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -14,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from flows.reporting import journal_files, journal_totals
+from flows.reporting import journal_compaction, journal_files
+from flows.reporting.journal_compaction import KEPT_SEGMENTS, compact
 from flows.reporting.journal_files import append, segment, segments
 from flows.reporting.journal_reader import JournalReader
-from flows.reporting.journal_totals import KEPT_SEGMENTS, compact, read_totals
+from flows.reporting.journal_totals import read_totals
 from tests.flows.reporting.journal_support import counts, ended, note, numbers_of, operations, started
 from tests.forked import forked, killed
 
@@ -172,6 +174,44 @@ def test_a_stopped_process_that_holds_the_last_segment_holds_up_nobody(folder: P
     assert read(folder) == (102, 91, 10)
 
 
+@pytest.mark.usefixtures("small_segments")
+def test_a_file_server_locks_only_what_may_be_written_and_is_compacted_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS makes a lock of a range of bytes out of flock, which wants a file that is open for writing."""
+    real = fcntl.flock
+
+    def flock(fd: Any, how: int) -> None:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "not open for writing")
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for line in operations(60):
+        note(folder, line)
+    assert segments(folder)[0] > 1
+    assert read(folder) == (60, 54, 6)
+
+
+def test_a_segment_that_cannot_be_read_is_said_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    note(folder, started("a"))
+    real, reader = os.open, JournalReader(folder)
+
+    def denied(path: Any, *args: Any, **more: Any) -> int:
+        if Path(path) == segment(folder, 1):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(os, "open", denied)
+    for _ in range(3):
+        assert numbers_of(reader.read()) == (0, 0, 0)
+    assert len([one for one in caplog.records if "cannot be read" in one.getMessage()]) == 1
+    monkeypatch.setattr(os, "open", real)
+    assert numbers_of(reader.read()) == (1, 0, 0)
+
+
 class Steps:
     """Kills the process at one of the calls by which a compaction changes the folder."""
 
@@ -197,10 +237,10 @@ class Steps:
 
 @pytest.mark.usefixtures("small_segments")
 def test_a_compaction_that_is_killed_anywhere_changes_no_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_totals, "KEPT_SEGMENTS", 100)
+    monkeypatch.setattr(journal_compaction, "KEPT_SEGMENTS", 100)
     for line in operations(60):
         note(folder, line)
-    monkeypatch.setattr(journal_totals, "KEPT_SEGMENTS", 1)
+    monkeypatch.setattr(journal_compaction, "KEPT_SEGMENTS", 1)
     through = JournalReader(folder)
     before, whole = read(folder), through.read().of("", "r" * 32, "books")
     kills = 0

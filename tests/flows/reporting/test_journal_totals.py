@@ -97,10 +97,29 @@ def test_a_backup_found_bad_is_not_the_newest_good_one_until_it_is_found_good() 
 
 def test_a_place_that_held_two_repositories_tells_of_each_its_own() -> None:
     first, second = started("a", repository="first"), started("b", repository="second")
-    totals = fed(first, second, started("c", repository=None))
-    # of what could not be read it is not known which one it was of
-    assert numbers_of_repository(totals, "first") == numbers_of_repository(totals, "second") == 2
-    assert numbers_of_repository(totals, None) == 2
+    totals = fed(first, started("c", repository=None), second, started("d", repository=None))
+    # lines that name none are of the one that was last named there
+    assert [numbers_of_repository(totals, one) for one in ("first", "second", None)] == [2, 2, 2]
+
+
+def unnamed(line: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Leave out which repository a line is of, as of one in a network while it is not known."""
+    return {name: value for name, value in line.items() if name != "repository"} | more
+
+
+def test_what_was_noted_before_a_repository_was_known_is_of_the_first_one_there() -> None:
+    totals = fed(unnamed(started("a")), started("b", repository="first"), started("c", repository="second"))
+    assert [numbers_of_repository(totals, one) for one in ("first", "second")] == [2, 1]
+    assert {begun.repository for begun in totals.pending.values()} == {"first", "second"}
+
+
+def test_a_repository_that_is_made_anew_at_its_place_begins_at_zero() -> None:
+    """In a network, where the start of a backup does not know which one is there."""
+    lines = [unnamed(started("a")), ended("a", repository="old"), unnamed(started("v")), unnamed(ended("v"))]
+    lines += [unnamed(started("b")), ended("b", repository="new")]
+    totals = fed(*lines)
+    assert [numbers_of(totals, repository=one) for one in ("old", "new")] == [(2, 2, 0), (1, 1, 0)]
+    assert len(totals.of(PLACE, "new", "books").backups) == 1
 
 
 def numbers_of_repository(totals: Totals, repository_id: str | None) -> int:

@@ -6,10 +6,13 @@ import logging
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -31,6 +34,7 @@ from tests.receivers import (
     HttpReceiver,
     certificate,
     closed_port,
+    endless_port,
     http_receiver,
     mail_receiver,
     silent_port,
@@ -279,6 +283,75 @@ def test_secrets_that_an_error_repeats_are_left_out(books: Books, told: HttpRece
     notifications.PlanNotifications(plan).ended(bug)
     assert "it failed unexpectedly (RuntimeError)" in told.requests[1].json["text"]
     assert TOKEN not in told.requests[1].body
+
+
+def test_a_secret_is_left_out_however_an_error_writes_it(
+    books: Books, told: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLACK_URL", f"{told.url}/a b/{TOKEN}".replace(" ", "?"))
+    plan = books.with_targets(SLACK)
+    said = f"GET {quote(os.environ['SLACK_URL'], safe='')} and postgresql://me:pa55word@db.example/books"
+    notifications.PlanNotifications(plan).ended(
+        Operation(plan, Verb.BACKUP, "full", error=LastgoodError(said), seconds=1)
+    )
+    (told_of,) = told.requests
+    assert TOKEN not in told_of.body
+    assert "pa55word" not in told_of.body
+
+
+def test_names_that_are_no_text_are_told_all_the_same(books: Books, told: HttpReceiver) -> None:
+    with mail_receiver() as mailed:
+        mail = {"type": "email", "to": "a@b.example", "sender": "c@d.example", "server": f"localhost:{mailed.port}"}
+        plan = books.with_targets(SLACK, PING, {"type": "webhook", "url": told.url}, {**mail, "security": "none"})
+        error = LastgoodError("caf\udce9 cannot be read", hint="Look at caf\udce9.")
+        run = Operation(plan, Verb.BACKUP, "full", error=error, seconds=1.0)
+        notifications.PlanNotifications(plan).ended(run)
+    assert len(run.told) == 4
+    assert all(r"caf\xe9 cannot be read" in one.body.replace(r"\\", "\\") for one in told.requests)
+    assert r"caf\xe9 cannot be read" in mailed.letters[0][1].get_content()
+    assert payload_of(run)["message"] == r"caf\xe9 cannot be read"
+
+
+def test_an_address_that_is_refused_is_said_though_others_are_told(
+    books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    with mail_receiver() as mailed:
+        mailed.refused = ["gone@b.example"]
+        mail = {"type": "email", "to": ["gone@b.example", "me@b.example"], "sender": "c@d.example", "security": "none"}
+        plan = books.with_targets(mail | {"server": f"localhost:{mailed.port}"})
+        run = Operation(plan, Verb.BACKUP, "full", error=LastgoodError("it failed"), seconds=1.0)
+        notifications.PlanNotifications(plan).ended(run)
+    assert [recipients for recipients, _ in mailed.letters] == [["me@b.example"]]
+    assert "refused gone@b.example, and took the others" in caplog.text
+    assert run.told == ()
+
+
+def test_a_process_without_prefect_tells_through_all_that_needs_it(books: Books, tmp_path: Path) -> None:
+    plan = books.with_targets(
+        *({"type": "block", "block": f"slack-webhook/{name}", "when": ["completed"]} for name in "abc"),
+        *({"type": "slack", "url_secret": name, "when": ["completed"]} for name in "abc"),
+    )
+    ended = subprocess.run(
+        [sys.executable, "lastgood.py", "backup", str(plan.reference), "--no-server"],
+        cwd=Path(__file__).parents[3],
+        env=os.environ | {"PREFECT_API_URL": f"http://127.0.0.1:{closed_port()}/api", "PREFECT_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    told = [line.split(" was not sent: ")[1].split(".")[0] for line in ended.stderr.splitlines()]
+    assert told == [
+        *(f"the block slack-webhook/{name} cannot be loaded: ConnectError" for name in "abc"),
+        *(f"The Prefect Secret block {name} cannot be loaded" for name in "abc"),
+    ]
+
+
+def test_an_answer_without_an_end_is_not_read(books: Books) -> None:
+    with endless_port() as port:
+        plan = books.with_targets({"type": "webhook", "url": f"http://127.0.0.1:{port}/hook"})
+        run = Operation(plan, Verb.BACKUP, "full", error=LastgoodError("it failed"), seconds=1.0)
+        notifications.PlanNotifications(plan).ended(run)
+    assert run.told == ("webhook 127.0.0.1",)
 
 
 # aiosmtpd does not see that the connection is TLS from the start

@@ -46,7 +46,7 @@ def test_names_cannot_become_markup_or_another_row() -> None:
         findings={"quality": [hostile]},
     )
     told = verification_markdown(result, None)
-    assert "a\\|b\\`c\\`&lt;b&gt;\\*d\\*\\\\x0a# \\[x\\](http" in told
+    assert "a\\|b\\`c\\`&lt;b&gt;\\*d\\*\\\\x0a\\# \\[x\\](http" in told
     assert "![" not in told.replace("!\\[", "")
     assert "<b>" not in told
     rows = [line for line in told.splitlines() if line.startswith("| broken")]

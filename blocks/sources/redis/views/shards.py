@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from blocks.errors import SourceChanged
+from blocks.host.local_time import local_time
 from blocks.sources.redis.net.cluster import Cluster, check_only_first, summed
 from blocks.sources.redis.net.node import Node
 from blocks.sources.redis.net.private_server import RDB, Program, private_server
@@ -180,7 +181,7 @@ def _owners(layout: Layout) -> list[int]:
 
 def _remark(made_at: Sequence[datetime | None]) -> str:
     times = sorted(at for at in made_at if at)
-    between = f", between {times[0]:%H:%M:%S} and {times[-1]:%H:%M:%S} UTC" if times else ""
+    between = f", between {local_time(times[0])} and {local_time(times[-1])}" if times else ""
     return (
         f"Each of the {len(made_at)} masters of the cluster was taken at one moment, but not all at the same"
         f"{between}: keys of different nodes may be of different moments."

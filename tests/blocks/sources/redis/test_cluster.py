@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from blocks.rows.selection import Selection
 from blocks.sources.redis import RedisSource
 from blocks.sources.redis.read.keys import slot_of
 from blocks.sources.redis.temporary_names import temporary_name
+from blocks.sources.redis.views import shards
 from blocks.sources.target import RestoreMode
 from flows.backup import make_backup
 from flows.restore import make_restore
@@ -216,3 +219,15 @@ def test_what_an_incremental_of_a_cluster_stores(strewn: RedisCluster, tmp_path:
     assert "taken at one moment, but not all at the same, between" in " ".join(full.sources[0].warnings)
     strewn("HSET", "wide", "f77", "changed")
     assert changes(make_backup(plan, BackupType.INCREMENTAL)) == (1, 0)
+
+
+def test_when_each_master_was_taken_is_said_in_the_zone_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = [datetime(2026, 1, 2, 3, 4, second, tzinfo=UTC) for second in (7, 5)]
+    monkeypatch.setenv("TZ", "XYZ-5:30")
+    time.tzset()
+    try:
+        said = shards._remark([*taken, None])
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert "between 2026-01-02 08:34:05 XYZ and 2026-01-02 08:34:07 XYZ:" in said

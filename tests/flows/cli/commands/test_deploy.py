@@ -13,7 +13,7 @@ from rich.console import Console
 from deployments.deploy import Deployed
 from flows.cli.commands import approve
 from flows.cli.commands.deploy import _table
-from flows.cli.output import Table
+from flows.cli.tables import Table
 
 LORD_HOWE = "30 2 * * * (Australia/Lord_Howe)"
 WEEKLY = "FREQ=WEEKLY;BYDAY=SU;BYHOUR=4;BYMINUTE=0;BYSECOND=0 (UTC)"

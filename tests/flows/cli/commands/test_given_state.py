@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 
 import pytest
 
 import lastgood
+from blocks.plan.plan import load_plan
+from flows.cli.commands.stats import percent
+from flows.reading.stats import performance
+from flows.reporting.journal import local_repository_id, place_key
+from flows.reporting.journal_files import append, journal_folder
 from tests.flows.cli.desk import Desk
 
 STATE = {"limits": {"max": 10, "of": [1, 2.5, None]}, "mode": "live", "n": 7}
@@ -79,3 +85,53 @@ def test_numbers_by_type(desk: Desk) -> None:
     assert desk.run("verify", "PLAN", full).code == 8
     types = desk.done("stats", "PLAN", "--json").json["types"]
     assert (types["full"]["good_share"], types["incremental"]["good_share"]) == (0.0, 0.0)
+
+
+def test_the_share_of_runs_that_succeeded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def types() -> dict[str, tuple[int, int, float | None]]:
+        told = desk.done("stats", "PLAN", "--json").json["types"]
+        return {kind: (one["backups"], one["runs"], one["success_share"]) for kind, one in told.items()}
+
+    plan = desk.plan.read_text()
+    desk.backup("--type", "full")
+    desk.backup()
+    assert types() == {"full": (1, 1, 1.0), "incremental": (1, 1, 1.0)}
+
+    # a failed run, an after-hook that fails behind a backup, one that is killed
+    desk.plan.write_text(plan.replace("ledger.db", "gone.db"))
+    assert desk.run("backup", "PLAN", "--type", "full").code not in (0, 2)
+    desk.plan.write_text(plan + "hooks: {backup: {after: ['false']}}\n")
+    assert desk.run("backup", "PLAN").code != 0
+    desk.plan.write_text(plan)
+    opened = load_plan(desk.plan)
+    begun = {"event": "started", "id": "0" * 32, "at": "2026-01-02T03:04:05+00:00", "plan": "trading"}
+    named = {
+        "place": place_key(opened),
+        "repository": local_repository_id(opened.repository),
+        "verb": "backup",
+        "type": "differential",
+        "process": "1-1",
+    }
+    append(journal_folder(), begun | named)
+    assert types() == {"full": (1, 2, 0.5), "incremental": (2, 2, 0.5), "differential": (0, 1, 0.0)}
+
+    lines = {line.split()[0]: line.split() for line in desk.done("stats", "PLAN").out.splitlines() if line}
+    assert lines["type"][-2:] == ["runs", "succeeded"]
+    assert (lines["full"][-2:], lines["differential"][-2:]) == (["2", "50%"], ["1", "0%"])
+    assert "differential" not in performance(opened)
+
+    # another repository at the same place begins anew
+    shutil.rmtree(desk.folder / "backups")
+    desk.done("init", "PLAN")
+    assert types() == {}
+
+    monkeypatch.setenv("LASTGOOD_JOURNAL", "/dev/null/journal")
+    desk.backup()
+    ran = desk.done("stats", "PLAN")
+    assert "which runs failed is not known" in ran.err
+    assert types() == {"full": (1, 0, None)}
+
+
+@pytest.mark.parametrize(("share", "said"), [(1.0, "100%"), (0.999, "99%"), (0.5, "50%"), (0.001, "1%"), (0.0, "0%")])
+def test_a_share_is_whole_only_where_it_is(share: float, said: str) -> None:
+    assert percent(share) == said

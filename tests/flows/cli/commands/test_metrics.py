@@ -102,6 +102,15 @@ def test_those_who_ask_at_the_same_moment_and_those_who_never_finish_keep_nobody
         assert found == [200] * 100
 
 
+def test_a_name_server_that_does_not_answer_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(_name: str = "") -> str:
+        raise AssertionError("a name server was asked")
+
+    monkeypatch.setattr(socket, "getfqdn", asked)
+    with served("127.0.0.1", 0, {"/": (PLAIN, lambda: "up\n")}) as url:
+        assert httpx.get(f"{url}/").text == "up\n"
+
+
 def test_it_listens_on_this_machine_alone_unless_told_otherwise(desk: Desk) -> None:
     with serving(str(desk.plan), "--serve", "0", "--host", "::1") as (url, _):
         assert url.startswith("http://[::1]:")
@@ -116,8 +125,11 @@ def test_it_listens_on_this_machine_alone_unless_told_otherwise(desk: Desk) -> N
         (["--serve", "65536"], "is no port"),
         (["--serve", "0", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
         (["--serve", "0", "--host", "no such host.invalid"], "cannot listen on"),
+        (["--serve", "0", "--host", "x" * 64], "cannot listen on"),
+        (["--host", "0.0.0.0"], "Add --serve PORT"),
         (["--prefix", "9 lives"], "cannot be the prefix of a metric"),
         (["PLAN"], "are both named 'trading'"),
+        (["--host", "0.0.0.0"], "nothing is to be served"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is(desk: Desk, words: list[str], said: str) -> None:
@@ -132,7 +144,7 @@ def test_a_port_that_is_taken_is_named(desk: Desk) -> None:
         port = str(taken.getsockname()[1])
         ran = desk.run("metrics", "PLAN", "--serve", port)
     assert ran.code == 2
-    assert f"cannot listen on 127.0.0.1, port {port}" in ran.err
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use\n" in ran.err
 
 
 def test_the_prefix_is_that_of_the_plans_unless_another_one_is_given(desk: Desk) -> None:

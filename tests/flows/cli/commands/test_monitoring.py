@@ -20,6 +20,12 @@ def test_it_writes_the_files_of_a_site_once(empty_desk: Desk) -> None:
 
 
 def test_a_mistake_is_said_before_anything_is_written(empty_desk: Desk) -> None:
-    for words in (["--prefix", "1"], ["--target", "localhost"]):
+    for words in (["--prefix", "1"], ["--target", "localhost"], ["--target", "a:0"], ["--target", "a:65536"]):
         assert empty_desk.run("monitoring", "./files", *words).code == 2
         assert not Path("files").exists()
+
+
+def test_a_file_is_no_folder(empty_desk: Desk) -> None:
+    ran = empty_desk.run("monitoring", "PLAN")
+    assert (ran.code, ran.out) == (2, "")
+    assert "is a file, and no folder" in ran.err

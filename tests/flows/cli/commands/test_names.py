@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flows.cli.output import visible
+from flows.cli.tables import visible
 from tests.flows.cli.desk import Desk
 
 NAMES = (b"\xff\xfe no text", "caf\u00e9".encode(), b"esc\x1b[1m", b"x[1].txt", b"two\xc2\x85lines", b"\\xff")

@@ -116,6 +116,10 @@ def _bad_suite(desk: Desk) -> None:
     desk.plan.write_text(desk.plan.read_text() + "quality: [q.json]\n")
 
 
+def _no_package(desk: Desk) -> None:
+    desk.plan.write_text(desk.plan.read_text() + "hooks: {before: [{python: '__main__:pause'}]}\n")
+
+
 def _no_hook(desk: Desk) -> None:
     desk.plan.write_text(desk.plan.read_text() + "hooks: {before: [./pause.sh], after: ['true']}\n")
 
@@ -131,6 +135,7 @@ def _no_url(desk: Desk) -> None:
         (_no_key, "credential", 2),
         (_bad_suite, "suite", 2),
         (_no_hook, "hook pause.sh", 2),
+        (_no_package, "hook __main__:pause", 2),
         (_no_url, "notification slack", 2),
     ],
 )
@@ -167,6 +172,11 @@ def test_a_test_is_sent_to_all_that_a_plan_names_where_that_is_asked_for(
     assert ran.code == 2
     assert "ready      notification ping: a test was sent" in ran.out
     assert "not ready  notification webhook: the test was not sent: it cannot be reached" in ran.out
+
+
+def test_a_test_that_nobody_is_sent_is_said(desk: Desk) -> None:
+    assert "notifications: the plan names nobody who is told" in desk.done("plan", "check", "PLAN", "--notify").out
+    assert "notifications" not in desk.done("plan", "check", "PLAN").out
 
 
 def test_all_that_is_there_is_named(desk: Desk) -> None:

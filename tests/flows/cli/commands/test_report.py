@@ -51,7 +51,7 @@ def test_one_plan_that_cannot_be_read_hides_no_other_and_is_the_exit_code(desk: 
     ran = desk.run("report", str(other), "PLAN", str(broken), "--out", str(desk.folder / "report.html"))
     assert ran.code == 4
     assert f"error: {other}: " in ran.err
-    assert f"error: {broken}: " in ran.err
+    assert f"error: plan {broken} is not YAML: " in ran.err
     told = page(desk)
     assert "3 plans: 2 not readable, 1 not proved" in told.text
     assert told.row(made)[2] == "full"

@@ -59,6 +59,24 @@ def test_age_is_seen_against_the_schedule_of_the_plan(
     assert (found.overdue_since is not None) is (health is Health.STALE)
 
 
+def test_a_run_that_failed_is_said_until_one_of_its_type_succeeds(desk: Desk) -> None:
+    desk.backup()
+    desk.done("verify", "PLAN")
+    shutil.move(desk.database, desk.folder / "elsewhere.db")
+    assert desk.run("backup", "PLAN").code not in (0, 2)
+    shutil.move(desk.folder / "elsewhere.db", desk.database)
+    ran = desk.done("status", "PLAN")
+    assert "Look why the incremental backup of" in ran.out
+    assert desk.done("status", "PLAN", "--json").json["plans"][0]["last_failed"]["type"] == "incremental"
+    later = datetime.now(UTC) + timedelta(days=8)
+    assert plan_status(load_plan(str(desk.plan)), "p.yaml", later).last_failed is None
+    desk.backup("--type", "full")
+    assert "Look why" in desk.done("status", "PLAN").out
+    desk.backup()
+    ran = desk.done("status", "PLAN")
+    assert ("Nothing: the last good" in ran.out, "failed" in ran.out) == (True, False)
+
+
 def test_one_plan_that_cannot_be_read_hides_no_other(desk: Desk) -> None:
     desk.backup()
     other = desk.folder / "another.yaml"

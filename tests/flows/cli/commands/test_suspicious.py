@@ -46,4 +46,14 @@ def test_what_is_accepted_is_named(desk: Desk) -> None:
     assert desk.run("accept", "PLAN", "INC_20000101_000000_0000").code == 6
     told = desk.done("accept", "PLAN").out
     assert f"accepted: {made}" in told
+    again = desk.done("accept", "PLAN", made)
+    assert (again.out, "no such backup of plan trading is suspicious and not accepted yet" in again.err) == ("", True)
     assert "ledger/orders held 200 rows" in told
+
+
+def test_accept_without_a_plan_asks_for_that_alone(desk: Desk) -> None:
+    ran = desk.run("accept")
+    assert ran.code == 2
+    assert "required: PLAN\n" in ran.err
+    made = desk.backup()
+    assert f"`lastgood status {desk.plan}` names what is" in desk.run("accept", "PLAN", made).err

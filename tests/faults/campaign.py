@@ -24,9 +24,15 @@ from tests.faults.campaign_world import Verdict, World, judge, make_world
 _ALL = (campaign_places, campaign_plans, campaign_accidents, campaign_servers)
 
 
-def _try(attempt: Attempt, seed: Path, folder: Path) -> tuple[Verdict, World]:
+def _made_again(seed: Path, folder: Path) -> World:
+    """Put the world where it was made: state at another place would be another's, and each restore of it refused."""
+    shutil.rmtree(folder.parent, ignore_errors=True)
     shutil.copytree(seed, folder, symlinks=True)
-    world = World(folder)
+    return World(folder)
+
+
+def _try(attempt: Attempt, seed: Path, folder: Path) -> tuple[Verdict, World]:
+    world = _made_again(seed, folder)
     with attempt.surroundings(world):
         world.look()
         world.runs.clear()
@@ -52,11 +58,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="lastgood-campaign-") as name:
         top = Path(name)
         top.chmod(0o755)
-        make_world(top / "seed")
+        seed, folder = top / "seed", top / "attempt" / "world"
+        make_world(folder)
+        folder.rename(seed)
+        # where nothing is restored attempts prove nothing
+        _made_again(seed, folder).must("restore", "FUL", "--yes")
         for number in chosen:
             attempt, started = ATTEMPTS[number], time.monotonic()
             try:
-                verdict, world = _try(attempt, top / "seed", top / str(number) / "world")
+                verdict, world = _try(attempt, seed, folder)
             except Exception:
                 verdict, world = Verdict("the attempt itself failed", complaints=[traceback.format_exc()]), None
             bad = bool(verdict.lost or verdict.complaints)
@@ -73,7 +83,6 @@ def main() -> int:
                         f"    $ {' '.join(run.words)} -> {run.code}\n      "
                         + (run.out + run.err).strip()[:1200].replace("\n", "\n      ")
                     )
-            shutil.rmtree(top / str(number), ignore_errors=True)
     ours, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     used = ours.ru_utime + ours.ru_stime + children.ru_utime + children.ru_stime
     print(f"seed {given.seed}: {len(chosen)} of {len(meant)} attempts, {faults} faults, {used:.0f} s of processor time")

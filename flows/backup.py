@@ -55,7 +55,7 @@ def backup(
     """
     opened = load_plan(plan)
     made = make_backup(opened, backup_type, tags or [], wait_seconds)
-    publish_backup(made)
+    publish_backup(made, opened)
     # a run of its own inside of this one, with its stages and its artifacts
     verify_made(opened, made, lambda deep: verify(plan, made.backup_id, deep))
     return made

@@ -115,8 +115,7 @@ class _Check:
 
     def __init__(self, plan: BackupPlan, repository: Repository) -> None:
         self._plan, self._repository = plan, repository
-        self.backups = repository.survey(plan.name).backups
-        self.objects = [one for backup in self.backups for one in objects_to_check(backup)]
+        self._survey()
         self._unlisted: list[str] = []
         self._missing = self._look_for_missing()
         self._wrong: list[Wrong] = []
@@ -125,6 +124,12 @@ class _Check:
         self._right: set[str] = set()
         self.capabilities: Capabilities | None = None
         self.objects_read = self.bytes_read = 0
+
+    def _survey(self) -> None:
+        """See what backups there are; each is named by digest at once, since retention may remove it meanwhile."""
+        self.backups = self._repository.survey(self._plan.name).backups
+        self.objects = [one for backup in self.backups for one in objects_to_check(backup)]
+        self._links = {backup.backup_id: self._repository.link_of(backup) for backup in self.backups}
 
     def prove(self) -> None:
         """Try again what the storage can do; credentials or a disk that are only for reading are no fault."""
@@ -163,10 +168,9 @@ class _Check:
         if not self.objects_read:
             return []
         now, actions = datetime.now(UTC), list[str]()
-        links = {backup.backup_id: self._repository.link_of(backup) for backup in self.backups}
-        known = self._repository.own_verdicts(self._plan.name, links.values())
+        known = self._repository.own_verdicts(self._plan.name, self._links.values())
         for backup in self.backups:
-            own = known[links[backup.backup_id]]
+            own = known[self._links[backup.backup_id]]
             damage = [w.text for w in self._wrong if w.proved and w.one.backup.backup_id == backup.backup_id]
             try:
                 if damage and not own.bad_bytes:
@@ -182,13 +186,13 @@ class _Check:
     def findings(self) -> list[str]:
         """Return what is wrong as of now; what retention removed while this looked is not."""
         found = [*self._lost_capabilities(), *self._repository.audit(self._plan.name)]
-        there = {backup.backup_id for backup in self._repository.survey(self._plan.name).backups}
-        found += [str(wrong) for wrong in self._wrong if wrong.one.backup.backup_id in there]
-        verdicts = self._repository.verdicts(self._plan.name, self.backups)
+        there = self._repository.survey(self._plan.name).backups
+        ids = {backup.backup_id for backup in there}
+        found += [str(wrong) for wrong in self._wrong if wrong.one.backup.backup_id in ids]
+        looked_at = [backup for backup in there if backup.backup_id in self._links]
         read = {wrong.one.backup.backup_id for wrong in self._wrong if wrong.proved}
-        for backup_id, verdict in verdicts.items():
-            if backup_id in there:
-                found += _known_before(backup_id, verdict, backup_id in read)
+        for backup_id, verdict in self._repository.verdicts(self._plan.name, looked_at).items():
+            found += _known_before(backup_id, verdict, backup_id in read)
         return list(dict.fromkeys(found))
 
     def _lost_capabilities(self) -> list[str]:
@@ -234,8 +238,7 @@ class _Check:
         collected.
         """
         now = datetime.now(UTC)
-        self.backups = self._repository.survey(self._plan.name).backups
-        self.objects = [one for backup in self.backups for one in objects_to_check(backup)]
+        self._survey()
         self._missing = self._look_for_missing()
         doubt = None if mark_missing else self._doubt()
         if doubt:
@@ -274,14 +277,14 @@ class _Check:
             damage = [w.text for w in self._wrong if w.proved and w.one.backup.backup_id == backup.backup_id]
             if with_missing:
                 damage += [f"it lacks {name}" for name in self._missing[backup.backup_id]]
-            own = self._repository.own_verdict(backup.plan, self._repository.link_of(backup))
+            own = self._repository.own_verdict(backup.plan, self._links[backup.backup_id])
             if damage and not own.bad_bytes:
                 self._repository.record_verification(self._of_objects(backup, damage, now))
                 actions.append(f"marked {backup.backup_id} as corrupted: no backup will be made on it")
         return actions
 
     def _of_objects(self, backup: BackupMetadata, damage: Sequence[str], now: datetime) -> Verification:
-        return verification_of_objects(backup.plan, self._repository.link_of(backup), damage, now)
+        return verification_of_objects(backup.plan, self._links[backup.backup_id], damage, now)
 
     def _look_for_missing(self) -> dict[str, list[str]]:
         """Return by backup the names of its objects that are absent or of another size."""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from blocks.errors import ConfigurationError
 from blocks.host.passwords import has_password, without_password
+from blocks.storage.kinds import scheme_of
 
 _SQLITE, _RDB = b"SQLite format 3\0", b"REDIS"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
@@ -135,6 +136,8 @@ def draft(
             "--repository: there is a password in it, where the plan would show it",
             hint="Leave it out, and name the variable that holds it under `storage` in the plan.",
         )
+    if repository is not None:
+        scheme_of(repository)  # before it is taken for a path beside the plan
     credential = (
         "passphrase_env: LASTGOOD_PASSPHRASE"
         if passphrase_file is None

@@ -213,14 +213,17 @@ class BackupRepository(LastgoodBlock):
 
     def _absent(self, message: str, holds_backups: bool) -> RepositoryUnavailable:
         """Say what to do where there is no repository: `init` only where there never was one."""
+        on_disk = self.folder is not None
         if seen := self.seen_before():
-            hint = f"This machine has seen repository {seen} there: mount its disk again, or find out who moved it."
+            again = "mount its disk again" if on_disk else "see that `url` and `storage` still name its place"
+            hint = f"This machine has seen repository {seen} there: {again}, or find out who moved it."
         elif holds_backups:
             hint = (
                 f"There are backups, so do not make a new repository: put the {names.CONFIG} that belongs there back."
             )
         else:
-            hint = "Run `lastgood init` with the plan to create it, or check that the right disk is mounted."
+            check = "check that the right disk is mounted" if on_disk else "check where `url` and `storage` lead"
+            hint = f"Run `lastgood init` with the plan to create it, or {check}."
         return RepositoryUnavailable(message, hint=hint)
 
     def unlock(self, settings: Keyring | NoEncryption, clock: Clock | None = None) -> Repository:

@@ -1,8 +1,8 @@
 """What happened to backups after they were made: verifications and expiries, sealed like manifests, appended only.
 
 Verifications of a backup are numbered, and each names the one before it by the SHA-256 of its sealed bytes, so that one
-that was removed is missed. The last of their names is that of the last one: its time is moved to after the others where
-the clock is behind them.
+that was removed is missed. One that was recorded while those before it did not open names none, and all are read then.
+The last of their names is that of the last one: its time is moved to after the others where the clock is behind them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -22,7 +23,14 @@ from blocks.repository.catalogue import MAX_RECORD_BYTES, Catalogue
 from blocks.repository.record_chain import Recorded
 from blocks.repository.rollback_guard import LastVerification, VerificationMemory
 from blocks.repository.stock import by_backup
-from blocks.repository.verdict import Standings, Verdict, recorded_standing, standing_after, standings_of
+from blocks.repository.verdict import (
+    Standings,
+    Verdict,
+    knows_all_before,
+    recorded_standing,
+    standing_after,
+    standings_of,
+)
 from blocks.storage.base import StorageTier
 from blocks.verification import Verification
 
@@ -31,6 +39,25 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E", Verification, Expiry)
 
 _NOT_OPENED = (CorruptionDetected, ConfigurationError, ObjectMissing, ObjectUnreadable)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a backup before another verification of it is recorded.
+
+    Attributes:
+        verdict: What its verifications say.
+        last: The highest number of them.
+        sha256: Of the sealed bytes of the newest. None where one that had to be read did not open: its bytes may have
+            been spoiled on their way, and others then are in the storage.
+    """
+
+    verdict: Verdict
+    last: int
+    sha256: str | None
+
+
+_NOTHING = _Known(Verdict(), 0, None)
 
 
 class History:
@@ -86,18 +113,12 @@ class History:
     def _numbered(self, verification: Verification, listed: Sequence[str], offset: timedelta) -> Verification:
         """Number a verification, and say what it follows and what stands after it; `offset` is added to its time."""
         plan, link = verification.plan, _link(verification)
-        before, last, previous = Verdict(), 0, None
-        if listed:
-            before, last = self._known(plan, link, listed)
-            try:
-                previous = hashlib.sha256(self._tier.get(listed[-1], limit=MAX_RECORD_BYTES)).hexdigest()
-            except (ObjectMissing, ObjectUnreadable, CorruptionDetected) as exc:
-                logger.warning("%s, which a verification follows, cannot be named by digest: %s", listed[-1], exc)
-        sequence = max(len(listed), last) + 1
+        known = self._known(plan, link, listed) if listed else _NOTHING
+        sequence = max(len(listed), known.last) + 1
         moved = verification.model_copy(update={"verified_at": _after(verification.verified_at, listed) + offset})
-        stands = standing_after(before.axes, moved, sequence)
+        stands = standing_after(known.verdict.axes, moved, sequence)
         said = {axis.value: one for axis, one in stands.items()}
-        return moved.model_copy(update={"sequence": sequence, "previous": previous, "standing": said})
+        return moved.model_copy(update={"sequence": sequence, "previous": known.sha256, "standing": said})
 
     def record_expiry(self, expiry: Expiry) -> None:
         """Append what a retention run is about to remove; call it before the removal."""
@@ -150,25 +171,32 @@ class History:
         except ObjectUnreadable as exc:
             logger.warning("%s", exc)
             return Verdict({}, exc.message)
-        return self._known(plan, link, recorded)[0] if recorded else Verdict()
+        return self._known(plan, link, recorded).verdict if recorded else Verdict()
 
-    def _known(self, plan: str, link: Link, recorded: Sequence[str]) -> tuple[Verdict, int]:
-        """Return what some verifications say, and the highest number of them."""
+    def _known(self, plan: str, link: Link, recorded: Sequence[str]) -> _Known:
+        """Return what some verifications say, of which there is at least one."""
         try:
-            newest = self._verification(plan, link.backup_id, recorded[-1])
+            sealed = self._tier.get(recorded[-1], limit=MAX_RECORD_BYTES)
+            newest = self._opened(plan, link.backup_id, recorded[-1], sealed)
         except _NOT_OPENED as exc:
             logger.warning("%s", exc)
-            stands, last = self._told_by_all(plan, link, recorded[:-1])
-            return Verdict(stands, f"{recorded[-1]} does not open"), last
-        if newest.sequence == len(recorded) and newest.manifest_sha256 == link.manifest_sha256:
-            return Verdict(recorded_standing(newest)), newest.sequence
-        stands, last = self._told_by_all(plan, link, recorded)
-        return Verdict(stands), last
+            stands, last, _ = self._told_by_all(plan, link, recorded[:-1])
+            return _Known(Verdict(stands, f"{recorded[-1]} does not open"), last, None)
+        sha256 = hashlib.sha256(sealed).hexdigest()
+        # of another manifest, or where some are gone or doubled, it does not speak for all
+        if (
+            newest.sequence == len(recorded)
+            and knows_all_before(newest)
+            and newest.manifest_sha256 == link.manifest_sha256
+        ):
+            return _Known(Verdict(recorded_standing(newest)), newest.sequence, sha256)
+        stands, last, all_opened = self._told_by_all(plan, link, recorded)
+        return _Known(Verdict(stands), last, sha256 if all_opened else None)
 
-    def _told_by_all(self, plan: str, link: Link, recorded: Sequence[str]) -> tuple[Standings, int]:
-        records = self.verifications(plan, link.backup_id, recorded)[0]
+    def _told_by_all(self, plan: str, link: Link, recorded: Sequence[str]) -> tuple[Standings, int, bool]:
+        records, wrong = self.verifications(plan, link.backup_id, recorded)
         last = max((one.sequence or 0 for one in records), default=0)
-        return standings_of(records, link.manifest_sha256), last
+        return standings_of(records, link.manifest_sha256), last, not wrong
 
     def chain(self, plan: str, backup_id: str, recorded: Sequence[str] | None = None) -> list[Recorded]:
         """Read all verifications of a backup with the SHA-256 of their sealed bytes, in the order of their names.

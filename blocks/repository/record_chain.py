@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blocks.repository.rollback_guard import LastVerification
-from blocks.repository.verdict import recorded_standing, standings_of
+from blocks.repository.verdict import knows_all_before, recorded_standing, standings_of
 from blocks.verification import Verification
 
 _SHOWN = 20
@@ -95,6 +95,7 @@ def _not_following(backup_id: str, manifest_sha256: str, found: Sequence[Recorde
         "it and those before it"
         for record in records
         if record.sequence is not None
+        and knows_all_before(record)
         and recorded_standing(record)
         != standings_of([one for one in records if (one.sequence or 0) <= record.sequence], manifest_sha256)
     ]

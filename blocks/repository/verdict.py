@@ -201,6 +201,11 @@ def recorded_standing(record: Verification) -> dict[Axis, Standing]:
     return {Axis(name): stands for name, stands in record.standing.items() if name in known}
 
 
+def knows_all_before(record: Verification) -> bool:
+    """Whether a numbered verification was recorded by who could open what is before it."""
+    return record.sequence == 1 or record.previous is not None
+
+
 def depending(own: Verdict, bases: Sequence[tuple[str, Verdict]]) -> Verdict:
     """Return what is known of a backup, seeing what is known of those it depends on.
 

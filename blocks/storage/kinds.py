@@ -23,6 +23,9 @@ _HOLDS_CREDENTIALS = re.compile(
     r"://[^/@]*:[^/@]*@|^(?!sftp:)[^:]*://[^/]*@|[?&][^=]*(key|secret|token|sig|password)[^=]*=", re.I
 )
 
+_NEARLY = re.compile(r"\s*([a-z][a-z0-9+.-]*):|([^/\s@:]+@[^/\s@:]+):", re.IGNORECASE)
+"""What is written before a colon: the scheme of a URL that lacks slashes, or user and host as ssh takes them."""
+
 _SETTINGS: dict[str, frozenset[str]] = {
     "file": frozenset(),
     "memory": frozenset(),
@@ -58,6 +61,7 @@ def scheme_of(url: str) -> str:
     """
     found = SCHEME.match(url)
     if found is None:
+        _refuse_what_is_no_path(url)
         local_path(url)
         return "file"
     scheme = found[1].lower()
@@ -75,6 +79,20 @@ def scheme_of(url: str) -> str:
     if scheme == "file":
         local_path(url)
     return scheme
+
+
+def _refuse_what_is_no_path(url: str) -> None:
+    """Make sure that what is taken for a path was not meant to be elsewhere: its backups would lie on this machine."""
+    found = _NEARLY.match(url)
+    if found is None:
+        return
+    scheme, login = (found[1] or "").lower(), found[2]
+    if login or scheme in _SETTINGS or (scheme and _added(scheme) is not None):
+        meant = f"sftp://{login}/…" if login else f"{scheme}://{'/' if scheme == 'file' else ''}…"
+        raise ConfigurationError(
+            f"repository.url: {found[0].strip()}… is neither a path nor a URL",
+            hint=f"Write {meant}; a folder of that name is ./{found[0].strip()}…",
+        )
 
 
 def check_settings(url: str, settings: StorageSettings) -> None:

@@ -74,19 +74,18 @@ class LocalTier(StorageTier):
             self._require_root()
             try:
                 for attempt in range(1, _FOLDER_ATTEMPTS + 1):
+                    written = False
                     try:
                         self._write(temporary, path, data, like_before)
+                        written = True
+                        self._name_it(temporary, path, data, exclusive)
                         break
-                    except FileNotFoundError:
-                        # whoever removed the last object of the folder meanwhile removed that, too
-                        if attempt == _FOLDER_ATTEMPTS or not self.root.is_dir():
+                    except FileNotFoundError as exc:
+                        # whoever removed the last object of the folder meanwhile removed that, too; and to retention
+                        # a temporary file is garbage where this process was suspended for a day
+                        vanished = not written or exc.filename == os.fspath(temporary)
+                        if not vanished or attempt == _FOLDER_ATTEMPTS or not self.root.is_dir():
                             raise
-                if exclusive:
-                    self._link(temporary, path, data)
-                else:
-                    with self._observed("replace", name):
-                        os.replace(temporary, path)
-                        sync_folder(path.parent)
             except OSError:
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
@@ -99,6 +98,14 @@ class LocalTier(StorageTier):
                 write_like(temporary, path, data)
             else:
                 write_synced(temporary, data)
+
+    def _name_it(self, temporary: Path, path: Path, data: Buffer, exclusive: bool) -> None:
+        if exclusive:
+            return self._link(temporary, path, data)
+        with self._observed("replace", self._name(path)):
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        return None
 
     def overwrite(self, name: str, data: Buffer) -> None:
         """Write over an object in the room that it has already, for a disk without any room left; not atomic."""

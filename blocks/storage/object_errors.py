@@ -34,6 +34,10 @@ _LOCKED = {"LeaseIdMissing", "BlobImmutableDueToPolicy", "BlobImmutableDueToLega
 _PASSING_CODES = {"BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "RequestTimeout", "Md5Mismatch"}
 """Said with the status 400 of what was spoiled on its way."""
 _PERMISSIONS = "Check the credentials, and that they may list, read, write and delete there (see docs/storage.md)."
+_UNSAID = "The storage does not say why: the credentials have expired, or may not do that (see docs/storage.md)."
+"""Of what is only looked at: such answers have no text."""
+_UNREACHED = "Check that the storage works and can be reached from this machine."
+_NO_SUCH_PATH = "Check the endpoint: it is the server's address alone; the bucket is in `url`."
 _BUSY_CODES = {"InternalError", "SlowDown", "ServiceUnavailable", "OperationTimedOut", "ServerBusy"}
 _CREDENTIALS = CREDENTIALS | {
     "AccessDenied": _PERMISSIONS,
@@ -47,7 +51,17 @@ _NO_CREDENTIALS = re.compile(
 _ADDRESS = re.compile(r"https?://(?!169\.254|metadata\.google|\S*/(?:meta-data|latest/api/token))\S+")
 _RANGE = re.compile(r"status code: 416|Wanted range starting at|non-partial response|CONTENT_RANGE header")
 
-_CAUSE = re.compile(r"(?i)timed ?out|connection refused|dns error|connection reset|certificate[^\"|\n]{0,80}")
+_CAUSES = (
+    (re.compile(r"(?i)connection refused"), "connection refused"),
+    (re.compile(r"(?i)timed ?out"), "timed out"),
+    (re.compile(r"(?i)dns error"), "dns error: the name of the server is not known"),
+    (re.compile(r"(?i)connection reset|IncompleteMessage"), "the connection was cut"),
+    (re.compile(r"InvalidContentType"), "the server speaks no TLS: is it http:// there?"),
+    (re.compile(r"hyper::Error\(\s*Parse\("), "the answer is not HTTP: is it https:// there?"),
+)
+"""What failed below HTTP, by what stands somewhere in obstore's structures."""
+_CERTIFICATE = re.compile(r"(?i)certificate[^\"|\n]{0,80}")
+_DOING = re.compile(r"^Generic \w+ error: (?:Error performing list request: )?(?:Error performing [A-Z]+ \S+ - )?")
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
@@ -93,8 +107,8 @@ def classified(error: Exception, verb: str, name: str, place: str) -> LastgoodEr
         )
     refused = isinstance(error, (said.PermissionDeniedError, said.UnauthenticatedError)) or status in (401, 403)
     if refused or code in _CREDENTIALS:
-        return StorageRefused(what, hint=_CREDENTIALS.get(code, _PERMISSIONS))
-    problem = RepositoryUnavailable(what, hint="Check that the storage works and can be reached from this machine.")
+        return StorageRefused(what, hint=_CREDENTIALS.get(code, _PERMISSIONS if code else _UNSAID))
+    problem = RepositoryUnavailable(what, hint=_NO_SUCH_PATH if status == 404 else _UNREACHED)
     passing = status in PASSING or code in _CONFLICT | _PASSING_CODES | _BUSY_CODES or (status is None and not code)
     return Transient(problem) if passing else problem
 
@@ -116,8 +130,9 @@ def _said(text: str, status: int | None, code: str) -> str:
     message = ((found[1] or found[2]) if found else "").split("\n", 1)[0]
     if status is not None:
         return " ".join(part for part in (str(status), code, message) if part).rstrip(".")
-    first = text.split("\n", 1)[0]
-    short = re.sub(r" in [\d.]+(?:ns|µs|ms|s)\b", "", first)[:200]
-    found = _CAUSE.search(text)
-    cause = found[0].lower().replace("timedout", "timed out") if found else ""
-    return f"{short} ({cause})" if cause not in short.lower() else short
+    first = re.sub(r" in [\d.]+(?:ns|µs|ms|s)\b", "", text.split("\n", 1)[0])
+    cause = next((cause for pattern, cause in _CAUSES if pattern.search(text)), "")
+    if _lacks_credentials(text, status):  # it was not the storage that was asked
+        return f"{first[:200]} ({cause})" if cause else first[:200]
+    certificate = _CERTIFICATE.search(text)
+    return cause or (certificate[0].lower() if certificate else _DOING.sub("", first)[:200])

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blocks.host.passwords import without_password
 from blocks.plan.plan import BackupPlan
 from blocks.prefect_compat import without_prefect
 from blocks.records import BackupMetadata
@@ -49,16 +50,18 @@ def _key(*words: str) -> str:
     return "-".join(words).lower().replace("_", "-").replace(".", "-")
 
 
-def publish_backup(made: BackupMetadata) -> None:
+def publish_backup(made: BackupMetadata, plan: BackupPlan) -> None:
     """Publish a summary of a backup, a table of its collections, and a link to its base."""
     if not in_flow_run():
         return
     with published("the summary of the backup"):
-        _publish_backup(made)
+        _publish_backup(made, without_password(plan.repository.url))
 
 
-def _publish_backup(made: BackupMetadata) -> None:
-    create_markdown_artifact(key=_key("backup", made.plan), markdown=backup_markdown(made), description=made.backup_id)
+def _publish_backup(made: BackupMetadata, repository: str) -> None:
+    create_markdown_artifact(
+        key=_key("backup", made.plan), markdown=backup_markdown(made, repository), description=made.backup_id
+    )
     create_table_artifact(
         key=_key("collections", made.plan),
         table=[
@@ -99,8 +102,8 @@ def _page_of(plan: str, backup_id: str) -> str:
     return f"/artifacts/key/{key}"
 
 
-def backup_markdown(made: BackupMetadata) -> str:
-    """Describe a backup in Markdown."""
+def backup_markdown(made: BackupMetadata, repository: str) -> str:
+    """Describe a backup in Markdown; `repository` is where it is."""
     promoted = (
         f"\n> Asked for {made.requested_type.value}, made full: {plain(made.promoted_because)}\n"
         if made.promoted_because
@@ -114,6 +117,7 @@ def backup_markdown(made: BackupMetadata) -> str:
         promoted,
         f"| plan | {made.plan} |",
         "|---|---|",
+        f"| repository | {plain(repository)} |",
         f"| state as of | {human_time(made.timestamp)} |",
         f"| base | {made.base or 'none, it stands alone'} |",
         f"| rows | {made.rows:,} |",

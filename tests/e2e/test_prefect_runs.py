@@ -20,6 +20,7 @@ from prefect import flow, task
 from blocks.errors import CorruptionDetected, HookFailed, QualityFailed, RepositoryLocked
 from blocks.records import BackupMetadata
 from flows import backup, restore, retention, undo, verify
+from flows.reporting.markdown import plain
 from flows.reporting.units import human_bytes
 from tests.e2e.prefect_support import Prefect, SmallPlan, wait_for
 
@@ -42,6 +43,7 @@ def test_a_backup_leaves_its_numbers_its_collections_and_a_link_to_its_base(
     assert (summary["type"], summary["description"]) == ("markdown", made.backup_id)
     for line in (
         f"# Incremental backup `{made.backup_id}`",
+        f"| repository | {plain(str(small_plan.folder / 'backups'))} |",
         f"| base | {full.backup_id} |",
         f"| rows | {made.rows} |",
         "| changed | 1 upserts, 3 tombstones |",

@@ -1,11 +1,14 @@
 """Try to lose data with one command line, one edit of a plan, or one ordinary accident; report each result.
 
-Run as `python -m tests.faults.campaign [WORDS]`: a table, and exit code 1 where anything was lost. WORDS choose the
-attempts whose name has all of them.
+Run as `python -m tests.faults.campaign [-v] [--share 1] [--seed 0] [WORDS]`: a table, and exit code 1 where anything
+was lost. WORDS choose the attempts whose name has all of them; of these a share is made, by seed.
 """
 
 from __future__ import annotations
 
+import argparse
+import random
+import resource
 import shutil
 import signal
 import sys
@@ -21,9 +24,15 @@ from tests.faults.campaign_world import Verdict, World, judge, make_world
 _ALL = (campaign_places, campaign_plans, campaign_accidents, campaign_servers)
 
 
-def _try(attempt: Attempt, seed: Path, folder: Path) -> tuple[Verdict, World]:
+def _made_again(seed: Path, folder: Path) -> World:
+    """Put the world where it was made: state at another place would be another's, and each restore of it refused."""
+    shutil.rmtree(folder.parent, ignore_errors=True)
     shutil.copytree(seed, folder, symlinks=True)
-    world = World(folder)
+    return World(folder)
+
+
+def _try(attempt: Attempt, seed: Path, folder: Path) -> tuple[Verdict, World]:
+    world = _made_again(seed, folder)
     with attempt.surroundings(world):
         world.look()
         world.runs.clear()
@@ -37,21 +46,27 @@ def main() -> int:
     """Make all attempts; print the table."""
     for number in (signal.SIGINT, signal.SIGHUP):  # a shell lets its background jobs ignore them
         signal.signal(number, signal.default_int_handler)
-    words = sys.argv[1:]
-    verbose = "-v" in words
-    words = [one for one in words if one != "-v"]
-    faults = tried = 0
+    options = argparse.ArgumentParser()
+    options.add_argument("-v", dest="verbose", action="store_true")
+    options.add_argument("--share", type=float, default=1.0)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("words", nargs="*")
+    given = options.parse_args()
+    meant = [number for number, one in enumerate(ATTEMPTS) if all(word in one.name for word in given.words)]
+    chosen = sorted(random.Random(given.seed).sample(meant, round(len(meant) * given.share)))
+    faults = 0
     with tempfile.TemporaryDirectory(prefix="lastgood-campaign-") as name:
         top = Path(name)
         top.chmod(0o755)
-        make_world(top / "seed")
-        for number, attempt in enumerate(ATTEMPTS):
-            if not all(word in attempt.name for word in words):
-                continue
-            started = time.monotonic()
-            tried += 1
+        seed, folder = top / "seed", top / "attempt" / "world"
+        make_world(folder)
+        folder.rename(seed)
+        # where nothing is restored attempts prove nothing
+        _made_again(seed, folder).must("restore", "FUL", "--yes")
+        for number in chosen:
+            attempt, started = ATTEMPTS[number], time.monotonic()
             try:
-                verdict, world = _try(attempt, top / "seed", top / str(number) / "world")
+                verdict, world = _try(attempt, seed, folder)
             except Exception:
                 verdict, world = Verdict("the attempt itself failed", complaints=[traceback.format_exc()]), None
             bad = bool(verdict.lost or verdict.complaints)
@@ -62,14 +77,15 @@ def main() -> int:
             )
             for what in [*verdict.lost[:6], *verdict.complaints]:
                 print(f"    ! {what}")
-            if (bad or verbose) and world is not None:
+            if (bad or given.verbose) and world is not None:
                 for run in [one for one in world.runs if one.words[0] not in ("list", "check") or one.code]:
                     print(
                         f"    $ {' '.join(run.words)} -> {run.code}\n      "
                         + (run.out + run.err).strip()[:1200].replace("\n", "\n      ")
                     )
-            shutil.rmtree(top / str(number), ignore_errors=True)
-    print(f"{tried} attempts, {faults} faults")
+    ours, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = ours.ru_utime + ours.ru_stime + children.ru_utime + children.ru_stime
+    print(f"seed {given.seed}: {len(chosen)} of {len(meant)} attempts, {faults} faults, {used:.0f} s of processor time")
     return 1 if faults else 0
 
 

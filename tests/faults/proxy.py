@@ -128,6 +128,7 @@ class Proxy:
     done: list[tuple[Request, Fault]] = field(default_factory=list)
     passed: Callable[[Request], None] = lambda request: None
     _listings: dict[str, _Message] = field(default_factory=dict, repr=False)
+    _clients: set[asyncio.Task[None]] = field(default_factory=set, repr=False)
     _port: int = 0
 
     @property
@@ -151,6 +152,11 @@ class Proxy:
             await stop.wait()
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # a loop keeps no task alive that waits for nobody but its own connection
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while (message := await _read(reader)) is not None:
                 method, target, _ = message.first.decode().split(" ", 2)

@@ -197,8 +197,9 @@ class Trial:
     def _afterwards(self, case: Case, prefix: str) -> list[str]:
         try:
             return self.history.witness(
-                prefix, case.command == "retention", condemned=case.command == "verify" and case.fault in _WRONG
-            )
+                prefix, case.command == "retention",
+                condemned=case.command in ("verify", "check") and case.fault in _WRONG,
+            )  # fmt: skip
         except Exception:
             return [f"afterwards: {traceback.format_exc()}"]
 

@@ -12,6 +12,9 @@ from blocks.errors import CorruptionDetected, RepositoryLocked
 from blocks.plan.retention import RetentionPolicy
 from blocks.records import BackupMetadata
 from blocks.sources.target import RestoreMode
+from flows import check
+from flows.check import check_repository
+from flows.proving.objects import CheckedObject
 from flows.retention import apply_retention
 from flows.undo import make_undo
 from flows.verify import make_verification
@@ -64,6 +67,25 @@ def test_what_goes_is_gone_as_a_whole_and_on_record(shop: Shop) -> None:
     assert expiry.reasons == {old.backup_id: "100d old, full backups are kept for 90d"}
     assert expiry.head == shop.repository.link(young)
     assert shop.repository.audit("trading") == []
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_what_goes_while_a_check_looks_is_no_finding_of_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    for kind in (FULL, INCREMENTAL, SNAPSHOT, FULL):
+        shop.back_up(kind)
+    choose = check.sample
+
+    def after_retention(objects: list[CheckedObject], share: float) -> list[CheckedObject]:
+        assert apply_retention(shop.plan, now=LATER, accept_clock=True).removed
+        return choose(objects, share)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(check, "sample", after_retention)
+        result = check_repository(shop.plan, read_share=share)
+    assert (result.findings, result.backups) == ([], 4)
+    assert check_repository(shop.plan, read_share=1.0).findings == []
 
 
 def test_nothing_to_remove_leaves_no_record(shop: Shop) -> None:

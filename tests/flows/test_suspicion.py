@@ -61,8 +61,8 @@ def test_every_row_of_a_table_changes_and_what_was_before_is_held_until_a_person
         f"ledger/orders: 100 % of 3,130 rows were changed or replaced since {before[-1].backup_id}"
     )
     assert shop.repository.manifest("trading", marked.backup_id).suspicions == (sentence,)
-    assert f"- {sentence}" in backup_markdown(marked)
-    assert f"lastgood accept trading {marked.backup_id}" in backup_markdown(marked)
+    assert f"- {sentence}" in backup_markdown(marked, "s3://backups/trading")
+    assert f"lastgood accept trading {marked.backup_id}" in backup_markdown(marked, "s3://backups/trading")
     assert f"suspicious: {sentence}" in backup_lines(shop.plan, marked)
 
     ahead(28 * DAY)

@@ -123,6 +123,11 @@ def test_an_unknown_field_is_named_and_refused(path: str, value: object) -> None
         ("sources.ledger", {"path": "x"}, "sources.ledger"),
         ("sources.ledger.part_size_bytes", 0, "part_size_bytes"),
         ("repository.url", "ftp://host/x", "backups cannot be kept at ftp://"),
+        ("repository.url", "s3:/bucket/x", r"repository\.url: s3:… is neither a path nor a URL"),
+        ("repository.url", " s3://bucket/x", r"repository\.url: s3:… is neither"),
+        ("repository.url", "SFTP:me@host/x", r"repository\.url: SFTP:… is neither"),
+        ("repository.url", "file:/x", r"Write file:///…; a folder of that name is \./file:…"),
+        ("repository.url", "me@host:/x", r"Write sftp://me@host/…; a folder of that name is \./me@host:…"),
         ("compression.level", 20, "compression.level"),
         ("compression.codec", "gzip", "compression.codec"),
         ("critical", ["orders"], "source/collection"),
@@ -135,6 +140,11 @@ def test_an_unknown_field_is_named_and_refused(path: str, value: object) -> None
 def test_a_wrong_field_is_refused_by_name(path: str, value: object, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         parse_plan(nested(path, value), "x")
+
+
+@pytest.mark.parametrize("url", ["./s3:/x", "/srv/me@host:/x", "C:x", "at 12:00", "~/s3:x"])
+def test_a_path_may_have_colons(url: str) -> None:
+    assert parse_plan(nested("repository.url", url), "x").repository.folder == Path(url).expanduser()
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,29 @@ def test_only_the_newest_record_is_read(shelf: Shelf, monkeypatch: pytest.Monkey
     ]
 
 
+@pytest.mark.parametrize("spoiled", [[0], [1], [0, 1]], ids=str)
+def test_a_record_that_was_spoiled_on_its_way_is_not_missed_for_ever(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, spoiled: list[int]
+) -> None:
+    backup = shelf.back_up()
+    record(shelf, backup, BAD)
+    reads, whole = iter(range(9)), LocalTier.get
+
+    def get(self: LocalTier, name: str, *args: object, **more: object) -> bytes:
+        data = whole(self, name, *args, **more)  # type: ignore[arg-type]
+        wrong = name.startswith("verifications/") and next(reads) in spoiled
+        return data[:-1] + bytes([data[-1] ^ 1]) if wrong else data
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalTier, "get", get)
+        record(shelf, backup, GOOD, axis=Axis.QUALITY)
+    assert shelf.open().audit(PLAN) == []
+    assert shelf.open().status(backup) is BackupStatus.CORRUPTED, "what was found before stands"
+    record(shelf, backup, GOOD, axis=Axis.QUALITY)
+    assert shelf.open().audit(PLAN) == []
+    assert shelf.open().status(backup) is BackupStatus.CORRUPTED
+
+
 @pytest.mark.parametrize("behind", [timedelta(hours=3), timedelta(days=800), timedelta(microseconds=1)])
 def test_a_verifier_whose_clock_is_ahead_hides_no_later_result(shelf: Shelf, behind: timedelta) -> None:
     backup = shelf.back_up()

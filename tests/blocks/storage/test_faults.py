@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 from obstore.exceptions import AlreadyExistsError, GenericError
@@ -129,6 +132,51 @@ def test_a_storage_that_is_down_is_told_by_the_attempts_that_were_made(s3: Seawe
     assert caught.value.hint
 
 
+@contextmanager
+def _answering(answer: bytes) -> Iterator[str]:
+    """A server that answers everything with the same bytes; none: it closes the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.recv(4096)
+                        connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answer", "words"),
+    [
+        ("http", b"", "the connection was cut"),
+        ("http", b"SSH-2.0-OpenSSH_9.2\r\n", "the answer is not HTTP: is it https:// there?"),
+        ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", "the server speaks no TLS: is it http:// there?"),
+    ],
+)
+def test_a_server_that_is_no_object_store_is_told_in_a_few_words(
+    s3: Seaweed, scheme: str, answer: bytes, words: str
+) -> None:
+    with _answering(answer) as address:
+        wrong = s3.settings.model_copy(update={"endpoint": f"{scheme}://{address}", "attempts": 1})
+        with pytest.raises(StorageUnreachable) as caught:
+            open_tier("s3://bucket/x", wrong).get("object")
+    place = f"s3://bucket/x at {scheme}://{address}"
+    assert caught.value.message == f"cannot read object in {place}: {words} (1 attempt)"
+
+
+def test_a_bucket_in_the_endpoint_leads_to_the_endpoint(s3: Seaweed) -> None:
+    bucket = s3.bucket()
+    twice = s3.settings.model_copy(update={"endpoint": f"{s3.endpoint}/{bucket}"})
+    with pytest.raises(RepositoryUnavailable, match="404") as caught:
+        open_tier(f"s3://{bucket}/x", twice).prepare()
+    assert "the bucket is in `url`" in caught.value.hint
+
+
 def test_a_batch_is_not_removed_one_by_one_where_nobody_answers(tier: StorageTier, proxy: FaultProxy) -> None:
     proxy.faults += [Fault("answer", "POST"), Fault("answer", "DELETE")]
     with pytest.raises(RepositoryUnavailable, match=r"could not remove a/0, a/1.* and 80 more: "):
@@ -211,6 +259,13 @@ def test_a_redirect_that_leads_nowhere_is_another_region(tier: StorageTier, prox
     proxy.faults.append(Fault("answer", "HEAD", reply=Reply(301, {"x-amz-bucket-region": "eu-central-1"})))
     with pytest.raises(ConfigurationError, match=r"repository\.storage\.region"):
         tier.size("object")
+
+
+def test_a_refusal_without_words_may_be_of_credentials_that_expired(tier: StorageTier, proxy: FaultProxy) -> None:
+    proxy.faults.append(Fault("answer", "HEAD", reply=Reply(403, {})))
+    with pytest.raises(StorageRefused, match=r"403$") as caught:
+        tier.size("object")
+    assert "expired" in caught.value.hint
 
 
 def azure(status: str, code: str, message: str) -> str:

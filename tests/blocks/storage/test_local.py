@@ -43,6 +43,23 @@ def test_an_object_is_written_although_others_remove_its_folder_because_it_is_em
     assert tier.get("probes/one") == b"x"
 
 
+@pytest.mark.parametrize(("exclusive", "operation"), [(True, "link"), (False, "replace")])
+def test_an_object_is_written_although_others_took_its_temporary_file_for_garbage(
+    tier, monkeypatch, exclusive, operation
+):
+    times = iter(range(3))
+
+    def hook(what: str, name: str, moment: str) -> None:
+        if (what, moment) == (operation, "before") and next(times, None) is not None:
+            (left,) = (tier.root / "locks").glob(".*.tmp")
+            left.unlink()
+
+    monkeypatch.setattr(StorageTier, "durable", staticmethod(hook))
+    tier.put("locks/1", b"x", exclusive=exclusive)
+    assert tier.get("locks/1") == b"x"
+    assert os.listdir(tier.root / "locks") == ["1"]
+
+
 def test_a_place_that_vanishes_while_an_object_is_written_is_said(tier, monkeypatch):
     def hook(operation: str, name: str, moment: str) -> None:
         if (operation, moment) == ("write", "before"):

@@ -54,6 +54,13 @@ def test_a_new_plan_is_ready_after_init_and_its_comments_are_true(desk: Desk) ->
     assert plan.verify_after_backup == "quick"
 
 
+@pytest.mark.parametrize("place", ["s3:/kept/here", "me@nas:/kept", "file:kept"])
+def test_what_is_nearly_a_url_makes_no_plan(desk: Desk, place: str) -> None:
+    ran = desk.run("plan", "new", "state", "--out", "new.yaml", "--repository", place)
+    assert (ran.code, "is neither a path nor a URL" in ran.err) == (2, True), ran
+    assert not (desk.folder / "new.yaml").exists()
+
+
 def test_passwords_are_taken_out_and_named(desk: Desk) -> None:
     words = (
         "postgresql://me:hunter2@db.example:5433/books", "postgres://db.example/books", "redis://:hunter2@cache/3",

@@ -362,7 +362,7 @@ class Chains(RuleBasedStateMachine):
         plan = self.shop.plan.model_copy(update={"retention": RetentionPolicy(**fields, keep_last=keep)})
         edge = data.draw(st.sampled_from(list(self.kept.values())))
         now = edge.made.timestamp + data.draw(st.integers(0, 2)) * DAY
-        stays = slowly_kept([k.made for k in self.kept.values()], plan.retention, self.verdicts(), now)
+        stays = slowly_kept([k.made for k in self.kept.values()], plan.retention, self.verdicts(), frozenset(), now)
         dry = apply_retention(plan, dry_run=True, now=now)
         assert self.shop.ids == list(self.kept)
         result = apply_retention(plan, now=now, accept_clock=True)

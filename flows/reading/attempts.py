@@ -18,7 +18,6 @@ from flows.reporting.plan_totals import PlanTotals
 
 logger = logging.getLogger(__name__)
 
-
 KEPT_IN_MIND = timedelta(days=7)
 """A run that failed longer ago, and was not tried again, is nobody's concern now."""
 
@@ -26,8 +25,8 @@ KEPT_IN_MIND = timedelta(days=7)
 class Attempts(NamedTuple):
     """How many backups of a type were begun and have ended, and how many of these runs did all that they should."""
 
-    ended: int
-    succeeded: int
+    ended: int = 0
+    succeeded: int = 0
 
 
 class FailedRun(BaseModel):
@@ -55,7 +54,7 @@ def backup_attempts(plan: BackupPlan, repository_id: str) -> Mapping[str, Attemp
     for name, count in _totals(plan, repository_id).counts.items():
         match name:
             case ("ended", Verb.BACKUP, kind, outcome):
-                so_far = found.get(kind, Attempts(0, 0))
+                so_far = found.get(kind, Attempts())
                 good = count if outcome == COMPLETED else 0
                 found[kind] = Attempts(so_far.ended + count, so_far.succeeded + good)
     return found

@@ -10,11 +10,10 @@ from pydantic import BaseModel, JsonValue
 
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupStatus, BackupType
+from blocks.repository.block import Repository
 from blocks.repository.verdict import Verdict
 from flows.reading.attempts import Attempts, backup_attempts
 from flows.reading.recovery import recovery_of
-
-_NO_ATTEMPTS = Attempts(0, 0)
 
 
 def backup_stats(plan: BackupPlan) -> dict[str, JsonValue]:
@@ -54,7 +53,8 @@ def performance(plan: BackupPlan) -> dict[str, JsonValue]:
         plan: The plan, read and resolved.
     """
     told = {"backups", "mean_seconds", "max_seconds", "mean_size_bytes", "mean_size_stored"}
-    return {kind: one.model_dump(include=told) for kind, one in numbers_by_type(plan).items() if one.backups}
+    repository = plan.repository.unlock(plan.encryption)
+    return {kind: one.model_dump(include=told) for kind, one in _by_type(plan, repository, {}).items()}
 
 
 class TypeNumbers(BaseModel):
@@ -88,12 +88,15 @@ def numbers_by_type(plan: BackupPlan) -> dict[str, TypeNumbers]:
         plan: The plan, read and resolved.
     """
     repository = plan.repository.unlock(plan.encryption)
+    return _by_type(plan, repository, backup_attempts(plan, repository.repository_id))
+
+
+def _by_type(plan: BackupPlan, repository: Repository, attempts: Mapping[str, Attempts]) -> dict[str, TypeNumbers]:
     backups = repository.survey(plan.name, shown=True).backups
     verdicts = repository.verdicts(plan.name, backups)
-    attempts = backup_attempts(plan, repository.repository_id)
     of_kind = {kind: [made for made in backups if made.backup_type is kind] for kind in BackupType}
     return {
-        kind.value: _numbers(made, verdicts, attempts.get(kind.value, _NO_ATTEMPTS))
+        kind.value: _numbers(made, verdicts, attempts.get(kind.value, Attempts()))
         for kind, made in of_kind.items()
         if made or kind.value in attempts
     }

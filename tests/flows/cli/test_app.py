@@ -284,6 +284,17 @@ def test_what_would_command_a_terminal_is_written_out(capsys: pytest.CaptureFixt
     assert captured.out == "\\x9b1m\n\\x07\n"
 
 
+def all_said(terminal: int) -> bytes:
+    """Return all that is said on a terminal until nobody has its other end open any more."""
+    seen = b""
+    try:
+        while piece := os.read(terminal, 4096):
+            seen += piece
+    except OSError:  # how Linux says that
+        pass
+    return seen
+
+
 def test_on_a_terminal_a_restore_asks_and_shows_progress(desk: Desk) -> None:
     desk.backup()
     desk.sql("delete from orders")
@@ -301,11 +312,7 @@ def test_on_a_terminal_a_restore_asks_and_shows_progress(desk: Desk) -> None:
     while b"is neither yes nor no" not in seen:
         seen += os.read(ours, 1024)
     os.write(ours, b"  YES.\n")
-    try:
-        while piece := os.read(ours, 1024):
-            seen += piece
-    except OSError:  # the terminal's other end is closed
-        pass
+    seen += all_said(ours)
     assert process.wait() == 0
     os.close(ours)
     assert b"parts done" in seen
@@ -322,12 +329,7 @@ def test_a_new_users_terminal_has_no_notice_of_prefects_usage_data(tmp_path: Pat
         [*COMMAND, "approve"], stdout=theirs, stderr=theirs, env={k: v for k, v in env.items() if k not in ci}
     )
     os.close(theirs)
-    seen = b""
-    try:
-        while piece := os.read(ours, 1024):
-            seen += piece
-    except OSError:  # the terminal's other end is closed
-        pass
+    seen = all_said(ours)
     assert process.wait() == 2
     os.close(ours)
     assert b"no Prefect server answers" in seen

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.flows.cli.desk import Desk
-from tests.flows.cli.test_app import COMMAND, environment
+from tests.flows.cli.test_app import COMMAND, all_said, environment
 
 LONG = "a-tag-of-which-a-narrow-terminal-shows-as-much-as-it-has-room-for"
 
@@ -35,12 +35,7 @@ def on_terminal(columns: int, *words: str) -> list[str]:
         [*COMMAND, *words], stdout=theirs, stderr=theirs, env=environment(TERM="xterm", COLUMNS=str(columns))
     )
     os.close(theirs)
-    seen = b""
-    try:
-        while piece := os.read(ours, 4096):
-            seen += piece
-    except OSError:  # the terminal's other end is closed
-        pass
+    seen = all_said(ours)
     os.close(ours)
     assert process.wait() == 0, seen
     return re.sub(r"\x1b\[[0-9;]*m", "", seen.decode()).replace("\r", "").splitlines()

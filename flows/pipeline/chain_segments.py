@@ -59,6 +59,7 @@ class ChainSegments:
         for backup in self.backups:
             _check_collections(backup)
             _check_parts(full, bounds, backup)
+            _check_sums(backup)
         self.target = target
         self._positions = {backup.backup_id: n for n, backup in enumerate(self.backups)}
         self.digest = RowDigest(repository.keys.digest_key)
@@ -243,6 +244,22 @@ def _check_parts(full: BackupMetadata, bounds: _BoundsByName, backup: BackupMeta
         raise CorruptionDetected(
             f"backup {backup.backup_id} does not have the parts of {full.backup_id}, on which it stands", hint=_NOT_OURS
         )
+
+
+def _check_sums(backup: BackupMetadata) -> None:
+    """What a manifest stored adds up to what it says: a change that is left out would be rows as they were before."""
+    segments = [part.segment for part in backup.stored_parts if part.segment]
+    rows = sum(collection.rows for collection in backup.collections)
+    sums = {
+        "rows": (backup.rows, rows),
+        "bytes of rows": (backup.size_bytes, sum(one.size_bytes for one in segments)),
+        "compressed bytes": (backup.size_compressed, sum(one.size_compressed for one in segments)),
+    }
+    for what, (said, found) in sums.items():
+        if said != found:
+            raise CorruptionDetected(
+                f"the manifest of backup {backup.backup_id} says {said:,} {what} and names {found:,}", hint=_NOT_OURS
+            )
 
 
 def _bounds_by_collection(backup: BackupMetadata) -> _BoundsByName:

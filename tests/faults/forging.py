@@ -227,6 +227,11 @@ class ForgedBackup:
             (self.folder / "00000.pack").write_bytes(self._pack)
             digest = hashlib.sha256(self._pack).hexdigest()
             self.data["objects"] = [{"name": "00000.pack", "size_bytes": len(self._pack), "sha256": digest}]
+        parts = [part for collection in self.data["collections"] for part in collection["parts"]]
+        for field in ("size_bytes", "size_compressed"):
+            self.data[field] = sum(part["segment"][field] for part in parts)
+        if self._version > 1:
+            self.data["total_rows"] = sum(part["rows"] for part in parts)
         made = sealed_manifest(self._repository, self.data, self.backup_id, self._version)
         (self.folder / "manifest").write_bytes(made)
         return self.backup_id

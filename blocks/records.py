@@ -346,6 +346,11 @@ class BackupMetadata(Record):
             yield from change.parts
 
     @property
+    def chain_ids(self) -> tuple[str, ...]:
+        """Ids of the backups that this one depends on, full first."""
+        return tuple(link.backup_id for link in self.chain)
+
+    @property
     def data_sources(self) -> tuple[str, ...]:
         """Names of the sources, in the plan's order."""
         return tuple(source.name for source in self.sources)

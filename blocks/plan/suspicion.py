@@ -17,6 +17,7 @@ from functools import cached_property, reduce
 from blocks.plan.census import FEWEST_GAINED, Census, Tally, census_of
 from blocks.plan.suspicion_history import FEWEST_EMPTIED, FEWEST_LOST, History, Week, keeps_history
 from blocks.records import BackupMetadata, BackupType
+from blocks.repository.summaries import Shown
 
 FEWEST_STEPS, FEWEST_WEEKS, FEWEST_SAMPLES = 10, 3, 3
 """What has to be known before anything is compared: one whole week at least, with its weekend."""
@@ -94,7 +95,7 @@ def _usually_emptied(history: History, collection: str) -> bool:
     return any(week.lost >= USUALLY_EMPTIED * 1000 or (young and not week.fewest) for week in weeks)
 
 
-def is_unsettled(backup: BackupMetadata, settled: Container[str]) -> bool:
+def is_unsettled(backup: Shown, settled: Container[str]) -> bool:
     """Whether a backup is suspicious, and no person has accepted it.
 
     Args:

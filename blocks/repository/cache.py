@@ -5,7 +5,7 @@ read, and opened with the keys like what the storage sends. Nothing in it is ope
 
 - Where a manifest that was read from the storage names another one, or an index, by SHA-256, a copy of these bytes is
   as good as a request for them; whether the storage still has them is asked of the storage.
-- By a backup's id alone copies answer only to who shows backups.
+- By a backup's id alone copies answer only to who shows backups. So does `summaries.1`, which stands for all manifests.
 
 Whatever goes wrong here costs a request, and is nobody's error.
 """
@@ -21,9 +21,11 @@ from contextlib import suppress
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from blocks.host.state_folder import cache_folder
 from blocks.repository import names
+from blocks.repository.summaries import SUMMARIES
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,29 @@ class SealedCache:
             with open(descriptor, "wb") as file:
                 file.write(sealed)
 
+    def summaries(self, plan: str) -> bytes | None:
+        """Return the sealed summaries of a plan's backups; None where there are none."""
+        try:
+            with open(self._folder(plan) / SUMMARIES, "rb", opener=_opener) as file:
+                return file.read(MOST_BYTES)
+        except (OSError, RuntimeError) as exc:
+            logger.debug("no summaries: %s", exc)
+            return None
+
+    def put_summaries(self, plan: str, sealed: bytes) -> None:
+        """Keep the sealed summaries of a plan's backups in the place of the ones before, if that can be done."""
+        with suppress(OSError, RuntimeError):
+            folder = self._folder(plan)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with NamedTemporaryFile(dir=folder, prefix=SUMMARIES, delete=False) as file:
+                try:
+                    file.write(sealed)
+                    file.flush()
+                    os.replace(file.name, folder / SUMMARIES)
+                except BaseException:
+                    os.unlink(file.name)
+                    raise
+
     def manifests(self, plan: str) -> dict[str, str]:
         """Return the digests of the manifests that there are copies of, by the id of the backup."""
         try:
@@ -107,7 +132,7 @@ class SealedCache:
                 found = [(entry.stat(follow_symlinks=False), entry) for entry in entries]
             for seen, entry in sorted(found, key=lambda one: one[0].st_mtime, reverse=True):
                 room -= seen.st_size
-                gone = kept is not None and entry.name.partition(".")[0] not in kept
+                gone = kept is not None and entry.name.partition(".")[0] not in kept and entry.name != SUMMARIES
                 if gone or room < 0 or seen.st_mtime < oldest:
                     with suppress(FileNotFoundError):  # another process removed it
                         os.unlink(entry.path)

@@ -12,7 +12,7 @@ import json
 import logging
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -34,6 +34,7 @@ from blocks.records import FEATURES, FORMAT_VERSION, BackupMetadata, Link, Recor
 from blocks.repository import names
 from blocks.repository.cache import Kind, SealedCache
 from blocks.repository.inheritance import narrowed, widened
+from blocks.repository.summaries import SUMMARIES, BackupSummary, Listing, Summaries, in_order, summary, worth_keeping
 from blocks.storage.base import StorageTier
 
 logger = logging.getLogger(__name__)
@@ -405,6 +406,37 @@ class Catalogue:
         backups, wrong = self._read_all(plan, shown)
         return Survey(backups, [error.message for error in wrong.values()], list(wrong))
 
+    def listing(self, plan: str) -> Listing:
+        """Return what a list shows of a plan's backups; like `survey(shown=True)`, for a person only.
+
+        Raises:
+            RepositoryUnavailable: The storage failed.
+        """
+        ids = self.ids(plan)
+        kept = self._summaries(plan)
+        known = {backup_id: kept[backup_id] for backup_id in ids if backup_id in kept}
+        backups, wrong = self._read_those(plan, [one for one in ids if one not in known], ids, True, shown=True)
+        read = {one.backup_id: summary(one, self.link_of(one).manifest_sha256) for one in backups}
+        found = known | read
+        if self._cache is not None and worth_keeping(read, kept):
+            text = Summaries(backups=tuple(found.values())).model_dump_json().encode()
+            context = self._context(ObjectKind.MANIFEST, plan, SUMMARIES)
+            self._cache.put_summaries(plan, seal(gzip.compress(text, 1), self._keys.catalogue_key, context))
+        return Listing(in_order(found.values()), [error.message for error in wrong.values()])
+
+    def _summaries(self, plan: str) -> dict[str, BackupSummary]:
+        sealed = self._cache.summaries(plan) if self._cache else None
+        if sealed is None:
+            return {}
+        context = self._context(ObjectKind.MANIFEST, plan, SUMMARIES)
+        try:
+            packed = unseal(sealed, self._keys.catalogue_key, context)
+            text = zlib.decompressobj(wbits=31).decompress(packed, MAX_RECORD_BYTES)
+            return {one.backup_id: one for one in Summaries.model_validate_json(text).backups}
+        except (CorruptionDetected, ValidationError, zlib.error) as exc:
+            logger.debug("summaries of %s are not read: %s", plan, exc)
+            return {}
+
     def backups(self, plan: str) -> list[BackupMetadata]:
         """Return all committed backups of a plan in the order of their commits.
 
@@ -420,6 +452,12 @@ class Catalogue:
 
     def _read_all(self, plan: str, shown: bool) -> tuple[list[BackupMetadata], dict[str, LastgoodError]]:
         ids, listed = self._to_read(plan, shown)
+        return self._read_those(plan, ids, ids, listed, shown)
+
+    def _read_those(
+        self, plan: str, ids: Sequence[str], there: Sequence[str], listed: bool, shown: bool
+    ) -> tuple[list[BackupMetadata], dict[str, LastgoodError]]:
+        """Read some manifests of a plan, of all ids that are there."""
         copies = self._cache.manifests(plan) if self._cache and shown else {}
         read: dict[str, _Manifest | LastgoodError | None] = {
             # opening them is work for one processor: threads would only wait for each other
@@ -434,7 +472,7 @@ class Catalogue:
                 for backup_id, sealed in zip(rest, fetched, strict=True):
                     read[backup_id] = self._outcome(plan, backup_id, listed, shown, fetched=sealed)
             if self._cache is not None:
-                self._cache.trim(plan, set(ids))
+                self._cache.trim(plan, set(there))
         at_hand = {key: found for key, found in read.items() if isinstance(found, _Manifest)}
         as_stored = shown and self._cache is not None
         if as_stored:

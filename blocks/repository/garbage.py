@@ -36,11 +36,20 @@ def remove_backups(tier: StorageTier, plan: str, ids: Sequence[str]) -> None:
         rest += [one.name for one in stored if one.name != names.checksums(plan, backup_id)]
     stuck += _remove(tier, rest)
     stuck += _remove(tier, [names.checksums(plan, backup_id) for backup_id in gone])
+    for prefix in (names.backups(plan), names.verifications(plan)):
+        _drop_folders(tier, prefix, gone)
     if stuck:
         raise Partial(
             f"of {len(ids)} backups of plan {plan}, these objects could not be removed: {', '.join(stuck)}",
             hint="Check the permissions in the repository, then run `lastgood retention` again.",
         )
+
+
+def _drop_folders(tier: StorageTier, prefix: str, folders: Collection[str]) -> None:
+    try:
+        tier.drop_folders(prefix, folders)
+    except RepositoryUnavailable as exc:  # what was in them is gone, which is what counts
+        logger.warning("empty folders stayed: %s", exc)
 
 
 def _remove(tier: StorageTier, objects: Iterable[str]) -> list[str]:
@@ -94,10 +103,14 @@ class GarbageCollector:
             The names of what was removed.
         """
         before = now - grace
-        doomed = [*self._unfinished(before), *self._orphaned(before), *self._temporary(before)]
+        backups, verifications = names.backups(self._plan), names.verifications(self._plan)
+        folders = {backups: self._unfinished(before), verifications: self._orphaned(before)}
+        doomed = [name for found in folders.values() for stored in found.values() for name in stored]
+        doomed += self._temporary(before, grace)
         self._tier.remove(doomed)
         doomed += self._leases.tidy(self._leases.tokens())
-        for prefix in (names.backups(self._plan), names.verifications(self._plan)):
+        for prefix, found in folders.items():
+            _drop_folders(self._tier, prefix, found)
             self._tier.prune(prefix, before)
         return doomed
 
@@ -132,14 +145,16 @@ class GarbageCollector:
             logger.warning("%s", exc)
             return []
 
-    def _unfinished(self, before: datetime) -> list[str]:
-        doomed = []
+    def _unfinished(self, before: datetime) -> dict[str, list[str]]:
+        """Find the folders of backups that nobody finishes any more, with what is in them; that may be nothing."""
+        doomed = {}
         for folder in self._incomplete():
             prefix = names.backup(self._plan, folder)
             stored = self._everything(prefix)
             if all(one.modified_at < before for one in stored) and not self._working_on(folder, stored):
                 # SHA256SUMS last, as a removal does it
-                doomed += sorted((one.name for one in stored), key=lambda n: n == names.checksums(self._plan, folder))
+                last = names.checksums(self._plan, folder)
+                doomed[folder] = sorted((one.name for one in stored), key=lambda name: name == last)
         return doomed
 
     def _working_on(self, folder: str, stored: Sequence[StoredName]) -> bool:
@@ -148,23 +163,29 @@ class GarbageCollector:
             return True
         return _protected(folder, stored, held_lease(self._leases))
 
-    def _orphaned(self, before: datetime) -> list[str]:
-        """Find verifications of backups whose removal was interrupted."""
+    def _orphaned(self, before: datetime) -> dict[str, list[str]]:
+        """Find verifications of backups whose removal was interrupted, by the id of the backup."""
         kept = set(self._tier.folders(names.backups(self._plan)))
         prefix = names.verifications(self._plan)
         orphans = [folder for folder in self._tier.folders(prefix) if folder not in kept]
-        stored = [one for folder in orphans for one in self._everything(f"{prefix}{folder}/")]
-        return [one.name for one in stored if one.modified_at < before]
+        stored = {folder: self._everything(f"{prefix}{folder}/") for folder in orphans}
+        return {folder: [one.name for one in found if one.modified_at < before] for folder, found in stored.items()}
 
-    def _temporary(self, before: datetime) -> list[str]:
-        """Find what interrupted writes left in the plan's folders and at the top."""
+    def _temporary(self, before: datetime, grace: timedelta) -> list[str]:
+        """Find what interrupted writes left in the plan's folders and at the top, and what interrupted trials left."""
         live = held_lease(self._leases)
         until = min(before, live.acquired_at) if live else before
+        # a check tries the storage without the lease, and would tell what is removed meanwhile as a fault of it: where
+        # a run believes a clock that jumped, only its lease tells the time
+        until_tried = min(before, live.acquired_at - grace) if live else before
         folders = (names.backups, names.verifications, names.expired, names.locks)
         found = [one for folder in folders for one in self._leftovers(folder(self._plan))]
         found += [one for one in self._leftovers() if "/" not in one.name]
-        found += self._everything(names.PROBES)
-        return [one.name for one in found if one.modified_at < until]
+        tried = self._everything(names.PROBES)
+        return [
+            *(one.name for one in found if one.modified_at < until),
+            *(one.name for one in tried if one.modified_at < until_tried),
+        ]
 
     def _leftovers(self, prefix: str = "") -> list[StoredName]:
         return self._readable(lambda: self._tier.leftovers(prefix))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -49,6 +49,7 @@ from blocks.repository.newest import Newest, find_newest
 from blocks.repository.overview import Overview
 from blocks.repository.rollback_guard import PlaceMemory, RollbackGuard, VerificationMemory
 from blocks.repository.stock import Stock
+from blocks.repository.summaries import BackupSummary, Listing, Shown
 from blocks.repository.verdict import Verdict, depending
 from blocks.storage.base import StorageTier
 from blocks.storage.fsync import Buffer
@@ -304,6 +305,10 @@ class Repository:
         """
         return self._catalogue.survey(plan, shown=shown)
 
+    def listing(self, plan: str) -> Listing:
+        """Return what a list shows of the committed backups, to a person only: what this machine keeps will do."""
+        return self._catalogue.listing(plan)
+
     def find(self, plan: str, wanted: str = "latest", at: datetime | None = None) -> BackupMetadata:
         """Find a backup by id, by the unique beginning or end of an id, by `latest`, or the newest as of a time.
 
@@ -437,24 +442,41 @@ class Repository:
 
     def own_verdicts(self, plan: str, links: Iterable[Link]) -> dict[Link, Verdict]:
         """Return what `own_verdict` does of many backups, with one listing for all of them."""
-        found = dict.fromkeys(links, Verdict())
+        return self._own_verdicts(plan, links, self._recorded_of_all(plan))
+
+    def _recorded_of_all(self, plan: str) -> Mapping[str, list[str]] | None:
+        """Return the names of a plan's verifications by backup; None where they cannot be listed together."""
         try:
-            recorded = self._history.recorded(plan)
+            return self._history.recorded(plan)
         except ObjectUnreadable:
-            listed: list[tuple[Link, list[str] | None]] = [(link, None) for link in found]
+            return None
+
+    def _own_verdicts(
+        self, plan: str, links: Iterable[Link], recorded: Mapping[str, list[str]] | None
+    ) -> dict[Link, Verdict]:
+        found = dict.fromkeys(links, Verdict())
+        listed: list[tuple[Link, list[str] | None]]
+        if recorded is None:
+            listed = [(link, None) for link in found]
         else:
             listed = [(link, recorded[link.backup_id]) for link in found if link.backup_id in recorded]
         with self._readers() as pool:
             read = pool.map(lambda one: self._history.verdict(plan, *one), listed)
             return found | dict(zip((link for link, _ in listed), read, strict=True))
 
-    def verdicts(self, plan: str, backups: Sequence[BackupMetadata]) -> dict[str, Verdict]:
+    def verdicts(self, plan: str, backups: Sequence[Shown]) -> dict[str, Verdict]:
         """Return what `verdict` does of many backups, by their ids, with one listing for all of them."""
-        links = {one.backup_id: self.link_of(one) for one in backups}
-        own = self.own_verdicts(plan, {link for one in backups for link in (*one.chain, links[one.backup_id])})
-        return {
-            one.backup_id: depending(own[links[one.backup_id]], [(link.backup_id, own[link]) for link in one.chain])
-            for one in backups
+        recorded = self._recorded_of_all(plan)
+        known = backups if recorded is None else [one for one in backups if _is_told_of(one, recorded)]
+        links = {one.backup_id: one.link if isinstance(one, BackupSummary) else self.link_of(one) for one in known}
+        chains = {one.backup_id: one.chain for one in known}
+        own = self._own_verdicts(
+            plan, {*links.values(), *(link for bases in chains.values() for link in bases)}, recorded
+        )
+        found = dict.fromkeys((one.backup_id for one in backups), Verdict())
+        return found | {
+            one: depending(own[link], [(base.backup_id, own[base]) for base in chains[one]])
+            for one, link in links.items()
         }
 
     def status(self, metadata: BackupMetadata) -> BackupStatus:
@@ -633,6 +655,11 @@ class Repository:
             return self._tier.get(name, offset, length)
         except ObjectMissing as exc:
             raise CorruptionDetected(f"{name} is missing", hint=_DAMAGED) from exc
+
+
+def _is_told_of(backup: Shown, recorded: Mapping[str, list[str]]) -> bool:
+    """Whether a verification may say something of a backup: it is of itself, or of one that it depends on."""
+    return backup.backup_id in recorded or not recorded.keys().isdisjoint(backup.chain_ids)
 
 
 def _noted(found: tuple[list[E], list[str]]) -> list[E]:

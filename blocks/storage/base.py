@@ -190,6 +190,16 @@ class StorageTier(ABC):
     def prune(self, prefix: str, before: datetime) -> None:  # noqa: B027  most have no folders
         """Remove the empty folders directly below a folder that were last changed before a time."""
 
+    def drop_folders(self, prefix: str, folders: Iterable[str]) -> None:  # noqa: B027  most have gone with their objects
+        """Remove folders directly below a folder that hold nothing any more; one that holds something stays.
+
+        Some servers go on listing folders whose objects were removed.
+
+        Args:
+            prefix: The folder that they are in.
+            folders: Their names, as `folders` returns them: such as nobody writes in any more.
+        """
+
     @contextmanager
     def _observed(self, operation: str, name: str) -> Iterator[None]:
         type(self).durable(operation, name, "before")

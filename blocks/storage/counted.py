@@ -94,6 +94,10 @@ class CountedTier(StorageTier):
         """Remove empty folders; see `StorageTier.prune`."""
         self._asked(Call.REMOVE, self.inner.prune, prefix, before)
 
+    def drop_folders(self, prefix: str, folders: Iterable[str]) -> None:
+        """Remove folders that hold nothing any more; see `StorageTier.drop_folders`."""
+        self._asked(Call.REMOVE, self.inner.drop_folders, prefix, folders)
+
     def _asked(self, call: Call, work: Callable[P, R], *args: P.args, **more: P.kwargs) -> R:
         if (recorded := recorder()) is None:
             return work(*args, **more)

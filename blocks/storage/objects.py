@@ -195,6 +195,15 @@ class ObjectTier(StorageTier):
         if failed:
             raise not_removed(failed)
 
+    def drop_folders(self, prefix: str, folders: Iterable[str]) -> None:
+        """Remove folders that hold nothing any more, where the server has such.
+
+        SeaweedFS and Azure's hierarchical namespace list them for ever. They remove an object of a folder's name only
+        where that is empty; where there are no folders, there is no such object.
+        """
+        if wanted := frozenset(folders):
+            self.remove(f"{prefix}{name}" for name in self.folders(prefix) if name in wanted)
+
     def _remove(self, names: builtins.list[str]) -> builtins.list[tuple[str, LastgoodError]]:
         for name in names:
             checked_segments(name)

@@ -73,12 +73,12 @@ def fits(table: Table) -> bool:
     return sys.stdout is None or not sys.stdout.isatty() or table.width <= _columns(sys.stdout)
 
 
-def say_lines(table: Table, short: Table, wide: bool = False) -> None:
+def say_lines(table: Table, short: Callable[[], Table], wide: bool = False) -> None:
     """Print a table, one line a row, also on a terminal that has no room for it.
 
     Args:
         table: All of it.
-        short: What is shown on a terminal that is too narrow, as far as that has room.
+        short: Makes what is shown on a terminal that is too narrow, as far as that has room.
         wide: All of it there, too; the terminal breaks what it cannot show.
     """
     if fits(table):
@@ -86,7 +86,7 @@ def say_lines(table: Table, short: Table, wide: bool = False) -> None:
     elif wide:
         print(table.plain())
     else:
-        say(short.fitted(stdout().width))
+        say(short().fitted(stdout().width))
 
 
 def say_sentence(text: str) -> None:

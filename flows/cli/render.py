@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from blocks.plan.suspicion import is_unsettled
 from blocks.records import BackupMetadata, BackupStatus, SourceState
 from blocks.repository.leases import LeaseRecord
+from blocks.repository.summaries import Shown
 from blocks.repository.verdict import Verdict
 from blocks.verification import Axis, CheckOutcome, Depth
 from flows.cli.tables import Styled, Table, grid
@@ -89,12 +90,12 @@ def changed(upserts: int, tombstones: int) -> str:
     return f"+{upserts:,} −{tombstones:,}"
 
 
-def chain_text(made: BackupMetadata) -> str:
+def chain_text(made: Shown) -> str:
     """Say what a backup depends on."""
-    return f"{len(made.chain)} deep on {made.base}" if made.base else "stands alone"
+    return f"{len(made.chain_ids)} deep on {made.base}" if made.base else "stands alone"
 
 
-def backup_json(made: BackupMetadata, verdict: Verdict, settled: Container[str] = frozenset()) -> dict[str, JsonValue]:
+def backup_json(made: Shown, verdict: Verdict, settled: Container[str] = frozenset()) -> dict[str, JsonValue]:
     """Return what `list` says of one backup; `settled` are the ids of suspicious ones that persons accepted."""
     return {
         "id": made.backup_id,
@@ -116,7 +117,7 @@ def backup_json(made: BackupMetadata, verdict: Verdict, settled: Container[str] 
         "proof": proof_json(verdict),
         "proof_doubt": verdict.doubt,
         "base": made.base,
-        "chain": [link.backup_id for link in made.chain],
+        "chain": [*made.chain_ids],
         "whole": made.whole,
         "tags": list(made.tags),
         "retention_days": made.retention_days,

@@ -85,7 +85,7 @@ class Table:
         Args:
             width: Columns of the terminal.
         """
-        natural = self._widths()
+        natural = _widths(self._lines())
         widths = [*natural[:-1], min(natural[-1], _LEAST)]
         kept = list(range(len(self.columns)))
         while _line_width([widths[n] for n in kept]) > width:
@@ -103,11 +103,7 @@ class Table:
     @property
     def width(self) -> int:
         """How many places the longest line takes that `plain` writes."""
-        return _line_width(self._widths())
-
-    def _widths(self) -> list[int]:
-        lines = self._lines()
-        return [max(map(width_of, cells)) for cells in zip_longest(*lines, fillvalue="")]
+        return _line_width(_widths(self._lines()))
 
     def _lines(self) -> list[tuple[str, ...]]:
         lines = [tuple(column.header for column in self.columns)] if self.headed else []
@@ -117,8 +113,9 @@ class Table:
 
     def plain(self) -> str:
         """Write it as lines, each as long as it has to be."""
-        widths = self._widths()
-        return "\n".join(self._line(line, widths) for line in self._lines())
+        lines = self._lines()
+        widths = _widths(lines)
+        return "\n".join(self._line(line, widths) for line in lines)
 
     def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
         padded = []
@@ -166,6 +163,10 @@ def visible(text: str) -> str:
 
 def _text(cell: str | Styled) -> str:
     return cell.plain() if isinstance(cell, Styled) else visible(cell)
+
+
+def _widths(lines: Iterable[Sequence[str]]) -> list[int]:
+    return [max(map(width_of, cells)) for cells in zip_longest(*lines, fillvalue="")]
 
 
 def _line_width(widths: Sequence[int]) -> int:

@@ -15,6 +15,7 @@ from blocks.plan.plan import BackupPlan
 from blocks.plan.retention import Decision
 from blocks.records import Acceptance, BackupMetadata, BackupType, Expiry
 from blocks.repository.block import Repository
+from blocks.repository.summaries import Shown
 from blocks.sources.identity import Identity, another, difference
 from flows.pipeline.past import Past
 
@@ -174,7 +175,7 @@ def accepted(repository: Repository, plan: str) -> list[Expiry]:
     return [expiry for expiry in repository.expiries(plan) if expiry.accepted is not None]
 
 
-def settled(repository: Repository, plan: str, backups: Sequence[BackupMetadata]) -> frozenset[str]:
+def settled(repository: Repository, plan: str, backups: Sequence[Shown]) -> frozenset[str]:
     """Return the ids of the suspicious ones of some backups that a person accepted; where none is, nothing is read."""
     suspicious = {one.backup_id for one in backups if one.suspicions}
     if not suspicious:

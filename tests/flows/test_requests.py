@@ -19,6 +19,7 @@ from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupType, new_backup_id
 from blocks.repository import names, repository
 from blocks.repository.block import BackupRepository, Repository
+from blocks.repository.summaries import SUMMARIES, BackupSummary, summary
 from blocks.rows.selection import Selection
 from blocks.sources.sqlite import SQLiteSource
 from blocks.storage import objects
@@ -200,8 +201,8 @@ def test_what_other_commands_ask_is_what_the_document_says(desk):
 
     def listing() -> None:
         opened = desk.repository
-        found = opened.survey("trading", shown=True).backups
-        opened.statuses("trading", found), opened.current_lease("trading")
+        found = opened.listing("trading").backups
+        opened.verdicts("trading", found), opened.current_lease("trading")
         opened.damaged_lease("trading"), opened.rolled_back("trading")
 
     one_key = Selection(collections=("ledger/orders",), keys=("5",))
@@ -258,6 +259,85 @@ def test_copies_decide_nothing_about_what_the_storage_holds(desk):
     desk.tier.put(newest, whole)
     assert check_repository(desk.plan).findings == []
     assert middle.base == full.backup_id
+
+
+def listed(desk: Desk, opened: list[str] | None = None) -> list[BackupSummary]:
+    """List the backups on a machine that just started; `opened` gets the ids of the manifests that were opened."""
+    repository = desk.repository
+    read = repository._catalogue._opened
+
+    def open_manifest(plan: str, backup_id: str, *args: Any, **options: Any) -> Any:
+        if opened is not None:
+            opened.append(backup_id)
+        return read(plan, backup_id, *args, **options)
+
+    repository._catalogue._opened = open_manifest  # type: ignore[method-assign]
+    listing = repository.listing("trading")
+    assert listing.findings == []
+    return listing.backups
+
+
+def test_a_list_shows_what_is_in_the_manifests_and_opens_only_those_that_it_has_not_seen(desk):
+    chain = desk.chain()
+    opened: list[str] = []
+    first = listed(desk, opened)
+    assert sorted(opened) == sorted(one.backup_id for one in chain)
+    assert first == [summary(one, desk.repository.link(one).manifest_sha256) for one in chain]
+    assert [one.chain for one in first] == [one.chain for one in chain]
+    assert [one.link for one in first] == [desk.repository.link(one) for one in chain]
+    opened.clear()
+    assert listed(desk, opened) == first
+    assert opened == []
+    newest = desk.back_up()
+    assert listed(desk, opened)[:3] == first
+    assert opened == [newest.backup_id]
+    desk.repository.remove("trading", [newest.backup_id, chain[-1].backup_id])
+    assert listed(desk) == first[:2]
+
+
+def test_verdicts_of_what_a_list_shows_are_those_of_the_backups(desk):
+    chain = [*desk.chain(), desk.back_up(BackupType.FULL)]
+    make_verification(desk.plan, chain[1].backup_id, deep=False)
+    for _ in range(2):
+        opened = desk.repository
+        told = opened.verdicts("trading", opened.listing("trading").backups)
+        assert told == desk.repository.verdicts("trading", desk.repository.backups("trading"))
+        assert [one.backup_id for one in chain if told[one.backup_id].good] == [chain[1].backup_id]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda sealed: b"",
+        lambda sealed: sealed[:-1],
+        lambda sealed: sealed[:100] + bytes([sealed[100] ^ 1]) + sealed[101:],
+        lambda sealed: bytes(1000),
+    ],
+)
+def test_what_is_kept_for_lists_and_damaged_is_made_again(desk, changed):
+    desk.chain()
+    first = listed(desk)
+    (kept,) = cache_folder().rglob(SUMMARIES)
+    kept.write_bytes(changed(kept.read_bytes()))
+    opened: list[str] = []
+    assert listed(desk, opened) == first
+    assert len(opened) == 3
+    assert listed(desk, opened) == first
+    assert len(opened) == 3
+
+
+def test_what_is_kept_for_lists_is_for_one_plan_and_one_user(desk):
+    desk.chain()
+    listed(desk)
+    (kept,) = cache_folder().rglob(SUMMARIES)
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in kept.parent.iterdir() if path.name.startswith(SUMMARIES)} == {SUMMARIES}
+    # it is sealed for its plan
+    other = kept.parent.parent / "other"
+    other.mkdir()
+    (other / SUMMARIES).write_bytes(kept.read_bytes())
+    assert desk.repository.listing("other").backups == []
+    assert desk.repository._catalogue._summaries("other") == {}
 
 
 @pytest.mark.parametrize("lost", ["manifest", "00000.pack"])

@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 
 from blocks.errors import CorruptionDetected
 from blocks.plan.suspicion import is_unsettled
-from blocks.records import BackupMetadata, BackupStatus, BackupType
+from blocks.records import BackupStatus, BackupType
 from blocks.repository.leases import LeaseRecord
+from blocks.repository.summaries import BackupSummary
 from blocks.repository.verdict import Verdict
 from flows.cli import options
 from flows.cli.output import note, say, say_json, say_lines, warn
@@ -22,7 +23,7 @@ from flows.pipeline.doubts import settled
 from flows.reporting.moments import ago, local_time
 from flows.reporting.units import human_bytes
 
-Known = tuple[BackupMetadata, Verdict]
+Known = tuple[BackupSummary, Verdict]
 """A backup, and what is known of it."""
 
 
@@ -52,9 +53,9 @@ def list_backups(
     begin = parse_time(since, now) if since is not None else None
     opened = open_plan(plan)
     repository = opened.repository.unlock(opened.encryption)
-    survey, lease = repository.survey(opened.name, shown=True), repository.current_lease(opened.name)
-    verdicts = repository.verdicts(opened.name, survey.backups)
-    wanted = [made for made in survey.backups if _is_wanted(made, backup_type, tags, begin)]
+    listing, lease = repository.listing(opened.name), repository.current_lease(opened.name)
+    verdicts = repository.verdicts(opened.name, listing.backups)
+    wanted = [made for made in listing.backups if _is_wanted(made, backup_type, tags, begin)]
     backups = [(made, verdicts[made.backup_id]) for made in wanted[-last if last is not None else None :]]
     said = settled(repository, opened.name, [made for made, _ in backups])
     for sentence in repository.damaged_lease(opened.name):
@@ -68,24 +69,24 @@ def list_backups(
                 "repository": repository.url,
                 "backups": [backup_json(made, verdict, said) for made, verdict in backups],
                 "in_progress": lease_json(lease) if lease is not None else None,
-                "findings": list(survey.findings),
+                "findings": list(listing.findings),
             }
         )
-    elif not survey.backups and not survey.findings and lease is None:
+    elif not listing.backups and not listing.findings and lease is None:
         note(f"plan {opened.name} has no backups yet: run `lastgood backup {plan}`")
     elif not backups and lease is None:
-        note(f"none of the {len(survey.backups)} backups of plan {opened.name} is such a one")
+        note(f"none of the {len(listing.backups)} backups of plan {opened.name} is such a one")
     else:
-        say_lines(_wide_table(backups, said, lease, now), _short_table(backups, said, lease, now), wide)
+        say_lines(_wide_table(backups, said, lease, now), lambda: _short_table(backups, said, lease, now), wide)
         if lease is not None:
             say(f"\nin progress: {lease.purpose} by {lease.holder}, begun {ago(lease.acquired_at, now)}")
     if not json:
-        for finding in survey.findings:
+        for finding in listing.findings:
             note(f"damaged: {finding}")
-    return CorruptionDetected.exit_code if survey.findings else 0
+    return CorruptionDetected.exit_code if listing.findings else 0
 
 
-def _is_wanted(made: BackupMetadata, kind: BackupType | None, tags: Sequence[str], since: datetime | None) -> bool:
+def _is_wanted(made: BackupSummary, kind: BackupType | None, tags: Sequence[str], since: datetime | None) -> bool:
     return (
         (kind is None or made.backup_type is kind)
         and (not tags or any(fnmatchcase(tag, glob) for tag in made.tags for glob in tags))

@@ -44,7 +44,7 @@ def stats(plan: str, *, json: bool) -> None:
         column.spare = _SPARED.get(column.header, 0)
     for kind, one in types.items():
         table.add_row(kind, *_cells(one))
-    say_lines(table, table)
+    say_lines(table, lambda: table)
     say("")
     say(
         fields(

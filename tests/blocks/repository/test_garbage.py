@@ -86,6 +86,20 @@ def test_leftovers_of_a_crash_are_swept_only_after_the_grace_time(shelf):
     assert shelf.open().audit(PLAN) == []
 
 
+def test_what_a_check_tries_meanwhile_stays_also_where_a_clock_that_jumped_is_believed(shelf):
+    (shelf.root / "probes").mkdir()
+    tried, old = shelf.root / "probes/0123", shelf.root / "probes/4567"
+    for path, hours in ((tried, 0.1), (old, 3)):
+        path.write_bytes(b"first")
+        moment = (shelf.clock.now() - hours * HOUR).timestamp()
+        os.utime(path, (moment, moment))
+    with shelf.repository.lease(PLAN, "retention", holder="host:1"):
+        swept = shelf.repository.collect_garbage(PLAN, HOUR, shelf.clock.now() + timedelta(days=3650))
+    assert swept == ["probes/4567"]
+    assert tried.exists()
+    assert not old.exists()
+
+
 def test_the_folder_of_a_live_lease_is_never_swept(shelf):
     lost = abandon(shelf)
     with shelf.repository.lease(PLAN, "backup", holder="host:1") as lease:

@@ -287,6 +287,23 @@ def test_removing_can_be_repeated_and_takes_what_is_not_there(tier: StorageTier,
     assert names(tier) == []
     if not empty_folders:
         assert tier.folders() == []
+    tier.drop_folders("", ["a", "b", "never"])
+    assert tier.folders() == []
+
+
+def test_folders_that_hold_something_are_not_dropped(tier: StorageTier) -> None:
+    held = ["p/deep/a/b", "p/full/a", "p/leaf"]
+    for name in (*held, "p/empty/a", "p/other/a"):
+        tier.put(name, b"data")
+    tier.remove(["p/empty/a", "p/other/a"])
+    tier.drop_folders("p/", ["deep", "empty", "full", "leaf", "never"])
+    tier.drop_folders("p/", [])
+    assert set(tier.folders("p/")) - {"other"} == {"deep", "full"}
+    assert names(tier) == held
+    assert [tier.get(name) for name in held] == [b"data"] * 3
+    # where one is dropped, another can be made
+    tier.put("p/empty/a", b"again", exclusive=True)
+    assert tier.folders("p/").count("empty") == 1
 
 
 def test_more_objects_than_one_request_takes_are_removed(tier: StorageTier, many: int) -> None:

@@ -18,18 +18,18 @@ def run(bench: Bench) -> Outcome:
             one.init()
         it.ours.backup("full")
         it.restic.backup(it.tree)
-        ours, restic = bench.folder / "restored-ours", bench.folder / "restored-restic"
+        ours, restic = it.places("ours"), it.places("restic")
         outcome.series = compete(
             [
-                Contestant("lastgood", lambda: it.ours.restore(ours), lambda: bench.clear(ours)),
-                Contestant("restic", lambda: it.restic.restore(restic), lambda: bench.clear(restic)),
+                Contestant("lastgood", lambda: it.ours.restore(ours.new())),
+                Contestant("restic", lambda: it.restic.restore(restic.new())),
             ],
             bench.pairs,
             bench.say,
         )
         for place in (ours, restic):
-            it.compare(place)
-            bench.clear(place)
+            it.compare(place.last)
+            bench.clear(place.folder)
         rows = accounts_on(server, database)
         rows.ours.init()
         rows.ours.backup("full")

@@ -55,6 +55,33 @@ class Files:
         """Compare a restored tree with the original."""
         self.bench.make("trees", "compare", self.tree, place)
 
+    def places(self, name: str) -> Places:
+        """Return where one contestant restores to."""
+        return Places(self.bench.folder / f"restored-{name}")
+
+
+@dataclass
+class Places:
+    """Folders to restore to, a new one each time.
+
+    None is removed while others are measured: for minutes ext4 does not use the inodes of deleted files again, and
+    passes over all of them whenever it creates a file beside where they were.
+    """
+
+    folder: Path
+    count: int = 0
+
+    def new(self) -> Path:
+        """Return a folder that never was there."""
+        self.count += 1
+        return self.last
+
+    @property
+    def last(self) -> Path:
+        """The folder that was restored to last."""
+        self.folder.mkdir(exist_ok=True)
+        return self.folder / str(self.count)
+
 
 def files(bench: Bench) -> Files:
     """Make the tree, or find it where an earlier workload of the session made it."""

@@ -253,11 +253,12 @@ class Placement:
         for path in filter(self._is_placed, entries.folders):
             with self._of(path):
                 self._make_folder(path)
+        found = self.was_there
         for path, kind in self._placed(entries):
             if kind != FOLDER and self._is_placed(path):
                 with self._of(path):
-                    folder = self._folder(parent(path))
-                    renames.swap_in(staging.name(staging.number(path)), staging.fd, leaf(path), folder)
+                    folder, staged = self._folder(parent(path)), staging.name(staging.number(path))
+                    found = renames.swap_in(staged, staging.fd, leaf(path), folder, found)
         folders = {path: i for path, i in entries.folders.items() if self._is_placed(path)}
         self._finish_folders(folders, entries)
         self._count_apart(entries)

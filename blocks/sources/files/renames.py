@@ -12,7 +12,7 @@ _TRIES = 100
 _RENAME_AT = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
-def swap_in(staged: bytes, staging: int, name: bytes, folder: int) -> bool:
+def swap_in(staged: bytes, staging: int, name: bytes, folder: int, expected: bool = True) -> bool:
     """Give a staged entry its place; what was there takes the staged one's name.
 
     One step, so that there is always the old or the new, and what somebody put there a moment ago is kept, too. Where
@@ -23,6 +23,7 @@ def swap_in(staged: bytes, staging: int, name: bytes, folder: int) -> bool:
         staging: Descriptor of its folder.
         name: The name it is to have.
         folder: Descriptor of the folder it is to be in, on the same file system.
+        expected: Whether something is likely to be there: which of two steps is tried first.
 
     Returns:
         Whether something was there.
@@ -30,18 +31,16 @@ def swap_in(staged: bytes, staging: int, name: bytes, folder: int) -> bool:
     Raises:
         OSError: The system refused; nothing was changed.
     """
+    swapping = expected
     for _ in range(_TRIES):
-        code = _rename(staging, staged, folder, name, _EXCHANGE)
+        code = _rename(staging, staged, folder, name, _EXCHANGE if swapping else _NO_REPLACE)
         if code == 0:
-            return True
-        if code == errno.ENOENT:
-            code = _rename(staging, staged, folder, name, _NO_REPLACE)
-            if code == 0:
-                return False
+            return swapping
         if code in _UNSUPPORTED:
             return _in_steps(staged, staging, name, folder)
-        if code != errno.EEXIST:
+        if code != (errno.ENOENT if swapping else errno.EEXIST):
             raise OSError(code, os.strerror(code))
+        swapping = not swapping
     raise OSError(errno.EBUSY, "it comes and goes")
 
 

@@ -56,6 +56,7 @@ class ObjectTier(StorageTier):
     """
 
     remote = True
+    flat = True
 
     def __init__(
         self,

@@ -295,6 +295,16 @@ def test_a_list_shows_what_is_in_the_manifests_and_opens_only_those_that_it_has_
     assert listed(desk) == first[:2]
 
 
+def test_a_backup_without_a_manifest_is_not_shown_although_the_rest_of_it_is_still_there(desk):
+    """A removal takes the manifests first; then it may be interrupted, on another machine."""
+    chain = desk.chain()
+    shown = listed(desk)
+    desk.tier.remove([names.manifest("trading", chain[-1].backup_id)])
+    assert chain[-1].backup_id in desk.repository._catalogue.ids("trading")
+    assert listed(desk) == shown[:2]
+    assert [one.sequence for one in desk.repository.survey("trading", shown=True).backups] == [1, 2]
+
+
 def test_verdicts_of_what_a_list_shows_are_those_of_the_backups(desk):
     chain = [*desk.chain(), desk.back_up(BackupType.FULL)]
     make_verification(desk.plan, chain[1].backup_id, deep=False)

@@ -30,7 +30,7 @@ from blocks.errors import (
     UnsupportedState,
 )
 from blocks.host.threads import WorkerThreads
-from blocks.records import FEATURES, FORMAT_VERSION, BackupMetadata, Link, Record
+from blocks.records import FEATURES, FORMAT_VERSION, BackupMetadata, Link, Record, first_wrong
 from blocks.repository import names
 from blocks.repository.cache import Kind, SealedCache
 from blocks.repository.inheritance import narrowed, widened
@@ -100,7 +100,8 @@ def decode_record(data: bytes, model: type[R], where: str) -> R:
             raise CorruptionDetected(f"{where} is larger than any record, or not whole", hint=_HINT)
         return _parsed(text, model, where)
     except (zlib.error, ValidationError) as exc:
-        raise CorruptionDetected(f"{where} is not what format {FORMAT_VERSION} asks for: {exc}", hint=_HINT) from exc
+        wrong = first_wrong(exc) if isinstance(exc, ValidationError) else exc
+        raise CorruptionDetected(f"{where} is not what format {FORMAT_VERSION} asks for: {wrong}", hint=_HINT) from exc
 
 
 def _parsed(text: bytes, model: type[R], where: str) -> R:

@@ -17,6 +17,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from blocks.errors import CorruptionDetected
+from blocks.records import first_wrong
 from blocks.sources.sqlite.rows import Rows, quoted, value_from_json, value_to_json
 
 _VIRTUAL = re.compile(r"CREATE\s+VIRTUAL\s+TABLE\s", re.IGNORECASE)
@@ -41,9 +42,8 @@ class _Described(BaseModel):
         try:
             return cls.model_validate(value)
         except ValidationError as exc:
-            first = exc.errors()[0]
-            wrong = f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}"
-            raise CorruptionDetected(f"the manifest does not describe an SQLite database ({wrong})") from exc
+            message = f"the manifest does not describe an SQLite database: {first_wrong(exc)}"
+            raise CorruptionDetected(message) from exc
 
     def to_manifest(self) -> dict[str, JsonValue]:
         """Render it for a manifest."""

@@ -353,6 +353,11 @@ class BackupMetadata(Record):
             yield from change.parts
 
     @property
+    def is_regular(self) -> bool:
+        """Whether it is of the plan's own course; an emergency backup, which may hold part of the state, is not."""
+        return self.backup_type is not BackupType.EMERGENCY
+
+    @property
     def chain_ids(self) -> tuple[str, ...]:
         """Ids of the backups that this one depends on, full first."""
         return tuple(link.backup_id for link in self.chain)

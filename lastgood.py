@@ -338,9 +338,9 @@ def list_backups(plan: PlanLike) -> list[BackupMetadata]:
 def stats(plan: PlanLike) -> dict[str, JsonValue]:
     """Return how many backups a plan has, of which types and status, their sizes in bytes, and when they were made."""
     opened = _opened(plan)
-    from flows.reading.stats import backup_stats
+    from flows.reading.stats import PlanStats
 
-    return backup_stats(opened)
+    return PlanStats(opened).totals()
 
 
 @_either_way
@@ -470,9 +470,13 @@ class BackupManager:
             sizes in bytes. `operations`: what this manager counted, by the names that its collector was told.
         """
         opened = _opened(self._plan)
-        from flows.reading.stats import performance
+        from flows.reading.stats import PlanStats
 
-        return {"plan": opened.name, "backups": performance(opened), "operations": {**self._numbers.counted()}}
+        return {
+            "plan": opened.name,
+            "backups": PlanStats(opened).performance(),
+            "operations": {**self._numbers.counted()},
+        }
 
     @_either_way
     def start_scheduled_backups(self) -> None:

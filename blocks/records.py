@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 FORMAT_VERSION = 2
 """What is written; records of version 1 are read for ever."""
@@ -78,6 +78,13 @@ class Record(BaseModel):
     """A frozen record; unknown fields are an error, so that nothing is silently dropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def first_wrong(error: ValidationError) -> str:
+    """Say on one line what is wrong with a record first, without its content."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 class StoredObject(Record):
@@ -344,6 +351,11 @@ class BackupMetadata(Record):
             yield from collection.parts
         for change in self.changed:
             yield from change.parts
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether it is of the plan's own course; an emergency backup, which may hold part of the state, is not."""
+        return self.backup_type is not BackupType.EMERGENCY
 
     @property
     def chain_ids(self) -> tuple[str, ...]:

@@ -73,13 +73,13 @@ class Places:
 
     def new(self) -> Path:
         """Return a folder that never was there."""
+        self.folder.mkdir(exist_ok=True)
         self.count += 1
         return self.last
 
     @property
     def last(self) -> Path:
         """The folder that was restored to last."""
-        self.folder.mkdir(exist_ok=True)
         return self.folder / str(self.count)
 
 

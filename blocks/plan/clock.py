@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from blocks.plan.retention import RetentionPolicy
-from blocks.records import Acceptance, BackupMetadata, BackupType, Expiry
+from blocks.records import Acceptance, BackupMetadata, Expiry
 
 TOLERANCE = timedelta(minutes=15)
 """How far two clocks may differ without a word."""
@@ -63,7 +63,7 @@ def silence_doubt(
         policy: How long each type is kept.
         accepted: The records of what persons accepted so far; one of them is young as long as a full backup is.
     """
-    regular = [b for b in _trusted(backups, accepted) if b.backup_type is not BackupType.EMERGENCY]
+    regular = [b for b in _trusted(backups, accepted) if b.is_regular]
     young = any(now - b.timestamp < policy.age_limit(b.backup_type) for b in regular)
     lately = any(now - one.expired_at < policy.full for one in accepted if one.accepted and one.accepted.newest)
     if not regular or young or lately:

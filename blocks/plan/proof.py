@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from blocks.plan.clock import TOLERANCE
 from blocks.plan.durations import format_duration, parse_duration
-from blocks.records import BackupMetadata, BackupType
+from blocks.records import BackupMetadata
 
 FIRST_RUN = timedelta(weeks=1)
 """What is taken for the time between two runs where there was none before: the usual schedule."""
@@ -185,7 +185,7 @@ def everything(backups: Sequence[BackupMetadata], known: Known) -> ProofSchedule
 
 def newest_of(backups: Sequence[BackupMetadata]) -> BackupMetadata:
     """Return the newest backup, one of an emergency only where there is no other."""
-    regular = [b for b in backups if b.backup_type is not BackupType.EMERGENCY]
+    regular = [b for b in backups if b.is_regular]
     return (regular or backups)[-1]
 
 

@@ -201,7 +201,7 @@ class _Holds:
                 # with it the sign would go, and with that what keeps the one before
                 self._hold([backup], "it is suspicious, and nobody has accepted it")
                 self._hold(last, f"the newest good backup before {backup.backup_id}, which is suspicious")
-            elif backup.backup_id in self._good_ids and backup.backup_type is not BackupType.EMERGENCY:
+            elif backup.backup_id in self._good_ids and backup.is_regular:
                 last = [backup]
 
     def _proved(self, backup: BackupMetadata) -> bool:
@@ -256,7 +256,7 @@ def _complete(backup: BackupMetadata) -> bool:
 
 
 def _of_plan(backups: Iterable[BackupMetadata]) -> list[BackupMetadata]:
-    return [b for b in backups if b.backup_type is not BackupType.EMERGENCY]
+    return [b for b in backups if b.is_regular]
 
 
 def _text(span: timedelta) -> str:

@@ -1,7 +1,8 @@
 """Copies of sealed objects of a repository in a network, in `$XDG_CACHE_HOME/lastgood/<repository id>/<plan>/`.
 
 A file is `<backup id>.<kind>.<SHA-256 of the sealed bytes>`; what it holds is compared with its name whenever it is
-read, and opened with the keys like what the storage sends. Nothing in it is opened, and nothing in it is believed:
+read, and opened with the keys like what the storage sends. It shows no more than the repository does, and nothing in it
+is believed:
 
 - Where a manifest that was read from the storage names another one, or an index, by SHA-256, a copy of these bytes is
   as good as a request for them; whether the storage still has them is asked of the storage.
@@ -108,7 +109,8 @@ class SealedCache:
                     file.flush()
                     os.replace(file.name, folder / SUMMARIES)
                 except BaseException:
-                    os.unlink(file.name)
+                    # what interrupts is raised again also where it came after the file was renamed
+                    Path(file.name).unlink(missing_ok=True)
                     raise
 
     def manifests(self, plan: str) -> dict[str, str]:

@@ -30,7 +30,7 @@ from blocks.errors import (
     UnsupportedState,
 )
 from blocks.host.threads import WorkerThreads
-from blocks.records import FEATURES, FORMAT_VERSION, BackupMetadata, Link, Record
+from blocks.records import FEATURES, FORMAT_VERSION, BackupMetadata, Link, Record, first_wrong
 from blocks.repository import names
 from blocks.repository.cache import Kind, SealedCache
 from blocks.repository.inheritance import narrowed, widened
@@ -100,7 +100,8 @@ def decode_record(data: bytes, model: type[R], where: str) -> R:
             raise CorruptionDetected(f"{where} is larger than any record, or not whole", hint=_HINT)
         return _parsed(text, model, where)
     except (zlib.error, ValidationError) as exc:
-        raise CorruptionDetected(f"{where} is not what format {FORMAT_VERSION} asks for: {exc}", hint=_HINT) from exc
+        wrong = first_wrong(exc) if isinstance(exc, ValidationError) else exc
+        raise CorruptionDetected(f"{where} is not what format {FORMAT_VERSION} asks for: {wrong}", hint=_HINT) from exc
 
 
 def _parsed(text: bytes, model: type[R], where: str) -> R:
@@ -418,24 +419,29 @@ class Catalogue:
         backups, wrong = self._read_those(plan, [one for one in ids if one not in known], ids, listed, shown=True)
         read = {one.backup_id: summary(one, self.link_of(one).manifest_sha256) for one in backups}
         found = known | read
-        if self._cache is not None and worth_keeping(read, kept):
-            text = Summaries(backups=tuple(found.values())).model_dump_json().encode()
-            context = self._context(ObjectKind.MANIFEST, plan, SUMMARIES)
-            self._cache.put_summaries(plan, seal(gzip.compress(text, 1), self._keys.catalogue_key, context))
+        if worth_keeping(read, kept):
+            self._keep_summaries(plan, Summaries(backups=tuple(found.values())))
         return Listing(in_order(found.values()), [error.message for error in wrong.values()])
+
+    def _keep_summaries(self, plan: str, summaries: Summaries) -> None:
+        if self._cache is not None:
+            packed = gzip.compress(summaries.model_dump_json().encode(), 1)
+            self._cache.put_summaries(plan, seal(packed, self._keys.catalogue_key, self._summaries_context(plan)))
 
     def _summaries(self, plan: str) -> dict[str, BackupSummary]:
         sealed = self._cache.summaries(plan) if self._cache else None
         if sealed is None:
             return {}
-        context = self._context(ObjectKind.MANIFEST, plan, SUMMARIES)
         try:
-            packed = unseal(sealed, self._keys.catalogue_key, context)
+            packed = unseal(sealed, self._keys.catalogue_key, self._summaries_context(plan))
             text = zlib.decompressobj(wbits=31).decompress(packed, MAX_RECORD_BYTES)
             return {one.backup_id: one for one in Summaries.model_validate_json(text).backups}
         except (CorruptionDetected, ValidationError, zlib.error) as exc:
             logger.debug("summaries of %s are not read: %s", plan, exc)
             return {}
+
+    def _summaries_context(self, plan: str) -> ObjectContext:
+        return self._context(ObjectKind.MANIFEST, plan, SUMMARIES)  # which is no backup's id
 
     def backups(self, plan: str) -> list[BackupMetadata]:
         """Return all committed backups of a plan in the order of their commits.
@@ -457,7 +463,18 @@ class Catalogue:
     def _read_those(
         self, plan: str, ids: Sequence[str], there: Sequence[str], listed: bool, shown: bool
     ) -> tuple[list[BackupMetadata], dict[str, LastgoodError]]:
-        """Read some manifests of a plan, of all ids that are there."""
+        """Read some manifests of a plan.
+
+        Args:
+            plan: Name of the plan.
+            ids: Of the backups to read.
+            there: Ids of all of its backups: copies of others are removed.
+            listed: A listing shows that they are there.
+            shown: As `survey` takes it.
+
+        Returns:
+            The backups in the order of their commits, and by its id what is wrong with each of the others.
+        """
         copies = self._cache.manifests(plan) if self._cache and shown else {}
         read: dict[str, _Manifest | LastgoodError | None] = {
             # opening them is work for one processor: threads would only wait for each other
@@ -478,7 +495,8 @@ class Catalogue:
         if as_stored:
             with self._guard:
                 self._shown |= {(plan, backup_id): found.digest for backup_id, found in at_hand.items()}
-        backups, wrong = [], {}
+        backups: list[BackupMetadata] = []
+        wrong: dict[str, LastgoodError] = {}
         for backup_id in ids:
             found = read[backup_id]
             if as_stored and isinstance(found, _Manifest):
@@ -489,7 +507,7 @@ class Catalogue:
                 wrong[backup_id] = outcome
             elif outcome is not None:
                 backups.append(outcome)
-        return sorted(backups, key=lambda one: (one.sequence, one.timestamp, one.backup_id)), wrong
+        return in_order(backups), wrong
 
     def _to_read(self, plan: str, shown: bool) -> tuple[list[str], bool]:
         """Return the ids of the backups to read, sorted, and whether it is known that their manifests are there.

@@ -121,7 +121,7 @@ def _newest(survey: Survey, plan: str, at: datetime | None) -> BackupMetadata:
 
 def _in_order(survey: Survey, at: datetime | None) -> list[BackupMetadata]:
     """Return the backups that may be the latest one, or that as of a time, in order."""
-    whole = [one for one in survey.backups if one.backup_type is not BackupType.EMERGENCY]
+    whole = [one for one in survey.backups if one.is_regular]
     if at is None:
         return whole
     # as of a time, what counts is the time that a restore returns to; otherwise the order of commits

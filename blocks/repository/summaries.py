@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from blocks.records import BackupMetadata, BackupType, Count, Link, Record, UtcTime
 
@@ -88,11 +89,14 @@ class Listing:
     findings: list[str]
 
 
-def in_order(backups: Iterable[BackupSummary]) -> list[BackupSummary]:
+S = TypeVar("S", BackupMetadata, BackupSummary)
+
+
+def in_order(backups: Iterable[S]) -> list[S]:
     """Sort as backups were committed."""
     return sorted(backups, key=lambda one: (one.sequence, one.timestamp, one.backup_id))
 
 
 def worth_keeping(read: Mapping[str, object], known: Mapping[str, object]) -> bool:
-    """Whether so much was read besides what is kept that it is written anew: all of it is, each time."""
+    """Whether so much was read besides what is kept that the file, which is written as a whole, is written anew."""
     return len(read) * 50 > len(known)

@@ -247,7 +247,7 @@ def _check_parts(full: BackupMetadata, bounds: _BoundsByName, backup: BackupMeta
 
 
 def _check_sums(backup: BackupMetadata) -> None:
-    """What a manifest stored adds up to what it says: a change that is left out would be rows as they were before."""
+    """A manifest names all that it counts: a change that is left out would be rows as they were before."""
     segments = [part.segment for part in backup.stored_parts if part.segment]
     rows = sum(collection.rows for collection in backup.collections)
     sums = {

@@ -13,7 +13,7 @@ from blocks.errors import NotConfirmed
 from blocks.plan.clock import future_doubt, newest_time, silence_doubt, storage_doubt
 from blocks.plan.plan import BackupPlan
 from blocks.plan.retention import Decision
-from blocks.records import Acceptance, BackupMetadata, BackupType, Expiry
+from blocks.records import Acceptance, BackupMetadata, Expiry
 from blocks.repository.block import Repository
 from blocks.repository.summaries import Shown
 from blocks.sources.identity import Identity, another, difference
@@ -145,7 +145,7 @@ def _newest_clears(plan: BackupPlan, past: Past, now: datetime) -> bool:
     newest = past.newest
     if newest is None:
         return False
-    proves = newest.clock_doubt is None and newest.backup_type is not BackupType.EMERGENCY
+    proves = newest.clock_doubt is None and newest.is_regular
     return proves and not past.begun_after(now) and not _record_doubt(now, [newest], plan, ())
 
 

@@ -14,7 +14,7 @@ from statistics import median
 from pydantic import BaseModel
 
 from blocks.plan.clock import is_ahead
-from blocks.records import BackupMetadata, BackupStatus, BackupType
+from blocks.records import BackupMetadata, BackupStatus
 from blocks.repository.block import Repository
 from blocks.verification import Verification
 from flows.reporting.units import human_bytes, human_seconds, human_span
@@ -157,7 +157,7 @@ def _distances(
     backups: Sequence[BackupMetadata], statuses: Mapping[str, BackupStatus | None], now: datetime
 ) -> Distances:
     # an emergency backup is of a state that somebody wants to get away from
-    regular = [b for b in backups if b.backup_type is not BackupType.EMERGENCY]
+    regular = [b for b in backups if b.is_regular]
     good = [b for b in regular if statuses.get(b.backup_id, BackupStatus.COMPLETED) is not BackupStatus.CORRUPTED]
     moments = sorted(b.timestamp for b in good)
     past = [moment for moment in moments if not is_ahead(moment, now)]

@@ -127,7 +127,7 @@ def _numbers(repository: Repository, plan: str, survey: Survey, stock: Stock) ->
     """Return all but what may change while the listing stays the same: room, and what is accepted."""
     backups, now = survey.backups, datetime.now(UTC)
     verdicts = repository.verdicts(plan, backups)
-    regular = [made for made in backups if made.backup_type is not BackupType.EMERGENCY]
+    regular = [made for made in backups if made.is_regular]
     good = last_good(backups, verdicts, now)
     verified = [made.timestamp for made in regular if verdicts[made.backup_id].good]
     verifications = _verified_at(verdicts)
@@ -164,7 +164,7 @@ def _made(made: BackupMetadata) -> Made:
         rows=made.rows,
         size_bytes=made.size_bytes,
         size_stored=made.size_stored,
-        regular=made.backup_type is not BackupType.EMERGENCY,
+        regular=made.is_regular,
     )
 
 

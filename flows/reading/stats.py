@@ -10,51 +10,9 @@ from pydantic import BaseModel, JsonValue
 
 from blocks.plan.plan import BackupPlan
 from blocks.records import BackupMetadata, BackupStatus, BackupType
-from blocks.repository.block import Repository
 from blocks.repository.verdict import Verdict
 from flows.reading.attempts import Attempts, backup_attempts
 from flows.reading.recovery import recovery_of
-
-
-def backup_stats(plan: BackupPlan) -> dict[str, JsonValue]:
-    """Return numbers of a plan's backups; sizes in bytes, times as ISO 8601 in UTC, null where there is none.
-
-    Args:
-        plan: The plan, read and resolved.
-    """
-    repository = plan.repository.unlock(plan.encryption)
-    survey = repository.survey(plan.name, shown=True)
-    backups = survey.backups
-    lease = repository.current_lease(plan.name)
-    statuses = repository.statuses(plan.name, backups)
-    verified = [made.timestamp for made in backups if statuses[made.backup_id] is BackupStatus.VERIFIED]
-    return {
-        "plan": plan.name,
-        "repository": repository.url,
-        "total_backups": len(backups),
-        "by_type": {kind.value: sum(made.backup_type is kind for made in backups) for kind in BackupType},
-        "by_status": {kind.value: sum(status is kind for status in statuses.values()) for kind in BackupStatus},
-        "size_bytes": sum(made.size_bytes for made in backups),
-        "size_stored": sum(made.size_stored for made in backups),
-        "oldest": _text(min((made.timestamp for made in backups), default=None)),
-        "newest": _text(max((made.timestamp for made in backups), default=None)),
-        "newest_verified": _text(max(verified, default=None)),
-        "latest_backup_id": backups[-1].backup_id if backups else None,
-        "in_progress": lease.purpose if lease is not None else None,
-        "recovery": recovery_of(repository, plan.name, backups, statuses, datetime.now(UTC)).model_dump(mode="json"),
-        "findings": list[JsonValue](survey.findings),
-    }
-
-
-def performance(plan: BackupPlan) -> dict[str, JsonValue]:
-    """Return, for each type of which there are backups, how long they took and how large they are on average.
-
-    Args:
-        plan: The plan, read and resolved.
-    """
-    told = {"backups", "mean_seconds", "max_seconds", "mean_size_bytes", "mean_size_stored"}
-    repository = plan.repository.unlock(plan.encryption)
-    return {kind: one.model_dump(include=told) for kind, one in _by_type(plan, repository, {}).items()}
 
 
 class TypeNumbers(BaseModel):
@@ -81,25 +39,59 @@ class TypeNumbers(BaseModel):
     success_share: float | None
 
 
-def numbers_by_type(plan: BackupPlan) -> dict[str, TypeNumbers]:
-    """Return numbers of each type of which there are backups, or were runs.
+class PlanStats:
+    """Numbers of a plan's backups, of which everything is read once.
 
     Args:
         plan: The plan, read and resolved.
     """
-    repository = plan.repository.unlock(plan.encryption)
-    return _by_type(plan, repository, backup_attempts(plan, repository.repository_id))
 
+    def __init__(self, plan: BackupPlan) -> None:
+        self._plan = plan
+        self._repository = plan.repository.unlock(plan.encryption)
+        self._survey = self._repository.survey(plan.name, shown=True)
+        self._verdicts = self._repository.verdicts(plan.name, self._survey.backups)
 
-def _by_type(plan: BackupPlan, repository: Repository, attempts: Mapping[str, Attempts]) -> dict[str, TypeNumbers]:
-    backups = repository.survey(plan.name, shown=True).backups
-    verdicts = repository.verdicts(plan.name, backups)
-    of_kind = {kind: [made for made in backups if made.backup_type is kind] for kind in BackupType}
-    return {
-        kind.value: _numbers(made, verdicts, attempts.get(kind.value, Attempts()))
-        for kind, made in of_kind.items()
-        if made or kind.value in attempts
-    }
+    def totals(self) -> dict[str, JsonValue]:
+        """Return numbers of all backups; sizes in bytes, times as ISO 8601 in UTC, null where there is none."""
+        plan, repository, backups = self._plan, self._repository, self._survey.backups
+        lease = repository.current_lease(plan.name)
+        statuses = {backup_id: verdict.shown_status for backup_id, verdict in self._verdicts.items()}
+        verified = [made.timestamp for made in backups if statuses[made.backup_id] is BackupStatus.VERIFIED]
+        recovery = recovery_of(repository, plan.name, backups, statuses, datetime.now(UTC))
+        return {
+            "plan": plan.name,
+            "repository": repository.url,
+            "total_backups": len(backups),
+            "by_type": {kind.value: sum(made.backup_type is kind for made in backups) for kind in BackupType},
+            "by_status": {kind.value: sum(status is kind for status in statuses.values()) for kind in BackupStatus},
+            "size_bytes": sum(made.size_bytes for made in backups),
+            "size_stored": sum(made.size_stored for made in backups),
+            "oldest": _text(min((made.timestamp for made in backups), default=None)),
+            "newest": _text(max((made.timestamp for made in backups), default=None)),
+            "newest_verified": _text(max(verified, default=None)),
+            "latest_backup_id": backups[-1].backup_id if backups else None,
+            "in_progress": lease.purpose if lease is not None else None,
+            "recovery": recovery.model_dump(mode="json"),
+            "findings": list[JsonValue](self._survey.findings),
+        }
+
+    def performance(self) -> dict[str, JsonValue]:
+        """Return, of each type of which there are backups, how long they took and how large they are on average."""
+        told = {"backups", "mean_seconds", "max_seconds", "mean_size_bytes", "mean_size_stored"}
+        return {kind: one.model_dump(include=told) for kind, one in self._by_type({}).items()}
+
+    def by_type(self) -> dict[str, TypeNumbers]:
+        """Return numbers of each type of which there are backups, or were runs."""
+        return self._by_type(backup_attempts(self._plan, self._repository.repository_id))
+
+    def _by_type(self, attempts: Mapping[str, Attempts]) -> dict[str, TypeNumbers]:
+        of_kind = {kind: [made for made in self._survey.backups if made.backup_type is kind] for kind in BackupType}
+        return {
+            kind.value: _numbers(made, self._verdicts, attempts.get(kind.value, Attempts()))
+            for kind, made in of_kind.items()
+            if made or kind.value in attempts
+        }
 
 
 def _numbers(backups: Sequence[BackupMetadata], verdicts: Mapping[str, Verdict], attempts: Attempts) -> TypeNumbers:

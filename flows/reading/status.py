@@ -16,7 +16,7 @@ from blocks.plan.plan import BackupPlan
 from blocks.plan.schedule_times import times_after
 from blocks.plan.schedules import Scheduled, Schedules
 from blocks.plan.suspicion import is_unsettled
-from blocks.records import BackupMetadata, BackupType
+from blocks.records import BackupMetadata
 from blocks.repository.block import Repository
 from blocks.repository.leases import LeaseRecord
 from blocks.repository.verdict import Verdict
@@ -234,7 +234,7 @@ def last_good(
 
     Of one that a clock dated ahead it is not known how old it is: one before it counts, where there is one.
     """
-    whole = [made for made in reversed(backups) if made.backup_type is not BackupType.EMERGENCY]
+    whole = [made for made in reversed(backups) if made.is_regular]
     good = [made for made in whole if not verdicts[made.backup_id].bad]
     return next((made for made in good if not is_ahead(made.timestamp, now)), next(iter(good), None))
 

@@ -25,7 +25,7 @@ from blocks.errors import CorruptionDetected, LastgoodError, NotRestorable, Part
 from blocks.host.leftovers import process_name, running_host
 from blocks.host.threads import ShortCalls
 from blocks.plan.plan import BackupPlan
-from blocks.records import BackupMetadata, BackupType
+from blocks.records import BackupMetadata
 from blocks.repository import names
 from blocks.repository.block import BackupRepository
 from blocks.storage.fsync import read_regular
@@ -181,7 +181,7 @@ def _result(operation: Operation) -> dict[str, JsonValue]:
                     "rows": made.rows,
                     "size_bytes": made.size_bytes,
                     "size_stored": made.size_stored,
-                    "regular": made.backup_type is not BackupType.EMERGENCY,
+                    "regular": made.is_regular,
                 }
             }
         case Verification() as result:

@@ -322,6 +322,9 @@ CONTRADICTING = {
 }
 """What a manifest says of its base and cannot be true."""
 
+DESCRIBING_NOTHING = {"a shape of nothing known", "a source of nothing known"}
+"""What no source can make anything of."""
+
 NEWER = {"a newer format", "what nobody knows is required"}
 """Made by a newer lastgood, as far as one can see: that is no damage."""
 

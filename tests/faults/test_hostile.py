@@ -31,6 +31,7 @@ from tests.faults.forged_manifests import (
     BELIEVED,
     BLOBS,
     CONTRADICTING,
+    DESCRIBING_NOTHING,
     HARMLESS,
     INHERITING,
     MANIFESTS,
@@ -122,6 +123,8 @@ def is_refused_in_words(place: Place, attack: str, backup_id: str) -> None:
         with pytest.raises(LastgoodError) as caught:
             make_restore(place.plan, RestoreRequest(backup_id, mode=RestoreMode.EXACT, to=str(target)))
         assert caught.value.message
+        assert attack not in (CONTRADICTING | DESCRIBING_NOTHING) or "\n" not in caught.value.message
+        assert isinstance(caught.value, CorruptionDetected) or attack not in DESCRIBING_NOTHING
         assert isinstance(caught.value, ConfigurationError) or attack not in NEWER
         assert "newer lastgood" in caught.value.message or attack not in NEWER
         assert isinstance(caught.value, CorruptionDetected) or attack not in CONTRADICTING

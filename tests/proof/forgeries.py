@@ -272,6 +272,8 @@ def _without_segment(counted: bool) -> Callable[[Copy], None]:
                 state = next(one for one in data["sources"] if one["name"] == "books")
                 state["rows"] -= part["rows"] - rows
                 part["rows"] = rows
+                for size in ("size_bytes", "size_compressed"):
+                    data[size] -= part["segment"][size]
             part["segment"] = None
 
         copy.manifest(change)

@@ -253,7 +253,7 @@ class Placement:
         for path in filter(self._is_placed, entries.folders):
             with self._of(path):
                 self._make_folder(path)
-        found = self.was_there
+        found = self.was_there  # mostly either all entries of a folder are there or none is
         for path, kind in self._placed(entries):
             if kind != FOLDER and self._is_placed(path):
                 with self._of(path):

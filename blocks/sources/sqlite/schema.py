@@ -16,7 +16,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from blocks.errors import RestoreRefused
+from blocks.errors import CorruptionDetected
+from blocks.records import first_wrong
 from blocks.sources.sqlite.rows import Rows, quoted, value_from_json, value_to_json
 
 _VIRTUAL = re.compile(r"CREATE\s+VIRTUAL\s+TABLE\s", re.IGNORECASE)
@@ -36,12 +37,13 @@ class _Described(BaseModel):
         """Read it back from a manifest.
 
         Raises:
-            RestoreRefused: The manifest does not describe an SQLite source.
+            CorruptionDetected: The manifest does not describe an SQLite source.
         """
         try:
             return cls.model_validate(value)
         except ValidationError as exc:
-            raise RestoreRefused(f"the manifest does not describe an SQLite database: {exc}") from exc
+            message = f"the manifest does not describe an SQLite database: {first_wrong(exc)}"
+            raise CorruptionDetected(message) from exc
 
     def to_manifest(self) -> dict[str, JsonValue]:
         """Render it for a manifest."""

@@ -151,6 +151,6 @@ def shape_of(collection: CollectionSpec) -> TableShape:
     """Read a table's shape from its collection.
 
     Raises:
-        RestoreRefused: The manifest does not describe a table of SQLite.
+        CorruptionDetected: The manifest does not describe a table of SQLite.
     """
     return TableShape.from_manifest(collection.definition)

@@ -12,7 +12,7 @@ from flows.cli import options
 from flows.cli.output import note, say, say_json, say_lines
 from flows.cli.running import open_plan
 from flows.cli.tables import fields, grid
-from flows.reading.stats import TypeNumbers, backup_stats, numbers_by_type
+from flows.reading.stats import PlanStats, TypeNumbers
 from flows.reporting.moments import local_time
 from flows.reporting.units import human_bytes, human_seconds
 
@@ -34,8 +34,8 @@ def stats(plan: str, *, json: bool) -> None:
 
     A run that failed leaves no backup; the share of runs that succeeded is what this machine's journal knows of.
     """
-    opened = open_plan(plan)
-    told, types = backup_stats(opened), numbers_by_type(opened)
+    found = PlanStats(open_plan(plan))
+    told, types = found.totals(), found.by_type()
     if json:
         say_json(told | {"types": {kind: one.model_dump(mode="json") for kind, one in types.items()}})
         return

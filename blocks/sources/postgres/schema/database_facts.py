@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from blocks.errors import RestoreRefused
+from blocks.errors import CorruptionDetected
 from blocks.sources.postgres.schema.sequences import SequenceState
 
 
@@ -47,7 +47,7 @@ class Backup:
         """Read it.
 
         Raises:
-            RestoreRefused: It is not that of a PostgreSQL database.
+            CorruptionDetected: It is not that of a PostgreSQL database.
         """
         match definition:
             case {"server_version": int(version), "before": str(before), "after": str(after), "sequences": list(rows)}:
@@ -62,4 +62,4 @@ class Backup:
                     narrowed=bool(definition.get("narrowed")),
                     orphaned=OrphanedKey.several(definition.get("orphaned")),
                 )
-        raise RestoreRefused("the manifest does not describe a PostgreSQL database")
+        raise CorruptionDetected("the manifest does not describe a PostgreSQL database")

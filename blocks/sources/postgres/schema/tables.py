@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
-from blocks.errors import RestoreRefused, UnsupportedState
+from blocks.errors import CorruptionDetected, UnsupportedState
 from blocks.sources.collection import CollectionSpec
 from blocks.sources.postgres.connect import Session, identifier
 from blocks.sources.postgres.schema.overloaded import exact
@@ -87,7 +87,7 @@ class TableShape:
         """Read it from a collection.
 
         Raises:
-            RestoreRefused: The manifest does not describe a table.
+            CorruptionDetected: The manifest does not describe a table.
         """
         raw = collection.definition
         match raw:
@@ -101,10 +101,7 @@ class TableShape:
                     ordered=bool(raw.get("ordered")),
                     row=(str(row[0]), str(row[1])) if isinstance(row, list) else None,
                 )
-        raise RestoreRefused(
-            f"collection {collection.name!r} is not described as a table",
-            hint="The backup was not made of PostgreSQL.",
-        )
+        raise CorruptionDetected(f"the manifest does not describe collection {collection.name!r} as a table")
 
 
 @dataclass(frozen=True)

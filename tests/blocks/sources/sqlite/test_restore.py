@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from blocks.errors import LastgoodError, RestoreRefused
+from blocks.errors import CorruptionDetected, LastgoodError, RestoreRefused
 from blocks.rows.selection import Selection
 from blocks.rows.variant import encode_variant, variant_field
 from blocks.sources.target import RestoreMode
@@ -415,7 +415,7 @@ def test_what_the_original_broke_is_restored_and_noted(tmp_path):
 def test_a_hostile_setting_is_refused(tmp_path, field, value):
     backup = back_up(source_of(build(tmp_path / "a.db", SHOP)))
     backup.definition = {**backup.definition, field: value}
-    with pytest.raises(RestoreRefused):
+    with pytest.raises(CorruptionDetected):
         source_of(tmp_path / "b.db").target(backup.scope())
 
 

@@ -11,7 +11,7 @@ import pytest
 import lastgood
 from blocks.plan.plan import load_plan
 from flows.cli.commands.stats import percent
-from flows.reading.stats import performance
+from flows.reading.stats import PlanStats
 from flows.reporting.journal import local_repository_id, place_key
 from flows.reporting.journal_files import append, journal_folder
 from tests.flows.cli.desk import Desk
@@ -118,7 +118,7 @@ def test_the_share_of_runs_that_succeeded(desk: Desk, monkeypatch: pytest.Monkey
     lines = {line.split()[0]: line.split() for line in desk.done("stats", "PLAN").out.splitlines() if line}
     assert lines["type"][-2:] == ["runs", "succeeded"]
     assert (lines["full"][-2:], lines["differential"][-2:]) == (["2", "50%"], ["1", "0%"])
-    assert "differential" not in performance(opened)
+    assert "differential" not in PlanStats(opened).performance()
 
     # another repository at the same place begins anew
     shutil.rmtree(desk.folder / "backups")

@@ -413,10 +413,10 @@ class Catalogue:
         Raises:
             RepositoryUnavailable: The storage failed.
         """
-        ids = self.ids(plan)
+        ids, listed = self._to_read(plan, shown=True)
         kept = self._summaries(plan)
         known = {backup_id: kept[backup_id] for backup_id in ids if backup_id in kept}
-        backups, wrong = self._read_those(plan, [one for one in ids if one not in known], ids, True, shown=True)
+        backups, wrong = self._read_those(plan, [one for one in ids if one not in known], ids, listed, shown=True)
         read = {one.backup_id: summary(one, self.link_of(one).manifest_sha256) for one in backups}
         found = known | read
         if worth_keeping(read, kept):
@@ -512,9 +512,11 @@ class Catalogue:
     def _to_read(self, plan: str, shown: bool) -> tuple[list[str], bool]:
         """Return the ids of the backups to read, sorted, and whether it is known that their manifests are there.
 
-        In a network one listing of all objects is less than a request for each manifest that was read before.
+        In a network one listing of all objects is less than a request for each manifest that was read before. Where it
+        costs no more than one of folders, who shows backups asks for it, too: a manifest that this machine has a copy
+        of may be gone, and the rest of its folder still there, after a removal that was interrupted.
         """
-        if shown or not self._tier.remote:
+        if not (self._tier.flat or (self._tier.remote and not shown)):
             return self.ids(plan), shown
         prefix, last = names.backups(plan), f"/{names.MANIFEST}"
         listed = (one.name.removeprefix(prefix) for one in self._tier.list(prefix))

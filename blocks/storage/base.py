@@ -62,6 +62,8 @@ class StorageTier(ABC):
 
     remote: bool = False
     """Whether each call is a request over a network, so that fewer calls, and many at once, are worth something."""
+    flat: bool = False
+    """Whether all objects below a folder are listed as fast as the folders in it."""
 
     settings: ClassVar[frozenset[str]] = frozenset()
     """Of a tier that another package adds: the fields of `StorageSettings` that mean something to it."""

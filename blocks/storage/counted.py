@@ -30,7 +30,7 @@ class CountedTier(StorageTier):
     def __init__(self, inner: StorageTier) -> None:
         super().__init__(inner.url)
         self.inner = inner
-        self.remote = inner.remote
+        self.remote, self.flat = inner.remote, inner.flat
 
     @cached_property
     def place(self) -> str:

@@ -56,6 +56,7 @@ class ObjectTier(StorageTier):
     """
 
     remote = True
+    flat = True
 
     def __init__(
         self,
@@ -199,10 +200,13 @@ class ObjectTier(StorageTier):
         """Remove folders that hold nothing any more, where the server has such.
 
         SeaweedFS and Azure's hierarchical namespace list them for ever. They remove an object of a folder's name only
-        where that is empty; where there are no folders, there is no such object.
+        where that is empty; where there are no folders, there is no such object. It is not asked for a folder that
+        holds something: some servers answer that as if they had failed.
         """
-        if wanted := frozenset(folders):
-            self.remove(f"{prefix}{name}" for name in self.folders(prefix) if name in wanted)
+        wanted = frozenset(folders)
+        if there := [name for name in self.folders(prefix) if name in wanted] if wanted else []:
+            held = {one.name.removeprefix(prefix).partition("/")[0] for one in self.list(prefix)}
+            self.remove(f"{prefix}{name}" for name in there if name not in held)
 
     def _remove(self, names: builtins.list[str]) -> builtins.list[tuple[str, LastgoodError]]:
         for name in names:

@@ -295,6 +295,29 @@ def test_a_list_shows_what_is_in_the_manifests_and_opens_only_those_that_it_has_
     assert listed(desk) == first[:2]
 
 
+def test_a_backup_without_a_manifest_is_not_shown_although_the_rest_of_it_is_still_there(desk):
+    """A removal takes the manifests first; then it may be interrupted, on another machine."""
+    chain = desk.chain()
+    shown = listed(desk)
+    desk.tier.remove([names.manifest("trading", chain[-1].backup_id)])
+    assert chain[-1].backup_id in desk.repository._catalogue.ids("trading")
+    assert listed(desk) == shown[:2]
+    assert [one.sequence for one in desk.repository.survey("trading", shown=True).backups] == [1, 2]
+
+
+def test_no_folder_that_holds_something_is_asked_to_be_removed(desk):
+    """Some servers answer that as if they had failed."""
+    full, *_, last = desk.chain()
+    stored = desk.tier.list("backups/trading/")
+    whole = [one.name for one in stored if full.backup_id in one.name]
+    desk.tier.remove([one.name for one in stored if last.backup_id in one.name])
+    asked = desk.asked(lambda: desk.tier.drop_folders("backups/trading/", [full.backup_id]))
+    assert of(asked, "DELETE") == []
+    desk.tier.drop_folders("backups/trading/", [full.backup_id, last.backup_id])
+    assert last.backup_id not in desk.tier.folders("backups/trading/")
+    assert [one.name for one in desk.tier.list(names.backup("trading", full.backup_id))] == whole
+
+
 def test_verdicts_of_what_a_list_shows_are_those_of_the_backups(desk):
     chain = [*desk.chain(), desk.back_up(BackupType.FULL)]
     make_verification(desk.plan, chain[1].backup_id, deep=False)

@@ -14,6 +14,7 @@ import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -34,7 +35,16 @@ from blocks.records import FEATURES, FORMAT_VERSION, BackupMetadata, Link, Recor
 from blocks.repository import names
 from blocks.repository.cache import Kind, SealedCache
 from blocks.repository.inheritance import narrowed, widened
-from blocks.repository.summaries import SUMMARIES, BackupSummary, Listing, Summaries, in_order, summary, worth_keeping
+from blocks.repository.summaries import (
+    MANY,
+    SUMMARIES,
+    Listing,
+    Summaries,
+    ended,
+    in_order,
+    summary,
+    worth_keeping,
+)
 from blocks.storage.base import StorageTier
 
 logger = logging.getLogger(__name__)
@@ -413,32 +423,41 @@ class Catalogue:
         Raises:
             RepositoryUnavailable: The storage failed.
         """
-        ids, listed = self._to_read(plan, shown=True)
         kept = self._summaries(plan)
-        known = {backup_id: kept[backup_id] for backup_id in ids if backup_id in kept}
+        # before the backups, so that a removal which begins meanwhile is one that is not known
+        expiries = self._tier.list(names.expired(plan)) if len(kept.backups) >= MANY else ()
+        if len(kept.backups) >= MANY and kept.expiries.issuperset(one.name for one in expiries):
+            # nothing was removed since all objects were listed: what has a folder is there
+            ids, listed, done = self.ids(plan), True, kept.expiries
+        else:
+            (ids, listed), done = self._to_read(plan, shown=True), ended(expiries, datetime.now(UTC))
+        there = frozenset(ids)
+        known = {one.backup_id: one for one in kept.backups if one.backup_id in there}
         backups, wrong = self._read_those(plan, [one for one in ids if one not in known], ids, listed, shown=True)
-        read = {one.backup_id: summary(one, self.link_of(one).manifest_sha256) for one in backups}
-        found = known | read
-        if worth_keeping(read, kept):
-            self._keep_summaries(plan, Summaries(backups=tuple(found.values())))
-        return Listing(in_order(found.values()), [error.message for error in wrong.values()])
+        read = [summary(one, self.link_of(one).manifest_sha256) for one in backups]
+        found = [*known.values(), *read]
+        if worth_keeping(read, kept, done):
+            self._keep_summaries(plan, Summaries(backups=tuple(found), expiries=done))
+        return Listing(in_order(found), [error.message for error in wrong.values()])
 
     def _keep_summaries(self, plan: str, summaries: Summaries) -> None:
         if self._cache is not None:
             packed = gzip.compress(summaries.model_dump_json().encode(), 1)
             self._cache.put_summaries(plan, seal(packed, self._keys.catalogue_key, self._summaries_context(plan)))
+            # a folder that is all that is left of a backup finds no copy of its manifest
+            self._cache.trim(plan, {one.backup_id for one in summaries.backups})
 
-    def _summaries(self, plan: str) -> dict[str, BackupSummary]:
+    def _summaries(self, plan: str) -> Summaries:
         sealed = self._cache.summaries(plan) if self._cache else None
         if sealed is None:
-            return {}
+            return Summaries()
         try:
             packed = unseal(sealed, self._keys.catalogue_key, self._summaries_context(plan))
             text = zlib.decompressobj(wbits=31).decompress(packed, MAX_RECORD_BYTES)
-            return {one.backup_id: one for one in Summaries.model_validate_json(text).backups}
+            return Summaries.model_validate_json(text)
         except (CorruptionDetected, ValidationError, zlib.error) as exc:
             logger.debug("summaries of %s are not read: %s", plan, exc)
-            return {}
+            return Summaries()
 
     def _summaries_context(self, plan: str) -> ObjectContext:
         return self._context(ObjectKind.MANIFEST, plan, SUMMARIES)  # which is no backup's id

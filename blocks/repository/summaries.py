@@ -2,18 +2,28 @@
 
 It stands for as many manifests, which are what takes time to open. Like those copies it answers only to who shows
 backups to a person, and like them it may be gone or damaged: then the manifests are read.
+
+Of many backups only the folders are listed, which tells as much as long as nothing was removed: on some servers, and
+after a removal that was interrupted, a folder outlives its manifest. So the expiries are listed, too, and where there
+is one that is not known, all objects are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from blocks.records import BackupMetadata, BackupType, Count, Link, Record, UtcTime
+from blocks.storage.base import StoredName
 
 SUMMARIES = "summaries.1"
 """Names the file; another number where a later version writes other fields, or means something else by them."""
+MANY = 1000
+"""Backups from which on a listing of all of their objects takes long."""
+REMOVAL = timedelta(hours=1)
+"""No removal takes longer."""
 
 
 class BackupSummary(Record):
@@ -71,9 +81,12 @@ Shown = BackupMetadata | BackupSummary
 
 
 class Summaries(Record):
-    """The summaries of a plan's backups, as they are kept; in any order."""
+    """What is kept of a plan's backups for its lists."""
 
-    backups: tuple[BackupSummary, ...]
+    backups: tuple[BackupSummary, ...] = ()
+    """In any order."""
+    expiries: frozenset[str] = frozenset()
+    """Names of the expiries whose removals had ended when all objects were listed last."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,17 @@ def in_order(backups: Iterable[S]) -> list[S]:
     return sorted(backups, key=lambda one: (one.sequence, one.timestamp, one.backup_id))
 
 
-def worth_keeping(read: Mapping[str, object], known: Mapping[str, object]) -> bool:
-    """Whether so much was read besides what is kept that the file, which is written as a whole, is written anew."""
-    return len(read) * 50 > len(known)
+def ended(expiries: Iterable[StoredName], now: datetime) -> frozenset[str]:
+    """Return the names of those expiries whose removals have ended, or will not go on; `now` is aware."""
+    return frozenset(one.name for one in expiries if one.modified_at < now - REMOVAL)
+
+
+def worth_keeping(read: Collection[object], kept: Summaries, expiries: frozenset[str]) -> bool:
+    """Whether the file is written anew, as a whole.
+
+    Args:
+        read: What was read besides what is kept.
+        kept: What is kept.
+        expiries: What is to be kept of expiries.
+    """
+    return len(read) * 50 > len(kept.backups) or (len(kept.backups) >= MANY and not expiries <= kept.expiries)

@@ -6,7 +6,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from blocks.crypto.keyring import NoEncryption
 from blocks.errors import CorruptionDetected
 from blocks.host.state_folder import cache_folder
 from blocks.plan.plan import BackupPlan
-from blocks.records import BackupMetadata, BackupType, new_backup_id
-from blocks.repository import names, repository
+from blocks.records import BackupMetadata, BackupType, Expiry, new_backup_id
+from blocks.repository import catalogue, names, repository, summaries
 from blocks.repository.block import BackupRepository, Repository
-from blocks.repository.summaries import SUMMARIES, BackupSummary, summary
+from blocks.repository.catalogue import Catalogue
+from blocks.repository.summaries import SUMMARIES, BackupSummary, Summaries, summary
 from blocks.rows.selection import Selection
 from blocks.sources.sqlite import SQLiteSource
 from blocks.storage import objects
@@ -318,6 +319,46 @@ def test_no_folder_that_holds_something_is_asked_to_be_removed(desk):
     assert [one.name for one in desk.tier.list(names.backup("trading", full.backup_id))] == whole
 
 
+def test_of_many_backups_only_folders_are_listed_until_something_was_removed(desk, monkeypatch):
+    for module in (catalogue, summaries):
+        monkeypatch.setattr(module, "MANY", 2)
+    all_listed: list[str] = []
+    listing = Catalogue._to_read
+
+    def list_all(self: Catalogue, plan: str, shown: bool) -> Any:
+        all_listed.append(plan)
+        return listing(self, plan, shown)
+
+    monkeypatch.setattr(Catalogue, "_to_read", list_all)
+
+    def ids(*, whole: bool) -> list[str]:
+        """List them; all objects are listed for it, or the folders."""
+        all_listed.clear()
+        found = [one.backup_id for one in listed(desk)]
+        assert bool(all_listed) is whole
+        return found
+
+    made = [one.backup_id for one in (desk.back_up(BackupType.FULL), desk.back_up(BackupType.FULL), desk.back_up())]
+    assert ids(whole=True) == made
+    assert ids(whole=False) == made
+    made.append(desk.back_up().backup_id)
+    assert ids(whole=False) == made
+    # on another machine a removal begins, takes the manifest, and goes no further
+    link = desk.repository.link(desk.repository.manifest("trading", made[0]))
+    expiry = Expiry(plan="trading", expired_at=datetime.now(UTC), removed=(link,), reasons={}, head=None)
+    desk.repository.record_expiry(expiry)
+    assert ids(whole=True) == made
+    desk.tier.remove([names.manifest("trading", made[0])])
+    assert ids(whole=True) == made[1:]
+    # an hour later it has ended
+    monkeypatch.setattr(summaries, "REMOVAL", -timedelta(hours=1))
+    assert ids(whole=True) == made[1:]
+    assert ids(whole=False) == made[1:]
+    assert f"backups/trading/{made[0]}/00000.pack" in [one.name for one in desk.tier.list("backups/")]
+    made.append(desk.back_up(BackupType.FULL).backup_id)
+    assert ids(whole=False) == made[1:]
+
+
 def test_verdicts_of_what_a_list_shows_are_those_of_the_backups(desk):
     chain = [*desk.chain(), desk.back_up(BackupType.FULL)]
     make_verification(desk.plan, chain[1].backup_id, deep=False)
@@ -360,7 +401,7 @@ def test_what_is_kept_for_lists_is_for_one_plan_and_one_user(desk):
     other.mkdir()
     (other / SUMMARIES).write_bytes(kept.read_bytes())
     assert desk.repository.listing("other").backups == []
-    assert desk.repository._catalogue._summaries("other") == {}
+    assert desk.repository._catalogue._summaries("other") == Summaries()
 
 
 @pytest.mark.parametrize("lost", ["manifest", "00000.pack"])

@@ -91,5 +91,6 @@ def test_a_count_of_rows_that_cannot_come_of_the_base_is_found(shop: Shop, by: i
     made = shop.back_up(INCREMENTAL)
     forger = Forger(shop, made)
     forger.backup["collections"][0]["parts"][0]["rows"] += by
+    forger.backup["total_rows"] += by
     forger.seal_manifest()
     assert "which do not come of" in own(shop, made).findings[0]

@@ -258,7 +258,8 @@ def _check_sums(backup: BackupMetadata) -> None:
     for what, (said, found) in sums.items():
         if said != found:
             raise CorruptionDetected(
-                f"the manifest of backup {backup.backup_id} says {said:,} {what} and names {found:,}", hint=_NOT_OURS
+                f"the manifest of backup {backup.backup_id} does not add up: it names other {what} than it says",
+                hint=_NOT_OURS,
             )
 
 

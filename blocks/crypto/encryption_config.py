@@ -18,7 +18,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 from blocks.crypto.key_slots import KNOWN_KDFS, Epoch, Kem, Slot, derive
 from blocks.crypto.keys import Keys
 from blocks.errors import ConfigurationError, CorruptionDetected
-from blocks.records import Record
+from blocks.records import Record, first_wrong
 
 CIPHER: Literal["aes-256-gcm"] = "aes-256-gcm"
 VERSION = 1
@@ -81,8 +81,7 @@ def parse(encryption: EncryptionObject) -> EncryptionConfig:
     try:
         return EncryptionConfig.model_validate(encryption)
     except ValidationError as exc:
-        first = exc.errors()[0]
-        raise damaged(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from exc
+        raise damaged(first_wrong(exc)) from exc
 
 
 def _known(name: str, value: JsonValue, known: Collection[JsonValue]) -> None:

@@ -443,7 +443,8 @@ class Catalogue:
     def _keep_summaries(self, plan: str, summaries: Summaries) -> None:
         if self._cache is not None:
             packed = gzip.compress(summaries.model_dump_json().encode(), 1)
-            self._cache.put_summaries(plan, seal(packed, self._keys.catalogue_key, self._summaries_context(plan)))
+            context = self._context(ObjectKind.MANIFEST, plan, SUMMARIES)  # which is no backup's id
+            self._cache.put_summaries(plan, seal(packed, self._keys.catalogue_key, context))
             # a folder that is all that is left of a backup finds no copy of its manifest
             self._cache.trim(plan, {one.backup_id for one in summaries.backups})
 
@@ -452,15 +453,10 @@ class Catalogue:
         if sealed is None:
             return Summaries()
         try:
-            packed = unseal(sealed, self._keys.catalogue_key, self._summaries_context(plan))
-            text = zlib.decompressobj(wbits=31).decompress(packed, MAX_RECORD_BYTES)
-            return Summaries.model_validate_json(text)
-        except (CorruptionDetected, ValidationError, zlib.error) as exc:
+            return self.open(sealed, Summaries, ObjectKind.MANIFEST, plan, SUMMARIES)
+        except (CorruptionDetected, ConfigurationError) as exc:
             logger.debug("summaries of %s are not read: %s", plan, exc)
             return Summaries()
-
-    def _summaries_context(self, plan: str) -> ObjectContext:
-        return self._context(ObjectKind.MANIFEST, plan, SUMMARIES)  # which is no backup's id
 
     def backups(self, plan: str) -> list[BackupMetadata]:
         """Return all committed backups of a plan in the order of their commits.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from blocks.records import BackupMetadata, BackupType, Count, Link, Record, UtcTime
+from blocks.records import FORMAT_VERSION, BackupMetadata, BackupType, Count, FormatVersion, Link, Record, UtcTime
 from blocks.storage.base import StoredName
 
 SUMMARIES = "summaries.1"
@@ -83,6 +83,7 @@ Shown = BackupMetadata | BackupSummary
 class Summaries(Record):
     """What is kept of a plan's backups for its lists."""
 
+    format_version: FormatVersion = FORMAT_VERSION
     backups: tuple[BackupSummary, ...] = ()
     """In any order."""
     expiries: frozenset[str] = frozenset()

@@ -199,7 +199,7 @@ class ObjectTier(StorageTier):
     def drop_folders(self, prefix: str, folders: Iterable[str]) -> None:
         """Remove folders that hold nothing any more, where the server has such.
 
-        SeaweedFS and Azure's hierarchical namespace list them for ever. They remove an object of a folder's name only
+        Some go on listing them (SeaweedFS does). They remove an object of a folder's name only
         where that is empty; where there are no folders, there is no such object. It is not asked for a folder that
         holds something: some servers answer that as if they had failed.
         """
